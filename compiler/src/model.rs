@@ -1,0 +1,373 @@
+//! The model: every object the sources have told of, as a persistent snapshot.
+//!
+//! A clone is a pointer, so that the engine can keep what the kernel acknowledged beside what the
+//! sources say. Whatever fans out from one object to many is indexed here, by ordered sets of
+//! tuples that are scanned by prefix; so a change costs what it touches:
+//!
+//! - an EndpointSlice → its Service: a field of the slice; a Service → its slices: `slices_of`;
+//! - a Pod → the Services that select it: `selectors`, by one label pair of each selector;
+//! - a Service → the Pods it selects: `labels`, by the same pair;
+//! - a Node → the Pods that live at its addresses: `host_pods`.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use im::{OrdMap, OrdSet};
+
+use crate::change::{Change, Provenance, Sourced};
+use crate::name::{LabelKey, LabelValue, Name, Namespace, NamespacedName, NodeName};
+use crate::object::{EndpointSlice, Node, Object, ObjectKey, Pod, PodAddresses, Service};
+
+/// An object and where it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry<T> {
+    /// The object.
+    pub object: Arc<T>,
+    /// Where it was read.
+    pub provenance: Provenance,
+}
+
+/// All objects, with their indices. See the module's documentation.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    services: OrdMap<NamespacedName, Entry<Service>>,
+    slices: OrdMap<NamespacedName, Entry<EndpointSlice>>,
+    pods: OrdMap<NamespacedName, Entry<Pod>>,
+    nodes: OrdMap<NodeName, Entry<Node>>,
+    /// (Service, name of the slice); the namespace is the Service's.
+    slices_of: OrdSet<(NamespacedName, Name)>,
+    /// (namespace, label, Pod).
+    labels: OrdSet<(Namespace, LabelKey, LabelValue, Name)>,
+    /// (namespace, anchor label, Service): the anchor is the first pair of the selector.
+    selectors: OrdSet<(Namespace, LabelKey, LabelValue, Name)>,
+    /// Pods without addresses of their own, by node; `None` is the node of the manifests.
+    host_pods: OrdSet<(Option<NodeName>, NamespacedName)>,
+}
+
+/// What a change of the model means for the compiler.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dirty {
+    /// Services whose own fields or endpoints may have changed. Includes Services that are gone.
+    pub services: BTreeSet<NamespacedName>,
+    /// Nodes whose facts have changed.
+    pub nodes: BTreeSet<NodeName>,
+    /// Objects that were applied or removed and changed nothing.
+    pub unchanged: usize,
+}
+
+impl Dirty {
+    /// Whether nothing needs compiling.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.nodes.is_empty()
+    }
+
+    /// Takes in what another change has touched.
+    pub fn merge(&mut self, other: Self) {
+        self.services.extend(other.services);
+        self.nodes.extend(other.nodes);
+        self.unchanged += other.unchanged;
+    }
+}
+
+impl Model {
+    /// Takes in one change of a source.
+    pub fn apply(&mut self, change: Change) -> Dirty {
+        let mut dirty = Dirty::default();
+        match change {
+            Change::Apply(sourced) => self.insert(sourced, &mut dirty),
+            Change::Remove(key) => self.remove(&key, &mut dirty),
+            Change::Replace(objects) => self.replace(objects, &mut dirty),
+        }
+        dirty
+    }
+
+    /// A Service.
+    pub fn service(&self, key: &NamespacedName) -> Option<&Entry<Service>> {
+        self.services.get(key)
+    }
+
+    /// All Services, in order.
+    pub fn services(&self) -> impl Iterator<Item = &Entry<Service>> {
+        self.services.values()
+    }
+
+    /// The EndpointSlices of a Service, in order of their names.
+    pub fn slices_of(
+        &self,
+        service: &NamespacedName,
+    ) -> impl Iterator<Item = &Entry<EndpointSlice>> {
+        let from = (service.clone(), Name::from(""));
+        self.slices_of.range((Bound::Included(from), Bound::Unbounded)).map_while(
+            move |(owner, name)| {
+                let same = owner == service;
+                same.then(|| NamespacedName {
+                    namespace: owner.namespace.clone(),
+                    name: name.clone(),
+                })
+                .and_then(|key| self.slices.get(&key))
+            },
+        )
+    }
+
+    /// The Pods that a Service selects, in order of their names.
+    pub fn pods_of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a Entry<Pod>> {
+        let namespace = &service.key.namespace;
+        service.selector.iter().next().into_iter().flat_map(move |(label, value)| {
+            names_with(&self.labels, namespace, label, value)
+                .filter_map(move |name| {
+                    self.pods
+                        .get(&NamespacedName { namespace: namespace.clone(), name: name.clone() })
+                })
+                .filter(move |pod| selects(service, &pod.object))
+        })
+    }
+
+    /// A Node.
+    pub fn node(&self, name: &NodeName) -> Option<&Entry<Node>> {
+        self.nodes.get(name)
+    }
+
+    /// An EndpointSlice.
+    pub fn slice(&self, key: &NamespacedName) -> Option<&Entry<EndpointSlice>> {
+        self.slices.get(key)
+    }
+
+    /// A Pod.
+    pub fn pod(&self, key: &NamespacedName) -> Option<&Entry<Pod>> {
+        self.pods.get(key)
+    }
+
+    /// The addresses of a Pod, one of each family at the most: its own, or its node's.
+    pub fn addresses_of(&self, pod: &Pod, self_name: &NodeName) -> Vec<IpAddr> {
+        let all = match &pod.addresses {
+            PodAddresses::Own(addresses) => addresses.as_slice(),
+            PodAddresses::Node => {
+                let name = pod.node.as_ref().unwrap_or(self_name);
+                self.nodes.get(name).map_or(&[][..], |node| &node.object.addresses)
+            }
+        };
+        let v4 = all.iter().find(|address| address.is_ipv4());
+        let v6 = all.iter().find(|address| address.is_ipv6());
+        v4.into_iter().chain(v6).copied().collect()
+    }
+
+    /// Every object, in order of kind and name: the model as a list.
+    pub fn objects(&self) -> impl Iterator<Item = Sourced> {
+        fn sourced<T>(entry: &Entry<T>, kind: impl Fn(Arc<T>) -> Object) -> Sourced {
+            Sourced {
+                object: kind(Arc::clone(&entry.object)),
+                provenance: entry.provenance.clone(),
+            }
+        }
+        let services = self.services.values().map(|entry| sourced(entry, Object::Service));
+        let slices = self.slices.values().map(|entry| sourced(entry, Object::EndpointSlice));
+        let pods = self.pods.values().map(|entry| sourced(entry, Object::Pod));
+        let nodes = self.nodes.values().map(|entry| sourced(entry, Object::Node));
+        services.chain(slices).chain(pods).chain(nodes)
+    }
+
+    /// How many objects of each kind there are: Services, EndpointSlices, Pods, Nodes.
+    pub fn counts(&self) -> [usize; 4] {
+        [self.services.len(), self.slices.len(), self.pods.len(), self.nodes.len()]
+    }
+
+    fn insert(&mut self, sourced: Sourced, dirty: &mut Dirty) {
+        let Sourced { object, provenance } = sourced;
+        match object {
+            Object::Service(object) => {
+                let entry = Entry { object: Arc::clone(&object), provenance };
+                let old = self.services.insert(object.key.clone(), entry);
+                if old.as_ref().is_some_and(|old| *old.object == *object) {
+                    dirty.unchanged += 1;
+                    return;
+                }
+                if let Some(old) = old {
+                    self.index_selector(&old.object, Index::Take);
+                }
+                self.index_selector(&object, Index::Put);
+                dirty.services.insert(object.key.clone());
+            }
+            Object::EndpointSlice(object) => {
+                let entry = Entry { object: Arc::clone(&object), provenance };
+                let old = self.slices.insert(object.key.clone(), entry);
+                if old.as_ref().is_some_and(|old| *old.object == *object) {
+                    dirty.unchanged += 1;
+                    return;
+                }
+                if let Some(old) = old.filter(|old| old.object.service != object.service) {
+                    // The label was re-pointed: the endpoints move with it.
+                    self.slices_of.remove(&(old.object.service.clone(), object.key.name.clone()));
+                    dirty.services.insert(old.object.service.clone());
+                }
+                self.slices_of.insert((object.service.clone(), object.key.name.clone()));
+                dirty.services.insert(object.service.clone());
+            }
+            Object::Pod(object) => {
+                let entry = Entry { object: Arc::clone(&object), provenance };
+                let old = self.pods.insert(object.key.clone(), entry);
+                if old.as_ref().is_some_and(|old| *old.object == *object) {
+                    dirty.unchanged += 1;
+                    return;
+                }
+                if let Some(old) = old {
+                    self.touch_selecting(&old.object, dirty);
+                    self.index_pod(&old.object, Index::Take);
+                }
+                self.index_pod(&object, Index::Put);
+                self.touch_selecting(&object, dirty);
+            }
+            Object::Node(object) => {
+                let entry = Entry { object: Arc::clone(&object), provenance };
+                let old = self.nodes.insert(object.name.clone(), entry);
+                if old.as_ref().is_some_and(|old| *old.object == *object) {
+                    dirty.unchanged += 1;
+                    return;
+                }
+                self.touch_node(&object.name, dirty);
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &ObjectKey, dirty: &mut Dirty) {
+        let removed = match key {
+            ObjectKey::Service(key) => self.services.remove(key).map(|old| {
+                self.index_selector(&old.object, Index::Take);
+                dirty.services.insert(key.clone());
+            }),
+            ObjectKey::EndpointSlice(key) => self.slices.remove(key).map(|old| {
+                self.slices_of.remove(&(old.object.service.clone(), key.name.clone()));
+                dirty.services.insert(old.object.service.clone());
+            }),
+            ObjectKey::Pod(key) => self.pods.remove(key).map(|old| {
+                self.touch_selecting(&old.object, dirty);
+                self.index_pod(&old.object, Index::Take);
+            }),
+            ObjectKey::Node(name) => self.nodes.remove(name).map(|_| {
+                self.touch_node(name, dirty);
+            }),
+        };
+        if removed.is_none() {
+            dirty.unchanged += 1;
+        }
+    }
+
+    fn replace(&mut self, objects: Vec<Sourced>, dirty: &mut Dirty) {
+        let kept: BTreeSet<ObjectKey> =
+            objects.iter().map(|sourced| sourced.object.key()).collect();
+        let gone: Vec<ObjectKey> = self
+            .objects()
+            .map(|sourced| sourced.object.key())
+            .filter(|key| !kept.contains(key))
+            .collect();
+        for key in gone {
+            self.remove(&key, dirty);
+        }
+        for sourced in objects {
+            self.insert(sourced, dirty);
+        }
+    }
+
+    fn index_selector(&mut self, service: &Service, index: Index) {
+        if let Some((label, value)) = service.selector.iter().next() {
+            let key = (
+                service.key.namespace.clone(),
+                label.clone(),
+                value.clone(),
+                service.key.name.clone(),
+            );
+            index.change(&mut self.selectors, key);
+        }
+    }
+
+    fn index_pod(&mut self, pod: &Pod, index: Index) {
+        for (label, value) in &pod.labels {
+            let key =
+                (pod.key.namespace.clone(), label.clone(), value.clone(), pod.key.name.clone());
+            index.change(&mut self.labels, key);
+        }
+        if pod.addresses == PodAddresses::Node {
+            index.change(&mut self.host_pods, (pod.node.clone(), pod.key.clone()));
+        }
+    }
+
+    /// Marks the Services that select the Pod.
+    fn touch_selecting(&self, pod: &Pod, dirty: &mut Dirty) {
+        let namespace = &pod.key.namespace;
+        for (label, value) in &pod.labels {
+            for name in names_with(&self.selectors, namespace, label, value) {
+                let key = NamespacedName { namespace: namespace.clone(), name: name.clone() };
+                if self.services.get(&key).is_some_and(|service| selects(&service.object, pod)) {
+                    dirty.services.insert(key);
+                }
+            }
+        }
+    }
+
+    /// Marks the node, and the Services whose Pods live at its addresses.
+    fn touch_node(&self, name: &NodeName, dirty: &mut Dirty) {
+        dirty.nodes.insert(name.clone());
+        // Pods of a manifest that names no node belong to the node of the process, whose name the
+        // model does not know: they are touched by every node, which is one node in practice.
+        for node in [None, Some(name)] {
+            let from = (
+                node.cloned(),
+                NamespacedName { namespace: Namespace::from(""), name: Name::from("") },
+            );
+            let here = self
+                .host_pods
+                .range((Bound::Included(from), Bound::Unbounded))
+                .take_while(|(owner, _)| owner.as_ref() == node);
+            for (_, key) in here {
+                if let Some(pod) = self.pods.get(key) {
+                    self.touch_selecting(&pod.object, dirty);
+                }
+            }
+        }
+    }
+}
+
+/// Equal if they hold the same objects. The provenance counts, the indices follow from the objects.
+impl PartialEq for Model {
+    fn eq(&self, other: &Self) -> bool {
+        self.objects().eq(other.objects())
+    }
+}
+
+/// Whether an index entry is put in or taken out.
+#[derive(Clone, Copy)]
+enum Index {
+    Put,
+    Take,
+}
+
+impl Index {
+    fn change<T: Ord + Clone>(self, set: &mut OrdSet<T>, key: T) {
+        match self {
+            Self::Put => {
+                set.insert(key);
+            }
+            Self::Take => {
+                set.remove(&key);
+            }
+        }
+    }
+}
+
+fn selects(service: &Service, pod: &Pod) -> bool {
+    !service.selector.is_empty()
+        && service.selector.iter().all(|(label, value)| pod.labels.get(label) == Some(value))
+}
+
+fn names_with<'a>(
+    set: &'a OrdSet<(Namespace, LabelKey, LabelValue, Name)>,
+    namespace: &'a Namespace,
+    label: &'a LabelKey,
+    value: &'a LabelValue,
+) -> impl Iterator<Item = &'a Name> {
+    let from = (namespace.clone(), label.clone(), value.clone(), Name::from(""));
+    set.range((Bound::Included(from), Bound::Unbounded))
+        .take_while(move |(a, b, c, _)| (a, b, c) == (namespace, label, value))
+        .map(|(_, _, _, name)| name)
+}

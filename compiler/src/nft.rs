@@ -1,0 +1,31 @@
+//! The nftables back end: a constant ruleset over data maps, and the elements that fill them.
+//!
+//! No chain, rule, verdict element or anonymous set belongs to a Service or an endpoint. A verdict
+//! element would make the kernel revalidate the whole chain graph on each change, an anonymous set
+//! would slow every later set; elements of exact-match data maps cost the same at any size.
+//!
+//! - `skeleton`: the tables, sets, chains and rules, the same for every cluster;
+//! - `pick`: the few chains that choose one of *n* backends, shared by all Services;
+//! - `element`: one entry of a set or map;
+//! - `slots`: which backend stands at which slot, so that a change moves as few as possible;
+//! - `program`: everything that is wanted, as a persistent snapshot;
+//! - `state`: everything a kernel holds, and the reference semantics of an operation;
+//! - `delta`: the operations from one to the other;
+//! - `text`: all of it in the language of the `nft` tool.
+
+pub mod delta;
+pub mod element;
+pub mod pick;
+pub mod program;
+pub mod skeleton;
+pub mod slots;
+pub mod state;
+pub mod text;
+
+pub use delta::{Delta, Group, Op};
+pub use element::{Element, Key, Value};
+pub use pick::Pick;
+pub use program::Program;
+pub use skeleton::{ChainId, Scope, SetId};
+pub use slots::Slot;
+pub use state::State;

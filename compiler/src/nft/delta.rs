@@ -1,0 +1,349 @@
+//! The difference between two states of the kernel, as operations.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::element::{Element, Key, Value};
+use super::program::{Program, Winner, frontend_elements};
+use super::skeleton::{ChainId, SetId};
+use super::state::{State, Table};
+use crate::name::NamespacedName;
+use crate::net::Family;
+use crate::resolve::{Frontend, PortKey};
+
+/// One operation in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// Create the table.
+    AddTable(Family),
+    /// Delete the table and all that is in it.
+    DeleteTable(Family),
+    /// Create a set or map.
+    AddSet(Family, SetId),
+    /// Create a chain, without rules.
+    AddChain(Family, ChainId),
+    /// Delete the rules of a chain.
+    FlushChain(Family, ChainId),
+    /// Add the rules of a chain.
+    FillChain(Family, ChainId),
+    /// Delete a chain and its rules.
+    DeleteChain(Family, ChainId),
+    /// Add an element; it must not be there.
+    Add(Element),
+    /// Delete an element; it must be there.
+    Delete(Element),
+}
+
+impl Op {
+    /// Whether it adds or deletes an element.
+    pub fn is_element(&self) -> bool {
+        matches!(self, Self::Add(_) | Self::Delete(_))
+    }
+}
+
+/// The operations for one Service: they belong into one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The Service.
+    pub service: NamespacedName,
+    /// Its operations, in order.
+    pub ops: Vec<Op>,
+}
+
+/// The operations from one state of the kernel to another, in an order it takes: what others rest
+/// on comes first. An element's value cannot be changed in place (nf_tables refuses it for data
+/// maps), so a new value is a deletion and an addition, which take effect together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// Whether traffic would see a gap if the delta were cut: a table is replaced.
+    pub atomic: bool,
+    /// Tables, sets, chains, and the elements that belong to no Service.
+    pub prelude: Vec<Op>,
+    /// Operations by Service, the most important first.
+    pub groups: Vec<Group>,
+    /// What can go only when nothing rests on it any more.
+    pub epilogue: Vec<Op>,
+}
+
+impl Delta {
+    /// The smallest delta from one program to another. What both share is not looked at.
+    pub fn between(applied: &Program, wanted: &Program) -> Self {
+        let mut delta = Builder::default();
+        if !applied.picks().ptr_eq(wanted.picks()) {
+            delta.picks(applied, wanted);
+        }
+        if applied.node() != wanted.node() {
+            let keys = |program: &Program| -> Vec<Owned> {
+                let present = |key: &Key| (Element::new(*key, Value::Present), None);
+                program.node().iter().map(present).collect()
+            };
+            delta.elements(keys(applied), keys(wanted));
+        }
+        for key in applied.diff_members(wanted) {
+            let element = || Element::new(key, Value::Present);
+            match (applied.member_owner(key), wanted.member_owner(key)) {
+                (Some(owner), None) => delta.push(&owner.service, Op::Delete(element())),
+                (None, Some(owner)) => delta.push(&owner.service, Op::Add(element())),
+                (Some(_), Some(_)) | (None, None) => {}
+            }
+        }
+        for frontend in applied.diff_claims(wanted) {
+            delta.frontend(frontend, applied.winner(frontend), wanted.winner(frontend));
+        }
+        delta.finish()
+    }
+
+    /// The delta from what a kernel was found to hold to a program: at start, and to repair.
+    pub fn reconcile(found: &State, wanted: &Program) -> Self {
+        let picks = wanted.picks().keys().copied();
+        let chains = picks.map(|(family, scope, pick)| (family, ChainId::Pick(scope, pick)));
+        Self::from_state(found, &chains.collect::<Vec<_>>(), wanted.elements())
+    }
+
+    /// The delta from one state to another, of which no program is known: to compare snapshots.
+    pub fn between_states(found: &State, wanted: &State) -> Self {
+        let chains: Vec<(Family, ChainId)> = wanted
+            .tables
+            .iter()
+            .flat_map(|(family, table)| table.chains.keys().map(|chain| (*family, *chain)))
+            .filter(|(_, chain)| matches!(chain, ChainId::Pick(..)))
+            .collect();
+        Self::from_state(found, &chains, wanted.elements())
+    }
+
+    fn from_state(found: &State, picks: &[(Family, ChainId)], wanted: Vec<Owned>) -> Self {
+        let mut delta = Builder::default();
+        let mut kept = State::default();
+        for family in Family::ALL {
+            let table = match found.tables.get(&family) {
+                Some(table) if table.foreign.is_empty() => table.clone(),
+                Some(_) => {
+                    delta.delta.atomic = true;
+                    delta.prelude(Op::DeleteTable(family));
+                    delta.prelude(Op::AddTable(family));
+                    Table::default()
+                }
+                None => {
+                    delta.prelude(Op::AddTable(family));
+                    Table::default()
+                }
+            };
+            let picks = picks.iter().filter(|(of, _)| *of == family).map(|(_, chain)| *chain);
+            let chains: Vec<ChainId> = ChainId::CONSTANT.into_iter().chain(picks).collect();
+            delta.skeleton(family, &table, &chains);
+            kept.tables.insert(family, table);
+        }
+        delta.elements(kept.elements(), wanted);
+        delta.finish()
+    }
+
+    /// All operations, in order.
+    pub fn ops(&self) -> impl Iterator<Item = &Op> {
+        let groups = self.groups.iter().flat_map(|group| &group.ops);
+        self.prelude.iter().chain(groups).chain(&self.epilogue)
+    }
+
+    /// How many operations there are.
+    pub fn len(&self) -> usize {
+        let groups: usize = self.groups.iter().map(|group| group.ops.len()).sum();
+        self.prelude.len() + groups + self.epilogue.len()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The order in which Services are installed: those the cluster cannot start without come first.
+fn importance(service: &NamespacedName) -> u8 {
+    match (service.namespace.as_str(), service.name.as_str()) {
+        ("default", "kubernetes") => 0,
+        ("kube-system", name) if name.contains("dns") => 1,
+        ("kube-system", _) => 2,
+        _ => 3,
+    }
+}
+
+/// An element, and the Service it is for.
+pub(super) type Owned = (Element, Option<NamespacedName>);
+
+#[derive(Default)]
+struct Builder {
+    delta: Delta,
+    groups: BTreeMap<(u8, NamespacedName), Vec<Op>>,
+}
+
+impl Builder {
+    fn prelude(&mut self, op: Op) {
+        self.delta.prelude.push(op);
+    }
+
+    fn push(&mut self, service: &NamespacedName, op: Op) {
+        self.groups.entry((importance(service), service.clone())).or_default().push(op);
+    }
+
+    fn push_for(&mut self, service: Option<&NamespacedName>, op: Op) {
+        match service {
+            Some(service) => self.push(service, op),
+            None => self.prelude(op),
+        }
+    }
+
+    fn finish(self) -> Delta {
+        let mut delta = self.delta;
+        delta.groups =
+            self.groups.into_iter().map(|((_, service), ops)| Group { service, ops }).collect();
+        delta
+    }
+
+    /// Sets and chains of a table; its elements come later.
+    fn skeleton(&mut self, family: Family, table: &Table, chains: &[ChainId]) {
+        for set in SetId::ALL.into_iter().filter(|set| !table.sets.contains(set)) {
+            self.prelude(Op::AddSet(family, set));
+        }
+        for chain in chains.iter().filter(|chain| !table.chains.contains_key(chain)) {
+            self.prelude(Op::AddChain(family, *chain));
+        }
+        for chain in chains {
+            match table.chains.get(chain) {
+                Some(true) => {}
+                Some(false) => {
+                    self.prelude(Op::FlushChain(family, *chain));
+                    self.prelude(Op::FillChain(family, *chain));
+                }
+                None => self.prelude(Op::FillChain(family, *chain)),
+            }
+        }
+        for chain in table.chains.keys().filter(|chain| !chains.contains(chain)) {
+            self.delta.epilogue.push(Op::DeleteChain(family, *chain));
+        }
+    }
+
+    fn picks(&mut self, applied: &Program, wanted: &Program) {
+        for item in applied.picks().diff(wanted.picks()) {
+            match item {
+                im::ordmap::DiffItem::Add((family, scope, pick), _) => {
+                    let chain = ChainId::Pick(*scope, *pick);
+                    self.prelude(Op::AddChain(*family, chain));
+                    self.prelude(Op::FillChain(*family, chain));
+                    let key = Key::Pick(*family, *scope, *pick);
+                    self.prelude(Op::Add(Element::new(key, Value::Goto)));
+                }
+                im::ordmap::DiffItem::Remove((family, scope, pick), _) => {
+                    let key = Key::Pick(*family, *scope, *pick);
+                    self.delta.epilogue.push(Op::Delete(Element::new(key, Value::Goto)));
+                    let chain = ChainId::Pick(*scope, *pick);
+                    self.delta.epilogue.push(Op::DeleteChain(*family, chain));
+                }
+                im::ordmap::DiffItem::Update { .. } => {}
+            }
+        }
+    }
+
+    fn frontend(&mut self, frontend: Frontend, old: Option<Winner<'_>>, new: Option<Winner<'_>>) {
+        if old == new {
+            return;
+        }
+        let Some(owner) = new.as_ref().or(old.as_ref()).map(|winner| winner.owner) else { return };
+        if let (Some(old), Some(new)) = (&old, &new)
+            && old.target.affinity.is_none()
+            && new.target.affinity.is_none()
+        {
+            // By far the most frequent change: compared slot by slot, without building elements.
+            self.plain_frontend(frontend, old, new);
+            return;
+        }
+        let service = &owner.service;
+        let elements = |winner: Option<Winner<'_>>| {
+            let elements = winner.map(|winner| frontend_elements(frontend, &winner));
+            let mut elements = elements.unwrap_or_default();
+            elements.sort_unstable_by_key(|element| element.key);
+            let of = |element| (element, Some(service.clone()));
+            elements.into_iter().map(of).collect()
+        };
+        self.elements(elements(old), elements(new));
+    }
+
+    fn plain_frontend(&mut self, frontend: Frontend, old: &Winner<'_>, new: &Winner<'_>) {
+        let service = new.owner.service.clone();
+        let head = |winner: &Winner<'_>| {
+            let (key, value) = match winner.pick() {
+                Some(pick) => (Key::Service(frontend), Value::Pick(pick)),
+                None => (Key::Reject(frontend), Value::Present),
+            };
+            Element { key, value, comment: Some(winner.owner.comment()) }
+        };
+        let (old_head, new_head) = (head(old), head(new));
+        if old_head != new_head {
+            self.push(&service, Op::Delete(old_head));
+            self.push(&service, Op::Add(new_head));
+        }
+        let (old, new) = (&old.target.slots, &new.target.slots);
+        let element = |slot: &super::slots::Slot| {
+            Element::new(Key::Endpoint(frontend, slot.id), Value::Backend(slot.backend))
+        };
+        for position in 0..old.len().max(new.len()) {
+            let (old, new) = (old.get(position), new.get(position));
+            if old == new {
+                continue;
+            }
+            if let Some(slot) = old {
+                self.push(&service, Op::Delete(element(slot)));
+            }
+            if let Some(slot) = new {
+                self.push(&service, Op::Add(element(slot)));
+            }
+        }
+    }
+
+    /// Merges two lists of elements, both sorted by key. An element that moves from one Service to
+    /// another is an operation of the new one, so that both halves stand in one transaction.
+    fn elements(&mut self, old: Vec<Owned>, new: Vec<Owned>) {
+        let mut old = old.into_iter().peekable();
+        let mut new = new.into_iter().peekable();
+        // Elements without a comment follow the frontend they belong to.
+        let mut owners: BTreeMap<Frontend, NamespacedName> = BTreeMap::new();
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (Some((old, _)), Some((new, _))) => old.key.cmp(&new.key),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return,
+            };
+            let gone = if order == Ordering::Greater { None } else { old.next() };
+            let come = if order == Ordering::Less { None } else { new.next() };
+            if let Some((element, Some(owner))) = &gone
+                && let Some(frontend) = element.key.frontend()
+            {
+                owners.insert(frontend, owner.clone());
+            }
+            match (gone, come) {
+                (Some((gone, owner)), None) => {
+                    let owner = owner.or_else(|| owners.get(&gone.key.frontend()?).cloned());
+                    self.push_for(owner.as_ref(), Op::Delete(gone));
+                }
+                (None, Some((come, owner))) => self.push_for(owner.as_ref(), Op::Add(come)),
+                (Some((gone, _)), Some((come, owner))) if gone != come => {
+                    self.push_for(owner.as_ref(), Op::Delete(gone));
+                    self.push_for(owner.as_ref(), Op::Add(come));
+                }
+                (Some(_), Some(_)) | (None, None) => {}
+            }
+        }
+    }
+}
+
+/// The name of the owner a comment names, if it is one of ours: `namespace/name` or
+/// `namespace/name:port`.
+pub fn parse_owner(comment: &str) -> Option<PortKey> {
+    let (service, port) = comment.split_once(':').unwrap_or((comment, ""));
+    let (namespace, name) = service.split_once('/')?;
+    let whole = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
+    whole.then(|| PortKey {
+        service: NamespacedName::new(namespace, name),
+        port: crate::name::PortName::from(port),
+    })
+}

@@ -1,0 +1,504 @@
+//! Everything that is wanted in the kernel, as a persistent snapshot.
+//!
+//! A clone is a pointer. The engine keeps two: what the kernel acknowledged and what is wanted now;
+//! the difference is the delta, found without looking at what both share.
+//!
+//! Kernel keys that several Service ports may ask for are sets of claims, kept in order: the first
+//! claim wins, and when it goes, the next one takes over. Which one is first depends on the claims
+//! alone, never on the order in which they came.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use im::{OrdMap, OrdSet};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::element::{Element, Key, Value};
+use super::pick::{MAX_AFFINITY_BACKENDS, Pick};
+use super::skeleton::{ChainId, Scope, SetId};
+use super::slots::{self, Slot};
+use super::state::{State, Table};
+use crate::model::{Dirty, Model};
+use crate::name::NamespacedName;
+use crate::net::{Family, Protocol};
+use crate::object::Affinity;
+use crate::resolve::{self, Frontend, PortKey, Rank, Route};
+use crate::settings::Settings;
+
+/// A frontend and who asks for it. `None` sorts before every claim: the start of a scan.
+type ClaimKey = (Frontend, Option<(Rank, Arc<PortKey>)>);
+/// A key of a set and who asks for it, likewise.
+type MemberKey = (Key, Option<Arc<PortKey>>);
+
+/// What a frontend leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The timeout in seconds, with session affinity.
+    pub affinity: Option<u32>,
+    /// The backends by slot. Empty means that connections are rejected.
+    pub slots: Box<[Slot]>,
+}
+
+/// What one Service port in one family puts into the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortFragment {
+    /// The Service port.
+    pub port: Arc<PortKey>,
+    /// The family.
+    pub family: Family,
+    /// The frontends it claims.
+    pub frontends: Vec<(Frontend, Rank)>,
+    /// The members of sets it needs, sorted.
+    pub members: Vec<Key>,
+    /// Where its frontends lead.
+    pub target: Arc<Target>,
+}
+
+/// What a Service puts into the kernel.
+pub type Fragment = [PortFragment];
+
+/// The claim that has won a frontend.
+#[derive(Clone, Debug)]
+pub struct Winner<'a> {
+    /// What kind of frontend it is for the owner.
+    pub rank: Rank,
+    /// The owner.
+    pub owner: &'a Arc<PortKey>,
+    /// Where it leads.
+    pub target: &'a Arc<Target>,
+}
+
+impl Winner<'_> {
+    /// The pick code, if there is a backend.
+    pub fn pick(&self) -> Option<Pick> {
+        pick(self.rank, self.target)
+    }
+}
+
+impl PartialEq for Winner<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank == other.rank
+            && self.owner == other.owner
+            && (Arc::ptr_eq(self.target, other.target) || self.target == other.target)
+    }
+}
+
+/// Two or more Service ports that ask for one frontend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// What they ask for.
+    pub frontend: Frontend,
+    /// Who has it.
+    pub winner: Arc<PortKey>,
+    /// Who would have it next.
+    pub losers: Vec<Arc<PortKey>>,
+}
+
+/// Everything that is wanted. See the module's documentation.
+#[derive(Clone, Debug)]
+pub struct Program {
+    settings: Arc<Settings>,
+    fragments: OrdMap<NamespacedName, Arc<Fragment>>,
+    claims: OrdMap<ClaimKey, Arc<Target>>,
+    members: OrdSet<MemberKey>,
+    /// Uses of each pick code; 0 means that nobody uses the chain now, but it stays for a while.
+    picks: OrdMap<(Family, Scope, Pick), usize>,
+    /// Elements that depend on the settings and the node.
+    node: OrdSet<Key>,
+}
+
+impl Program {
+    /// The program of an empty model.
+    pub fn new(settings: Arc<Settings>) -> Self {
+        let mut program = Self {
+            settings,
+            fragments: OrdMap::new(),
+            claims: OrdMap::new(),
+            members: OrdSet::new(),
+            picks: OrdMap::new(),
+            node: OrdSet::new(),
+        };
+        program.update_node(&Model::default());
+        program
+    }
+
+    /// Compiles a whole model. Slots, and pick chains that nobody uses now, are taken over from
+    /// what a kernel holds.
+    pub fn compile(model: &Model, settings: Arc<Settings>, seed: &State) -> Self {
+        let mut program = Self::new(settings);
+        program.update_node(model);
+        for (family, table) in &seed.tables {
+            for chain in table.chains.keys() {
+                if let ChainId::Pick(scope, pick) = chain {
+                    program.picks.insert((*family, *scope, *pick), 0);
+                }
+            }
+        }
+        for entry in model.services() {
+            let fragment = program.lower(model, &entry.object.key, seed);
+            program.put(&entry.object.key, Some(fragment));
+        }
+        program
+    }
+
+    /// Recompiles what a change of the model has touched, and nothing else.
+    pub fn update(&mut self, model: &Model, dirty: &Dirty) {
+        if dirty.nodes.contains(&self.settings.node_name) {
+            self.update_node(model);
+        }
+        let nothing = State::default();
+        for service in &dirty.services {
+            let fragment = self.lower(model, service, &nothing);
+            self.put(service, (!fragment.is_empty()).then_some(fragment));
+        }
+    }
+
+    /// The settings it was compiled with.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// The mark that asks for masquerading.
+    pub fn mark(&self) -> u32 {
+        self.settings.masquerade_bit.mark()
+    }
+
+    /// What a Service puts into the kernel, if anything.
+    pub fn fragment(&self, service: &NamespacedName) -> Option<&Arc<Fragment>> {
+        self.fragments.get(service)
+    }
+
+    /// All Services that put something into the kernel.
+    pub fn services(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<Fragment>)> {
+        self.fragments.iter()
+    }
+
+    /// Makes a Service what it is in another program: how a refused change is taken back.
+    pub fn restore(&mut self, service: &NamespacedName, from: &Self) {
+        self.put(service, from.fragments.get(service).cloned());
+    }
+
+    /// Who has a frontend.
+    pub fn winner(&self, frontend: Frontend) -> Option<Winner<'_>> {
+        let from: ClaimKey = (frontend, None);
+        self.claims.range((Bound::Included(from), Bound::Unbounded)).next().and_then(
+            |((found, claim), target)| {
+                let (rank, owner) = claim.as_ref().filter(|_| *found == frontend)?;
+                Some(Winner { rank: *rank, owner, target })
+            },
+        )
+    }
+
+    /// Who asks for a member of a set, the first of all.
+    pub fn member_owner(&self, key: Key) -> Option<&Arc<PortKey>> {
+        let from: MemberKey = (key, None);
+        self.members
+            .range((Bound::Included(from), Bound::Unbounded))
+            .next()
+            .and_then(|(found, owner)| owner.as_ref().filter(|_| *found == key))
+    }
+
+    /// The frontends that several Service ports ask for.
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        let mut conflicts: Vec<Conflict> = Vec::new();
+        let mut last: Option<(Frontend, &Arc<PortKey>)> = None;
+        for ((frontend, claim), _) in &self.claims {
+            let Some((_, owner)) = claim else { continue };
+            match last {
+                Some((known, winner)) if known == *frontend => match conflicts.last_mut() {
+                    Some(conflict) if conflict.frontend == known => {
+                        conflict.losers.push(Arc::clone(owner));
+                    }
+                    _ => conflicts.push(Conflict {
+                        frontend: known,
+                        winner: Arc::clone(winner),
+                        losers: vec![Arc::clone(owner)],
+                    }),
+                },
+                _ => last = Some((*frontend, owner)),
+            }
+        }
+        conflicts
+    }
+
+    /// The frontends of a Service that another Service has, and which one that is.
+    pub fn lost_frontends(&self, service: &NamespacedName) -> Vec<(Frontend, Arc<PortKey>)> {
+        let fragment = self.fragments.get(service);
+        fragment
+            .into_iter()
+            .flat_map(|fragment| fragment.iter())
+            .flat_map(|port| port.frontends.iter().map(move |(frontend, _)| (frontend, &port.port)))
+            .filter_map(|(frontend, port)| {
+                let winner = self.winner(*frontend)?.owner;
+                (winner != port).then(|| (*frontend, Arc::clone(winner)))
+            })
+            .collect()
+    }
+
+    /// The pick chains that nobody uses now.
+    pub fn idle_picks(&self) -> impl Iterator<Item = (Family, Scope, Pick)> {
+        self.picks.iter().filter(|(_, uses)| **uses == 0).map(|(pick, _)| *pick)
+    }
+
+    /// Lets go of a pick chain that nobody uses. Does nothing if somebody does.
+    pub fn retire(&mut self, pick: (Family, Scope, Pick)) {
+        if self.picks.get(&pick) == Some(&0) {
+            self.picks.remove(&pick);
+        }
+    }
+
+    /// Every element, sorted by key, and the Service it is for.
+    pub fn elements(&self) -> Vec<(Element, Option<NamespacedName>)> {
+        let mut elements: Vec<(Element, Option<NamespacedName>)> =
+            self.node.iter().map(|key| (Element::new(*key, Value::Present), None)).collect();
+        elements.extend(self.picks.keys().map(|(family, scope, pick)| {
+            (Element::new(Key::Pick(*family, *scope, *pick), Value::Goto), None)
+        }));
+        let mut last = None;
+        for (key, owner) in &self.members {
+            if last.replace(key) != Some(key) {
+                let service = owner.as_ref().map(|owner| owner.service.clone());
+                elements.push((Element::new(*key, Value::Present), service));
+            }
+        }
+        let mut last = None;
+        for ((frontend, claim), target) in &self.claims {
+            let Some((rank, owner)) = claim else { continue };
+            if last.replace(frontend) == Some(frontend) {
+                continue;
+            }
+            let winner = Winner { rank: *rank, owner, target };
+            elements.extend(
+                frontend_elements(*frontend, &winner)
+                    .into_iter()
+                    .map(|element| (element, Some(owner.service.clone()))),
+            );
+        }
+        elements.sort_unstable_by_key(|(element, _)| element.key);
+        elements
+    }
+
+    /// The state of a kernel that holds exactly this.
+    pub fn state(&self) -> State {
+        let mut tables: BTreeMap<Family, Table> = Family::ALL
+            .into_iter()
+            .map(|family| {
+                let chains = ChainId::CONSTANT.into_iter().map(|chain| (chain, true)).collect();
+                let sets = SetId::ALL.into_iter().collect();
+                (family, Table { sets, chains, ..Table::default() })
+            })
+            .collect();
+        for (family, scope, pick) in self.picks.keys() {
+            if let Some(table) = tables.get_mut(family) {
+                table.chains.insert(ChainId::Pick(*scope, *pick), true);
+            }
+        }
+        for (element, _) in self.elements() {
+            if let Some(table) = tables.get_mut(&element.key.family()) {
+                table.elements.insert(element.key, (element.value, element.comment));
+            }
+        }
+        State { tables }
+    }
+
+    pub(super) fn diff_claims<'a>(&'a self, wanted: &'a Self) -> BTreeSet<Frontend> {
+        self.claims.diff(&wanted.claims).map(|item| changed_key(&item).0).collect()
+    }
+
+    pub(super) fn diff_members<'a>(&'a self, wanted: &'a Self) -> BTreeSet<Key> {
+        self.members
+            .diff(&wanted.members)
+            .map(|item| match item {
+                im::ordset::DiffItem::Add(key) | im::ordset::DiffItem::Remove(key) => key.0,
+            })
+            .collect()
+    }
+
+    pub(super) fn picks(&self) -> &OrdMap<(Family, Scope, Pick), usize> {
+        &self.picks
+    }
+
+    pub(super) fn node(&self) -> &OrdSet<Key> {
+        &self.node
+    }
+
+    /// What the Service puts into the kernel now, with as few moves as possible against what it put
+    /// there before.
+    fn lower(&self, model: &Model, service: &NamespacedName, seed: &State) -> Arc<Fragment> {
+        let before = self.fragments.get(service);
+        resolve::resolve(model, &self.settings, service)
+            .into_iter()
+            .map(|route| {
+                let old = before.and_then(|fragment| {
+                    fragment.iter().find(|old| old.port == route.port && old.family == route.family)
+                });
+                lower(route, old, seed)
+            })
+            .collect()
+    }
+
+    /// The one place that changes what is claimed.
+    fn put(&mut self, service: &NamespacedName, fragment: Option<Arc<Fragment>>) {
+        let old = match &fragment {
+            Some(fragment) => self.fragments.insert(service.clone(), Arc::clone(fragment)),
+            None => self.fragments.remove(service),
+        };
+        let old: &Fragment = old.as_deref().unwrap_or(&[]);
+        let new: &Fragment = fragment.as_deref().unwrap_or(&[]);
+        let (old, new): (Vec<&PortFragment>, Vec<&PortFragment>) = (
+            old.iter().filter(|port| !new.contains(port)).collect(),
+            new.iter().filter(|port| !old.contains(port)).collect(),
+        );
+
+        let touched: BTreeSet<Frontend> = old
+            .iter()
+            .chain(&new)
+            .flat_map(|port| port.frontends.iter().map(|(frontend, _)| *frontend))
+            .collect();
+        for frontend in &touched {
+            self.count_pick(*frontend, |uses| uses.saturating_sub(1));
+        }
+        for port in old {
+            for (frontend, rank) in &port.frontends {
+                self.claims.remove(&(*frontend, Some((*rank, Arc::clone(&port.port)))));
+            }
+            for key in &port.members {
+                self.members.remove(&(*key, Some(Arc::clone(&port.port))));
+            }
+        }
+        for port in new {
+            for (frontend, rank) in &port.frontends {
+                let key = (*frontend, Some((*rank, Arc::clone(&port.port))));
+                let same = self.claims.get(&key).is_some_and(|held| *held == port.target);
+                if !same {
+                    self.claims.insert(key, Arc::clone(&port.target));
+                }
+            }
+            for key in &port.members {
+                self.members.insert((*key, Some(Arc::clone(&port.port))));
+            }
+        }
+        for frontend in &touched {
+            self.count_pick(*frontend, |uses| uses + 1);
+        }
+    }
+
+    fn count_pick(&mut self, frontend: Frontend, change: impl Fn(usize) -> usize) {
+        if let Some(pick) = self.winner(frontend).and_then(|winner| winner.pick()) {
+            let key = (frontend.family(), Scope::of(frontend), pick);
+            let uses = self.picks.get(&key).copied().unwrap_or(0);
+            self.picks.insert(key, change(uses));
+        }
+    }
+
+    fn update_node(&mut self, model: &Model) {
+        let settings = &self.settings;
+        let node = model.node(&settings.node_name).map(|entry| &*entry.object);
+        let mut keys = OrdSet::new();
+        for family in Family::ALL {
+            for protocol in Protocol::ALL {
+                keys.insert(Key::Protocol(family, protocol));
+            }
+            // Everybody is masqueraded on the way to a cluster address but the sources in the set:
+            // Pods; or nobody, if who is a Pod is not known.
+            if !settings.masquerade_all {
+                let pods = settings.cluster_cidr(family).map(|cidr| cidr.trunc());
+                keys.insert(Key::UnmasqueradedSource(pods.unwrap_or(everything(family))));
+            }
+            // Node ports answer on the primary address. A node nobody has described answers on all.
+            match node.and_then(|node| node.address(family)) {
+                Some(address) => keys.insert(Key::NodeIp(address)),
+                None => keys.insert(Key::NodeAddressType(family)),
+            };
+        }
+        self.node = keys;
+    }
+}
+
+/// Equal if they want the same, slots included.
+impl PartialEq for Program {
+    fn eq(&self, other: &Self) -> bool {
+        self.settings == other.settings && self.state() == other.state()
+    }
+}
+
+fn changed_key<'a, K, V>(item: &im::ordmap::DiffItem<'a, 'a, K, V>) -> &'a K {
+    match item {
+        im::ordmap::DiffItem::Add(key, _) | im::ordmap::DiffItem::Remove(key, _) => key,
+        im::ordmap::DiffItem::Update { new: (key, _), .. } => key,
+    }
+}
+
+fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment {
+    let affinity = match route.affinity {
+        Affinity::None => None,
+        Affinity::ClientIp { timeout } => Some(timeout),
+    };
+    let mut backends = route.backends;
+    if affinity.is_some() {
+        backends.truncate(MAX_AFFINITY_BACKENDS);
+    }
+    let found;
+    let previous: &[Slot] = match old {
+        Some(old) if old.target.affinity.is_some() == affinity.is_some() => &old.target.slots,
+        Some(_) => &[],
+        None => {
+            let held = route.frontends.iter().map(|(frontend, _)| seed.slots(*frontend));
+            found = held.into_iter().find(|slots| !slots.is_empty()).unwrap_or_default();
+            &found
+        }
+    };
+    let slots = slots::assign(previous, &backends, affinity.is_some()).into_boxed_slice();
+    let target = Target { affinity, slots };
+    let target = match old {
+        Some(old) if *old.target == target => Arc::clone(&old.target),
+        Some(_) | None => Arc::new(target),
+    };
+    let mut members: Vec<Key> = route.local.into_iter().map(Key::Hairpin).collect();
+    members.push(Key::ClusterIp(route.cluster_ip));
+    members.sort_unstable();
+    PortFragment {
+        port: old.map_or(route.port, |old| Arc::clone(&old.port)),
+        family: route.family,
+        frontends: route.frontends,
+        members,
+        target,
+    }
+}
+
+fn pick(rank: Rank, target: &Target) -> Option<Pick> {
+    let backends = u32::try_from(target.slots.len()).ok().filter(|n| *n > 0)?;
+    Some(Pick { masquerade: rank.is_external(), affinity: target.affinity, backends })
+}
+
+/// The elements of a frontend. Sets come in the order of `Key`, slots in theirs.
+pub(super) fn frontend_elements(frontend: Frontend, winner: &Winner<'_>) -> Vec<Element> {
+    let comment = Some(winner.owner.comment());
+    let Some(pick) = winner.pick() else {
+        return vec![Element { key: Key::Reject(frontend), value: Value::Present, comment }];
+    };
+    let target = winner.target;
+    let mut elements = Vec::with_capacity(1 + 2 * target.slots.len());
+    elements.push(Element { key: Key::Service(frontend), value: Value::Pick(pick), comment });
+    if target.affinity.is_some() {
+        for (position, slot) in (0..).zip(&target.slots) {
+            let key = Key::AffinitySlot(frontend, position);
+            elements.push(Element::new(key, Value::Id(slot.id)));
+        }
+    }
+    elements.extend(
+        target.slots.iter().map(|slot| {
+            Element::new(Key::Endpoint(frontend, slot.id), Value::Backend(slot.backend))
+        }),
+    );
+    elements
+}
+
+fn everything(family: Family) -> IpNet {
+    match family {
+        Family::Ipv4 => IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
+        Family::Ipv6 => IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
+    }
+}

@@ -1,0 +1,149 @@
+//! Slots: which backend stands at which number.
+//!
+//! A pick draws a slot, 0 to n−1, so slots are dense. Adding a backend takes the next slot;
+//! removing one moves the last into its place. Nothing else moves: each slot that changes is an
+//! operation in the kernel. So slots depend on history, and what the kernel holds at start is where
+//! history goes on.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::net::{Backend, Fnv};
+
+/// A backend at its slot (the position in the list that holds it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Slot {
+    /// What endpoint maps are keyed by: the slot itself, or, with session affinity, a number that
+    /// stays the backend's own wherever it stands, so that a client's record survives moves.
+    pub id: u32,
+    /// The backend.
+    pub backend: Backend,
+}
+
+/// Assigns slots to the `wanted` backends (sorted, no duplicates) with the fewest changes to
+/// `previous`, and deterministically.
+pub fn assign(previous: &[Slot], wanted: &[Backend], affinity: bool) -> Vec<Slot> {
+    let n = wanted.len();
+    let mut places: Vec<Option<Slot>> = vec![None; n];
+    let mut placed: BTreeSet<Backend> = BTreeSet::new();
+    let mut moved: Vec<Slot> = Vec::new();
+    for (position, slot) in previous.iter().enumerate() {
+        if wanted.binary_search(&slot.backend).is_err() || !placed.insert(slot.backend) {
+            continue;
+        }
+        match places.get_mut(position) {
+            Some(place) => *place = Some(*slot),
+            None => moved.push(*slot),
+        }
+    }
+    // Those beyond the end must move; the new ones take what is left, in order.
+    let known = moved.into_iter().map(|slot| (slot.backend, Some(slot.id)));
+    let new = wanted.iter().filter(|backend| !placed.contains(backend)).map(|b| (*b, None));
+    let mut incoming = known.chain(new);
+    let mut ids: BTreeSet<u32> = previous
+        .iter()
+        .filter(|slot| affinity && placed.contains(&slot.backend))
+        .map(|slot| slot.id)
+        .collect();
+
+    let mut slots = Vec::with_capacity(n);
+    for (position, place) in places.into_iter().enumerate() {
+        let (backend, id) = match place {
+            Some(slot) => (slot.backend, Some(slot.id)),
+            None => match incoming.next() {
+                Some(next) => next,
+                None => continue,
+            },
+        };
+        let id = if affinity {
+            id.unwrap_or_else(|| fresh_id(backend, &mut ids))
+        } else {
+            u32::try_from(position).unwrap_or(u32::MAX)
+        };
+        slots.push(Slot { id, backend });
+    }
+    slots
+}
+
+/// A number for a backend: a hash of it, so that an endpoint that comes back after a restart finds
+/// the records of its clients, or the next number that nobody has.
+fn fresh_id(backend: Backend, taken: &mut BTreeSet<u32>) -> u32 {
+    let mut hash = Fnv::default();
+    match backend.address {
+        IpAddr::V4(address) => hash.write(&address.octets()),
+        IpAddr::V6(address) => hash.write(&address.octets()),
+    }
+    hash.write(&backend.port.get().to_be_bytes());
+    let mut id = hash.finish32();
+    while !taken.insert(id) {
+        id = id.wrapping_add(1);
+    }
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use super::*;
+
+    fn backends(last_octets: &[u8]) -> Vec<Backend> {
+        let mut backends: Vec<Backend> = last_octets
+            .iter()
+            .map(|octet| Backend {
+                address: IpAddr::from([10, 0, 0, *octet]),
+                port: NonZeroU16::new(80).unwrap(),
+            })
+            .collect();
+        backends.sort_unstable();
+        backends
+    }
+
+    fn order(slots: &[Slot]) -> Vec<u8> {
+        slots
+            .iter()
+            .map(|slot| match slot.backend.address {
+                IpAddr::V4(address) => address.octets()[3],
+                IpAddr::V6(_) => 0,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_new_backend_takes_the_next_slot() {
+        let before = assign(&[], &backends(&[2, 3]), false);
+        let after = assign(&before, &backends(&[1, 2, 3]), false);
+        assert_eq!(order(&after), [2, 3, 1]);
+    }
+
+    #[test]
+    fn the_last_moves_into_the_place_of_a_removed_one() {
+        let before = assign(&[], &backends(&[1, 2, 3, 4]), false);
+        let after = assign(&before, &backends(&[1, 3, 4]), false);
+        assert_eq!(order(&after), [1, 4, 3]);
+    }
+
+    #[test]
+    fn a_replacement_takes_the_place_of_what_it_replaces() {
+        let before = assign(&[], &backends(&[1, 2, 3]), false);
+        let after = assign(&before, &backends(&[1, 9, 3]), false);
+        assert_eq!(order(&after), [1, 9, 3]);
+    }
+
+    #[test]
+    fn with_affinity_a_backend_keeps_its_id_when_it_moves() {
+        let before = assign(&[], &backends(&[1, 2, 3]), true);
+        let after = assign(&before, &backends(&[2, 3]), true);
+        assert_eq!(order(&after), [3, 2]);
+        for slot in &after {
+            assert!(before.contains(slot), "{slot:?} changed its id");
+        }
+    }
+
+    #[test]
+    fn duplicates_in_what_a_kernel_held_are_dropped() {
+        let slot = assign(&[], &backends(&[1]), false)[0];
+        let after = assign(&[slot, slot], &backends(&[1, 2]), false);
+        assert_eq!(order(&after), [1, 2]);
+    }
+}

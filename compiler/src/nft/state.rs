@@ -1,0 +1,216 @@
+//! What a kernel holds of ours, and what each operation does to it.
+//!
+//! This is the reference: as strict as nf_tables is. Adding what is there, deleting what is not, a
+//! rule that names a missing set, or a chain that is deleted while an element leads to it, is an
+//! error, so that a delta that passes here passes there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::delta::{Delta, Op, Owned};
+use super::element::{Element, Key, Value};
+use super::skeleton::{ChainId, SetId};
+use super::slots::Slot;
+use crate::name::NamespacedName;
+use crate::net::Family;
+use crate::resolve::{Frontend, PortKey};
+
+/// What a kernel holds of ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Our table in each family that has one.
+    pub tables: BTreeMap<Family, Table>,
+}
+
+/// One of our tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// The sets and maps.
+    pub sets: BTreeSet<SetId>,
+    /// The chains, and whether each holds exactly our rules.
+    pub chains: BTreeMap<ChainId, bool>,
+    /// The elements: value and comment.
+    pub elements: BTreeMap<Key, (Value, Option<Arc<PortKey>>)>,
+    /// What is in the table and cannot be ours: a set of another shape, an unknown chain, an element
+    /// that means nothing. Elements cannot repair it; the table must be replaced.
+    pub foreign: Vec<String>,
+}
+
+/// An operation that a kernel would refuse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The operation.
+    pub op: Op,
+    /// Why.
+    pub reason: &'static str,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:?}", self.reason, self.op)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+impl State {
+    /// Applies a delta, operation by operation.
+    ///
+    /// # Errors
+    ///
+    /// The first operation that a kernel would refuse. The state is then half changed, unlike a
+    /// kernel's: use a copy.
+    pub fn apply(&mut self, delta: &Delta) -> Result<(), Violation> {
+        delta.ops().try_for_each(|op| {
+            self.apply_op(op).map_err(|reason| Violation { op: op.clone(), reason })
+        })
+    }
+
+    /// The backends of a frontend by slot; empty if the kernel holds none, or holds slots that no
+    /// history of ours can have led to.
+    pub fn slots(&self, frontend: Frontend) -> Vec<Slot> {
+        let Some(table) = self.tables.get(&frontend.family()) else { return Vec::new() };
+        let backend = |id: u32| match table.elements.get(&Key::Endpoint(frontend, id)) {
+            Some((Value::Backend(backend), _)) => Some(Slot { id, backend: *backend }),
+            Some(_) | None => None,
+        };
+        let Some((Value::Pick(pick), _)) = table.elements.get(&Key::Service(frontend)) else {
+            return Vec::new();
+        };
+        let slots: Option<Vec<Slot>> = (0..pick.backends)
+            .map(|position| match pick.affinity {
+                None => backend(position),
+                Some(_) => match table.elements.get(&Key::AffinitySlot(frontend, position)) {
+                    Some((Value::Id(id), _)) => backend(*id),
+                    Some(_) | None => None,
+                },
+            })
+            .collect();
+        slots.unwrap_or_default()
+    }
+
+    /// Every element, sorted by key, and the Service it is for as far as comments tell: that of the
+    /// frontend it belongs to, or of the first frontend that has its address.
+    pub(super) fn elements(&self) -> Vec<Owned> {
+        let held = || self.tables.values().flat_map(|table| &table.elements);
+        let mut owners: BTreeMap<Frontend, &NamespacedName> = BTreeMap::new();
+        let mut addresses: BTreeMap<IpAddr, &NamespacedName> = BTreeMap::new();
+        for (key, (_, comment)) in held() {
+            if let (Some(frontend), Some(comment)) = (key.frontend(), comment) {
+                owners.insert(frontend, &comment.service);
+                if let Frontend::Address { address, .. } = frontend {
+                    addresses.entry(address).or_insert(&comment.service);
+                }
+            }
+        }
+        for (key, (value, _)) in held() {
+            if let (Key::Endpoint(frontend, _), Value::Backend(backend)) = (key, value)
+                && let Some(owner) = owners.get(frontend)
+            {
+                addresses.entry(backend.address).or_insert(owner);
+            }
+        }
+        let mut elements: Vec<Owned> = held()
+            .map(|(key, (value, comment))| {
+                let owner = match key.frontend() {
+                    Some(frontend) => owners.get(&frontend),
+                    None => key.address().and_then(|address| addresses.get(&address)),
+                };
+                let element = Element { key: *key, value: *value, comment: comment.clone() };
+                (element, owner.map(|owner| (*owner).clone()))
+            })
+            .collect();
+        elements.sort_unstable_by_key(|(element, _)| element.key);
+        elements
+    }
+
+    fn apply_op(&mut self, op: &Op) -> Result<(), &'static str> {
+        match op {
+            Op::AddTable(family) => match self.tables.insert(*family, Table::default()) {
+                None => Ok(()),
+                Some(_) => Err("the table exists"),
+            },
+            Op::DeleteTable(family) => {
+                self.tables.remove(family).map(|_| ()).ok_or("the table does not exist")
+            }
+            Op::AddSet(family, set) => {
+                if self.table(*family)?.sets.insert(*set) {
+                    Ok(())
+                } else {
+                    Err("the set exists")
+                }
+            }
+            Op::AddChain(family, chain) => {
+                match self.table(*family)?.chains.insert(*chain, false) {
+                    None => Ok(()),
+                    Some(_) => Err("the chain exists"),
+                }
+            }
+            Op::FlushChain(family, chain) => {
+                let intact = self.table(*family)?.chains.get_mut(chain);
+                intact.map(|intact| *intact = false).ok_or("the chain does not exist")
+            }
+            Op::FillChain(family, chain) => {
+                let table = self.table(*family)?;
+                let mut needed = Vec::new();
+                for rule in super::skeleton::rules(*chain) {
+                    needed.extend(super::text::sets_of(&rule));
+                    if super::text::chains_of(&rule).any(|chain| !table.chains.contains_key(&chain))
+                    {
+                        return Err("a rule jumps to a chain that does not exist");
+                    }
+                }
+                if needed.iter().any(|set| !table.sets.contains(set)) {
+                    return Err("a rule looks into a set that does not exist");
+                }
+                match table.chains.get_mut(chain) {
+                    None => Err("the chain does not exist"),
+                    Some(true) => Err("the chain has its rules already"),
+                    Some(intact) => {
+                        *intact = true;
+                        Ok(())
+                    }
+                }
+            }
+            Op::DeleteChain(family, chain) => {
+                let table = self.table(*family)?;
+                if let ChainId::Pick(scope, pick) = chain
+                    && table.elements.contains_key(&Key::Pick(*family, *scope, *pick))
+                {
+                    return Err("an element leads to the chain");
+                }
+                table.chains.remove(chain).map(|_| ()).ok_or("the chain does not exist")
+            }
+            Op::Add(element) => {
+                let table = self.table(element.key.family())?;
+                if !table.sets.contains(&element.key.set()) {
+                    return Err("the set does not exist");
+                }
+                if let Key::Pick(_, scope, pick) = element.key
+                    && !table.chains.contains_key(&ChainId::Pick(scope, pick))
+                {
+                    return Err("the element leads to a chain that does not exist");
+                }
+                let value = (element.value, element.comment.clone());
+                match table.elements.insert(element.key, value) {
+                    None => Ok(()),
+                    Some(_) => Err("the element exists"),
+                }
+            }
+            Op::Delete(element) => {
+                let table = self.table(element.key.family())?;
+                match table.elements.remove(&element.key) {
+                    Some((value, _)) if value == element.value => Ok(()),
+                    Some(_) => Err("the element has another value"),
+                    None => Err("the element does not exist"),
+                }
+            }
+        }
+    }
+
+    fn table(&mut self, family: Family) -> Result<&mut Table, &'static str> {
+        self.tables.get_mut(&family).ok_or("the table does not exist")
+    }
+}

@@ -1,0 +1,317 @@
+//! Everything of this back end in the language of the `nft` tool, for people and for `nft -f`.
+
+use std::fmt::{self, Write as _};
+
+use super::delta::Op;
+use super::element::{Element, Key, Value};
+use super::skeleton::{
+    self, ChainId, Data, Datatype, Field, HookPoint, HookType, Rule, Scope, SetId, SetKind, Source,
+    Statement, TABLE,
+};
+use crate::net::{Family, Protocol};
+use crate::resolve::Frontend;
+
+/// The operation as one or more commands, each on a line of its own.
+pub fn commands(op: &Op, mark: u32) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_commands(&mut text, op, mark);
+    text
+}
+
+fn write_commands(text: &mut String, op: &Op, mark: u32) -> fmt::Result {
+    match op {
+        Op::AddTable(family) => writeln!(text, "add table {}", table(*family)),
+        Op::DeleteTable(family) => writeln!(text, "delete table {}", table(*family)),
+        Op::AddSet(family, set) => {
+            let spec = set.spec();
+            let kind = if spec.data == Data::None { "set" } else { "map" };
+            let body = set_body(*family, *set);
+            writeln!(text, "add {kind} {} {} {{ {body} }}", table(*family), set.name())
+        }
+        Op::AddChain(family, chain) => {
+            write!(text, "add chain {} {chain}", table(*family))?;
+            if let Some(hook) = chain.hook() {
+                let kind = match hook.kind {
+                    HookType::Filter => "filter",
+                    HookType::Nat => "nat",
+                };
+                let point = hook_name(hook.point);
+                write!(text, " {{ type {kind} hook {point} priority {}; }}", hook.priority)?;
+            }
+            writeln!(text)
+        }
+        Op::FlushChain(family, chain) => writeln!(text, "flush chain {} {chain}", table(*family)),
+        Op::FillChain(family, chain) => {
+            for rule in skeleton::rules(*chain) {
+                let rule = self::rule(*family, mark, &rule);
+                writeln!(text, "add rule {} {chain} {rule}", table(*family))?;
+            }
+            Ok(())
+        }
+        Op::DeleteChain(family, chain) => writeln!(text, "delete chain {} {chain}", table(*family)),
+        Op::Add(added) => {
+            let (table, set) = (table(added.key.family()), added.key.set().name());
+            writeln!(text, "add element {table} {set} {{ {} }}", element(added))
+        }
+        Op::Delete(deleted) => {
+            let (table, set) = (table(deleted.key.family()), deleted.key.set().name());
+            writeln!(text, "delete element {table} {set} {{ {} }}", key(deleted.key))
+        }
+    }
+}
+
+/// `ip rulec` or `ip6 rulec`.
+pub fn table(family: Family) -> String {
+    format!("{} {TABLE}", prefix(family))
+}
+
+/// An element as it stands between the braces of a set.
+pub fn element(element: &Element) -> String {
+    let mut text = key(element.key);
+    if let Some(owner) = &element.comment {
+        let _ = write!(text, " comment \"{owner}\"");
+    }
+    match element.value {
+        Value::Present => {}
+        Value::Pick(pick) => {
+            let _ = write!(text, " : {}", priority(pick.code()));
+        }
+        Value::Id(id) => {
+            let _ = write!(text, " : {}", priority(id));
+        }
+        Value::Backend(backend) => {
+            let _ = write!(text, " : {} . {}", backend.address, backend.port);
+        }
+        Value::Goto => {
+            if let Key::Pick(_, scope, pick) = element.key {
+                let _ = write!(text, " : goto {}", ChainId::Pick(scope, pick));
+            }
+        }
+    }
+    text
+}
+
+/// The key of an element.
+pub fn key(key: Key) -> String {
+    match key {
+        Key::Protocol(_, protocol) => self::protocol(protocol).to_owned(),
+        Key::Pick(_, _, pick) => priority(pick.code()),
+        Key::UnmasqueradedSource(net) => net.to_string(),
+        Key::NodeIp(address) | Key::ClusterIp(address) => address.to_string(),
+        Key::NodeAddressType(_) => "local".to_owned(),
+        Key::Hairpin(address) => format!("{address} . {address}"),
+        Key::Service(frontend) | Key::Reject(frontend) => self::frontend(frontend),
+        Key::AffinitySlot(frontend, slot) | Key::Endpoint(frontend, slot) => {
+            format!("{} . {}", self::frontend(frontend), priority(slot))
+        }
+    }
+}
+
+/// A rule, without the command that adds it.
+pub fn rule(family: Family, mark: u32, rule: &Rule) -> String {
+    let statements: Vec<String> =
+        rule.0.iter().map(|statement| self::statement(family, mark, statement)).collect();
+    statements.join(" ")
+}
+
+/// The sets a rule looks into.
+pub(super) fn sets_of(rule: &Rule) -> Vec<SetId> {
+    let of = |statement: &Statement| match statement {
+        Statement::Member { set, .. } | Statement::DaddrType(set) => Some(*set),
+        Statement::SetPriority(Source::Map { map, .. }) | Statement::Dnat { map, .. } => Some(*map),
+        Statement::GotoPick(scope) => Some(SetId::Picks(*scope)),
+        Statement::RecordAffinity { scope, .. } | Statement::ForgetAffinity(scope) => {
+            Some(SetId::Affinity(*scope))
+        }
+        Statement::SetPriority(Source::Zero | Source::Random(_) | Source::ClientHash(_))
+        | Statement::NotLoopback
+        | Statement::StateNew
+        | Statement::StatusDnat
+        | Statement::MarkIsSet
+        | Statement::SetMark
+        | Statement::ClearMark
+        | Statement::Masquerade
+        | Statement::Reject
+        | Statement::Jump(_)
+        | Statement::Return => None,
+    };
+    rule.0.iter().filter_map(of).collect()
+}
+
+/// The chains a rule jumps to.
+pub(super) fn chains_of(rule: &Rule) -> impl Iterator<Item = ChainId> {
+    rule.0.iter().filter_map(|statement| {
+        if let Statement::Jump(chain) = statement { Some(*chain) } else { None }
+    })
+}
+
+fn prefix(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "ip",
+        Family::Ipv6 => "ip6",
+    }
+}
+
+fn hook_name(point: HookPoint) -> &'static str {
+    match point {
+        HookPoint::Prerouting => "prerouting",
+        HookPoint::Input => "input",
+        HookPoint::Forward => "forward",
+        HookPoint::Output => "output",
+        HookPoint::Postrouting => "postrouting",
+    }
+}
+
+fn set_body(family: Family, set: SetId) -> String {
+    let spec = set.spec();
+    let datatypes = |types: &[Datatype]| {
+        let names: Vec<&str> = types.iter().map(|datatype| type_name(family, *datatype)).collect();
+        names.join(" . ")
+    };
+    let mut body = format!("type {}", datatypes(&spec.key));
+    match &spec.data {
+        Data::None => {}
+        Data::Value(types) => {
+            let _ = write!(body, " : {}", datatypes(types));
+        }
+        Data::Verdict => body.push_str(" : verdict"),
+    }
+    body.push(';');
+    match spec.kind {
+        SetKind::Hash => {}
+        SetKind::Interval => body.push_str(" flags interval;"),
+        SetKind::Dynamic { size } => {
+            let _ = write!(body, " size {size}; flags dynamic,timeout;");
+        }
+    }
+    body
+}
+
+fn type_name(family: Family, datatype: Datatype) -> &'static str {
+    match (datatype, family) {
+        (Datatype::Address, Family::Ipv4) => "ipv4_addr",
+        (Datatype::Address, Family::Ipv6) => "ipv6_addr",
+        (Datatype::Protocol, _) => "inet_proto",
+        (Datatype::Port, _) => "inet_service",
+        (Datatype::Priority, _) => "classid",
+        (Datatype::FibType, _) => "fib_addrtype",
+    }
+}
+
+fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
+    }
+}
+
+fn frontend(frontend: Frontend) -> String {
+    match frontend {
+        Frontend::Address { address, protocol, port } => {
+            format!("{address} . {} . {port}", self::protocol(protocol))
+        }
+        Frontend::NodePort { protocol, port, .. } => {
+            format!("{} . {port}", self::protocol(protocol))
+        }
+    }
+}
+
+/// A 32-bit number as the type of `meta priority` is written.
+fn priority(value: u32) -> String {
+    match value {
+        0 => "none".to_owned(),
+        u32::MAX => "root".to_owned(),
+        value => format!("{:x}:{:x}", value >> 16, value & 0xffff),
+    }
+}
+
+fn fields(family: Family, fields: &[Field]) -> String {
+    let ip = prefix(family);
+    let names: Vec<String> = fields
+        .iter()
+        .map(|field| match field {
+            Field::Saddr => format!("{ip} saddr"),
+            Field::Daddr => format!("{ip} daddr"),
+            Field::Protocol => "meta l4proto".to_owned(),
+            Field::Dport => "th dport".to_owned(),
+            Field::Priority => "meta priority".to_owned(),
+        })
+        .collect();
+    names.join(" . ")
+}
+
+fn statement(family: Family, mark: u32, statement: &Statement) -> String {
+    let ip = prefix(family);
+    match statement {
+        Statement::Member { fields: key, set, is_member } => {
+            let not = if *is_member { "" } else { "!= " };
+            format!("{} {not}@{}", fields(family, key), set.name())
+        }
+        Statement::NotLoopback => match family {
+            Family::Ipv4 => "ip daddr != 127.0.0.0/8".to_owned(),
+            Family::Ipv6 => "ip6 daddr != ::1".to_owned(),
+        },
+        Statement::DaddrType(set) => format!("fib daddr type @{}", set.name()),
+        Statement::StateNew => "ct state new".to_owned(),
+        Statement::StatusDnat => "ct status dnat".to_owned(),
+        Statement::MarkIsSet => format!("meta mark & {mark:#010x} == {mark:#010x}"),
+        Statement::SetMark => format!("meta mark set meta mark | {mark:#010x}"),
+        Statement::ClearMark => format!("meta mark set meta mark & {:#010x}", !mark),
+        Statement::SetPriority(Source::Zero) => "meta priority set none".to_owned(),
+        Statement::SetPriority(Source::Map { fields: key, map }) => {
+            format!("meta priority set {} map @{}", fields(family, key), map.name())
+        }
+        Statement::SetPriority(Source::Random(modulus)) => {
+            format!("meta priority set numgen random mod {modulus}")
+        }
+        Statement::SetPriority(Source::ClientHash(modulus)) => {
+            format!("meta priority set jhash {ip} saddr mod {modulus} seed {HASH_SEED:#x}")
+        }
+        Statement::GotoPick(scope) => {
+            format!("meta priority vmap @{}", SetId::Picks(*scope).name())
+        }
+        Statement::RecordAffinity { scope, timeout } => {
+            let record = affinity_record(family, *scope, &format!(" timeout {timeout}s"));
+            format!("update @{} {record}", SetId::Affinity(*scope).name())
+        }
+        Statement::ForgetAffinity(scope) => {
+            let record = affinity_record(family, *scope, "");
+            format!("delete @{} {record}", SetId::Affinity(*scope).name())
+        }
+        Statement::Dnat { fields: key, map } => {
+            format!("dnat {ip} to {} map @{}", fields(family, key), map.name())
+        }
+        Statement::Masquerade => "masquerade fully-random".to_owned(),
+        Statement::Reject => "reject".to_owned(),
+        Statement::Jump(chain) => format!("jump {chain}"),
+        Statement::Return => "return".to_owned(),
+    }
+}
+
+/// The seed of the client hash: any constant, the same on every node, so that a client finds the
+/// same backend by whichever node it comes as long as their slots agree.
+pub const HASH_SEED: u32 = 0x7275_6c65;
+
+fn affinity_record(family: Family, scope: Scope, timeout: &str) -> String {
+    let key = fields(family, &skeleton::affinity_key(scope));
+    format!("{{ {key}{timeout} : meta priority }}")
+}
+
+impl fmt::Display for SetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_the_scratch_register_print_as_the_tool_prints_them() {
+        let printed = [0, 1, 0xffff, 0x1_0000, 0x8000_0002, u32::MAX].map(priority);
+        assert_eq!(printed, ["none", "0:1", "0:ffff", "1:0", "8000:2", "root"]);
+    }
+}

@@ -1,0 +1,288 @@
+//! The objects that decide what is programmed, projected to the fields that matter.
+//!
+//! A source makes them from what it reads; inside, everything is valid, defaulted and in normal
+//! form. Two objects are equal exactly if they mean the same, whatever the order, the metadata or
+//! the spelling of their originals: this equality is what change detection rests on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::name::{LabelKey, LabelValue, NamespacedName, NodeName, PortName, Zone};
+use crate::net::{Family, Protocol};
+
+/// A Service that a node serves.
+///
+/// Headless Services, ExternalName Services and Services without a cluster address are Services
+/// with no `cluster_ips`: nothing is programmed for them (a Service is served in a family only if
+/// it has a cluster address of that family).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Namespace and name.
+    pub key: NamespacedName,
+    /// `spec.type`, which decides whether `external_policy` counts.
+    pub kind: ServiceType,
+    /// The cluster address of each family.
+    pub cluster_ips: ClusterIps,
+    /// The ports; names are unique, and so are pairs of port and protocol.
+    pub ports: Vec<ServicePort>,
+    /// `spec.externalIPs`, sorted, no duplicates.
+    pub external_ips: Vec<IpAddr>,
+    /// The addresses of `status.loadBalancer.ingress` that this node must answer for (`ipMode` VIP),
+    /// sorted, no duplicates.
+    pub load_balancer_vips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`, masked, sorted, no duplicates.
+    pub source_ranges: Vec<IpNet>,
+    /// `spec.sessionAffinity`.
+    pub affinity: Affinity,
+    /// `spec.internalTrafficPolicy`.
+    pub internal_policy: TrafficPolicy,
+    /// `spec.externalTrafficPolicy`, as written; see `kind` for whether it counts.
+    pub external_policy: TrafficPolicy,
+    /// `spec.healthCheckNodePort`.
+    pub health_check_node_port: Option<NonZeroU16>,
+    /// `spec.selector`; empty means that no Pod is selected. Used only to match Pods of a manifest
+    /// source; EndpointSlices carry the outcome of the selector already.
+    pub selector: BTreeMap<LabelKey, LabelValue>,
+    /// `spec.publishNotReadyAddresses`, likewise for Pods only.
+    pub publish_not_ready: bool,
+}
+
+/// `spec.type` of a Service, without ExternalName, which is never served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceType {
+    /// Reached by its cluster address (and external IPs).
+    ClusterIP,
+    /// Also by a port of every node.
+    NodePort,
+    /// Also by the addresses of a load balancer.
+    LoadBalancer,
+    /// An alias in DNS; nothing to serve.
+    ExternalName,
+}
+
+/// The cluster addresses of a Service, at most one of each family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterIps {
+    /// The IPv4 address.
+    pub v4: Option<Ipv4Addr>,
+    /// The IPv6 address.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl ClusterIps {
+    /// The address of one family.
+    pub fn of(self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::Ipv4 => self.v4.map(IpAddr::V4),
+            Family::Ipv6 => self.v6.map(IpAddr::V6),
+        }
+    }
+}
+
+/// One port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicePort {
+    /// The name; slices refer to the port by name and protocol.
+    pub name: PortName,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port clients connect to.
+    pub port: NonZeroU16,
+    /// The port on node addresses, if there is one.
+    pub node_port: Option<NonZeroU16>,
+    /// What to connect to on a Pod. Used only to match Pods of a manifest source.
+    pub target: TargetPort,
+}
+
+/// `targetPort` of a Service port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TargetPort {
+    /// The same number on every Pod.
+    Number(NonZeroU16),
+    /// A container port of that name and the Service port's protocol, looked up in each Pod.
+    Name(PortName),
+}
+
+/// Whether connections of one client stick to one endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Affinity {
+    /// Each connection picks anew.
+    None,
+    /// Connections of one client address stick until none was made for `timeout` seconds.
+    ClientIp {
+        /// Seconds, 1 to 86,400 (the API's range).
+        timeout: u32,
+    },
+}
+
+/// Which endpoints a traffic class may reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TrafficPolicy {
+    /// All of the cluster.
+    Cluster,
+    /// Those on this node.
+    Local,
+}
+
+/// An EndpointSlice (discovery.k8s.io/v1) of one Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointSlice {
+    /// Namespace and name.
+    pub key: NamespacedName,
+    /// The Service it belongs to, in the same namespace (label `kubernetes.io/service-name`).
+    pub service: NamespacedName,
+    /// `addressType`; all addresses are of this family.
+    pub family: Family,
+    /// Ports by name and protocol, sorted; those without a name or number are left out.
+    pub ports: Vec<SlicePort>,
+    /// Endpoints, sorted by address; those without an address are left out.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One port of an EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SlicePort {
+    /// The name of the Service port it implements.
+    pub name: PortName,
+    /// The protocol, which must match the Service port's too.
+    pub protocol: Protocol,
+    /// The port on the endpoints.
+    pub port: NonZeroU16,
+}
+
+/// One endpoint of an EndpointSlice. Only the first of its addresses counts (KEP-752).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The address.
+    pub address: IpAddr,
+    /// What it may be used for.
+    pub conditions: Conditions,
+    /// The node it runs on, if known; decides whether it is local.
+    pub node: Option<NodeName>,
+    /// `hints.forZones`, sorted.
+    pub zone_hints: Box<[Zone]>,
+    /// `hints.forNodes`, sorted.
+    pub node_hints: Box<[NodeName]>,
+}
+
+/// The conditions of an endpoint, defaulted: nil means ready and serving, not terminating.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Conditions {
+    /// Ready for new connections.
+    pub ready: bool,
+    /// Passing its readiness probe, whether terminating or not.
+    pub serving: bool,
+    /// Being shut down.
+    pub terminating: bool,
+}
+
+impl Conditions {
+    /// What an endpoint without stated conditions has.
+    pub const READY: Self = Self { ready: true, serving: true, terminating: false };
+}
+
+/// A Pod as a manifest source sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    /// Namespace and name.
+    pub key: NamespacedName,
+    /// Labels, matched by the selectors of Services.
+    pub labels: BTreeMap<LabelKey, LabelValue>,
+    /// `spec.nodeName`; a manifest without one describes a Pod of this node.
+    pub node: Option<NodeName>,
+    /// Where it is reached.
+    pub addresses: PodAddresses,
+    /// Named container ports, sorted, for named target ports.
+    pub ports: Vec<SlicePort>,
+    /// From `status` and `metadata.deletionTimestamp`; a manifest without a status is ready.
+    pub conditions: Conditions,
+}
+
+/// Where a Pod is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PodAddresses {
+    /// At `status.podIPs` (the first of each family counts). May be empty: then it is not reached.
+    Own(Vec<IpAddr>),
+    /// At its node's addresses: `hostNetwork`, and no `status.podIPs`.
+    Node,
+}
+
+/// A Node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// The name.
+    pub name: NodeName,
+    /// InternalIP addresses in order, then ExternalIP addresses in order.
+    pub addresses: Vec<IpAddr>,
+    /// `spec.podCIDRs`.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Label `topology.kubernetes.io/zone`, if not empty.
+    pub zone: Option<Zone>,
+    /// Keys of `spec.taints`, sorted.
+    pub taints: Vec<Arc<str>>,
+    /// Whether it has a `metadata.deletionTimestamp`.
+    pub deleting: bool,
+}
+
+impl Node {
+    /// The first address of a family: the node's primary one.
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|address| Family::of(*address) == family)
+    }
+}
+
+/// Any object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Object {
+    /// A Service.
+    Service(Arc<Service>),
+    /// An EndpointSlice.
+    EndpointSlice(Arc<EndpointSlice>),
+    /// A Pod.
+    Pod(Arc<Pod>),
+    /// A Node.
+    Node(Arc<Node>),
+}
+
+impl Object {
+    /// What identifies the object among all.
+    pub fn key(&self) -> ObjectKey {
+        match self {
+            Self::Service(service) => ObjectKey::Service(service.key.clone()),
+            Self::EndpointSlice(slice) => ObjectKey::EndpointSlice(slice.key.clone()),
+            Self::Pod(pod) => ObjectKey::Pod(pod.key.clone()),
+            Self::Node(node) => ObjectKey::Node(node.name.clone()),
+        }
+    }
+}
+
+/// Kind and name: the identity of an object. Content is never part of it, so that an edit is an
+/// update and not a removal and an addition.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectKey {
+    /// A Service.
+    Service(NamespacedName),
+    /// An EndpointSlice.
+    EndpointSlice(NamespacedName),
+    /// A Pod.
+    Pod(NamespacedName),
+    /// A Node.
+    Node(NodeName),
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(key) => write!(f, "Service {key}"),
+            Self::EndpointSlice(key) => write!(f, "EndpointSlice {key}"),
+            Self::Pod(key) => write!(f, "Pod {key}"),
+            Self::Node(name) => write!(f, "Node {name}"),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! A stand-in for a kernel: as strict as nf_tables, and it fails when told to.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+
+use rulec_compiler::name::NamespacedName;
+use rulec_compiler::nft::delta::Delta;
+use rulec_compiler::nft::state::State;
+
+use crate::sink::{Base, Outcome, Refusal, Sink, SinkError};
+
+/// What the next commit runs into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// The kernel commits, and the answer is lost.
+    LostAnswer,
+    /// The kernel does not commit, and there is no answer.
+    LostRequest,
+    /// Half of the transactions are committed, then the answer is lost.
+    Half,
+}
+
+/// A kernel in memory.
+#[derive(Debug, Default)]
+pub struct FakeSink {
+    /// What it holds.
+    pub state: State,
+    /// What the next commits run into, in order; then nothing.
+    pub faults: VecDeque<Fault>,
+    /// Services it refuses, with this errno.
+    pub refuses: BTreeMap<NamespacedName, i32>,
+    /// The deltas it has committed.
+    pub committed: Vec<Delta>,
+}
+
+impl FakeSink {
+    fn apply(&mut self, delta: &Delta) -> Result<(), SinkError> {
+        let mut next = self.state.clone();
+        if next.apply(delta).is_err() {
+            return Err(SinkError::Stale);
+        }
+        self.state = next;
+        self.committed.push(delta.clone());
+        Ok(())
+    }
+}
+
+impl Sink for FakeSink {
+    fn read(&mut self) -> Result<(State, Base), SinkError> {
+        Ok((self.state.clone(), Base::Read { generation: 0 }))
+    }
+
+    fn commit(&mut self, delta: &Delta, _: Base) -> Result<Outcome, SinkError> {
+        let lost = || SinkError::Unknown(io::Error::other("injected"));
+        let mut allowed = delta.clone();
+        allowed.groups.retain(|group| !self.refuses.contains_key(&group.service));
+        match self.faults.pop_front().unwrap_or(Fault::None) {
+            Fault::None => {}
+            Fault::LostRequest => return Err(lost()),
+            Fault::LostAnswer => {
+                self.apply(&allowed)?;
+                return Err(lost());
+            }
+            Fault::Half => {
+                let half = allowed.groups.len() / 2;
+                allowed.groups.truncate(half);
+                allowed.epilogue.clear();
+                self.apply(&allowed)?;
+                return Err(lost());
+            }
+        }
+        self.apply(&allowed)?;
+        let refused = delta
+            .groups
+            .iter()
+            .filter_map(|group| {
+                let errno = self.refuses.get(&group.service)?;
+                let error = io::Error::from_raw_os_error(*errno);
+                Some(Refusal { service: group.service.clone(), error })
+            })
+            .collect();
+        Ok(Outcome { transactions: 1, ops: allowed.len(), bytes: 0, refused })
+    }
+}

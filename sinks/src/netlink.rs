@@ -1,0 +1,331 @@
+//! Netlink: messages and attributes as bytes, and one socket.
+//!
+//! Everything is safe code over slices. Reading never trusts a length: what does not fit is not
+//! there.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{setsockopt, sockopt};
+
+/// `struct nlmsghdr`.
+pub(crate) const HEADER_LEN: usize = 16;
+/// `struct nfgenmsg`, which follows it in the netfilter family.
+pub(crate) const GENMSG_LEN: usize = 4;
+
+pub(crate) const NLMSG_ERROR: u16 = 2;
+pub(crate) const NLMSG_DONE: u16 = 3;
+
+pub(crate) const NLM_F_REQUEST: u16 = 0x1;
+pub(crate) const NLM_F_ACK: u16 = 0x4;
+pub(crate) const NLM_F_DUMP_INTR: u16 = 0x10;
+pub(crate) const NLM_F_DUMP: u16 = 0x300;
+pub(crate) const NLM_F_EXCL: u16 = 0x200;
+pub(crate) const NLM_F_CREATE: u16 = 0x400;
+
+const NLA_TYPE_MASK: u16 = 0x3fff;
+const NLA_F_NESTED: u16 = 0x8000;
+
+/// The most that is received at once. The kernel fills dumps up to 32 KiB a message.
+const RECEIVE_BYTES: usize = 1 << 17;
+
+/// How much the kernel may queue for us: answers to a batch are one message per refused operation.
+const BUFFER_BYTES: usize = 16 << 20;
+
+/// Messages, one after the other.
+#[derive(Default)]
+pub(crate) struct Writer {
+    bytes: Vec<u8>,
+}
+
+/// The place of a length that is written when what it counts is complete.
+#[derive(Clone, Copy)]
+pub(crate) struct Open(usize);
+
+impl Writer {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// Starts a message of the netfilter family.
+    pub(crate) fn message(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        seq: u32,
+        family: u8,
+        res_id: u16,
+    ) -> Open {
+        let open = Open(self.bytes.len());
+        self.bytes.extend_from_slice(&[0; 4]);
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(&flags.to_ne_bytes());
+        self.bytes.extend_from_slice(&seq.to_ne_bytes());
+        self.bytes.extend_from_slice(&[0; 4]);
+        self.bytes.extend_from_slice(&[family, 0]);
+        self.bytes.extend_from_slice(&res_id.to_be_bytes());
+        open
+    }
+
+    /// Completes a message.
+    pub(crate) fn close_message(&mut self, open: Open) {
+        let len = u32::try_from(self.bytes.len() - open.0).unwrap_or(u32::MAX);
+        if let Some(place) = self.bytes.get_mut(open.0..open.0 + 4) {
+            place.copy_from_slice(&len.to_ne_bytes());
+        }
+    }
+
+    /// Adds flags to a complete message.
+    pub(crate) fn add_flags(&mut self, message: Open, flags: u16) {
+        let place = message.0 + 6..message.0 + 8;
+        if let Some(place) = self.bytes.get_mut(place)
+            && let Ok(old) = <[u8; 2]>::try_from(&*place)
+        {
+            place.copy_from_slice(&(u16::from_ne_bytes(old) | flags).to_ne_bytes());
+        }
+    }
+
+    /// Appends a message that is complete.
+    pub(crate) fn raw(&mut self, message: &[u8]) -> Open {
+        let open = Open(self.bytes.len());
+        self.bytes.extend_from_slice(message);
+        open
+    }
+
+    /// Starts an attribute that holds attributes.
+    pub(crate) fn nest(&mut self, kind: u16) -> Open {
+        let open = Open(self.bytes.len());
+        self.bytes.extend_from_slice(&[0; 2]);
+        self.bytes.extend_from_slice(&(kind | NLA_F_NESTED).to_ne_bytes());
+        open
+    }
+
+    /// Completes it. The caller keeps it below 64 KiB, the most a 16-bit length can say.
+    pub(crate) fn close_nest(&mut self, open: Open) {
+        let len = u16::try_from(self.bytes.len() - open.0).unwrap_or(u16::MAX);
+        if let Some(place) = self.bytes.get_mut(open.0..open.0 + 2) {
+            place.copy_from_slice(&len.to_ne_bytes());
+        }
+    }
+
+    /// How long what was started there is by now.
+    pub(crate) fn len_since(&self, open: Open) -> usize {
+        self.bytes.len() - open.0
+    }
+
+    pub(crate) fn attribute(&mut self, kind: u16, value: &[u8]) {
+        let len = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+        self.bytes.extend_from_slice(&len.to_ne_bytes());
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(value);
+        self.pad();
+    }
+
+    /// A number in network byte order, as nf_tables wants them.
+    pub(crate) fn be32(&mut self, kind: u16, value: u32) {
+        self.attribute(kind, &value.to_be_bytes());
+    }
+
+    /// Text with its final zero.
+    pub(crate) fn text(&mut self, kind: u16, value: &str) {
+        let len = u16::try_from(5 + value.len()).unwrap_or(u16::MAX);
+        self.bytes.extend_from_slice(&len.to_ne_bytes());
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(value.as_bytes());
+        self.bytes.push(0);
+        self.pad();
+    }
+
+    fn pad(&mut self) {
+        while !self.bytes.len().is_multiple_of(4) {
+            self.bytes.push(0);
+        }
+    }
+}
+
+/// One message that was received.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Message<'a> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) seq: u32,
+    /// What follows the header.
+    pub(crate) payload: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// The error number of an answer; 0 is an acknowledgement. `None` if it is no answer.
+    pub(crate) fn errno(&self) -> Option<i32> {
+        (self.kind == NLMSG_ERROR)
+            .then(|| Some(-i32::from_ne_bytes(self.payload.get(..4)?.try_into().ok()?)))?
+    }
+
+    /// The address family of a message of the netfilter family.
+    pub(crate) fn family(&self) -> u8 {
+        self.payload.first().copied().unwrap_or(0)
+    }
+
+    /// Its attributes.
+    pub(crate) fn attributes(&self) -> Attributes<'a> {
+        attributes(self.payload.get(GENMSG_LEN..).unwrap_or(&[]))
+    }
+}
+
+/// The messages in what was received.
+pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    std::iter::from_fn(move || {
+        let len = u32_at(bytes, 0)? as usize;
+        let payload = bytes.get(HEADER_LEN..len)?;
+        let message = Message {
+            kind: u16_at(bytes, 4)?,
+            flags: u16_at(bytes, 6)?,
+            seq: u32_at(bytes, 8)?,
+            payload,
+        };
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or(&[]);
+        Some(message)
+    })
+}
+
+/// An attribute: its type and its value.
+pub(crate) type Attribute<'a> = (u16, &'a [u8]);
+
+/// Attributes, one after the other.
+#[derive(Clone, Debug)]
+pub(crate) struct Attributes<'a>(&'a [u8]);
+
+/// Reads attributes.
+pub(crate) fn attributes(bytes: &[u8]) -> Attributes<'_> {
+    Attributes(bytes)
+}
+
+impl<'a> Attributes<'a> {
+    /// The value of the first attribute of this type.
+    pub(crate) fn find(mut self, kind: u16) -> Option<&'a [u8]> {
+        self.find_map(|(found, value)| (found == kind).then_some(value))
+    }
+
+    /// The number in the first attribute of this type.
+    pub(crate) fn be32(self, kind: u16) -> Option<u32> {
+        be32(self.find(kind)?)
+    }
+
+    /// The text in the first attribute of this type.
+    pub(crate) fn text(self, kind: u16) -> Option<&'a str> {
+        text(self.find(kind)?)
+    }
+
+    /// The attributes in the first attribute of this type.
+    pub(crate) fn nested(self, kind: u16) -> Option<Attributes<'a>> {
+        Some(attributes(self.find(kind)?))
+    }
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = Attribute<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let len = usize::from(u16_at(self.0, 0)?);
+        let kind = u16_at(self.0, 2)? & NLA_TYPE_MASK;
+        let value = self.0.get(4..len)?;
+        self.0 = self.0.get(len.next_multiple_of(4)..).unwrap_or(&[]);
+        Some((kind, value))
+    }
+}
+
+/// A number in network byte order.
+pub(crate) fn be32(value: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(value.get(..4)?.try_into().ok()?))
+}
+
+/// Text up to its final zero.
+pub(crate) fn text(value: &[u8]) -> Option<&str> {
+    let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
+    std::str::from_utf8(value.get(..end)?).ok()
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// A netfilter socket. It never blocks: a request to nf_tables is done when `send` returns, and all
+/// answers are queued by then, so that an empty queue means the end and nothing can hang.
+pub(crate) struct Socket {
+    socket: mnl::Socket,
+    /// Room for what is received. It is used from `aligned` on: mnl wants it aligned like a message
+    /// header, and a vector of bytes is so only by luck.
+    buffer: Vec<u8>,
+    aligned: usize,
+    send_buffer: usize,
+}
+
+impl Socket {
+    /// Opens a socket, in the network namespace of the calling thread, that receives the
+    /// notifications of these groups (a bit mask; 0 for none).
+    pub(crate) fn open(groups: u32) -> io::Result<Self> {
+        let socket = mnl::Socket::open(mnl::Bus::Netfilter)?;
+        // 0: the kernel chooses the port id.
+        socket.bind(groups, 0)?;
+        let buffer = vec![0; RECEIVE_BYTES + align_of::<u64>()];
+        let aligned = buffer.as_ptr().align_offset(align_of::<u64>());
+        let this = Self { socket, buffer, aligned, send_buffer: 0 };
+        let flags = fcntl(&this, FcntlArg::F_GETFL)?;
+        fcntl(&this, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK))?;
+        setsockopt(&this, sockopt::RcvBufForce, &BUFFER_BYTES)?;
+        Ok(this)
+    }
+
+    pub(crate) fn portid(&self) -> u32 {
+        self.socket.portid()
+    }
+
+    /// Sends messages in one go: for nf_tables, one call is one transaction.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // The kernel refuses a message above the send buffer with EMSGSIZE; it doubles what is asked.
+        if bytes.len() > self.send_buffer {
+            self.send_buffer = bytes.len().next_power_of_two().max(1 << 18);
+            let size = self.send_buffer;
+            setsockopt(&*self, sockopt::SndBufForce, &size)?;
+        }
+        loop {
+            match self.socket.send(bytes) {
+                Ok(sent) if sent == bytes.len() => return Ok(()),
+                Ok(_) => return Err(io::Error::other("netlink took only a part of a batch")),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Receives what is queued; `None` if nothing is.
+    pub(crate) fn receive(&mut self) -> io::Result<Option<&[u8]>> {
+        let room = self.buffer.get_mut(self.aligned..).unwrap_or_default();
+        loop {
+            match self.socket.recv_raw(room) {
+                Ok(received) => return Ok(room.get(..received)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        crate::nft::ffi::socket_fd(&self.socket)
+    }
+}

@@ -1,0 +1,323 @@
+//! nf_tables: commits deltas, reads state back, watches for others.
+
+mod batch;
+mod dump;
+#[expect(unsafe_code, reason = "the C libraries are called here, and only here")]
+pub(crate) mod ffi;
+mod rules;
+pub mod watch;
+mod wire;
+
+use std::collections::BTreeSet;
+use std::io;
+
+use rulec_compiler::name::NamespacedName;
+use rulec_compiler::net::Family;
+use rulec_compiler::nft::delta::{Delta, Group, Op};
+use rulec_compiler::nft::state::State;
+
+use self::batch::Batch;
+use crate::netlink::{Socket, messages};
+use crate::sink::{Base, Outcome, Refusal, Sink, SinkError};
+
+/// A transaction holds at most about this many operations, so that it holds the kernel's lock for
+/// less than about 10 ms; other users of nf_tables, and packets on this CPU, wait meanwhile.
+const TRANSACTION_OPS: usize = 8_000;
+
+const EPERM: i32 = 1;
+const ENOENT: i32 = 2;
+const EBUSY: i32 = 16;
+const EEXIST: i32 = 17;
+const ERESTART: i32 = 85;
+
+/// Whether our tables belong to us alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// Others cannot change them, and `nft flush ruleset` passes them by. They stay when the process
+    /// ends. Needs Linux 6.9; on older kernels this is `Shared`.
+    Exclusive,
+    /// Anybody may change them; `watch` tells when somebody does.
+    Shared,
+}
+
+/// The tables of ours in the network namespace of the thread that has opened it.
+pub struct NftSink {
+    socket: Socket,
+    seq: u32,
+    batch: Batch,
+    ownership: Ownership,
+    mark: u32,
+}
+
+impl NftSink {
+    /// Opens the kernel's nf_tables. The mark is the one the rules use. Reads and writes nothing
+    /// but, for exclusive tables, a probe that the kernel has them.
+    ///
+    /// # Errors
+    ///
+    /// If there is no nf_tables, or no right to change it (CAP_NET_ADMIN).
+    pub fn open(ownership: Ownership, mark: u32) -> Result<Self, SinkError> {
+        let socket = Socket::open(0).map_err(SinkError::Unavailable)?;
+        let mut sink = Self { socket, seq: 1, batch: Batch::default(), ownership, mark };
+        if ownership == Ownership::Exclusive && !sink.can_own()? {
+            tracing::info!(
+                "this kernel has no lasting table ownership (Linux 6.9): tables are shared"
+            );
+            sink.ownership = Ownership::Shared;
+        }
+        Ok(sink)
+    }
+
+    /// Whether the tables are exclusive.
+    pub fn ownership(&self) -> Ownership {
+        self.ownership
+    }
+
+    /// The port id of the socket that commits: what notifications of our own changes carry.
+    pub fn portid(&self) -> u32 {
+        self.socket.portid()
+    }
+
+    /// Deletes our tables with all that is in them, and says which there were.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses: another process owns them.
+    pub fn cleanup(&mut self) -> Result<Vec<Family>, SinkError> {
+        let reading = dump::read(&mut self.socket, &mut self.seq, self.mark)
+            .map_err(SinkError::Unavailable)?;
+        self.take_over(&reading)?;
+        let families: Vec<Family> = reading.state.tables.keys().copied().collect();
+        if !families.is_empty() {
+            let ops = dump::cleanup(families.iter().copied());
+            self.batch.begin(self.seq, None);
+            self.batch.push(None, &ops, self.mark, 0);
+            if let Answer::Refused(refused) = self.send()? {
+                return Err(self.explain(&refused));
+            }
+        }
+        Ok(families)
+    }
+
+    fn table_flags(&self) -> u32 {
+        match self.ownership {
+            Ownership::Exclusive => wire::NFT_TABLE_F_OWNER | wire::NFT_TABLE_F_PERSIST,
+            Ownership::Shared => 0,
+        }
+    }
+
+    /// Whether the kernel takes the flags of an exclusive table: asked with a transaction that is
+    /// refused at its end, so that nothing is ever changed.
+    fn can_own(&mut self) -> Result<bool, SinkError> {
+        let flags = self.table_flags();
+        let probe = rules::probe(flags, self.seq.wrapping_add(1));
+        match self.exchange(&probe)? {
+            // The second message asks to delete a chain that does not exist: ENOENT means that the
+            // first one was taken.
+            errors if errors.contains(&EPERM) => {
+                Err(SinkError::Unavailable(io::Error::from_raw_os_error(EPERM)))
+            }
+            errors => Ok(errors == [ENOENT]),
+        }
+    }
+
+    /// Sends bytes that are known to be refused and returns the errors, in order.
+    fn exchange(&mut self, bytes: &[u8]) -> Result<Vec<i32>, SinkError> {
+        self.seq = self.seq.wrapping_add(16);
+        self.socket.send(bytes).map_err(SinkError::Unavailable)?;
+        let mut errors = Vec::new();
+        while let Some(received) = self.socket.receive().map_err(SinkError::Unavailable)? {
+            errors.extend(
+                messages(received)
+                    .filter_map(|message| message.errno())
+                    .filter(|errno| *errno != 0),
+            );
+        }
+        Ok(errors)
+    }
+
+    /// Takes over tables that an earlier process has left and that can be owned. A table keeps the
+    /// flags it was created with: the kernel lets nobody add or drop them.
+    fn take_over(&mut self, reading: &dump::Reading) -> Result<(), SinkError> {
+        let mut orphans = Vec::new();
+        for (family, flags) in &reading.flags {
+            match reading.owners.get(family) {
+                Some(owner) if *owner == self.portid() => {}
+                Some(owner) => {
+                    return Err(SinkError::Owned { family: *family, portid: *owner });
+                }
+                None if flags & wire::NFT_TABLE_F_OWNER == 0 => {}
+                None => orphans.push((*family, *flags)),
+            }
+        }
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        self.batch.begin(self.seq, None);
+        for (family, flags) in orphans {
+            self.batch.add_table(family, flags);
+        }
+        match self.send()? {
+            Answer::Committed => Ok(()),
+            Answer::Refused(refused) => Err(self.explain(&refused)),
+        }
+    }
+
+    /// Sends the batch and reads the answers: success is the acknowledgement and no error.
+    fn send(&mut self) -> Result<Answer, SinkError> {
+        let bytes = self.batch.finish();
+        self.socket.send(bytes).map_err(SinkError::Unavailable)?;
+        self.seq = self.batch.end_seq();
+        let mut refused = Vec::new();
+        let mut acknowledged = false;
+        // A lost answer (ENOBUFS) does not mean a lost transaction.
+        while let Some(received) = self.socket.receive().map_err(SinkError::Unknown)? {
+            for message in messages(received) {
+                match message.errno() {
+                    Some(0) => acknowledged |= message.seq == self.batch.ack_seq(),
+                    Some(errno) => refused.push((message.seq, errno)),
+                    None => {}
+                }
+            }
+        }
+        if refused.iter().any(|(_, errno)| *errno == ERESTART) {
+            return Err(SinkError::Stale);
+        }
+        match (refused.is_empty(), acknowledged) {
+            (false, _) => Ok(Answer::Refused(refused)),
+            (true, true) => Ok(Answer::Committed),
+            (true, false) => {
+                Err(SinkError::Unknown(io::Error::other("the kernel acknowledged nothing")))
+            }
+        }
+    }
+
+    /// The error of a transaction of which nobody's Service is to blame.
+    fn explain(&self, refused: &[(u32, i32)]) -> SinkError {
+        let errno = refused.first().map_or(0, |(_, errno)| *errno);
+        SinkError::Refused(io::Error::from_raw_os_error(errno))
+    }
+
+    /// Commits these groups in one transaction; those the kernel refuses are left out, and the rest
+    /// is tried again without them.
+    fn transaction(
+        &mut self,
+        part: Part<'_>,
+        base: Base,
+        outcome: &mut Outcome,
+    ) -> Result<(), SinkError> {
+        let generation = if part.is_first { base.generation() } else { None };
+        let mut groups: Vec<&Group> = part.groups;
+        loop {
+            let flags = self.table_flags();
+            self.batch.begin(self.seq, generation);
+            self.batch.push(None, part.head, self.mark, flags);
+            for group in &groups {
+                self.batch.push(Some(&group.service), &group.ops, self.mark, flags);
+            }
+            self.batch.push(None, part.tail, self.mark, flags);
+            if self.batch.n_ops() == 0 {
+                return Ok(());
+            }
+            let (ops, bytes) = (self.batch.n_ops(), self.batch.len_bytes());
+            let refused = match self.send()? {
+                Answer::Committed => {
+                    outcome.transactions += 1;
+                    outcome.ops += ops;
+                    outcome.bytes += bytes;
+                    return Ok(());
+                }
+                Answer::Refused(refused) => refused,
+            };
+            // Something is there that we believed absent, or the reverse: our belief is wrong, not
+            // the Service. Unless the belief was read a moment ago.
+            let mismatch = |(_, errno): &(u32, i32)| matches!(*errno, ENOENT | EEXIST | EBUSY);
+            if base == Base::Believed && refused.iter().any(mismatch) {
+                return Err(SinkError::Stale);
+            }
+            let mut blamed: BTreeSet<NamespacedName> = BTreeSet::new();
+            for (seq, errno) in &refused {
+                match self.batch.service(*seq) {
+                    Some(Some(service)) => {
+                        if blamed.insert(service.clone()) {
+                            let error = io::Error::from_raw_os_error(*errno);
+                            outcome.refused.push(Refusal { service: service.clone(), error });
+                        }
+                    }
+                    Some(None) | None => return Err(self.explain(&refused)),
+                }
+            }
+            groups.retain(|group| !blamed.contains(&group.service));
+        }
+    }
+}
+
+enum Answer {
+    Committed,
+    Refused(Vec<(u32, i32)>),
+}
+
+/// One transaction's share of a delta.
+struct Part<'a> {
+    is_first: bool,
+    head: &'a [Op],
+    groups: Vec<&'a Group>,
+    tail: &'a [Op],
+}
+
+/// Cuts a delta into transactions, at the boundaries of Services. What is not for a Service has its
+/// own, first and last, unless all fits into one.
+fn parts(delta: &Delta) -> Vec<Part<'_>> {
+    if delta.atomic || delta.len() <= TRANSACTION_OPS {
+        return vec![Part {
+            is_first: true,
+            head: &delta.prelude,
+            groups: delta.groups.iter().collect(),
+            tail: &delta.epilogue,
+        }];
+    }
+    let mut parts =
+        vec![Part { is_first: true, head: &delta.prelude, groups: Vec::new(), tail: &[] }];
+    let mut room = TRANSACTION_OPS.saturating_sub(delta.prelude.len());
+    for group in &delta.groups {
+        if group.ops.len() > room {
+            room = TRANSACTION_OPS;
+            parts.push(Part { is_first: false, head: &[], groups: Vec::new(), tail: &[] });
+        }
+        room = room.saturating_sub(group.ops.len());
+        if let Some(part) = parts.last_mut() {
+            part.groups.push(group);
+        }
+    }
+    parts.push(Part { is_first: false, head: &[], groups: Vec::new(), tail: &delta.epilogue });
+    parts
+}
+
+impl Sink for NftSink {
+    fn read(&mut self) -> Result<(State, Base), SinkError> {
+        let reading = dump::read(&mut self.socket, &mut self.seq, self.mark)
+            .map_err(SinkError::Unavailable)?;
+        for (family, table) in &reading.state.tables {
+            for foreign in &table.foreign {
+                tracing::warn!(%family, "our table holds what is not ours: {foreign}");
+            }
+        }
+        Ok((reading.state, Base::Read { generation: reading.generation }))
+    }
+
+    fn adopt(&mut self) -> Result<(State, Base), SinkError> {
+        let reading = dump::read(&mut self.socket, &mut self.seq, self.mark)
+            .map_err(SinkError::Unavailable)?;
+        self.take_over(&reading)?;
+        // Taking over a table is a commit of its own.
+        self.read()
+    }
+
+    fn commit(&mut self, delta: &Delta, base: Base) -> Result<Outcome, SinkError> {
+        let mut outcome = Outcome::default();
+        for part in parts(delta) {
+            self.transaction(part, base, &mut outcome)?;
+        }
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,241 @@
+//! One transaction as bytes, and which operation each message stands for.
+
+use rulec_compiler::name::NamespacedName;
+use rulec_compiler::net::Family;
+use rulec_compiler::nft::Op;
+use rulec_compiler::nft::element::{Element, Key, Value};
+use rulec_compiler::nft::skeleton::{self, ChainId, SetId, TABLE};
+
+use super::rules;
+use super::wire::{self, nfproto};
+use crate::netlink::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, Open, Writer};
+
+/// Elements in one message stay below this: the length of the attribute that holds them has 16 bits.
+const ELEMENTS_BYTES: usize = 60_000;
+
+/// A transaction under construction. It is reused, so that a small one allocates nothing.
+#[derive(Default)]
+pub(super) struct Batch {
+    writer: Writer,
+    /// The sequence number of the first message.
+    first_seq: u32,
+    next_seq: u32,
+    /// The messages in order, by the Service whose operations they hold.
+    messages: Vec<Option<NamespacedName>>,
+    last: Option<Open>,
+    open: Option<OpenElements>,
+    n_ops: usize,
+}
+
+/// A message of elements that more can join.
+struct OpenElements {
+    message: Open,
+    list: Open,
+    family: Family,
+    set: SetId,
+    is_add: bool,
+    service: Option<NamespacedName>,
+}
+
+impl Batch {
+    /// Starts a transaction. With a generation, the kernel refuses it (ERESTART) if anything has
+    /// changed since.
+    pub(super) fn begin(&mut self, seq: u32, generation: Option<u32>) {
+        self.writer.clear();
+        self.messages.clear();
+        self.last = None;
+        self.open = None;
+        self.n_ops = 0;
+        self.first_seq = seq.wrapping_add(1);
+        self.next_seq = self.first_seq;
+        let begin = self.control(wire::NFNL_MSG_BATCH_BEGIN, seq);
+        if let Some(generation) = generation {
+            self.writer.be32(wire::NFNL_BATCH_GENID, generation);
+        }
+        self.writer.close_message(begin);
+    }
+
+    /// Adds operations of one Service, or of none.
+    pub(super) fn push<'a>(
+        &mut self,
+        service: Option<&NamespacedName>,
+        ops: impl IntoIterator<Item = &'a Op>,
+        mark: u32,
+        table_flags: u32,
+    ) {
+        for op in ops {
+            self.n_ops += 1;
+            match op {
+                Op::Add(element) => self.element(service, element, true),
+                Op::Delete(element) => self.element(service, element, false),
+                Op::AddTable(family) => self.add_table(*family, table_flags),
+                Op::DeleteTable(family) => {
+                    self.whole(|seq| rules::delete_table(*family, seq));
+                }
+                Op::AddSet(family, set) => self.whole(|seq| rules::add_set(*family, *set, seq)),
+                Op::AddChain(family, chain) => {
+                    self.whole(|seq| rules::add_chain(*family, *chain, seq));
+                }
+                Op::FlushChain(family, chain) => {
+                    self.whole(|seq| rules::flush_chain(*family, *chain, seq));
+                }
+                Op::DeleteChain(family, chain) => {
+                    self.whole(|seq| rules::delete_chain(*family, *chain, seq));
+                }
+                Op::FillChain(family, chain) => {
+                    for rule in skeleton::rules(*chain) {
+                        self.whole(|seq| rules::add_rule(*family, *chain, mark, &rule, seq));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Creates a table or takes it over, with these flags.
+    pub(super) fn add_table(&mut self, family: Family, flags: u32) {
+        self.whole(|seq| rules::add_table(family, flags, seq));
+    }
+
+    /// Completes the transaction: its bytes, to be sent in one go. One acknowledgement is asked,
+    /// with the last message, which all kernels give (the end of a batch is acknowledged only since
+    /// 6.10).
+    pub(super) fn finish(&mut self) -> &[u8] {
+        self.close_elements();
+        if let Some(last) = self.last {
+            self.writer.add_flags(last, NLM_F_ACK);
+        }
+        let end = self.control(wire::NFNL_MSG_BATCH_END, self.next_seq);
+        self.writer.close_message(end);
+        self.writer.bytes()
+    }
+
+    /// The sequence number that follows this transaction's.
+    pub(super) fn end_seq(&self) -> u32 {
+        self.next_seq.wrapping_add(1)
+    }
+
+    /// The sequence number of the message that is acknowledged.
+    pub(super) fn ack_seq(&self) -> u32 {
+        self.next_seq.wrapping_sub(1)
+    }
+
+    /// Whose operations the message with this sequence number holds: `None` if there is no such
+    /// message, `Some(None)` if they are nobody's.
+    pub(super) fn service(&self, seq: u32) -> Option<Option<&NamespacedName>> {
+        let position = usize::try_from(seq.wrapping_sub(self.first_seq)).ok()?;
+        self.messages.get(position).map(Option::as_ref)
+    }
+
+    pub(super) fn len_bytes(&self) -> usize {
+        self.writer.len()
+    }
+
+    pub(super) fn n_ops(&self) -> usize {
+        self.n_ops
+    }
+
+    fn control(&mut self, kind: u16, seq: u32) -> Open {
+        self.writer.message(kind, NLM_F_REQUEST, seq, 0, wire::NFNL_SUBSYS_NFTABLES)
+    }
+
+    fn whole(&mut self, build: impl FnOnce(u32) -> Vec<u8>) {
+        self.close_elements();
+        let message = self.writer.raw(&build(self.next_seq));
+        self.writer.add_flags(message, NLM_F_REQUEST);
+        self.sent(message, None);
+    }
+
+    fn sent(&mut self, message: Open, service: Option<NamespacedName>) {
+        self.messages.push(service);
+        self.last = Some(message);
+        self.next_seq = self.next_seq.wrapping_add(1);
+    }
+
+    fn element(&mut self, service: Option<&NamespacedName>, element: &Element, is_add: bool) {
+        let (family, set) = (element.key.family(), element.key.set());
+        let joins = self.open.as_ref().is_some_and(|open| {
+            (open.family, open.set, open.is_add, open.service.as_ref())
+                == (family, set, is_add, service)
+                && self.writer.len_since(open.list) < ELEMENTS_BYTES
+        });
+        if !joins {
+            self.close_elements();
+            self.open_elements(family, set, is_add, service.cloned());
+        }
+        write_element(&mut self.writer, element, is_add);
+    }
+
+    fn open_elements(
+        &mut self,
+        family: Family,
+        set: SetId,
+        is_add: bool,
+        service: Option<NamespacedName>,
+    ) {
+        let (kind, flags) = if is_add {
+            (wire::NEWSETELEM, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL)
+        } else {
+            (wire::DELSETELEM, NLM_F_REQUEST)
+        };
+        let kind = wire::NFNL_SUBSYS_NFTABLES << 8 | kind;
+        let message = self.writer.message(kind, flags, self.next_seq, nfproto(family), 0);
+        self.writer.text(wire::NFTA_SET_ELEM_LIST_TABLE, TABLE);
+        self.writer.text(wire::NFTA_SET_ELEM_LIST_SET, set.name());
+        let list = self.writer.nest(wire::NFTA_SET_ELEM_LIST_ELEMENTS);
+        self.open = Some(OpenElements { message, list, family, set, is_add, service });
+    }
+
+    fn close_elements(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.writer.close_nest(open.list);
+            self.writer.close_message(open.message);
+            self.sent(open.message, open.service);
+        }
+    }
+}
+
+fn write_element(writer: &mut Writer, element: &Element, is_add: bool) {
+    let one = |writer: &mut Writer, key: &[u8], flags: Option<u32>| {
+        let outer = writer.nest(wire::NFTA_LIST_ELEM);
+        let nest = writer.nest(wire::NFTA_SET_ELEM_KEY);
+        writer.attribute(wire::NFTA_DATA_VALUE, key);
+        writer.close_nest(nest);
+        if let Some(flags) = flags {
+            writer.be32(wire::NFTA_SET_ELEM_FLAGS, flags);
+        }
+        if is_add && flags.is_none() {
+            write_value(writer, element);
+        }
+        writer.close_nest(outer);
+    };
+    one(writer, &wire::key(element.key), None);
+    if let Key::UnmasqueradedSource(net) = element.key
+        && let Some(end) = wire::range_end(net)
+    {
+        one(writer, &end, Some(wire::NFT_SET_ELEM_INTERVAL_END));
+    }
+}
+
+fn write_value(writer: &mut Writer, element: &Element) {
+    if let Some(value) = wire::value(element.value) {
+        let nest = writer.nest(wire::NFTA_SET_ELEM_DATA);
+        writer.attribute(wire::NFTA_DATA_VALUE, &value);
+        writer.close_nest(nest);
+    }
+    if let (Value::Goto, Key::Pick(_, scope, pick)) = (element.value, element.key) {
+        let nest = writer.nest(wire::NFTA_SET_ELEM_DATA);
+        let verdict = writer.nest(wire::NFTA_DATA_VERDICT);
+        writer.be32(wire::NFTA_VERDICT_CODE, wire::NFT_GOTO);
+        writer.text(wire::NFTA_VERDICT_CHAIN, &ChainId::Pick(scope, pick).to_string());
+        writer.close_nest(verdict);
+        writer.close_nest(nest);
+    }
+    if let Some(comment) = &element.comment {
+        // A TLV of type 0 is the comment that `nft` prints; it ends with a zero.
+        let text = comment.to_string();
+        let mut userdata = vec![0, u8::try_from(text.len() + 1).unwrap_or(u8::MAX)];
+        userdata.extend_from_slice(text.as_bytes());
+        userdata.push(0);
+        writer.attribute(wire::NFTA_SET_ELEM_USERDATA, &userdata);
+    }
+}

@@ -1,0 +1,506 @@
+//! The constant ruleset as messages: tables, sets, chains and rules, through libnftnl.
+
+use std::ffi::{CStr, CString};
+
+use nftnl::nftnl_sys as sys;
+use rulec_compiler::net::Family;
+use rulec_compiler::nft::skeleton::{
+    self, ChainId, Data, Field, Hook, HookPoint, HookType, Rule as IrRule, Scope, SetId, SetKind,
+    SetSpec, Source, Statement, TABLE,
+};
+use rulec_compiler::nft::text::HASH_SEED;
+
+use super::ffi::{Chain, Expr, Rule, Set, Table};
+use super::wire::{self, nfproto};
+use crate::netlink::{NLM_F_CREATE, NLM_F_EXCL};
+
+/// The type of the TLV in a rule's user data that holds its fingerprint. The `nft` tool skips types
+/// it does not know (comments are type 0).
+const FINGERPRINT: u8 = 0x72;
+
+const NLM_F_APPEND: u16 = 0x800;
+
+/// The user data of a rule of ours.
+pub(super) fn fingerprint(family: Family, mark: u32, rule: &IrRule) -> Vec<u8> {
+    let mut userdata = vec![FINGERPRINT, 8];
+    userdata.extend_from_slice(&skeleton::fingerprint(family, mark, rule).to_be_bytes());
+    userdata
+}
+
+/// Creates a table, or takes over one that an earlier process has left.
+pub(super) fn add_table(family: Family, flags: u32, seq: u32) -> Vec<u8> {
+    Table::new().text(sys::NFTNL_TABLE_NAME, &c(TABLE)).u32(sys::NFTNL_TABLE_FLAGS, flags).message(
+        wire::NEWTABLE,
+        nfproto(family).into(),
+        NLM_F_CREATE,
+        seq,
+    )
+}
+
+/// Deletes a table with all that is in it.
+pub(super) fn delete_table(family: Family, seq: u32) -> Vec<u8> {
+    Table::new().text(sys::NFTNL_TABLE_NAME, &c(TABLE)).message(
+        wire::DELTABLE,
+        nfproto(family).into(),
+        0,
+        seq,
+    )
+}
+
+/// Creates a set or map.
+pub(super) fn add_set(family: Family, set: SetId, seq: u32) -> Vec<u8> {
+    let spec = set.spec();
+    let shape = Shape::of(&spec, family);
+    let mut object = Set::new()
+        .text(sys::NFTNL_SET_TABLE, &c(TABLE))
+        .text(sys::NFTNL_SET_NAME, &c(set.name()))
+        // Names it inside the transaction; the kernel wants a number, we refer by name.
+        .u32(sys::NFTNL_SET_ID, seq)
+        .u32(sys::NFTNL_SET_FLAGS, shape.flags)
+        .u32(sys::NFTNL_SET_KEY_TYPE, shape.key_type)
+        .u32(sys::NFTNL_SET_KEY_LEN, shape.key_len);
+    if spec.data != Data::None {
+        object = object
+            .u32(sys::NFTNL_SET_DATA_TYPE, shape.data_type)
+            .u32(sys::NFTNL_SET_DATA_LEN, shape.data_len);
+    }
+    if let SetKind::Dynamic { size } = spec.kind {
+        object = object.u32(sys::NFTNL_SET_DESC_SIZE, size);
+    }
+    object.data(sys::NFTNL_SET_USERDATA, &byte_orders(&spec)).message(
+        wire::NEWSET,
+        nfproto(family).into(),
+        NLM_F_CREATE | NLM_F_EXCL,
+        seq,
+    )
+}
+
+/// Creates a chain without rules.
+pub(super) fn add_chain(family: Family, chain: ChainId, seq: u32) -> Vec<u8> {
+    const NF_ACCEPT: u32 = 1;
+    let mut object = named_chain(chain);
+    if let Some(hook) = chain.hook() {
+        let kind = match hook.kind {
+            HookType::Filter => c"filter",
+            HookType::Nat => c"nat",
+        };
+        object = object
+            .text(sys::NFTNL_CHAIN_TYPE, kind)
+            .u32(sys::NFTNL_CHAIN_HOOKNUM, hook_number(hook))
+            .u32(sys::NFTNL_CHAIN_PRIO, hook.priority.cast_unsigned())
+            .u32(sys::NFTNL_CHAIN_POLICY, NF_ACCEPT);
+    }
+    object.message(wire::NEWCHAIN, nfproto(family).into(), NLM_F_CREATE | NLM_F_EXCL, seq)
+}
+
+/// Deletes a chain.
+pub(super) fn delete_chain(family: Family, chain: ChainId, seq: u32) -> Vec<u8> {
+    named_chain(chain).message(wire::DELCHAIN, nfproto(family).into(), 0, seq)
+}
+
+/// Deletes the rules of a chain.
+pub(super) fn flush_chain(family: Family, chain: ChainId, seq: u32) -> Vec<u8> {
+    let name = c(&chain.to_string());
+    Rule::new().text(sys::NFTNL_RULE_TABLE, &c(TABLE)).text(sys::NFTNL_RULE_CHAIN, &name).message(
+        wire::DELRULE,
+        nfproto(family).into(),
+        0,
+        seq,
+    )
+}
+
+/// Appends a rule to a chain.
+pub(super) fn add_rule(
+    family: Family,
+    chain: ChainId,
+    mark: u32,
+    rule: &IrRule,
+    seq: u32,
+) -> Vec<u8> {
+    let mut object = Rule::new()
+        .text(sys::NFTNL_RULE_TABLE, &c(TABLE))
+        .text(sys::NFTNL_RULE_CHAIN, &c(&chain.to_string()))
+        .data(sys::NFTNL_RULE_USERDATA, &fingerprint(family, mark, rule));
+    for statement in &rule.0 {
+        for expr in (Encoder { family, mark }).statement(statement) {
+            object.push(expr);
+        }
+    }
+    object.message(wire::NEWRULE, nfproto(family).into(), NLM_F_CREATE | NLM_F_APPEND, seq)
+}
+
+/// The number of a hook, the same in both families.
+pub(super) fn hook_number(hook: Hook) -> u32 {
+    match hook.point {
+        HookPoint::Prerouting => 0,
+        HookPoint::Input => 1,
+        HookPoint::Forward => 2,
+        HookPoint::Output => 3,
+        HookPoint::Postrouting => 4,
+    }
+}
+
+/// What the kernel keeps of a set's specification.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) flags: u32,
+    pub(super) key_type: u32,
+    pub(super) key_len: u32,
+    /// 0 for a set.
+    pub(super) data_type: u32,
+    /// 0 for a set and for verdicts.
+    pub(super) data_len: u32,
+}
+
+impl Shape {
+    pub(super) fn of(spec: &SetSpec, family: Family) -> Self {
+        let len = |types| u32::try_from(wire::lengths(types, family)).unwrap_or(0);
+        let kind = match spec.kind {
+            SetKind::Hash => 0,
+            SetKind::Interval => wire::NFT_SET_INTERVAL,
+            SetKind::Dynamic { .. } => wire::NFT_SET_EVAL | wire::NFT_SET_TIMEOUT,
+        };
+        let (map, data_type, data_len) = match &spec.data {
+            Data::None => (0, 0, 0),
+            Data::Value(types) => (wire::NFT_SET_MAP, wire::type_number(types, family), len(types)),
+            Data::Verdict => (wire::NFT_SET_MAP, wire::NFT_DATA_VERDICT, 0),
+        };
+        Self {
+            flags: kind | map,
+            key_type: wire::type_number(&spec.key, family),
+            key_len: len(&spec.key),
+            data_type,
+            data_len,
+        }
+    }
+}
+
+fn named_chain(chain: ChainId) -> Chain {
+    Chain::new()
+        .text(sys::NFTNL_CHAIN_TABLE, &c(TABLE))
+        .text(sys::NFTNL_CHAIN_NAME, &c(&chain.to_string()))
+}
+
+/// How the `nft` tool is to print a set: the byte order of its key and data, as TLVs 0 and 1 of the
+/// user data. 0 is "look at each part", 1 the host's, 2 the network's.
+fn byte_orders(spec: &SetSpec) -> Vec<u8> {
+    use rulec_compiler::nft::skeleton::Datatype;
+    let order = |types: &[Datatype]| -> u32 {
+        match types {
+            [Datatype::Address] => 2,
+            [Datatype::Priority | Datatype::FibType] => 1,
+            _ => 0,
+        }
+    };
+    let tlv = |kind: u8, order: u32| [&[kind, 4][..], &order.to_ne_bytes()].concat();
+    let mut userdata = tlv(0, order(&spec.key));
+    match &spec.data {
+        Data::None => {}
+        Data::Value(types) => userdata.extend(tlv(1, order(types))),
+        Data::Verdict => userdata.extend(tlv(1, 0)),
+    }
+    userdata
+}
+
+/// Names of ours hold no zero byte, so nothing is lost here.
+fn c(text: &str) -> CString {
+    CString::new(text).unwrap_or_default()
+}
+
+/// The first of the kernel's sixteen 32-bit registers.
+const REG32: u32 = 8;
+/// The verdict register.
+const VERDICT: u32 = 0;
+
+const META_PRIORITY: u32 = 2;
+const META_MARK: u32 = 3;
+const META_L4PROTO: u32 = 16;
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+const LOOKUP_INVERT: u32 = 1;
+const CMP_EQ: u32 = 0;
+const CMP_NEQ: u32 = 1;
+const CT_STATE: u32 = 0;
+const CT_STATUS: u32 = 2;
+/// `NF_CT_STATE_BIT(IP_CT_NEW)`.
+const STATE_NEW: u32 = 8;
+/// `IPS_DST_NAT`.
+const STATUS_DNAT: u32 = 1 << 5;
+const FIB_FLAG_DADDR: u32 = 2;
+const FIB_RESULT_ADDRTYPE: u32 = 3;
+const NG_RANDOM: u32 = 1;
+const HASH_JENKINS: u32 = 0;
+const DYNSET_UPDATE: u32 = 1;
+const DYNSET_DELETE: u32 = 2;
+const NAT_DNAT: u32 = 1;
+/// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
+const RANDOM_FULLY: u32 = 1 << 4;
+const REJECT_ICMP_UNREACH: u32 = 0;
+
+struct Encoder {
+    family: Family,
+    mark: u32,
+}
+
+impl Encoder {
+    fn statement(&self, statement: &Statement) -> Vec<Expr> {
+        let mut exprs = Vec::new();
+        match statement {
+            Statement::Member { fields, set, is_member } => {
+                self.load(&mut exprs, fields);
+                let flags = if *is_member { 0 } else { LOOKUP_INVERT };
+                exprs.push(lookup(*set).u32(sys::NFTNL_EXPR_LOOKUP_FLAGS, flags));
+            }
+            Statement::NotLoopback => {
+                let (len, loopback): (u32, Vec<u8>) = match self.family {
+                    Family::Ipv4 => (1, vec![127]),
+                    Family::Ipv6 => (16, std::net::Ipv6Addr::LOCALHOST.octets().to_vec()),
+                };
+                let (_, offset) = self.address(Field::Daddr);
+                exprs.push(payload(NETWORK_HEADER, offset, len, REG32));
+                exprs.push(cmp(CMP_NEQ, &loopback));
+            }
+            Statement::DaddrType(set) => {
+                exprs.push(
+                    Expr::new(c"fib")
+                        .u32(sys::NFTNL_EXPR_FIB_FLAGS, FIB_FLAG_DADDR)
+                        .u32(sys::NFTNL_EXPR_FIB_RESULT, FIB_RESULT_ADDRTYPE)
+                        .u32(sys::NFTNL_EXPR_FIB_DREG, REG32),
+                );
+                exprs.push(lookup(*set));
+            }
+            Statement::StateNew => exprs.extend(ct_has(CT_STATE, STATE_NEW)),
+            Statement::StatusDnat => exprs.extend(ct_has(CT_STATUS, STATUS_DNAT)),
+            Statement::MarkIsSet => {
+                exprs.push(meta_load(META_MARK, REG32));
+                exprs.push(bitwise(self.mark, 0));
+                exprs.push(cmp(CMP_EQ, &self.mark.to_ne_bytes()));
+            }
+            Statement::SetMark => exprs.extend(self.change_mark(self.mark)),
+            Statement::ClearMark => exprs.extend(self.change_mark(0)),
+            Statement::SetPriority(source) => {
+                self.source(&mut exprs, source);
+                exprs.push(meta_store(META_PRIORITY));
+            }
+            Statement::GotoPick(scope) => {
+                exprs.push(meta_load(META_PRIORITY, REG32));
+                exprs.push(lookup(SetId::Picks(*scope)).u32(sys::NFTNL_EXPR_LOOKUP_DREG, VERDICT));
+            }
+            Statement::RecordAffinity { scope, timeout } => {
+                let milliseconds = u64::from(*timeout) * 1000;
+                self.dynset(&mut exprs, *scope, DYNSET_UPDATE, Some(milliseconds));
+            }
+            Statement::ForgetAffinity(scope) => {
+                self.dynset(&mut exprs, *scope, DYNSET_DELETE, None);
+            }
+            Statement::Dnat { fields, map } => {
+                self.load(&mut exprs, fields);
+                exprs.push(lookup(*map).u32(sys::NFTNL_EXPR_LOOKUP_DREG, REG32));
+                let port = REG32 + self.registers(Field::Daddr);
+                exprs.push(
+                    Expr::new(c"nat")
+                        .u32(sys::NFTNL_EXPR_NAT_TYPE, NAT_DNAT)
+                        .u32(sys::NFTNL_EXPR_NAT_FAMILY, nfproto(self.family).into())
+                        .u32(sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, REG32)
+                        .u32(sys::NFTNL_EXPR_NAT_REG_ADDR_MAX, REG32)
+                        .u32(sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, port)
+                        .u32(sys::NFTNL_EXPR_NAT_REG_PROTO_MAX, port),
+                );
+            }
+            Statement::Masquerade => {
+                exprs.push(Expr::new(c"masq").u32(sys::NFTNL_EXPR_MASQ_FLAGS, RANDOM_FULLY));
+            }
+            Statement::Reject => {
+                // Port unreachable: code 3 of ICMP type 3, code 4 of ICMPv6 type 1.
+                let code = match self.family {
+                    Family::Ipv4 => 3,
+                    Family::Ipv6 => 4,
+                };
+                exprs.push(
+                    Expr::new(c"reject")
+                        .u32(sys::NFTNL_EXPR_REJECT_TYPE, REJECT_ICMP_UNREACH)
+                        .u8(sys::NFTNL_EXPR_REJECT_CODE, code),
+                );
+            }
+            Statement::Jump(chain) => {
+                exprs.push(
+                    verdict(wire::NFT_JUMP).text(sys::NFTNL_EXPR_IMM_CHAIN, &c(&chain.to_string())),
+                );
+            }
+            Statement::Return => exprs.push(verdict(wire::NFT_RETURN)),
+        }
+        exprs
+    }
+
+    fn source(&self, exprs: &mut Vec<Expr>, source: &Source) {
+        match source {
+            Source::Zero => exprs.push(
+                Expr::new(c"immediate")
+                    .u32(sys::NFTNL_EXPR_IMM_DREG, REG32)
+                    .data(sys::NFTNL_EXPR_IMM_DATA, &[0; 4]),
+            ),
+            Source::Map { fields, map } => {
+                self.load(exprs, fields);
+                exprs.push(lookup(*map).u32(sys::NFTNL_EXPR_LOOKUP_DREG, REG32));
+            }
+            Source::Random(modulus) => exprs.push(
+                Expr::new(c"numgen")
+                    .u32(sys::NFTNL_EXPR_NG_TYPE, NG_RANDOM)
+                    .u32(sys::NFTNL_EXPR_NG_MODULUS, *modulus)
+                    .u32(sys::NFTNL_EXPR_NG_DREG, REG32),
+            ),
+            Source::ClientHash(modulus) => {
+                // The client's address is loaded behind the result.
+                let behind = REG32 + 4;
+                let (len, offset) = self.address(Field::Saddr);
+                exprs.push(payload(NETWORK_HEADER, offset, len, behind));
+                exprs.push(
+                    Expr::new(c"hash")
+                        .u32(sys::NFTNL_EXPR_HASH_TYPE, HASH_JENKINS)
+                        .u32(sys::NFTNL_EXPR_HASH_SREG, behind)
+                        .u32(sys::NFTNL_EXPR_HASH_LEN, len)
+                        .u32(sys::NFTNL_EXPR_HASH_MODULUS, *modulus)
+                        .u32(sys::NFTNL_EXPR_HASH_SEED, HASH_SEED)
+                        .u32(sys::NFTNL_EXPR_HASH_DREG, REG32),
+                );
+            }
+        }
+    }
+
+    fn dynset(&self, exprs: &mut Vec<Expr>, scope: Scope, op: u32, timeout: Option<u64>) {
+        let fields = skeleton::affinity_key(scope);
+        self.load(exprs, &fields);
+        let used: u32 = fields.iter().map(|field| self.registers(*field)).sum();
+        let data = REG32 + used;
+        exprs.push(meta_load(META_PRIORITY, data));
+        let set = c(SetId::Affinity(scope).name());
+        let expr = Expr::new(c"dynset")
+            .text(sys::NFTNL_EXPR_DYNSET_SET_NAME, &set)
+            .u32(sys::NFTNL_EXPR_DYNSET_OP, op)
+            .u32(sys::NFTNL_EXPR_DYNSET_SREG_KEY, REG32)
+            .u32(sys::NFTNL_EXPR_DYNSET_SREG_DATA, data);
+        exprs.push(match timeout {
+            Some(timeout) => expr.u64(sys::NFTNL_EXPR_DYNSET_TIMEOUT, timeout),
+            None => expr,
+        });
+    }
+
+    /// Loads fields into consecutive registers, as a key of a set.
+    fn load(&self, exprs: &mut Vec<Expr>, fields: &[Field]) {
+        let mut register = REG32;
+        for field in fields {
+            exprs.push(match field {
+                Field::Saddr | Field::Daddr => {
+                    let (len, offset) = self.address(*field);
+                    payload(NETWORK_HEADER, offset, len, register)
+                }
+                Field::Protocol => meta_load(META_L4PROTO, register),
+                Field::Dport => payload(TRANSPORT_HEADER, 2, 2, register),
+                Field::Priority => meta_load(META_PRIORITY, register),
+            });
+            register += self.registers(*field);
+        }
+    }
+
+    /// How many 32-bit registers a field takes.
+    fn registers(&self, field: Field) -> u32 {
+        match (field, self.family) {
+            (Field::Saddr | Field::Daddr, Family::Ipv6) => 4,
+            (Field::Saddr | Field::Daddr, Family::Ipv4)
+            | (Field::Protocol | Field::Dport | Field::Priority, _) => 1,
+        }
+    }
+
+    /// Length and offset of an address in the network header.
+    fn address(&self, field: Field) -> (u32, u32) {
+        match (self.family, field == Field::Saddr) {
+            (Family::Ipv4, true) => (4, 12),
+            (Family::Ipv4, false) => (4, 16),
+            (Family::Ipv6, true) => (16, 8),
+            (Family::Ipv6, false) => (16, 24),
+        }
+    }
+
+    fn change_mark(&self, xor: u32) -> [Expr; 3] {
+        [meta_load(META_MARK, REG32), bitwise(!self.mark, xor), meta_store(META_MARK)]
+    }
+}
+
+fn payload(base: u32, offset: u32, len: u32, register: u32) -> Expr {
+    Expr::new(c"payload")
+        .u32(sys::NFTNL_EXPR_PAYLOAD_BASE, base)
+        .u32(sys::NFTNL_EXPR_PAYLOAD_OFFSET, offset)
+        .u32(sys::NFTNL_EXPR_PAYLOAD_LEN, len)
+        .u32(sys::NFTNL_EXPR_PAYLOAD_DREG, register)
+}
+
+fn meta_load(key: u32, register: u32) -> Expr {
+    Expr::new(c"meta").u32(sys::NFTNL_EXPR_META_KEY, key).u32(sys::NFTNL_EXPR_META_DREG, register)
+}
+
+fn meta_store(key: u32) -> Expr {
+    Expr::new(c"meta").u32(sys::NFTNL_EXPR_META_KEY, key).u32(sys::NFTNL_EXPR_META_SREG, REG32)
+}
+
+fn lookup(set: SetId) -> Expr {
+    let name: &CStr = &c(set.name());
+    Expr::new(c"lookup")
+        .u32(sys::NFTNL_EXPR_LOOKUP_SREG, REG32)
+        .text(sys::NFTNL_EXPR_LOOKUP_SET, name)
+}
+
+fn cmp(op: u32, data: &[u8]) -> Expr {
+    Expr::new(c"cmp")
+        .u32(sys::NFTNL_EXPR_CMP_SREG, REG32)
+        .u32(sys::NFTNL_EXPR_CMP_OP, op)
+        .data(sys::NFTNL_EXPR_CMP_DATA, data)
+}
+
+/// register = register & mask ^ xor
+fn bitwise(mask: u32, xor: u32) -> Expr {
+    Expr::new(c"bitwise")
+        .u32(sys::NFTNL_EXPR_BITWISE_SREG, REG32)
+        .u32(sys::NFTNL_EXPR_BITWISE_DREG, REG32)
+        .u32(sys::NFTNL_EXPR_BITWISE_LEN, 4)
+        .data(sys::NFTNL_EXPR_BITWISE_MASK, &mask.to_ne_bytes())
+        .data(sys::NFTNL_EXPR_BITWISE_XOR, &xor.to_ne_bytes())
+}
+
+fn ct_has(key: u32, bit: u32) -> [Expr; 3] {
+    let load =
+        Expr::new(c"ct").u32(sys::NFTNL_EXPR_CT_KEY, key).u32(sys::NFTNL_EXPR_CT_DREG, REG32);
+    [load, bitwise(bit, 0), cmp(CMP_NEQ, &[0; 4])]
+}
+
+fn verdict(code: u32) -> Expr {
+    Expr::new(c"immediate")
+        .u32(sys::NFTNL_EXPR_IMM_DREG, VERDICT)
+        .u32(sys::NFTNL_EXPR_IMM_VERDICT, code)
+}
+
+/// A transaction that creates a table with these flags, and is then refused because it deletes a
+/// chain that does not exist: it changes nothing, and tells whether the flags are known.
+pub(super) fn probe(flags: u32, seq: u32) -> Vec<u8> {
+    use crate::netlink::{NLM_F_REQUEST, Writer};
+    let control = |writer: &mut Writer, kind, seq| {
+        let subsystem = wire::NFNL_SUBSYS_NFTABLES;
+        let open = writer.message(kind, NLM_F_REQUEST, seq, 0, subsystem);
+        writer.close_message(open);
+    };
+    let family = nfproto(Family::Ipv4).into();
+    let name = c"rulec-probe";
+    let table = Table::new()
+        .text(sys::NFTNL_TABLE_NAME, name)
+        .u32(sys::NFTNL_TABLE_FLAGS, flags)
+        .message(wire::NEWTABLE, family, NLM_F_CREATE, seq + 1);
+    let chain = Chain::new()
+        .text(sys::NFTNL_CHAIN_TABLE, name)
+        .text(sys::NFTNL_CHAIN_NAME, c"absent")
+        .message(wire::DELCHAIN, family, 0, seq + 2);
+    let mut writer = Writer::default();
+    control(&mut writer, wire::NFNL_MSG_BATCH_BEGIN, seq);
+    writer.raw(&table);
+    writer.raw(&chain);
+    control(&mut writer, wire::NFNL_MSG_BATCH_END, seq + 3);
+    writer.bytes().to_vec()
+}

@@ -1,0 +1,360 @@
+//! The numbers of <linux/netfilter/nf_tables.h>, and the bytes of keys and values.
+//!
+//! A key of several parts is stored as the registers hold it: each part takes a multiple of four
+//! bytes. Addresses, protocols and ports are in network order, `meta priority` in the host's.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
+
+use ipnet::IpNet;
+use rulec_compiler::net::{Backend, Family, Protocol};
+use rulec_compiler::nft::Pick;
+use rulec_compiler::nft::element::{Key, Value};
+use rulec_compiler::nft::skeleton::{Datatype, Scope, SetId};
+use rulec_compiler::resolve::Frontend;
+
+pub(super) const NFNL_SUBSYS_NFTABLES: u16 = 10;
+pub(super) const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+pub(super) const NFNL_MSG_BATCH_END: u16 = 0x11;
+pub(super) const NFNL_BATCH_GENID: u16 = 1;
+
+pub(super) const NEWTABLE: u16 = 0;
+pub(super) const GETTABLE: u16 = 1;
+pub(super) const DELTABLE: u16 = 2;
+pub(super) const NEWCHAIN: u16 = 3;
+pub(super) const GETCHAIN: u16 = 4;
+pub(super) const DELCHAIN: u16 = 5;
+pub(super) const NEWRULE: u16 = 6;
+pub(super) const GETRULE: u16 = 7;
+pub(super) const DELRULE: u16 = 8;
+pub(super) const NEWSET: u16 = 9;
+pub(super) const GETSET: u16 = 10;
+pub(super) const NEWSETELEM: u16 = 12;
+pub(super) const GETSETELEM: u16 = 13;
+pub(super) const DELSETELEM: u16 = 14;
+pub(super) const NEWGEN: u16 = 15;
+pub(super) const GETGEN: u16 = 16;
+
+pub(super) const NFTA_TABLE_NAME: u16 = 1;
+pub(super) const NFTA_TABLE_FLAGS: u16 = 2;
+pub(super) const NFTA_TABLE_OWNER: u16 = 7;
+pub(super) const NFTA_CHAIN_TABLE: u16 = 1;
+pub(super) const NFTA_CHAIN_NAME: u16 = 3;
+pub(super) const NFTA_CHAIN_HOOK: u16 = 4;
+pub(super) const NFTA_CHAIN_POLICY: u16 = 5;
+pub(super) const NFTA_CHAIN_TYPE: u16 = 7;
+pub(super) const NFTA_HOOK_HOOKNUM: u16 = 1;
+pub(super) const NFTA_HOOK_PRIORITY: u16 = 2;
+pub(super) const NFTA_RULE_TABLE: u16 = 1;
+pub(super) const NFTA_RULE_CHAIN: u16 = 2;
+pub(super) const NFTA_RULE_USERDATA: u16 = 7;
+pub(super) const NFTA_SET_TABLE: u16 = 1;
+pub(super) const NFTA_SET_NAME: u16 = 2;
+pub(super) const NFTA_SET_FLAGS: u16 = 3;
+pub(super) const NFTA_SET_KEY_TYPE: u16 = 4;
+pub(super) const NFTA_SET_KEY_LEN: u16 = 5;
+pub(super) const NFTA_SET_DATA_TYPE: u16 = 6;
+pub(super) const NFTA_SET_DATA_LEN: u16 = 7;
+pub(super) const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+pub(super) const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+pub(super) const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+pub(super) const NFTA_LIST_ELEM: u16 = 1;
+pub(super) const NFTA_SET_ELEM_KEY: u16 = 1;
+pub(super) const NFTA_SET_ELEM_DATA: u16 = 2;
+pub(super) const NFTA_SET_ELEM_FLAGS: u16 = 3;
+pub(super) const NFTA_SET_ELEM_USERDATA: u16 = 6;
+pub(super) const NFTA_DATA_VALUE: u16 = 1;
+pub(super) const NFTA_DATA_VERDICT: u16 = 2;
+pub(super) const NFTA_VERDICT_CODE: u16 = 1;
+pub(super) const NFTA_VERDICT_CHAIN: u16 = 2;
+pub(super) const NFTA_GEN_ID: u16 = 1;
+pub(super) const NFTA_GEN_PROC_PID: u16 = 2;
+pub(super) const NFTA_GEN_PROC_NAME: u16 = 3;
+
+pub(super) const NFT_TABLE_F_OWNER: u32 = 0x2;
+pub(super) const NFT_TABLE_F_PERSIST: u32 = 0x4;
+pub(super) const NFT_SET_INTERVAL: u32 = 0x4;
+pub(super) const NFT_SET_MAP: u32 = 0x8;
+pub(super) const NFT_SET_TIMEOUT: u32 = 0x10;
+pub(super) const NFT_SET_EVAL: u32 = 0x20;
+pub(super) const NFT_SET_ELEM_INTERVAL_END: u32 = 0x1;
+pub(super) const NFT_DATA_VERDICT: u32 = 0xffff_ff00;
+pub(super) const NFT_RETURN: u32 = (-5_i32).cast_unsigned();
+pub(super) const NFT_GOTO: u32 = (-4_i32).cast_unsigned();
+pub(super) const NFT_JUMP: u32 = (-3_i32).cast_unsigned();
+/// `RTN_LOCAL` of <linux/rtnetlink.h>.
+const RTN_LOCAL: u32 = 2;
+
+/// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
+pub(super) fn nfproto(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => 2,
+        Family::Ipv6 => 10,
+    }
+}
+
+/// The family of an nfproto number.
+pub(super) fn family(nfproto: u8) -> Option<Family> {
+    Family::ALL.into_iter().find(|family| self::nfproto(*family) == nfproto)
+}
+
+/// The length of a part of a key in bytes.
+pub(super) fn length(datatype: Datatype, family: Family) -> usize {
+    match (datatype, family) {
+        (Datatype::Address, Family::Ipv4) | (Datatype::Priority | Datatype::FibType, _) => 4,
+        (Datatype::Address, Family::Ipv6) => 16,
+        (Datatype::Protocol, _) => 1,
+        (Datatype::Port, _) => 2,
+    }
+}
+
+/// The length of several parts: one stands alone, several take whole registers.
+pub(super) fn lengths(types: &[Datatype], family: Family) -> usize {
+    match types {
+        [one] => length(*one, family),
+        several => several.iter().map(|part| length(*part, family).next_multiple_of(4)).sum(),
+    }
+}
+
+/// The `nft` tool's number of a type, which the kernel keeps for it (src/datatype.c of nftables).
+pub(super) fn type_number(types: &[Datatype], family: Family) -> u32 {
+    types.iter().fold(0, |number, datatype| {
+        let one = match (datatype, family) {
+            (Datatype::Address, Family::Ipv4) => 7,
+            (Datatype::Address, Family::Ipv6) => 8,
+            (Datatype::Protocol, _) => 12,
+            (Datatype::Port, _) => 13,
+            (Datatype::Priority, _) => 23,
+            (Datatype::FibType, _) => 38,
+        };
+        number << 6 | one
+    })
+}
+
+/// The bytes of a key or value, part after part.
+#[derive(Default)]
+struct Parts(Vec<u8>);
+
+impl Parts {
+    fn part(mut self, bytes: &[u8]) -> Self {
+        while !self.0.len().is_multiple_of(4) {
+            self.0.push(0);
+        }
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn address(self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => self.part(&address.octets()),
+            IpAddr::V6(address) => self.part(&address.octets()),
+        }
+    }
+
+    fn port(self, port: NonZeroU16) -> Self {
+        self.part(&port.get().to_be_bytes())
+    }
+
+    fn frontend(self, frontend: Frontend) -> Self {
+        match frontend {
+            Frontend::Address { address, protocol, port } => {
+                self.address(address).part(&[protocol.number()]).port(port)
+            }
+            Frontend::NodePort { protocol, port, .. } => self.part(&[protocol.number()]).port(port),
+        }
+    }
+
+    /// Several parts fill their last register too.
+    fn registers(mut self) -> Vec<u8> {
+        while !self.0.len().is_multiple_of(4) {
+            self.0.push(0);
+        }
+        self.0
+    }
+}
+
+/// The bytes of a key. For a range, those of its first address.
+pub(super) fn key(key: Key) -> Vec<u8> {
+    let parts = Parts::default();
+    match key {
+        Key::Protocol(_, protocol) => vec![protocol.number()],
+        Key::Pick(_, _, pick) => pick.code().to_ne_bytes().to_vec(),
+        Key::UnmasqueradedSource(net) => parts.address(net.network()).registers(),
+        Key::NodeIp(address) | Key::ClusterIp(address) => parts.address(address).registers(),
+        Key::NodeAddressType(_) => RTN_LOCAL.to_ne_bytes().to_vec(),
+        Key::Hairpin(address) => parts.address(address).address(address).registers(),
+        Key::Service(frontend) | Key::Reject(frontend) => parts.frontend(frontend).registers(),
+        Key::AffinitySlot(frontend, number) | Key::Endpoint(frontend, number) => {
+            parts.frontend(frontend).part(&number.to_ne_bytes()).registers()
+        }
+    }
+}
+
+/// The bytes of the address behind a range, if there is one: a range up to the last address has no
+/// end in the kernel.
+pub(super) fn range_end(net: IpNet) -> Option<Vec<u8>> {
+    match net.broadcast() {
+        IpAddr::V4(last) => {
+            let end = u32::from(last).checked_add(1)?;
+            Some(end.to_be_bytes().to_vec())
+        }
+        IpAddr::V6(last) => {
+            let end = u128::from(last).checked_add(1)?;
+            Some(end.to_be_bytes().to_vec())
+        }
+    }
+}
+
+/// The range from one address to before another (to the last one, without another), if it is a
+/// network.
+pub(super) fn range(family: Family, start: &[u8], end: Option<&[u8]>) -> Option<IpNet> {
+    let number = |bytes: &[u8]| -> Option<u128> {
+        match family {
+            Family::Ipv4 => Some(u128::from(u32::from_be_bytes(bytes.try_into().ok()?))),
+            Family::Ipv6 => Some(u128::from_be_bytes(bytes.try_into().ok()?)),
+        }
+    };
+    let width: u8 = if family == Family::Ipv4 { 32 } else { 128 };
+    let start_number = number(start)?;
+    let host_bits = match end {
+        Some(end) => {
+            let size = number(end)?.checked_sub(start_number)?;
+            size.is_power_of_two().then(|| size.trailing_zeros())?
+        }
+        None => {
+            let all = u128::MAX >> (128 - u32::from(width));
+            let last = all - start_number;
+            (last.count_ones() == last.trailing_ones()).then(|| last.count_ones())?
+        }
+    };
+    let prefix = width.checked_sub(u8::try_from(host_bits).ok()?)?;
+    let (address, _) = take_address(family, start)?;
+    IpNet::new(address, prefix).ok().filter(|net| net.network() == address)
+}
+
+/// The bytes of a value that is no verdict.
+pub(super) fn value(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::Present | Value::Goto => None,
+        Value::Pick(pick) => Some(pick.code().to_ne_bytes().to_vec()),
+        Value::Id(id) => Some(id.to_ne_bytes().to_vec()),
+        Value::Backend(backend) => {
+            Some(Parts::default().address(backend.address).port(backend.port).registers())
+        }
+    }
+}
+
+/// The meaning of a key that a kernel gave; `None` if nothing of ours has such a key.
+pub(super) fn read_key(family: Family, set: SetId, bytes: &[u8]) -> Option<Key> {
+    let frontend = |scope: Scope| -> Option<(Frontend, &[u8])> {
+        let (address, rest) = match scope {
+            Scope::Address => take_address(family, bytes).map(|(a, rest)| (Some(a), rest))?,
+            Scope::NodePort => (None, bytes),
+        };
+        let protocol = Protocol::from_number(*rest.first()?)?;
+        let port = NonZeroU16::new(u16::from_be_bytes(rest.get(4..6)?.try_into().ok()?))?;
+        let frontend = match address {
+            Some(address) => Frontend::Address { address, protocol, port },
+            None => Frontend::NodePort { family, protocol, port },
+        };
+        Some((frontend, rest.get(8..)?))
+    };
+    let number = |rest: &[u8]| Some(u32::from_ne_bytes(rest.get(..4)?.try_into().ok()?));
+    match set {
+        SetId::Protocols => Some(Key::Protocol(family, Protocol::from_number(*bytes.first()?)?)),
+        SetId::Picks(scope) => Some(Key::Pick(family, scope, Pick::from_code(number(bytes)?)?)),
+        SetId::NodeIps => Some(Key::NodeIp(take_address(family, bytes)?.0)),
+        SetId::ClusterIps => Some(Key::ClusterIp(take_address(family, bytes)?.0)),
+        SetId::NodeAddressTypes => {
+            (number(bytes)? == RTN_LOCAL).then_some(Key::NodeAddressType(family))
+        }
+        SetId::Hairpin => {
+            let (source, rest) = take_address(family, bytes)?;
+            let (destination, _) = take_address(family, rest)?;
+            (source == destination).then_some(Key::Hairpin(source))
+        }
+        SetId::Services(scope) => Some(Key::Service(frontend(scope)?.0)),
+        SetId::Rejects(scope) => Some(Key::Reject(frontend(scope)?.0)),
+        SetId::AffinitySlots(scope) => {
+            let (frontend, rest) = frontend(scope)?;
+            Some(Key::AffinitySlot(frontend, number(rest)?))
+        }
+        SetId::Endpoints(scope) => {
+            let (frontend, rest) = frontend(scope)?;
+            Some(Key::Endpoint(frontend, number(rest)?))
+        }
+        // Ranges come in two parts, and records are the packets' own.
+        SetId::UnmasqueradedSources | SetId::Affinity(_) => None,
+    }
+}
+
+/// The meaning of a value that is no verdict; `None` if nothing of ours has such a value.
+pub(super) fn read_value(family: Family, set: SetId, bytes: &[u8]) -> Option<Value> {
+    let number = || Some(u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?));
+    match set {
+        SetId::Services(_) => Some(Value::Pick(Pick::from_code(number()?)?)),
+        SetId::AffinitySlots(_) => Some(Value::Id(number()?)),
+        SetId::Endpoints(_) => {
+            let (address, rest) = take_address(family, bytes)?;
+            let port = NonZeroU16::new(u16::from_be_bytes(rest.get(..2)?.try_into().ok()?))?;
+            Some(Value::Backend(Backend { address, port }))
+        }
+        SetId::Protocols
+        | SetId::Picks(_)
+        | SetId::UnmasqueradedSources
+        | SetId::NodeIps
+        | SetId::NodeAddressTypes
+        | SetId::ClusterIps
+        | SetId::Hairpin
+        | SetId::Rejects(_)
+        | SetId::Affinity(_) => None,
+    }
+}
+
+fn take_address(family: Family, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
+    match family {
+        Family::Ipv4 => {
+            let (octets, rest) = bytes.split_first_chunk::<4>()?;
+            Some((IpAddr::V4(Ipv4Addr::from(*octets)), rest))
+        }
+        Family::Ipv6 => {
+            let (octets, rest) = bytes.split_first_chunk::<16>()?;
+            Some((IpAddr::V6(Ipv6Addr::from(*octets)), rest))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_read_back() {
+        for text in
+            ["0.0.0.0/0", "10.0.0.0/8", "255.255.255.255/32", "128.0.0.0/1", "::/0", "fd00::/64"]
+        {
+            let net: IpNet = text.parse().unwrap();
+            let family = Family::of(net.addr());
+            let start = key(Key::UnmasqueradedSource(net));
+            assert_eq!(range(family, &start, range_end(net).as_deref()), Some(net), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_network_is_refused() {
+        assert_eq!(range(Family::Ipv4, &[10, 0, 0, 0], Some(&[10, 0, 0, 3])), None);
+        assert_eq!(range(Family::Ipv4, &[10, 0, 0, 1], Some(&[10, 0, 0, 3])), None);
+        assert_eq!(range(Family::Ipv4, &[10, 0, 0, 0], None), None);
+        assert_eq!(range(Family::Ipv4, &[10], None), None);
+    }
+
+    #[test]
+    fn short_keys_mean_nothing() {
+        for set in SetId::ALL {
+            for family in Family::ALL {
+                assert_eq!(read_key(family, set, &[]), None);
+                assert_eq!(read_value(family, set, &[]), None);
+            }
+        }
+    }
+}

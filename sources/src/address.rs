@@ -1,0 +1,75 @@
+//! Addresses and ranges as Kubernetes reads them.
+//!
+//! Its parsers accept leading zeros in IPv4 addresses and in prefix lengths and read them as
+//! decimal. Other parsers reject such addresses or read them as octal, so none of these can be left
+//! to the standard library.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+/// Reads an address. An IPv4 address that is mapped into IPv6 is an IPv4 address, as in Go.
+pub(crate) fn parse_ip(text: &str) -> Option<IpAddr> {
+    if !text.contains(':') {
+        return parse_v4(text).map(IpAddr::V4);
+    }
+    let address: Ipv6Addr = text.parse().ok()?;
+    Some(address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4))
+}
+
+/// Reads a range and masks its address. White space around it does not count.
+pub(crate) fn parse_range(text: &str) -> Option<IpNet> {
+    let (address, length) = text.trim().split_once('/')?;
+    let length = u8::try_from(decimal(length, 128)?).ok()?;
+    let range = if address.contains(':') {
+        IpNet::V6(Ipv6Net::new(address.parse().ok()?, length).ok()?)
+    } else {
+        IpNet::V4(Ipv4Net::new(parse_v4(address)?, length).ok()?)
+    };
+    Some(range.trunc())
+}
+
+/// Why an address cannot be one of an endpoint, if so. The API refuses these as well: a connection
+/// to a Service must not end up in the node's own loopback or in its link's neighbourhood.
+pub(crate) fn unfit_for_endpoint(address: IpAddr) -> Option<&'static str> {
+    let link_local = match address {
+        IpAddr::V4(address) => address.is_link_local() || address.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    if address.is_unspecified() {
+        Some("unspecified")
+    } else if address.is_loopback() {
+        Some("a loopback address")
+    } else if link_local {
+        Some("a link-local address")
+    } else if address.is_multicast() {
+        Some("a multicast address")
+    } else {
+        None
+    }
+}
+
+fn parse_v4(text: &str) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    let mut parts = text.split('.');
+    for octet in &mut octets {
+        *octet = u8::try_from(decimal(parts.next()?, 255)?).ok()?;
+    }
+    parts.next().is_none().then(|| octets.into())
+}
+
+/// Digits with any number of leading zeros, at most `most`.
+fn decimal(text: &str, most: u32) -> Option<u32> {
+    if text.is_empty() {
+        return None;
+    }
+    let mut value = 0;
+    for byte in text.bytes() {
+        let digit = byte.is_ascii_digit().then(|| u32::from(byte - b'0'))?;
+        value = value * 10 + digit;
+        if value > most {
+            return None;
+        }
+    }
+    Some(value)
+}

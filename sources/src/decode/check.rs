@@ -1,0 +1,194 @@
+//! Reading fields with their types, defaults and ranges, and saying what does not fit.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use rulec_compiler::name::{LabelKey, LabelValue, PortName};
+use rulec_compiler::net::Protocol;
+
+use super::{At, Finding, Sink};
+use crate::address::parse_ip;
+use crate::field::{Field, Shape, Text, Texts};
+use crate::problem::Severity;
+
+/// Reads the fields of one object and remembers whether it can still be used.
+pub(super) struct Check<'a, 'b> {
+    sink: &'a mut Sink<'b>,
+    object: Option<Arc<str>>,
+    failed: bool,
+}
+
+impl<'a, 'b> Check<'a, 'b> {
+    pub(super) fn new(sink: &'a mut Sink<'b>) -> Self {
+        Self { sink, object: None, failed: false }
+    }
+
+    /// Names the object in what is said from now on.
+    pub(super) fn name(&mut self, object: &impl fmt::Display) {
+        self.object = Some(object.to_string().into());
+    }
+
+    /// Whether there was an error: the object must not be used.
+    pub(super) fn failed(&self) -> bool {
+        self.failed
+    }
+
+    pub(super) fn error(&mut self, at: &At<'_>, message: impl fmt::Display) {
+        self.failed = true;
+        self.tell(Severity::Error, at, &message);
+    }
+
+    pub(super) fn warn(&mut self, at: &At<'_>, message: impl fmt::Display) {
+        self.tell(Severity::Warning, at, &message);
+    }
+
+    fn tell(&mut self, severity: Severity, at: &At<'_>, message: &dyn fmt::Display) {
+        let message = if at.is_root() { message.to_string() } else { format!("{at}: {message}") };
+        let object = self.object.clone();
+        self.sink.tell(Finding { severity, object, steps: at.steps(), message });
+    }
+
+    /// The shared copy of a text.
+    pub(super) fn share(&mut self, text: &str) -> Arc<str> {
+        self.sink.interner.get(text)
+    }
+
+    /// The value of a field, if it is there and of the right type; another type is an error.
+    pub(super) fn get<'f, T: Shape>(&mut self, field: &'f Field<T>, at: &At<'_>) -> Option<&'f T> {
+        match field {
+            Field::Is(value) => Some(value),
+            Field::Absent => None,
+            Field::Wrong(found) => {
+                self.error(at, format_args!("expected {}, found {found}", T::NAME));
+                None
+            }
+        }
+    }
+
+    /// A text that is not empty. Kubernetes takes an empty text for an absent one.
+    pub(super) fn text<'f>(&mut self, field: &'f Field<Text>, at: &At<'_>) -> Option<&'f str> {
+        self.get(field, at).map(|text| &**text).filter(|text| !text.is_empty())
+    }
+
+    /// The elements of a list; none if it is absent.
+    pub(super) fn list<'f, T: Shape>(
+        &mut self,
+        field: &'f Field<Vec<Field<T>>>,
+        at: &At<'_>,
+    ) -> &'f [Field<T>] {
+        self.get(field, at).map_or(&[], Vec::as_slice)
+    }
+
+    /// Labels or a selector.
+    pub(super) fn labels(
+        &mut self,
+        field: &Field<Texts>,
+        at: &At<'_>,
+    ) -> BTreeMap<LabelKey, LabelValue> {
+        let mut labels = BTreeMap::new();
+        for (key, value) in self.get(field, at).map_or(&[][..], |texts| &texts.0) {
+            let value = self.get(value, &at.key(key)).map_or("", |value| &**value);
+            labels.insert(LabelKey::new(self.share(key)), LabelValue::new(self.share(value)));
+        }
+        labels
+    }
+
+    /// The value of one label.
+    pub(super) fn label<'f>(
+        &mut self,
+        labels: &'f Field<Texts>,
+        wanted: &str,
+        at: &At<'_>,
+    ) -> Option<&'f str> {
+        let texts = self.get(labels, at)?;
+        let (key, value) = texts.0.iter().find(|(key, _)| **key == *wanted)?;
+        Some(self.get(value, &at.key(key)).map_or("", |value| &**value))
+    }
+
+    /// A port that may be left out; zero is the same as leaving it out.
+    pub(super) fn optional_port(&mut self, field: &Field<i64>, at: &At<'_>) -> Option<NonZeroU16> {
+        match self.get(field, at) {
+            None | Some(0) => None,
+            Some(number) => self.port(*number, at),
+        }
+    }
+
+    /// A port that must be there.
+    pub(super) fn required_port(&mut self, field: &Field<i64>, at: &At<'_>) -> Option<NonZeroU16> {
+        if matches!(field, Field::Absent) {
+            self.error(at, "missing");
+        }
+        let number = self.get(field, at)?;
+        self.port(*number, at)
+    }
+
+    /// A number as a port.
+    pub(super) fn port(&mut self, number: i64, at: &At<'_>) -> Option<NonZeroU16> {
+        let port = u16::try_from(number).ok().and_then(NonZeroU16::new);
+        if port.is_none() {
+            self.error(at, format_args!("{number} is not in 1..65535"));
+        }
+        port
+    }
+
+    /// A protocol; TCP if it is left out.
+    pub(super) fn protocol(&mut self, field: &Field<Text>, at: &At<'_>) -> Protocol {
+        let others = [("UDP", Protocol::Udp), ("SCTP", Protocol::Sctp)];
+        self.choice(field, at, ("TCP", Protocol::Tcp), others)
+    }
+
+    /// One of several words; the first if the field is left out. Another word is an error.
+    pub(super) fn choice<T: Copy, const N: usize>(
+        &mut self,
+        field: &Field<Text>,
+        at: &At<'_>,
+        first: (&str, T),
+        others: [(&str, T); N],
+    ) -> T {
+        let Some(word) = self.text(field, at) else { return first.1 };
+        let mut choices = std::iter::once(first).chain(others);
+        if let Some((_, value)) = choices.find(|(name, _)| *name == word) {
+            return value;
+        }
+        let names: Vec<&str> = std::iter::once(first).chain(others).map(|(name, _)| name).collect();
+        self.error(at, format_args!("{word:?} is not one of {}", names.join(", ")));
+        first.1
+    }
+
+    /// The name of a port: empty, or a DNS label of at most `longest` characters.
+    pub(super) fn port_name(
+        &mut self,
+        field: &Field<Text>,
+        at: &At<'_>,
+        longest: usize,
+    ) -> PortName {
+        let name = self.text(field, at).unwrap_or_default();
+        self.check_port_name(name, at, longest);
+        PortName::new(self.share(name))
+    }
+
+    /// Says if a text is not a name of a port.
+    pub(super) fn check_port_name(&mut self, name: &str, at: &At<'_>, longest: usize) {
+        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if name.len() > longest {
+            self.error(at, format_args!("{name:?} is longer than {longest} characters"));
+        } else if !name.bytes().all(fits) {
+            let rule = "lower-case letters, digits and \"-\" only";
+            self.error(at, format_args!("{name:?} is not the name of a port: {rule}"));
+        }
+    }
+
+    /// An address that may be left out or unusable: then it is skipped, with a word if it is not
+    /// merely blank.
+    pub(super) fn skippable_ip(&mut self, field: &Field<Text>, at: &At<'_>) -> Option<IpAddr> {
+        let text = self.text(field, at)?.trim();
+        let address = parse_ip(text);
+        if address.is_none() && !text.is_empty() {
+            self.warn(at, format_args!("{text:?} is not an IP address; it is skipped"));
+        }
+        address
+    }
+}

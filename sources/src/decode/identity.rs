@@ -1,0 +1,77 @@
+//! Namespace and name: what makes an object the same one as before.
+
+use rulec_compiler::name::{Name, Namespace, NamespacedName, NodeName};
+
+use super::At;
+use super::check::Check;
+use crate::field::{Field, Text};
+use crate::manifest::Metadata;
+
+/// The API's limit for names, in bytes.
+const LONGEST: usize = 253;
+
+/// Namespace and name of an object; nothing, and an error said, if they are not usable.
+pub(super) fn namespaced(
+    check: &mut Check<'_, '_>,
+    metadata: &Metadata,
+    at: &At<'_>,
+) -> Option<NamespacedName> {
+    let namespace = optional(check, &metadata.namespace, &at.key("namespace"));
+    let name = required(check, &metadata.name, &at.key("name"));
+    let namespace = Namespace::new(check.share(namespace?.unwrap_or("default")));
+    let name = Name::new(check.share(name?));
+    Some(NamespacedName { namespace, name })
+}
+
+/// The name of a Node; nothing, and an error said, if it is not usable.
+pub(super) fn node(
+    check: &mut Check<'_, '_>,
+    metadata: &Metadata,
+    at: &At<'_>,
+) -> Option<NodeName> {
+    let name = required(check, &metadata.name, &at.key("name"))?;
+    Some(NodeName::new(check.share(name)))
+}
+
+/// A reference to a node; nothing if it is left out or not usable.
+pub(super) fn node_reference(
+    check: &mut Check<'_, '_>,
+    field: &Field<Text>,
+    at: &At<'_>,
+) -> Option<NodeName> {
+    let name = optional(check, field, at)??;
+    Some(NodeName::new(check.share(name)))
+}
+
+fn required<'f>(check: &mut Check<'_, '_>, field: &'f Field<Text>, at: &At<'_>) -> Option<&'f str> {
+    let name = optional(check, field, at)?;
+    if name.is_none() {
+        check.error(at, "missing");
+    }
+    name
+}
+
+/// The outer `None` is an error that was said, the inner one a name that is left out.
+fn optional<'f>(
+    check: &mut Check<'_, '_>,
+    field: &'f Field<Text>,
+    at: &At<'_>,
+) -> Option<Option<&'f str>> {
+    let name = match check.text(field, at) {
+        None if matches!(field, Field::Wrong(_)) => return None,
+        None => return Some(None),
+        Some(name) => name,
+    };
+    // Names are printed, matched and used in metrics and logs, so whatever could break out of a
+    // line or a quotation is refused. The stricter rules of the API are the API's to enforce.
+    let odd = |c: char| c.is_whitespace() || c.is_control() || "/\"'`\\".contains(c);
+    if name.len() > LONGEST {
+        check.error(at, format_args!("longer than {LONGEST} bytes"));
+        None
+    } else if name.contains(odd) {
+        check.error(at, format_args!("{name:?} is not a name"));
+        None
+    } else {
+        Some(Some(name))
+    }
+}

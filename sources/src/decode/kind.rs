@@ -1,0 +1,158 @@
+//! What kind of object a document is, and whether it concerns us.
+
+use rulec_compiler::object::{Object, ObjectKey};
+use tracing::debug;
+
+use super::check::Check;
+use super::{At, Sink, node, pod, service, slice};
+use crate::field::Field;
+use crate::manifest::{Document, List};
+
+const CORE: &str = "v1";
+const DISCOVERY_GROUP: &str = "discovery.k8s.io/";
+const DISCOVERY: &str = "discovery.k8s.io/v1";
+
+/// What became of an object.
+pub(super) enum Outcome {
+    /// It is in use.
+    Object(Object),
+    /// It cannot be used; errors were said.
+    Broken(ObjectKey),
+    /// It cannot be used, errors were said, and it does not say which one it is.
+    Nameless,
+    /// It is not meant for us.
+    Nothing,
+}
+
+/// The kind of a document.
+#[derive(Clone, Copy)]
+enum Kind {
+    Service,
+    EndpointSlice,
+    Pod,
+    Node,
+    /// A list, and the kind that items need not state again.
+    List(Option<(&'static str, &'static str)>),
+}
+
+/// Reads a document into the sink.
+pub(super) fn decode_document(field: Field<Box<Document>>, sink: &mut Sink<'_>) {
+    match field {
+        Field::Absent => {}
+        Field::Wrong(found) => {
+            let message = format_args!("expected an object with a kind, found {found}");
+            Check::new(sink).error(&At::ROOT, message);
+        }
+        Field::Is(document) => decode_object(&document, &At::ROOT, None, sink),
+    }
+}
+
+fn decode_object(
+    document: &Document,
+    at: &At<'_>,
+    stated: Option<(&'static str, &'static str)>,
+    sink: &mut Sink<'_>,
+) {
+    let mut check = Check::new(sink);
+    let version = check.text(&document.api_version, &at.key("apiVersion"));
+    let kind = check.text(&document.kind, &at.key("kind"));
+    if check.failed() {
+        sink.nameless = true;
+        return;
+    }
+    let (version, kind) = match (kind, stated) {
+        (None, Some(stated)) => (Some(version.unwrap_or(stated.0)), stated.1),
+        (None, None) => {
+            check.warn(at, "the document has no kind; it is not used");
+            return;
+        }
+        (Some(kind), _) => (version.or(stated.map(|stated| stated.0)), kind),
+    };
+    let kind = match kind_of(version, kind) {
+        Ok(kind) => kind,
+        Err(Refusal::Foreign) => {
+            debug!(kind, version, "skipped: not a kind that is used");
+            sink.kinds = true;
+            return;
+        }
+        Err(Refusal::NoVersion) => {
+            check.error(&at.key("apiVersion"), format_args!("missing for kind {kind}"));
+            sink.nameless = true;
+            return;
+        }
+        Err(Refusal::Version) => {
+            let version = version.unwrap_or_default();
+            let message = format_args!("{version} of {kind} is not read, only {DISCOVERY}");
+            check.warn(&at.key("apiVersion"), message);
+            sink.kinds = true;
+            return;
+        }
+    };
+    sink.kinds = true;
+    let outcome = match kind {
+        Kind::Service => service::decode(document, at, sink),
+        Kind::EndpointSlice => slice::decode(document, at, sink),
+        Kind::Pod => pod::decode(document, at, sink),
+        Kind::Node => node::decode(document, at, sink),
+        Kind::List(stated) => return decode_items(&document.items, at, stated, sink),
+    };
+    match outcome {
+        Outcome::Object(object) => sink.objects.push(object),
+        Outcome::Broken(key) => {
+            sink.broken.insert(key);
+        }
+        Outcome::Nameless => sink.nameless = true,
+        Outcome::Nothing => {}
+    }
+}
+
+fn decode_items(
+    items: &List<Document>,
+    at: &At<'_>,
+    stated: Option<(&'static str, &'static str)>,
+    sink: &mut Sink<'_>,
+) {
+    let at = at.key("items");
+    for (index, item) in Check::new(sink).list(items, &at).iter().enumerate() {
+        let at = at.item(index);
+        if let Some(item) = Check::new(sink).get(item, &at) {
+            decode_object(item, &at, stated, sink);
+        }
+    }
+}
+
+enum Refusal {
+    /// Of no concern: a directory may hold whole applications.
+    Foreign,
+    NoVersion,
+    Version,
+}
+
+fn kind_of(version: Option<&str>, kind: &str) -> Result<Kind, Refusal> {
+    let (wanted, kind) = match kind {
+        "Service" => (CORE, Kind::Service),
+        "Pod" => (CORE, Kind::Pod),
+        "Node" => (CORE, Kind::Node),
+        "EndpointSlice" => (DISCOVERY, Kind::EndpointSlice),
+        "List" => (CORE, Kind::List(None)),
+        "ServiceList" => (CORE, Kind::List(Some((CORE, "Service")))),
+        "PodList" => (CORE, Kind::List(Some((CORE, "Pod")))),
+        "NodeList" => (CORE, Kind::List(Some((CORE, "Node")))),
+        "EndpointSliceList" => (DISCOVERY, Kind::List(Some((DISCOVERY, "EndpointSlice")))),
+        _ => return Err(Refusal::Foreign),
+    };
+    match version {
+        None => Err(Refusal::NoVersion),
+        Some(version) if version == wanted => Ok(kind),
+        Some(version) if wanted == DISCOVERY && version.starts_with(DISCOVERY_GROUP) => {
+            Err(Refusal::Version)
+        }
+        // Other groups have kinds of these names too, such as the Service of Knative.
+        Some(_) => Err(Refusal::Foreign),
+    }
+}
+
+/// The outcome of an object that has been read: broken if the check found an error.
+pub(super) fn finish(check: &Check<'_, '_>, object: Object) -> Outcome {
+    if check.failed() { Outcome::Broken(object.key()) } else { Outcome::Object(object) }
+}

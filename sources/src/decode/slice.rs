@@ -1,0 +1,177 @@
+//! EndpointSlices.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rulec_compiler::name::{Name, NamespacedName, NodeName, PortName, Zone};
+use rulec_compiler::net::Family;
+use rulec_compiler::object::{Conditions, Endpoint, EndpointSlice, Object, ObjectKey, SlicePort};
+use tracing::debug;
+
+use super::check::Check;
+use super::identity::{namespaced, node_reference};
+use super::kind::{Outcome, finish};
+use super::{At, Sink};
+use crate::address::{parse_ip, unfit_for_endpoint};
+use crate::field::Field;
+use crate::manifest::{Document, EndpointConditions, EndpointPart, Hints, Metadata, Named};
+
+/// A slice with this label belongs to a headless Service, whatever the value.
+const HEADLESS: &str = "service.kubernetes.io/headless";
+
+/// The Service a slice belongs to.
+const SERVICE: &str = "kubernetes.io/service-name";
+
+pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Outcome {
+    let check = &mut Check::new(sink);
+    let no_metadata = Metadata::default();
+    let at_metadata = at.key("metadata");
+    let metadata = check.get(&document.metadata, &at_metadata).map_or(&no_metadata, |m| m);
+    let Some(key) = namespaced(check, metadata, &at_metadata) else { return Outcome::Nameless };
+    check.name(&ObjectKey::EndpointSlice(key.clone()));
+    let at_labels = at_metadata.key("labels");
+    if check.label(&metadata.labels, HEADLESS, &at_labels).is_some() {
+        debug!(slice = %key, "skipped: it belongs to a headless Service");
+        return Outcome::Nothing;
+    }
+    let service = check.label(&metadata.labels, SERVICE, &at_labels).unwrap_or_default();
+    if check.failed() {
+        return Outcome::Broken(ObjectKey::EndpointSlice(key));
+    }
+    if service.is_empty() {
+        let message = format_args!("without {SERVICE} it belongs to no Service; it is not used");
+        check.warn(&at_labels, message);
+        return Outcome::Nothing;
+    }
+    let service =
+        NamespacedName { namespace: key.namespace.clone(), name: Name::new(check.share(service)) };
+    let at_type = at.key("addressType");
+    let family = match check.text(&document.address_type, &at_type) {
+        Some("IPv4") => Family::Ipv4,
+        Some("IPv6") => Family::Ipv6,
+        Some("FQDN") => {
+            check.warn(&at_type, "addresses of type FQDN are not served; the slice is not used");
+            return Outcome::Nothing;
+        }
+        other => {
+            match other {
+                Some(other) => {
+                    check.error(&at_type, format_args!("{other:?} is not one of IPv4, IPv6, FQDN"));
+                }
+                None => check.error(&at_type, "missing"),
+            }
+            return Outcome::Broken(ObjectKey::EndpointSlice(key));
+        }
+    };
+    let ports = ports(check, document, &at.key("ports"));
+    let endpoints = endpoints(check, document, family, &at.key("endpoints"));
+    let slice = EndpointSlice { key, service, family, ports, endpoints };
+    finish(check, Object::EndpointSlice(Arc::new(slice)))
+}
+
+fn ports(check: &mut Check<'_, '_>, document: &Document, at: &At<'_>) -> Vec<SlicePort> {
+    let mut ports = BTreeSet::new();
+    for (index, part) in check.list(&document.ports, at).iter().enumerate() {
+        let at = at.index(index);
+        let Some(part) = check.get(part, &at) else { continue };
+        let protocol = check.protocol(&part.protocol, &at.key("protocol"));
+        let at_name = at.key("name");
+        let name = check.get(&part.name, &at_name).map(|name| check.share(name));
+        let port = check.optional_port(&part.port, &at.key("port"));
+        match (name, port) {
+            (Some(name), Some(port)) => {
+                ports.insert(SlicePort { name: PortName::new(name), protocol, port });
+            }
+            // The API writes "" for a port without a name, so nothing matches one that has none.
+            (None, Some(_)) if matches!(part.name, Field::Absent) => {
+                check.warn(&at_name, "missing: the port is not used; an unnamed port has \"\"");
+            }
+            (None | Some(_), _) => {}
+        }
+    }
+    ports.into_iter().collect()
+}
+
+fn endpoints(
+    check: &mut Check<'_, '_>,
+    document: &Document,
+    family: Family,
+    at: &At<'_>,
+) -> Vec<Endpoint> {
+    let parts = check.list(&document.endpoints, at);
+    let mut endpoints = Vec::with_capacity(parts.len());
+    for (index, part) in parts.iter().enumerate() {
+        let at = at.index(index);
+        let Some(part) = check.get(part, &at) else { continue };
+        let Some(address) = address(check, part, family, &at.key("addresses")) else { continue };
+        let at_hints = at.key("hints");
+        let no_hints = Hints::default();
+        let hints = check.get(&part.hints, &at_hints).map_or(&no_hints, |hints| hints);
+        let zones = hint_names(check, &hints.for_zones, &at_hints.key("forZones"));
+        let nodes = hint_names(check, &hints.for_nodes, &at_hints.key("forNodes"));
+        endpoints.push(Endpoint {
+            address,
+            conditions: conditions(check, part, &at.key("conditions")),
+            node: node_reference(check, &part.node_name, &at.key("nodeName")),
+            zone_hints: zones.into_iter().map(Zone::new).collect(),
+            node_hints: nodes.into_iter().map(NodeName::new).collect(),
+        });
+    }
+    endpoints.sort_unstable();
+    endpoints.dedup();
+    endpoints.shrink_to_fit();
+    endpoints
+}
+
+/// The first address, if it can be one of an endpoint; the others are the same endpoint.
+fn address(
+    check: &mut Check<'_, '_>,
+    part: &EndpointPart,
+    family: Family,
+    at: &At<'_>,
+) -> Option<IpAddr> {
+    let first = check.list(&part.addresses, at).first()?;
+    let at = at.index(0);
+    let text = check.text(first, &at)?;
+    let Some(address) = parse_ip(text) else {
+        check.warn(&at, format_args!("{text:?} is not an IP address; the endpoint is skipped"));
+        return None;
+    };
+    if Family::of(address) != family {
+        check.warn(&at, format_args!("{address} is not {family}; the endpoint is skipped"));
+        return None;
+    }
+    if let Some(reason) = unfit_for_endpoint(address) {
+        check.warn(&at, format_args!("{address} is {reason}; the endpoint is skipped"));
+        return None;
+    }
+    Some(address)
+}
+
+/// Conditions that are left out say the best: old writers knew only some of them.
+fn conditions(check: &mut Check<'_, '_>, part: &EndpointPart, at: &At<'_>) -> Conditions {
+    let nothing = EndpointConditions::default();
+    let given = check.get(&part.conditions, at).map_or(&nothing, |given| given);
+    Conditions {
+        ready: check.get(&given.ready, &at.key("ready")).copied().unwrap_or(true),
+        serving: check.get(&given.serving, &at.key("serving")).copied().unwrap_or(true),
+        terminating: check.get(&given.terminating, &at.key("terminating")).is_some_and(|t| *t),
+    }
+}
+
+fn hint_names(
+    check: &mut Check<'_, '_>,
+    hints: &crate::manifest::List<Named>,
+    at: &At<'_>,
+) -> BTreeSet<Arc<str>> {
+    let mut names = BTreeSet::new();
+    for (index, hint) in check.list(hints, at).iter().enumerate() {
+        let at = at.index(index);
+        let Some(hint) = check.get(hint, &at) else { continue };
+        if let Some(name) = check.text(&hint.name, &at.key("name")) {
+            names.insert(check.share(name));
+        }
+    }
+    names
+}

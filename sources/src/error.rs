@@ -1,0 +1,25 @@
+//! Why a source stopped, or could not start.
+
+use std::io;
+use std::path::PathBuf;
+
+/// What ends a source. Input that cannot be used is a [`Problem`](crate::Problem), never this.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The path of a one-shot read cannot be read at all.
+    #[error("{}: cannot be read", path.display())]
+    Unreadable {
+        /// The path as it was given.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The thread that reads manifests could not be started.
+    #[error("the manifest thread cannot be started")]
+    Thread(#[source] io::Error),
+    /// The thread that reads manifests ended although nobody asked it to. This is a bug.
+    #[error("the manifest thread ended unexpectedly")]
+    Ended,
+}

@@ -1,0 +1,106 @@
+//! Reading one file without being held up by it.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+
+/// The largest file that is read, in bytes.
+pub(crate) const LARGEST: u64 = 10 << 20;
+
+/// What tells, without reading it, that a file was probably not written to.
+///
+/// Only probably: two writes of the same length within one tick of the clock have the same stamp.
+/// A file's hash is what counts; a stamp only saves reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// What came of reading a file.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// Its bytes, and the stamp it had before they were read.
+    Bytes(Vec<u8>, Stamp),
+    /// There is no such file, or a symbolic link to nothing.
+    Missing,
+    /// It is a directory.
+    Directory,
+    /// It is a pipe, a socket or a device, which are not read: that could take forever.
+    Special,
+    /// It is larger than [`LARGEST`].
+    TooLarge,
+}
+
+/// Reads a file. Symbolic links are followed.
+///
+/// # Errors
+///
+/// Those of the system, except that a file that is not there is [`Content::Missing`].
+pub(crate) fn read(path: &Path) -> io::Result<Content> {
+    // Opening a pipe waits for its other end, unless this flag says not to. The type is looked at
+    // only after opening, since the file may be another one by then.
+    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
+    // Devices act on being opened, some of them. Sockets cannot be opened at all.
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => return Ok(Content::Directory),
+        Ok(metadata) if !metadata.is_file() => return Ok(Content::Special),
+        Ok(_) => {}
+        Err(error) => return missing(error),
+    }
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) => return missing(error),
+    };
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Ok(Content::Directory);
+    }
+    if !metadata.is_file() {
+        return Ok(Content::Special);
+    }
+    read_open(file, &metadata)
+}
+
+fn read_open(file: File, metadata: &Metadata) -> io::Result<Content> {
+    let stamp = Stamp::of(metadata);
+    if metadata.len() > LARGEST {
+        return Ok(Content::TooLarge);
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Ok(Content::TooLarge);
+    }
+    Ok(Content::Bytes(bytes, stamp))
+}
+
+fn missing(error: io::Error) -> io::Result<Content> {
+    match is_missing(&error) {
+        true => Ok(Content::Missing),
+        false => Err(error),
+    }
+}
+
+/// Whether an error says that there is nothing at a path.
+pub(crate) fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}

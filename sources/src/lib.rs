@@ -1,0 +1,37 @@
+//! Where `rulec` learns of Services: a directory of manifests.
+//!
+//! ```text
+//!  inotify ─▶ watch ─▶ scan ─▶ file ─▶ decode ─▶ Object ─┐
+//!  (a hint)   (when)   (what changed)  (what it means)   └▶ Update { changes, problems }
+//! ```
+//!
+//! Everything a compiler could trip over ends here: what leaves this crate is valid, defaulted, in
+//! normal form, and said only when it is news. Bytes are the truth and events are only hints, so
+//! that a lost event costs promptness and nothing else. Input that cannot be used becomes a
+//! [`Problem`]; it takes nothing down with it that worked before.
+#![forbid(unsafe_code)]
+
+mod address;
+mod decode;
+mod error;
+mod field;
+mod file;
+mod intern;
+mod json;
+mod locate;
+mod manifest;
+mod once;
+mod problem;
+mod scan;
+mod signal;
+mod watch;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::SourceError;
+pub use once::{Reading, read};
+pub use problem::{Problem, Severity};
+pub use scan::{Manifests, Scan};
+pub use watch::{ManifestOptions, ManifestSource, Update};

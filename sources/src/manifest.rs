@@ -1,0 +1,182 @@
+//! What is read of a manifest: the fields that matter, as they are written.
+//!
+//! The kind of a document may be its last key, so one projection serves all kinds: it holds the
+//! fields of each, and none of them means two things. Unknown fields are skipped as they come.
+
+use serde::{Deserialize, Deserializer};
+
+use crate::field::{Field, NumberOrText, Part, Text, Texts};
+
+/// A list of structs.
+pub(crate) type List<T> = Field<Vec<Field<Box<T>>>>;
+
+macro_rules! part {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty $(= $rename:literal)?,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default, rename_all = "camelCase")]
+        pub(crate) struct $name {
+            $($(#[serde(rename = $rename)])? pub(crate) $field: $type,)*
+        }
+
+        impl Part for $name {
+            fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Self::deserialize(deserializer)
+            }
+        }
+    };
+}
+
+part!(
+    /// A document, or an item of a list.
+    Document {
+        api_version: Field<Text>,
+        kind: Field<Text>,
+        metadata: Field<Box<Metadata>>,
+        spec: Field<Box<Spec>>,
+        status: Field<Box<Status>>,
+        address_type: Field<Text>,
+        endpoints: List<EndpointPart>,
+        ports: List<PortPart>,
+        items: List<Document>,
+    }
+);
+part!(
+    Metadata {
+        name: Field<Text>,
+        namespace: Field<Text>,
+        labels: Field<Texts>,
+        deletion_timestamp: Field<Text>,
+    }
+);
+part!(
+    /// `spec` of a Service, a Pod or a Node.
+    Spec {
+        r#type: Field<Text> = "type",
+        cluster_ip: Field<Text> = "clusterIP",
+        cluster_ips: Field<Vec<Field<Text>>> = "clusterIPs",
+        ip_families: Field<Vec<Field<Text>>>,
+        ports: List<PortPart>,
+        external_ips: Field<Vec<Field<Text>>> = "externalIPs",
+        load_balancer_source_ranges: Field<Vec<Field<Text>>>,
+        session_affinity: Field<Text>,
+        session_affinity_config: Field<Box<AffinityConfig>>,
+        internal_traffic_policy: Field<Text>,
+        external_traffic_policy: Field<Text>,
+        health_check_node_port: Field<i64>,
+        selector: Field<Texts>,
+        publish_not_ready_addresses: Field<bool>,
+        node_name: Field<Text>,
+        host_network: Field<bool>,
+        containers: List<Container>,
+        init_containers: List<Container>,
+        pod_cidr: Field<Text> = "podCIDR",
+        pod_cidrs: Field<Vec<Field<Text>>> = "podCIDRs",
+        taints: List<Taint>,
+    }
+);
+part!(
+    AffinityConfig {
+        client_ip: Field<Box<ClientIpConfig>> = "clientIP",
+    }
+);
+part!(
+    ClientIpConfig {
+        timeout_seconds: Field<i64>,
+    }
+);
+part!(
+    /// A port of a Service or of an EndpointSlice.
+    PortPart {
+        name: Field<Text>,
+        protocol: Field<Text>,
+        port: Field<i64>,
+        node_port: Field<i64>,
+        target_port: Field<NumberOrText>,
+    }
+);
+part!(
+    Container {
+        restart_policy: Field<Text>,
+        ports: List<ContainerPort>,
+    }
+);
+part!(
+    ContainerPort {
+        name: Field<Text>,
+        protocol: Field<Text>,
+        container_port: Field<i64>,
+    }
+);
+part!(
+    Taint {
+        key: Field<Text>,
+    }
+);
+part!(
+    /// `status` of a Service, a Pod or a Node.
+    Status {
+        load_balancer: Field<Box<LoadBalancer>>,
+        phase: Field<Text>,
+        conditions: List<Condition>,
+        pod_ip: Field<Text> = "podIP",
+        pod_ips: List<PodIp> = "podIPs",
+        addresses: List<NodeAddress>,
+    }
+);
+part!(
+    LoadBalancer {
+        ingress: List<Ingress>,
+    }
+);
+part!(
+    Ingress {
+        ip: Field<Text>,
+        ip_mode: Field<Text>,
+    }
+);
+part!(
+    /// A condition of a Pod.
+    Condition {
+        r#type: Field<Text> = "type",
+        status: Field<Text>,
+    }
+);
+part!(
+    PodIp {
+        ip: Field<Text>,
+    }
+);
+part!(
+    NodeAddress {
+        r#type: Field<Text> = "type",
+        address: Field<Text>,
+    }
+);
+part!(
+    /// An endpoint of an EndpointSlice.
+    EndpointPart {
+        addresses: Field<Vec<Field<Text>>>,
+        conditions: Field<Box<EndpointConditions>>,
+        node_name: Field<Text>,
+        hints: Field<Box<Hints>>,
+    }
+);
+part!(
+    EndpointConditions {
+        ready: Field<bool>,
+        serving: Field<bool>,
+        terminating: Field<bool>,
+    }
+);
+part!(
+    Hints {
+        for_zones: List<Named>,
+        for_nodes: List<Named>,
+    }
+);
+part!(
+    Named {
+        name: Field<Text>,
+    }
+);

@@ -1,0 +1,373 @@
+//! What changed since the last look.
+//!
+//! ```text
+//!  rescan(now) ──────▶ read and hash all ──┐
+//!  refresh(names) ───▶ read those, or all  ├─▶ entries ─▶ definitions ─▶ current ─▶ changes
+//!                      with a new stamp  ──┘  (per file)   (who wins)    (as told)
+//! ```
+//!
+//! No threads, no events and no clock in here: the caller says when to look, what may have changed,
+//! and what time it is. Invariant: between calls, `current` is what the receiver of all changes has.
+
+mod entry;
+mod listing;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rulec_compiler::object::ObjectKey;
+use rulec_compiler::{Change, Provenance, Sourced};
+use tracing::{debug, warn};
+
+use crate::file::{self, Stamp};
+use crate::intern::Interner;
+use crate::problem::{Problem, Severity};
+use entry::{Context, Entry};
+use listing::{Listing, is_manifest};
+
+/// How long a file that had objects must stay without any before it is believed. Editors and shells
+/// truncate a file first and write it later.
+pub(crate) const BLANK: Duration = Duration::from_millis(100);
+
+/// What a path holds, as of the last look: a directory of manifests, or a single one.
+#[derive(Debug)]
+pub struct Manifests {
+    root: PathBuf,
+    entries: BTreeMap<OsString, Entry>,
+    /// The files that define an object. Invariant: sorted, no duplicates, never empty.
+    definitions: BTreeMap<ObjectKey, Vec<OsString>>,
+    current: BTreeMap<ObjectKey, Sourced>,
+    /// Objects that several files define.
+    contested: BTreeMap<ObjectKey, Problem>,
+    /// Why the path itself cannot be looked at.
+    obstacle: Option<Problem>,
+    /// Files that have become empty and may still be written to.
+    unsettled: BTreeSet<OsString>,
+    problems: Vec<Problem>,
+    /// Whether a complete list was told.
+    delivered: bool,
+    interner: Interner,
+}
+
+/// What a look brought.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// What is to be told: at first a `Replace`, then removals before the rest, by key.
+    pub changes: Vec<Change>,
+    /// The number of objects whose file has other bytes now and which mean the same as before.
+    pub suppressed: u64,
+    /// Whether [`Manifests::problems`] differs from before.
+    pub problems_changed: bool,
+    /// Whether to look again soon: some file has become empty and may still be written to.
+    pub unsettled: bool,
+}
+
+/// What a path is.
+enum Root {
+    Directory,
+    File,
+    Missing,
+    Unknown(String),
+}
+
+/// How closely to look at files that nobody pointed at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Read each.
+    Read,
+    /// Read those whose stamp is another one.
+    Stamp,
+}
+
+impl Manifests {
+    /// Looks at nothing yet. The path is a directory or a file and need not exist.
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            root: path,
+            entries: BTreeMap::new(),
+            definitions: BTreeMap::new(),
+            current: BTreeMap::new(),
+            contested: BTreeMap::new(),
+            obstacle: None,
+            unsettled: BTreeSet::new(),
+            problems: Vec::new(),
+            delivered: false,
+            interner: Interner::default(),
+        }
+    }
+
+    /// Reads every file. This alone is the truth: whatever events got lost, it finds out.
+    pub fn rescan(&mut self, now: Instant) -> Scan {
+        self.scan(&BTreeSet::new(), Some(Look::Read), now)
+    }
+
+    /// Reads the files of these names, and with `listing` also any other that seems to have changed.
+    ///
+    /// A hint that names too little costs promptness only; the next [`rescan`](Self::rescan) makes
+    /// up for it.
+    pub fn refresh(&mut self, names: &BTreeSet<OsString>, listing: bool, now: Instant) -> Scan {
+        self.scan(names, listing.then_some(Look::Stamp), now)
+    }
+
+    /// All that is wrong at the moment, in order of place.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// All objects at the moment, in order of kind and name.
+    pub fn objects(&self) -> impl Iterator<Item = &Sourced> {
+        self.current.values()
+    }
+
+    fn scan(&mut self, names: &BTreeSet<OsString>, look: Option<Look>, now: Instant) -> Scan {
+        let mut round = Round { now, suppressed: 0, affected: BTreeSet::new(), complete: true };
+        self.obstacle = None;
+        let unsettled = std::mem::take(&mut self.unsettled);
+        match self.root_is() {
+            Root::Directory => self.scan_directory(names, unsettled, look, &mut round),
+            Root::File => self.scan_file(&mut round),
+            Root::Missing => {
+                self.keep_only(&BTreeSet::new(), &mut round);
+                let message = "there is no such file or directory; nothing is served from it";
+                self.obstacle = Some(Problem::of_file(&".".into(), Severity::Warning, message));
+            }
+            Root::Unknown(message) => {
+                self.unsettled = unsettled;
+                self.hold(&message, &mut round);
+            }
+        }
+        self.finish(round)
+    }
+
+    fn root_is(&self) -> Root {
+        match std::fs::metadata(&self.root) {
+            Ok(metadata) if metadata.is_dir() => Root::Directory,
+            Ok(metadata) if metadata.is_file() => Root::File,
+            Ok(_) => Root::Unknown("neither a directory nor a regular file".to_owned()),
+            Err(error) if file::is_missing(&error) => Root::Missing,
+            Err(error) => Root::Unknown(format!("cannot be looked at: {error}")),
+        }
+    }
+
+    /// Keeps everything as it is: not being able to look is no reason to take Services away.
+    fn hold(&mut self, message: &str, round: &mut Round) {
+        round.complete = false;
+        self.obstacle = Some(Problem::of_file(&".".into(), Severity::Error, message));
+    }
+
+    fn scan_file(&mut self, round: &mut Round) {
+        let name = self.root.file_name().unwrap_or(OsStr::new("manifest")).to_owned();
+        self.keep_only(&BTreeSet::from([name.clone()]), round);
+        let path = self.root.clone();
+        self.load(&name, &path, round);
+    }
+
+    fn scan_directory(
+        &mut self,
+        names: &BTreeSet<OsString>,
+        unsettled: BTreeSet<OsString>,
+        look: Option<Look>,
+        round: &mut Round,
+    ) {
+        let mut wanted = unsettled;
+        wanted.extend(names.iter().filter(|name| is_manifest(name)).cloned());
+        let look = self.look_closer(names, look);
+        if look.is_none() {
+            for name in &wanted {
+                let path = self.root.join(name);
+                self.load(name, &path, round);
+            }
+            if wanted.iter().all(|name| self.entries.contains_key(name)) {
+                return;
+            }
+            // One is gone. It may have been renamed, and the word of its new name be still under
+            // way: looking for it now makes one change of what would be a removal and an addition.
+        }
+        let listing = match Listing::of(&self.root) {
+            Ok(listing) => listing,
+            Err(error) if file::is_missing(&error) => Listing::default(),
+            Err(error) => {
+                self.unsettled.extend(wanted);
+                return self.hold(&format!("cannot be listed: {error}"), round);
+            }
+        };
+        self.keep_only(&listing.names, round);
+        for name in &listing.names {
+            let path = self.root.join(name);
+            let skip = match look {
+                None => self.entries.contains_key(name),
+                Some(Look::Stamp) => !wanted.contains(name) && self.seems_unchanged(name, &path),
+                Some(Look::Read) => false,
+            };
+            if !skip {
+                self.load(name, &path, round);
+            }
+        }
+    }
+
+    fn look_closer(&self, names: &BTreeSet<OsString>, look: Option<Look>) -> Option<Look> {
+        if !self.delivered {
+            return Some(Look::Read);
+        }
+        // What changes beside the manifests may be what some of them are links to, as in a mounted
+        // ConfigMap, where only `..data` is replaced.
+        let beside = || names.iter().any(|name| !is_manifest(name));
+        let links = || self.entries.values().any(Entry::is_link);
+        look.or_else(|| (beside() && links()).then_some(Look::Stamp))
+    }
+
+    fn seems_unchanged(&self, name: &OsStr, path: &Path) -> bool {
+        let known = self.entries.get(name).and_then(Entry::stamp);
+        known.is_some_and(|known| {
+            std::fs::metadata(path).is_ok_and(|metadata| Stamp::of(&metadata) == known)
+        })
+    }
+
+    /// Drops the files that are not named.
+    fn keep_only(&mut self, names: &BTreeSet<OsString>, round: &mut Round) {
+        let gone: Vec<OsString> =
+            self.entries.keys().filter(|name| !names.contains(*name)).cloned().collect();
+        for name in gone {
+            self.drop_entry(&name, round);
+        }
+    }
+
+    fn drop_entry(&mut self, name: &OsStr, round: &mut Round) {
+        let Some(entry) = self.entries.remove(name) else { return };
+        for key in entry.keys() {
+            undefine(&mut self.definitions, key, name);
+            round.affected.insert(key.clone());
+        }
+    }
+
+    /// Reads a file, and notes what that may change.
+    fn load(&mut self, name: &OsStr, path: &Path, round: &mut Round) {
+        let mut entry = self.entries.remove(name).unwrap_or_else(|| Entry::new(name));
+        let mut context = Context { interner: &mut self.interner, now: round.now };
+        let news = entry.load(path, &mut context);
+        round.suppressed += news.suppressed;
+        if news.unsettled {
+            self.unsettled.insert(name.to_owned());
+        }
+        for key in &news.gone {
+            undefine(&mut self.definitions, key, name);
+        }
+        for key in &news.new {
+            let files = self.definitions.entry(key.clone()).or_default();
+            if let Err(place) = files.binary_search_by(|file| file.as_os_str().cmp(name)) {
+                files.insert(place, name.to_owned());
+            }
+        }
+        round.affected.extend(news.gone);
+        round.affected.extend(news.new);
+        round.affected.extend(news.changed);
+        if news.exists {
+            self.entries.insert(name.to_owned(), entry);
+        }
+    }
+
+    /// Decides who wins, and tells what is new.
+    fn finish(&mut self, round: Round) -> Scan {
+        let mut removed = Vec::new();
+        let mut applied = Vec::new();
+        for key in round.affected {
+            let files = self.definitions.get(&key).map_or(&[][..], Vec::as_slice);
+            match contest(&key, files, &self.entries) {
+                Some(problem) => self.contested.insert(key.clone(), problem),
+                None => self.contested.remove(&key),
+            };
+            let winner = files.last().and_then(|name| self.entries.get(name));
+            let sourced = winner.and_then(|entry| {
+                let provenance = Provenance(entry.path().clone());
+                Some(Sourced { object: entry.object(&key)?.clone(), provenance })
+            });
+            match sourced {
+                Some(sourced) if self.current.get(&key) != Some(&sourced) => {
+                    debug!(object = %key, file = %sourced.provenance, "read");
+                    self.current.insert(key, sourced.clone());
+                    applied.push(Change::Apply(sourced));
+                }
+                Some(_) => {}
+                None => {
+                    if self.current.remove(&key).is_some() {
+                        debug!(object = %key, "gone");
+                        removed.push(Change::Remove(key));
+                    }
+                }
+            }
+        }
+        let changes = if self.delivered {
+            removed.into_iter().chain(applied).collect()
+        } else if round.complete {
+            self.delivered = true;
+            vec![Change::Replace(self.current.values().cloned().collect())]
+        } else {
+            Vec::new()
+        };
+        self.interner.tidy();
+        Scan {
+            changes,
+            suppressed: round.suppressed,
+            problems_changed: self.collect_problems(),
+            unsettled: !self.unsettled.is_empty(),
+        }
+    }
+
+    /// Gathers the problems, and says whether they differ from before. Only new ones are logged.
+    fn collect_problems(&mut self) -> bool {
+        let entries = self.entries.values().flat_map(Entry::problems);
+        let all = self.obstacle.iter().chain(entries).chain(self.contested.values());
+        let mut problems: Vec<Problem> = all.cloned().collect();
+        problems.sort_unstable();
+        problems.dedup();
+        if problems == self.problems {
+            return false;
+        }
+        for problem in &problems {
+            if self.problems.binary_search(problem).is_err() {
+                warn!(severity = %problem.severity, "{problem}");
+            }
+        }
+        self.problems = problems;
+        true
+    }
+}
+
+/// What one look gathers.
+struct Round {
+    now: Instant,
+    suppressed: u64,
+    /// The objects whose winner may be another one now.
+    affected: BTreeSet<ObjectKey>,
+    /// Whether the path could be looked at.
+    complete: bool,
+}
+
+fn undefine(definitions: &mut BTreeMap<ObjectKey, Vec<OsString>>, key: &ObjectKey, name: &OsStr) {
+    if let Some(files) = definitions.get_mut(key) {
+        files.retain(|file| file != name);
+        if files.is_empty() {
+            definitions.remove(key);
+        }
+    }
+}
+
+/// What to say if several files define an object.
+fn contest(
+    key: &ObjectKey,
+    files: &[OsString],
+    entries: &BTreeMap<OsString, Entry>,
+) -> Option<Problem> {
+    let (winner, others) = files.split_last()?;
+    if others.is_empty() {
+        return None;
+    }
+    let path: &Arc<str> = entries.get(winner)?.path();
+    let others: Vec<_> = others.iter().map(|name| name.to_string_lossy()).collect();
+    let message = format!("also defined in {}; the one in {path} counts", others.join(", "));
+    let problem = Problem::of_file(path, Severity::Warning, message);
+    Some(Problem { object: Some(key.to_string()), ..problem })
+}

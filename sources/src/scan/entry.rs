@@ -1,0 +1,198 @@
+//! One file: what it says, and what it said when it was last good.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rulec_compiler::object::{Object, ObjectKey};
+
+use super::BLANK;
+use crate::decode::{Decoded, Format, decode};
+use crate::file::{self, Content, LARGEST, Stamp};
+use crate::intern::Interner;
+use crate::problem::{Problem, Severity};
+
+/// What is known of a file. Its bytes are not kept, only their hash.
+#[derive(Debug)]
+pub(super) struct Entry {
+    path: Arc<str>,
+    format: Format,
+    /// The stamp of the content that `hash` is of, if the file was read without trouble.
+    stamp: Option<Stamp>,
+    hash: Option<blake3::Hash>,
+    objects: BTreeMap<ObjectKey, Object>,
+    /// What is wrong with the content.
+    faults: Vec<Problem>,
+    /// Why the content could not be read.
+    obstacle: Option<Problem>,
+    /// Since when there has been nothing in a file that had objects.
+    blank_since: Option<Instant>,
+    link: bool,
+}
+
+/// What reading a file needs from outside.
+pub(super) struct Context<'a> {
+    pub(super) interner: &'a mut Interner,
+    pub(super) now: Instant,
+}
+
+/// What reading a file brought.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// Whether there is a file at all.
+    pub(super) exists: bool,
+    pub(super) gone: Vec<ObjectKey>,
+    pub(super) new: Vec<ObjectKey>,
+    pub(super) changed: Vec<ObjectKey>,
+    pub(super) suppressed: u64,
+    /// Whether the file has become empty and is not believed yet.
+    pub(super) unsettled: bool,
+}
+
+impl Entry {
+    pub(super) fn new(name: &OsStr) -> Self {
+        let extension = Path::new(name).extension();
+        let json = extension.is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+        Self {
+            path: name.to_string_lossy().into(),
+            format: if json { Format::Json } else { Format::Yaml },
+            stamp: None,
+            hash: None,
+            objects: BTreeMap::new(),
+            faults: Vec::new(),
+            obstacle: None,
+            blank_since: None,
+            link: false,
+        }
+    }
+
+    /// Relative to the manifest directory.
+    pub(super) fn path(&self) -> &Arc<str> {
+        &self.path
+    }
+
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        self.stamp
+    }
+
+    pub(super) fn is_link(&self) -> bool {
+        self.link
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.objects.keys()
+    }
+
+    pub(super) fn object(&self, key: &ObjectKey) -> Option<&Object> {
+        self.objects.get(key)
+    }
+
+    pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.obstacle.iter().chain(&self.faults)
+    }
+
+    /// Reads the file again.
+    pub(super) fn load(&mut self, path: &Path, context: &mut Context<'_>) -> News {
+        let link = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+        self.link = link;
+        self.obstacle = None;
+        let content = file::read(path);
+        if !matches!(content, Ok(Content::Bytes(..))) {
+            self.stamp = None;
+        }
+        match content {
+            Ok(Content::Bytes(bytes, stamp)) => self.take(&bytes, stamp, context),
+            Ok(Content::Missing) if link => {
+                self.obstacle = Some(self.problem(Severity::Warning, "a link to nothing"));
+                self.forget()
+            }
+            Ok(Content::Missing | Content::Directory) => News { exists: false, ..self.forget() },
+            Ok(Content::Special) => {
+                self.keep("not a regular file; pipes, sockets and devices are not read")
+            }
+            Ok(Content::TooLarge) => self.keep(&format!("larger than {} MiB", LARGEST >> 20)),
+            Err(error) => self.keep(&format!("cannot be read: {error}")),
+        }
+    }
+
+    fn problem(&self, severity: Severity, message: &str) -> Problem {
+        Problem::of_file(&self.path, severity, message)
+    }
+
+    /// Keeps what was last good.
+    fn keep(&mut self, reason: &str) -> News {
+        self.obstacle = Some(self.problem(Severity::Error, reason));
+        News { exists: true, ..News::default() }
+    }
+
+    /// Takes notice that there is no content.
+    fn forget(&mut self) -> News {
+        self.hash = None;
+        self.blank_since = None;
+        self.faults.clear();
+        let gone = std::mem::take(&mut self.objects).into_keys().collect();
+        News { exists: true, gone, ..News::default() }
+    }
+
+    fn take(&mut self, bytes: &[u8], stamp: Stamp, context: &mut Context<'_>) -> News {
+        let hash = blake3::hash(bytes);
+        if self.hash == Some(hash) {
+            self.stamp = Some(stamp);
+            self.blank_since = None;
+            return News { exists: true, ..News::default() };
+        }
+        let decoded = decode(&self.path, bytes, self.format, context.interner);
+        if decoded.blank && !decoded.unreadable && !self.objects.is_empty() {
+            let since = *self.blank_since.get_or_insert(context.now);
+            if context.now.saturating_duration_since(since) < BLANK {
+                self.stamp = None;
+                return News { exists: true, unsettled: true, ..News::default() };
+            }
+        }
+        self.blank_since = None;
+        self.stamp = Some(stamp);
+        self.hash = Some(hash);
+        if decoded.unreadable {
+            self.faults = decoded.problems;
+            return News { exists: true, ..News::default() };
+        }
+        self.replace(decoded)
+    }
+
+    /// Takes over what a well-formed file says, and keeps of the old what it says badly.
+    fn replace(&mut self, decoded: Decoded) -> News {
+        let mut news = News { exists: true, ..News::default() };
+        self.faults = decoded.problems;
+        let mut old = std::mem::take(&mut self.objects);
+        for object in decoded.objects {
+            let key = object.key();
+            if self.objects.insert(key.clone(), object).is_some() {
+                let message = "defined more than once in this file; the last one counts";
+                let object = Some(key.to_string());
+                self.faults.push(Problem { object, ..self.problem(Severity::Warning, message) });
+            }
+        }
+        for (key, object) in &mut self.objects {
+            match old.remove(key) {
+                None => news.new.push(key.clone()),
+                Some(before) if before == *object => {
+                    // The old copy is shared with whoever got it, so the new one is a waste.
+                    *object = before;
+                    news.suppressed += 1;
+                }
+                Some(_) => news.changed.push(key.clone()),
+            }
+        }
+        for (key, object) in old {
+            // An object that is broken beyond its name may be any that is missing now.
+            if decoded.nameless || decoded.broken.contains(&key) {
+                self.objects.insert(key, object);
+            } else {
+                news.gone.push(key);
+            }
+        }
+        news
+    }
+}

@@ -1,0 +1,114 @@
+//! What the watching thread is woken for.
+//!
+//! Events are merged here instead of queued: a million of them take as little memory as one, and
+//! whoever waits sees all that came since it last asked.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// More names than are worth telling apart.
+const MOST_NAMES: usize = 4096;
+
+/// What may have changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Touched {
+    /// Entries of the directory.
+    pub(crate) names: BTreeSet<OsString>,
+    /// Something in the directory, but who knows what.
+    pub(crate) listing: bool,
+    /// What the path leads to may be another directory or file.
+    pub(crate) moved: bool,
+    /// Events were lost.
+    pub(crate) lost: bool,
+}
+
+impl Touched {
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Adds the name of an entry.
+    pub(crate) fn add(&mut self, name: OsString) {
+        if self.names.len() < MOST_NAMES {
+            self.names.insert(name);
+        } else if !self.names.contains(&name) {
+            self.listing = true;
+        }
+    }
+}
+
+/// Events on their way to the watching thread.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    touched: Touched,
+    /// Counts events, so that a waiter sees that more came.
+    count: u64,
+    stopped: bool,
+}
+
+/// Why a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Woken {
+    Event,
+    Time,
+    Stop,
+}
+
+impl Signal {
+    /// Tells of something that may have changed.
+    pub(crate) fn touch(&self, change: impl FnOnce(&mut Touched)) {
+        let mut state = self.lock();
+        change(&mut state.touched);
+        state.count += 1;
+        self.wake.notify_all();
+    }
+
+    /// Tells the waiting thread to end.
+    pub(crate) fn stop(&self) {
+        self.lock().stopped = true;
+        self.wake.notify_all();
+    }
+
+    /// Takes what was touched since the last time, and says how many events that was up to.
+    pub(crate) fn take(&self) -> (Touched, u64) {
+        let mut state = self.lock();
+        (std::mem::take(&mut state.touched), state.count)
+    }
+
+    /// The number of events so far.
+    pub(crate) fn count(&self) -> u64 {
+        self.lock().count
+    }
+
+    /// Waits until more than `count` events came, or until a time.
+    pub(crate) fn wait(&self, count: u64, until: Instant) -> Woken {
+        let mut state = self.lock();
+        loop {
+            if state.stopped {
+                return Woken::Stop;
+            }
+            if state.count > count {
+                return Woken::Event;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Woken::Time;
+            }
+            let waited = self.wake.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // What is behind the lock is valid at any moment, so a panic elsewhere does not matter.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,524 @@
+use std::collections::BTreeSet;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rulec_compiler::Change;
+use rulec_compiler::object::Object;
+use tempfile::TempDir;
+
+use super::{plain, write};
+use crate::{Manifests, Scan, SourceError, read};
+
+/// A directory, what is known of it, and a clock.
+struct World {
+    directory: TempDir,
+    manifests: Manifests,
+    now: Instant,
+}
+
+impl World {
+    /// A directory with these files, looked at once.
+    fn new(files: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            write(directory.path(), name, text);
+        }
+        let manifests = Manifests::new(directory.path().to_owned());
+        let mut world = Self { directory, manifests, now: Instant::now() };
+        let first = world.rescan();
+        assert!(matches!(&first.changes[..], [Change::Replace(_)]), "{first:?}");
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        write(self.directory.path(), name, text);
+    }
+
+    fn rescan(&mut self) -> Scan {
+        self.manifests.rescan(self.now)
+    }
+
+    fn touch(&mut self, names: &[&str]) -> Scan {
+        let names: BTreeSet<_> = names.iter().map(Into::into).collect();
+        self.manifests.refresh(&names, false, self.now)
+    }
+
+    fn list(&mut self) -> Scan {
+        self.manifests.refresh(&BTreeSet::new(), true, self.now)
+    }
+
+    fn wait(&mut self, millis: u64) {
+        self.now += Duration::from_millis(millis);
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.manifests.problems().iter().map(ToString::to_string).collect()
+    }
+
+    /// What is known, as `name:port@file`.
+    fn known(&self) -> Vec<String> {
+        self.manifests
+            .objects()
+            .map(|sourced| format!("{}@{}", brief(&sourced.object), sourced.provenance))
+            .collect()
+    }
+}
+
+fn brief(object: &Object) -> String {
+    match object {
+        Object::Service(service) => format!("{}:{}", service.key.name, service.ports[0].port),
+        Object::EndpointSlice(_) | Object::Pod(_) | Object::Node(_) => object.key().to_string(),
+    }
+}
+
+/// The changes as `+name:port@file`, `-name`, or `=[...]` for a whole list.
+fn told(scan: &Scan) -> Vec<String> {
+    let tell = |change: &Change| match change {
+        Change::Apply(sourced) => format!("+{}@{}", brief(&sourced.object), sourced.provenance),
+        Change::Remove(key) => format!("-{key}"),
+        Change::Replace(all) => {
+            let all: Vec<_> = all.iter().map(|sourced| brief(&sourced.object)).collect();
+            format!("={all:?}")
+        }
+    };
+    scan.changes.iter().map(tell).collect()
+}
+
+const NOTHING: [&str; 0] = [];
+
+#[test]
+fn the_first_look_tells_everything_and_later_ones_what_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "b.yaml", &plain("b", 2));
+    write(directory.path(), "a.yml", &plain("a", 1));
+    let mut manifests = Manifests::new(directory.path().to_owned());
+    let now = Instant::now();
+    assert_eq!(told(&manifests.rescan(now)), ["=[\"a:1\", \"b:2\"]"]);
+    assert_eq!(told(&manifests.rescan(now)), NOTHING);
+    write(directory.path(), "c", &plain("c", 3));
+    write(directory.path(), "a.yml", &plain("a", 9));
+    std::fs::remove_file(directory.path().join("b.yaml")).unwrap();
+    assert_eq!(told(&manifests.rescan(now)), ["-Service default/b", "+a:9@a.yml", "+c:3@c"]);
+}
+
+#[test]
+fn an_empty_or_missing_directory_is_a_complete_list() {
+    let world = World::new(&[]);
+    assert_eq!(world.known(), NOTHING);
+    assert_eq!(world.problems(), NOTHING);
+    let mut missing = Manifests::new(world.path("missing/deep"));
+    let scan = missing.rescan(world.now);
+    assert_eq!(told(&scan), ["=[]"]);
+    assert!(scan.problems_changed);
+    assert_eq!(missing.problems().len(), 1);
+}
+
+#[test]
+fn hidden_files_leftovers_and_sub_directories_are_not_read() {
+    let text = plain("x", 1);
+    let names = [".x.yaml", "x.yaml~", "x.swp", "x.tmp", "x.yaml.bak"];
+    let mut world = World::new(&names.map(|name| (name, &*text)));
+    std::fs::create_dir(world.path("sub.yaml")).unwrap();
+    write(&world.path("sub.yaml"), "y.yaml", &plain("y", 1));
+    assert_eq!(told(&world.rescan()), NOTHING);
+    assert_eq!(told(&world.touch(&names)), NOTHING);
+    assert_eq!(told(&world.touch(&["sub.yaml"])), NOTHING);
+    world.write("odd.extension", &text);
+    world.write("none", &plain("none", 2));
+    world.write("broken.yaml", "a: [");
+    assert_eq!(told(&world.rescan()), ["+none:2@none", "+x:1@odd.extension"]);
+    assert_eq!(world.problems().len(), 1);
+}
+
+#[test]
+fn a_broken_file_keeps_its_last_good_content_and_says_where() {
+    for broken in ["kind: [", "\u{0}", "word", "kind: Service\nkind: Service\n"] {
+        let mut world = World::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 2))]);
+        world.write("a.yaml", broken);
+        world.write("b.yaml", &plain("b", 3));
+        let scan = world.rescan();
+        assert_eq!(told(&scan), ["+b:3@b.yaml"], "of {broken:?}");
+        assert!(scan.problems_changed);
+        assert_eq!(world.problems().len(), 1);
+        assert!(world.problems()[0].starts_with("a.yaml:"), "{:?}", world.problems());
+        assert_eq!(world.known(), ["a:1@a.yaml", "b:3@b.yaml"]);
+
+        let again = world.rescan();
+        assert_eq!((told(&again).len(), again.problems_changed), (0, false));
+        world.write("a.yaml", &plain("a", 7));
+        assert_eq!(told(&world.touch(&["a.yaml"])), ["+a:7@a.yaml"]);
+        assert_eq!(world.problems(), NOTHING);
+    }
+}
+
+#[test]
+fn a_file_that_is_half_written_keeps_its_last_good_content() {
+    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    let new = plain("a", 2);
+    let half = new.rfind("port:").unwrap() + 3;
+    world.write("a.yaml", &new[..half]);
+    world.touch(&["a.yaml"]);
+    assert_eq!(world.known(), ["a:1@a.yaml"]);
+    world.write("a.yaml", &new);
+    assert_eq!(told(&world.touch(&["a.yaml"])), ["+a:2@a.yaml"]);
+}
+
+#[test]
+fn a_broken_object_keeps_its_last_good_version_while_others_apply() {
+    let two = |a, b| format!("{}---\n{}", plain("a", a), plain("b", b));
+    let mut world = World::new(&[("x.yaml", &two(1, 1))]);
+    world.write("x.yaml", &two(0, 2));
+    assert_eq!(told(&world.touch(&["x.yaml"])), ["+b:2@x.yaml"]);
+    assert_eq!(world.known(), ["a:1@x.yaml", "b:2@x.yaml"]);
+    assert_eq!(
+        world.problems(),
+        ["x.yaml:8:11: Service default/a: spec.ports[0].port: 0 is not in 1..65535"]
+    );
+    world.write("x.yaml", &plain("b", 3));
+    assert_eq!(told(&world.touch(&["x.yaml"])), ["-Service default/a", "+b:3@x.yaml"]);
+    assert_eq!(world.problems(), NOTHING);
+}
+
+#[test]
+fn an_object_that_lost_its_name_keeps_what_it_may_have_been() {
+    let mut world = World::new(&[("x.yaml", &format!("{}---\n{}", plain("a", 1), plain("b", 1)))]);
+    world.write("x.yaml", &format!("{}---\n{}", plain("7", 1), plain("b", 2)));
+    assert_eq!(told(&world.touch(&["x.yaml"])), ["+b:2@x.yaml"]);
+    assert_eq!(world.known(), ["a:1@x.yaml", "b:2@x.yaml"]);
+    assert_eq!(world.problems().len(), 1);
+}
+
+#[test]
+fn a_broken_object_that_was_never_good_is_not_there() {
+    let world = World::new(&[("a.yaml", &plain("a", 0)), ("b.yaml", &plain("b", 1))]);
+    assert_eq!(world.known(), ["b:1@b.yaml"]);
+    assert_eq!(world.problems().len(), 1);
+}
+
+#[test]
+fn of_two_files_with_the_same_object_the_last_counts() {
+    let mut world = World::new(&[("a.yaml", &plain("x", 1)), ("c.yaml", &plain("x", 3))]);
+    assert_eq!(world.known(), ["x:3@c.yaml"]);
+    let both = "c.yaml: Service default/x: also defined in a.yaml; the one in c.yaml counts";
+    assert_eq!(world.problems(), [both]);
+
+    world.write("a.yaml", &plain("x", 9));
+    let scan = world.touch(&["a.yaml"]);
+    assert_eq!((told(&scan).len(), scan.problems_changed), (0, false));
+
+    world.write("b.yaml", &plain("x", 2));
+    let scan = world.touch(&["b.yaml"]);
+    assert_eq!((told(&scan).len(), scan.problems_changed), (0, true));
+    assert!(world.problems()[0].contains("also defined in a.yaml, b.yaml;"));
+
+    std::fs::remove_file(world.path("c.yaml")).unwrap();
+    assert_eq!(told(&world.touch(&["c.yaml"])), ["+x:2@b.yaml"]);
+    std::fs::remove_file(world.path("a.yaml")).unwrap();
+    assert_eq!(told(&world.touch(&["a.yaml"])), NOTHING);
+    assert_eq!(world.problems(), NOTHING);
+}
+
+#[test]
+fn of_two_definitions_in_a_file_the_last_counts() {
+    let world = World::new(&[("a.yaml", &format!("{}---\n{}", plain("x", 1), plain("x", 2)))]);
+    assert_eq!(world.known(), ["x:2@a.yaml"]);
+    let message =
+        "a.yaml: Service default/x: defined more than once in this file; the last one counts";
+    assert_eq!(world.problems(), [message]);
+}
+
+#[test]
+fn a_renamed_file_is_one_change_of_place() {
+    for names in [&["a.yaml", "b.yaml"][..], &["a.yaml"], &["b.yaml", "a.yaml"]] {
+        let mut world = World::new(&[("a.yaml", &plain("x", 1))]);
+        std::fs::rename(world.path("a.yaml"), world.path("b.yaml")).unwrap();
+        let scan = world.touch(names);
+        assert_eq!(told(&scan), ["+x:1@b.yaml"], "of {names:?}");
+        assert_eq!(scan.suppressed, 0);
+        assert_eq!(told(&world.touch(&["b.yaml"])), NOTHING);
+    }
+}
+
+#[test]
+fn an_edit_in_place_is_no_removal() {
+    let mut world = World::new(&[("a.yaml", &plain("x", 1))]);
+    world.write("a.yaml", &plain("x", 2));
+    assert_eq!(told(&world.touch(&["a.yaml"])), ["+x:2@a.yaml"]);
+    world.write("a.yaml", &plain("y", 2));
+    assert_eq!(told(&world.touch(&["a.yaml"])), ["-Service default/x", "+y:2@a.yaml"]);
+}
+
+#[test]
+fn what_means_the_same_is_suppressed_and_counted() {
+    let text = format!("{}---\n{}", plain("a", 1), plain("b", 2));
+    let mut world = World::new(&[("x.yaml", &text)]);
+    let other = [
+        format!("# a comment\n{text}"),
+        format!("{}---\n{}", plain("b", 2), plain("a", 1)),
+        text.replace(
+            "  clusterIP: 10.90.0.10\n",
+            "  clusterIP: '10.90.000.010'\n  type: ClusterIP\n",
+        ),
+        text.replace("metadata:\n", "metadata:\n  resourceVersion: '7'\n  annotations: {a: b}\n"),
+    ];
+    for text in other {
+        world.write("x.yaml", &text);
+        let scan = world.touch(&["x.yaml"]);
+        assert_eq!(
+            (told(&scan).len(), scan.suppressed, scan.problems_changed),
+            (0, 2, false),
+            "{text}"
+        );
+    }
+    let before = world.rescan();
+    assert_eq!((told(&before).len(), before.suppressed), (0, 0));
+    std::fs::File::options()
+        .append(true)
+        .open(world.path("x.yaml"))
+        .unwrap()
+        .set_modified(std::time::SystemTime::now())
+        .unwrap();
+    let touched = world.touch(&["x.yaml"]);
+    assert_eq!((told(&touched).len(), touched.suppressed), (0, 0));
+}
+
+#[test]
+fn a_mounted_config_map_is_followed_through_its_links() {
+    let mut world = World::new(&[]);
+    let version = |world: &World, name: &str, port| {
+        std::fs::create_dir(world.path(name)).unwrap();
+        write(&world.path(name), "web.yaml", &plain("web", port));
+    };
+    version(&world, "..2024_1", 1);
+    symlink("..2024_1", world.path("..data")).unwrap();
+    symlink("..data/web.yaml", world.path("web.yaml")).unwrap();
+    assert_eq!(told(&world.touch(&["..2024_1", "..data", "web.yaml"])), ["+web:1@web.yaml"]);
+
+    version(&world, "..2024_2", 2);
+    symlink("..2024_2", world.path("..data_tmp")).unwrap();
+    std::fs::rename(world.path("..data_tmp"), world.path("..data")).unwrap();
+    std::fs::remove_dir_all(world.path("..2024_1")).unwrap();
+    let scan = world.touch(&["..2024_2", "..data_tmp", "..data", "..2024_1"]);
+    assert_eq!(told(&scan), ["+web:2@web.yaml"]);
+    assert_eq!(world.problems(), NOTHING);
+}
+
+#[test]
+fn a_directory_that_goes_and_comes_back_takes_its_objects_along() {
+    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    let aside = world.directory.path().with_extension("aside");
+    std::fs::rename(world.directory.path(), &aside).unwrap();
+    let scan = world.list();
+    assert_eq!(told(&scan), ["-Service default/a"]);
+    assert_eq!(
+        world.problems(),
+        [".: there is no such file or directory; nothing is served from it"]
+    );
+    std::fs::rename(&aside, world.directory.path()).unwrap();
+    assert_eq!(told(&world.list()), ["+a:1@a.yaml"]);
+    assert_eq!(world.problems(), NOTHING);
+}
+
+#[test]
+fn a_file_that_vanished_takes_its_objects_along() {
+    let mut world = World::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 1))]);
+    std::fs::remove_file(world.path("a.yaml")).unwrap();
+    assert_eq!(told(&world.touch(&["a.yaml"])), ["-Service default/a"]);
+    std::fs::remove_file(world.path("b.yaml")).unwrap();
+    assert_eq!(told(&world.list()), ["-Service default/b"]);
+}
+
+#[test]
+fn a_file_that_became_empty_is_believed_only_after_a_while() {
+    for blank in ["", "\n", "# later\n", "---\n"] {
+        let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+        world.write("a.yaml", blank);
+        let scan = world.touch(&["a.yaml"]);
+        assert_eq!((told(&scan).len(), scan.unsettled), (0, true), "of {blank:?}");
+        world.wait(60);
+        let scan = world.rescan();
+        assert_eq!((told(&scan).len(), scan.unsettled), (0, true), "of {blank:?}");
+        world.wait(60);
+        let scan = world.touch(&[]);
+        assert_eq!(
+            (&*told(&scan), scan.unsettled),
+            (&["-Service default/a".to_owned()][..], false)
+        );
+    }
+}
+
+#[test]
+fn a_file_that_was_empty_for_a_moment_has_not_changed() {
+    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    world.write("a.yaml", "");
+    assert!(world.touch(&["a.yaml"]).unsettled);
+    world.write("a.yaml", &plain("a", 1));
+    world.wait(200);
+    let scan = world.touch(&[]);
+    assert_eq!((told(&scan).len(), scan.unsettled, scan.suppressed), (0, false, 0));
+    world.write("a.yaml", "");
+    assert!(world.touch(&["a.yaml"]).unsettled);
+    world.write("a.yaml", &plain("a", 2));
+    assert_eq!(told(&world.touch(&["a.yaml"])), ["+a:2@a.yaml"]);
+}
+
+#[test]
+fn a_service_left_to_another_proxy_vanishes_at_once() {
+    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    let label = "metadata:\n  labels: {service.kubernetes.io/service-proxy-name: x}\n";
+    world.write("a.yaml", &plain("a", 1).replace("metadata:\n", label));
+    let scan = world.touch(&["a.yaml"]);
+    assert_eq!((&*told(&scan), scan.unsettled), (&["-Service default/a".to_owned()][..], false));
+    world.write("a.yaml", &plain("a", 1));
+    assert_eq!(told(&world.touch(&["a.yaml"])), ["+a:1@a.yaml"]);
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_keeps_what_was_last_good() {
+    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    std::fs::remove_file(world.path("a.yaml")).unwrap();
+    symlink("a.yaml", world.path("a.yaml")).unwrap();
+    assert_eq!(told(&world.touch(&["a.yaml"])), NOTHING);
+    assert!(world.problems()[0].starts_with("a.yaml: cannot be read: "), "{:?}", world.problems());
+    assert_eq!(world.known(), ["a:1@a.yaml"]);
+    std::fs::remove_file(world.path("a.yaml")).unwrap();
+    world.write("a.yaml", &plain("a", 1));
+    assert_eq!(told(&world.touch(&["a.yaml"])), NOTHING);
+    assert_eq!(world.problems(), NOTHING);
+}
+
+#[test]
+fn a_path_that_cannot_be_looked_at_keeps_what_was_last_good() {
+    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    let aside = world.directory.path().with_extension("aside");
+    std::fs::rename(world.directory.path(), &aside).unwrap();
+    symlink(world.directory.path(), world.directory.path()).unwrap();
+    assert_eq!(told(&world.rescan()), NOTHING);
+    assert!(world.problems()[0].starts_with(".: cannot be looked at: "), "{:?}", world.problems());
+    let mut fresh = Manifests::new(world.directory.path().to_owned());
+    assert_eq!(told(&fresh.rescan(world.now)), NOTHING);
+    std::fs::remove_file(world.directory.path()).unwrap();
+    std::fs::rename(&aside, world.directory.path()).unwrap();
+    assert_eq!(told(&fresh.refresh(&BTreeSet::new(), false, world.now)), ["=[\"a:1\"]"]);
+    assert_eq!(told(&world.rescan()), NOTHING);
+    assert_eq!(world.problems(), NOTHING);
+}
+
+#[test]
+fn a_directory_without_permission_keeps_what_was_last_good() {
+    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    let mode = |mode| std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(world.directory.path(), mode(0o000)).unwrap();
+    let denied = std::fs::read_dir(world.directory.path()).is_err();
+    let scan = world.rescan();
+    std::fs::set_permissions(world.directory.path(), mode(0o755)).unwrap();
+    assert_eq!(told(&scan), NOTHING);
+    assert_eq!(world.known(), ["a:1@a.yaml"]);
+    // Root may look anyway; then there is nothing to complain about.
+    assert_eq!(!world.problems().is_empty(), denied);
+}
+
+#[test]
+fn a_single_file_is_read_whatever_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(".web.yaml.bak");
+    write(directory.path(), ".web.yaml.bak", &plain("a", 1));
+    write(directory.path(), "other.yaml", &plain("b", 1));
+    let mut manifests = Manifests::new(path.clone());
+    let now = Instant::now();
+    assert_eq!(told(&manifests.rescan(now)), ["=[\"a:1\"]"]);
+    let new = directory.path().join("new");
+    std::fs::write(&new, plain("a", 2)).unwrap();
+    std::fs::rename(&new, &path).unwrap();
+    let scan = manifests.refresh(&BTreeSet::new(), true, now);
+    assert_eq!(told(&scan), ["+a:2@.web.yaml.bak"]);
+    std::fs::write(&path, "a: [").unwrap();
+    assert_eq!(told(&manifests.rescan(now)), NOTHING);
+    std::fs::write(&path, "").unwrap();
+    assert!(manifests.rescan(now).unsettled);
+    assert_eq!(told(&manifests.rescan(now + Duration::from_secs(1))), ["-Service default/a"]);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    write(
+        &path,
+        "x.json",
+        "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\":\"na\"}}",
+    );
+    assert_eq!(told(&manifests.rescan(now)), ["+Node na@x.json"]);
+}
+
+#[test]
+fn a_hint_makes_only_the_named_files_be_read() {
+    let mut world = World::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 1))]);
+    world.write("a.yaml", &plain("a", 2));
+    world.write("b.yaml", &plain("b", 2));
+    assert_eq!(told(&world.touch(&["b.yaml"])), ["+b:2@b.yaml"]);
+    assert_eq!(told(&world.touch(&[".hidden"])), NOTHING);
+    assert_eq!(told(&world.rescan()), ["+a:2@a.yaml"]);
+}
+
+#[test]
+fn a_listing_finds_what_has_another_stamp() {
+    let mut world = World::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 1))]);
+    world.write("a.yaml", &plain("a", 10));
+    std::fs::remove_file(world.path("b.yaml")).unwrap();
+    world.write("c.yaml", &plain("c", 1));
+    let scan = world.list();
+    assert_eq!(told(&scan), ["-Service default/b", "+a:10@a.yaml", "+c:1@c.yaml"]);
+}
+
+#[test]
+fn a_rescan_finds_what_has_the_same_stamp() {
+    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    let path = world.path("a.yaml");
+    let before = std::fs::metadata(&path).unwrap().modified().unwrap();
+    world.write("a.yaml", &plain("a", 2));
+    std::fs::File::options().append(true).open(&path).unwrap().set_modified(before).unwrap();
+    assert_eq!(told(&world.rescan()), ["+a:2@a.yaml"]);
+}
+
+#[test]
+fn a_one_shot_reading_says_all_or_why_not() {
+    let world = World::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", "a: [")]);
+    let reading = read(world.directory.path()).unwrap();
+    assert_eq!((reading.objects.len(), reading.problems.len()), (1, 1));
+    assert_eq!(read(&world.path("a.yaml")).unwrap().objects, reading.objects);
+    let missing = world.path("missing");
+    let error = read(&missing).unwrap_err();
+    assert!(matches!(&error, SourceError::Unreadable { path, .. } if *path == missing));
+    assert_eq!(error.to_string(), format!("{}: cannot be read", missing.display()));
+}
+
+#[test]
+fn names_that_are_not_unicode_are_told_apart() {
+    use std::os::unix::ffi::OsStrExt;
+    let directory = tempfile::tempdir().unwrap();
+    for (bytes, name) in [(&b"\xff.yaml"[..], "a"), (b"\xfe.yaml", "b")] {
+        let path = directory.path().join(Path::new(std::ffi::OsStr::from_bytes(bytes)));
+        std::fs::write(path, plain(name, 1)).unwrap();
+    }
+    let reading = read(directory.path()).unwrap();
+    assert_eq!((reading.objects.len(), reading.problems.len()), (2, 0));
+}
+
+#[test]
+fn endpoints_share_the_names_they_repeat() {
+    let mut text = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\nmetadata: {name: a, labels: {kubernetes.io/service-name: a}}\nendpoints:\n".to_owned();
+    for number in 0..200 {
+        text += &format!("- {{addresses: [10.0.0.{number}], nodeName: node-with-a-long-name}}\n");
+    }
+    let world = World::new(&[("a.yaml", &text), ("b.yaml", &text.replace("name: a,", "name: b,"))]);
+    let mut nodes = BTreeSet::new();
+    for sourced in world.manifests.objects() {
+        let Object::EndpointSlice(slice) = &sourced.object else { panic!("{sourced:?}") };
+        assert_eq!(slice.endpoints.len(), 200);
+        nodes
+            .extend(slice.endpoints.iter().map(|one| one.node.as_ref().unwrap().as_str().as_ptr()));
+    }
+    assert_eq!(nodes.len(), 1);
+}

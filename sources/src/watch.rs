@@ -1,0 +1,318 @@
+//! When to look, and telling what was seen.
+//!
+//! ```text
+//!  inotify thread ─▶ Signal ─▶ manifest thread ─▶ channel ─▶ engine
+//!  (names only)      (merged)  (reads, decodes)   (bounded)
+//! ```
+//!
+//! inotify watches what a path led to when the watch was made, not the path. So the parent is
+//! watched as well, and a watch is made anew whenever the path may lead elsewhere. Watches are made
+//! before reading: what changes in between is seen twice rather than never.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use rulec_compiler::Change;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use crate::error::SourceError;
+use crate::file::is_missing;
+use crate::problem::Problem;
+use crate::scan::{BLANK, Manifests, Scan};
+use crate::signal::{Signal, Touched, Woken};
+
+/// How often to look whether a path that leads nowhere leads somewhere again. Its parent may be
+/// missing too, and then there is nothing to watch.
+const MISSING: Duration = Duration::from_millis(250);
+
+/// How many times `settle` to wait at most while events keep coming.
+const PATIENCE: u32 = 10;
+
+/// Reading everything more often than this leaves no time for anything else.
+const SHORTEST_RESCAN: Duration = Duration::from_millis(10);
+
+/// How a [`ManifestSource`] behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct ManifestOptions {
+    /// How often every file is read, whatever events there were.
+    pub rescan: Duration,
+    /// How long it must be quiet after an event before files are read; ten times this at most.
+    pub settle: Duration,
+}
+
+impl Default for ManifestOptions {
+    fn default() -> Self {
+        Self { rescan: Duration::from_secs(20), settle: Duration::from_millis(10) }
+    }
+}
+
+/// One message of a [`ManifestSource`].
+#[derive(Debug)]
+pub struct Update {
+    /// What changed. The first that is not empty is a `Replace`; until then the source has not
+    /// delivered. It may be empty.
+    pub changes: Vec<Change>,
+    /// The number of objects whose file was written to without changing what they mean.
+    pub suppressed: u64,
+    /// Everything that is wrong at the moment, in order of place.
+    pub problems: Vec<Problem>,
+}
+
+/// Watches a directory of manifests, or a single one.
+#[derive(Debug)]
+pub struct ManifestSource {
+    path: PathBuf,
+    options: ManifestOptions,
+}
+
+impl ManifestSource {
+    /// Touches nothing yet. The path need not exist.
+    pub fn new(path: PathBuf, options: ManifestOptions) -> Self {
+        Self { path, options }
+    }
+
+    /// Sends what the path holds, and from then on what changes, until the receiver is dropped.
+    ///
+    /// Nothing is sent that says nothing: an update has changes, another list of problems, or
+    /// suppressed objects, or is the first.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Thread`] if no thread can be started, [`SourceError::Ended`] if it ends on
+    /// its own. Missing, broken and unreadable files are no errors, and neither is it if inotify
+    /// cannot be used: then changes are seen once per `rescan`.
+    pub async fn run(self, out: mpsc::Sender<Update>) -> Result<(), SourceError> {
+        self.run_with(Arc::new(Signal::default()), out).await
+    }
+
+    /// Runs with a signal that others may have a hold of.
+    pub(crate) async fn run_with(
+        self,
+        signal: Arc<Signal>,
+        out: mpsc::Sender<Update>,
+    ) -> Result<(), SourceError> {
+        let (ended, end) = oneshot::channel::<()>();
+        let thread = Watching::new(self, signal.clone(), out.clone());
+        // Whoever drops this future wants no more of it, so the thread must end as well.
+        let stop = StopOnDrop(signal);
+        std::thread::Builder::new()
+            .name("rulec-manifests".to_owned())
+            .spawn(move || {
+                thread.run();
+                let _ = ended.send(());
+            })
+            .map_err(SourceError::Thread)?;
+        tokio::select! {
+            () = out.closed() => {
+                drop(stop);
+                Ok(())
+            }
+            end = end => match end {
+                Ok(()) if out.is_closed() => Ok(()),
+                Ok(()) | Err(_) => Err(SourceError::Ended),
+            },
+        }
+    }
+}
+
+struct StopOnDrop(Arc<Signal>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// The thread that reads.
+struct Watching {
+    path: PathBuf,
+    options: ManifestOptions,
+    signal: Arc<Signal>,
+    out: mpsc::Sender<Update>,
+    manifests: Manifests,
+    watcher: Option<RecommendedWatcher>,
+    /// Whether to try soon again to watch the path, because it led nowhere.
+    adrift: bool,
+    first: bool,
+}
+
+/// The receiver is gone.
+struct Gone;
+
+impl Watching {
+    fn new(source: ManifestSource, signal: Arc<Signal>, out: mpsc::Sender<Update>) -> Self {
+        // Events name absolute paths, and the current directory may change.
+        let path = std::path::absolute(&source.path).unwrap_or(source.path);
+        let manifests = Manifests::new(path.clone());
+        let options = source.options;
+        Self { path, options, signal, out, manifests, watcher: None, adrift: true, first: true }
+    }
+
+    fn run(mut self) {
+        self.watcher = watcher(&self.path, &self.signal);
+        info!(path = %self.path.display(), "watching manifests");
+        let mut touched = Touched { lost: true, ..Touched::default() };
+        let mut count = 0;
+        let mut rescan = Instant::now();
+        loop {
+            if touched.moved || touched.lost {
+                self.watch();
+            }
+            let now = Instant::now();
+            let scan = if touched.lost || now >= rescan {
+                rescan = later(now, self.options.rescan.max(SHORTEST_RESCAN));
+                self.manifests.rescan(now)
+            } else {
+                let listing = touched.listing || touched.moved;
+                self.manifests.refresh(&touched.names, listing, now)
+            };
+            let unsettled = scan.unsettled;
+            if self.tell(scan).is_err() {
+                return;
+            }
+            // The path may have come to lead somewhere after it could not be watched. So what counts
+            // is what happened to the watch, and not what the path looks like by now.
+            let adrift = self.adrift;
+            let mut until = rescan;
+            if unsettled {
+                until = until.min(Instant::now() + BLANK);
+            }
+            if adrift {
+                until = until.min(Instant::now() + MISSING);
+            }
+            match self.signal.wait(count, until) {
+                Woken::Stop => return,
+                Woken::Event => self.settle(),
+                Woken::Time => {}
+            }
+            (touched, count) = self.signal.take();
+            touched.moved |= adrift;
+            // Events may have been lost in ways that nobody notices, so a rescan watches anew too.
+            touched.lost |= Instant::now() >= rescan;
+        }
+    }
+
+    /// Waits until it has been quiet for a while, so that a file written in pieces and a directory
+    /// replaced file by file are one change; but not for longer than anyone's patience.
+    fn settle(&self) {
+        let patience = later(Instant::now(), self.options.settle.saturating_mul(PATIENCE));
+        loop {
+            let count = self.signal.count();
+            let until = patience.min(later(Instant::now(), self.options.settle));
+            if self.signal.wait(count, until) != Woken::Event {
+                return;
+            }
+        }
+    }
+
+    fn tell(&mut self, scan: Scan) -> Result<(), Gone> {
+        let news = !scan.changes.is_empty() || scan.problems_changed || scan.suppressed > 0;
+        if !news && !self.first {
+            return if self.out.is_closed() { Err(Gone) } else { Ok(()) };
+        }
+        self.first = false;
+        let changes = scan.changes;
+        let suppressed = scan.suppressed;
+        debug!(changes = changes.len(), suppressed, "manifests changed");
+        let problems = self.manifests.problems().to_vec();
+        self.out.blocking_send(Update { changes, suppressed, problems }).map_err(|_| Gone)
+    }
+
+    /// Makes the watches anew.
+    fn watch(&mut self) {
+        let Some(watcher) = &mut self.watcher else {
+            self.adrift = !self.path.exists();
+            return;
+        };
+        if let Some(parent) = self.path.parent() {
+            watch_anew(watcher, parent);
+        }
+        self.adrift = watch_anew(watcher, &self.path);
+    }
+}
+
+/// Watches what a path leads to now; says whether that is nothing.
+fn watch_anew(watcher: &mut RecommendedWatcher, path: &Path) -> bool {
+    // That it was not watched is the usual case the first time.
+    let _ = watcher.unwatch(path);
+    let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) else { return false };
+    let nothing = match &error.kind {
+        notify::ErrorKind::PathNotFound => true,
+        notify::ErrorKind::Io(error) => is_missing(error),
+        notify::ErrorKind::Generic(_)
+        | notify::ErrorKind::WatchNotFound
+        | notify::ErrorKind::InvalidConfig(_)
+        | notify::ErrorKind::MaxFilesWatch => false,
+    };
+    if nothing {
+        debug!(path = %path.display(), "not watched: there is nothing");
+    } else {
+        warn!(path = %path.display(), %error, "not watched: changes are found by reading only");
+    }
+    nothing
+}
+
+/// A time that far ahead, or as good as never.
+fn later(now: Instant, wait: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    now + wait.min(NEVER)
+}
+
+fn watcher(path: &Path, signal: &Arc<Signal>) -> Option<RecommendedWatcher> {
+    let root = path.to_owned();
+    let signal = signal.clone();
+    let handler = move |event: notify::Result<Event>| {
+        let mut touched = Touched::default();
+        match event {
+            Ok(event) => sort_event(&root, event, &mut touched),
+            Err(_) => touched.lost = true,
+        }
+        if !touched.is_empty() {
+            signal.touch(|all| {
+                touched.names.into_iter().for_each(|name| all.add(name));
+                all.listing |= touched.listing;
+                all.moved |= touched.moved;
+                all.lost |= touched.lost;
+            });
+        }
+    };
+    match notify::recommended_watcher(handler) {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            warn!(%error, "no word of changes from the kernel: they are found by reading only");
+            None
+        }
+    }
+}
+
+/// Decides what an event is about.
+pub(crate) fn sort_event(root: &Path, event: Event, touched: &mut Touched) {
+    if event.need_rescan() {
+        touched.lost = true;
+    }
+    let moves = match event.kind {
+        // Reading causes events as well, and looking because of having looked would never end.
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
+        EventKind::Access(_) => return,
+        EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => false,
+        EventKind::Any
+        | EventKind::Create(_)
+        | EventKind::Modify(_)
+        | EventKind::Remove(_)
+        | EventKind::Other => true,
+    };
+    for path in event.paths {
+        if path == root {
+            touched.listing = true;
+            touched.moved |= moves;
+        } else if path.parent() == Some(root)
+            && let Some(name) = path.file_name()
+        {
+            touched.add(name.to_owned());
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! YAML texts of several documents.
+//!
+//! A text is split into documents before any is parsed, so that each has limits of its own and a
+//! known first line. YAML makes that safe: a line that starts with `---` or `...` ends a document
+//! even in the middle of a quoted or a block text.
+
+use serde_saphyr::{
+    Error, MessageFormatter, Options, UserMessageFormatter, alias_limits, budget, options,
+};
+
+use crate::field::Field;
+use crate::manifest::Document;
+
+/// A document of a file.
+#[derive(Debug)]
+pub(crate) struct Parsed<'a> {
+    /// The text it was read from.
+    pub(crate) text: &'a str,
+    /// The line of the file in which that text starts, from 1.
+    pub(crate) line: u64,
+    pub(crate) field: Field<Box<Document>>,
+}
+
+/// Why a text cannot be parsed.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) line: Option<u64>,
+    pub(crate) column: Option<u64>,
+    pub(crate) message: String,
+}
+
+/// The documents of a file, parsed one by one as they are asked for.
+pub(crate) type Documents<'a> = Box<dyn Iterator<Item = Result<Parsed<'a>, Fault>> + 'a>;
+
+/// The documents of a YAML file.
+pub(crate) fn documents(text: &str) -> Documents<'_> {
+    let written = split(text).filter(|(_, text)| !text.lines().all(is_idle));
+    Box::new(written.map(|(line, text)| parse(text, line)))
+}
+
+fn parse(text: &str, line: u64) -> Result<Parsed<'_>, Fault> {
+    match serde_saphyr::from_str_with_options(text, limits()) {
+        Ok(field) => Ok(Parsed { text, line, field }),
+        Err(error) => Err(fault(&error, line)),
+    }
+}
+
+/// What a document may cost. The size of files is limited already, but nesting costs stack and
+/// aliases multiply; both far beyond what a manifest needs.
+pub(crate) fn limits() -> Options {
+    options! {
+        budget: budget! {
+            max_depth: 64,
+            flow_nesting_limit: 64,
+            max_events: 8_000_000,
+            max_nodes: 4_000_000,
+            max_aliases: 20_000,
+            max_anchors: 20_000,
+            // The replay limits below bound the cost; one anchor used often is an honest style.
+            enforce_alias_anchor_ratio: false,
+        },
+        alias_limits: alias_limits! {
+            max_total_replayed_events: 100_000,
+            max_replay_stack_depth: 16,
+        },
+        // `y` and `no` are words, not flags: labels have them.
+        strict_booleans: true,
+        with_snippet: false,
+    }
+}
+
+fn fault(error: &Error, first_line: u64) -> Fault {
+    let location = error.location();
+    Fault {
+        line: Some(first_line + location.map_or(0, |location| location.line().saturating_sub(1))),
+        column: location.map(|location| location.column()),
+        message: format!("not YAML: {}", UserMessageFormatter.format_message(error)),
+    }
+}
+
+/// Cuts a text before each `---` and after each `...`, and says in which line each piece starts.
+fn split(text: &str) -> impl Iterator<Item = (u64, &str)> {
+    let mut rest = text;
+    let mut line = 1;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let first = line;
+        let mut end = 0;
+        // Directives stand before the marker of the document they are for.
+        let mut prologue = true;
+        for text in rest.split_inclusive('\n') {
+            if is_marker(text, "---") && !prologue {
+                break;
+            }
+            end += text.len();
+            line += 1;
+            if is_marker(text, "...") {
+                break;
+            }
+            prologue &= text.starts_with(['%', '#']) || text.trim().is_empty();
+        }
+        let (piece, after) = rest.split_at(end);
+        rest = after;
+        Some((first, piece))
+    })
+}
+
+/// Whether a line holds nothing of a document.
+pub(crate) fn is_idle(line: &str) -> bool {
+    let line = line.trim();
+    line.is_empty() || line.starts_with('#') || line == "---" || line == "..."
+}
+
+fn is_marker(line: &str, marker: &str) -> bool {
+    line.strip_prefix(marker)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+}

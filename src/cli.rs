@@ -1,0 +1,167 @@
+//! The command line, as typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use rulec_compiler::Settings;
+use rulec_compiler::name::NodeName;
+use rulec_compiler::settings::MasqueradeBit;
+
+/// Kubernetes Services in nftables, at a cost that is the size of the change
+#[derive(Debug, Parser)]
+#[command(name = "rulec", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+    /// How to log
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// What to do
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Program this node from a directory of manifests, and keep it so
+    ///
+    /// Runs until SIGTERM or SIGINT, and leaves the rules in place: traffic goes on while it is
+    /// restarted or replaced. `rulec cleanup` removes them.
+    Run(RunArgs),
+    /// Show what would change in the kernel, and why
+    ///
+    /// Exits with 0 if nothing would, 1 if something would, 2 on trouble.
+    Diff(DiffArgs),
+    /// Remove every trace of rulec from this node's kernel
+    Cleanup,
+}
+
+/// How to log
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// Log lines for people, or JSON objects for machines
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// How much to log: error, warn, info, debug, trace, or directives as in
+    /// `info,rulec_sources=debug`
+    #[arg(long, global = true, value_name = "FILTER", env = "RULEC_LOG", default_value = "info")]
+    pub log_level: String,
+}
+
+/// Log lines for people or for machines
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines of text
+    Text,
+    /// JSON objects, one a line
+    Json,
+}
+
+/// What the compilation depends on
+#[derive(Debug, Args)]
+pub struct SettingsArgs {
+    /// The name of this node; endpoints that name it are local [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// The addresses of Pods, one network of each family at the most
+    ///
+    /// Traffic from elsewhere to a cluster address is masqueraded. Without it, nobody is.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub cluster_cidr: Vec<IpNet>,
+    /// Masquerade all traffic to cluster addresses, also that of Pods
+    #[arg(long)]
+    pub masquerade_all: bool,
+    /// The bit of the packet mark that asks for masquerading; nobody else may use it
+    #[arg(long, value_name = "BIT", default_value_t = 14, value_parser = clap::value_parser!(u8).range(0..32))]
+    pub masquerade_bit: u8,
+}
+
+impl SettingsArgs {
+    /// What is meant.
+    ///
+    /// # Errors
+    ///
+    /// If the networks are not at most one of each family, or the node has no usable name.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        let Self { node_name, cluster_cidr, masquerade_all, masquerade_bit } = self;
+        let v4 = cluster_cidr.iter().filter(|cidr| cidr.addr().is_ipv4()).count();
+        anyhow::ensure!(
+            v4 <= 1 && cluster_cidr.len() - v4 <= 1,
+            "--cluster-cidr takes one network of each family at the most"
+        );
+        let name = match node_name {
+            Some(name) => name.clone(),
+            None => nix::unistd::gethostname()?.to_string_lossy().into_owned(),
+        };
+        // As kube-proxy does: names of Nodes are lower case.
+        let name = name.trim().to_lowercase();
+        anyhow::ensure!(!name.is_empty(), "--node-name must not be empty");
+        let bit = MasqueradeBit::new(*masquerade_bit);
+        Ok(Settings {
+            node_name: NodeName::from(name.as_str()),
+            cluster_cidrs: cluster_cidr.iter().map(IpNet::trunc).collect(),
+            masquerade_all: *masquerade_all,
+            masquerade_bit: bit.unwrap_or_default(),
+        })
+    }
+}
+
+/// `rulec run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// A directory of Kubernetes manifests, or one file
+    ///
+    /// Services, EndpointSlices, Pods and Nodes are read, from YAML and JSON; other kinds are passed
+    /// over.
+    #[arg(long, value_name = "PATH")]
+    pub manifests: PathBuf,
+    /// What the compilation depends on
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+    /// Let other processes change the tables, and repair what they change
+    ///
+    /// By default the tables belong to this process alone where the kernel can enforce it (Linux
+    /// 6.9).
+    #[arg(long)]
+    pub shared_tables: bool,
+    /// How often to read all files again, in case a change went unnoticed
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rescan_seconds: u64,
+    /// How often to compare the kernel with what it should hold
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub verify_seconds: u64,
+    /// Save what is programmed to FILE, on SIGUSR1 and at the end
+    #[arg(long, value_name = "FILE")]
+    pub snapshot: Option<PathBuf>,
+}
+
+/// `rulec diff`
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The state to start from: `kernel`, a manifest directory or file, or a snapshot
+    #[arg(long, value_name = "STATE", default_value = "kernel")]
+    pub from: String,
+    /// The state to reach, likewise
+    #[arg(long, value_name = "STATE")]
+    pub to: String,
+    /// What the compilation of manifests depends on
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// Save the state of --to as a snapshot
+    #[arg(long, value_name = "FILE")]
+    pub save: Option<PathBuf>,
+}
+
+/// How to print a difference
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people, by Service
+    Text,
+    /// As documented in docs/diff-json.md
+    Json,
+    /// As commands for `nft -f`
+    Nft,
+}

@@ -1,0 +1,124 @@
+//! A difference for people: by Service, what and why, then the element operations.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use rulec_compiler::nft::{Delta, Op, text as nft_text};
+
+use super::{Comparison, changes};
+
+const ADD: Style = AnsiColor::Green.on_default();
+const DELETE: Style = AnsiColor::Red.on_default();
+const CHANGE: Style = AnsiColor::Yellow.on_default();
+const HEAD: Style = Style::new().bold();
+const FAINT: Style = Style::new().dimmed();
+
+/// Prints to standard output; in colour on a terminal, unless NO_COLOR is set.
+pub(super) fn print(comparison: &Comparison) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    write(&mut out, comparison)?;
+    out.flush()
+}
+
+fn write(out: &mut impl Write, comparison: &Comparison) -> io::Result<()> {
+    let delta = &comparison.delta;
+    if delta.is_empty() {
+        return writeln!(out, "No difference.");
+    }
+    let base: Vec<&Op> = delta.prelude.iter().chain(&delta.epilogue).collect();
+    if !base.is_empty() {
+        writeln!(out, "{HEAD}Base{HEAD:#}")?;
+        base_lines(out, &base, comparison.mark())?;
+        writeln!(out)?;
+    }
+    for group in &delta.groups {
+        writeln!(out, "{HEAD}Service {}{HEAD:#}", group.service)?;
+        for change in changes::of(comparison, group) {
+            let sign = change.what.sign();
+            let style = style(sign);
+            let what = change.what.text();
+            let subject = match change.backend {
+                Some(backend) => format!("{backend} at {}", change.frontends.join(", ")),
+                None => change.frontends.join(", "),
+            };
+            let subject = if subject.is_empty() { subject } else { format!(" {subject}") };
+            writeln!(out, "  {style}{sign} {what}{subject}{style:#}")?;
+            writeln!(out, "      {FAINT}{}{FAINT:#}", change.reason)?;
+        }
+        writeln!(out, "    {}", count(&group.ops.iter().collect::<Vec<_>>()))?;
+        for op in &group.ops {
+            op_line(out, op)?;
+        }
+        writeln!(out)?;
+    }
+    summary(out, delta)
+}
+
+fn base_lines(out: &mut impl Write, ops: &[&Op], mark: u32) -> io::Result<()> {
+    writeln!(out, "    {}", count(ops))?;
+    for op in ops {
+        match op {
+            Op::Add(_) | Op::Delete(_) => op_line(out, op)?,
+            Op::AddTable(_)
+            | Op::DeleteTable(_)
+            | Op::AddSet(..)
+            | Op::AddChain(..)
+            | Op::FlushChain(..)
+            | Op::FillChain(..)
+            | Op::DeleteChain(..) => {
+                for line in nft_text::commands(op, mark).lines() {
+                    writeln!(out, "      {line}")?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn op_line(out: &mut impl Write, op: &Op) -> io::Result<()> {
+    let (sign, element) = match op {
+        Op::Add(element) => ('+', element),
+        Op::Delete(element) => ('-', element),
+        Op::AddTable(_)
+        | Op::DeleteTable(_)
+        | Op::AddSet(..)
+        | Op::AddChain(..)
+        | Op::FlushChain(..)
+        | Op::FillChain(..)
+        | Op::DeleteChain(..) => return Ok(()),
+    };
+    let style = style(sign);
+    let set = element.key.set();
+    let family = element.key.family();
+    let text = nft_text::element(element);
+    writeln!(out, "      {style}{sign} {family} {set}: {text}{style:#}")
+}
+
+fn style(sign: char) -> Style {
+    match sign {
+        '+' => ADD,
+        '-' => DELETE,
+        _ => CHANGE,
+    }
+}
+
+fn count(ops: &[&Op]) -> String {
+    let added = ops.iter().filter(|op| matches!(op, Op::Add(_))).count();
+    let deleted = ops.iter().filter(|op| matches!(op, Op::Delete(_))).count();
+    let other = ops.len() - added - deleted;
+    let rest = match other {
+        0 => String::new(),
+        1 => ", 1 operation on tables, sets and chains".to_owned(),
+        other => format!(", {other} operations on tables, sets and chains"),
+    };
+    let total = added + deleted;
+    let plural = if total == 1 { "" } else { "s" };
+    format!("{total} element operation{plural}: {added} added, {deleted} deleted{rest}")
+}
+
+fn summary(out: &mut impl Write, delta: &Delta) -> io::Result<()> {
+    let services = delta.groups.len();
+    let plural = if services == 1 { "" } else { "s" };
+    let ops: Vec<&Op> = delta.ops().collect();
+    writeln!(out, "{services} Service{plural} changed. {}", count(&ops))
+}

@@ -1,0 +1,501 @@
+//! The engine: owns the model, decides what to ask of the kernel, and never waits.
+//!
+//! It is a state machine without I/O or a clock of its own: events come in with the time they came
+//! at, and at most one request to the sink is under way. Whatever arrives meanwhile forms the next
+//! batch, so that a change is committed at once when idle and coalesced when busy.
+//!
+//! `applied` is what the kernel has acknowledged, `wanted` what the sources say; the delta always
+//! leads from one to the other. So a failed commit loses nothing: the kernel is read back, and the
+//! next delta leads from what it holds. Start, recovery and drift are that same path.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rulec_compiler::change::Change;
+use rulec_compiler::name::NamespacedName;
+use rulec_compiler::net::Family;
+use rulec_compiler::nft::{Delta, Pick, Program, Scope, State};
+use rulec_compiler::{Dirty, Model, Settings};
+use rulec_sinks::nft::watch::Tampering;
+use rulec_sinks::{Base, Outcome, SinkError};
+
+/// How many past snapshots of the model are kept. Each costs what has changed since.
+const HISTORY: usize = 16;
+
+/// The times the engine keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Periods {
+    /// Between two looks at whether the kernel still holds what it should.
+    pub verify: Duration,
+    /// How long a pick chain stays when nobody uses it.
+    pub idle_pick: Duration,
+    /// The first pause after a failure; it doubles up to `backoff_max`.
+    pub backoff: Duration,
+    /// The longest pause.
+    pub backoff_max: Duration,
+}
+
+impl Default for Periods {
+    fn default() -> Self {
+        Self {
+            verify: Duration::from_secs(60),
+            idle_pick: Duration::from_secs(600),
+            backoff: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Everything that can wake the engine, but for the passing of time.
+#[derive(Debug)]
+pub enum Event {
+    /// A source has something to say.
+    Changes(Vec<Change>),
+    /// Every source has delivered its first complete list: from now on, what no source names may be
+    /// removed.
+    SourcesReady,
+    /// The sink has done what it was asked.
+    Reply(Reply),
+    /// Somebody else has changed our tables.
+    Tampered(Tampering),
+}
+
+/// What the engine asks of the sink, one at a time.
+#[derive(Debug)]
+pub enum Request {
+    /// Take over what an earlier process has left, and read it.
+    Adopt,
+    /// Read what the kernel holds.
+    Read,
+    /// Commit a delta.
+    Commit {
+        /// The delta.
+        delta: Delta,
+        /// What it leads from.
+        base: Base,
+    },
+}
+
+/// What the sink says when it is done.
+#[derive(Debug)]
+pub enum Reply {
+    /// What the kernel holds.
+    State(Result<(State, Base), SinkError>),
+    /// What was committed.
+    Committed(Result<Outcome, SinkError>),
+}
+
+/// Counts of what has happened, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Transactions the kernel has acknowledged.
+    pub transactions: usize,
+    /// Operations in them.
+    pub operations: usize,
+    /// Changes of objects that changed nothing in the kernel.
+    pub suppressed: usize,
+    /// Times the kernel was found to hold something else than it should, and was repaired.
+    pub repairs: usize,
+}
+
+/// A Service the kernel has refused.
+#[derive(Debug)]
+struct Quarantine {
+    attempts: u32,
+    /// `None` while it is being tried again.
+    retry_at: Option<Instant>,
+}
+
+/// What the sink is busy with.
+#[derive(Debug)]
+enum Busy {
+    Reading,
+    /// Committing: this is what is applied when it succeeds.
+    Committing {
+        program: Program,
+        started: Instant,
+        repair: bool,
+    },
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Arc<Settings>,
+    periods: Periods,
+    model: Model,
+    history: VecDeque<Model>,
+    sources_ready: bool,
+    dirty: Dirty,
+    wanted: Option<Program>,
+    applied: Option<Program>,
+    busy: Option<Busy>,
+    /// What the kernel was found to hold, not yet looked at.
+    reading: Option<(State, Base)>,
+    /// The first reading takes tables over, as does every one after trouble.
+    adopt: bool,
+    failures: u32,
+    not_before: Option<Instant>,
+    verify_at: Option<Instant>,
+    read_wanted: bool,
+    culprit: Option<Tampering>,
+    quarantine: BTreeMap<NamespacedName, Quarantine>,
+    idle_picks: BTreeMap<(Family, Scope, Pick), Instant>,
+    counts: Counts,
+}
+
+impl Engine {
+    /// An engine that knows nothing yet.
+    pub fn new(settings: Settings, periods: Periods) -> Self {
+        Self {
+            settings: Arc::new(settings),
+            periods,
+            model: Model::default(),
+            history: VecDeque::new(),
+            sources_ready: false,
+            dirty: Dirty::default(),
+            wanted: None,
+            applied: None,
+            busy: None,
+            reading: None,
+            adopt: true,
+            failures: 0,
+            not_before: None,
+            verify_at: None,
+            read_wanted: false,
+            culprit: None,
+            quarantine: BTreeMap::new(),
+            idle_picks: BTreeMap::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Takes in an event. Call `next_request` after the last of those that are there.
+    pub fn handle(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Changes(changes) => self.changes(changes),
+            Event::SourcesReady => self.sources_ready = true,
+            Event::Reply(Reply::State(result)) => self.state(result, now),
+            Event::Reply(Reply::Committed(result)) => self.committed(result, now),
+            Event::Tampered(tampering) => {
+                self.read_wanted = true;
+                self.culprit = Some(tampering);
+            }
+        }
+    }
+
+    /// What to ask of the sink now, if anything. It is busy until its reply is handled.
+    pub fn next_request(&mut self, now: Instant) -> Option<Request> {
+        let waiting = self.not_before.is_some_and(|at| now < at);
+        if self.busy.is_some() || !self.sources_ready || waiting {
+            return None;
+        }
+        self.not_before = None;
+        if let Some((state, base)) = self.reading.take() {
+            return self.reconcile(&state, base, now);
+        }
+        if self.verify_at.is_some_and(|at| now >= at) {
+            self.read_wanted = true;
+        }
+        let Some(applied) = self.applied.clone().filter(|_| !self.read_wanted) else {
+            self.busy = Some(Busy::Reading);
+            self.read_wanted = false;
+            return Some(if self.adopt { Request::Adopt } else { Request::Read });
+        };
+        self.release(now);
+        let wanted = self.compile(&State::default());
+        let wanted = self.retire_picks(wanted, now);
+        let delta = Delta::between(&applied, &wanted);
+        self.commit(delta, wanted, Base::Believed, false, now)
+    }
+
+    /// When `next_request` has something to ask even if no event comes.
+    pub fn deadline(&self) -> Option<Instant> {
+        if self.busy.is_some() || !self.sources_ready {
+            return None;
+        }
+        if let Some(at) = self.not_before {
+            return Some(at);
+        }
+        let retries = self.quarantine.values().filter_map(|quarantine| quarantine.retry_at);
+        let picks = self.idle_picks.values().map(|since| *since + self.periods.idle_pick);
+        retries.chain(picks).chain(self.verify_at).min()
+    }
+
+    /// The model as it is now.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Past models, the oldest first.
+    pub fn history(&self) -> impl Iterator<Item = &Model> {
+        self.history.iter()
+    }
+
+    /// What the kernel has acknowledged, unless that is not known at the moment.
+    pub fn applied(&self) -> Option<&Program> {
+        self.applied.as_ref()
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// Whether the kernel holds all that the sources say.
+    pub fn is_settled(&self) -> bool {
+        self.sources_ready
+            && self.busy.is_none()
+            && self.reading.is_none()
+            && self.dirty.is_empty()
+            && !self.read_wanted
+            && self.applied.is_some()
+            && self.quarantine.is_empty()
+    }
+
+    /// The Services the kernel has refused.
+    pub fn quarantined(&self) -> impl Iterator<Item = &NamespacedName> {
+        self.quarantine.keys()
+    }
+
+    /// What has happened so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn changes(&mut self, changes: Vec<Change>) {
+        let before = self.model.clone();
+        let mut dirty = Dirty::default();
+        for change in changes {
+            dirty.merge(self.model.apply(change));
+        }
+        self.counts.suppressed += dirty.unchanged;
+        if !dirty.is_empty() {
+            // A refused Service that has changed is another Service.
+            for service in &dirty.services {
+                self.quarantine.remove(service);
+            }
+            self.history.push_back(before);
+            if self.history.len() > HISTORY {
+                self.history.pop_front();
+            }
+            self.dirty.merge(dirty);
+        }
+    }
+
+    /// Brings `wanted` up to date with the model. Slots of a first compilation come from the kernel.
+    fn compile(&mut self, seed: &State) -> Program {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.services.retain(|service| !self.is_held_back(service));
+        let wanted = match self.wanted.take() {
+            Some(mut wanted) => {
+                if !dirty.is_empty() {
+                    wanted.update(&self.model, &dirty);
+                    self.report_conflicts(&wanted, &dirty);
+                }
+                wanted
+            }
+            None => {
+                let wanted = Program::compile(&self.model, Arc::clone(&self.settings), seed);
+                for conflict in wanted.conflicts() {
+                    tracing::warn!(
+                        frontend = %conflict.frontend,
+                        winner = %conflict.winner,
+                        losers = ?conflict.losers,
+                        "several Services ask for one frontend"
+                    );
+                }
+                wanted
+            }
+        };
+        self.wanted = Some(wanted.clone());
+        wanted
+    }
+
+    fn report_conflicts(&self, wanted: &Program, dirty: &Dirty) {
+        for service in &dirty.services {
+            for (frontend, winner) in wanted.lost_frontends(service) {
+                tracing::warn!(%service, %frontend, %winner, "another Service has this frontend");
+            }
+        }
+    }
+
+    fn commit(
+        &mut self,
+        delta: Delta,
+        program: Program,
+        base: Base,
+        repair: bool,
+        now: Instant,
+    ) -> Option<Request> {
+        if delta.is_empty() {
+            self.quarantine.retain(|_, quarantine| quarantine.retry_at.is_some());
+            self.applied = Some(program);
+            return None;
+        }
+        for op in delta.ops().filter(|_| tracing::enabled!(tracing::Level::TRACE)) {
+            tracing::trace!(?op);
+        }
+        self.busy = Some(Busy::Committing { program, started: now, repair });
+        Some(Request::Commit { delta, base })
+    }
+
+    fn state(&mut self, result: Result<(State, Base), SinkError>, now: Instant) {
+        self.busy = None;
+        match result {
+            Ok(reading) => self.reading = Some(reading),
+            Err(error) => self.failed(&error, now),
+        }
+    }
+
+    /// Goes on from what the kernel was found to hold.
+    fn reconcile(&mut self, state: &State, base: Base, now: Instant) -> Option<Request> {
+        self.adopt = false;
+        self.verify_at = Some(now + self.periods.verify);
+        let culprit = self.culprit.take().and_then(|tampering| tampering.culprit);
+        // A difference to what we believed is drift; changes that came in meanwhile are not.
+        let drift = match self.applied.take() {
+            Some(believed) => Delta::reconcile(state, &believed).len(),
+            None => 0,
+        };
+        if drift > 0 {
+            match culprit {
+                Some(culprit) => tracing::warn!(
+                    operations = drift,
+                    process = %culprit.name,
+                    pid = culprit.pid,
+                    "another process has changed our tables; repairing"
+                ),
+                None => tracing::warn!(
+                    operations = drift,
+                    "our tables are not as we left them; repairing"
+                ),
+            }
+        }
+        let first = self.wanted.is_none();
+        self.release(now);
+        let wanted = self.compile(state);
+        let mut delta = Delta::reconcile(state, &wanted);
+        // What the kernel holds of a refused Service stays as it is until it is tried again.
+        delta.groups.retain(|group| !self.is_held_back(&group.service));
+        if first {
+            tracing::info!(operations = delta.len(), "took over what the kernel holds");
+        }
+        self.commit(delta, wanted, base, drift > 0, now)
+    }
+
+    fn committed(&mut self, result: Result<Outcome, SinkError>, now: Instant) {
+        let Some(Busy::Committing { mut program, started, repair }) = self.busy.take() else {
+            return;
+        };
+        let outcome = match result {
+            Ok(outcome) => outcome,
+            Err(error) => return self.failed(&error, now),
+        };
+        self.failures = 0;
+        self.counts.transactions += outcome.transactions;
+        self.counts.operations += outcome.ops;
+        self.counts.repairs += usize::from(repair);
+        for refusal in &outcome.refused {
+            let service = &refusal.service;
+            let attempts = self.quarantine.get(service).map_or(0, |known| known.attempts) + 1;
+            let pause = self.pause(attempts);
+            let retry_at = Some(now + pause);
+            tracing::error!(
+                %service,
+                error = %refusal.error,
+                retry_in = ?pause,
+                "the kernel refused this Service; the others are not affected"
+            );
+            self.quarantine.insert(service.clone(), Quarantine { attempts, retry_at });
+            let empty = Program::new(Arc::clone(&self.settings));
+            let held = self.applied.as_ref().unwrap_or(&empty);
+            program.restore(service, held);
+            if let Some(wanted) = &mut self.wanted {
+                wanted.restore(service, held);
+            }
+        }
+        // Those that were tried again and not refused are well.
+        self.quarantine.retain(|_, quarantine| quarantine.retry_at.is_some());
+        tracing::info!(
+            operations = outcome.ops,
+            transactions = outcome.transactions,
+            bytes = outcome.bytes,
+            elapsed_us = u64::try_from((now - started).as_micros()).unwrap_or(u64::MAX),
+            "committed"
+        );
+        self.applied = Some(program);
+        self.note_idle_picks(now);
+    }
+
+    /// After any failure, what the kernel holds is not known: read it, and go on from there.
+    fn failed(&mut self, error: &SinkError, now: Instant) {
+        self.applied = None;
+        self.reading = None;
+        self.adopt = true;
+        self.failures += 1;
+        let pause = match error {
+            // Belief was wrong, not the kernel: look at once, unless it keeps happening.
+            SinkError::Stale | SinkError::Unknown(_) if self.failures <= 3 => Duration::ZERO,
+            SinkError::Stale
+            | SinkError::Unknown(_)
+            | SinkError::Refused(_)
+            | SinkError::Owned { .. }
+            | SinkError::Unavailable(_) => self.pause(self.failures),
+        };
+        self.not_before = Some(now + pause);
+        let source = std::error::Error::source(error).map(ToString::to_string);
+        match error {
+            SinkError::Stale | SinkError::Unknown(_) => {
+                tracing::warn!(%error, source, retry_in = ?pause, "reading the kernel back");
+            }
+            SinkError::Refused(_) | SinkError::Owned { .. } | SinkError::Unavailable(_) => {
+                tracing::error!(%error, source, retry_in = ?pause, "cannot program the kernel");
+            }
+        }
+    }
+
+    fn pause(&self, attempts: u32) -> Duration {
+        let doubled = self.periods.backoff.saturating_mul(1 << attempts.min(16).saturating_sub(1));
+        doubled.min(self.periods.backoff_max)
+    }
+
+    /// Whether a Service waits, refused, for its next try.
+    fn is_held_back(&self, service: &NamespacedName) -> bool {
+        self.quarantine.get(service).is_some_and(|quarantine| quarantine.retry_at.is_some())
+    }
+
+    /// Refused Services whose time has come are tried again.
+    fn release(&mut self, now: Instant) {
+        for (service, quarantine) in &mut self.quarantine {
+            if quarantine.retry_at.is_some_and(|at| now >= at) {
+                quarantine.retry_at = None;
+                self.dirty.services.insert(service.clone());
+            }
+        }
+    }
+
+    fn note_idle_picks(&mut self, now: Instant) {
+        let Some(applied) = &self.applied else { return };
+        let idle: Vec<(Family, Scope, Pick)> = applied.idle_picks().collect();
+        self.idle_picks.retain(|pick, _| idle.contains(pick));
+        for pick in idle {
+            self.idle_picks.entry(pick).or_insert(now);
+        }
+    }
+
+    /// Pick chains that nobody has used for long go.
+    fn retire_picks(&mut self, mut wanted: Program, now: Instant) -> Program {
+        let period = self.periods.idle_pick;
+        self.idle_picks.retain(|pick, since| {
+            let due = now >= *since + period;
+            if due {
+                wanted.retire(*pick);
+            }
+            !due
+        });
+        self.wanted = Some(wanted.clone());
+        wanted
+    }
+}

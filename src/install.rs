@@ -1,0 +1,123 @@
+//! The sink's thread: netlink blocks, and its sockets stay on the thread that opened them.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use rulec_sinks::nft::Ownership;
+use rulec_sinks::nft::watch::{Tampering, Watcher};
+use rulec_sinks::{NftSink, Sink};
+use tokio::sync::mpsc as channel;
+
+use crate::engine::{Reply, Request};
+
+/// How long the watcher waits before it looks whether it is still needed.
+const WATCH_PAUSE: Duration = Duration::from_millis(500);
+
+/// A sink on its thread. Dropping it ends the thread after the request it is at.
+#[derive(Debug)]
+pub struct Installer {
+    requests: mpsc::Sender<Request>,
+    /// What the sink has done.
+    pub replies: channel::UnboundedReceiver<Reply>,
+    /// What others have done to our tables. Empty if nobody can.
+    pub tampering: channel::UnboundedReceiver<Tampering>,
+}
+
+impl Installer {
+    /// Starts the thread, in the network namespace of the caller.
+    ///
+    /// # Errors
+    ///
+    /// If nf_tables cannot be reached.
+    pub fn start(ownership: Ownership, mark: u32) -> anyhow::Result<Self> {
+        let (requests, inbox) = mpsc::channel();
+        let (outbox, replies) = channel::unbounded_channel();
+        let (alarms, tampering) = channel::unbounded_channel();
+        let (ownership, portid) =
+            on_thread("nft", move |opened| match NftSink::open(ownership, mark) {
+                Ok(mut sink) => {
+                    let _ = opened.send(Ok((sink.ownership(), sink.portid())));
+                    serve(&mut sink, &inbox, &outbox);
+                }
+                Err(error) => {
+                    let _ = opened.send(Err(error.into()));
+                }
+            })
+            .context("opening nf_tables (are you root?)")?;
+        if ownership == Ownership::Shared {
+            on_thread("nft-watch", move |opened| match Watcher::open(portid) {
+                Ok(watcher) => {
+                    let _ = opened.send(Ok(()));
+                    watch(watcher, &alarms);
+                }
+                Err(error) => {
+                    let _ = opened.send(Err(error.into()));
+                }
+            })
+            .context("watching nf_tables")?;
+        }
+        Ok(Self { requests, replies, tampering })
+    }
+
+    /// Asks the sink for something. One request at a time: the next follows the reply.
+    ///
+    /// # Errors
+    ///
+    /// If the thread has died.
+    pub fn request(&self, request: Request) -> anyhow::Result<()> {
+        self.requests.send(request).ok().context("the thread of the nft sink died")
+    }
+}
+
+/// Starts a thread and waits until it says whether it could open what it needs.
+fn on_thread<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce(mpsc::Sender<anyhow::Result<T>>) + Send + 'static,
+) -> anyhow::Result<T> {
+    let (opened, started) = mpsc::channel();
+    thread::Builder::new().name(name.to_owned()).spawn(move || body(opened))?;
+    started.recv().with_context(|| format!("the thread {name} died"))?
+}
+
+/// Does what is asked, until nobody asks any more.
+fn serve(
+    sink: &mut impl Sink,
+    inbox: &mpsc::Receiver<Request>,
+    outbox: &channel::UnboundedSender<Reply>,
+) {
+    for request in inbox {
+        let reply = answer(sink, request);
+        if outbox.send(reply).is_err() {
+            return;
+        }
+    }
+}
+
+/// Does one thing that is asked.
+pub fn answer(sink: &mut impl Sink, request: Request) -> Reply {
+    match request {
+        Request::Adopt => Reply::State(sink.adopt()),
+        Request::Read => Reply::State(sink.read()),
+        Request::Commit { delta, base } => Reply::Committed(sink.commit(&delta, base)),
+    }
+}
+
+fn watch(mut watcher: Watcher, alarms: &channel::UnboundedSender<Tampering>) {
+    while !alarms.is_closed() {
+        match watcher.wait(WATCH_PAUSE) {
+            Ok(None) => {}
+            Ok(Some(tampering)) => {
+                if alarms.send(tampering).is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                // The periodic comparison goes on finding what is missed here.
+                tracing::error!(%error, "cannot watch nf_tables for changes by others");
+                thread::sleep(WATCH_PAUSE);
+            }
+        }
+    }
+}

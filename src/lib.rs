@@ -1,0 +1,20 @@
+//! `rulec`, the daemon and the tool: the only place that knows sources, compiler and sinks.
+//!
+//! ```text
+//!  sources ──Update──▶ ┌────────┐ ──Request──▶ ┌─────────┐
+//!  watcher ──Tampering▶│ engine │              │ install │──▶ kernel
+//!  the clock ─────────▶└────────┘ ◀───Reply─── └─────────┘
+//!                       (no I/O)               (one thread)
+//! ```
+//!
+//! `run` is the loop around the engine; `diff` compares any two states; `cleanup` removes all traces.
+#![forbid(unsafe_code)]
+
+pub mod cleanup;
+pub mod cli;
+pub mod diff;
+pub mod engine;
+pub mod install;
+pub mod run;
+pub mod snapshot;
+pub mod telemetry;

@@ -1,0 +1,159 @@
+//! `rulec run`: the loop around the engine.
+
+use std::future::pending;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rulec_compiler::Change;
+use rulec_sinks::nft::Ownership;
+use rulec_sources::{ManifestOptions, ManifestSource, Problem, Severity, Update};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::cli::RunArgs;
+use crate::engine::{Engine, Event, Periods};
+use crate::install::Installer;
+use crate::snapshot::Snapshot;
+
+/// How many updates may wait. A source that is faster than the kernel waits itself; nothing is lost.
+const UPDATES: usize = 256;
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+///
+/// If it cannot start, or one of its parts dies.
+pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let settings = args.settings.settings()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ownership = if args.shared_tables { Ownership::Shared } else { Ownership::Exclusive };
+    let options = ManifestOptions {
+        rescan: Duration::from_secs(args.rescan_seconds),
+        ..ManifestOptions::default()
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = %settings.node_name,
+        manifests = %args.manifests.display(),
+        "starting"
+    );
+    let installer = Installer::start(ownership, settings.masquerade_bit.mark())?;
+    let periods =
+        Periods { verify: Duration::from_secs(args.verify_seconds), ..Periods::default() };
+    let engine = Engine::new(settings, periods);
+    let source = ManifestSource::new(args.manifests, options);
+    let daemon = Daemon { engine, installer, snapshot: args.snapshot, problems: Vec::new() };
+    runtime.block_on(daemon.run(source))?;
+    // The source's thread may be in the middle of a file: nothing waits for it.
+    runtime.shutdown_background();
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Daemon {
+    engine: Engine,
+    installer: Installer,
+    snapshot: Option<PathBuf>,
+    problems: Vec<Problem>,
+}
+
+impl Daemon {
+    async fn run(mut self, source: ManifestSource) -> anyhow::Result<()> {
+        let (out, mut updates) = mpsc::channel(UPDATES);
+        let mut source = tokio::spawn(source.run(out));
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut save = signal(SignalKind::user_defined1())?;
+        let mut watched = true;
+        let mut was_settled = false;
+        loop {
+            let deadline = self.engine.deadline();
+            let tick = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                Some(update) = updates.recv() => {
+                    self.update(update);
+                    // All that is there forms one batch.
+                    while let Ok(update) = updates.try_recv() {
+                        self.update(update);
+                    }
+                }
+                reply = self.installer.replies.recv() => {
+                    let reply = reply.context("the thread of the nft sink died")?;
+                    self.engine.handle(Event::Reply(reply), Instant::now());
+                }
+                tampering = self.installer.tampering.recv(), if watched => match tampering {
+                    Some(tampering) => {
+                        self.engine.handle(Event::Tampered(tampering), Instant::now());
+                    }
+                    // Nobody but us can change the tables, so nobody watches.
+                    None => watched = false,
+                },
+                () = tick => {}
+                outcome = &mut source => {
+                    outcome.context("the manifest source died")?.context("the manifest source")?;
+                    anyhow::bail!("the manifest source ended");
+                }
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = save.recv() => self.save(),
+            }
+            if let Some(request) = self.engine.next_request(Instant::now()) {
+                self.installer.request(request)?;
+            }
+            if self.engine.is_settled() && !was_settled {
+                was_settled = true;
+                let [services, slices, pods, nodes] = self.engine.model().counts();
+                tracing::info!(
+                    services,
+                    slices,
+                    pods,
+                    nodes,
+                    "the kernel holds what the manifests say"
+                );
+            }
+        }
+        tracing::info!("stopping; the rules stay");
+        self.save();
+        Ok(())
+    }
+
+    fn update(&mut self, update: Update) {
+        let now = Instant::now();
+        for problem in update.problems.iter().filter(|new| !self.problems.contains(new)) {
+            match problem.severity {
+                Severity::Error => tracing::error!("{problem}"),
+                Severity::Warning => tracing::warn!("{problem}"),
+            }
+        }
+        for problem in self.problems.iter().filter(|old| !update.problems.contains(old)) {
+            tracing::info!("no longer: {problem}");
+        }
+        self.problems = update.problems;
+        if update.suppressed > 0 {
+            tracing::debug!(objects = update.suppressed, "read again, and mean the same");
+        }
+        // A list is complete when the source says so: a directory that exists but cannot be read
+        // yet is no reason to remove anything.
+        let is_complete =
+            update.changes.iter().any(|change| matches!(change, Change::Replace(_)));
+        self.engine.handle(Event::Changes(update.changes), now);
+        if is_complete {
+            self.engine.handle(Event::SourcesReady, now);
+        }
+    }
+
+    fn save(&self) {
+        let (Some(path), Some(applied)) = (&self.snapshot, self.engine.applied()) else { return };
+        let snapshot = Snapshot::of(applied, self.engine.model());
+        match snapshot.write(path) {
+            Ok(()) => tracing::info!(path = %path.display(), "saved a snapshot"),
+            Err(error) => tracing::error!("saving a snapshot: {error:#}"),
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Clients: one flow, its answer, or the way in which it failed.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use std::{error, fmt};
+
+use nix::errno::Errno;
+use socket2::{Domain, Socket};
+
+use crate::namespace::Namespace;
+use crate::protocol::Protocol;
+
+/// What a [`Server`](crate::Server) says of the flow that reached it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Answer {
+    /// The server's name.
+    pub name: String,
+    /// The client's address as the server sees it.
+    pub source: IpAddr,
+    /// The server's own port.
+    pub port: u16,
+}
+
+/// How a flow is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// The address to come from, by default the kernel's choice.
+    ///
+    /// If not given here, or 0, the port is one that no flow of this process had before (up to
+    /// 20000 of them), so that every flow is new to conntrack.
+    pub source: Option<SocketAddr>,
+    /// How long the flow may take, from connecting to the answer; 1.5 s by default.
+    ///
+    /// Below 1.1 s, TCP over IPv6 may be [`Failure::TimedOut`] where a rule rejects with an ICMP
+    /// error: among namespaces, it arrives within `connect`, and the kernel drops what it cannot
+    /// tell a locked socket (`TcpExtLockDroppedIcmps`). The first retransmission, after one second,
+    /// is refused.
+    pub timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { source: None, timeout: Duration::from_millis(1500) }
+    }
+}
+
+/// Why there was no answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// A TCP reset or an ICMP port-unreachable came.
+    Refused,
+    /// Nothing came, as with a rule that drops; also in the client's own output hook.
+    TimedOut,
+    /// There is no route or no neighbour, or an ICMP error other than port-unreachable came.
+    Unreachable,
+    /// Anything else, such as a connection reset after it was made.
+    Other(io::Error),
+}
+
+impl Failure {
+    pub(crate) fn of(error: io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ECONNREFUSED) => return Self::Refused,
+            // EACCES: ICMPv6 "administratively prohibited".
+            Some(Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EACCES) => {
+                return Self::Unreachable;
+            }
+            Some(_) | None => {}
+        }
+        if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) {
+            return Self::TimedOut;
+        }
+        Self::Other(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "refused",
+            Self::TimedOut => "timed out",
+            Self::Unreachable => "unreachable",
+            Self::Other(_) => "failed",
+        })
+    }
+}
+
+impl error::Error for Failure {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::Other(error) => Some(error),
+            Self::Refused | Self::TimedOut | Self::Unreachable => None,
+        }
+    }
+}
+
+/// Makes one flow from the namespace to a [`Server`](crate::Server) and returns its answer.
+///
+/// # Errors
+///
+/// As [`Failure`] tells. An answer that no server gives is [`Failure::Other`].
+pub fn ask(
+    from: &Namespace,
+    protocol: Protocol,
+    to: SocketAddr,
+    options: Options,
+) -> Result<Answer, Failure> {
+    from.run(|| ask_here(protocol, to, options)).map_err(Failure::of)
+}
+
+/// Makes `n` new flows one after the other, and counts the answers by the servers' names.
+///
+/// # Panics
+///
+/// When one of them fails.
+#[must_use]
+pub fn ask_many(
+    from: &Namespace,
+    protocol: Protocol,
+    to: SocketAddr,
+    n: usize,
+) -> BTreeMap<String, usize> {
+    ask_many_with(from, protocol, to, n, Options::default())
+}
+
+/// Does as [`ask_many`], with options; a fixed source port gives the same flow again and again.
+///
+/// # Panics
+///
+/// When one of the flows fails.
+#[must_use]
+pub fn ask_many_with(
+    from: &Namespace,
+    protocol: Protocol,
+    to: SocketAddr,
+    n: usize,
+    options: Options,
+) -> BTreeMap<String, usize> {
+    let answer = |idx| {
+        let answer = ask_here(protocol, to, options).map_err(Failure::of);
+        answer.unwrap_or_else(|failure| panic!("{protocol} {to}: flow {idx} of {n}: {failure:?}"))
+    };
+    let mut counts = BTreeMap::new();
+    for answer in from.run(|| (0..n).map(answer).collect::<Vec<Answer>>()) {
+        *counts.entry(answer.name).or_default() += 1;
+    }
+    counts
+}
+
+/// Connects in the thread's namespace.
+pub(crate) fn connect(protocol: Protocol, to: SocketAddr, options: Options) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(to), protocol.kind(), Some(protocol.number()))?;
+    // A chosen port may have been used by the flow before.
+    socket.set_reuse_address(protocol != Protocol::Udp)?;
+    let unspecified = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let source = options.source.unwrap_or(SocketAddr::new(unspecified, 0));
+    if source.port() == 0 {
+        bind_fresh(&socket, source.ip())?;
+    } else {
+        socket.bind(&source.into())?;
+    }
+    socket.connect_timeout(&to.into(), options.timeout)?;
+    Ok(socket)
+}
+
+/// Binds to a port that no flow of this process had before, as long as there is one.
+///
+/// The kernel's choice would now and then be that of a flow which conntrack still knows, and which
+/// would get the backend of old.
+fn bind_fresh(socket: &Socket, ip: IpAddr) -> io::Result<()> {
+    // Below the kernel's own range, and the NodePorts.
+    const PORTS: Range<usize> = 10_000..30_000;
+    static USED: AtomicUsize = AtomicUsize::new(0);
+    loop {
+        let offset = USED.fetch_add(1, Ordering::Relaxed) % PORTS.len();
+        let port = u16::try_from(PORTS.start + offset).expect("the range is one of ports");
+        match socket.bind(&SocketAddr::new(ip, port).into()) {
+            // By a server of the same namespace.
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            bound => return bound,
+        }
+    }
+}
+
+fn ask_here(protocol: Protocol, to: SocketAddr, options: Options) -> io::Result<Answer> {
+    let deadline = Instant::now() + options.timeout;
+    let socket = connect(protocol, to, options)?;
+    let line = match protocol {
+        Protocol::Tcp | Protocol::Sctp => read_all(socket.into(), deadline)?,
+        Protocol::Udp => exchange(&socket.into(), deadline)?,
+    };
+    parse(&line).ok_or_else(|| {
+        io::Error::new(ErrorKind::InvalidData, format!("not a server's answer: {line:?}"))
+    })
+}
+
+fn read_all(mut stream: TcpStream, deadline: Instant) -> io::Result<String> {
+    let mut line = Vec::new();
+    let mut chunk = [0; 256];
+    // Up to the end, so that the server is the one to linger in TIME_WAIT.
+    loop {
+        stream.set_read_timeout(Some(remaining(deadline)?))?;
+        match stream.read(&mut chunk)? {
+            0 => return Ok(String::from_utf8_lossy(&line).into_owned()),
+            length => line.extend_from_slice(&chunk[..length]),
+        }
+    }
+}
+
+fn exchange(socket: &UdpSocket, deadline: Instant) -> io::Result<String> {
+    match socket.send(b"who is there?\n") {
+        // The kernel says so when its own output hook drops the datagram; if a rule rejected it,
+        // the ICMP error is received below.
+        Err(error) if error.raw_os_error() == Some(Errno::EPERM as i32) => {}
+        sent => drop(sent?),
+    }
+    let mut datagram = [0; 2048];
+    socket.set_read_timeout(Some(remaining(deadline)?))?;
+    let length = socket.recv(&mut datagram)?;
+    Ok(String::from_utf8_lossy(&datagram[..length]).into_owned())
+}
+
+fn remaining(deadline: Instant) -> io::Result<Duration> {
+    let remaining = deadline.saturating_duration_since(Instant::now());
+    // A timeout of zero would mean none.
+    if remaining.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(remaining) }
+}
+
+fn parse(line: &str) -> Option<Answer> {
+    let mut words = line.strip_suffix('\n')?.split(' ');
+    let answer = Answer {
+        name: words.next()?.to_owned(),
+        source: words.next()?.parse().ok()?,
+        port: words.next()?.parse().ok()?,
+    };
+    words.next().is_none().then_some(answer)
+}

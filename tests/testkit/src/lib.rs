@@ -1,0 +1,34 @@
+//! Network namespaces, servers and clients to test what packets do under rulec's rules.
+//!
+//! ```text
+//! pod(0) ──┬─ node ─┐               ┌─ client
+//! pod(1) ──┘        ├─ lan (bridge) ┤
+//! remote_pod(0) ─ nb┘               └─ client2
+//! ```
+//!
+//! A [`World`] is a node with pods, another node with pods, and two clients from outside, each a
+//! network namespace of its own with IPv4 and IPv6. A [`Server`] in a pod tells every peer its name
+//! and the peer's address; [`ask`] makes one flow and returns that answer, or how it failed.
+//!
+//! The crate knows nothing of rulec: a test loads rules into `world.node`, by any means.
+//! Invariant: what a test started is gone when its values are dropped, even when it panicked.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "this crate is for tests only: a harness that cannot work fails the test"
+)]
+
+mod client;
+mod connection;
+mod namespace;
+mod protocol;
+mod server;
+mod world;
+
+pub use client::{Answer, Failure, Options, ask, ask_many, ask_many_with};
+pub use connection::{Connection, flow, flow_with};
+pub use namespace::{Namespace, require_root};
+pub use protocol::{Family, Protocol, sctp_supported};
+pub use server::{LongServer, Server};
+pub use world::{Pod, World, WorldSpec, address};

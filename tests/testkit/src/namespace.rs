@@ -1,0 +1,222 @@
+//! One network namespace: made, entered, configured and deleted.
+//!
+//! Invariant: the namespace is named in `/run/netns` from creation to drop, and only there.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, Output, Stdio};
+use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{env, panic, thread};
+
+use nix::mount::{MntFlags, umount2};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
+
+const DIRECTORY: &str = "/run/netns";
+const PREFIX: &str = "rulec-test-";
+
+/// A network namespace of its own, with `lo` up; deleted on drop with all processes in it.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Creates a namespace whose name ends with `label`.
+    ///
+    /// The name also holds the process id and a counter, so tests may run in parallel.
+    ///
+    /// # Panics
+    ///
+    /// When the namespace cannot be made.
+    #[must_use]
+    pub fn new(label: &str) -> Self {
+        let namespace = Self::create(&[label]).remove(0);
+        ip_batch(Some(&namespace), "link set lo up\n");
+        namespace
+    }
+
+    /// Creates one namespace per label with one process, `lo` still down.
+    pub(crate) fn create(labels: &[&str]) -> Vec<Self> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        static STALE: Once = Once::new();
+        STALE.call_once(delete_stale);
+
+        let namespaces: Vec<Self> = labels
+            .iter()
+            .map(|label| {
+                let number = NEXT.fetch_add(1, Ordering::Relaxed);
+                Self { name: format!("{PREFIX}{}-{number}-{label}", process::id()) }
+            })
+            .collect();
+        let script: String =
+            namespaces.iter().map(|namespace| format!("netns add {}\n", namespace.name)).collect();
+        ip_batch(None, &script);
+        namespaces
+    }
+
+    /// The name that `ip netns` knows the namespace by.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs `f` on a thread inside the namespace, and returns its result or resumes its panic.
+    ///
+    /// A socket belongs to the namespace that it was opened in: what `f` returns stays inside.
+    /// So does a process that `f` spawned.
+    ///
+    /// # Panics
+    ///
+    /// When the namespace cannot be entered, or `f` panics.
+    pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        let inside = || {
+            let file = File::open(self.path()).expect("the namespace's file opens");
+            setns(file, CloneFlags::CLONE_NEWNET).expect("the namespace is entered");
+            f()
+        };
+        thread::scope(|scope| scope.spawn(inside).join())
+            .unwrap_or_else(|payload| panic::resume_unwind(payload))
+    }
+
+    /// A command that will run `program` inside the namespace.
+    #[must_use]
+    pub fn command<A: AsRef<OsStr>>(
+        &self,
+        program: impl AsRef<OsStr>,
+        args: impl IntoIterator<Item = A>,
+    ) -> Command {
+        // `ip netns exec` becomes the program, so that the child's id is the program's own.
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program).args(args);
+        command
+    }
+
+    /// Runs a shell script inside the namespace and returns what it printed.
+    ///
+    /// # Panics
+    ///
+    /// With the script's output, when a command of it fails.
+    pub fn sh(&self, script: &str) -> String {
+        stdout(script, &self.command("sh", ["-ec", script]).output().expect("sh starts"))
+    }
+
+    /// Loads nftables commands, as from a file given to `nft -f`.
+    ///
+    /// # Panics
+    ///
+    /// With nft's message, when it refuses the script.
+    pub fn nft(&self, script: &str) {
+        feed(self.command("nft", ["-f", "-"]), script);
+    }
+
+    /// The whole rule set of the namespace, as `nft list ruleset` prints it.
+    ///
+    /// # Panics
+    ///
+    /// When nft fails.
+    #[must_use]
+    pub fn nft_list(&self) -> String {
+        let output = self.command("nft", ["list", "ruleset"]).output().expect("nft starts");
+        stdout("nft list ruleset", &output)
+    }
+
+    fn path(&self) -> PathBuf {
+        Path::new(DIRECTORY).join(&self.name)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        delete(&self.path());
+    }
+}
+
+/// Tells whether the tests that need root can run.
+///
+/// Prints one line when they are to be skipped.
+///
+/// # Panics
+///
+/// When not root though the variable `CI` is set: there, no test may be skipped unseen.
+#[must_use]
+#[expect(clippy::print_stderr, reason = "a skipped test has to say so")]
+pub fn require_root() -> bool {
+    if Uid::effective().is_root() {
+        return true;
+    }
+    assert!(env::var_os("CI").is_none(), "kernel tests need root, and CI may not skip them");
+    eprintln!("skipped: network namespaces need root");
+    false
+}
+
+/// Runs `ip -batch` on the script, inside the namespace if there is one.
+pub(crate) fn ip_batch(namespace: Option<&Namespace>, script: &str) {
+    let mut command = Command::new("ip");
+    if let Some(namespace) = namespace {
+        command.args(["-n", &namespace.name]);
+    }
+    command.args(["-batch", "-"]);
+    feed(command, script);
+}
+
+fn feed(mut command: Command, script: &str) {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    // A program that fails at once closes the pipe: its status and message say more.
+    let _ = child.stdin.take().expect("stdin is piped").write_all(script.as_bytes());
+    stdout(script, &child.wait_with_output().expect("the command ends"));
+}
+
+fn stdout(script: &str, output: &Output) -> String {
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{stdout}{stderr}\nin:\n{script}", output.status);
+    stdout
+}
+
+/// Deletes what killed test processes left behind, which would otherwise pile up.
+fn delete_stale() {
+    let Ok(entries) = fs::read_dir(DIRECTORY) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            delete(&entry.path());
+        }
+    }
+}
+
+/// Kills what runs in the namespace and deletes it; never panics, as it is called by drops.
+fn delete(path: &Path) {
+    let Ok(namespace) = fs::metadata(path) else { return };
+    for pid in processes(&namespace) {
+        let _ = kill(pid, Signal::SIGKILL);
+    }
+    // The two steps of `ip netns delete`, without a process.
+    let _ = umount2(path, MntFlags::MNT_DETACH);
+    let _ = fs::remove_file(path);
+}
+
+fn processes(namespace: &fs::Metadata) -> Vec<Pid> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let inside = |pid: &Pid| {
+        fs::metadata(format!("/proc/{pid}/ns/net"))
+            .is_ok_and(|other| (other.dev(), other.ino()) == (namespace.dev(), namespace.ino()))
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw))
+        .filter(|pid| *pid != Pid::this())
+        .filter(inside)
+        .collect()
+}

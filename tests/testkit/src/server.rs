@@ -1,0 +1,248 @@
+//! Servers that say their name: one thread each, polling sockets that live in a namespace.
+//!
+//! Every socket is bound to one address, so a datagram is answered from the address it was sent to.
+//! Invariant: the thread ends within its server's drop, whatever its peers do.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::thread::{self, JoinHandle};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::{Domain, Socket};
+
+use crate::namespace::Namespace;
+use crate::protocol::Protocol;
+
+/// Answers every connection or datagram with one line: `<name> <source address> <local port>`.
+///
+/// Stops on drop; the ports then refuse.
+#[derive(Debug)]
+pub struct Server {
+    _worker: Worker,
+}
+
+impl Server {
+    /// Listens on the ports at every address that the namespace has now, loopback included.
+    ///
+    /// # Panics
+    ///
+    /// When an address is in use, or the kernel lacks the protocol.
+    #[must_use]
+    pub fn start(namespace: &Namespace, name: &str, ports: &[(Protocol, u16)]) -> Self {
+        Self { _worker: Worker::start(name, Manner::Answer, open_everywhere(namespace, ports)) }
+    }
+
+    /// Listens on the given addresses only.
+    ///
+    /// # Panics
+    ///
+    /// When an address is in use or not the namespace's, or the kernel lacks the protocol.
+    #[must_use]
+    pub fn start_at(namespace: &Namespace, name: &str, at: &[(Protocol, SocketAddr)]) -> Self {
+        Self { _worker: Worker::start(name, Manner::Answer, open(namespace, at)) }
+    }
+}
+
+/// Keeps TCP connections open and answers every line with `<name> <line>`.
+///
+/// Stops on drop, which closes its connections.
+#[derive(Debug)]
+pub struct LongServer {
+    _worker: Worker,
+}
+
+impl LongServer {
+    /// Listens on the TCP port at every address that the namespace has now.
+    ///
+    /// # Panics
+    ///
+    /// When an address is in use.
+    #[must_use]
+    pub fn start(namespace: &Namespace, name: &str, port: u16) -> Self {
+        let sockets = open_everywhere(namespace, &[(Protocol::Tcp, port)]);
+        Self { _worker: Worker::start(name, Manner::Converse, sockets) }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Manner {
+    /// One answer, then the connection is closed.
+    Answer,
+    /// An answer to each line, until the peer closes.
+    Converse,
+}
+
+#[derive(Debug)]
+struct Worker {
+    // The thread sees its other end close. Invariant: `Some` until drop, as is `thread`.
+    stop: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    fn start(name: &str, manner: Manner, sockets: Vec<Listener>) -> Self {
+        let (stop, stopped) = UnixStream::pair().expect("a socket pair opens");
+        let name = name.to_owned();
+        let thread = thread::Builder::new()
+            .name(format!("server {name}"))
+            .spawn(move || serve(&name, manner, &sockets, &stopped))
+            .expect("a thread starts");
+        Self { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !thread::panicking()
+        {
+            panic!("a server panicked, see above");
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Listener {
+    Stream(TcpListener),
+    Datagram(UdpSocket),
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Stream(socket) => socket.as_fd(),
+            Self::Datagram(socket) => socket.as_fd(),
+        }
+    }
+}
+
+struct Conversation {
+    stream: TcpStream,
+    // What came after the last whole line.
+    pending: Vec<u8>,
+}
+
+impl Conversation {
+    /// Answers the lines that have come; false when the peer has left.
+    fn step(&mut self, name: &str) -> bool {
+        let mut chunk = [0; 4096];
+        let Ok(length @ 1..) = self.stream.read(&mut chunk) else { return false };
+        self.pending.extend_from_slice(&chunk[..length]);
+        while let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.pending.drain(..=end).collect();
+            let answer = [name.as_bytes(), b" ", &line].concat();
+            if self.stream.write_all(&answer).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+fn serve(name: &str, manner: Manner, listeners: &[Listener], stopped: &UnixStream) {
+    let mut conversations: Vec<Conversation> = Vec::new();
+    loop {
+        let mut polled: Vec<PollFd<'_>> = [stopped.as_fd()]
+            .into_iter()
+            .chain(listeners.iter().map(AsFd::as_fd))
+            .chain(conversations.iter().map(|conversation| conversation.stream.as_fd()))
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
+        poll(&mut polled, PollTimeout::NONE).expect("poll works");
+        let mut ready: Vec<bool> = polled.iter().map(|fd| fd.any() != Some(false)).collect();
+        if ready[0] {
+            return;
+        }
+
+        let conversing = ready.split_off(1 + listeners.len());
+        let mut conversing = conversing.into_iter();
+        conversations
+            .retain_mut(|conversation| conversing.next() != Some(true) || conversation.step(name));
+        for (listener, _) in listeners.iter().zip(&ready[1..]).filter(|(_, ready)| **ready) {
+            // Peers may be gone before they are served: that is their affair, and they report it.
+            if let Ok(Some(conversation)) = take(listener, name, manner) {
+                conversations.push(conversation);
+            }
+        }
+    }
+}
+
+fn take(listener: &Listener, name: &str, manner: Manner) -> io::Result<Option<Conversation>> {
+    let answer =
+        |peer: SocketAddr, own: SocketAddr| format!("{name} {} {}\n", peer.ip(), own.port());
+    match (listener, manner) {
+        (Listener::Stream(socket), Manner::Answer) => {
+            let (mut stream, peer) = socket.accept()?;
+            stream.write_all(answer(peer, stream.local_addr()?).as_bytes())?;
+            Ok(None)
+        }
+        (Listener::Stream(socket), Manner::Converse) => {
+            let (stream, _) = socket.accept()?;
+            Ok(Some(Conversation { stream, pending: Vec::new() }))
+        }
+        (Listener::Datagram(socket), Manner::Answer | Manner::Converse) => {
+            let (_, peer) = socket.recv_from(&mut [0; 2048])?;
+            socket.send_to(answer(peer, socket.local_addr()?).as_bytes(), peer)?;
+            Ok(None)
+        }
+    }
+}
+
+fn open_everywhere(namespace: &Namespace, ports: &[(Protocol, u16)]) -> Vec<Listener> {
+    let ips = own_ips(namespace);
+    let at: Vec<(Protocol, SocketAddr)> = ports
+        .iter()
+        .flat_map(|(protocol, port)| ips.iter().map(|ip| (*protocol, SocketAddr::new(*ip, *port))))
+        .collect();
+    open(namespace, &at)
+}
+
+/// The namespace's addresses, save those of one link only.
+fn own_ips(namespace: &Namespace) -> Vec<IpAddr> {
+    namespace
+        .sh("ip -brief address")
+        .split_whitespace()
+        .filter_map(|word| word.split_once('/')?.0.parse().ok())
+        .filter(|ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => !ip.is_link_local(),
+            IpAddr::V6(ip) => !ip.is_unicast_link_local(),
+        })
+        .collect()
+}
+
+fn open(namespace: &Namespace, at: &[(Protocol, SocketAddr)]) -> Vec<Listener> {
+    namespace.run(|| {
+        at.iter()
+            .map(|(protocol, address)| {
+                listen(*protocol, *address)
+                    .unwrap_or_else(|error| panic!("{protocol} {address}: cannot listen: {error}"))
+            })
+            .collect()
+    })
+}
+
+fn listen(protocol: Protocol, address: SocketAddr) -> io::Result<Listener> {
+    let socket =
+        Socket::new(Domain::for_address(address), protocol.kind(), Some(protocol.number()))?;
+    match protocol {
+        Protocol::Tcp | Protocol::Sctp => {
+            // Connections of an earlier server may linger.
+            socket.set_reuse_address(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(1024)?;
+            // A peer that leaves between poll and accept must not block the thread.
+            socket.set_nonblocking(true)?;
+            Ok(Listener::Stream(socket.into()))
+        }
+        Protocol::Udp => {
+            socket.bind(&address.into())?;
+            // Nor must a datagram that turns out to be damaged.
+            socket.set_nonblocking(true)?;
+            Ok(Listener::Datagram(socket.into()))
+        }
+    }
+}
