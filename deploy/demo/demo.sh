@@ -75,8 +75,8 @@ on_node "$rulec" diff --to "$manifests" --node-name demo | tail -n 25 || true
 
 say "rulec run"
 echo "$ rulec run --manifests $manifests --node-name demo --cluster-cidr 10.244.0.0/16 &"
-on_node "$rulec" run --manifests "$manifests" --node-name demo --cluster-cidr 10.244.0.0/16 \
-    2>"$work/log" &
+ip netns exec $node "$rulec" run --manifests "$manifests" --node-name demo \
+    --cluster-cidr 10.244.0.0/16 2>"$work/log" &
 daemon=$!
 committed 1
 cat "$work/log"
@@ -112,6 +112,7 @@ say "rulec stops, and the rules stay: 10 connections"
 kill "$daemon"
 wait "$daemon" 2>/dev/null || true
 daemon=
+tail -n 1 "$work/log"
 ask 10.96.0.10 10
 
 say "rulec starts again: nothing changed, so nothing is written"
