@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::cli::RunArgs;
-use crate::engine::{Engine, Event, Periods};
+use crate::engine::{Counts, Engine, Event, Periods};
 use crate::install::Installer;
 use crate::snapshot::Snapshot;
 
@@ -44,26 +45,68 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         Periods { verify: Duration::from_secs(args.verify_seconds), ..Periods::default() };
     let engine = Engine::new(settings, periods);
     let source = ManifestSource::new(args.manifests, options);
-    let daemon = Daemon { engine, installer, snapshot: args.snapshot, problems: Vec::new() };
-    runtime.block_on(daemon.run(source))?;
+    let mut daemon = Daemon::new(engine, installer);
+    daemon.snapshot = args.snapshot;
+    runtime.block_on(async {
+        let (out, updates) = mpsc::channel(UPDATES);
+        let source = tokio::spawn(source.run(out));
+        tokio::select! {
+            outcome = daemon.run(updates, stopped()?) => outcome,
+            outcome = source => {
+                outcome.context("the manifest source died")?.context("the manifest source")?;
+                anyhow::bail!("the manifest source ended");
+            }
+        }
+    })?;
     // The source's thread may be in the middle of a file: nothing waits for it.
     runtime.shutdown_background();
     Ok(ExitCode::SUCCESS)
 }
 
-struct Daemon {
+/// Is ready when the process is told to stop.
+fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// The engine, the sink's thread, and the loop that joins them.
+#[derive(Debug)]
+pub struct Daemon {
     engine: Engine,
     installer: Installer,
     snapshot: Option<PathBuf>,
     problems: Vec<Problem>,
+    observer: Option<mpsc::UnboundedSender<Counts>>,
 }
 
 impl Daemon {
-    async fn run(mut self, source: ManifestSource) -> anyhow::Result<()> {
-        let (out, mut updates) = mpsc::channel(UPDATES);
-        let mut source = tokio::spawn(source.run(out));
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    /// Joins an engine and a sink.
+    pub fn new(engine: Engine, installer: Installer) -> Self {
+        Self { engine, installer, snapshot: None, problems: Vec::new(), observer: None }
+    }
+
+    /// Tells of the counts whenever the kernel has acknowledged something.
+    pub fn observe(&mut self, observer: mpsc::UnboundedSender<Counts>) {
+        self.observer = Some(observer);
+    }
+
+    /// Takes in updates of the source and brings them into the kernel, until told to stop.
+    ///
+    /// # Errors
+    ///
+    /// If the sink's thread dies.
+    pub async fn run(
+        &mut self,
+        mut updates: mpsc::Receiver<Update>,
+        stop: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        let mut stop = pin!(stop);
         let mut save = signal(SignalKind::user_defined1())?;
         let mut watched = true;
         let mut was_settled = false;
@@ -86,6 +129,9 @@ impl Daemon {
                 reply = self.installer.replies.recv() => {
                     let reply = reply.context("the thread of the nft sink died")?;
                     self.engine.handle(Event::Reply(reply), Instant::now());
+                    if let Some(observer) = &self.observer {
+                        let _ = observer.send(self.engine.counts());
+                    }
                 }
                 tampering = self.installer.tampering.recv(), if watched => match tampering {
                     Some(tampering) => {
@@ -95,12 +141,7 @@ impl Daemon {
                     None => watched = false,
                 },
                 () = tick => {}
-                outcome = &mut source => {
-                    outcome.context("the manifest source died")?.context("the manifest source")?;
-                    anyhow::bail!("the manifest source ended");
-                }
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                () = &mut stop => break,
                 _ = save.recv() => self.save(),
             }
             if let Some(request) = self.engine.next_request(Instant::now()) {
@@ -109,13 +150,8 @@ impl Daemon {
             if self.engine.is_settled() && !was_settled {
                 was_settled = true;
                 let [services, slices, pods, nodes] = self.engine.model().counts();
-                tracing::info!(
-                    services,
-                    slices,
-                    pods,
-                    nodes,
-                    "the kernel holds what the manifests say"
-                );
+                let held = "the kernel holds what the manifests say";
+                tracing::info!(services, slices, pods, nodes, "{held}");
             }
         }
         tracing::info!("stopping; the rules stay");
@@ -140,8 +176,7 @@ impl Daemon {
         }
         // A list is complete when the source says so: a directory that exists but cannot be read
         // yet is no reason to remove anything.
-        let is_complete =
-            update.changes.iter().any(|change| matches!(change, Change::Replace(_)));
+        let is_complete = update.changes.iter().any(|change| matches!(change, Change::Replace(_)));
         self.engine.handle(Event::Changes(update.changes), now);
         if is_complete {
             self.engine.handle(Event::SourcesReady, now);

@@ -554,10 +554,11 @@ pub fn affinity_key(scope: Scope) -> Vec<Field> {
     scope.frontend_and(Field::Saddr)
 }
 
-/// A number that stands for the rule: kept beside it in the kernel, so that a rule somebody else
-/// has written is told from ours without decoding it.
-pub fn fingerprint(family: Family, mark: u32, rule: &Rule) -> u64 {
+/// The comment of a rule: a number that stands for what the rule says, so that a rule somebody else
+/// has written is told from ours without decoding it. As a comment, it survives when an admin saves
+/// the ruleset to a file and loads it again.
+pub fn fingerprint(family: Family, mark: u32, rule: &Rule) -> String {
     let mut hash = Fnv::default();
     hash.write(super::text::rule(family, mark, rule).as_bytes());
-    hash.finish()
+    format!("{TABLE}:{:016x}", hash.finish())
 }

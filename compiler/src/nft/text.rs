@@ -44,8 +44,10 @@ fn write_commands(text: &mut String, op: &Op, mark: u32) -> fmt::Result {
         Op::FlushChain(family, chain) => writeln!(text, "flush chain {} {chain}", table(*family)),
         Op::FillChain(family, chain) => {
             for rule in skeleton::rules(*chain) {
+                let comment = skeleton::fingerprint(*family, mark, &rule);
                 let rule = self::rule(*family, mark, &rule);
-                writeln!(text, "add rule {} {chain} {rule}", table(*family))?;
+                let table = table(*family);
+                writeln!(text, "add rule {table} {chain} {rule} comment \"{comment}\"")?;
             }
             Ok(())
         }

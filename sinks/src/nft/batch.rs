@@ -231,11 +231,7 @@ fn write_value(writer: &mut Writer, element: &Element) {
         writer.close_nest(nest);
     }
     if let Some(comment) = &element.comment {
-        // A TLV of type 0 is the comment that `nft` prints; it ends with a zero.
-        let text = comment.to_string();
-        let mut userdata = vec![0, u8::try_from(text.len() + 1).unwrap_or(u8::MAX)];
-        userdata.extend_from_slice(text.as_bytes());
-        userdata.push(0);
+        let userdata = wire::comment(&comment.to_string());
         writer.attribute(wire::NFTA_SET_ELEM_USERDATA, &userdata);
     }
 }

@@ -19,7 +19,7 @@ use super::rules::{self, Shape};
 use super::wire::{self, nfproto};
 use crate::netlink::{
     Attributes, HEADER_LEN, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
-    NLMSG_DONE, Socket, Writer, be32, messages, text,
+    NLMSG_DONE, Socket, Writer, be32, messages,
 };
 
 /// How often reading starts over before it gives up.
@@ -187,7 +187,7 @@ impl Reader<'_> {
                     return;
                 }
                 let expected = skeleton::rules(chain);
-                let expected = expected.iter().map(|rule| rules::fingerprint(family, mark, rule));
+                let expected = expected.iter().map(|rule| rules::userdata(family, mark, rule));
                 let held = rules.remove(name).unwrap_or_default();
                 table.chains.insert(chain, held.into_iter().eq(expected));
             },
@@ -272,7 +272,7 @@ fn element(family: Family, set: SetId, attributes: &Attributes<'_>) -> Option<(K
     let comment = attributes
         .clone()
         .find(wire::NFTA_SET_ELEM_USERDATA)
-        .and_then(comment)
+        .and_then(wire::read_comment)
         .and_then(delta::parse_owner)
         .map(Arc::new);
     Some((key, (value, comment)))
@@ -280,18 +280,6 @@ fn element(family: Family, set: SetId, attributes: &Attributes<'_>) -> Option<(K
 
 fn key_bytes<'a>(attributes: &Attributes<'a>) -> Option<&'a [u8]> {
     attributes.clone().nested(wire::NFTA_SET_ELEM_KEY)?.find(wire::NFTA_DATA_VALUE)
-}
-
-/// The comment in user data: the TLV of type 0.
-fn comment(mut userdata: &[u8]) -> Option<&str> {
-    while let [kind, len, rest @ ..] = userdata {
-        let value = rest.get(..usize::from(*len))?;
-        if *kind == 0 {
-            return text(value);
-        }
-        userdata = rest.get(usize::from(*len)..)?;
-    }
-    None
 }
 
 fn chain_named(name: &str) -> Option<ChainId> {

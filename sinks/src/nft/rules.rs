@@ -14,17 +14,11 @@ use super::ffi::{Chain, Expr, Rule, Set, Table};
 use super::wire::{self, nfproto};
 use crate::netlink::{NLM_F_CREATE, NLM_F_EXCL};
 
-/// The type of the TLV in a rule's user data that holds its fingerprint. The `nft` tool skips types
-/// it does not know (comments are type 0).
-const FINGERPRINT: u8 = 0x72;
-
 const NLM_F_APPEND: u16 = 0x800;
 
-/// The user data of a rule of ours.
-pub(super) fn fingerprint(family: Family, mark: u32, rule: &IrRule) -> Vec<u8> {
-    let mut userdata = vec![FINGERPRINT, 8];
-    userdata.extend_from_slice(&skeleton::fingerprint(family, mark, rule).to_be_bytes());
-    userdata
+/// The user data of a rule of ours: its fingerprint as a comment.
+pub(super) fn userdata(family: Family, mark: u32, rule: &IrRule) -> Vec<u8> {
+    wire::comment(&skeleton::fingerprint(family, mark, rule))
 }
 
 /// Creates a table, or takes over one that an earlier process has left.
@@ -120,7 +114,7 @@ pub(super) fn add_rule(
     let mut object = Rule::new()
         .text(sys::NFTNL_RULE_TABLE, &c(TABLE))
         .text(sys::NFTNL_RULE_CHAIN, &c(&chain.to_string()))
-        .data(sys::NFTNL_RULE_USERDATA, &fingerprint(family, mark, rule));
+        .data(sys::NFTNL_RULE_USERDATA, &userdata(family, mark, rule));
     for statement in &rule.0 {
         for expr in (Encoder { family, mark }).statement(statement) {
             object.push(expr);

@@ -311,6 +311,27 @@ pub(super) fn read_value(family: Family, set: SetId, bytes: &[u8]) -> Option<Val
     }
 }
 
+/// A comment as user data: a TLV of type 0, whose text ends with a zero. Comments of ours are at most
+/// 128 characters long.
+pub(super) fn comment(text: &str) -> Vec<u8> {
+    let mut userdata = vec![0, u8::try_from(text.len() + 1).unwrap_or(u8::MAX)];
+    userdata.extend_from_slice(text.as_bytes());
+    userdata.push(0);
+    userdata
+}
+
+/// The comment in user data.
+pub(super) fn read_comment(mut userdata: &[u8]) -> Option<&str> {
+    while let [kind, len, rest @ ..] = userdata {
+        let value = rest.get(..usize::from(*len))?;
+        if *kind == 0 {
+            return crate::netlink::text(value);
+        }
+        userdata = rest.get(usize::from(*len)..)?;
+    }
+    None
+}
+
 fn take_address(family: Family, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
     match family {
         Family::Ipv4 => {

@@ -1,5 +1,5 @@
 //! Proves the harness: what arrives in a world without rulec, under rules written by hand.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
 use std::fs;

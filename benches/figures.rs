@@ -1,0 +1,442 @@
+//! The figures of the project, on this machine's kernel, as a table: `cargo bench`.
+//!
+//! Wall clocks of a shared machine are noisy: rows are medians and percentiles of many repetitions
+//! in one run, and only a run is to be compared with itself. Needs root; everything happens in
+//! network namespaces of its own.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a bench prints, and one that cannot go on has failed"
+)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rulec::engine::{Engine, Periods};
+use rulec::install::Installer;
+use rulec::run::Daemon;
+use rulec_compiler::change::{Change, Provenance, Sourced};
+use rulec_compiler::name::{NamespacedName, NodeName};
+use rulec_compiler::net::{Family, Protocol};
+use rulec_compiler::nft::{Delta, Program, State};
+use rulec_compiler::object::{
+    Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, Object, Service, ServicePort,
+    ServiceType, SlicePort, TargetPort, TrafficPolicy,
+};
+use rulec_compiler::{Dirty, Model, Settings};
+use rulec_sinks::nft::Ownership;
+use rulec_sinks::{Base, NftSink, Sink};
+use rulec_sources::Update;
+use rulec_testkit::{Namespace, require_root};
+use tokio::sync::mpsc;
+
+fn main() {
+    // `cargo test --benches` builds and starts benches too, only to see that they start.
+    if std::env::args().any(|argument| argument == "--test") || !require_root() {
+        return;
+    }
+    println!("\n## Figures\n");
+    machine();
+    println!("\n| what | setup | figure |\n|---|---|---|");
+    for services in [1_000, 10_000, 45_000, 100_000] {
+        one_change(services);
+    }
+    for ownership in [Ownership::Exclusive, Ownership::Shared] {
+        channel_to_acknowledgement(45_000, ownership);
+    }
+    cold_start(20_000, 10);
+    unchanged_restart(45_000, 2);
+    process(20_000, 10);
+}
+
+fn machine() {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpus = read("/proc/cpuinfo");
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("");
+    let n = cpus.lines().filter(|line| line.starts_with("processor")).count();
+    let release = read("/proc/sys/kernel/osrelease");
+    println!("{n} ×{}, Linux {}", model.trim_start_matches(['\t', ' ', ':']), release.trim());
+}
+
+fn row(what: &str, setup: &str, figure: &str) {
+    println!("| {what} | {setup} | {figure} |");
+}
+
+/// One endpoint more, one less, in turn, each at another Service.
+fn one_change(services: usize) {
+    let namespace = Namespace::new("bench");
+    let (compile, commit) = namespace.run(|| {
+        let mut world = World::install(services, 2);
+        let mut compile = Vec::new();
+        let mut commit = Vec::new();
+        for round in 0..4_000 {
+            let service = round / 2 * 7 % services;
+            let endpoints = if round % 2 == 0 { 3 } else { 2 };
+            let started = Instant::now();
+            let delta = world.change(service, endpoints);
+            compile.push(started.elapsed());
+            assert_eq!(delta.len(), 3, "one slot and the pick code");
+            let started = Instant::now();
+            world.commit(&delta);
+            commit.push(started.elapsed());
+        }
+        (compile, commit)
+    });
+    let setup = format!("{services} services × 2");
+    row("one endpoint ±: change → delta", &setup, &percentiles(compile));
+    row("one endpoint ±: delta → kernel ACK", &setup, &percentiles(commit));
+}
+
+/// From the channel of the source through the daemon's loop to the acknowledgement, one change at a
+/// time, with a pause between.
+fn channel_to_acknowledgement(services: usize, ownership: Ownership) {
+    let namespace = Namespace::new("bench");
+    let times = namespace.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let settings = settings();
+            let installer = Installer::start(ownership, settings.masquerade_bit.mark()).unwrap();
+            let mut daemon = Daemon::new(Engine::new(settings, Periods::default()), installer);
+            let (acknowledged, mut acknowledgements) = mpsc::unbounded_channel();
+            daemon.observe(acknowledged);
+            let (out, updates) = mpsc::channel(16);
+            let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+            let daemon = tokio::spawn(async move {
+                let stopped = async {
+                    let _ = stopped.await;
+                };
+                daemon.run(updates, stopped).await
+            });
+            let first = Change::Replace(objects(services, 2));
+            out.send(update(first)).await.unwrap();
+            while acknowledgements.recv().await.unwrap().operations == 0 {}
+            let mut times = Vec::new();
+            for round in 0..2_000 {
+                let service = round / 2 * 7 % services;
+                let endpoints = if round % 2 == 0 { 3 } else { 2 };
+                let change = Change::Apply(slice(service, endpoints));
+                tokio::time::sleep(Duration::from_micros(500)).await;
+                let started = Instant::now();
+                out.send(update(change)).await.unwrap();
+                acknowledgements.recv().await.unwrap();
+                times.push(started.elapsed());
+            }
+            stop.send(()).unwrap();
+            daemon.await.unwrap().unwrap();
+            times
+        })
+    });
+    let tables = match ownership {
+        Ownership::Exclusive => "exclusive tables",
+        Ownership::Shared => "shared tables, watched",
+    };
+    let setup = format!("{services} services × 2, {tables}");
+    row("change in the channel → kernel ACK", &setup, &percentiles(times));
+}
+
+/// From a complete list to the last acknowledgement, in an empty kernel.
+fn cold_start(services: usize, endpoints: usize) {
+    let mut times = Vec::new();
+    let mut figures = String::new();
+    for _ in 0..5 {
+        let namespace = Namespace::new("bench");
+        let list = objects(services, endpoints);
+        let (time, text) = namespace.run(|| {
+            let started = Instant::now();
+            let mut model = Model::default();
+            model.apply(Change::Replace(list));
+            let settings = Arc::new(settings());
+            let mut sink = sink(&settings);
+            let (state, base) = sink.adopt().unwrap();
+            let program = Program::compile(&model, settings, &state);
+            let delta = Delta::reconcile(&state, &program);
+            let compiled = started.elapsed();
+            let outcome = sink.commit(&delta, base).unwrap();
+            let total = started.elapsed();
+            let text = format!(
+                "{} to compile, {} to commit {} operations in {} transactions, {:.1} MB",
+                time(compiled),
+                time(total - compiled),
+                outcome.ops,
+                outcome.transactions,
+                outcome.bytes as f64 / 1e6
+            );
+            (total, text)
+        });
+        times.push(time);
+        figures = text;
+    }
+    times.sort_unstable();
+    let figure = format!("**{}** (median of 5; the last: {figures})", time(times[2]));
+    row("cold start, list complete → last ACK", &format!("{services} × {endpoints}"), &figure);
+}
+
+/// A second process finds what the first has left.
+fn unchanged_restart(services: usize, endpoints: usize) {
+    let namespace = Namespace::new("bench");
+    let list = objects(services, endpoints);
+    let (times, ops) = namespace.run(|| {
+        drop(World::install(services, endpoints));
+        let mut times = Vec::new();
+        let mut ops = 0;
+        for _ in 0..5 {
+            let started = Instant::now();
+            let mut model = Model::default();
+            model.apply(Change::Replace(list.clone()));
+            let settings = Arc::new(settings());
+            let mut sink = sink(&settings);
+            let (state, _) = sink.adopt().unwrap();
+            let program = Program::compile(&model, settings, &state);
+            ops += Delta::reconcile(&state, &program).len();
+            times.push(started.elapsed());
+        }
+        (times, ops)
+    });
+    let setup = format!("{services} × {endpoints}");
+    let figure = format!("{}, **{ops} writes**", percentiles(times));
+    row("unchanged restart, list complete → equal", &setup, &figure);
+}
+
+/// The real process on a directory of manifests: memory, start, and what it does about no-ops.
+fn process(services: usize, endpoints: usize) {
+    let namespace = Namespace::new("bench");
+    let directory = tempfile::tempdir().unwrap();
+    let manifests = directory.path().join("manifests");
+    fs::create_dir(&manifests).unwrap();
+    for file in 0..services / 100 {
+        fs::write(manifests.join(format!("{file:04}.yaml")), yaml(file, endpoints)).unwrap();
+    }
+    let log = directory.path().join("log");
+    let started = Instant::now();
+    let mut child = namespace
+        .command(
+            env!("CARGO_BIN_EXE_rulec"),
+            ["run", "--node-name", "na", "--cluster-cidr", "10.0.0.0/9", "--log-level", "debug"],
+        )
+        .arg("--manifests")
+        .arg(&manifests)
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    wait_for(&log, "the kernel holds what the manifests say", 1);
+    let setup = format!("{services} × {endpoints}, {} files", services / 100);
+    let from_start = time(started.elapsed());
+    row("process start → last ACK, YAML included", &setup, &from_start);
+    // Let the allocator and the first rescan settle.
+    std::thread::sleep(Duration::from_secs(25));
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let of = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("");
+        let kib: f64 = line.trim_matches([':', ' ', '\t']).trim_end_matches(" kB").parse().unwrap();
+        kib / 1024.0
+    };
+    let memory = format!("**{:.0} MB** resident ({:.0} MB at the most)", of("VmRSS"), of("VmHWM"));
+    row("memory", &setup, &memory);
+
+    let committed = || fs::read_to_string(&log).unwrap().matches(" committed ").count();
+    let before = committed();
+    let path = manifests.join("0000.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let edits = 100;
+    for edit in 0..edits {
+        let text = match edit % 3 {
+            0 => format!("# edit {edit}\n{text}"),
+            1 => text.replace("metadata:", &format!("metadata:\n  resourceVersion: \"{edit}\"")),
+            _ => text.replace("metadata:", &format!("metadata:\n  annotations: {{a: \"{edit}\"}}")),
+        };
+        let new = manifests.join(".new");
+        fs::write(&new, text).unwrap();
+        fs::rename(&new, &path).unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    // One real change proves that the daemon has seen all that came before it.
+    fs::write(manifests.join("zz.yaml"), yaml(services / 100, 1)).unwrap();
+    wait_for(&log, " committed ", before + 1);
+    let writes = committed() - before - 1;
+    let figure = format!("**{writes} kernel writes**");
+    row("semantic no-ops", &format!("{edits} edits of comments and metadata"), &figure);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn wait_for(log: &Path, text: &str, count: usize) {
+    let limit = Instant::now() + Duration::from_secs(300);
+    while fs::read_to_string(log).unwrap().matches(text).count() < count {
+        assert!(Instant::now() < limit, "{}", fs::read_to_string(log).unwrap());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A kernel and what stands in front of it, without the daemon's loop.
+struct World {
+    model: Model,
+    applied: Program,
+    sink: NftSink,
+}
+
+impl World {
+    fn install(services: usize, endpoints: usize) -> Self {
+        let mut model = Model::default();
+        model.apply(Change::Replace(objects(services, endpoints)));
+        let settings = Arc::new(settings());
+        let mut sink = sink(&settings);
+        let program = Program::compile(&model, settings, &State::default());
+        let (state, base) = sink.adopt().unwrap();
+        sink.commit(&Delta::reconcile(&state, &program), base).unwrap();
+        let mut world = Self { model, applied: program, sink };
+        // Pick codes of the sizes the bench uses exist before it begins.
+        let delta = world.change(0, endpoints + 1);
+        world.commit(&delta);
+        let delta = world.change(0, endpoints);
+        world.commit(&delta);
+        world
+    }
+
+    fn change(&mut self, service: usize, endpoints: usize) -> Delta {
+        let dirty: Dirty = self.model.apply(Change::Apply(slice(service, endpoints)));
+        let mut wanted = self.applied.clone();
+        wanted.update(&self.model, &dirty);
+        let delta = Delta::between(&self.applied, &wanted);
+        self.applied = wanted;
+        delta
+    }
+
+    fn commit(&mut self, delta: &Delta) {
+        let outcome = self.sink.commit(delta, Base::Believed).unwrap();
+        assert_eq!(outcome.ops, delta.len(), "all is committed");
+    }
+}
+
+fn settings() -> Settings {
+    let cluster_cidrs = vec!["10.0.0.0/9".parse().unwrap()];
+    Settings { cluster_cidrs, ..Settings::new(NodeName::from("na")) }
+}
+
+fn sink(settings: &Settings) -> NftSink {
+    NftSink::open(Ownership::Exclusive, settings.masquerade_bit.mark()).unwrap()
+}
+
+fn update(change: Change) -> Update {
+    Update { changes: vec![change], suppressed: 0, problems: Vec::new() }
+}
+
+fn objects(services: usize, endpoints: usize) -> Vec<Sourced> {
+    (0..services).flat_map(|service| [self::service(service), slice(service, endpoints)]).collect()
+}
+
+fn name(service: usize) -> NamespacedName {
+    NamespacedName::new("default", format!("service-{service}").as_str())
+}
+
+fn cluster_ip(service: usize) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 128, 0, 0)) + u32::try_from(service).unwrap())
+}
+
+fn endpoint(service: usize, endpoint: usize) -> Ipv4Addr {
+    let number = u32::try_from(service * 16 + endpoint).unwrap();
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + number)
+}
+
+fn port(number: u16) -> NonZeroU16 {
+    NonZeroU16::new(number).expect("not zero")
+}
+
+fn service(service: usize) -> Sourced {
+    sourced(Object::Service(Arc::new(Service {
+        key: name(service),
+        kind: ServiceType::ClusterIP,
+        cluster_ips: ClusterIps { v4: Some(cluster_ip(service)), v6: None },
+        ports: vec![ServicePort {
+            name: "http".into(),
+            protocol: Protocol::Tcp,
+            port: port(80),
+            node_port: None,
+            target: TargetPort::Number(port(8080)),
+        }],
+        external_ips: Vec::new(),
+        load_balancer_vips: Vec::new(),
+        source_ranges: Vec::new(),
+        affinity: Affinity::None,
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: TrafficPolicy::Cluster,
+        health_check_node_port: None,
+        selector: BTreeMap::new(),
+        publish_not_ready: false,
+    })))
+}
+
+fn slice(service: usize, endpoints: usize) -> Sourced {
+    sourced(Object::EndpointSlice(Arc::new(EndpointSlice {
+        key: NamespacedName::new("default", format!("service-{service}-a").as_str()),
+        service: name(service),
+        family: Family::Ipv4,
+        ports: vec![SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: port(8080) }],
+        endpoints: (0..endpoints)
+            .map(|number| Endpoint {
+                address: IpAddr::V4(endpoint(service, number)),
+                conditions: Conditions::READY,
+                node: Some(NodeName::from("nb")),
+                zone_hints: Box::default(),
+                node_hints: Box::default(),
+            })
+            .collect(),
+    })))
+}
+
+fn sourced(object: Object) -> Sourced {
+    Sourced { object, provenance: Provenance("bench.yaml".into()) }
+}
+
+/// 100 Services and their slices as a file.
+fn yaml(file: usize, endpoints: usize) -> String {
+    let mut text = String::new();
+    for service in file * 100..(file + 1) * 100 {
+        let address = cluster_ip(service);
+        write!(
+            text,
+            "---\napiVersion: v1\nkind: Service\nmetadata:\n  name: service-{service}\n\
+             spec:\n  clusterIP: {address}\n  ports:\n  - {{name: http, port: 80, targetPort: 8080}}\n\
+             ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  \
+             name: service-{service}-a\n  labels: {{kubernetes.io/service-name: service-{service}}}\n\
+             addressType: IPv4\nports:\n- {{name: http, port: 8080, protocol: TCP}}\nendpoints:\n"
+        )
+        .unwrap();
+        for number in 0..endpoints {
+            let address = endpoint(service, number);
+            writeln!(
+                text,
+                "- {{addresses: [{address}], nodeName: nb, conditions: {{ready: true}}}}"
+            )
+            .unwrap();
+        }
+    }
+    text
+}
+
+fn percentiles(mut times: Vec<Duration>) -> String {
+    times.sort_unstable();
+    let at = |share: f64| {
+        let position = (times.len() as f64 * share) as usize;
+        time(times[position.min(times.len() - 1)])
+    };
+    if times.len() < 100 {
+        return format!("**{}** (median of {})", at(0.5), times.len());
+    }
+    format!("**{}** (p50), {} (p90), {} (p99)", at(0.5), at(0.9), at(0.99))
+}
+
+fn time(time: Duration) -> String {
+    let microseconds = time.as_secs_f64() * 1e6;
+    match microseconds {
+        us if us < 1_000.0 => format!("{us:.1} µs"),
+        us if us < 1_000_000.0 => format!("{:.1} ms", us / 1e3),
+        us => format!("{:.2} s", us / 1e6),
+    }
+}
