@@ -138,7 +138,9 @@ impl NftSink {
 
     /// Takes over tables that an earlier process has left and that can be owned. A table keeps the
     /// flags it was created with: the kernel lets nobody add or drop them.
-    fn take_over(&mut self, reading: &dump::Reading) -> Result<(), SinkError> {
+    ///
+    /// Says whether it has changed anything.
+    fn take_over(&mut self, reading: &dump::Reading) -> Result<bool, SinkError> {
         let mut orphans = Vec::new();
         for (family, flags) in &reading.flags {
             match reading.owners.get(family) {
@@ -151,14 +153,14 @@ impl NftSink {
             }
         }
         if orphans.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         self.batch.begin(self.seq, None);
         for (family, flags) in orphans {
             self.batch.add_table(family, flags);
         }
         match self.send()? {
-            Answer::Committed => Ok(()),
+            Answer::Committed => Ok(true),
             Answer::Refused(refused) => Err(self.explain(&refused)),
         }
     }
@@ -308,8 +310,15 @@ impl Sink for NftSink {
     fn adopt(&mut self) -> Result<(State, Base), SinkError> {
         let reading = dump::read(&mut self.socket, &mut self.seq, self.mark)
             .map_err(SinkError::Unavailable)?;
-        self.take_over(&reading)?;
-        // Taking over a table is a commit of its own.
+        if !self.take_over(&reading)? {
+            return Ok((reading.state, Base::Read { generation: reading.generation }));
+        }
+        // Taking over is a commit of its own. If it was the only one, what was read still holds.
+        let generation =
+            dump::generation(&mut self.socket, &mut self.seq).map_err(SinkError::Unavailable)?;
+        if generation == reading.generation.wrapping_add(1) {
+            return Ok((reading.state, Base::Read { generation }));
+        }
         self.read()
     }
 

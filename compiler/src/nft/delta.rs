@@ -2,13 +2,14 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::element::{Element, Key, Value};
 use super::program::{Program, Winner, frontend_elements};
 use super::skeleton::{ChainId, SetId};
-use super::state::{State, Table};
+use super::state::{Held, State, Table};
 use crate::name::NamespacedName;
 use crate::net::Family;
 use crate::resolve::{Frontend, PortKey};
@@ -104,38 +105,74 @@ impl Delta {
 
     /// The delta from one state to another, of which no program is known: to compare snapshots.
     pub fn between_states(found: &State, wanted: &State) -> Self {
+        let mut elements = wanted.elements();
+        wanted.find_owners(&mut elements);
         let chains: Vec<(Family, ChainId)> = wanted
             .tables
             .iter()
             .flat_map(|(family, table)| table.chains.keys().map(|chain| (*family, *chain)))
             .filter(|(_, chain)| matches!(chain, ChainId::Pick(..)))
             .collect();
-        Self::from_state(found, &chains, wanted.elements())
+        Self::from_state(found, &chains, elements)
     }
 
     fn from_state(found: &State, picks: &[(Family, ChainId)], wanted: Vec<Owned>) -> Self {
         let mut delta = Builder::default();
-        let mut kept = State::default();
+        let empty = Table::default();
+        let mut held: BTreeMap<Family, &Table> = BTreeMap::new();
         for family in Family::ALL {
             let table = match found.tables.get(&family) {
-                Some(table) if table.foreign.is_empty() => table.clone(),
+                Some(table) if table.foreign.is_empty() => table,
                 Some(_) => {
                     delta.delta.atomic = true;
                     delta.prelude(Op::DeleteTable(family));
                     delta.prelude(Op::AddTable(family));
-                    Table::default()
+                    &empty
                 }
                 None => {
                     delta.prelude(Op::AddTable(family));
-                    Table::default()
+                    &empty
                 }
             };
             let picks = picks.iter().filter(|(of, _)| *of == family).map(|(_, chain)| *chain);
             let chains: Vec<ChainId> = ChainId::CONSTANT.into_iter().chain(picks).collect();
-            delta.skeleton(family, &table, &chains);
-            kept.tables.insert(family, table);
+            delta.skeleton(family, table, &chains);
+            held.insert(family, table);
         }
-        delta.elements(kept.elements(), wanted);
+        // What most often is equal is compared where it stands; only what differs is copied.
+        let mut gone: Vec<Owned> = Vec::new();
+        let mut come: Vec<Owned> = Vec::new();
+        let mut tables: BTreeMap<Family, _> = held
+            .iter()
+            .map(|(family, table)| (*family, table.elements.iter().peekable()))
+            .collect();
+        let copy = |key: &Key, (value, comment): &Held| {
+            (Element { key: *key, value: *value, comment: comment.clone() }, None)
+        };
+        for (element, owner) in wanted {
+            let Some(table) = tables.get_mut(&element.key.family()) else { continue };
+            while let Some((key, held)) = table.next_if(|(key, _)| **key < element.key) {
+                gone.push(copy(key, held));
+            }
+            let old = table.next_if(|(key, _)| **key == element.key);
+            match old {
+                Some((_, (value, comment)))
+                    if *value == element.value && *comment == element.comment => {}
+                Some((key, held)) => {
+                    gone.push(copy(key, held));
+                    come.push((element, owner));
+                }
+                None => come.push((element, owner)),
+            }
+        }
+        for (key, held) in tables.into_values().flatten() {
+            gone.push(copy(key, held));
+        }
+        if !gone.is_empty() {
+            found.find_owners(&mut gone);
+            gone.sort_unstable_by_key(|(element, _)| element.key);
+        }
+        delta.elements(gone, come);
         delta.finish()
     }
 
@@ -167,8 +204,8 @@ fn importance(service: &NamespacedName) -> u8 {
     }
 }
 
-/// An element, and the Service it is for.
-pub(super) type Owned = (Element, Option<NamespacedName>);
+/// An element, and the Service port it is for.
+pub(super) type Owned = (Element, Option<Arc<PortKey>>);
 
 #[derive(Default)]
 struct Builder {
@@ -185,9 +222,9 @@ impl Builder {
         self.groups.entry((importance(service), service.clone())).or_default().push(op);
     }
 
-    fn push_for(&mut self, service: Option<&NamespacedName>, op: Op) {
-        match service {
-            Some(service) => self.push(service, op),
+    fn push_for(&mut self, owner: Option<&Arc<PortKey>>, op: Op) {
+        match owner {
+            Some(owner) => self.push(&owner.service, op),
             None => self.prelude(op),
         }
     }
@@ -256,12 +293,11 @@ impl Builder {
             self.plain_frontend(frontend, old, new);
             return;
         }
-        let service = &owner.service;
         let elements = |winner: Option<Winner<'_>>| {
             let elements = winner.map(|winner| frontend_elements(frontend, &winner));
             let mut elements = elements.unwrap_or_default();
             elements.sort_unstable_by_key(|element| element.key);
-            let of = |element| (element, Some(service.clone()));
+            let of = |element| (element, Some(Arc::clone(owner)));
             elements.into_iter().map(of).collect()
         };
         self.elements(elements(old), elements(new));
@@ -304,8 +340,6 @@ impl Builder {
     fn elements(&mut self, old: Vec<Owned>, new: Vec<Owned>) {
         let mut old = old.into_iter().peekable();
         let mut new = new.into_iter().peekable();
-        // Elements without a comment follow the frontend they belong to.
-        let mut owners: BTreeMap<Frontend, NamespacedName> = BTreeMap::new();
         loop {
             let order = match (old.peek(), new.peek()) {
                 (Some((old, _)), Some((new, _))) => old.key.cmp(&new.key),
@@ -315,16 +349,8 @@ impl Builder {
             };
             let gone = if order == Ordering::Greater { None } else { old.next() };
             let come = if order == Ordering::Less { None } else { new.next() };
-            if let Some((element, Some(owner))) = &gone
-                && let Some(frontend) = element.key.frontend()
-            {
-                owners.insert(frontend, owner.clone());
-            }
             match (gone, come) {
-                (Some((gone, owner)), None) => {
-                    let owner = owner.or_else(|| owners.get(&gone.key.frontend()?).cloned());
-                    self.push_for(owner.as_ref(), Op::Delete(gone));
-                }
+                (Some((gone, owner)), None) => self.push_for(owner.as_ref(), Op::Delete(gone)),
                 (None, Some((come, owner))) => self.push_for(owner.as_ref(), Op::Add(come)),
                 (Some((gone, _)), Some((come, owner))) if gone != come => {
                     self.push_for(owner.as_ref(), Op::Delete(gone));

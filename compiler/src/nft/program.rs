@@ -249,9 +249,9 @@ impl Program {
         }
     }
 
-    /// Every element, sorted by key, and the Service it is for.
-    pub fn elements(&self) -> Vec<(Element, Option<NamespacedName>)> {
-        let mut elements: Vec<(Element, Option<NamespacedName>)> =
+    /// Every element, sorted by key, and the Service port it is for.
+    pub fn elements(&self) -> Vec<(Element, Option<Arc<PortKey>>)> {
+        let mut elements: Vec<(Element, Option<Arc<PortKey>>)> =
             self.node.iter().map(|key| (Element::new(*key, Value::Present), None)).collect();
         elements.extend(self.picks.keys().map(|(family, scope, pick)| {
             (Element::new(Key::Pick(*family, *scope, *pick), Value::Goto), None)
@@ -259,8 +259,7 @@ impl Program {
         let mut last = None;
         for (key, owner) in &self.members {
             if last.replace(key) != Some(key) {
-                let service = owner.as_ref().map(|owner| owner.service.clone());
-                elements.push((Element::new(*key, Value::Present), service));
+                elements.push((Element::new(*key, Value::Present), owner.clone()));
             }
         }
         let mut last = None;
@@ -273,7 +272,7 @@ impl Program {
             elements.extend(
                 frontend_elements(*frontend, &winner)
                     .into_iter()
-                    .map(|element| (element, Some(owner.service.clone()))),
+                    .map(|element| (element, Some(Arc::clone(owner)))),
             );
         }
         elements.sort_unstable_by_key(|(element, _)| element.key);

@@ -13,7 +13,6 @@ use super::delta::{Delta, Op, Owned};
 use super::element::{Element, Key, Value};
 use super::skeleton::{ChainId, SetId};
 use super::slots::Slot;
-use crate::name::NamespacedName;
 use crate::net::Family;
 use crate::resolve::{Frontend, PortKey};
 
@@ -32,11 +31,14 @@ pub struct Table {
     /// The chains, and whether each holds exactly our rules.
     pub chains: BTreeMap<ChainId, bool>,
     /// The elements: value and comment.
-    pub elements: BTreeMap<Key, (Value, Option<Arc<PortKey>>)>,
+    pub elements: BTreeMap<Key, Held>,
     /// What is in the table and cannot be ours: a set of another shape, an unknown chain, an element
     /// that means nothing. Elements cannot repair it; the table must be replaced.
     pub foreign: Vec<String>,
 }
+
+/// The value and the comment of an element.
+pub type Held = (Value, Option<Arc<PortKey>>);
 
 /// An operation that a kernel would refuse.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,39 +93,51 @@ impl State {
         slots.unwrap_or_default()
     }
 
-    /// Every element, sorted by key, and the Service it is for as far as comments tell: that of the
-    /// frontend it belongs to, or of the first frontend that has its address.
+    /// Every element, sorted by key.
     pub(super) fn elements(&self) -> Vec<Owned> {
-        let held = || self.tables.values().flat_map(|table| &table.elements);
-        let mut owners: BTreeMap<Frontend, &NamespacedName> = BTreeMap::new();
-        let mut addresses: BTreeMap<IpAddr, &NamespacedName> = BTreeMap::new();
-        for (key, (_, comment)) in held() {
-            if let (Some(frontend), Some(comment)) = (key.frontend(), comment) {
-                owners.insert(frontend, &comment.service);
-                if let Frontend::Address { address, .. } = frontend {
-                    addresses.entry(address).or_insert(&comment.service);
-                }
-            }
-        }
-        for (key, (value, _)) in held() {
-            if let (Key::Endpoint(frontend, _), Value::Backend(backend)) = (key, value)
-                && let Some(owner) = owners.get(frontend)
-            {
-                addresses.entry(backend.address).or_insert(owner);
-            }
-        }
-        let mut elements: Vec<Owned> = held()
+        let held = self.tables.values().flat_map(|table| &table.elements);
+        let mut elements: Vec<Owned> = held
             .map(|(key, (value, comment))| {
-                let owner = match key.frontend() {
-                    Some(frontend) => owners.get(&frontend),
-                    None => key.address().and_then(|address| addresses.get(&address)),
-                };
-                let element = Element { key: *key, value: *value, comment: comment.clone() };
-                (element, owner.map(|owner| (*owner).clone()))
+                (Element { key: *key, value: *value, comment: comment.clone() }, None)
             })
             .collect();
         elements.sort_unstable_by_key(|(element, _)| element.key);
         elements
+    }
+
+    /// Finds out what Service elements of this state are for, as far as comments tell: that of the
+    /// frontend they belong to, or of a frontend that has their address.
+    pub(super) fn find_owners(&self, elements: &mut [Owned]) {
+        let owner_of = |frontend: Frontend| {
+            let table = self.tables.get(&frontend.family())?;
+            let heads = [Key::Service(frontend), Key::Reject(frontend)];
+            heads.iter().find_map(|key| table.elements.get(key)?.1.clone())
+        };
+        let mut addresses: BTreeMap<IpAddr, Option<Arc<PortKey>>> = elements
+            .iter()
+            .filter_map(|(element, _)| Some((element.key.address()?, None)))
+            .collect();
+        if !addresses.is_empty() {
+            for (key, (value, _)) in self.tables.values().flat_map(|table| &table.elements) {
+                let address = match (key, value) {
+                    (Key::Endpoint(_, _), Value::Backend(backend)) => backend.address,
+                    (Key::Service(frontend) | Key::Reject(frontend), _) => match frontend {
+                        Frontend::Address { address, .. } => *address,
+                        Frontend::NodePort { .. } => continue,
+                    },
+                    _ => continue,
+                };
+                if let Some(owner @ None) = addresses.get_mut(&address) {
+                    *owner = key.frontend().and_then(owner_of);
+                }
+            }
+        }
+        for (element, owner) in elements {
+            *owner = match element.key.frontend() {
+                Some(frontend) => owner_of(frontend),
+                None => element.key.address().and_then(|address| addresses.get(&address)?.clone()),
+            };
+        }
     }
 
     fn apply_op(&mut self, op: &Op) -> Result<(), &'static str> {

@@ -12,7 +12,7 @@ use rulec_compiler::net::Family;
 use rulec_compiler::nft::element::{Key, Value};
 use rulec_compiler::nft::pick::Pick;
 use rulec_compiler::nft::skeleton::{self, ChainId, HookType, Scope, SetId, SetKind, TABLE};
-use rulec_compiler::nft::state::{State, Table};
+use rulec_compiler::nft::state::{Held, State, Table};
 use rulec_compiler::nft::{Op, delta};
 
 use super::rules::{self, Shape};
@@ -53,7 +53,7 @@ pub(super) fn read(socket: &mut Socket, seq: &mut u32, mark: u32) -> io::Result<
 }
 
 /// The generation number of the ruleset of this network namespace.
-fn generation(socket: &mut Socket, seq: &mut u32) -> io::Result<u32> {
+pub(super) fn generation(socket: &mut Socket, seq: &mut u32) -> io::Result<u32> {
     let mut found = None;
     request(
         socket,
@@ -105,10 +105,12 @@ impl Reader<'_> {
         for (family, table) in &mut state.tables {
             self.sets(*family, table)?;
             self.chains(*family, table)?;
-            let sets: Vec<SetId> = table.sets.iter().copied().collect();
-            for set in sets {
-                self.elements(*family, set, table)?;
+            // Elements come in the order of the kernel's hashes: sorted once, when all are there.
+            let mut elements = Vec::new();
+            for set in &table.sets {
+                self.elements(*family, *set, &mut elements, &mut table.foreign)?;
             }
+            table.elements = elements.into_iter().collect();
         }
         Ok((state, owners, flags))
     }
@@ -194,7 +196,13 @@ impl Reader<'_> {
         )
     }
 
-    fn elements(&mut self, family: Family, set: SetId, table: &mut Table) -> io::Result<()> {
+    fn elements(
+        &mut self,
+        family: Family,
+        set: SetId,
+        found: &mut Vec<(Key, Held)>,
+        foreign: &mut Vec<String>,
+    ) -> io::Result<()> {
         if matches!(set.spec().kind, SetKind::Dynamic { .. }) {
             return Ok(());
         }
@@ -204,7 +212,7 @@ impl Reader<'_> {
             writer.text(wire::NFTA_SET_ELEM_LIST_TABLE, TABLE);
             writer.text(wire::NFTA_SET_ELEM_LIST_SET, set.name());
         };
-        let mut foreign = 0_usize;
+        let mut unknown = 0_usize;
         let kind = wire::GETSETELEM;
         request(self.socket, self.seq, kind, NLM_F_DUMP, nfproto(family), ask, |message| {
             let elements = message.attributes().nested(wire::NFTA_SET_ELEM_LIST_ELEMENTS);
@@ -218,23 +226,25 @@ impl Reader<'_> {
                     continue;
                 }
                 match element(family, set, &attributes) {
-                    Some((key, value)) => {
-                        table.elements.insert(key, value);
-                    }
-                    None => foreign += 1,
+                    Some(element) => found.push(element),
+                    None => unknown += 1,
                 }
             }
         })?;
-        foreign += ranges(family, &bounds, table);
-        if foreign > 0 {
-            table.foreign.push(format!("{foreign} elements of {set} that mean nothing"));
+        unknown += ranges(family, &bounds, found);
+        if unknown > 0 {
+            foreign.push(format!("{unknown} elements of {set} that mean nothing"));
         }
         Ok(())
     }
 }
 
 /// Puts the bounds of ranges together, and says how many do not fit.
-fn ranges(family: Family, bounds: &BTreeSet<(Vec<u8>, bool)>, table: &mut Table) -> usize {
+fn ranges(
+    family: Family,
+    bounds: &BTreeSet<(Vec<u8>, bool)>,
+    found: &mut Vec<(Key, Held)>,
+) -> usize {
     let mut foreign = 0;
     let mut bounds = bounds.iter().peekable();
     while let Some((start, is_start)) = bounds.next() {
@@ -245,15 +255,13 @@ fn ranges(family: Family, bounds: &BTreeSet<(Vec<u8>, bool)>, table: &mut Table)
         let end = bounds.peek().filter(|(_, is_start)| !is_start).map(|(end, _)| end.as_slice());
         match wire::range(family, start, end) {
             Some(net) => {
-                table.elements.insert(Key::UnmasqueradedSource(net), (Value::Present, None));
+                found.push((Key::UnmasqueradedSource(net), (Value::Present, None)));
             }
             None => foreign += 1,
         }
     }
     foreign
 }
-
-type Held = (Value, Option<Arc<rulec_compiler::PortKey>>);
 
 fn element(family: Family, set: SetId, attributes: &Attributes<'_>) -> Option<(Key, Held)> {
     let key = wire::read_key(family, set, key_bytes(attributes)?)?;

@@ -1,0 +1,1137 @@
+//! The laws of the compiler, over random histories.
+//!
+//! The generators outgrow a node of the persistent maps on purpose: with few keys, a map whose
+//! `diff` loses updates passes. `PROPTEST_CASES` asks for more cases than a test run has time for.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{Index, select, subsequence};
+use proptest::test_runner::Config;
+
+use rulec_compiler::name::{LabelKey, LabelValue, Name, NamespacedName, NodeName, PortName};
+use rulec_compiler::net::{Backend, Family, Protocol};
+use rulec_compiler::nft::delta::parse_owner;
+use rulec_compiler::nft::element::Value;
+use rulec_compiler::nft::skeleton::{self, Statement};
+use rulec_compiler::nft::state::Table;
+use rulec_compiler::nft::{ChainId, Delta, Key, Op, Pick, Program, Scope, SetId, State, text};
+use rulec_compiler::object::{
+    Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, Node, Object, ObjectKey, Pod,
+    PodAddresses, Service, ServicePort, SlicePort, TargetPort,
+};
+use rulec_compiler::resolve::{PortKey, Rank, resolve};
+use rulec_compiler::{Change, Dirty, Frontend, Model, Provenance, Settings, Sourced};
+
+use support::{
+    HERE, applied, bare_service, bare_slice, check, checked_delta, elements, endpoint, model,
+    number, replacement, service_port, settings, slice_port, sourced,
+};
+
+// ---- Objects ------------------------------------------------------------------------------------
+
+const NAMESPACES: [&str; 2] = ["default", "kube-system"];
+const SERVICES: u8 = 44;
+const SLICES: u8 = 90;
+const PODS: u8 = 30;
+
+fn namespace() -> impl Strategy<Value = &'static str> {
+    select(&NAMESPACES[..])
+}
+
+fn node_name() -> impl Strategy<Value = &'static str> {
+    select(&[HERE, "there"][..])
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    prop_oneof![5 => Just(Protocol::Tcp), 2 => Just(Protocol::Udp), 1 => Just(Protocol::Sctp)]
+}
+
+/// A few names, so that Service ports and slice ports meet, and miss.
+fn port_name() -> impl Strategy<Value = &'static str> {
+    prop_oneof![4 => Just("http"), 2 => Just("dns"), 1 => Just("")]
+}
+
+fn conditions() -> impl Strategy<Value = Conditions> {
+    let of = |ready, serving, terminating| Conditions { ready, serving, terminating };
+    prop_oneof![
+        6 => Just(Conditions::READY),
+        1 => Just(of(false, false, false)),
+        1 => Just(of(false, true, false)),
+        2 => Just(of(false, true, true)),
+        1 => Just(of(false, false, true)),
+    ]
+}
+
+fn v4(c: u8, d: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 96, c, d))
+}
+
+fn v6(c: u8, d: u8) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, u16::from(c), u16::from(d)))
+}
+
+/// The address of an endpoint: few enough that Services share them.
+fn endpoint_address(family: Family, d: u8) -> IpAddr {
+    match family {
+        Family::Ipv4 => v4(1, d),
+        Family::Ipv6 => v6(1, d),
+    }
+}
+
+fn family() -> impl Strategy<Value = Family> {
+    prop_oneof![2 => Just(Family::Ipv4), 1 => Just(Family::Ipv6)]
+}
+
+/// Addresses that anybody may write into a Service; some are cluster addresses of others.
+fn claimed_addresses() -> impl Strategy<Value = Vec<IpAddr>> {
+    let pool = vec![v4(0, 3), v4(0, 4), v4(9, 1), v4(9, 2), v6(0, 3), v6(9, 1)];
+    prop_oneof![2 => Just(Vec::new()), 1 => subsequence(pool, 0..=3)]
+}
+
+fn service_ports() -> impl Strategy<Value = Vec<ServicePort>> {
+    let node_port = option::of((30_000..30_012_u16).prop_map(number));
+    let target = prop_oneof![
+        Just(TargetPort::Number(number(8080))),
+        Just(TargetPort::Name(PortName::from("web"))),
+    ];
+    let port = select(&[80_u16, 53, 443, 81][..]);
+    let ports = (port_name(), protocol(), port, node_port, target);
+    vec(ports, 1..=3).prop_map(|ports| {
+        let mut kept: Vec<ServicePort> = Vec::new();
+        for (name, protocol, port, node_port, target) in ports {
+            let (name, port) = (PortName::from(name), number(port));
+            let clash = kept.iter().any(|other| {
+                other.name == name || (other.protocol, other.port) == (protocol, port)
+            });
+            if !clash {
+                kept.push(ServicePort { name, protocol, port, node_port, target });
+            }
+        }
+        kept
+    })
+}
+
+fn cluster_ips(number: u8) -> impl Strategy<Value = ClusterIps> {
+    // Mostly its own; sometimes another's, as manifests can say.
+    let of = |v4: bool, v6: bool, number: u8| ClusterIps {
+        v4: v4.then(|| Ipv4Addr::new(10, 96, 0, number)),
+        v6: v6.then(|| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(number))),
+    };
+    prop_oneof![
+        9 => (any::<bool>(), any::<bool>()).prop_map(move |(v4, v6)| of(v4 || !v6, v6, number)),
+        1 => (any::<bool>(), any::<bool>(), 0..4_u8).prop_map(move |(v4, v6, n)| of(v4, v6, n)),
+    ]
+}
+
+fn labels(most: usize) -> impl Strategy<Value = BTreeMap<LabelKey, LabelValue>> {
+    let key = select(&["app", "tier"][..]).prop_map(LabelKey::from);
+    let value = select(&["a", "b", "c"][..]).prop_map(LabelValue::from);
+    btree_map(key, value, 0..=most)
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let affinity = prop_oneof![
+        3 => Just(Affinity::None),
+        1 => Just(Affinity::ClientIp { timeout: 10 }),
+        1 => Just(Affinity::ClientIp { timeout: 10_800 }),
+    ];
+    let key = (namespace(), 0..SERVICES).prop_flat_map(|(namespace, number)| {
+        let own = number + if namespace == NAMESPACES[0] { 4 } else { 4 + SERVICES };
+        (Just(namespace), Just(number), cluster_ips(own))
+    });
+    let rest = (
+        service_ports(),
+        claimed_addresses(),
+        claimed_addresses(),
+        affinity,
+        labels(2),
+        any::<bool>(),
+    );
+    (key, rest).prop_map(|((namespace, number, cluster_ips), rest)| {
+        let (ports, external_ips, load_balancer_vips, affinity, selector, publish) = rest;
+        Service {
+            cluster_ips,
+            ports,
+            external_ips,
+            load_balancer_vips,
+            affinity,
+            selector,
+            publish_not_ready: publish,
+            ..bare_service(namespace, &format!("service-{number}"))
+        }
+    })
+}
+
+fn slice() -> impl Strategy<Value = EndpointSlice> {
+    let place = (namespace(), 0..SLICES, 0..SERVICES + 2, family());
+    let port = (port_name(), protocol(), select(&[8080_u16, 8081][..])).prop_map(
+        |(name, protocol, port)| SlicePort {
+            name: PortName::from(name),
+            protocol,
+            port: number(port),
+        },
+    );
+    let endpoints = vec((0..24_u8, conditions(), option::of(node_name())), 0..7);
+    (place, vec(port, 0..=2), endpoints).prop_map(|(place, mut ports, endpoints)| {
+        let (namespace, number, service, family) = place;
+        ports.extend([slice_port("http", 8080), slice_port("dns", 8053)]);
+        ports.sort();
+        ports.dedup();
+        let mut endpoints: Vec<Endpoint> = endpoints
+            .into_iter()
+            .map(|(d, conditions, node)| endpoint(endpoint_address(family, d), conditions, node))
+            .collect();
+        endpoints.sort();
+        let name = format!("slice-{number}");
+        let service = format!("service-{service}");
+        EndpointSlice { ports, endpoints, ..bare_slice(namespace, &name, &service, family) }
+    })
+}
+
+fn pod() -> impl Strategy<Value = Pod> {
+    let own = vec((family(), 0..24_u8), 0..3).prop_map(|addresses| {
+        let of = |(family, d)| endpoint_address(family, d);
+        PodAddresses::Own(addresses.into_iter().map(of).collect())
+    });
+    let addresses = prop_oneof![2 => own, 1 => Just(PodAddresses::Node)];
+    let ports = subsequence(vec![slice_port("web", 8080), slice_port("web", 9090)], 0..=1);
+    let node = option::of(node_name());
+    (namespace(), 0..PODS, labels(2), node, addresses, ports, conditions()).prop_map(
+        |(namespace, number, labels, node, addresses, ports, conditions)| Pod {
+            key: NamespacedName::new(namespace, format!("pod-{number}").as_str()),
+            labels,
+            node: node.map(NodeName::from),
+            addresses,
+            ports,
+            conditions,
+        },
+    )
+}
+
+fn node() -> impl Strategy<Value = Node> {
+    let pool = vec![v4(2, 1), v4(2, 2), v6(2, 1), v6(2, 2)];
+    (node_name(), subsequence(pool, 0..=4)).prop_map(|(name, addresses)| Node {
+        name: NodeName::from(name),
+        addresses,
+        pod_cidrs: Vec::new(),
+        zone: None,
+        taints: Vec::new(),
+        deleting: false,
+    })
+}
+
+fn object() -> impl Strategy<Value = Object> {
+    prop_oneof![
+        8 => service().prop_map(|service| Object::Service(Arc::new(service))),
+        12 => slice().prop_map(|slice| Object::EndpointSlice(Arc::new(slice))),
+        4 => pod().prop_map(|pod| Object::Pod(Arc::new(pod))),
+        1 => node().prop_map(|node| Object::Node(Arc::new(node))),
+    ]
+}
+
+fn object_key() -> impl Strategy<Value = ObjectKey> {
+    let key = |kind: &'static str, count: u8| {
+        (namespace(), 0..count).prop_map(move |(namespace, number)| {
+            NamespacedName::new(namespace, format!("{kind}-{number}").as_str())
+        })
+    };
+    prop_oneof![
+        8 => key("service", SERVICES).prop_map(ObjectKey::Service),
+        12 => key("slice", SLICES).prop_map(ObjectKey::EndpointSlice),
+        4 => key("pod", PODS).prop_map(ObjectKey::Pod),
+        1 => node_name().prop_map(|name| ObjectKey::Node(NodeName::from(name))),
+    ]
+}
+
+/// A complete list, no object twice: more than 64 Services and what belongs to them.
+fn list() -> impl Strategy<Value = Vec<Object>> {
+    let services = vec(service(), 120..140);
+    (services, vec(slice(), 120..180), vec(pod(), 20..30), vec(node(), 0..3))
+        .prop_map(|(services, slices, pods, nodes)| {
+            let services = services.into_iter().map(|object| Object::Service(Arc::new(object)));
+            let slices = slices.into_iter().map(|object| Object::EndpointSlice(Arc::new(object)));
+            let pods = pods.into_iter().map(|object| Object::Pod(Arc::new(object)));
+            let nodes = nodes.into_iter().map(|object| Object::Node(Arc::new(object)));
+            let all = services.chain(slices).chain(pods).chain(nodes);
+            let unique: BTreeMap<ObjectKey, Object> =
+                all.map(|object| (object.key(), object)).collect();
+            unique.into_values().collect::<Vec<Object>>()
+        })
+        .prop_filter("at least 64 Services", |list| {
+            list.iter().filter(|object| matches!(object, Object::Service(_))).count() >= 64
+        })
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        5 => object().prop_map(|object| Change::Apply(sourced(object))),
+        2 => object_key().prop_map(Change::Remove),
+    ]
+}
+
+fn batch() -> impl Strategy<Value = Vec<Change>> {
+    vec(change(), 45..75)
+}
+
+/// What there is at first, and batches of changes.
+type History = (Vec<Object>, Vec<Vec<Change>>);
+
+fn history() -> impl Strategy<Value = History> {
+    (list(), vec(batch(), 1..=3))
+}
+
+// ---- A daemon without a kernel ------------------------------------------------------------------
+
+/// Model and program, kept up with changes as the engine does.
+#[derive(Clone)]
+struct Daemon {
+    model: Model,
+    program: Program,
+}
+
+impl Daemon {
+    fn start(list: &[Object]) -> Self {
+        let model = model(list);
+        let program = Program::compile(&model, settings(), &State::default());
+        Self { model, program }
+    }
+
+    fn apply(&mut self, batch: &[Change]) -> Dirty {
+        let mut dirty = Dirty::default();
+        for change in batch {
+            dirty.merge(self.model.apply(change.clone()));
+        }
+        self.program.update(&self.model, &dirty);
+        dirty
+    }
+
+    /// The daemon at the end of a history.
+    fn after((list, batches): &History) -> Self {
+        let mut daemon = Self::start(list);
+        for batch in batches {
+            daemon.apply(batch);
+        }
+        daemon
+    }
+
+    fn fresh(&self) -> Program {
+        Program::compile(&self.model, settings(), &State::default())
+    }
+}
+
+// ---- What a state means -------------------------------------------------------------------------
+
+/// Where a frontend leads, whatever the slots.
+#[derive(Debug, PartialEq)]
+struct Served {
+    owner: Arc<PortKey>,
+    pick: Option<Pick>,
+    backends: BTreeSet<Backend>,
+}
+
+/// A state without its history.
+#[derive(Debug, PartialEq)]
+struct Meaning {
+    frontends: BTreeMap<Frontend, Served>,
+    /// Elements of the node, cluster addresses, hairpins.
+    others: BTreeSet<Key>,
+    picks: BTreeSet<(Family, Scope, Pick)>,
+}
+
+/// Reads a state, and checks that it is sound: slots are dense, ids and backends are not there
+/// twice, every pick code in use has its chain, and nothing is left over.
+fn meaning(state: &State) -> Meaning {
+    let elements = elements(state);
+    let mut frontends: BTreeMap<Frontend, Served> = BTreeMap::new();
+    let mut others = BTreeSet::new();
+    let mut goto = BTreeSet::new();
+    let mut read = 0;
+    for (key, (value, comment)) in &elements {
+        let pick = match (key, value) {
+            (Key::Service(_), Value::Pick(pick)) => Some(*pick),
+            (Key::Reject(_), Value::Present) => None,
+            (Key::Pick(family, scope, pick), Value::Goto) => {
+                goto.insert((*family, *scope, *pick));
+                read += 1;
+                continue;
+            }
+            (key, Value::Present) => {
+                assert!(comment.is_none(), "{key:?} has a comment");
+                others.insert(*key);
+                read += 1;
+                continue;
+            }
+            _ => continue,
+        };
+        let Some(frontend) = key.frontend() else { panic!("{key:?} has no frontend") };
+        let mut backends = BTreeSet::new();
+        read += 1;
+        let Pick { affinity, backends: n, .. } =
+            pick.unwrap_or(Pick { masquerade: false, affinity: None, backends: 0 });
+        for position in 0..n {
+            let id = match elements.get(&Key::AffinitySlot(frontend, position)) {
+                Some((Value::Id(id), None)) if affinity.is_some() => {
+                    read += 1;
+                    *id
+                }
+                None if affinity.is_none() => position,
+                other => panic!("slot {position} of {frontend} is {other:?}"),
+            };
+            match elements.get(&Key::Endpoint(frontend, id)) {
+                Some((Value::Backend(backend), None)) => {
+                    assert!(backends.insert(*backend), "{backend} is twice in {frontend}");
+                    read += 1;
+                }
+                other => panic!("endpoint {position} ({id}) of {frontend} is {other:?}"),
+            }
+        }
+        let Some(owner) = comment.clone() else { panic!("{frontend} has no owner") };
+        let served = Served { owner, pick, backends };
+        assert_eq!(frontends.insert(frontend, served), None, "{frontend} is served and rejected");
+    }
+    assert_eq!(read, elements.len(), "elements that nothing leads to");
+
+    let mut chains = BTreeSet::new();
+    for (family, table) in &state.tables {
+        assert_eq!(table.sets, SetId::ALL.into_iter().collect());
+        assert_eq!(table.foreign, Vec::<String>::new());
+        for (chain, intact) in &table.chains {
+            assert!(*intact, "{chain} is not intact");
+            if let ChainId::Pick(scope, pick) = chain {
+                chains.insert((*family, *scope, *pick));
+            }
+        }
+        assert!(ChainId::CONSTANT.iter().all(|chain| table.chains.contains_key(chain)));
+    }
+    assert_eq!(chains, goto, "pick chains and the elements that lead there");
+    let meaning = Meaning { frontends, others, picks: chains };
+    let missing: Vec<_> = meaning.used_picks().difference(&meaning.picks).copied().collect();
+    assert_eq!(missing, [], "pick codes without a chain");
+    meaning
+}
+
+impl Meaning {
+    fn used_picks(&self) -> BTreeSet<(Family, Scope, Pick)> {
+        let used = self.frontends.iter().filter_map(|(frontend, served)| {
+            Some((frontend.family(), Scope::of(*frontend), served.pick?))
+        });
+        used.collect()
+    }
+}
+
+/// What should be served, worked out without the compiler: all routes of all Services, side by side.
+fn expected(model: &Model, settings: &Settings) -> BTreeMap<Frontend, Served> {
+    let mut claims: BTreeMap<Frontend, BTreeMap<(Rank, Arc<PortKey>), Served>> = BTreeMap::new();
+    for service in model.services() {
+        for route in resolve(model, settings, &service.object.key) {
+            let affinity = match route.affinity {
+                Affinity::None => None,
+                Affinity::ClientIp { timeout } => Some(timeout),
+            };
+            let backends: BTreeSet<Backend> = route.backends.iter().copied().collect();
+            let n = u32::try_from(backends.len()).unwrap_or(u32::MAX);
+            for (frontend, rank) in &route.frontends {
+                let pick = Pick { masquerade: *rank != Rank::ClusterIp, affinity, backends: n };
+                let served = Served {
+                    owner: Arc::clone(&route.port),
+                    pick: (n > 0).then_some(pick),
+                    backends: backends.clone(),
+                };
+                let claim = (*rank, Arc::clone(&route.port));
+                claims.entry(*frontend).or_default().insert(claim, served);
+            }
+        }
+    }
+    let first = |claims: BTreeMap<_, Served>| claims.into_values().next();
+    claims.into_iter().filter_map(|(frontend, claims)| Some((frontend, first(claims)?))).collect()
+}
+
+/// Two programs mean the same; the second one may not have idle pick chains.
+fn assert_same_meaning(incremental: &Program, fresh: &Program) {
+    let (incremental_meaning, fresh_meaning) =
+        (meaning(&incremental.state()), meaning(&fresh.state()));
+    assert_eq!(incremental_meaning.frontends, fresh_meaning.frontends);
+    assert_eq!(incremental_meaning.others, fresh_meaning.others);
+    assert_eq!(fresh_meaning.used_picks(), fresh_meaning.picks, "a fresh program has idle chains");
+    let used = incremental_meaning.used_picks();
+    let idle: BTreeSet<_> = incremental.idle_picks().collect();
+    let unused: BTreeSet<_> = incremental_meaning.picks.difference(&used).copied().collect();
+    assert_eq!(idle, unused, "uses of pick chains are not counted right");
+}
+
+fn names(program: &Program) -> Vec<&NamespacedName> {
+    program.services().map(|(name, _)| name).collect()
+}
+
+// ---- Damage -------------------------------------------------------------------------------------
+
+/// What others can do to our tables.
+#[derive(Clone, Debug)]
+enum Damage {
+    RemoveElement(Index),
+    AlterElement(Index),
+    AlterComment(Index),
+    AddEndpoint(Index, u32),
+    AddFrontend(u8, Option<u8>),
+    AddMember(u8),
+    AddSource(u8),
+    AddPick(Family, u32),
+    BreakChain(Index),
+    RemoveChain(Index),
+    RemoveSet(Index),
+    AddForeign(Family),
+    RemoveTable(Family),
+}
+
+fn damages() -> impl Strategy<Value = Vec<Damage>> {
+    use Damage::{
+        AddEndpoint, AddForeign, AddFrontend, AddMember, AddPick, AddSource, AlterComment,
+        AlterElement, BreakChain, RemoveChain, RemoveElement, RemoveSet, RemoveTable,
+    };
+    let index = any::<Index>;
+    let damage = prop_oneof![
+        20 => index().prop_map(RemoveElement),
+        20 => index().prop_map(AlterElement),
+        10 => index().prop_map(AlterComment),
+        10 => (index(), 0..9_u32).prop_map(|(frontend, slot)| AddEndpoint(frontend, slot)),
+        5 => (0..99_u8, option::of(0..9_u8)).prop_map(|(d, owner)| AddFrontend(d, owner)),
+        5 => (100..199_u8).prop_map(AddMember),
+        3 => (1..9_u8).prop_map(AddSource),
+        5 => (family(), 20..40_u32).prop_map(|(family, n)| AddPick(family, n)),
+        5 => index().prop_map(BreakChain),
+        5 => index().prop_map(RemoveChain),
+        2 => index().prop_map(RemoveSet),
+        1 => family().prop_map(AddForeign),
+        1 => family().prop_map(RemoveTable),
+    ];
+    vec(damage, 1..30)
+}
+
+impl Damage {
+    /// Does to the state what a kernel would let somebody do.
+    fn to(&self, state: &mut State) {
+        let keys: Vec<Key> = elements(state).into_keys().collect();
+        let frontends: Vec<Frontend> = keys.iter().filter_map(|key| key.frontend()).collect();
+        let chains: Vec<(Family, ChainId)> = state
+            .tables
+            .iter()
+            .flat_map(|(family, table)| table.chains.keys().map(|chain| (*family, *chain)))
+            .collect();
+        let some = |index: &Index, count: usize| (count > 0).then(|| index.index(count));
+        let mut add = |key: Key, value: Value, comment: Option<Arc<PortKey>>| {
+            if let Some(table) = state.tables.get_mut(&key.family())
+                && table.sets.contains(&key.set())
+            {
+                table.elements.entry(key).or_insert((value, comment));
+            }
+        };
+        match self {
+            Self::RemoveElement(index) => {
+                let Some(index) = some(index, keys.len()) else { return };
+                let table = table(state, keys[index].family());
+                table.elements.remove(&keys[index]);
+            }
+            Self::AlterElement(index) => {
+                let Some(index) = some(index, keys.len()) else { return };
+                let table = table(state, keys[index].family());
+                if let Some((value, _)) = table.elements.get_mut(&keys[index]) {
+                    *value = match *value {
+                        Value::Pick(pick) => {
+                            Value::Pick(Pick { backends: pick.backends + 1, ..pick })
+                        }
+                        Value::Id(id) => Value::Id(id.wrapping_add(1)),
+                        Value::Backend(backend) => {
+                            Value::Backend(Backend { port: number(9999), ..backend })
+                        }
+                        Value::Present | Value::Goto => *value,
+                    };
+                }
+            }
+            Self::AlterComment(index) => {
+                let Some(index) = some(index, keys.len()) else { return };
+                let table = table(state, keys[index].family());
+                if let Some((_, comment)) = table.elements.get_mut(&keys[index]) {
+                    *comment = match comment {
+                        Some(_) => None,
+                        None => parse_owner("some/body:else").map(Arc::new),
+                    };
+                }
+            }
+            Self::AddEndpoint(index, slot) => {
+                let Some(index) = some(index, frontends.len()) else { return };
+                let backend = Backend { address: v4(3, 3), port: number(1) };
+                add(Key::Endpoint(frontends[index], *slot), Value::Backend(backend), None);
+                add(Key::AffinitySlot(frontends[index], *slot), Value::Id(*slot), None);
+            }
+            Self::AddFrontend(d, owner) => {
+                let frontend = Frontend::Address {
+                    address: v4(8, *d),
+                    protocol: Protocol::Tcp,
+                    port: number(80),
+                };
+                let owner = owner.and_then(|n| parse_owner(&format!("default/service-{n}:http")));
+                add(Key::Reject(frontend), Value::Present, owner.map(Arc::new));
+            }
+            Self::AddMember(d) => {
+                add(Key::Hairpin(v4(1, *d)), Value::Present, None);
+                add(Key::ClusterIp(v6(0, *d)), Value::Present, None);
+                add(Key::NodeIp(v4(2, *d)), Value::Present, None);
+            }
+            Self::AddSource(d) => {
+                // Intervals must not overlap: what is there has to go.
+                let family = Family::Ipv4;
+                if let Some(table) = state.tables.get_mut(&family) {
+                    table.elements.retain(|key, _| !matches!(key, Key::UnmasqueradedSource(_)));
+                    if table.sets.contains(&SetId::UnmasqueradedSources) {
+                        let net = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, *d, 0, 0), 16);
+                        let key = Key::UnmasqueradedSource(net.into());
+                        table.elements.insert(key, (Value::Present, None));
+                    }
+                }
+            }
+            Self::AddPick(family, backends) => {
+                let pick = Pick { masquerade: false, affinity: None, backends: *backends };
+                if let Some(table) = state.tables.get_mut(family)
+                    && table.sets.contains(&SetId::Picks(Scope::Address))
+                {
+                    table.chains.insert(ChainId::Pick(Scope::Address, pick), *backends % 2 == 0);
+                    let key = Key::Pick(*family, Scope::Address, pick);
+                    table.elements.insert(key, (Value::Goto, None));
+                }
+            }
+            Self::BreakChain(index) => {
+                let Some(index) = some(index, chains.len()) else { return };
+                let (family, chain) = chains[index];
+                table(state, family).chains.insert(chain, false);
+            }
+            Self::RemoveChain(index) => {
+                let Some(index) = some(index, chains.len()) else { return };
+                let (family, chain) = chains[index];
+                let table = table(state, family);
+                table.chains.remove(&chain);
+                if let ChainId::Pick(scope, pick) = chain {
+                    table.elements.remove(&Key::Pick(family, scope, pick));
+                }
+                // A kernel deletes a chain only when no rule jumps there any more.
+                for (other, intact) in &mut table.chains {
+                    let jumps = skeleton::rules(*other)
+                        .into_iter()
+                        .any(|rule| rule.0.contains(&Statement::Jump(chain)));
+                    *intact &= !jumps;
+                }
+            }
+            Self::RemoveSet(index) => {
+                for (_, table) in state.tables.iter_mut().take(1) {
+                    let set = SetId::ALL[index.index(SetId::ALL.len())];
+                    table.sets.remove(&set);
+                    table.elements.retain(|key, _| key.set() != set);
+                    // Nor a set while a rule looks there.
+                    table.chains.values_mut().for_each(|intact| *intact = false);
+                }
+            }
+            Self::AddForeign(family) => {
+                if let Some(table) = state.tables.get_mut(family) {
+                    table.foreign.push("chain strange".to_owned());
+                }
+            }
+            Self::RemoveTable(family) => {
+                state.tables.remove(family);
+            }
+        }
+    }
+}
+
+fn table(state: &mut State, family: Family) -> &mut Table {
+    state.tables.entry(family).or_default()
+}
+
+fn damaged(state: &State, damages: &[Damage]) -> State {
+    let mut state = state.clone();
+    damages.iter().for_each(|damage| damage.to(&mut state));
+    state
+}
+
+// ---- Laws ---------------------------------------------------------------------------------------
+
+/// Few cases, each of them large; the environment may ask for more.
+fn cases(count: u32) -> Config {
+    let config = Config::default();
+    let cases = if config.cases == 256 { count } else { config.cases };
+    Config { cases, failure_persistence: None, max_shrink_iters: 400, ..config }
+}
+
+proptest! {
+    #![proptest_config(cases(24))]
+
+    /// The program is what the routes say, and an incremental history means what a fresh
+    /// compilation means.
+    #[test]
+    fn incremental_equals_fresh((list, batches) in history()) {
+        let mut daemon = Daemon::start(&list);
+        for batch in std::iter::once(&Vec::new()).chain(&batches) {
+            daemon.apply(batch);
+            let fresh = daemon.fresh();
+            let meaning = meaning(&fresh.state());
+            prop_assert_eq!(&meaning.frontends, &expected(&daemon.model, &settings()));
+            assert_same_meaning(&daemon.program, &fresh);
+            prop_assert_eq!(names(&daemon.program), names(&fresh));
+        }
+    }
+
+    /// Every delta, however found, is one that a kernel takes, leads where it should and is the
+    /// smallest there is; between equals there is none.
+    #[test]
+    fn deltas_are_valid_and_minimal((list, batches) in history(), retire in any::<bool>()) {
+        let mut daemon = Daemon::start(&list);
+        for batch in &batches {
+            let before = daemon.clone();
+            daemon.apply(batch);
+            if retire {
+                let idle: Vec<_> = daemon.program.idle_picks().collect();
+                idle.into_iter().for_each(|pick| daemon.program.retire(pick));
+            }
+            let delta = checked_delta(&before.program, &daemon.program);
+            let reconciled = Delta::reconcile(&before.program.state(), &daemon.program);
+            let count = |delta: &Delta| delta.ops().filter(|op| op.is_element()).count();
+            prop_assert!(count(&delta) <= count(&reconciled));
+            prop_assert!(!delta.atomic && !reconciled.atomic);
+            // And back, as to an older revision.
+            checked_delta(&daemon.program, &before.program);
+        }
+        let program = &daemon.program;
+        let state = program.state();
+        prop_assert!(Delta::between(program, program).is_empty());
+        prop_assert!(Delta::between(program, &program.clone()).is_empty());
+        prop_assert!(Delta::reconcile(&state, program).is_empty());
+        prop_assert!(Delta::between_states(&state, &state).is_empty());
+    }
+
+    /// From nothing and to nothing.
+    #[test]
+    fn a_table_is_filled_and_emptied(list in list()) {
+        let daemon = Daemon::start(&list);
+        let empty = Program::new(settings());
+        checked_delta(&empty, &daemon.program);
+        checked_delta(&daemon.program, &empty);
+        let nothing = State::default();
+        check(&nothing, &Delta::reconcile(&nothing, &daemon.program), &daemon.program.state());
+    }
+
+    /// The same objects give the same bytes, in whatever order they come.
+    #[test]
+    fn the_order_of_objects_does_not_matter(
+        (list, shuffled) in list().prop_flat_map(|list| (Just(list.clone()), Just(list).prop_shuffle())),
+    ) {
+        let script = |model: &Model| {
+            let program = Program::compile(model, settings(), &State::default());
+            let delta = Delta::reconcile(&State::default(), &program);
+            delta.ops().map(|op| text::commands(op, program.mark())).collect::<String>()
+        };
+        let mut one_by_one = Model::default();
+        for object in &shuffled {
+            one_by_one.apply(Change::Apply(sourced(object.clone())));
+        }
+        let expected = script(&model(&list));
+        prop_assert_eq!(&script(&one_by_one), &expected);
+        prop_assert_eq!(&script(&model(&shuffled)), &expected);
+    }
+
+    /// Whatever somebody has done to our tables, the program's state can be reached, also by a
+    /// process that starts with what it finds.
+    #[test]
+    fn damage_is_repaired(history in history(), damages in damages()) {
+        let Daemon { model, program } = Daemon::after(&history);
+        let found = damaged(&program.state(), &damages);
+        let repair = Delta::reconcile(&found, &program);
+        check(&found, &repair, &program.state());
+        let foreign = found.tables.values().any(|table| !table.foreign.is_empty());
+        prop_assert_eq!(repair.atomic, foreign);
+        prop_assert_eq!(repair.is_empty(), found == program.state());
+
+        let restarted = Program::compile(&model, settings(), &found);
+        check(&found, &Delta::reconcile(&found, &restarted), &restarted.state());
+        assert_same_meaning(&restarted, &Program::compile(&model, settings(), &State::default()));
+    }
+
+    /// A process that starts with what another left writes nothing, and goes on as that would have.
+    #[test]
+    fn a_restart_writes_nothing(history in history(), more in batch()) {
+        let mut daemon = Daemon::after(&history);
+        let state = daemon.program.state();
+        let mut restarted = daemon.clone();
+        restarted.program = Program::compile(&daemon.model, settings(), &state);
+        let delta = Delta::reconcile(&state, &restarted.program);
+        prop_assert!(delta.is_empty(), "{:?}", delta);
+        prop_assert_eq!(&restarted.program, &daemon.program);
+
+        daemon.apply(&more);
+        restarted.apply(&more);
+        checked_delta(&daemon.program, &restarted.program);
+        assert_same_meaning(&restarted.program, &daemon.fresh());
+    }
+
+    /// A complete list replaces everything, whatever was before.
+    #[test]
+    fn a_list_replaces_everything(history in history(), list in list()) {
+        let mut daemon = Daemon::after(&history);
+        daemon.apply(&[replacement(&list)]);
+        let fresh = Daemon::start(&list);
+        prop_assert_eq!(&daemon.model, &fresh.model);
+        prop_assert_eq!(daemon.model.counts(), fresh.model.counts());
+        assert_same_meaning(&daemon.program, &fresh.program);
+        // The indices too: what changes later is noticed.
+        for batch in &history.1 {
+            daemon.apply(batch);
+        }
+        assert_same_meaning(&daemon.program, &daemon.fresh());
+
+        // The same list again is no change.
+        let objects: Vec<Sourced> = daemon.model.objects().collect();
+        let before = daemon.clone();
+        let count = objects.len();
+        let dirty = daemon.apply(&[Change::Replace(objects)]);
+        prop_assert!(dirty.is_empty());
+        prop_assert_eq!(dirty.unchanged, count);
+        prop_assert_eq!(&daemon.model, &before.model);
+        prop_assert!(Delta::between(&before.program, &daemon.program).is_empty());
+    }
+
+    /// An object that says what was known already touches nothing, but is found where it now is.
+    #[test]
+    fn what_is_known_touches_nothing(list in list(), index in any::<Index>()) {
+        let mut daemon = Daemon::start(&list);
+        let provenance = Provenance("elsewhere".into());
+        let object = list[index.index(list.len())].clone();
+        let again = Sourced { object: object.clone(), provenance: provenance.clone() };
+        let dirty = daemon.apply(&[Change::Apply(again)]);
+        prop_assert_eq!(dirty, Dirty { unchanged: 1, ..Dirty::default() });
+        let found = daemon.model.objects().find(|sourced| sourced.object.key() == object.key());
+        prop_assert_eq!(found, Some(Sourced { object, provenance }));
+    }
+
+    /// A Service whose change is refused is taken back, and the others are as they should be.
+    #[test]
+    fn a_refused_service_is_taken_back((list, batches) in history(), index in any::<Index>()) {
+        let mut daemon = Daemon::start(&list);
+        for batch in &batches {
+            let before = daemon.program.clone();
+            daemon.apply(batch);
+            let wanted = daemon.program.clone();
+            let delta = Delta::between(&before, &wanted);
+            if delta.groups.is_empty() {
+                continue;
+            }
+            let service = delta.groups[index.index(delta.groups.len())].service.clone();
+            let mut restored = wanted.clone();
+            restored.restore(&service, &before);
+
+            prop_assert_eq!(restored.fragment(&service), before.fragment(&service));
+            for (name, fragment) in wanted.services().filter(|(name, _)| **name != service) {
+                prop_assert_eq!(restored.fragment(name), Some(fragment));
+            }
+            let fragment = before.fragment(&service);
+            for port in fragment.iter().flat_map(|fragment| fragment.iter()) {
+                for (frontend, rank) in &port.frontends {
+                    let winner = restored.winner(*frontend).unwrap();
+                    if winner.owner == &port.port {
+                        prop_assert_eq!(winner.rank, *rank);
+                        prop_assert_eq!(winner.target, &port.target);
+                    } else {
+                        let claim = (winner.rank, winner.owner);
+                        prop_assert!(claim < (*rank, &port.port), "{} lost {frontend}", port.port);
+                    }
+                }
+            }
+            let state = meaning(&restored.state());
+            let idle: BTreeSet<_> = restored.idle_picks().collect();
+            prop_assert_eq!(&idle, &state.picks.difference(&state.used_picks()).copied().collect());
+
+            // From any of the three to any other.
+            checked_delta(&before, &restored);
+            checked_delta(&wanted, &restored);
+            checked_delta(&restored, &wanted);
+            // The kernel has all but the refused group, which may be more than one Service's: what
+            // it then lacks, reading it tells.
+            let mut partial = delta;
+            partial.groups.retain(|group| group.service != service);
+            partial.epilogue.clear();
+            let found = applied(&before.state(), &partial);
+            check(&found, &Delta::reconcile(&found, &restored), &restored.state());
+        }
+        assert_same_meaning(&daemon.program, &daemon.fresh());
+    }
+
+    /// A delta may be cut at any group: no frontend is served by half, and the rest can follow.
+    #[test]
+    fn a_delta_may_be_cut((list, batches) in history(), cuts in vec(any::<Index>(), 4)) {
+        let mut daemon = Daemon::start(&list);
+        let cut = |old: &State, delta: &Delta, wanted: &Program| {
+            let new = wanted.state();
+            for index in &cuts {
+                let groups = delta.groups[..index.index(delta.groups.len() + 1)].to_vec();
+                let head = Delta { groups, epilogue: Vec::new(), ..delta.clone() };
+                let state = applied(old, &head);
+                check_served(&state, old, &new);
+                check(&state, &Delta::reconcile(&state, wanted), &new);
+            }
+        };
+        let state = State::default();
+        cut(&state, &Delta::reconcile(&state, &daemon.program), &daemon.program);
+        for batch in &batches {
+            let before = daemon.program.clone();
+            daemon.apply(batch);
+            let idle: Vec<_> = daemon.program.idle_picks().collect();
+            idle.into_iter().for_each(|pick| daemon.program.retire(pick));
+            let state = before.state();
+            cut(&state, &Delta::between(&before, &daemon.program), &daemon.program);
+            cut(&state, &Delta::reconcile(&state, &daemon.program), &daemon.program);
+        }
+    }
+
+    /// Other settings are other elements, and the way there is one that a kernel takes.
+    #[test]
+    fn settings_may_change_at_a_restart(
+        list in list(),
+        (old, new) in (any_settings(), any_settings()),
+    ) {
+        let model = model(&list);
+        let old = Program::compile(&model, Arc::new(old), &State::default());
+        let new = Program::compile(&model, Arc::new(new), &old.state());
+        checked_delta(&old, &new);
+    }
+}
+
+fn any_settings() -> impl Strategy<Value = Settings> {
+    let net = |text: &str| -> ipnet::IpNet { text.parse().unwrap_or_default() };
+    let cidrs = ["10.244.0.0/16", "10.0.0.0/8", "0.0.0.0/0", "fd00:10::/64", "fd00::/16"];
+    (subsequence(cidrs.map(net).to_vec(), 0..=3), any::<bool>(), node_name()).prop_map(
+        |(cluster_cidrs, masquerade_all, node)| Settings {
+            cluster_cidrs,
+            masquerade_all,
+            ..Settings::new(NodeName::from(node))
+        },
+    )
+}
+
+/// Every frontend is as before or as it shall be, and its pick code leads somewhere.
+fn check_served(state: &State, old: &State, new: &State) {
+    let by_frontend = |state: &State| {
+        let mut frontends: BTreeMap<Frontend, Vec<(Key, _)>> = BTreeMap::new();
+        for (key, held) in elements(state) {
+            if let Some(frontend) = key.frontend() {
+                frontends.entry(frontend).or_default().push((key, held));
+            }
+        }
+        frontends
+    };
+    let (old, new) = (by_frontend(old), by_frontend(new));
+    let found = by_frontend(state);
+    for frontend in old.keys().chain(new.keys()) {
+        let now = found.get(frontend);
+        assert!(
+            now == old.get(frontend) || now == new.get(frontend),
+            "{frontend} is served by half: {now:?}"
+        );
+    }
+    for (key, (value, _)) in elements(state) {
+        if let (Key::Service(frontend), Value::Pick(pick)) = (key, value) {
+            let goto = Key::Pick(frontend.family(), Scope::of(frontend), pick);
+            assert!(elements_hold(state, goto), "the code of {frontend} leads nowhere");
+        }
+    }
+}
+
+fn elements_hold(state: &State, key: Key) -> bool {
+    state.tables.get(&key.family()).is_some_and(|table| table.elements.contains_key(&key))
+}
+
+fn port_key() -> impl Strategy<Value = PortKey> {
+    const LABEL: &str = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?";
+    const SUBDOMAIN: &str = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\\.[a-z]{1,62}){1,3}";
+    let name = prop_oneof![LABEL, SUBDOMAIN, "[a-z]{63}", "[a-z]{253}"];
+    let namespace = prop_oneof![LABEL, "[a-z]{63}"];
+    let port = prop_oneof!["", "[a-z]([-a-z0-9]{0,13}[a-z0-9])?", "[a-z]{15}", "[a-z]{63}"];
+    (namespace, name, port).prop_map(|(namespace, name, port)| PortKey {
+        service: NamespacedName::new(namespace.as_str(), name.as_str()),
+        port: PortName::from(port.as_str()),
+    })
+}
+
+proptest! {
+    #![proptest_config(cases(1_000))]
+
+    /// A comment is never too long, names its owner, and is read back.
+    #[test]
+    fn comments_are_read_back(key in port_key()) {
+        let key = Arc::new(key);
+        let comment = key.comment();
+        let text = comment.to_string();
+        prop_assert!(text.len() <= PortKey::MAX_COMMENT, "{text} has {} characters", text.len());
+        let read = parse_owner(&text);
+        prop_assert_eq!(read.as_ref(), Some(&*comment));
+        prop_assert_eq!(&comment.comment(), &comment);
+        if key.to_string().len() <= PortKey::MAX_COMMENT {
+            prop_assert_eq!(&comment, &key);
+        } else {
+            prop_assert_eq!(&comment.service.namespace, &key.service.namespace);
+        }
+
+        // Two long names that differ only at their ends stay two.
+        let name = Name::from(format!("{}x", key.service.name).as_str());
+        let service = NamespacedName { name, ..key.service.clone() };
+        let other = Arc::new(PortKey { service, port: key.port.clone() });
+        prop_assert_ne!(other.comment(), comment);
+    }
+
+    /// A code names one pick, and the chain's name tells it from others.
+    #[test]
+    fn pick_codes_are_read_back(
+        masquerade in any::<bool>(),
+        affinity in option::of(1..=86_400_u32),
+        backends in 1..=4_095_u32,
+    ) {
+        let pick = Pick { masquerade, affinity, backends };
+        prop_assert_eq!(Pick::from_code(pick.code()), Some(pick));
+    }
+}
+
+/// A Service with port http 80 at a cluster address.
+fn plain(namespace: &str, name: &str, d: u8) -> Service {
+    let mut service = bare_service(namespace, name);
+    service.cluster_ips.v4 = Some(Ipv4Addr::new(10, 96, 0, d));
+    service.ports = vec![service_port("http", 80)];
+    service
+}
+
+/// Its only slice, with endpoints by their last octets.
+fn slice_with(service: &Service, endpoints: &[u8]) -> Object {
+    let (namespace, name) = (service.key.namespace.as_str(), service.key.name.as_str());
+    let mut slice = bare_slice(namespace, name, name, Family::Ipv4);
+    slice.ports = vec![slice_port("http", 8080)];
+    let of = |d: &u8| endpoint(v4(1, *d), Conditions::READY, None);
+    slice.endpoints = endpoints.iter().map(of).collect();
+    Object::EndpointSlice(Arc::new(slice))
+}
+
+fn objects(services: &[(&Service, &[u8])]) -> Vec<Object> {
+    let of = |(service, endpoints): &(&Service, &[u8])| {
+        [Object::Service(Arc::new((*service).clone())), slice_with(service, endpoints)]
+    };
+    services.iter().flat_map(of).collect()
+}
+
+/// Long names: what a kernel holds names its owner in short, and what is wanted in full. Both are
+/// one Service all the same.
+#[test]
+fn a_service_with_a_long_name_is_changed_in_one_transaction() {
+    let service = plain(&"s".repeat(63), &"n".repeat(63), 1);
+    let three = Daemon::start(&objects(&[(&service, &[1, 2, 3])]));
+    let two = Daemon::start(&objects(&[(&service, &[1, 2])]));
+    checked_delta(&three.program, &two.program);
+}
+
+/// A frontend that goes to another Service with fewer backends does so in one transaction, also
+/// when what was before is known from the kernel only.
+#[test]
+fn a_frontend_changes_hands_in_one_transaction() {
+    let (mut first, mut second) = (plain("default", "a", 1), plain("default", "b", 2));
+    second.external_ips = vec![v4(9, 1)];
+    let before = Daemon::start(&objects(&[(&first, &[1]), (&second, &[1, 2, 3])]));
+    std::mem::swap(&mut first.external_ips, &mut second.external_ips);
+    let after = Daemon::start(&objects(&[(&first, &[1]), (&second, &[1, 2, 3])]));
+    checked_delta(&before.program, &after.program);
+    checked_delta(&after.program, &before.program);
+}
+
+/// Two Services claim one cluster address: the one that has it is not the one whose slots are
+/// looked for, and both keep theirs over a restart.
+#[test]
+fn slots_of_a_service_that_lost_a_frontend_survive_a_restart() {
+    let (winner, mut loser) = (plain("default", "a", 1), plain("default", "b", 1));
+    loser.external_ips = vec![v4(9, 1)];
+    let mut daemon = Daemon::start(&objects(&[(&winner, &[100]), (&loser, &[2, 3])]));
+    daemon.apply(&[replacement(&objects(&[(&winner, &[100]), (&loser, &[1, 2, 3])]))]);
+    let state = daemon.program.state();
+    let restarted = Program::compile(&daemon.model, settings(), &state);
+    let delta = Delta::reconcile(&state, &restarted);
+    assert!(delta.is_empty(), "{delta:?}");
+}
+
+/// A pick code that a frontend would have only until the next Service is put in never reaches a
+/// kernel, neither at the start nor later.
+#[test]
+fn a_passing_pick_code_needs_no_chain() {
+    let (mut loser, mut winner) = (plain("default", "a", 1), plain("default", "b", 2));
+    loser.external_ips = vec![v4(9, 1)];
+    winner.load_balancer_vips = vec![v4(9, 1)];
+    let list = objects(&[(&loser, &[1, 2]), (&winner, &[1])]);
+    let external_two = |program: &Program| {
+        let pick = Pick { masquerade: true, affinity: None, backends: 2 };
+        meaning(&program.state()).picks.contains(&(Family::Ipv4, Scope::Address, pick))
+    };
+    assert!(!external_two(&Daemon::start(&list).program));
+    let mut daemon = Daemon::start(&[]);
+    daemon.apply(&[replacement(&list)]);
+    assert!(!external_two(&daemon.program));
+}
+
+/// The node's Pods were known, and are not any more.
+#[test]
+fn a_wider_interval_comes_after_the_narrower_one_has_gone() {
+    let narrow = Settings {
+        cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+        ..Settings::new(NodeName::from(HERE))
+    };
+    let narrow = Program::new(Arc::new(narrow));
+    let wide = Program::new(settings());
+    checked_delta(&narrow, &wide);
+    checked_delta(&wide, &narrow);
+}
+
+/// A snapshot of a kernel that holds nothing of ours is a state like any other.
+#[test]
+fn a_state_without_tables_can_be_compared() {
+    let state = Program::new(settings()).state();
+    let nothing = State::default();
+    check(&state, &Delta::between_states(&state, &nothing), &nothing);
+    check(&nothing, &Delta::between_states(&nothing, &state), &state);
+    assert!(Delta::between_states(&nothing, &nothing).is_empty());
+}
+
+/// A Service that puts nothing into the kernel is not among those that do, whether it was there at
+/// the start or came later.
+#[test]
+fn a_headless_service_is_not_listed() {
+    let list = [Object::Service(Arc::new(bare_service("default", "headless")))];
+    let mut later = Daemon::start(&[]);
+    later.apply(&[replacement(&list)]);
+    assert_eq!(names(&later.program), Vec::<&NamespacedName>::new());
+    assert_eq!(names(&Daemon::start(&list).program), Vec::<&NamespacedName>::new());
+}
+
+/// A pick chain that is wanted no more is left only when nothing uses it any more.
+#[test]
+fn a_pick_chain_goes_after_its_last_user() {
+    let service = plain("default", "web", 1);
+    let before = Daemon::start(&objects(&[(&service, &[1, 2])])).program;
+    let wanted = Daemon::start(&objects(&[(&service, &[1])])).program;
+    let found = before.state();
+    for delta in [
+        Delta::reconcile(&found, &wanted),
+        Delta::between_states(&found, &wanted.state()),
+        Delta::between(&before, &wanted),
+    ] {
+        let is_pick =
+            |op: &Op| matches!(op, Op::Delete(element) if matches!(element.key, Key::Pick(..)));
+        assert!(!delta.prelude.iter().any(is_pick), "the chain is cut off first");
+        assert!(delta.epilogue.iter().any(is_pick), "the chain is never cut off");
+        check(&found, &delta, &wanted.state());
+    }
+}

@@ -1,0 +1,900 @@
+//! What each canonical change costs: the very operations, one line each.
+//!
+//! Beside the lines, every change is checked as in `laws`: a kernel takes it, it leads where it
+//! should, and there is no smaller one. Pick chains, which all Services share, are left out of the
+//! lines: see `a_pick_chain_comes_with_its_first_user`.
+
+mod support;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use rulec_compiler::name::NodeName;
+use rulec_compiler::net::Family;
+use rulec_compiler::nft::{Delta, Key, Op, Program, State, text};
+use rulec_compiler::object::{
+    Affinity, Conditions, Endpoint, EndpointSlice, Node, Object, Service, ServiceType,
+};
+use rulec_compiler::{Change, Dirty, Model, Provenance, Sourced};
+
+use support::{
+    HERE, bare_service, bare_slice, checked_delta, element, endpoint, model, number, replacement,
+    service_port, settings, slice_port,
+};
+
+// ---- Objects ------------------------------------------------------------------------------------
+
+/// Service default/web, ClusterIP 10.96.0.1, port http 80.
+fn web(change: impl FnOnce(&mut Service)) -> Object {
+    service("web", 1, change)
+}
+
+fn service(name: &str, number: u8, change: impl FnOnce(&mut Service)) -> Object {
+    let mut service = bare_service("default", name);
+    service.cluster_ips.v4 = Some(Ipv4Addr::new(10, 96, 0, number));
+    service.ports = vec![service_port("http", 80)];
+    change(&mut service);
+    Object::Service(Arc::new(service))
+}
+
+/// Also node port 30080 and external IP 192.0.2.1.
+fn exposed(service: &mut Service) {
+    service.kind = ServiceType::NodePort;
+    service.ports[0].node_port = Some(number(30080));
+    service.external_ips = vec![external(1)];
+}
+
+fn sticky(service: &mut Service) {
+    service.affinity = Affinity::ClientIp { timeout: 10 };
+}
+
+fn external(d: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, d))
+}
+
+/// An endpoint at 10.0.0.d, on no known node.
+fn at(d: u8) -> Endpoint {
+    endpoint(IpAddr::V4(Ipv4Addr::new(10, 0, 0, d)), Conditions::READY, None)
+}
+
+fn local(d: u8) -> Endpoint {
+    endpoint(at(d).address, Conditions::READY, Some(HERE))
+}
+
+fn not_ready(d: u8) -> Endpoint {
+    let conditions = Conditions { ready: false, serving: false, terminating: false };
+    endpoint(at(d).address, conditions, None)
+}
+
+fn terminating(d: u8) -> Endpoint {
+    let conditions = Conditions { ready: false, serving: true, terminating: true };
+    endpoint(at(d).address, conditions, None)
+}
+
+fn slice(service: &str, name: &str, endpoints: &[Endpoint]) -> EndpointSlice {
+    let family = endpoints.first().map_or(Family::Ipv4, |first| Family::of(first.address));
+    let mut slice = bare_slice("default", name, service, family);
+    slice.ports = vec![slice_port("http", 8080)];
+    slice.endpoints = endpoints.to_vec();
+    slice
+}
+
+/// Slice web-1 of default/web.
+fn endpoints(endpoints: &[Endpoint]) -> Object {
+    Object::EndpointSlice(Arc::new(slice("web", "web-1", endpoints)))
+}
+
+/// Another slice, of any Service.
+fn more(service: &str, name: &str, endpoints: &[Endpoint]) -> Object {
+    Object::EndpointSlice(Arc::new(slice(service, name, endpoints)))
+}
+
+fn node(addresses: &[IpAddr]) -> Object {
+    Object::Node(Arc::new(Node {
+        name: NodeName::from(HERE),
+        addresses: addresses.to_vec(),
+        pod_cidrs: Vec::new(),
+        zone: None,
+        taints: Vec::new(),
+        deleting: false,
+    }))
+}
+
+// ---- Operations ---------------------------------------------------------------------------------
+
+struct Daemon {
+    model: Model,
+    program: Program,
+}
+
+impl Daemon {
+    fn start(objects: &[Object]) -> Self {
+        let model = model(objects);
+        let program = Program::compile(&model, settings(), &State::default());
+        Self { model, program }
+    }
+
+    fn apply(&mut self, change: Change) -> (Dirty, Delta) {
+        let before = self.program.clone();
+        let dirty = self.model.apply(change);
+        self.program.update(&self.model, &dirty);
+        (dirty, checked_delta(&before, &self.program))
+    }
+}
+
+/// The operations on elements from one set of objects to another, taken in one batch.
+fn ops(before: &[Object], after: &[Object]) -> Vec<String> {
+    history(&[before, after])
+}
+
+/// The operations of the last step.
+fn history(steps: &[&[Object]]) -> Vec<String> {
+    let mut daemon = Daemon::start(&[]);
+    let mut last = Vec::new();
+    for objects in steps {
+        let (_, delta) = daemon.apply(replacement(objects));
+        last = lines(&delta);
+    }
+    last
+}
+
+fn lines(delta: &Delta) -> Vec<String> {
+    let of_pick = |op: &&Op| element(op).is_none_or(|element| matches!(element.key, Key::Pick(..)));
+    delta.ops().filter(|op| !of_pick(op)).map(line).collect()
+}
+
+fn line(op: &Op) -> String {
+    let command = text::commands(op, 0x4000);
+    let command = command.trim_end().replace("element ip6 rulec", "ip6");
+    command.replace("element ip rulec ", "").replace("{ ", "").replace(" }", "")
+}
+
+// ---- Endpoints ----------------------------------------------------------------------------------
+
+#[test]
+fn an_endpoint_added_is_three() {
+    let found = ops(
+        &[web(|_| ()), endpoints(&[at(1), at(2), at(3)])],
+        &[web(|_| ()), endpoints(&[at(1), at(2), at(3), at(4)])],
+    );
+    assert_eq!(
+        found,
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:4",
+            "add endpoints 10.96.0.1 . tcp . 80 . 0:3 : 10.0.0.4 . 8080",
+        ]
+    );
+}
+
+#[test]
+fn the_first_by_address_takes_the_last_slot_too() {
+    let found = ops(
+        &[web(|_| ()), endpoints(&[at(2), at(3)])],
+        &[web(|_| ()), endpoints(&[at(1), at(2), at(3)])],
+    );
+    assert_eq!(
+        found,
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:3",
+            "add endpoints 10.96.0.1 . tcp . 80 . 0:2 : 10.0.0.1 . 8080",
+        ]
+    );
+}
+
+#[test]
+fn the_endpoint_of_the_last_slot_removed_is_three() {
+    let found = ops(
+        &[web(|_| ()), endpoints(&[at(1), at(2), at(3)])],
+        &[web(|_| ()), endpoints(&[at(1), at(2)])],
+    );
+    assert_eq!(
+        found,
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
+        ]
+    );
+}
+
+#[test]
+fn the_endpoint_of_another_slot_removed_is_five() {
+    let found = ops(
+        &[web(|_| ()), endpoints(&[at(1), at(2), at(3)])],
+        &[web(|_| ()), endpoints(&[at(2), at(3)])],
+    );
+    assert_eq!(
+        found,
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "delete endpoints 10.96.0.1 . tcp . 80 . none",
+            "add endpoints 10.96.0.1 . tcp . 80 . none : 10.0.0.3 . 8080",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
+        ]
+    );
+}
+
+#[test]
+fn an_endpoint_that_went_and_came_back_stands_where_there_is_room() {
+    let three = [web(|_| ()), endpoints(&[at(1), at(2), at(3)])];
+    let two = [web(|_| ()), endpoints(&[at(2), at(3)])];
+    let found = history(&[&three, &two, &three]);
+    assert_eq!(
+        found,
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:3",
+            "add endpoints 10.96.0.1 . tcp . 80 . 0:2 : 10.0.0.1 . 8080",
+        ]
+    );
+}
+
+#[test]
+fn an_endpoint_replaced_in_one_batch_is_two() {
+    let found = ops(
+        &[web(|_| ()), endpoints(&[at(1), at(2), at(3)])],
+        &[web(|_| ()), endpoints(&[at(1), at(3), at(9)])],
+    );
+    assert_eq!(
+        found,
+        [
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
+            "add endpoints 10.96.0.1 . tcp . 80 . 0:1 : 10.0.0.9 . 8080",
+        ]
+    );
+}
+
+#[test]
+fn readiness_lost_and_won_is_three_each() {
+    let ready = [web(|_| ()), endpoints(&[at(1), at(2), at(3)])];
+    let unready = [web(|_| ()), endpoints(&[at(1), at(2), not_ready(3)])];
+    assert_eq!(
+        ops(&ready, &unready),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
+        ]
+    );
+    assert_eq!(
+        history(&[&ready, &unready, &ready]),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:3",
+            "add endpoints 10.96.0.1 . tcp . 80 . 0:2 : 10.0.0.3 . 8080",
+        ]
+    );
+}
+
+#[test]
+fn conditions_of_an_endpoint_that_is_not_used_cost_nothing() {
+    let before = [web(|_| ()), endpoints(&[at(1), not_ready(2)])];
+    let after = [web(|_| ()), endpoints(&[at(1), terminating(2)])];
+    assert_eq!(ops(&before, &after), [""; 0]);
+}
+
+#[test]
+fn all_endpoints_terminating_are_served_on_at_no_cost() {
+    let before = [web(|_| ()), endpoints(&[at(1), at(2)])];
+    let after = [web(|_| ()), endpoints(&[terminating(1), terminating(2)])];
+    assert_eq!(ops(&before, &after), [""; 0]);
+}
+
+#[test]
+fn an_endpoint_added_is_three_for_each_frontend() {
+    let found =
+        ops(&[web(exposed), endpoints(&[at(1)])], &[web(exposed), endpoints(&[at(1), at(2)])]);
+    assert_eq!(
+        found,
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "add endpoints 10.96.0.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 2000:2",
+            "add endpoints 192.0.2.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+            "delete nodeports tcp . 30080",
+            "add nodeports tcp . 30080 comment \"default/web:http\" : 2000:2",
+            "add nodeport-endpoints tcp . 30080 . 0:1 : 10.0.0.2 . 8080",
+        ]
+    );
+}
+
+#[test]
+fn the_first_endpoint_ends_the_rejection() {
+    let found = ops(&[web(|_| ()), endpoints(&[])], &[web(|_| ()), endpoints(&[at(1)])]);
+    assert_eq!(
+        found,
+        [
+            "delete reject-services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1",
+            "add endpoints 10.96.0.1 . tcp . 80 . none : 10.0.0.1 . 8080",
+        ]
+    );
+}
+
+#[test]
+fn without_the_last_endpoint_connections_are_rejected() {
+    let found = ops(&[web(|_| ()), endpoints(&[at(1)])], &[web(|_| ()), endpoints(&[])]);
+    assert_eq!(
+        found,
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add reject-services 10.96.0.1 . tcp . 80 comment \"default/web:http\"",
+            "delete endpoints 10.96.0.1 . tcp . 80 . none",
+        ]
+    );
+}
+
+#[test]
+fn a_slice_that_says_the_same_again_is_no_change() {
+    let mut daemon = Daemon::start(&[web(exposed), endpoints(&[at(1), at(2)])]);
+    let again =
+        Sourced { object: endpoints(&[at(1), at(2)]), provenance: Provenance("moved".into()) };
+    let (dirty, delta) = daemon.apply(Change::Apply(again));
+    assert_eq!(dirty, Dirty { unchanged: 1, ..Dirty::default() });
+    assert!(delta.is_empty(), "{delta:?}");
+}
+
+#[test]
+fn an_endpoint_that_moves_between_slices_in_one_batch_costs_nothing() {
+    let found = ops(
+        &[web(|_| ()), endpoints(&[at(1), at(2)]), more("web", "web-2", &[at(3)])],
+        &[web(|_| ()), endpoints(&[at(2)]), more("web", "web-2", &[at(1), at(3)])],
+    );
+    assert_eq!(found, [""; 0]);
+}
+
+#[test]
+fn a_second_copy_of_an_endpoint_comes_and_goes_at_no_cost() {
+    let one = [web(|_| ()), endpoints(&[at(1), at(2)])];
+    let two = [
+        web(|_| ()),
+        endpoints(&[at(1), at(2)]),
+        more("web", "web-2", &[terminating(1), not_ready(2)]),
+    ];
+    assert_eq!(ops(&one, &two), [""; 0]);
+    assert_eq!(ops(&two, &one), [""; 0]);
+}
+
+#[test]
+fn the_ready_copy_of_an_endpoint_going_takes_it_out() {
+    let two = [web(|_| ()), endpoints(&[at(1), at(2)]), more("web", "web-2", &[terminating(2)])];
+    let one = [web(|_| ()), endpoints(&[at(1)]), more("web", "web-2", &[terminating(2)])];
+    assert_eq!(
+        ops(&two, &one),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
+        ]
+    );
+}
+
+// ---- Frontends ----------------------------------------------------------------------------------
+
+#[test]
+fn an_external_ip_comes_and_goes_with_its_own_elements_only() {
+    let without = [web(|_| ()), endpoints(&[at(1), at(2)])];
+    let with =
+        [web(|service| service.external_ips = vec![external(1)]), endpoints(&[at(1), at(2)])];
+    assert_eq!(
+        ops(&without, &with),
+        [
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 2000:2",
+            "add endpoints 192.0.2.1 . tcp . 80 . none : 10.0.0.1 . 8080",
+            "add endpoints 192.0.2.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+        ]
+    );
+    assert_eq!(
+        ops(&with, &without),
+        [
+            "delete services 192.0.2.1 . tcp . 80",
+            "delete endpoints 192.0.2.1 . tcp . 80 . none",
+            "delete endpoints 192.0.2.1 . tcp . 80 . 0:1",
+        ]
+    );
+}
+
+#[test]
+fn an_external_ip_that_becomes_a_vip_costs_nothing() {
+    let external_ip =
+        [web(|service| service.external_ips = vec![external(1)]), endpoints(&[at(1)])];
+    let vip = [web(|service| service.load_balancer_vips = vec![external(1)]), endpoints(&[at(1)])];
+    assert_eq!(ops(&external_ip, &vip), [""; 0]);
+}
+
+#[test]
+fn a_changed_vip_is_its_elements_twice() {
+    let with = |d| {
+        let vip = move |service: &mut Service| service.load_balancer_vips = vec![external(d)];
+        [web(vip), endpoints(&[at(1)])]
+    };
+    assert_eq!(
+        ops(&with(1), &with(2)),
+        [
+            "delete services 192.0.2.1 . tcp . 80",
+            "delete endpoints 192.0.2.1 . tcp . 80 . none",
+            "add services 192.0.2.2 . tcp . 80 comment \"default/web:http\" : 2000:1",
+            "add endpoints 192.0.2.2 . tcp . 80 . none : 10.0.0.1 . 8080",
+        ]
+    );
+}
+
+#[test]
+fn a_changed_port_number_is_the_elements_of_its_frontends_twice() {
+    let with = |port| {
+        let port = move |service: &mut Service| service.ports[0].port = number(port);
+        [web(port), endpoints(&[at(1)])]
+    };
+    assert_eq!(
+        ops(&with(80), &with(81)),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "delete endpoints 10.96.0.1 . tcp . 80 . none",
+            "add services 10.96.0.1 . tcp . 81 comment \"default/web:http\" : 0:1",
+            "add endpoints 10.96.0.1 . tcp . 81 . none : 10.0.0.1 . 8080",
+        ]
+    );
+}
+
+#[test]
+fn a_changed_node_port_leaves_the_other_frontends_alone() {
+    let with = |port| {
+        let port = move |service: &mut Service| {
+            exposed(service);
+            service.ports[0].node_port = Some(number(port));
+        };
+        [web(port), endpoints(&[at(1)])]
+    };
+    assert_eq!(
+        ops(&with(30080), &with(30081)),
+        [
+            "delete nodeports tcp . 30080",
+            "delete nodeport-endpoints tcp . 30080 . none",
+            "add nodeports tcp . 30081 comment \"default/web:http\" : 2000:1",
+            "add nodeport-endpoints tcp . 30081 . none : 10.0.0.1 . 8080",
+        ]
+    );
+}
+
+#[test]
+fn a_renamed_port_is_a_new_comment() {
+    let named = |name: &str| {
+        let mut slice = slice("web", "web-1", &[at(1), at(2)]);
+        slice.ports = vec![slice_port(name, 8080)];
+        [
+            web(|service| service.ports = vec![service_port(name, 80)]),
+            Object::EndpointSlice(Arc::new(slice)),
+        ]
+    };
+    assert_eq!(
+        ops(&named("http"), &named("main")),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:main\" : 0:2",
+        ]
+    );
+}
+
+#[test]
+fn a_renamed_port_keeps_the_slots_that_history_has_led_to() {
+    let named = |name: &str, endpoints: &[Endpoint]| {
+        let mut slice = slice("web", "web-1", endpoints);
+        slice.ports = vec![slice_port(name, 8080)];
+        [
+            web(|service| service.ports = vec![service_port(name, 80)]),
+            Object::EndpointSlice(Arc::new(slice)),
+        ]
+    };
+    let two = named("http", &[at(2), at(3)]);
+    let three = named("http", &[at(1), at(2), at(3)]);
+    let renamed = named("main", &[at(1), at(2), at(3)]);
+    assert_eq!(
+        history(&[&two, &three, &renamed]),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:main\" : 0:3",
+        ]
+    );
+}
+
+#[test]
+fn a_changed_target_port_is_two_for_each_backend() {
+    let to = |port| {
+        let mut slice = slice("web", "web-1", &[at(1), at(2)]);
+        slice.ports = vec![slice_port("http", port)];
+        [web(|_| ()), Object::EndpointSlice(Arc::new(slice))]
+    };
+    assert_eq!(
+        ops(&to(8080), &to(9090)),
+        [
+            "delete endpoints 10.96.0.1 . tcp . 80 . none",
+            "add endpoints 10.96.0.1 . tcp . 80 . none : 10.0.0.1 . 9090",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
+            "add endpoints 10.96.0.1 . tcp . 80 . 0:1 : 10.0.0.2 . 9090",
+        ]
+    );
+}
+
+#[test]
+fn what_no_frontend_depends_on_costs_nothing() {
+    let before = [web(|_| ()), endpoints(&[at(1)])];
+    let after = [
+        web(|service| {
+            service.publish_not_ready = true;
+            service.health_check_node_port = Some(number(32000));
+        }),
+        endpoints(&[at(1)]),
+    ];
+    assert_eq!(ops(&before, &after), [""; 0]);
+}
+
+#[test]
+fn a_service_takes_all_it_has_with_it() {
+    let found = ops(&[web(|_| ()), endpoints(&[local(1), at(2)])], &[]);
+    assert_eq!(
+        found,
+        [
+            "delete cluster-ips 10.96.0.1",
+            "delete hairpin 10.0.0.1 . 10.0.0.1",
+            "delete services 10.96.0.1 . tcp . 80",
+            "delete endpoints 10.96.0.1 . tcp . 80 . none",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
+        ]
+    );
+}
+
+#[test]
+fn a_service_whose_slices_go_first_costs_the_same_in_one_batch() {
+    let mut daemon = Daemon::start(&[web(|_| ()), endpoints(&[at(1)])]);
+    let before = daemon.program.clone();
+    let mut dirty = daemon.model.apply(Change::Remove(endpoints(&[]).key()));
+    dirty.merge(daemon.model.apply(Change::Remove(web(|_| ()).key())));
+    daemon.program.update(&daemon.model, &dirty);
+    assert_eq!(
+        lines(&checked_delta(&before, &daemon.program)),
+        [
+            "delete cluster-ips 10.96.0.1",
+            "delete services 10.96.0.1 . tcp . 80",
+            "delete endpoints 10.96.0.1 . tcp . 80 . none",
+        ]
+    );
+}
+
+#[test]
+fn a_service_without_endpoints_is_two() {
+    assert_eq!(
+        ops(&[], &[web(|_| ())]),
+        [
+            "add cluster-ips 10.96.0.1",
+            "add reject-services 10.96.0.1 . tcp . 80 comment \"default/web:http\"",
+        ]
+    );
+}
+
+#[test]
+fn families_do_not_touch_each_other() {
+    let v6 = |d: u16| {
+        let address = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 1, d));
+        endpoint(address, Conditions::READY, Some(HERE))
+    };
+    let dual = || {
+        web(|service| {
+            exposed(service);
+            service.cluster_ips.v6 = Some(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1));
+        })
+    };
+    let four = endpoints(&[at(1)]);
+    let six = |endpoints: &[Endpoint]| more("web", "web-6", endpoints);
+    assert_eq!(
+        ops(&[dual(), four.clone(), six(&[v6(1)])], &[dual(), four.clone(), six(&[v6(1), v6(2)])]),
+        [
+            "add ip6 hairpin fd00::1:2 . fd00::1:2",
+            "delete ip6 services fd00::1 . tcp . 80",
+            "add ip6 services fd00::1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "add ip6 endpoints fd00::1 . tcp . 80 . 0:1 : fd00::1:2 . 8080",
+            "delete ip6 nodeports tcp . 30080",
+            "add ip6 nodeports tcp . 30080 comment \"default/web:http\" : 2000:2",
+            "add ip6 nodeport-endpoints tcp . 30080 . 0:1 : fd00::1:2 . 8080",
+        ]
+    );
+    // The second family comes with its own elements only.
+    assert_eq!(
+        ops(&[web(exposed), four.clone(), six(&[v6(1)])], &[dual(), four, six(&[v6(1)])]),
+        [
+            "add ip6 cluster-ips fd00::1",
+            "add ip6 hairpin fd00::1:1 . fd00::1:1",
+            "add ip6 services fd00::1 . tcp . 80 comment \"default/web:http\" : 0:1",
+            "add ip6 endpoints fd00::1 . tcp . 80 . none : fd00::1:1 . 8080",
+            "add ip6 nodeports tcp . 30080 comment \"default/web:http\" : 2000:1",
+            "add ip6 nodeport-endpoints tcp . 30080 . none : fd00::1:1 . 8080",
+        ]
+    );
+}
+
+// ---- Session affinity ---------------------------------------------------------------------------
+
+#[test]
+fn affinity_gives_each_backend_an_id() {
+    let backends = endpoints(&[at(1), at(2), at(3)]);
+    let found = ops(&[web(|_| ()), backends.clone()], &[web(sticky), backends]);
+    assert_eq!(
+        found,
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 8000:a003",
+            "add affinity-slots 10.96.0.1 . tcp . 80 . none : 1d08:6d6c",
+            "add affinity-slots 10.96.0.1 . tcp . 80 . 0:1 : f843:92d",
+            "add affinity-slots 10.96.0.1 . tcp . 80 . 0:2 : 7bb:1a52",
+            "delete endpoints 10.96.0.1 . tcp . 80 . none",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
+            "add endpoints 10.96.0.1 . tcp . 80 . 7bb:1a52 : 10.0.0.3 . 8080",
+            "add endpoints 10.96.0.1 . tcp . 80 . 1d08:6d6c : 10.0.0.1 . 8080",
+            "add endpoints 10.96.0.1 . tcp . 80 . f843:92d : 10.0.0.2 . 8080",
+        ]
+    );
+}
+
+#[test]
+fn a_changed_timeout_is_a_new_code() {
+    let backends = endpoints(&[at(1), at(2), at(3)]);
+    let longer = |service: &mut Service| service.affinity = Affinity::ClientIp { timeout: 20 };
+    assert_eq!(
+        ops(&[web(sticky), backends.clone()], &[web(longer), backends]),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 8001:4003",
+        ]
+    );
+}
+
+#[test]
+fn with_affinity_an_endpoint_added_is_four() {
+    let found =
+        ops(&[web(sticky), endpoints(&[at(1)])], &[web(sticky), endpoints(&[at(1), at(2)])]);
+    assert_eq!(
+        found,
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 8000:a002",
+            "add affinity-slots 10.96.0.1 . tcp . 80 . 0:1 : f843:92d",
+            "add endpoints 10.96.0.1 . tcp . 80 . f843:92d : 10.0.0.2 . 8080",
+        ]
+    );
+}
+
+#[test]
+fn with_affinity_a_backend_that_moves_keeps_its_id() {
+    let found = ops(
+        &[web(sticky), endpoints(&[at(1), at(2), at(3)])],
+        &[web(sticky), endpoints(&[at(2), at(3)])],
+    );
+    assert_eq!(
+        found,
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 8000:a002",
+            "delete affinity-slots 10.96.0.1 . tcp . 80 . none",
+            "add affinity-slots 10.96.0.1 . tcp . 80 . none : 7bb:1a52",
+            "delete affinity-slots 10.96.0.1 . tcp . 80 . 0:2",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 1d08:6d6c",
+        ]
+    );
+}
+
+// ---- What several share -------------------------------------------------------------------------
+
+#[test]
+fn a_local_endpoint_is_one_more() {
+    let found =
+        ops(&[web(|_| ()), endpoints(&[at(1)])], &[web(|_| ()), endpoints(&[at(1), local(2)])]);
+    assert_eq!(
+        found,
+        [
+            "add hairpin 10.0.0.2 . 10.0.0.2",
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "add endpoints 10.96.0.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+        ]
+    );
+}
+
+#[test]
+fn an_endpoint_that_turns_out_to_be_local_is_one() {
+    let before = [web(|_| ()), endpoints(&[at(1)])];
+    let after = [web(|_| ()), endpoints(&[local(1)])];
+    assert_eq!(ops(&before, &after), ["add hairpin 10.0.0.1 . 10.0.0.1"]);
+}
+
+#[test]
+fn a_shared_hairpin_stays_until_its_last_user_goes() {
+    let api = || service("api", 2, |_| ());
+    let both = [web(|_| ()), api(), endpoints(&[local(1)]), more("api", "api-1", &[local(1)])];
+    let one = [web(|_| ()), api(), endpoints(&[local(1)])];
+    let none = [web(|_| ()), api()];
+    assert_eq!(
+        ops(&both, &one),
+        [
+            "delete services 10.96.0.2 . tcp . 80",
+            "add reject-services 10.96.0.2 . tcp . 80 comment \"default/api:http\"",
+            "delete endpoints 10.96.0.2 . tcp . 80 . none",
+        ]
+    );
+    assert_eq!(
+        history(&[&both, &one, &none]),
+        [
+            "delete hairpin 10.0.0.1 . 10.0.0.1",
+            "delete services 10.96.0.1 . tcp . 80",
+            "add reject-services 10.96.0.1 . tcp . 80 comment \"default/web:http\"",
+            "delete endpoints 10.96.0.1 . tcp . 80 . none",
+        ]
+    );
+}
+
+#[test]
+fn a_cluster_address_stays_until_its_last_port_goes() {
+    let two = |service: &mut Service| service.ports.push(service_port("metrics", 9100));
+    assert_eq!(ops(&[web(two)], &[web(|_| ())]), ["delete reject-services 10.96.0.1 . tcp . 9100"]);
+    assert_eq!(
+        ops(&[web(|_| ())], &[web(two)]),
+        ["add reject-services 10.96.0.1 . tcp . 9100 comment \"default/web:metrics\""]
+    );
+    assert_eq!(
+        history(&[&[web(two)], &[web(|_| ())], &[]]),
+        ["delete cluster-ips 10.96.0.1", "delete reject-services 10.96.0.1 . tcp . 80"]
+    );
+}
+
+#[test]
+fn who_lost_an_external_ip_takes_over_when_the_winner_goes() {
+    let claim = |service: &mut Service| service.external_ips = vec![external(1)];
+    let shared = [
+        service("a", 2, claim),
+        web(claim),
+        more("a", "a-1", &[at(1), at(2)]),
+        endpoints(&[at(1), at(7)]),
+    ];
+    let left = [
+        service("a", 2, |_| ()),
+        web(claim),
+        more("a", "a-1", &[at(1), at(2)]),
+        endpoints(&[at(1), at(7)]),
+    ];
+    // The slot that is the same for both stays.
+    assert_eq!(
+        ops(&shared, &left),
+        [
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 2000:2",
+            "delete endpoints 192.0.2.1 . tcp . 80 . 0:1",
+            "add endpoints 192.0.2.1 . tcp . 80 . 0:1 : 10.0.0.7 . 8080",
+        ]
+    );
+    assert_eq!(
+        history(&[&shared, &left, &shared]),
+        [
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/a:http\" : 2000:2",
+            "delete endpoints 192.0.2.1 . tcp . 80 . 0:1",
+            "add endpoints 192.0.2.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+        ]
+    );
+}
+
+#[test]
+fn who_lost_a_frontend_changes_nothing_there() {
+    let claim = |service: &mut Service| service.external_ips = vec![external(1)];
+    let shared = |endpoints: &[Endpoint]| {
+        let endpoints = more("web", "web-1", endpoints);
+        [service("a", 2, claim), web(claim), more("a", "a-1", &[at(1)]), endpoints]
+    };
+    assert_eq!(
+        ops(&shared(&[at(1)]), &shared(&[at(1), at(2)])),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "add endpoints 10.96.0.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+        ]
+    );
+}
+
+// ---- Node and pick chains -----------------------------------------------------------------------
+
+#[test]
+fn a_changed_node_address_is_two() {
+    let address = |d| IpAddr::V4(Ipv4Addr::new(172, 16, 0, d));
+    let with = |node| [node, web(exposed), endpoints(&[at(1)])];
+    assert_eq!(
+        ops(&with(node(&[address(1)])), &with(node(&[address(2)]))),
+        ["delete node-ips 172.16.0.1", "add node-ips 172.16.0.2"]
+    );
+    // Only the first address counts.
+    assert_eq!(ops(&with(node(&[address(1)])), &with(node(&[address(1), address(2)]))), [""; 0]);
+    assert_eq!(
+        ops(&[web(exposed), endpoints(&[at(1)])], &with(node(&[address(1)]))),
+        ["add node-ips 172.16.0.1", "delete node-address-types local"]
+    );
+}
+
+/// The commands; without the comments of rules, which are hashes of them.
+fn text(ops: &[Op]) -> String {
+    let commands: String = ops.iter().map(|op| text::commands(op, 0x4000)).collect();
+    let said = commands.lines().filter_map(|line| line.split(" comment \"rulec:").next());
+    said.map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn a_pick_chain_comes_with_its_first_user() {
+    let before = [web(|_| ()), endpoints(&[at(1)])];
+    let after = [web(|_| ()), endpoints(&[at(1), at(2)])];
+    let mut daemon = Daemon::start(&before);
+    let (_, delta) = daemon.apply(replacement(&after));
+    assert_eq!(
+        text(&delta.prelude),
+        "add chain ip rulec pick-2\n\
+         add rule ip rulec pick-2 meta priority set numgen random mod 2\n\
+         add rule ip rulec pick-2 dnat ip to ip daddr . meta l4proto . th dport . meta priority \
+         map @endpoints\n\
+         add element ip rulec picks { 0:2 : goto pick-2 }\n"
+    );
+    assert_eq!(delta.epilogue, [], "the chain that nobody uses now stays for a while");
+
+    // The way back uses the old chain, which still stands there, and so does the next time.
+    for objects in [&before, &after] {
+        let (_, delta) = daemon.apply(replacement(objects));
+        assert_eq!(text(&delta.prelude), "");
+        assert_eq!(delta.len(), 3);
+    }
+
+    // When it has been idle for long, it goes.
+    let used = daemon.program.clone();
+    let idle: Vec<_> = daemon.program.idle_picks().collect();
+    idle.into_iter().for_each(|pick| daemon.program.retire(pick));
+    let delta = checked_delta(&used, &daemon.program);
+    assert_eq!(
+        text(&delta.epilogue),
+        "delete element ip rulec picks { 0:1 }\ndelete chain ip rulec pick-1\n"
+    );
+    assert_eq!(delta.len(), 2);
+}
+
+// ---- Size ---------------------------------------------------------------------------------------
+
+#[test]
+fn a_change_costs_the_same_among_a_thousand_services() {
+    let crowd = || -> Vec<Object> {
+        let others = (0..1_000_u16).flat_map(|n| {
+            let [c, d] = n.to_be_bytes();
+            let name = format!("other-{n}");
+            let service = service(&name, 0, |service| {
+                service.cluster_ips.v4 = Some(Ipv4Addr::new(10, 97, c, d));
+                service.ports[0].node_port = Some(number(31_000 + n));
+            });
+            [service, more(&name, &format!("{name}-1"), &[at(1), local(2)])]
+        });
+        others.collect()
+    };
+    let changes: [(Vec<Object>, Vec<Object>); 3] = [
+        (
+            vec![web(exposed), endpoints(&[at(1), at(2), at(3)])],
+            vec![web(exposed), endpoints(&[at(2), at(3)])],
+        ),
+        (vec![web(sticky), endpoints(&[at(1)])], vec![web(sticky), endpoints(&[at(1), at(2)])]),
+        (vec![web(|_| ())], vec![web(exposed)]),
+    ];
+    let crowd = crowd();
+    for (before, after) in changes {
+        let alone = ops(&before, &after);
+        let among = |objects: &[Object]| [objects, crowd.as_slice()].concat();
+        let mut daemon = Daemon::start(&among(&before));
+        let (dirty, delta) = daemon.apply(replacement(&among(&after)));
+        assert_eq!(lines(&delta), alone);
+        assert_eq!(dirty.services.len(), 1);
+        assert_eq!(delta.groups.len(), 1);
+    }
+}

@@ -1,0 +1,213 @@
+//! What both test binaries share: objects to start from, and the checks that every delta must pass.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use rulec_compiler::name::{NamespacedName, NodeName, PortName};
+use rulec_compiler::net::{Family, Protocol};
+use rulec_compiler::nft::element::Value;
+use rulec_compiler::nft::{Delta, Element, Key, Op, Program, State};
+use rulec_compiler::object::{
+    Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, Object, Service, ServicePort,
+    ServiceType, SlicePort, TargetPort, TrafficPolicy,
+};
+use rulec_compiler::resolve::PortKey;
+use rulec_compiler::{Change, Frontend, Model, Provenance, Settings, Sourced};
+
+/// The node that is programmed.
+pub(crate) const HERE: &str = "here";
+
+pub(crate) fn settings() -> Arc<Settings> {
+    Arc::new(Settings::new(NodeName::from(HERE)))
+}
+
+pub(crate) fn sourced(object: Object) -> Sourced {
+    Sourced { object, provenance: Provenance("test".into()) }
+}
+
+/// Makes the model hold exactly these objects.
+pub(crate) fn replacement(objects: &[Object]) -> Change {
+    Change::Replace(objects.iter().cloned().map(sourced).collect())
+}
+
+pub(crate) fn model(objects: &[Object]) -> Model {
+    let mut model = Model::default();
+    model.apply(replacement(objects));
+    model
+}
+
+pub(crate) fn number(port: u16) -> NonZeroU16 {
+    NonZeroU16::new(port).unwrap_or(NonZeroU16::MIN)
+}
+
+pub(crate) fn service_port(name: &str, port: u16) -> ServicePort {
+    ServicePort {
+        name: PortName::from(name),
+        protocol: Protocol::Tcp,
+        port: number(port),
+        node_port: None,
+        target: TargetPort::Number(number(8080)),
+    }
+}
+
+pub(crate) fn slice_port(name: &str, port: u16) -> SlicePort {
+    SlicePort { name: PortName::from(name), protocol: Protocol::Tcp, port: number(port) }
+}
+
+/// A Service with nothing but a name.
+pub(crate) fn bare_service(namespace: &str, name: &str) -> Service {
+    Service {
+        key: NamespacedName::new(namespace, name),
+        kind: ServiceType::ClusterIP,
+        cluster_ips: ClusterIps::default(),
+        ports: Vec::new(),
+        external_ips: Vec::new(),
+        load_balancer_vips: Vec::new(),
+        source_ranges: Vec::new(),
+        affinity: Affinity::None,
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: TrafficPolicy::Cluster,
+        health_check_node_port: None,
+        selector: BTreeMap::new(),
+        publish_not_ready: false,
+    }
+}
+
+/// An EndpointSlice without ports and endpoints.
+pub(crate) fn bare_slice(
+    namespace: &str,
+    name: &str,
+    service: &str,
+    family: Family,
+) -> EndpointSlice {
+    EndpointSlice {
+        key: NamespacedName::new(namespace, name),
+        service: NamespacedName::new(namespace, service),
+        family,
+        ports: Vec::new(),
+        endpoints: Vec::new(),
+    }
+}
+
+pub(crate) fn endpoint(address: IpAddr, conditions: Conditions, node: Option<&str>) -> Endpoint {
+    Endpoint {
+        address,
+        conditions,
+        node: node.map(NodeName::from),
+        zone_hints: Box::default(),
+        node_hints: Box::default(),
+    }
+}
+
+/// The elements of a state, of both families.
+pub(crate) fn elements(state: &State) -> BTreeMap<Key, (Value, Option<Arc<PortKey>>)> {
+    let tables = state.tables.values();
+    tables.flat_map(|table| &table.elements).map(|(key, held)| (*key, held.clone())).collect()
+}
+
+/// Applies the delta to the strict reference kernel and returns what it then holds.
+pub(crate) fn applied(before: &State, delta: &Delta) -> State {
+    let mut state = before.clone();
+    if let Err(violation) = state.apply(delta) {
+        panic!("the kernel would refuse {violation}");
+    }
+    state
+}
+
+/// Checks a delta between two states: a kernel takes it, it leads where it should, it touches no
+/// element more than it must, and the operations of a frontend stand in one transaction, so that
+/// none is ever served by half.
+pub(crate) fn check(before: &State, delta: &Delta, after: &State) {
+    assert_eq!(applied(before, delta), *after, "the delta does not lead to what is wanted");
+    check_minimal(before, delta, after);
+    check_frontends_are_whole(delta);
+    check_intervals(before, delta);
+}
+
+/// The fewest operations: a deletion for each element that is gone or another, an addition for each
+/// that has come or is another. An element cannot be changed in place.
+fn check_minimal(before: &State, delta: &Delta, after: &State) {
+    let replaced = |op: &&Op| matches!(op, Op::DeleteTable(_));
+    let families: Vec<Family> = delta
+        .ops()
+        .filter(replaced)
+        .filter_map(|op| if let Op::DeleteTable(family) = op { Some(*family) } else { None })
+        .collect();
+    let (mut before, after) = (elements(before), elements(after));
+    before.retain(|key, _| !families.contains(&key.family()));
+
+    let gone = before.iter().filter(|(key, held)| after.get(key) != Some(held));
+    let come = after.iter().filter(|(key, held)| before.get(key) != Some(held));
+    let mut gone: Vec<Key> = gone.map(|(key, _)| *key).collect();
+    let mut come: Vec<Key> = come.map(|(key, _)| *key).collect();
+    let (mut deleted, mut added) = (Vec::new(), Vec::new());
+    for op in delta.ops() {
+        if let Op::Delete(element) = op {
+            deleted.push(element.key);
+        } else if let Op::Add(element) = op {
+            added.push(element.key);
+        }
+    }
+    for keys in [&mut gone, &mut come, &mut deleted, &mut added] {
+        keys.sort_unstable();
+    }
+    assert_eq!(deleted, gone, "not the fewest deletions");
+    assert_eq!(added, come, "not the fewest additions");
+}
+
+fn check_frontends_are_whole(delta: &Delta) {
+    let mut groups: BTreeMap<Frontend, &NamespacedName> = BTreeMap::new();
+    for group in &delta.groups {
+        for element in group.ops.iter().filter_map(element) {
+            let Some(frontend) = element.key.frontend() else { continue };
+            let first = *groups.entry(frontend).or_insert(&group.service);
+            assert_eq!(first, &group.service, "{frontend} is changed in two transactions");
+        }
+    }
+    // What is not in a group may hold what groups rest on, but nothing of a frontend that is served.
+    for element in delta.prelude.iter().chain(&delta.epilogue).filter_map(element) {
+        if let Some(frontend) = element.key.frontend() {
+            assert!(!groups.contains_key(&frontend), "{frontend} is changed outside its group");
+        }
+    }
+}
+
+/// nf_tables refuses an interval that overlaps with one that is there, or goes only later.
+fn check_intervals(before: &State, delta: &Delta) {
+    let mut nets: Vec<ipnet::IpNet> = Vec::new();
+    for key in elements(before).keys() {
+        if let Key::UnmasqueradedSource(net) = key {
+            nets.push(*net);
+        }
+    }
+    for op in delta.ops() {
+        if let Op::DeleteTable(family) = op {
+            nets.retain(|net| Family::of(net.addr()) != *family);
+        }
+        let Some(Key::UnmasqueradedSource(net)) = element(op).map(|element| element.key) else {
+            continue;
+        };
+        nets.retain(|held| *held != net);
+        if matches!(op, Op::Add(_)) {
+            let overlapping = nets.iter().find(|held| held.contains(&net) || net.contains(*held));
+            assert_eq!(overlapping, None, "{net} overlaps when it is added");
+            nets.push(net);
+        }
+    }
+}
+
+pub(crate) fn element(op: &Op) -> Option<&Element> {
+    if let Op::Add(element) | Op::Delete(element) = op { Some(element) } else { None }
+}
+
+/// The delta between two programs, checked, and the same found in the other ways there are.
+pub(crate) fn checked_delta(old: &Program, new: &Program) -> Delta {
+    let (before, after) = (old.state(), new.state());
+    let delta = Delta::between(old, new);
+    check(&before, &delta, &after);
+    check(&before, &Delta::reconcile(&before, new), &after);
+    check(&before, &Delta::between_states(&before, &after), &after);
+    delta
+}
