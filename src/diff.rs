@@ -13,7 +13,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use rulec_compiler::change::Change;
 use rulec_compiler::nft::{Delta, Program, State, text as nft_text};
-use rulec_compiler::{Model, Settings};
+use rulec_compiler::{Model, Settings, resolve};
 use rulec_sinks::nft::Ownership;
 use rulec_sinks::{NftSink, Sink};
 
@@ -100,6 +100,11 @@ impl Side {
         }
         let mut model = Model::default();
         model.apply(Change::Replace(reading.objects));
+        for entry in model.services() {
+            for what in resolve::unsupported(&entry.object) {
+                anstream::eprintln!("{}: Service {}: {what}", entry.provenance, entry.object.key);
+            }
+        }
         Ok(Self {
             name: state.to_owned(),
             model: Some(model),

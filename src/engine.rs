@@ -16,9 +16,12 @@ use rulec_compiler::change::Change;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::{Delta, Pick, Program, Scope, State};
-use rulec_compiler::{Dirty, Model, Settings};
+use rulec_compiler::{Dirty, Model, Settings, resolve};
 use rulec_sinks::nft::watch::Tampering;
 use rulec_sinks::{Base, Outcome, SinkError};
+
+#[cfg(test)]
+mod tests;
 
 /// How many past snapshots of the model are kept. Each costs what has changed since.
 const HISTORY: usize = 16;
@@ -292,12 +295,14 @@ impl Engine {
             Some(mut wanted) => {
                 if !dirty.is_empty() {
                     wanted.update(&self.model, &dirty);
+                    self.report_unsupported(dirty.services.iter());
                     self.report_conflicts(&wanted, &dirty);
                 }
                 wanted
             }
             None => {
                 let wanted = Program::compile(&self.model, Arc::clone(&self.settings), seed);
+                self.report_unsupported(self.model.services().map(|entry| &entry.object.key));
                 for conflict in wanted.conflicts() {
                     tracing::warn!(
                         frontend = %conflict.frontend,
@@ -311,6 +316,14 @@ impl Engine {
         };
         self.wanted = Some(wanted.clone());
         wanted
+    }
+
+    fn report_unsupported<'a>(&self, services: impl Iterator<Item = &'a NamespacedName>) {
+        for entry in services.filter_map(|key| self.model.service(key)) {
+            for what in resolve::unsupported(&entry.object) {
+                tracing::warn!(service = %entry.object.key, file = %entry.provenance, "{what}");
+            }
+        }
     }
 
     fn report_conflicts(&self, wanted: &Program, dirty: &Dirty) {

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::model::Model;
 use crate::name::{NamespacedName, NodeName, PortName};
 use crate::net::{Backend, Family, Fnv, Protocol};
-use crate::object::{Affinity, Conditions, Service, ServicePort, SlicePort, TargetPort};
+use crate::object::{
+    Affinity, Conditions, Service, ServicePort, SlicePort, TargetPort, TrafficPolicy,
+};
 use crate::settings::Settings;
 
 /// A Service port: the unit that is compiled. Prints as `namespace/name:port`.
@@ -279,6 +281,32 @@ fn select(candidates: &BTreeMap<Backend, Candidate>) -> Vec<(Backend, Candidate)
     }
 }
 
+/// What a Service asks for that is not done yet, by field, with what is done instead.
+pub fn unsupported(service: &Service) -> Vec<&'static str> {
+    let mut found = Vec::new();
+    if service.internal_policy == TrafficPolicy::Local {
+        found.push("spec.internalTrafficPolicy: Local is not supported yet; served as Cluster");
+    }
+    if service.external_policy == TrafficPolicy::Local {
+        found.push("spec.externalTrafficPolicy: Local is not supported yet; served as Cluster");
+    }
+    let restricted = Family::ALL.into_iter().any(|family| is_restricted(service, family));
+    if restricted && !service.load_balancer_vips.is_empty() {
+        found.push(
+            "spec.loadBalancerSourceRanges is not supported yet; \
+             the addresses of status.loadBalancer are not served",
+        );
+    }
+    found
+}
+
+/// Whether the source ranges keep anybody of the family out: there are some, and none is everybody.
+fn is_restricted(service: &Service, family: Family) -> bool {
+    let mut ranges =
+        service.source_ranges.iter().filter(|range| Family::of(range.addr()) == family).peekable();
+    ranges.peek().is_some() && ranges.all(|range| range.prefix_len() > 0)
+}
+
 fn preference(candidate: &Candidate) -> (bool, bool, bool, bool) {
     let Conditions { ready, serving, terminating } = candidate.conditions;
     (!terminating, ready, serving, candidate.local)
@@ -309,7 +337,10 @@ fn frontends(
     let at =
         |address: IpAddr| Frontend::Address { address, protocol: port.protocol, port: port.port };
     let mut frontends: Vec<(Frontend, Rank)> = vec![(at(cluster_ip), Rank::ClusterIp)];
-    let vips = service.load_balancer_vips.iter().filter(of_family);
+    // A VIP whose clients are restricted is not served to everybody while the restriction cannot be
+    // enforced.
+    let open = !is_restricted(service, family);
+    let vips = service.load_balancer_vips.iter().filter(of_family).filter(|_| open);
     frontends.extend(vips.map(|vip| (at(*vip), Rank::LoadBalancerVip)));
     let external = service.external_ips.iter().filter(of_family);
     frontends.extend(external.map(|address| (at(*address), Rank::ExternalIp)));

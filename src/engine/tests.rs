@@ -1,0 +1,435 @@
+//! The engine against a kernel in memory that fails when told to. Time is a number here.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use rulec_compiler::change::{Provenance, Sourced};
+use rulec_compiler::name::NodeName;
+use rulec_compiler::net::Protocol;
+use rulec_compiler::nft::{ChainId, Key, Value};
+use rulec_compiler::object::{
+    Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, Object, ObjectKey, Service,
+    ServicePort, ServiceType, SlicePort, TargetPort, TrafficPolicy,
+};
+use rulec_sinks::Sink;
+use rulec_sinks::fake::{FakeSink, Fault};
+use rulec_sinks::nft::watch::Culprit;
+
+use super::*;
+use crate::install::answer;
+
+/// An engine, a kernel, and the time.
+struct World {
+    engine: Engine,
+    kernel: FakeSink,
+    now: Instant,
+}
+
+impl World {
+    fn new(kernel: FakeSink) -> Self {
+        let settings = Settings::new(NodeName::from("na"));
+        let periods = Periods::default();
+        Self { engine: Engine::new(settings, periods), kernel, now: Instant::now() }
+    }
+
+    /// A world whose kernel holds these Services, with this many endpoints each.
+    fn with(services: &[(u8, u8)]) -> Self {
+        let mut world = Self::new(FakeSink::default());
+        let objects = services.iter().flat_map(|(name, n)| [service(*name), slice(*name, *n)]);
+        world.change(vec![Change::Replace(objects.collect())]);
+        world.event(Event::SourcesReady);
+        world.settle();
+        assert!(world.engine.is_settled());
+        world
+    }
+
+    fn event(&mut self, event: Event) {
+        self.engine.handle(event, self.now);
+    }
+
+    fn change(&mut self, changes: Vec<Change>) {
+        self.event(Event::Changes(changes));
+    }
+
+    /// Does what the engine asks, until it asks nothing more at this time. Says what it asked.
+    fn settle(&mut self) -> Vec<&'static str> {
+        let mut asked = Vec::new();
+        while let Some(request) = self.engine.next_request(self.now) {
+            asked.push(match &request {
+                Request::Adopt => "adopt",
+                Request::Read => "read",
+                Request::Commit { .. } => "commit",
+            });
+            assert!(asked.len() < 100, "the engine never rests: {asked:?}");
+            let reply = answer(&mut self.kernel, request);
+            self.event(Event::Reply(reply));
+        }
+        asked
+    }
+
+    /// Lets time pass up to each deadline, for so long.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(deadline) = self.engine.deadline().filter(|deadline| *deadline <= end) {
+            self.now = self.now.max(deadline);
+            self.settle();
+        }
+        self.now = end;
+    }
+
+    /// Whether the kernel means what a fresh compilation of the model means.
+    fn assert_converged(&self) {
+        let settings = Arc::clone(self.engine.settings());
+        let program = Program::compile(self.engine.model(), settings, &self.kernel.state);
+        let delta = Delta::reconcile(&self.kernel.state, &program);
+        assert!(delta.is_empty(), "{delta:#?}");
+    }
+
+    fn backends(&self, name: u8) -> usize {
+        let frontend = rulec_compiler::Frontend::Address {
+            address: cluster_ip(name),
+            protocol: Protocol::Tcp,
+            port: port(80),
+        };
+        self.kernel.state.slots(frontend).len()
+    }
+}
+
+fn port(number: u16) -> NonZeroU16 {
+    NonZeroU16::new(number).unwrap()
+}
+
+fn key(name: u8) -> NamespacedName {
+    NamespacedName::new("default", format!("service-{name}").as_str())
+}
+
+fn slice_key(name: u8) -> NamespacedName {
+    NamespacedName::new("default", format!("service-{name}-a").as_str())
+}
+
+fn cluster_ip(name: u8) -> IpAddr {
+    IpAddr::from([10, 96, 0, name])
+}
+
+fn service(name: u8) -> Sourced {
+    sourced(Object::Service(Arc::new(Service {
+        key: key(name),
+        kind: ServiceType::ClusterIP,
+        cluster_ips: ClusterIps { v4: Some([10, 96, 0, name].into()), v6: None },
+        ports: vec![ServicePort {
+            name: "http".into(),
+            protocol: Protocol::Tcp,
+            port: port(80),
+            node_port: None,
+            target: TargetPort::Number(port(8080)),
+        }],
+        external_ips: Vec::new(),
+        load_balancer_vips: Vec::new(),
+        source_ranges: Vec::new(),
+        affinity: Affinity::None,
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: TrafficPolicy::Cluster,
+        health_check_node_port: None,
+        selector: BTreeMap::new(),
+        publish_not_ready: false,
+    })))
+}
+
+fn slice(name: u8, endpoints: u8) -> Sourced {
+    sourced(Object::EndpointSlice(Arc::new(EndpointSlice {
+        key: slice_key(name),
+        service: key(name),
+        family: Family::Ipv4,
+        ports: vec![SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: port(8080) }],
+        endpoints: (1..=endpoints)
+            .map(|number| Endpoint {
+                address: IpAddr::from([10, 244, name, number]),
+                conditions: Conditions::READY,
+                node: None,
+                zone_hints: Box::default(),
+                node_hints: Box::default(),
+            })
+            .collect(),
+    })))
+}
+
+fn sourced(object: Object) -> Sourced {
+    Sourced { object, provenance: Provenance("test.yaml".into()) }
+}
+
+#[test]
+fn nothing_is_asked_before_every_source_has_delivered() {
+    let mut world = World::new(FakeSink::default());
+    world.change(vec![Change::Apply(service(1))]);
+    assert_eq!(world.settle(), [""; 0]);
+    world.event(Event::SourcesReady);
+    assert_eq!(world.settle(), ["adopt", "commit"]);
+    world.assert_converged();
+}
+
+#[test]
+fn an_unchanged_restart_writes_nothing() {
+    let first = World::with(&[(1, 3), (2, 0)]);
+    let mut second = World::new(first.kernel);
+    second.kernel.committed.clear();
+    second.change(vec![Change::Replace(first.engine.model().objects().collect())]);
+    second.event(Event::SourcesReady);
+    assert_eq!(second.settle(), ["adopt"]);
+    assert!(second.engine.is_settled());
+    assert!(second.kernel.committed.is_empty());
+}
+
+#[test]
+fn what_vanished_while_nobody_ran_is_removed_at_start() {
+    let first = World::with(&[(1, 3), (2, 2)]);
+    let mut second = World::new(first.kernel);
+    second.change(vec![Change::Replace(vec![service(1), slice(1, 3)])]);
+    second.event(Event::SourcesReady);
+    assert_eq!(second.settle(), ["adopt", "commit"]);
+    assert_eq!((second.backends(1), second.backends(2)), (3, 0));
+    second.assert_converged();
+}
+
+#[test]
+fn a_change_is_committed_at_once_and_alone() {
+    let mut world = World::with(&[(1, 3), (2, 2)]);
+    world.change(vec![Change::Apply(slice(2, 3))]);
+    assert_eq!(world.settle(), ["commit"]);
+    let delta = world.kernel.committed.last().unwrap();
+    assert_eq!(delta.groups.len(), 1);
+    assert_eq!(delta.groups[0].service, key(2));
+}
+
+#[test]
+fn what_arrives_while_the_sink_is_busy_forms_one_batch() {
+    let mut world = World::with(&[(1, 1)]);
+    world.change(vec![Change::Apply(slice(1, 2))]);
+    let request = world.engine.next_request(world.now).unwrap();
+    for n in 0..200 {
+        world.change(vec![Change::Apply(slice(1, n % 10 + 1))]);
+        assert!(world.engine.next_request(world.now).is_none(), "one request at a time");
+    }
+    let reply = answer(&mut world.kernel, request);
+    world.event(Event::Reply(reply));
+    assert_eq!(world.settle(), ["commit"]);
+    assert_eq!(world.backends(1), 10);
+}
+
+#[test]
+fn changes_that_mean_nothing_are_counted_and_not_committed() {
+    let mut world = World::with(&[(1, 3)]);
+    world.change(vec![Change::Apply(slice(1, 3)), Change::Apply(service(1))]);
+    world.change(vec![Change::Remove(ObjectKey::Service(key(9)))]);
+    // There and back again is nothing either.
+    world.change(vec![Change::Apply(slice(1, 4)), Change::Apply(slice(1, 3))]);
+    assert_eq!(world.settle(), [""; 0]);
+    assert_eq!(world.engine.counts().suppressed, 3);
+}
+
+#[test]
+fn a_lost_answer_loses_nothing() {
+    for fault in [Fault::LostAnswer, Fault::LostRequest, Fault::Half] {
+        let mut world = World::with(&[(1, 1), (2, 1)]);
+        world.kernel.faults.push_back(fault);
+        world.change(vec![Change::Apply(slice(1, 3)), Change::Apply(slice(2, 4))]);
+        let asked = world.settle();
+        assert_eq!(asked[..2], ["commit", "adopt"], "{fault:?}");
+        assert_eq!((world.backends(1), world.backends(2)), (3, 4), "{fault:?}");
+        assert!(world.engine.is_settled(), "{fault:?}");
+        world.assert_converged();
+    }
+}
+
+#[test]
+fn a_kernel_that_keeps_failing_is_asked_less_and_less_often() {
+    let mut world = World::with(&[(1, 1)]);
+    world.kernel.faults = vec![Fault::LostRequest; 8].into();
+    world.change(vec![Change::Apply(slice(1, 2))]);
+    world.settle();
+    let first = world.engine.deadline().unwrap() - world.now;
+    assert!(first > Duration::ZERO, "after three failures in a row it pauses");
+    world.pass(first);
+    let second = world.engine.deadline().unwrap() - world.now;
+    assert_eq!(second, first * 2);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.backends(1), 2);
+    assert!(world.engine.is_settled());
+}
+
+#[test]
+fn a_refused_service_does_not_hold_up_the_others() {
+    let mut world = World::with(&[(1, 1), (2, 1)]);
+    world.kernel.refuses.insert(key(1), 12);
+    world.change(vec![Change::Apply(slice(1, 3)), Change::Apply(slice(2, 3))]);
+    world.settle();
+    assert_eq!((world.backends(1), world.backends(2)), (1, 3));
+    assert_eq!(world.engine.quarantined().collect::<Vec<_>>(), [&key(1)]);
+    assert!(!world.engine.is_settled());
+
+    // Others go on changing meanwhile.
+    world.change(vec![Change::Apply(slice(2, 4))]);
+    assert_eq!(world.settle(), ["commit"]);
+    assert_eq!((world.backends(1), world.backends(2)), (1, 4));
+
+    // It is tried again, in vain, and then with success.
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.backends(1), 1);
+    world.kernel.refuses.clear();
+    world.pass(Duration::from_secs(30));
+    assert_eq!(world.backends(1), 3);
+    assert!(world.engine.is_settled());
+    world.assert_converged();
+}
+
+#[test]
+fn a_refused_service_that_changes_is_tried_at_once() {
+    let mut world = World::with(&[(1, 1)]);
+    world.kernel.refuses.insert(key(1), 12);
+    world.change(vec![Change::Apply(slice(1, 3))]);
+    world.settle();
+    world.kernel.refuses.clear();
+    world.change(vec![Change::Apply(slice(1, 2))]);
+    assert_eq!(world.settle(), ["commit"]);
+    assert_eq!(world.backends(1), 2);
+    assert!(world.engine.is_settled());
+}
+
+#[test]
+fn a_service_refused_at_the_start_keeps_what_the_kernel_holds_of_it() {
+    let first = World::with(&[(1, 2), (2, 2)]);
+    let mut second = World::new(first.kernel);
+    second.kernel.refuses.insert(key(1), 12);
+    second.change(vec![Change::Replace(vec![service(1), slice(1, 4), service(2), slice(2, 3)])]);
+    second.event(Event::SourcesReady);
+    second.settle();
+    assert_eq!((second.backends(1), second.backends(2)), (2, 3));
+    second.kernel.refuses.clear();
+    second.pass(Duration::from_secs(60));
+    assert_eq!(second.backends(1), 4);
+    second.assert_converged();
+}
+
+#[test]
+fn tampering_is_repaired_by_elements() {
+    let mut world = World::with(&[(1, 3), (2, 3)]);
+    let table = world.kernel.state.tables.get_mut(&Family::Ipv4).unwrap();
+    let victim = table.elements.keys().copied().find(|key| matches!(key, Key::Endpoint(..)));
+    table.elements.remove(&victim.unwrap()).unwrap();
+    let culprit = Some(Culprit { pid: 1, name: "nft".to_owned() });
+    world.event(Event::Tampered(Tampering { culprit }));
+    assert_eq!(world.settle(), ["read", "commit"]);
+    assert_eq!(world.kernel.committed.last().unwrap().len(), 1);
+    assert_eq!(world.engine.counts().repairs, 1);
+    world.assert_converged();
+}
+
+#[test]
+fn drift_that_nobody_announced_is_found_by_the_periodic_comparison() {
+    let mut world = World::with(&[(1, 3)]);
+    world.kernel.state.tables.remove(&Family::Ipv6).unwrap();
+    world.pass(Duration::from_secs(59));
+    assert!(!world.kernel.state.tables.contains_key(&Family::Ipv6));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.engine.counts().repairs, 1);
+    world.assert_converged();
+}
+
+#[test]
+fn a_comparison_that_finds_no_drift_writes_nothing() {
+    let mut world = World::with(&[(1, 3)]);
+    let before = world.kernel.committed.len();
+    world.pass(Duration::from_secs(300));
+    assert_eq!(world.kernel.committed.len(), before);
+    assert_eq!(world.engine.counts().repairs, 0);
+}
+
+#[test]
+fn a_belief_that_was_wrong_is_corrected_on_the_next_change() {
+    let mut world = World::with(&[(1, 3)]);
+    let table = world.kernel.state.tables.get_mut(&Family::Ipv4).unwrap();
+    let found = table.elements.iter().find_map(|(key, (value, _))| match (key, value) {
+        (Key::Service(_), Value::Pick(_)) => Some(*key),
+        _ => None,
+    });
+    table.elements.remove(&found.unwrap()).unwrap();
+    world.change(vec![Change::Apply(slice(1, 2))]);
+    assert_eq!(world.settle(), ["commit", "adopt", "commit"]);
+    assert_eq!(world.backends(1), 2);
+    world.assert_converged();
+}
+
+#[test]
+fn a_pick_chain_goes_when_nobody_has_used_it_for_long() {
+    let mut world = World::with(&[(1, 3)]);
+    let picks = |world: &World| {
+        let chains = &world.kernel.state.tables[&Family::Ipv4].chains;
+        chains.keys().filter(|chain| matches!(chain, ChainId::Pick(..))).count()
+    };
+    world.change(vec![Change::Apply(slice(1, 2))]);
+    world.settle();
+    assert_eq!(picks(&world), 2);
+    world.pass(Duration::from_secs(300));
+    assert_eq!(picks(&world), 2, "it may be used again soon");
+    world.pass(Duration::from_secs(301));
+    assert_eq!(picks(&world), 1);
+    world.change(vec![Change::Apply(slice(1, 3))]);
+    world.settle();
+    assert_eq!(world.backends(1), 3);
+    world.assert_converged();
+}
+
+#[test]
+fn random_histories_with_random_faults_converge() {
+    let mut random = Random(1);
+    for _ in 0..60 {
+        let mut world = World::with(&[(1, 1), (2, 2), (3, 3)]);
+        for _ in 0..60 {
+            let name = u8::try_from(random.below(6)).unwrap();
+            let endpoints = u8::try_from(random.below(5)).unwrap();
+            let change = match random.below(5) {
+                0 => Change::Apply(service(name)),
+                1 => Change::Remove(ObjectKey::Service(key(name))),
+                2 => Change::Remove(ObjectKey::EndpointSlice(slice_key(name))),
+                _ => Change::Apply(slice(name, endpoints)),
+            };
+            world.change(vec![change]);
+            match random.below(8) {
+                0 => world.kernel.faults.push_back(Fault::LostAnswer),
+                1 => world.kernel.faults.push_back(Fault::LostRequest),
+                2 => world.kernel.faults.push_back(Fault::Half),
+                3 => {
+                    world.kernel.refuses.insert(key(name), 12);
+                }
+                4 => world.kernel.refuses.clear(),
+                _ => {}
+            }
+            if random.below(3) > 0 {
+                world.settle();
+            }
+            if random.below(10) == 0 {
+                world.pass(Duration::from_millis(700));
+            }
+        }
+        world.kernel.refuses.clear();
+        world.kernel.faults.clear();
+        world.settle();
+        world.pass(Duration::from_secs(120));
+        assert!(world.engine.is_settled());
+        world.assert_converged();
+        let (state, _) = world.kernel.read().unwrap();
+        assert_eq!(state, world.engine.applied().unwrap().state());
+    }
+}
+
+/// Numbers that are the same in each run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
