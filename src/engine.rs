@@ -191,13 +191,23 @@ impl Engine {
     /// What to ask of the sink now, if anything. It is busy until its reply is handled.
     pub fn next_request(&mut self, now: Instant) -> Option<Request> {
         let waiting = self.not_before.is_some_and(|at| now < at);
-        if self.busy.is_some() || !self.sources_ready || waiting {
+        if self.busy.is_some() || waiting {
             return None;
         }
         self.not_before = None;
-        if let Some((state, base)) = self.reading.take() {
+        if !self.sources_ready {
+            // What the kernel holds can be read while the sources are at their first lists. Nothing
+            // is written before they are complete.
+            let is_first = self.reading.is_none();
+            return is_first.then(|| {
+                self.busy = Some(Busy::Reading);
+                Request::Adopt
+            });
+        }
+        if let Some((state, base)) = self.reading.take_if(|_| !self.read_wanted) {
             return self.reconcile(&state, base, now);
         }
+        self.reading = None;
         if self.verify_at.is_some_and(|at| now >= at) {
             self.read_wanted = true;
         }
@@ -213,9 +223,10 @@ impl Engine {
         self.commit(delta, wanted, Base::Believed, false, now)
     }
 
-    /// When `next_request` has something to ask even if no event comes.
+    /// When `next_request` has something to ask even if no event comes. It has something to ask at the
+    /// very start.
     pub fn deadline(&self) -> Option<Instant> {
-        if self.busy.is_some() || !self.sources_ready {
+        if self.busy.is_some() {
             return None;
         }
         if let Some(at) = self.not_before {

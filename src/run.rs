@@ -110,6 +110,9 @@ impl Daemon {
         let mut save = signal(SignalKind::user_defined1())?;
         let mut watched = true;
         let mut was_settled = false;
+        if let Some(request) = self.engine.next_request(Instant::now()) {
+            self.installer.request(request)?;
+        }
         loop {
             let deadline = self.engine.deadline();
             let tick = async {

@@ -694,10 +694,19 @@ proptest! {
             let before = daemon.clone();
             daemon.apply(batch);
             if retire {
-                let idle: Vec<_> = daemon.program.idle_picks().collect();
-                idle.into_iter().for_each(|pick| daemon.program.retire(pick));
+                // Only those that nobody uses go.
+                let picks = meaning(&daemon.program.state()).picks;
+                picks.into_iter().for_each(|pick| daemon.program.retire(pick));
+                let meaning = meaning(&daemon.program.state());
+                prop_assert_eq!(meaning.used_picks(), meaning.picks);
             }
             let delta = checked_delta(&before.program, &daemon.program);
+            let used = meaning(&daemon.program.state()).used_picks();
+            for op in &delta.prelude {
+                if let Op::AddChain(family, ChainId::Pick(scope, pick)) = op {
+                    prop_assert!(used.contains(&(*family, *scope, *pick)), "nobody needs {}", pick);
+                }
+            }
             let reconciled = Delta::reconcile(&before.program.state(), &daemon.program);
             let count = |delta: &Delta| delta.ops().filter(|op| op.is_element()).count();
             prop_assert!(count(&delta) <= count(&reconciled));
@@ -1080,6 +1089,11 @@ fn a_passing_pick_code_needs_no_chain() {
     let mut daemon = Daemon::start(&[]);
     daemon.apply(&[replacement(&list)]);
     assert!(!external_two(&daemon.program));
+    // Nor while the one that has the frontend is compiled again.
+    let before = daemon.program.clone();
+    daemon.apply(&[replacement(&objects(&[(&loser, &[1, 2]), (&winner, &[2])]))]);
+    assert!(!external_two(&daemon.program));
+    assert_eq!(checked_delta(&before, &daemon.program).prelude, []);
 }
 
 /// The node's Pods were known, and are not any more.

@@ -160,10 +160,23 @@ fn sourced(object: Object) -> Sourced {
 }
 
 #[test]
-fn nothing_is_asked_before_every_source_has_delivered() {
+fn nothing_is_written_before_every_source_has_delivered() {
     let mut world = World::new(FakeSink::default());
     world.change(vec![Change::Apply(service(1))]);
+    assert_eq!(world.settle(), ["adopt"], "reading can begin");
+    world.change(vec![Change::Apply(service(2))]);
     assert_eq!(world.settle(), [""; 0]);
+    world.event(Event::SourcesReady);
+    assert_eq!(world.settle(), ["commit"]);
+    world.assert_converged();
+}
+
+#[test]
+fn what_was_read_before_somebody_tampered_is_read_again() {
+    let mut world = World::new(FakeSink::default());
+    assert_eq!(world.settle(), ["adopt"]);
+    world.change(vec![Change::Replace(vec![service(1)])]);
+    world.event(Event::Tampered(Tampering { culprit: None }));
     world.event(Event::SourcesReady);
     assert_eq!(world.settle(), ["adopt", "commit"]);
     world.assert_converged();

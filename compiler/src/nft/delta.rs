@@ -100,7 +100,7 @@ impl Delta {
     pub fn reconcile(found: &State, wanted: &Program) -> Self {
         let picks = wanted.picks().keys().copied();
         let chains = picks.map(|(family, scope, pick)| (family, ChainId::Pick(scope, pick)));
-        Self::from_state(found, &chains.collect::<Vec<_>>(), wanted.elements())
+        Self::from_state(found, &Family::ALL, &chains.collect::<Vec<_>>(), wanted.elements())
     }
 
     /// The delta from one state to another, of which no program is known: to compare snapshots.
@@ -113,14 +113,27 @@ impl Delta {
             .flat_map(|(family, table)| table.chains.keys().map(|chain| (*family, *chain)))
             .filter(|(_, chain)| matches!(chain, ChainId::Pick(..)))
             .collect();
-        Self::from_state(found, &chains, elements)
+        let families: Vec<Family> = wanted.tables.keys().copied().collect();
+        Self::from_state(found, &families, &chains, elements)
     }
 
-    fn from_state(found: &State, picks: &[(Family, ChainId)], wanted: Vec<Owned>) -> Self {
+    fn from_state(
+        found: &State,
+        families: &[Family],
+        picks: &[(Family, ChainId)],
+        wanted: Vec<Owned>,
+    ) -> Self {
         let mut delta = Builder::default();
         let empty = Table::default();
         let mut held: BTreeMap<Family, &Table> = BTreeMap::new();
+        let mut unwanted: Vec<Op> = Vec::new();
         for family in Family::ALL {
+            if !families.contains(&family) {
+                if found.tables.contains_key(&family) {
+                    delta.prelude(Op::DeleteTable(family));
+                }
+                continue;
+            }
             let table = match found.tables.get(&family) {
                 Some(table) if table.foreign.is_empty() => table,
                 Some(_) => {
@@ -137,43 +150,65 @@ impl Delta {
             let picks = picks.iter().filter(|(of, _)| *of == family).map(|(_, chain)| *chain);
             let chains: Vec<ChainId> = ChainId::CONSTANT.into_iter().chain(picks).collect();
             delta.skeleton(family, table, &chains);
+            let gone = table.chains.keys().filter(|chain| !chains.contains(chain));
+            unwanted.extend(gone.map(|chain| Op::DeleteChain(family, *chain)));
             held.insert(family, table);
         }
         // What most often is equal is compared where it stands; only what differs is copied.
-        let mut gone: Vec<Owned> = Vec::new();
-        let mut come: Vec<Owned> = Vec::new();
-        let mut tables: BTreeMap<Family, _> = held
-            .iter()
-            .map(|(family, table)| (*family, table.elements.iter().peekable()))
-            .collect();
+        let mut gone = Self::missing_from(&held, &wanted);
+        if !gone.is_empty() {
+            found.find_owners(&mut gone);
+        }
+        // What changes of a frontend stands in one transaction: that of the Service that shall have
+        // it, or else of the one that had it.
+        for (element, owner) in &mut gone {
+            if let Some(wanted) = head_owner(&wanted, element.key) {
+                *owner = Some(Arc::clone(wanted));
+            }
+        }
+        let mut gone = gone.into_iter().peekable();
+        for (element, owner) in wanted {
+            while let Some((old, owner)) = gone.next_if(|(old, _)| old.key < element.key) {
+                delta.drop(owner.as_ref(), old);
+            }
+            let replaced = gone.next_if(|(old, _)| old.key == element.key);
+            let is_held = replaced.is_none()
+                && held[&element.key.family()].elements.contains_key(&element.key);
+            if let Some((old, _)) = replaced {
+                delta.push_for(owner.as_ref(), Op::Delete(old));
+            }
+            if !is_held {
+                delta.push_for(owner.as_ref(), Op::Add(element));
+            }
+        }
+        for (old, owner) in gone {
+            delta.drop(owner.as_ref(), old);
+        }
+        delta.delta.epilogue.extend(unwanted);
+        delta.finish()
+    }
+
+    /// The elements of tables that are not wanted, or not so: sorted by key.
+    fn missing_from(held: &BTreeMap<Family, &Table>, wanted: &[Owned]) -> Vec<Owned> {
         let copy = |key: &Key, (value, comment): &Held| {
             (Element { key: *key, value: *value, comment: comment.clone() }, None)
         };
-        for (element, owner) in wanted {
-            let Some(table) = tables.get_mut(&element.key.family()) else { continue };
-            while let Some((key, held)) = table.next_if(|(key, _)| **key < element.key) {
-                gone.push(copy(key, held));
-            }
-            let old = table.next_if(|(key, _)| **key == element.key);
-            match old {
-                Some((_, (value, comment)))
-                    if *value == element.value && *comment == element.comment => {}
-                Some((key, held)) => {
+        let mut gone: Vec<Owned> = Vec::new();
+        for (family, table) in held {
+            let mut wanted =
+                wanted.iter().filter(|(element, _)| element.key.family() == *family).peekable();
+            for (key, held) in &table.elements {
+                while wanted.next_if(|(element, _)| element.key < *key).is_some() {}
+                let same = wanted.peek().is_some_and(|(element, _)| {
+                    element.key == *key && element.value == held.0 && element.comment == held.1
+                });
+                if !same {
                     gone.push(copy(key, held));
-                    come.push((element, owner));
                 }
-                None => come.push((element, owner)),
             }
         }
-        for (key, held) in tables.into_values().flatten() {
-            gone.push(copy(key, held));
-        }
-        if !gone.is_empty() {
-            found.find_owners(&mut gone);
-            gone.sort_unstable_by_key(|(element, _)| element.key);
-        }
-        delta.elements(gone, come);
-        delta.finish()
+        gone.sort_unstable_by_key(|(element, _)| element.key);
+        gone
     }
 
     /// All operations, in order.
@@ -211,6 +246,8 @@ pub(super) type Owned = (Element, Option<Arc<PortKey>>);
 struct Builder {
     delta: Delta,
     groups: BTreeMap<(u8, NamespacedName), Vec<Op>>,
+    /// Additions of intervals: a kernel refuses one that overlaps with another that is still there.
+    intervals: Vec<Op>,
 }
 
 impl Builder {
@@ -223,14 +260,27 @@ impl Builder {
     }
 
     fn push_for(&mut self, owner: Option<&Arc<PortKey>>, op: Op) {
-        match owner {
-            Some(owner) => self.push(&owner.service, op),
-            None => self.prelude(op),
+        let is_interval = |element: &Element| matches!(element.key, Key::UnmasqueradedSource(_));
+        match (owner, &op) {
+            (Some(owner), _) => self.push(&owner.service, op),
+            (None, Op::Add(element)) if is_interval(element) => self.intervals.push(op),
+            (None, _) => self.prelude(op),
+        }
+    }
+
+    /// Deletes an element that nothing takes the place of.
+    fn drop(&mut self, owner: Option<&Arc<PortKey>>, element: Element) {
+        if matches!(element.key, Key::Pick(..)) {
+            // Frontends have the code until the groups have changed them.
+            self.delta.epilogue.push(Op::Delete(element));
+        } else {
+            self.push_for(owner, Op::Delete(element));
         }
     }
 
     fn finish(self) -> Delta {
         let mut delta = self.delta;
+        delta.prelude.extend(self.intervals);
         delta.groups =
             self.groups.into_iter().map(|((_, service), ops)| Group { service, ops }).collect();
         delta
@@ -253,9 +303,6 @@ impl Builder {
                 }
                 None => self.prelude(Op::FillChain(family, *chain)),
             }
-        }
-        for chain in table.chains.keys().filter(|chain| !chains.contains(chain)) {
-            self.delta.epilogue.push(Op::DeleteChain(family, *chain));
         }
     }
 
@@ -360,6 +407,15 @@ impl Builder {
             }
         }
     }
+}
+
+/// Whom the frontend of a key is for, by the element that says so.
+fn head_owner(elements: &[Owned], key: Key) -> Option<&Arc<PortKey>> {
+    let frontend = key.frontend()?;
+    [Key::Service(frontend), Key::Reject(frontend)].into_iter().find_map(|head| {
+        let found = elements.binary_search_by_key(&head, |(element, _)| element.key).ok()?;
+        elements.get(found)?.1.as_ref()
+    })
 }
 
 /// The name of the owner a comment names, if it is one of ours: `namespace/name` or

@@ -136,10 +136,12 @@ impl Program {
                 }
             }
         }
+        let known = program.picks.clone();
         for entry in model.services() {
             let fragment = program.lower(model, &entry.object.key, seed);
-            program.put(&entry.object.key, Some(fragment));
+            program.put(&entry.object.key, (!fragment.is_empty()).then_some(fragment));
         }
+        program.forget_passing_picks(&known);
         program
     }
 
@@ -149,10 +151,12 @@ impl Program {
             self.update_node(model);
         }
         let nothing = State::default();
+        let known = self.picks.clone();
         for service in &dirty.services {
             let fragment = self.lower(model, service, &nothing);
             self.put(service, (!fragment.is_empty()).then_some(fragment));
         }
+        self.forget_passing_picks(&known);
     }
 
     /// The settings it was compiled with.
@@ -177,7 +181,9 @@ impl Program {
 
     /// Makes a Service what it is in another program: how a refused change is taken back.
     pub fn restore(&mut self, service: &NamespacedName, from: &Self) {
+        let known = self.picks.clone();
         self.put(service, from.fragments.get(service).cloned());
+        self.forget_passing_picks(&known);
     }
 
     /// Who has a frontend.
@@ -331,7 +337,11 @@ impl Program {
             .into_iter()
             .map(|route| {
                 let old = before.and_then(|fragment| {
-                    fragment.iter().find(|old| old.port == route.port && old.family == route.family)
+                    let ports = fragment.iter().filter(|old| old.family == route.family);
+                    // A port that was renamed is known by what clients connect to.
+                    let renamed = || ports.clone().find(|old| old.frontends == route.frontends);
+                    let same = ports.clone().find(|old| old.port == route.port);
+                    same.or_else(renamed)
                 });
                 lower(route, old, seed)
             })
@@ -351,17 +361,12 @@ impl Program {
             new.iter().filter(|port| !old.contains(port)).collect(),
         );
 
-        let touched: BTreeSet<Frontend> = old
-            .iter()
-            .chain(&new)
-            .flat_map(|port| port.frontends.iter().map(|(frontend, _)| *frontend))
-            .collect();
-        for frontend in &touched {
-            self.count_pick(*frontend, |uses| uses.saturating_sub(1));
-        }
         for port in old {
             for (frontend, rank) in &port.frontends {
-                self.claims.remove(&(*frontend, Some((*rank, Arc::clone(&port.port)))));
+                let key = (*frontend, Some((*rank, Arc::clone(&port.port))));
+                self.claim(*frontend, |claims| {
+                    claims.remove(&key);
+                });
             }
             for key in &port.members {
                 self.members.remove(&(*key, Some(Arc::clone(&port.port))));
@@ -370,25 +375,57 @@ impl Program {
         for port in new {
             for (frontend, rank) in &port.frontends {
                 let key = (*frontend, Some((*rank, Arc::clone(&port.port))));
-                let same = self.claims.get(&key).is_some_and(|held| *held == port.target);
-                if !same {
-                    self.claims.insert(key, Arc::clone(&port.target));
-                }
+                self.claim(*frontend, |claims| {
+                    claims.insert(key, Arc::clone(&port.target));
+                });
             }
             for key in &port.members {
                 self.members.insert((*key, Some(Arc::clone(&port.port))));
             }
         }
-        for frontend in &touched {
-            self.count_pick(*frontend, |uses| uses + 1);
+    }
+
+    /// Changes the claims of a frontend, and counts the uses of pick codes along.
+    fn claim(
+        &mut self,
+        frontend: Frontend,
+        change: impl FnOnce(&mut OrdMap<ClaimKey, Arc<Target>>),
+    ) {
+        let pick = |program: &Self| {
+            let pick = program.winner(frontend)?.pick()?;
+            Some((frontend.family(), Scope::of(frontend), pick))
+        };
+        let before = pick(self);
+        change(&mut self.claims);
+        let after = pick(self);
+        if before == after {
+            return;
+        }
+        if let Some(uses) = before.and_then(|before| self.picks.get_mut(&before)) {
+            *uses = uses.saturating_sub(1);
+        }
+        if let Some(after) = after {
+            *self.picks.entry(after).or_insert(0) += 1;
         }
     }
 
-    fn count_pick(&mut self, frontend: Frontend, change: impl Fn(usize) -> usize) {
-        if let Some(pick) = self.winner(frontend).and_then(|winner| winner.pick()) {
-            let key = (frontend.family(), Scope::of(frontend), pick);
-            let uses = self.picks.get(&key).copied().unwrap_or(0);
-            self.picks.insert(key, change(uses));
+    /// Forgets the pick codes that a frontend had only until the next claim was put in: no kernel
+    /// has their chains.
+    fn forget_passing_picks(&mut self, known: &OrdMap<(Family, Scope, Pick), usize>) {
+        if self.picks.ptr_eq(known) {
+            return;
+        }
+        let passing: Vec<(Family, Scope, Pick)> = known
+            .diff(&self.picks)
+            .filter_map(|item| match item {
+                im::ordmap::DiffItem::Add(pick, 0) => Some(*pick),
+                im::ordmap::DiffItem::Add(..)
+                | im::ordmap::DiffItem::Update { .. }
+                | im::ordmap::DiffItem::Remove(..) => None,
+            })
+            .collect();
+        for pick in passing {
+            self.picks.remove(&pick);
         }
     }
 
@@ -444,7 +481,11 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
         Some(old) if old.target.affinity.is_some() == affinity.is_some() => &old.target.slots,
         Some(_) => &[],
         None => {
-            let held = route.frontends.iter().map(|(frontend, _)| seed.slots(*frontend));
+            // A frontend that another Service port has tells of the other's slots, if of any.
+            let comment = route.port.comment();
+            let frontends = || route.frontends.iter().map(|(frontend, _)| *frontend);
+            let own = frontends().filter(|frontend| seed.owner(*frontend) == Some(&comment));
+            let held = own.chain(frontends()).map(|frontend| seed.slots(frontend));
             found = held.into_iter().find(|slots| !slots.is_empty()).unwrap_or_default();
             &found
         }
@@ -459,7 +500,10 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
     members.push(Key::ClusterIp(route.cluster_ip));
     members.sort_unstable();
     PortFragment {
-        port: old.map_or(route.port, |old| Arc::clone(&old.port)),
+        port: match old {
+            Some(old) if old.port == route.port => Arc::clone(&old.port),
+            Some(_) | None => route.port,
+        },
         family: route.family,
         frontends: route.frontends,
         members,

@@ -93,6 +93,13 @@ impl State {
         slots.unwrap_or_default()
     }
 
+    /// Whom a frontend is for, as its comment says.
+    pub(super) fn owner(&self, frontend: Frontend) -> Option<&Arc<PortKey>> {
+        let table = self.tables.get(&frontend.family())?;
+        let heads = [Key::Service(frontend), Key::Reject(frontend)];
+        heads.iter().find_map(|key| table.elements.get(key)?.1.as_ref())
+    }
+
     /// Every element, sorted by key.
     pub(super) fn elements(&self) -> Vec<Owned> {
         let held = self.tables.values().flat_map(|table| &table.elements);
@@ -108,11 +115,7 @@ impl State {
     /// Finds out what Service elements of this state are for, as far as comments tell: that of the
     /// frontend they belong to, or of a frontend that has their address.
     pub(super) fn find_owners(&self, elements: &mut [Owned]) {
-        let owner_of = |frontend: Frontend| {
-            let table = self.tables.get(&frontend.family())?;
-            let heads = [Key::Service(frontend), Key::Reject(frontend)];
-            heads.iter().find_map(|key| table.elements.get(key)?.1.clone())
-        };
+        let owner_of = |frontend: Frontend| self.owner(frontend).cloned();
         let mut addresses: BTreeMap<IpAddr, Option<Arc<PortKey>>> = elements
             .iter()
             .filter_map(|(element, _)| Some((element.key.address()?, None)))

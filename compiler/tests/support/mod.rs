@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rulec_compiler::name::{NamespacedName, NodeName, PortName};
 use rulec_compiler::net::{Family, Protocol};
 use rulec_compiler::nft::element::Value;
-use rulec_compiler::nft::{Delta, Element, Key, Op, Program, State};
+use rulec_compiler::nft::{ChainId, Delta, Element, Key, Op, Program, State};
 use rulec_compiler::object::{
     Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, Object, Service, ServicePort,
     ServiceType, SlicePort, TargetPort, TrafficPolicy,
@@ -124,6 +124,19 @@ pub(crate) fn check(before: &State, delta: &Delta, after: &State) {
     check_minimal(before, delta, after);
     check_frontends_are_whole(delta);
     check_intervals(before, delta);
+    check_rules(delta);
+}
+
+/// A chain whose rules are not ours is emptied before it is filled: a kernel would add to them.
+fn check_rules(delta: &Delta) {
+    let mut empty: Vec<(Family, ChainId)> = Vec::new();
+    for op in delta.ops() {
+        if let Op::AddChain(family, chain) | Op::FlushChain(family, chain) = op {
+            empty.push((*family, *chain));
+        } else if let Op::FillChain(family, chain) = op {
+            assert!(empty.contains(&(*family, *chain)), "{chain} is filled and may not be empty");
+        }
+    }
 }
 
 /// The fewest operations: a deletion for each element that is gone or another, an addition for each
