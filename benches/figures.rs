@@ -389,8 +389,7 @@ fn slice(service: usize, endpoints: usize) -> Sourced {
                 address: IpAddr::V4(endpoint(service, number)),
                 conditions: Conditions::READY,
                 node: Some(NodeName::from("nb")),
-                zone_hints: Box::default(),
-                node_hints: Box::default(),
+                hints: None,
             })
             .collect(),
     })))

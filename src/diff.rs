@@ -76,8 +76,9 @@ impl Side {
         let path = Path::new(state);
         if state == "kernel" {
             let mark = settings.masquerade_bit.mark();
-            let mut sink = NftSink::open(Ownership::Shared, mark).context("opening nf_tables")?;
-            let (held, _) = sink.read().context("reading nf_tables (are you root?)")?;
+            let mut sink = NftSink::open(Ownership::Shared, mark)
+                .context("opening nf_tables (are you root?)")?;
+            let (held, _) = sink.read().context("reading nf_tables")?;
             return Ok(Self {
                 name: state.to_owned(),
                 model: None,

@@ -451,6 +451,11 @@ impl Engine {
         );
         self.applied = Some(program);
         self.note_idle_picks(now);
+        if !outcome.refused.is_empty() {
+            // An element that a refused Service shares with others was left out with it, though the
+            // others need it: the kernel tells.
+            self.applied = None;
+        }
     }
 
     /// After any failure, what the kernel holds is not known: read it, and go on from there.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::Context;
@@ -71,17 +72,19 @@ impl Snapshot {
         }
     }
 
-    /// Whether the file is meant to be a snapshot, whatever its version: a look at its start.
+    /// Whether the file is meant to be a snapshot, whatever its version and however broken: a look at
+    /// its start. A snapshot that was taken for a manifest would pass for one without Services.
     pub fn is_one(path: &Path) -> bool {
-        #[derive(Deserialize)]
-        struct Head {
-            kind: Option<String>,
+        let mut start = Vec::new();
+        let is_file = fs::metadata(path).is_ok_and(|data| data.is_file());
+        if !is_file
+            || fs::File::open(path).and_then(|f| f.take(512).read_to_end(&mut start)).is_err()
+        {
+            return false;
         }
-        fs::File::open(path)
-            .ok()
-            .filter(|file| file.metadata().is_ok_and(|data| data.is_file()))
-            .and_then(|file| serde_json::from_reader::<_, Head>(std::io::BufReader::new(file)).ok())
-            .is_some_and(|head| head.kind.as_deref() == Some(KIND))
+        let start: String =
+            String::from_utf8_lossy(&start).chars().filter(|c| !c.is_whitespace()).collect();
+        start.starts_with('{') && start.contains(&format!("\"kind\":\"{KIND}\""))
     }
 
     /// Reads a snapshot.

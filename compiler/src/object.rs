@@ -165,10 +165,18 @@ pub struct Endpoint {
     pub conditions: Conditions,
     /// The node it runs on, if known; decides whether it is local.
     pub node: Option<NodeName>,
-    /// `hints.forZones`, sorted.
-    pub zone_hints: Box<[Zone]>,
-    /// `hints.forNodes`, sorted.
-    pub node_hints: Box<[NodeName]>,
+    /// `hints`; `None` if there are none, which is so for most: endpoints are by far the most
+    /// numerous things in a model, so each byte of them counts.
+    pub hints: Option<Box<Hints>>,
+}
+
+/// For whom an endpoint is meant, by topology.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Hints {
+    /// `forZones`, sorted.
+    pub zones: Box<[Zone]>,
+    /// `forNodes`, sorted.
+    pub nodes: Box<[NodeName]>,
 }
 
 /// The conditions of an endpoint, defaulted: nil means ready and serving, not terminating.

@@ -627,15 +627,9 @@ fn affinity_gives_each_backend_an_id() {
         [
             "delete services 10.96.0.1 . tcp . 80",
             "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 8000:a003",
-            "add affinity-slots 10.96.0.1 . tcp . 80 . none : 1d08:6d6c",
-            "add affinity-slots 10.96.0.1 . tcp . 80 . 0:1 : f843:92d",
-            "add affinity-slots 10.96.0.1 . tcp . 80 . 0:2 : 7bb:1a52",
-            "delete endpoints 10.96.0.1 . tcp . 80 . none",
-            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
-            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
-            "add endpoints 10.96.0.1 . tcp . 80 . 7bb:1a52 : 10.0.0.3 . 8080",
-            "add endpoints 10.96.0.1 . tcp . 80 . 1d08:6d6c : 10.0.0.1 . 8080",
-            "add endpoints 10.96.0.1 . tcp . 80 . f843:92d : 10.0.0.2 . 8080",
+            "add affinity-slots 10.96.0.1 . tcp . 80 . none : none",
+            "add affinity-slots 10.96.0.1 . tcp . 80 . 0:1 : 0:1",
+            "add affinity-slots 10.96.0.1 . tcp . 80 . 0:2 : 0:2",
         ]
     );
 }

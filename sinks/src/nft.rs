@@ -84,8 +84,7 @@ impl NftSink {
     ///
     /// If the kernel refuses: another process owns them.
     pub fn cleanup(&mut self) -> Result<Vec<Family>, SinkError> {
-        let reading = dump::read(&mut self.socket, &mut self.seq, self.mark)
-            .map_err(SinkError::Unavailable)?;
+        let reading = self.look()?;
         self.take_over(&reading)?;
         let families: Vec<Family> = reading.state.tables.keys().copied().collect();
         if !families.is_empty() {
@@ -136,8 +135,25 @@ impl NftSink {
         Ok(errors)
     }
 
-    /// Takes over tables that an earlier process has left and that can be owned. A table keeps the
-    /// flags it was created with: the kernel lets nobody add or drop them.
+    /// Reads what the kernel holds. Tables that cannot be owned and should be are not ours: the
+    /// kernel does not let that flag be added later.
+    fn look(&mut self) -> Result<dump::Reading, SinkError> {
+        let mut reading = dump::read(&mut self.socket, &mut self.seq, self.mark)
+            .map_err(SinkError::Unavailable)?;
+        if self.ownership == Ownership::Exclusive {
+            for (family, table) in &mut reading.state.tables {
+                let flags = reading.flags.get(family).copied().unwrap_or(0);
+                if flags & wire::NFT_TABLE_F_PERSIST == 0 {
+                    table.foreign.push("the table was made to be shared".to_owned());
+                }
+            }
+        }
+        Ok(reading)
+    }
+
+    /// Takes over tables that an earlier process has left. The kernel takes the owner's flag off a
+    /// table when its owner ends, and leaves the one that makes it stay: that is what an orphan is
+    /// known by. Whoever does not want to own tables can change an orphan as it is.
     ///
     /// Says whether it has changed anything.
     fn take_over(&mut self, reading: &dump::Reading) -> Result<bool, SinkError> {
@@ -148,8 +164,9 @@ impl NftSink {
                 Some(owner) => {
                     return Err(SinkError::Owned { family: *family, portid: *owner });
                 }
-                None if flags & wire::NFT_TABLE_F_OWNER == 0 => {}
-                None => orphans.push((*family, *flags)),
+                None if self.ownership == Ownership::Shared => {}
+                None if flags & wire::NFT_TABLE_F_PERSIST == 0 => {}
+                None => orphans.push((*family, flags | wire::NFT_TABLE_F_OWNER)),
             }
         }
         if orphans.is_empty() {
@@ -231,6 +248,10 @@ impl NftSink {
                 }
                 Answer::Refused(refused) => refused,
             };
+            // The table belongs to somebody else by now: no Service is to blame.
+            if refused.iter().any(|(_, errno)| *errno == EPERM) {
+                return Err(self.explain(&refused));
+            }
             // Something is there that we believed absent, or the reverse: our belief is wrong, not
             // the Service. Unless the belief was read a moment ago.
             let mismatch = |(_, errno): &(u32, i32)| matches!(*errno, ENOENT | EEXIST | EBUSY);
@@ -297,8 +318,7 @@ fn parts(delta: &Delta) -> Vec<Part<'_>> {
 
 impl Sink for NftSink {
     fn read(&mut self) -> Result<(State, Base), SinkError> {
-        let reading = dump::read(&mut self.socket, &mut self.seq, self.mark)
-            .map_err(SinkError::Unavailable)?;
+        let reading = self.look()?;
         for (family, table) in &reading.state.tables {
             for foreign in &table.foreign {
                 tracing::warn!(%family, "our table holds what is not ours: {foreign}");
@@ -308,8 +328,7 @@ impl Sink for NftSink {
     }
 
     fn adopt(&mut self) -> Result<(State, Base), SinkError> {
-        let reading = dump::read(&mut self.socket, &mut self.seq, self.mark)
-            .map_err(SinkError::Unavailable)?;
+        let reading = self.look()?;
         if !self.take_over(&reading)? {
             return Ok((reading.state, Base::Read { generation: reading.generation }));
         }

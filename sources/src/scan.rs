@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use rulec_compiler::object::ObjectKey;
 use rulec_compiler::{Change, Provenance, Sourced};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::file::{self, Stamp};
 use crate::intern::Interner;
@@ -316,7 +316,7 @@ impl Manifests {
         }
     }
 
-    /// Gathers the problems, and says whether they differ from before. Only new ones are logged.
+    /// Gathers the problems, and says whether they differ from before. Whoever asks for them says so.
     fn collect_problems(&mut self) -> bool {
         let entries = self.entries.values().flat_map(Entry::problems);
         let all = self.obstacle.iter().chain(entries).chain(self.contested.values());
@@ -325,11 +325,6 @@ impl Manifests {
         problems.dedup();
         if problems == self.problems {
             return false;
-        }
-        for problem in &problems {
-            if self.problems.binary_search(problem).is_err() {
-                warn!(severity = %problem.severity, "{problem}");
-            }
         }
         self.problems = problems;
         true

@@ -117,7 +117,8 @@ pub(super) fn of(comparison: &Comparison, group: &Group) -> Vec<Change> {
     for frontend in frontends {
         let old = View::of(&comparison.old, frontend);
         let new = View::of(&comparison.new, frontend);
-        if let Some(what) = what(old.as_ref(), new.as_ref()) {
+        let what = what(old.as_ref(), new.as_ref());
+        if let Some(what) = what {
             changes.push(Change {
                 what,
                 frontends: vec![frontend.to_string()],
@@ -130,6 +131,10 @@ pub(super) fn of(comparison: &Comparison, group: &Group) -> Vec<Change> {
         for backend in new.backends.difference(&old.backends) {
             let key = (What::BackendAdded, owner.clone(), *backend);
             backends.entry(key).or_default().push(frontend);
+        }
+        if matches!(what, Some(What::FrontendRemoved | What::FrontendMoved)) {
+            // They leave with their frontend, and the reason is the frontend's: they may be ready.
+            continue;
         }
         for backend in old.backends.difference(&new.backends) {
             let key = (What::BackendRemoved, owner.clone(), *backend);

@@ -148,8 +148,7 @@ fn slice(name: u8, endpoints: u8) -> Sourced {
                 address: IpAddr::from([10, 244, name, number]),
                 conditions: Conditions::READY,
                 node: None,
-                zone_hints: Box::default(),
-                node_hints: Box::default(),
+                hints: None,
             })
             .collect(),
     })))

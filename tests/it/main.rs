@@ -1,1 +1,27 @@
-//! The integration tests of `rulec`: one binary.
+//! The integration tests of `rulec`: one binary. The real program on the real kernel, in network
+//! namespaces that the tests make.
+
+mod crash;
+mod daemon;
+mod diff;
+mod golden;
+mod manifests;
+mod sink;
+mod support;
+mod tamper;
+mod traffic;
+
+/// A file that no `mod` names would never be compiled.
+#[test]
+fn no_test_file_is_forgotten() {
+    let this = include_str!("main.rs");
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it");
+    for entry in std::fs::read_dir(directory).expect("the folder of this file") {
+        let path = entry.expect("an entry of it").path();
+        let is_source = path.extension().is_some_and(|extension| extension == "rs");
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).expect("a name");
+        if is_source && stem != "main" {
+            assert!(this.contains(&format!("mod {stem};")), "{stem} is not a module");
+        }
+    }
+}

@@ -100,7 +100,24 @@ impl Delta {
     pub fn reconcile(found: &State, wanted: &Program) -> Self {
         let picks = wanted.picks().keys().copied();
         let chains = picks.map(|(family, scope, pick)| (family, ChainId::Pick(scope, pick)));
-        Self::from_state(found, &Family::ALL, &chains.collect::<Vec<_>>(), wanted.elements())
+        let chains: Vec<(Family, ChainId)> = chains.collect();
+        if found.tables.is_empty() {
+            return Self::install(wanted, &chains);
+        }
+        Self::from_state(found, &Family::ALL, &chains, wanted.elements())
+    }
+
+    /// The delta from nothing. The largest of all: no list of its elements is made first.
+    fn install(wanted: &Program, picks: &[(Family, ChainId)]) -> Self {
+        let mut delta = Builder::default();
+        for family in Family::ALL {
+            delta.prelude(Op::AddTable(family));
+            let picks = picks.iter().filter(|(of, _)| *of == family).map(|(_, chain)| *chain);
+            let chains: Vec<ChainId> = ChainId::CONSTANT.into_iter().chain(picks).collect();
+            delta.skeleton(family, &Table::default(), &chains);
+        }
+        wanted.for_each_element(|element, owner| delta.push_for(owner, Op::Add(element)));
+        delta.finish()
     }
 
     /// The delta from one state to another, of which no program is known: to compare snapshots.

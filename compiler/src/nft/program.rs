@@ -49,9 +49,9 @@ pub struct PortFragment {
     /// The family.
     pub family: Family,
     /// The frontends it claims.
-    pub frontends: Vec<(Frontend, Rank)>,
+    pub frontends: Box<[(Frontend, Rank)]>,
     /// The members of sets it needs, sorted.
-    pub members: Vec<Key>,
+    pub members: Box<[Key]>,
     /// Where its frontends lead.
     pub target: Arc<Target>,
 }
@@ -257,15 +257,25 @@ impl Program {
 
     /// Every element, sorted by key, and the Service port it is for.
     pub fn elements(&self) -> Vec<(Element, Option<Arc<PortKey>>)> {
-        let mut elements: Vec<(Element, Option<Arc<PortKey>>)> =
-            self.node.iter().map(|key| (Element::new(*key, Value::Present), None)).collect();
-        elements.extend(self.picks.keys().map(|(family, scope, pick)| {
-            (Element::new(Key::Pick(*family, *scope, *pick), Value::Goto), None)
-        }));
+        let mut elements = Vec::new();
+        self.for_each_element(|element, owner| elements.push((element, owner.cloned())));
+        elements.sort_unstable_by_key(|(element, _)| element.key);
+        elements
+    }
+
+    /// Hands out every element and the Service port it is for: what belongs to none first, and then
+    /// the members of sets and the frontends, each sorted by key.
+    pub fn for_each_element(&self, mut each: impl FnMut(Element, Option<&Arc<PortKey>>)) {
+        for key in &self.node {
+            each(Element::new(*key, Value::Present), None);
+        }
+        for (family, scope, pick) in self.picks.keys() {
+            each(Element::new(Key::Pick(*family, *scope, *pick), Value::Goto), None);
+        }
         let mut last = None;
         for (key, owner) in &self.members {
             if last.replace(key) != Some(key) {
-                elements.push((Element::new(*key, Value::Present), owner.clone()));
+                each(Element::new(*key, Value::Present), owner.as_ref());
             }
         }
         let mut last = None;
@@ -275,14 +285,10 @@ impl Program {
                 continue;
             }
             let winner = Winner { rank: *rank, owner, target };
-            elements.extend(
-                frontend_elements(*frontend, &winner)
-                    .into_iter()
-                    .map(|element| (element, Some(Arc::clone(owner)))),
-            );
+            for element in frontend_elements(*frontend, &winner) {
+                each(element, Some(owner));
+            }
         }
-        elements.sort_unstable_by_key(|(element, _)| element.key);
-        elements
     }
 
     /// The state of a kernel that holds exactly this.
@@ -339,7 +345,7 @@ impl Program {
                 let old = before.and_then(|fragment| {
                     let ports = fragment.iter().filter(|old| old.family == route.family);
                     // A port that was renamed is known by what clients connect to.
-                    let renamed = || ports.clone().find(|old| old.frontends == route.frontends);
+                    let renamed = || ports.clone().find(|old| *old.frontends == *route.frontends);
                     let same = ports.clone().find(|old| old.port == route.port);
                     same.or_else(renamed)
                 });
@@ -478,8 +484,7 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
     }
     let found;
     let previous: &[Slot] = match old {
-        Some(old) if old.target.affinity.is_some() == affinity.is_some() => &old.target.slots,
-        Some(_) => &[],
+        Some(old) => &old.target.slots,
         None => {
             // A frontend that another Service port has tells of the other's slots, if of any.
             let comment = route.port.comment();
@@ -496,8 +501,8 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
         Some(old) if *old.target == target => Arc::clone(&old.target),
         Some(_) | None => Arc::new(target),
     };
-    let mut members: Vec<Key> = route.local.into_iter().map(Key::Hairpin).collect();
-    members.push(Key::ClusterIp(route.cluster_ip));
+    let local = route.local.into_iter().map(Key::Hairpin);
+    let mut members: Box<[Key]> = local.chain([Key::ClusterIp(route.cluster_ip)]).collect();
     members.sort_unstable();
     PortFragment {
         port: match old {
@@ -505,7 +510,7 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
             Some(_) | None => route.port,
         },
         family: route.family,
-        frontends: route.frontends,
+        frontends: route.frontends.into_boxed_slice(),
         members,
         target,
     }

@@ -92,13 +92,7 @@ pub(crate) fn bare_slice(
 }
 
 pub(crate) fn endpoint(address: IpAddr, conditions: Conditions, node: Option<&str>) -> Endpoint {
-    Endpoint {
-        address,
-        conditions,
-        node: node.map(NodeName::from),
-        zone_hints: Box::default(),
-        node_hints: Box::default(),
-    }
+    Endpoint { address, conditions, node: node.map(NodeName::from), hints: None }
 }
 
 /// The elements of a state, of both families.

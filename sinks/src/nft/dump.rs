@@ -95,11 +95,17 @@ impl Reader<'_> {
                 if attributes.clone().text(wire::NFTA_TABLE_NAME) != Some(TABLE) {
                     return;
                 }
-                state.tables.insert(family, Table::default());
-                if let Some(owner) = attributes.clone().be32(wire::NFTA_TABLE_OWNER) {
+                let held = attributes.clone().be32(wire::NFTA_TABLE_FLAGS).unwrap_or(0);
+                let mut table = Table::default();
+                if held & wire::NFT_TABLE_F_DORMANT != 0 {
+                    // Nothing in it is in force.
+                    table.foreign.push("the table is dormant".to_owned());
+                }
+                state.tables.insert(family, table);
+                if let Some(owner) = attributes.be32(wire::NFTA_TABLE_OWNER) {
                     owners.insert(family, owner);
                 }
-                flags.insert(family, attributes.be32(wire::NFTA_TABLE_FLAGS).unwrap_or(0));
+                flags.insert(family, held);
             },
         )?;
         for (family, table) in &mut state.tables {

@@ -71,6 +71,7 @@ pub(super) const NFTA_GEN_ID: u16 = 1;
 pub(super) const NFTA_GEN_PROC_PID: u16 = 2;
 pub(super) const NFTA_GEN_PROC_NAME: u16 = 3;
 
+pub(super) const NFT_TABLE_F_DORMANT: u32 = 0x1;
 pub(super) const NFT_TABLE_F_OWNER: u32 = 0x2;
 pub(super) const NFT_TABLE_F_PERSIST: u32 = 0x4;
 pub(super) const NFT_SET_INTERVAL: u32 = 0x4;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use rulec_compiler::name::{Name, NamespacedName, NodeName, PortName, Zone};
 use rulec_compiler::net::Family;
-use rulec_compiler::object::{Conditions, Endpoint, EndpointSlice, Object, ObjectKey, SlicePort};
+use rulec_compiler::object::{
+    self, Conditions, Endpoint, EndpointSlice, Object, ObjectKey, SlicePort,
+};
 use tracing::debug;
 
 use super::check::Check;
@@ -114,14 +116,21 @@ fn endpoints(
             address,
             conditions: conditions(check, part, &at.key("conditions")),
             node: node_reference(check, &part.node_name, &at.key("nodeName")),
-            zone_hints: zones.into_iter().map(Zone::new).collect(),
-            node_hints: nodes.into_iter().map(NodeName::new).collect(),
+            hints: hints_of(
+                zones.into_iter().map(Zone::new).collect(),
+                nodes.into_iter().map(NodeName::new).collect(),
+            ),
         });
     }
     endpoints.sort_unstable();
     endpoints.dedup();
     endpoints.shrink_to_fit();
     endpoints
+}
+
+fn hints_of(zones: Box<[Zone]>, nodes: Box<[NodeName]>) -> Option<Box<object::Hints>> {
+    let some = !zones.is_empty() || !nodes.is_empty();
+    some.then(|| Box::new(object::Hints { zones, nodes }))
 }
 
 /// The first address, if it can be one of an endpoint; the others are the same endpoint.

@@ -27,8 +27,8 @@ pub(super) struct Entry {
     faults: Vec<Problem>,
     /// Why the content could not be read.
     obstacle: Option<Problem>,
-    /// Since when there has been nothing in a file that had objects.
-    blank_since: Option<Instant>,
+    /// Since when there has been nothing in a file that had objects, and its stamp then.
+    blank: Option<(Instant, Stamp)>,
     link: bool,
 }
 
@@ -63,7 +63,7 @@ impl Entry {
             objects: BTreeMap::new(),
             faults: Vec::new(),
             obstacle: None,
-            blank_since: None,
+            blank: None,
             link: false,
         }
     }
@@ -130,7 +130,7 @@ impl Entry {
     /// Takes notice that there is no content.
     fn forget(&mut self) -> News {
         self.hash = None;
-        self.blank_since = None;
+        self.blank = None;
         self.faults.clear();
         let gone = std::mem::take(&mut self.objects).into_keys().collect();
         News { exists: true, gone, ..News::default() }
@@ -140,18 +140,20 @@ impl Entry {
         let hash = blake3::hash(bytes);
         if self.hash == Some(hash) {
             self.stamp = Some(stamp);
-            self.blank_since = None;
+            self.blank = None;
             return News { exists: true, ..News::default() };
         }
         let decoded = decode(&self.path, bytes, self.format, context.interner);
         if decoded.blank && !decoded.unreadable && !self.objects.is_empty() {
-            let since = *self.blank_since.get_or_insert(context.now);
+            // With another stamp, it was written to in between, and truncated again.
+            let known = self.blank.filter(|(_, known)| *known == stamp);
+            let (since, _) = *self.blank.insert(known.unwrap_or((context.now, stamp)));
             if context.now.saturating_duration_since(since) < BLANK {
                 self.stamp = None;
                 return News { exists: true, unsettled: true, ..News::default() };
             }
         }
-        self.blank_since = None;
+        self.blank = None;
         self.stamp = Some(stamp);
         self.hash = Some(hash);
         if decoded.unreadable {

@@ -42,8 +42,8 @@ endpoints:
     let conditions = Conditions { ready: false, serving: true, terminating: true };
     assert_eq!(other.conditions, conditions);
     assert_eq!(other.node.as_ref().map(|node| node.as_str()), Some("nb"));
-    assert_eq!(*other.zone_hints, ["z1".into(), "z2".into()]);
-    assert_eq!(*other.node_hints, ["na".into(), "nb".into()]);
+    assert_eq!(*other.hints.as_ref().unwrap().zones, ["z1".into(), "z2".into()]);
+    assert_eq!(*other.hints.as_ref().unwrap().nodes, ["na".into(), "nb".into()]);
 }
 
 #[test]

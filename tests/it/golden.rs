@@ -1,0 +1,97 @@
+//! The deltas of canonical changes, as text beside the manifests they lead between.
+//!
+//! Each directory of `tests/golden` has the manifests before and after, and the expected output of
+//! `rulec diff`. Whoever changes one of these files changes what users see, or what a change costs.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rulec_testkit::{Namespace, require_root};
+
+use crate::daemon::{Daemon, Manifests};
+use crate::support::{RULEC, SETTINGS, diff, eventually, finish};
+
+#[test]
+fn each_change_has_the_expected_delta() {
+    insta::glob!("../golden", "*/before.yaml", |before| {
+        let case = before.parent().unwrap();
+        let mut command = Command::new(RULEC);
+        command.current_dir(case).args(["diff", "--from", "before.yaml", "--to", "after.yaml"]);
+        command.args(["--node-name", "na", "--cluster-cidr", "10.244.0.0/16"]);
+        let ran = finish(command);
+        assert_eq!(ran.stderr, "", "the manifests are good");
+        let is_same = ran.stdout == "No difference.\n";
+        assert_eq!(ran.status, i32::from(!is_same), "the status says what the text says");
+
+        let mut settings = insta::Settings::clone_current();
+        settings.set_snapshot_path(case);
+        settings.set_prepend_module_to_snapshot(false);
+        settings.remove_snapshot_suffix();
+        settings.remove_input_file();
+        settings.set_omit_expression(true);
+        settings.bind(|| insta::assert_snapshot!("diff", ran.stdout));
+    });
+}
+
+/// `diff` foretells exactly what the daemon then does, slots and numbers of backends included.
+#[test]
+fn the_daemon_does_what_diff_foretells() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("golden");
+    let directory = tempfile::tempdir().unwrap();
+    let foretold = directory.path().join("foretold.json");
+    let foretold = foretold.to_str().unwrap();
+    let manifests = Manifests::of("");
+    let mut daemon = Daemon::start(&namespace, &manifests.path(), &SETTINGS);
+    for case in cases() {
+        manifests.write("all.yaml", &fs::read_to_string(case.join("before.yaml")).unwrap());
+        daemon.settle(&namespace, &manifests.path(), &SETTINGS);
+        let after = case.join("after.yaml");
+        let ran = diff(&namespace, "kernel", after.to_str().unwrap(), &["--save", foretold]);
+        assert!(ran.status <= 1, "{case:?}: {ran:?}");
+        manifests.write("all.yaml", &fs::read_to_string(after).unwrap());
+        daemon.settle(&namespace, &manifests.path(), &SETTINGS);
+        let ran = diff(&namespace, foretold, "kernel", &[]);
+        assert_eq!(ran.status, 0, "{case:?}: the daemon did something else: {}", ran.stdout);
+    }
+}
+
+/// There and back again, whatever the slots have become: what the daemon believes that the kernel
+/// holds is what it holds.
+#[test]
+fn each_change_can_be_taken_back() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("golden-back");
+    let directory = tempfile::tempdir().unwrap();
+    let saved = directory.path().join("saved.json");
+    let manifests = Manifests::of("");
+    let more = [&SETTINGS[..], &["--snapshot", saved.to_str().unwrap()]].concat();
+    let mut daemon = Daemon::start(&namespace, &manifests.path(), &more);
+    for case in cases() {
+        for name in ["before.yaml", "after.yaml", "before.yaml"] {
+            manifests.write("all.yaml", &fs::read_to_string(case.join(name)).unwrap());
+            daemon.settle(&namespace, &manifests.path(), &SETTINGS);
+        }
+        let _ = fs::remove_file(&saved);
+        daemon.signal("USR1");
+        eventually("a snapshot is written", || saved.exists());
+        let ran = diff(&namespace, saved.to_str().unwrap(), "kernel", &[]);
+        assert_eq!(ran.status, 0, "{case:?}: the daemon believes something else: {}", ran.stdout);
+    }
+}
+
+fn cases() -> Vec<PathBuf> {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut cases: Vec<PathBuf> =
+        fs::read_dir(golden).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    assert!(cases.len() >= 12, "the cases are there");
+    cases
+}

@@ -1,0 +1,358 @@
+//! Malformed, hostile and restless manifests, through the real daemon.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use rulec_testkit::{
+    Family, Namespace, Protocol, Server, World, WorldSpec, ask_many, require_root,
+};
+
+use crate::daemon::{Daemon, Manifests};
+use crate::support::{SETTINGS, diff, file, service, slice};
+
+fn good() -> String {
+    file(&[service("good", "10.96.0.10", ""), slice("good", &["10.50.1.5", "10.50.2.5"])])
+}
+
+fn good_with(endpoints: &[&str]) -> String {
+    file(&[service("good", "10.96.0.10", ""), slice("good", endpoints)])
+}
+
+/// Whether the kernel holds just what a manifest says.
+fn holds(namespace: &Namespace, manifest: &str) -> bool {
+    let only = Manifests::of(manifest);
+    let ran = diff(namespace, "kernel", only.path().to_str().unwrap(), &[]);
+    assert!(ran.status <= 1, "{ran:?}");
+    ran.status == 0
+}
+
+/// A Service as YAML in which one thing is wrong.
+fn bad_service(spec: &str) -> String {
+    format!("apiVersion: v1\nkind: Service\nmetadata:\n  name: bad\nspec:\n{spec}")
+}
+
+#[test]
+fn a_bad_file_is_named_and_harms_no_other() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("bad-files");
+    let manifests = Manifests::of(&good());
+    let path = manifests.path();
+    let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
+    let port = "  ports: [{port: 80}]\n";
+    let large = |size: usize| format!("# {}\n", "x".repeat(size - 3));
+    // The text of a file, and what the log has to say about it.
+    let cases: Vec<(Vec<u8>, &[&str])> = vec![
+        (large((10 << 20) + 1).into(), &["bad.yaml", "larger than 10 MiB"]),
+        ("[".repeat(100_000).into(), &["bad.yaml:1", "not YAML"]),
+        ("a:\n".repeat(3).into(), &["bad.yaml"]),
+        (nested(100_000).into(), &["bad.yaml", "not YAML"]),
+        (
+            bad_service(&format!("  clusterIP: 10.96.0.300\n{port}")).into(),
+            &["bad.yaml:6", "Service default/bad", "spec.clusterIP", "10.96.0.300"],
+        ),
+        (
+            bad_service("  clusterIP: 10.96.0.11\n  ports: [{port: 70000}]\n").into(),
+            &["bad.yaml:7", "Service default/bad", "spec.ports[0].port", "70000"],
+        ),
+        (
+            bad_service(
+                "  clusterIP: 10.96.0.11\n  ports: [{name: a, port: 80}, {name: b, port: 80}]\n",
+            )
+            .into(),
+            &["bad.yaml", "Service default/bad", "spec.ports[1]"],
+        ),
+        (
+            bad_service(
+                "  clusterIP: 10.96.0.11\n  ports: [{name: a, port: 80}, {name: a, port: 81}]\n",
+            )
+            .into(),
+            &["bad.yaml", "Service default/bad", "spec.ports[1].name"],
+        ),
+        (
+            slice("bad", &["10.50.1.500"]).into(),
+            &["bad.yaml", "EndpointSlice default/bad-v4", "endpoints[0]", "10.50.1.500"],
+        ),
+        (good().as_bytes()[..good().len() - 60].to_vec(), &["all.yaml"]),
+        (
+            b"apiVersion: v1\nkind: Service\nmetadata: {name: bad".to_vec(),
+            &["bad.yaml:3", "not YAML"],
+        ),
+        (vec![0, 159, 146, 150, 255, 254, 0, 1, 2, 3], &["bad.yaml"]),
+        (b"\xff\xfea\0p\0i\0".to_vec(), &["bad.yaml"]),
+        (b"just words".to_vec(), &["bad.yaml:1"]),
+        (b"&a [*a, *a]\n".to_vec(), &["bad.yaml:1"]),
+    ];
+    for (bytes, words) in cases {
+        // A definition of the good Service in two files is settled by name; here it is none of that.
+        let is_copy = words == ["all.yaml"];
+        let name = if is_copy { "again.yaml" } else { "bad.yaml" };
+        let before = daemon.log().len();
+        fs::write(path.join(".draft"), &bytes).unwrap();
+        fs::rename(path.join(".draft"), path.join(name)).unwrap();
+        let complaint = |daemon: &Daemon| {
+            let log = daemon.log()[before..].to_owned();
+            log.lines().any(|line| words.iter().all(|word| line.contains(word)))
+        };
+        let said = daemon.wait_until(complaint);
+        assert!(said, "{words:?}: {}", &daemon.log()[before..]);
+        if !is_copy {
+            assert!(holds(&namespace, &good()), "{words:?}");
+        }
+        // It is seen to be away before the next one comes, which may be wrong in the same way.
+        let before = daemon.count("no longer: ");
+        fs::remove_file(path.join(name)).unwrap();
+        daemon.wait_for_count("no longer: ", before + 1);
+    }
+    daemon.settle(&namespace, &path, &SETTINGS);
+    assert!(holds(&namespace, &good()));
+}
+
+/// A document nested as deep as it says.
+fn nested(depth: usize) -> String {
+    format!("{}1{}", "{a: ".repeat(depth), "}".repeat(depth))
+}
+
+#[test]
+fn what_is_no_file_is_named_and_harms_nothing() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("no-files");
+    let manifests = Manifests::of(&good());
+    let path = manifests.path();
+    mkfifo(&path.join("pipe.yaml"), Mode::S_IRWXU).unwrap();
+    fs::create_dir(path.join("directory.yaml")).unwrap();
+    fs::write(path.join("directory.yaml/inner.yaml"), "broken: [").unwrap();
+    symlink("nowhere", path.join("link.yaml")).unwrap();
+    symlink("loop.yaml", path.join("loop.yaml")).unwrap();
+    symlink("/dev/zero", path.join("device.yaml")).unwrap();
+    // As with the kubelet, any other name that does not start with a dot is a manifest's.
+    fs::write(path.join("notes.txt"), "broken: [").unwrap();
+    fs::write(path.join(".hidden.yaml"), "broken: [").unwrap();
+    // At the start, and while it runs.
+    let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
+    daemon.wait_for("pipe.yaml: not a regular file");
+    daemon.wait_for("device.yaml: not a regular file");
+    daemon.wait_for("link.yaml: a link to nothing");
+    daemon.wait_for("loop.yaml: ");
+    mkfifo(&path.join("later.yaml"), Mode::S_IRWXU).unwrap();
+    daemon.wait_for("later.yaml: not a regular file");
+    manifests.write("all.yaml", &good_with(&["10.50.1.6"]));
+    daemon.settle(&namespace, &path, &SETTINGS);
+    assert!(holds(&namespace, &good_with(&["10.50.1.6"])));
+    let log = daemon.log();
+    assert!(log.contains("notes.txt:1:9: not YAML"), "{log}");
+    for name in ["directory.yaml", "inner.yaml", "hidden.yaml"] {
+        assert!(!log.contains(name), "{name} is none of the manifests: {log}");
+    }
+    assert_eq!(daemon.count("pipe.yaml: not a regular file"), 1, "said once: {log}");
+}
+
+/// A large file is read as long as it is not too large.
+#[test]
+fn a_file_of_ten_mebibytes_is_read() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("large-file");
+    let manifests = Manifests::new();
+    let text = good() + "---\n";
+    let padding = format!("# {}\n", "x".repeat(97));
+    let mut large = text.clone();
+    while large.len() + padding.len() <= 10 << 20 {
+        large += &padding;
+    }
+    large += &"#".repeat((10 << 20) - large.len());
+    assert_eq!(large.len(), 10 << 20);
+    manifests.write("all.yaml", &large);
+    let daemon = Daemon::start(&namespace, &manifests.path(), &SETTINGS);
+    assert!(holds(&namespace, &good()), "{}", daemon.log());
+}
+
+#[test]
+fn a_broken_edit_keeps_what_was_good_until_it_is_mended() {
+    if !require_root() {
+        return;
+    }
+    let world = World::new(WorldSpec { local_pods: 2, remote_pods: 1 });
+    let _servers = [(world.pod(0), "e1"), (world.remote_pod(0), "e2")]
+        .map(|(pod, name)| Server::start(&pod.namespace, name, &[(Protocol::Tcp, 8080)]));
+    let at = "10.96.0.10:80".parse().unwrap();
+    let answers = |expected: &[&str]| {
+        let counts = ask_many(&world.client, Protocol::Tcp, at, 24);
+        let names: Vec<&str> = counts.keys().map(String::as_str).collect();
+        assert_eq!(names, expected);
+    };
+    let pods = [world.pod(0), world.remote_pod(0)].map(|pod| pod.ip(Family::V4).to_string());
+    let both = good_with(&[&pods[0], &pods[1]]);
+    let manifests = Manifests::of(&both);
+    let path = manifests.path();
+    let mut daemon = Daemon::start(&world.node, &path, &SETTINGS);
+    answers(&["e1", "e2"]);
+    let commits = daemon.committed();
+    // The file as a whole, the Service, and the slice.
+    let breaks = [
+        (format!("{both}spec: ["), "all.yaml"),
+        (
+            both.replace("clusterIP: \"10.96.0.10\"", "clusterIP: \"10.96.0.1000\""),
+            "spec.clusterIP",
+        ),
+        (both.replace("port: 80\n", "port: eighty\n"), "spec.ports[0].port"),
+        (
+            both.replace("    port: 8080\n", "    port: -1\n")
+                .replace("  port: 8080", "  port: 99999"),
+            "ports[0].port",
+        ),
+    ];
+    for (text, word) in breaks {
+        let before = daemon.log().len();
+        manifests.write("all.yaml", &text);
+        let said = daemon.wait_until(|daemon| {
+            daemon.log()[before..]
+                .lines()
+                .any(|line| line.contains(" ERROR ") && line.contains(word))
+        });
+        assert!(said, "{word}: {}", &daemon.log()[before..]);
+        answers(&["e1", "e2"]);
+    }
+    assert_eq!(daemon.committed(), commits, "{}", daemon.log());
+    // Mended, and changed at the same time.
+    daemon.after(|| manifests.write("all.yaml", &good_with(&[&pods[1]])));
+    answers(&["e2"]);
+    daemon.wait_for("no longer: all.yaml");
+}
+
+#[test]
+fn services_go_with_their_directory_and_come_back_with_it() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("directory");
+    let manifests = Manifests::of(&good());
+    let path = manifests.path();
+    let aside = path.with_file_name("aside");
+    let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
+    for _ in 0..3 {
+        daemon.after(|| fs::rename(&path, &aside).unwrap());
+        assert!(holds(&namespace, ""));
+        daemon.after(|| fs::rename(&aside, &path).unwrap());
+        assert!(holds(&namespace, &good()));
+        // It is the new directory that is watched.
+        let other = good_with(&["10.50.1.7"]);
+        daemon.after(|| manifests.write("all.yaml", &other));
+        assert!(holds(&namespace, &other));
+        daemon.after(|| manifests.write("all.yaml", &good()));
+    }
+}
+
+/// A directory that does not exist, or is empty, is one without Services: what a previous daemon has
+/// left is removed.
+#[test]
+fn leftovers_go_if_there_are_no_manifests() {
+    if !require_root() {
+        return;
+    }
+    for is_there in [true, false] {
+        let namespace = Namespace::new("leftovers");
+        let manifests = Manifests::of(&good());
+        let path = manifests.path();
+        Daemon::start(&namespace, &path, &SETTINGS).stop();
+        assert!(holds(&namespace, &good()));
+        manifests.remove("all.yaml");
+        if !is_there {
+            fs::remove_dir(&path).unwrap();
+        }
+        let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
+        assert!(holds(&namespace, ""));
+        assert!(!crate::support::listing(&namespace).contains("10.96.0.10"));
+        if !is_there {
+            daemon.wait_for("there is no such file or directory");
+            fs::create_dir(&path).unwrap();
+        }
+        daemon.after(|| manifests.write("all.yaml", &good()));
+        assert!(holds(&namespace, &good()));
+    }
+}
+
+/// As the kubelet mounts a ConfigMap: the names are links into `..data`, which is swapped.
+#[test]
+fn a_swapped_configmap_is_one_change() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("configmap");
+    let manifests = Manifests::new();
+    let path = manifests.path();
+    let version = |name: &str, endpoints: &[&str]| {
+        let directory = path.join(name);
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("service.yaml"), service("good", "10.96.0.10", "")).unwrap();
+        fs::write(directory.join("slice.yaml"), slice("good", endpoints)).unwrap();
+        symlink(name, path.join("..data_tmp")).unwrap();
+        fs::rename(path.join("..data_tmp"), path.join("..data")).unwrap();
+    };
+    version("..1", &["10.50.1.5"]);
+    for name in ["service.yaml", "slice.yaml"] {
+        symlink(Path::new("..data").join(name), path.join(name)).unwrap();
+    }
+    let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
+    assert!(holds(&namespace, &good_with(&["10.50.1.5"])));
+    for number in 2..6 {
+        let endpoint = format!("10.50.1.{number}");
+        let commits = daemon.committed();
+        daemon.after(|| version(&format!("..{number}"), &[&endpoint, "10.50.2.9"]));
+        fs::remove_dir_all(path.join(format!("..{}", number - 1))).unwrap();
+        daemon.settle(&namespace, &path, &SETTINGS);
+        assert!(holds(&namespace, &good_with(&[&endpoint, "10.50.2.9"])));
+        assert_eq!(daemon.committed(), commits + 1, "a swap is one change: {}", daemon.log());
+    }
+}
+
+#[test]
+fn what_changes_nothing_commits_nothing() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("no-ops");
+    let manifests = Manifests::of(&good());
+    let path = manifests.path();
+    let more = [&SETTINGS[..], &["--log-level", "debug"]].concat();
+    let mut daemon = Daemon::start(&namespace, &path, &more);
+    let commits = daemon.committed();
+    let file = path.join("all.yaml");
+    for round in 0..1_000 {
+        match round % 4 {
+            // As touch(1) does.
+            0 => {
+                let now = std::time::SystemTime::now();
+                File::options().append(true).open(&file).unwrap().set_modified(now).unwrap();
+            }
+            1 => {
+                let mut file = File::options().append(true).open(&file).unwrap();
+                writeln!(file, "# Edit {round}.").unwrap();
+            }
+            2 => manifests.write(
+                "all.yaml",
+                &good().replace(
+                    "metadata:\n",
+                    &format!("metadata:\n  resourceVersion: \"{round}\"\n"),
+                ),
+            ),
+            _ => fs::write(&file, format!("# {round}\n{}", good())).unwrap(),
+        }
+    }
+    daemon.wait_for("read again, and mean the same");
+    // What follows is seen after all of that.
+    let other = good_with(&["10.50.1.7"]);
+    daemon.after(|| manifests.write("all.yaml", &other));
+    assert!(holds(&namespace, &other));
+    assert_eq!(daemon.committed(), commits + 1, "{}", daemon.log());
+}

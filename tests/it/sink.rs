@@ -1,0 +1,704 @@
+//! The nft sink against a real kernel, without the daemon around it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use rulec_compiler::name::{NamespacedName, NodeName, PortName};
+use rulec_compiler::net::{Family, Protocol};
+use rulec_compiler::nft::{Delta, Element, Group, Key, Op, Program, State, Value, text};
+use rulec_compiler::object::{
+    Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, Object, Service, ServicePort,
+    ServiceType, SlicePort, TargetPort, TrafficPolicy,
+};
+use rulec_compiler::{Change, Frontend, Model, Provenance, Settings, Sourced};
+use rulec_sinks::nft::Ownership;
+use rulec_sinks::{Base, NftSink, Outcome, Sink, SinkError};
+use rulec_testkit::{Namespace, require_root};
+
+use crate::support::{Dice, file, listing, loadable, random_service, service, slice};
+
+const MARK: u32 = 0x4000;
+
+fn settings() -> Arc<Settings> {
+    let mut settings = Settings::new(NodeName::from("na"));
+    settings.cluster_cidrs =
+        ["10.50.0.0/16", "2001:db8:50::/48"].map(|cidr| cidr.parse().unwrap()).to_vec();
+    Arc::new(settings)
+}
+
+fn compile(model: &Model) -> Program {
+    Program::compile(model, settings(), &State::default())
+}
+
+fn model(manifest: &str) -> Model {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("all.yaml"), manifest).unwrap();
+    let reading = rulec_sources::read(directory.path()).unwrap();
+    assert_eq!(reading.problems, [], "the manifest is good");
+    let mut model = Model::default();
+    model.apply(Change::Replace(reading.objects));
+    model
+}
+
+/// A program in which everything occurs that the rules and sets can express, and that `nft` can
+/// load.
+fn everything() -> Program {
+    let documents: Vec<String> = everything_there_is().iter().map(|text| loadable(text)).collect();
+    compile(&model(&file(&documents)))
+}
+
+fn everything_there_is() -> Vec<String> {
+    let long = "n".repeat(63);
+    let mut documents = vec![
+        // Served and hairpinned: one of its endpoints is on this node.
+        service("web", "10.96.0.10", "  externalIPs: [198.51.100.30]\n"),
+        slice("web", &["10.50.1.5", "10.50.2.5"]).replacen("nodeName: nb", "nodeName: na", 1),
+        // In the other family too, with affinity and node ports.
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: sticky\nspec:\n  type: NodePort\n  \
+         clusterIPs: [10.96.0.11, \"fd00:96::11\"]\n  sessionAffinity: ClientIP\n  ports:\n    - \
+         {name: http, port: 80, targetPort: 8080, nodePort: 30080}\n"
+            .to_owned(),
+        slice("sticky", &["10.50.1.6", "10.50.2.6", "10.50.2.7"]),
+        slice("sticky", &["2001:db8:50:1::6", "2001:db8:50:2::6"]),
+        // Rejected, at its address and at its node port.
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: nobody\nspec:\n  type: NodePort\n  \
+         clusterIPs: [10.96.0.12, \"fd00:96::12\"]\n  ports:\n    - {name: dns, port: 53, \
+         protocol: UDP, nodePort: 30053}\n    - {name: diameter, port: 3868, protocol: SCTP}\n"
+            .to_owned(),
+        // Its comment has to be shortened.
+        service(&long, "10.96.0.13", "").replacen(
+            "metadata:\n",
+            &format!("metadata:\n  namespace: {long}\n"),
+            1,
+        ),
+    ];
+    let mut dice = Dice::new(7);
+    documents.extend((20..60).map(|number| random_service(&mut dice, number)));
+    documents
+}
+
+fn open(ownership: Ownership) -> NftSink {
+    NftSink::open(ownership, MARK).unwrap()
+}
+
+fn install(sink: &mut NftSink, program: &Program) -> Outcome {
+    let (found, base) = sink.adopt().unwrap();
+    let outcome = sink.commit(&Delta::reconcile(&found, program), base).unwrap();
+    assert!(outcome.refused.is_empty(), "{outcome:?}");
+    outcome
+}
+
+/// All operations of a delta in the language of `nft`.
+fn script(delta: &Delta) -> String {
+    delta.ops().map(|op| text::commands(op, MARK)).collect()
+}
+
+fn first_install(program: &Program) -> Delta {
+    Delta::reconcile(&State::default(), program)
+}
+
+fn web(number: u16) -> Frontend {
+    let address = Ipv4Addr::from(0x0a60_0000 + u32::from(number));
+    Frontend::Address {
+        address: address.into(),
+        protocol: Protocol::Tcp,
+        port: NonZeroU16::new(80).unwrap(),
+    }
+}
+
+/// What one Service asks for: to add an element that rejects connections.
+fn reject(name: &str, number: u16) -> Group {
+    let element = Element::new(Key::Reject(web(number)), Value::Present);
+    Group { service: NamespacedName::new("default", name), ops: vec![Op::Add(element)] }
+}
+
+/// What one Service asks for and cannot have: an element to be deleted that is not there.
+fn impossible(name: &str, number: u16) -> Group {
+    let element = Element::new(Key::Reject(web(number)), Value::Present);
+    Group { service: NamespacedName::new("default", name), ops: vec![Op::Delete(element)] }
+}
+
+fn groups(groups: Vec<Group>) -> Delta {
+    Delta { groups, ..Delta::default() }
+}
+
+#[test]
+fn the_wire_means_what_the_text_says() {
+    if !require_root() {
+        return;
+    }
+    let (wire, tool, again) =
+        (Namespace::new("wire"), Namespace::new("tool"), Namespace::new("again"));
+    let program = everything();
+    let held = wire.run(|| {
+        let mut sink = open(Ownership::Shared);
+        install(&mut sink, &program);
+        sink.read().unwrap().0
+    });
+    assert_eq!(held, program.state(), "what is read is what was written");
+    tool.nft(&script(&first_install(&program)));
+    let listing = wire.nft_list();
+    assert_eq!(listing, tool.nft_list(), "the wire and the text differ");
+    assert!(listing.contains("comment \"default/web:http\""), "{listing}");
+
+    // Admins dump rulesets to disk and load them again.
+    again.nft(&listing);
+    assert_eq!(again.nft_list(), listing, "the listing does not survive");
+
+    // Whoever loaded it, there is nothing to repair.
+    for namespace in [&tool, &again] {
+        let (delta, held) = namespace.run(|| {
+            let held = open(Ownership::Shared).read().unwrap().0;
+            (Delta::reconcile(&held, &program), held)
+        });
+        assert!(delta.is_empty(), "{delta:?}");
+        assert_eq!(held, program.state());
+    }
+}
+
+/// Session affinity over IPv6 has the widest keys: all of it is read back as it was written.
+#[test]
+fn the_widest_keys_are_read_back() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("widest");
+    let program = compile(&model(&file(&everything_there_is())));
+    namespace.run(|| {
+        let mut sink = open(Ownership::Shared);
+        install(&mut sink, &program);
+        assert_eq!(sink.read().unwrap().0, program.state());
+        let listing = listing(&namespace);
+        assert!(listing.contains("update @affinity { ip6 daddr . meta l4proto . th dport"));
+    });
+}
+
+#[test]
+fn each_operation_on_the_wire_means_what_its_text_says() {
+    if !require_root() {
+        return;
+    }
+    let (wire, tool) = (Namespace::new("wire-op"), Namespace::new("tool-op"));
+    let before = everything();
+    let mut dice = Dice::new(8);
+    let mut documents: Vec<String> =
+        (20..60).map(|number| loadable(&random_service(&mut dice, number))).collect();
+    documents.push(service("web", "10.96.0.10", ""));
+    // Not seeded with what is held: pick chains that nobody uses any more go.
+    let after = compile(&model(&file(&documents)));
+    let (there, back) =
+        (Delta::reconcile(&before.state(), &after), Delta::reconcile(&after.state(), &before));
+    assert!(there.ops().any(|op| matches!(op, Op::DeleteChain(..))), "chains go");
+    tool.nft(&script(&first_install(&before)));
+    wire.run(|| {
+        let mut sink = open(Ownership::Shared);
+        install(&mut sink, &before);
+        for (delta, program) in [(&there, &after), (&back, &before)] {
+            let outcome = sink.commit(delta, Base::Believed).unwrap();
+            assert_eq!(outcome.ops, delta.len());
+            assert_eq!(sink.read().unwrap().0, program.state());
+            tool.nft(&script(delta));
+            assert_eq!(wire.nft_list(), tool.nft_list());
+        }
+    });
+}
+
+#[test]
+fn a_wrong_belief_changes_nothing() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("stale");
+    let program = everything();
+    namespace.run(|| {
+        let mut sink = open(Ownership::Shared);
+        install(&mut sink, &program);
+        let before = namespace.nft_list();
+        let delta = groups(vec![reject("b", 2), impossible("a", 1), reject("c", 3)]);
+        assert!(matches!(sink.commit(&delta, Base::Believed), Err(SinkError::Stale)));
+        let existing = program.state().tables[&Family::Ipv4]
+            .elements
+            .iter()
+            .find_map(|(key, (value, _))| {
+                matches!(key, Key::Reject(_)).then_some(Element::new(*key, *value))
+            })
+            .unwrap();
+        let group = Group { ops: vec![Op::Add(existing)], ..reject("a", 1) };
+        let delta = groups(vec![reject("b", 2), group, reject("c", 3)]);
+        assert!(matches!(sink.commit(&delta, Base::Believed), Err(SinkError::Stale)));
+        assert_eq!(namespace.nft_list(), before, "a refused transaction changed something");
+    });
+}
+
+#[test]
+fn a_refused_service_is_named_and_takes_nobody_with_it() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("refused");
+    let program = everything();
+    namespace.run(|| {
+        let mut sink = open(Ownership::Shared);
+        install(&mut sink, &program);
+        let (_, base) = sink.read().unwrap();
+        // One of its operations could be done: a Service is committed as a whole or not at all.
+        let mut a = reject("a", 4);
+        a.ops.extend(impossible("a", 1).ops);
+        let outcome = sink.commit(&groups(vec![reject("b", 2), a, reject("c", 3)]), base).unwrap();
+        let [refusal] = outcome.refused.as_slice() else { panic!("{outcome:?}") };
+        assert_eq!(refusal.service, NamespacedName::new("default", "a"));
+        assert_eq!(refusal.error.raw_os_error(), Some(Errno::ENOENT as i32));
+        assert_eq!((outcome.transactions, outcome.ops), (1, 2));
+        let held = sink.read().unwrap().0;
+        let elements = &held.tables[&Family::Ipv4].elements;
+        let is_held = |number| elements.contains_key(&Key::Reject(web(number)));
+        assert_eq!([1, 2, 3, 4].map(is_held), [false, true, true, false]);
+
+        let (_, base) = sink.read().unwrap();
+        let outcome = sink.commit(&groups(vec![reject("b", 2), reject("d", 5)]), base).unwrap();
+        let [refusal] = outcome.refused.as_slice() else { panic!("{outcome:?}") };
+        assert_eq!(refusal.service, NamespacedName::new("default", "b"));
+        assert_eq!(refusal.error.raw_os_error(), Some(Errno::EEXIST as i32));
+    });
+}
+
+#[test]
+fn nothing_is_committed_on_a_base_that_has_moved() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("generation");
+    namespace.run(|| {
+        let mut sink = open(Ownership::Shared);
+        install(&mut sink, &everything());
+        let (before, base) = sink.read().unwrap();
+        namespace.nft("add table inet foreign");
+        let delta = groups(vec![reject("a", 1)]);
+        assert!(matches!(sink.commit(&delta, base), Err(SinkError::Stale)));
+        let (held, base) = sink.read().unwrap();
+        assert_eq!(held, before);
+        // A second look makes it good.
+        sink.commit(&delta, base).unwrap();
+    });
+}
+
+/// Five thousand refusals are five thousand error messages at once.
+#[test]
+fn every_refused_service_is_named() {
+    const REFUSED: u16 = 5_000;
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("many-refused");
+    namespace.run(|| {
+        let mut sink = open(Ownership::Shared);
+        install(&mut sink, &compile(&Model::default()));
+        let (_, base) = sink.read().unwrap();
+        let mut all: Vec<Group> =
+            (0..REFUSED).map(|number| impossible(&format!("bad{number:04}"), number)).collect();
+        all.insert(2_500, reject("good", REFUSED + 1));
+        let outcome = sink.commit(&groups(all), base).unwrap();
+        let named: BTreeSet<&NamespacedName> =
+            outcome.refused.iter().map(|refusal| &refusal.service).collect();
+        assert_eq!(named.len(), usize::from(REFUSED));
+        assert_eq!(outcome.refused.len(), usize::from(REFUSED), "each is named once");
+        assert!(
+            outcome
+                .refused
+                .iter()
+                .all(|refusal| { refusal.error.raw_os_error() == Some(Errno::ENOENT as i32) })
+        );
+        let held = sink.read().unwrap().0;
+        let good = Key::Reject(web(REFUSED + 1));
+        assert!(held.tables[&Family::Ipv4].elements.contains_key(&good));
+    });
+}
+
+/// A cluster of many Services, made without the detour of manifests.
+fn large(services: u32) -> Model {
+    let port = |number| NonZeroU16::new(number).unwrap();
+    let sourced = |object| Sourced { object, provenance: Provenance("large.yaml".into()) };
+    let objects = (0..services).flat_map(|number| {
+        let key = NamespacedName::new("default", format!("s{number}").as_str());
+        let service = Service {
+            key: key.clone(),
+            kind: ServiceType::ClusterIP,
+            cluster_ips: ClusterIps { v4: Some(Ipv4Addr::from(0x0a60_0000 + number)), v6: None },
+            ports: vec![ServicePort {
+                name: PortName::from("http"),
+                protocol: Protocol::Tcp,
+                port: port(80),
+                node_port: None,
+                target: TargetPort::Number(port(8080)),
+            }],
+            external_ips: Vec::new(),
+            load_balancer_vips: Vec::new(),
+            source_ranges: Vec::new(),
+            affinity: Affinity::None,
+            internal_policy: TrafficPolicy::Cluster,
+            external_policy: TrafficPolicy::Cluster,
+            health_check_node_port: None,
+            selector: BTreeMap::new(),
+            publish_not_ready: false,
+        };
+        let endpoints = (0..3).map(|idx| Endpoint {
+            address: IpAddr::V4(Ipv4Addr::from(0x0a32_0000 + (number * 3 + idx) % 60_000)),
+            conditions: Conditions::READY,
+            node: None,
+            hints: None,
+        });
+        let mut endpoints: Vec<Endpoint> = endpoints.collect();
+        endpoints.sort_unstable();
+        let slice = EndpointSlice {
+            key: NamespacedName::new("default", format!("s{number}-1").as_str()),
+            service: key,
+            family: Family::Ipv4,
+            ports: vec![SlicePort {
+                name: PortName::from("http"),
+                protocol: Protocol::Tcp,
+                port: port(8080),
+            }],
+            endpoints,
+        };
+        [Object::Service(Arc::new(service)), Object::EndpointSlice(Arc::new(slice))].map(sourced)
+    });
+    let mut model = Model::default();
+    model.apply(Change::Replace(objects.collect()));
+    model
+}
+
+#[test]
+fn a_large_delta_is_cut_between_services() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("large");
+    let program = compile(&large(20_000));
+    namespace.run(|| {
+        let mut sink = open(Ownership::Shared);
+        let generation = |sink: &mut NftSink| match sink.read().unwrap().1 {
+            Base::Read { generation } => generation,
+            Base::Believed => unreachable!("what was read has a generation"),
+        };
+        let before = generation(&mut sink);
+        let outcome = install(&mut sink, &program);
+        assert!(outcome.transactions > 1, "{outcome:?}");
+        assert_eq!(outcome.ops, first_install(&program).len());
+        let commits = generation(&mut sink) - before;
+        assert_eq!(commits, u32::try_from(outcome.transactions).unwrap());
+        assert!(sink.read().unwrap().0 == program.state(), "what is read is what was written");
+        // And away again.
+        let empty = compile(&Model::default());
+        install(&mut sink, &empty);
+        assert_eq!(sink.read().unwrap().0, empty.state());
+    });
+}
+
+#[test]
+fn nobody_else_can_change_exclusive_tables() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("exclusive");
+    let program = everything();
+    namespace.run(|| {
+        let mut sink = open(Ownership::Exclusive);
+        if sink.ownership() == Ownership::Shared {
+            // Before Linux 6.9, what follows cannot be had; tables are watched instead.
+            return;
+        }
+        install(&mut sink, &program);
+        let before = sink.read().unwrap();
+        let tool = |arguments: &str| {
+            let words = arguments.split(' ');
+            namespace.command("nft", words).output().unwrap().status.success()
+        };
+        assert!(!tool("delete table ip rulec"));
+        assert!(!tool("flush chain ip rulec dispatch"));
+        assert!(!tool("add rule ip rulec dispatch accept"));
+        assert!(!tool("add element ip rulec cluster-ips { 10.96.9.9 }"));
+        assert!(!tool("add chain ip6 rulec foreign"));
+        assert!(!tool("flush map ip rulec endpoints"));
+        // It is no error, it only passes our tables by.
+        namespace.nft("add table inet foreign");
+        assert!(tool("flush ruleset"));
+        assert!(!namespace.nft_list().contains("foreign"));
+        assert_eq!(sink.read().unwrap().0, before.0);
+
+        // Nor can another process of ours, and it learns who owns them.
+        let port = sink.portid();
+        let mut second = open(Ownership::Exclusive);
+        assert!(matches!(second.adopt(), Err(SinkError::Owned { portid, .. }) if portid == port));
+        assert!(matches!(second.cleanup(), Err(SinkError::Owned { .. })));
+        // That is not the fault of the Service it tries to change.
+        let delta = groups(vec![reject("a", 1)]);
+        assert!(matches!(second.commit(&delta, Base::Believed), Err(SinkError::Refused(_))));
+        assert_eq!(sink.read().unwrap().0, before.0);
+
+        // The tables outlive their owner, and the next one takes them over as they are.
+        drop(sink);
+        let (held, _) = second.adopt().unwrap();
+        assert_eq!(held, program.state());
+        assert!(!tool("delete table ip rulec"), "they are protected again");
+        second.commit(&delta, Base::Believed).unwrap();
+        assert_eq!(second.cleanup().unwrap(), Family::ALL);
+        assert_eq!(namespace.nft_list(), "");
+    });
+}
+
+/// Orphans that a process without exclusive tables finds are taken over with the flags they have.
+#[test]
+fn shared_tables_take_over_exclusive_ones() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("orphans");
+    let program = everything();
+    namespace.run(|| {
+        install(&mut open(Ownership::Exclusive), &program);
+        let mut sink = open(Ownership::Shared);
+        let (held, _) = sink.adopt().unwrap();
+        assert_eq!(held, program.state());
+        sink.commit(&groups(vec![reject("a", 1)]), Base::Believed).unwrap();
+        drop(sink);
+        let mut sink = open(Ownership::Exclusive);
+        assert_eq!(install(&mut sink, &program).ops, 1, "only the difference is written");
+        assert_eq!(sink.read().unwrap().0, program.state());
+    });
+}
+
+/// Tables that were made to be shared cannot become exclusive: they are replaced, at once, so that
+/// whoever asks for exclusive tables has them.
+#[test]
+fn exclusive_tables_replace_shared_ones() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("unshared");
+    let program = everything();
+    namespace.run(|| {
+        install(&mut open(Ownership::Shared), &program);
+        let mut sink = open(Ownership::Exclusive);
+        if sink.ownership() == Ownership::Shared {
+            return;
+        }
+        assert_eq!(install(&mut sink, &program).transactions, 1);
+        assert_eq!(sink.read().unwrap().0, program.state());
+        let delete = namespace.command("nft", ["delete", "table", "ip", "rulec"]).output();
+        assert!(!delete.unwrap().status.success(), "the table is protected");
+        assert_eq!(install(&mut sink, &program).transactions, 0, "once is enough");
+    });
+}
+
+#[test]
+fn a_foreign_table_is_replaced_in_one_step() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("foreign");
+    let program = everything();
+    namespace.run(|| {
+        namespace.nft(
+            "table ip rulec {
+                 set services { type ipv4_addr; elements = { 10.0.0.1 } }
+                 chain prerouting { type filter hook prerouting priority 7; policy accept; }
+                 chain theirs {
+                     counter drop
+                 }
+             }
+             table ip other {
+                 chain theirs {
+                     counter drop
+                 }
+             }",
+        );
+        let mut sink = open(Ownership::Shared);
+        let (found, base) = sink.read().unwrap();
+        let delta = Delta::reconcile(&found, &program);
+        assert!(delta.atomic);
+        let outcome = sink.commit(&delta, base).unwrap();
+        assert_eq!(outcome.transactions, 1);
+        let Base::Read { generation: before } = base else { panic!("{base:?}") };
+        let (held, after) = sink.read().unwrap();
+        assert_eq!(after, Base::Read { generation: before + 1 });
+        assert_eq!(held, program.state());
+        assert!(namespace.nft_list().contains("table ip other"), "that one is not ours");
+    });
+}
+
+/// Whatever is done to the tables is seen, and made good by a delta.
+#[test]
+fn damage_is_seen_and_repaired() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("damage");
+    let program = everything();
+    let wanted = program.state();
+    namespace.run(|| {
+        let mut sink = open(Ownership::Shared);
+        install(&mut sink, &program);
+        // A set that is made again stands at another place.
+        let sorted = || {
+            let mut lines: Vec<String> = listing(&namespace).lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        let before = sorted();
+        for (what, damage) in damages() {
+            namespace.nft(&damage(&namespace));
+            let (found, base) = sink.read().unwrap();
+            assert_ne!(found, wanted, "{what}: not seen");
+            let delta = Delta::reconcile(&found, &program);
+            let outcome = sink.commit(&delta, base).unwrap();
+            assert!(outcome.refused.is_empty(), "{what}: {outcome:?}");
+            assert_eq!(sink.read().unwrap().0, wanted, "{what}: not repaired");
+            assert_eq!(sorted(), before, "{what}: not repaired");
+        }
+    });
+}
+
+type Damage = Box<dyn Fn(&Namespace) -> String>;
+
+fn damages() -> Vec<(&'static str, Damage)> {
+    let plain = |what, script: &'static str| -> (&'static str, Damage) {
+        (what, Box::new(move |_: &Namespace| script.to_owned()))
+    };
+    vec![
+        plain("chain flushed", "flush chain ip rulec dispatch"),
+        plain("pick chain flushed", "flush chain ip rulec pick-1"),
+        plain("rule appended", "add rule ip6 rulec dispatch accept"),
+        plain("rule inserted", "insert rule ip rulec prerouting counter"),
+        (
+            "rule deleted",
+            Box::new(|namespace| {
+                let handle = handle(namespace, "postrouting", "masquerade");
+                format!("delete rule ip rulec postrouting handle {handle}")
+            }),
+        ),
+        (
+            "rule replaced",
+            Box::new(|namespace| {
+                let handle = handle(namespace, "filter-input", "unserved");
+                format!("replace rule ip rulec filter-input handle {handle} accept")
+            }),
+        ),
+        plain("element deleted", "delete element ip rulec cluster-ips { 10.96.0.10 }"),
+        plain("element added", "add element ip rulec cluster-ips { 10.99.99.99 }"),
+        plain(
+            "frontend added",
+            "add element ip rulec services { 10.99.99.99 . tcp . 80 : 0:1 }
+             add element ip rulec endpoints { 10.99.99.99 . tcp . 80 . none : 10.50.1.5 . 80 }",
+        ),
+        plain(
+            "element altered",
+            "delete element ip rulec endpoints { 10.96.0.10 . tcp . 80 . none }
+             add element ip rulec endpoints { 10.96.0.10 . tcp . 80 . none : 10.50.9.9 . 99 }",
+        ),
+        plain(
+            "comment lost",
+            "delete element ip rulec services { 10.96.0.10 . tcp . 80 }
+             add element ip rulec services { 10.96.0.10 . tcp . 80 : 0:2 }",
+        ),
+        plain(
+            "verdict altered",
+            "delete element ip rulec picks { 0:2 }
+             add element ip rulec picks { 0:2 : drop }",
+        ),
+        plain("range added", "add element ip rulec unmasqueraded-sources { 172.16.0.0/12 }"),
+        plain(
+            "range that is no network",
+            "add element ip rulec unmasqueraded-sources { 172.16.0.1-172.16.0.3 }",
+        ),
+        plain("element that means nothing", "add element ip rulec hairpin { 10.0.0.1 . 10.0.0.2 }"),
+        plain("map flushed", "flush map ip6 rulec endpoints"),
+        plain(
+            "set deleted",
+            "flush chain ip rulec unserved
+             delete set ip rulec reject-services",
+        ),
+        plain(
+            "set of another shape",
+            "flush chain ip rulec unserved
+             delete set ip rulec reject-services
+             add set ip rulec reject-services { type ipv4_addr; }",
+        ),
+        plain("foreign set", "add set ip rulec theirs { type ipv4_addr; }"),
+        plain("foreign chain", "add chain ip rulec theirs"),
+        plain("policy altered", "add chain ip rulec filter-input { policy drop; }"),
+        plain(
+            "chain attached elsewhere",
+            "flush chain ip rulec output
+             delete chain ip rulec output
+             add chain ip rulec output { type nat hook output priority 50; }",
+        ),
+        plain("dormant", "add table ip rulec { flags dormant; }"),
+        plain("table deleted", "delete table ip6 rulec"),
+        plain("all flushed", "flush ruleset"),
+    ]
+}
+
+/// The handle of the first rule of a chain that holds a word.
+fn handle(namespace: &Namespace, chain: &str, word: &str) -> String {
+    let listing = namespace.sh(&format!("nft -a list chain ip rulec {chain}"));
+    let mut rules = listing.lines().filter(|line| !line.trim_start().starts_with("chain"));
+    let rule = rules.find(|line| line.contains(word)).unwrap_or_else(|| panic!("{listing}"));
+    rule.rsplit(' ').next().unwrap().to_owned()
+}
+
+/// One after the other: the kernel is always in a state of the program, never between two.
+#[test]
+fn a_long_history_ends_where_a_fresh_start_does() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("history");
+    let mut dice = Dice::new(3);
+    namespace.run(|| {
+        let mut sink = open(Ownership::Shared);
+        let mut model = Model::default();
+        let mut applied = compile(&model);
+        install(&mut sink, &applied);
+        for step in 0..60 {
+            let mut text = String::new();
+            for number in 0..8 {
+                if dice.roll(4) > 0 {
+                    let _ = writeln!(text, "{}---", random_service(&mut dice, number));
+                }
+            }
+            let reading = self::model(&text);
+            let dirty = model.apply(Change::Replace(reading.objects().collect()));
+            let mut wanted = applied.clone();
+            wanted.update(&model, &dirty);
+            let delta = Delta::between(&applied, &wanted);
+            let outcome = sink.commit(&delta, Base::Believed).unwrap();
+            assert!(outcome.refused.is_empty(), "step {step}: {outcome:?}");
+            assert_eq!(sink.read().unwrap().0, wanted.state(), "step {step}");
+            applied = wanted;
+        }
+        // Slots may differ from a fresh start; what each frontend leads to may not.
+        let fresh = compile(&model);
+        let (held, fresh) = (applied.state(), fresh.state());
+        let mut compared = 0;
+        for table in fresh.tables.values() {
+            for key in table.elements.keys() {
+                let Key::Service(frontend) = key else { continue };
+                let backends = |state: &State| {
+                    let slots = state.slots(*frontend).into_iter();
+                    let mut backends: Vec<_> = slots.map(|slot| slot.backend).collect();
+                    backends.sort_unstable();
+                    backends
+                };
+                assert_eq!(backends(&held), backends(&fresh), "{frontend}");
+                compared += 1;
+            }
+        }
+        assert!(compared > 5, "there was something to compare");
+    });
+}

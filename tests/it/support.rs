@@ -1,0 +1,267 @@
+//! What the tests of the whole program share: manifests to write, and the program to run.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use rulec_testkit::Namespace;
+use tempfile::TempDir;
+
+use crate::daemon::command;
+
+/// The program under test.
+pub(crate) const RULEC: &str = env!("CARGO_BIN_EXE_rulec");
+
+/// Longer than anything takes that is going to happen at all, also on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A small generator of numbers, so that a failure can be repeated from its seed.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        // A state of zero would stay zero, and neighbouring seeds should not look alike.
+        Self((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+/// Waits until something is so.
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What a run of the program came to.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs a command to its end.
+pub(crate) fn finish(mut command: Command) -> Ran {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    Ran {
+        status: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// The settings that all tests run with, so that states of different runs can be compared.
+pub(crate) const SETTINGS: [&str; 4] =
+    ["--node-name", "na", "--cluster-cidr", "10.50.0.0/16,2001:db8:50::/48"];
+
+/// Runs `rulec` in a namespace.
+pub(crate) fn rulec(namespace: &Namespace, args: &[&str]) -> Ran {
+    finish(command(namespace, args))
+}
+
+/// Compares two states in a namespace.
+pub(crate) fn diff(namespace: &Namespace, from: &str, to: &str, more: &[&str]) -> Ran {
+    let args = [&["diff", "--from", from, "--to", to], &SETTINGS[..], more].concat();
+    rulec(namespace, &args)
+}
+
+/// What `nft` lists of our tables.
+pub(crate) fn listing(namespace: &Namespace) -> String {
+    namespace.sh("nft list table ip rulec; nft list table ip6 rulec")
+}
+
+/// Whether `nft` can load a rule that writes into a map whose key is wider than one address.
+///
+/// Before 1.1.0, it gives such a key too few registers: it aborts, or loads a rule that mixes them
+/// up. The kernel is not concerned, and neither is what `nft list` prints; but such a tool can load
+/// no session affinity over IPv6.
+fn nft_writes_wide_maps() -> bool {
+    static ANSWER: LazyLock<bool> = LazyLock::new(|| {
+        let namespace = Namespace::new("wide-maps");
+        let script = "add table ip6 t
+            add map ip6 t m { type ipv6_addr . ipv6_addr : classid; flags dynamic,timeout; }
+            add chain ip6 t c
+            add rule ip6 t c update @m { ip6 daddr . ip6 saddr timeout 1s : meta priority }";
+        let mut child = namespace
+            .command("nft", ["-f", "-"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        child.wait().unwrap().success()
+    });
+    *ANSWER
+}
+
+/// A Service without what the installed `nft` cannot load.
+pub(crate) fn loadable(text: &str) -> String {
+    if nft_writes_wide_maps() || !text.contains("fd00:96::") {
+        return text.to_owned();
+    }
+    let words = ["sessionAffinity", "clientIP:", "timeoutSeconds"];
+    let is_affinity = |line: &&str| words.iter().any(|word| line.trim_start().starts_with(word));
+    text.lines()
+        .filter(|line| !is_affinity(line))
+        .fold(String::new(), |text, line| text + line + "\n")
+}
+
+/// Documents as one file.
+pub(crate) fn file(documents: &[String]) -> String {
+    documents.join("---\n")
+}
+
+/// A Service with one port, `http`, 80 to 8080. `extra` stands in its `spec`.
+pub(crate) fn service(name: &str, cluster_ip: &str, extra: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  \
+         clusterIP: \"{cluster_ip}\"\n{extra}  ports:\n    - name: http\n      port: 80\n      \
+         targetPort: 8080\n"
+    )
+}
+
+/// The EndpointSlice of such a Service, with endpoints of another node.
+pub(crate) fn slice(service: &str, addresses: &[&str]) -> String {
+    let is_v6 = addresses.first().is_some_and(|address| address.contains(':'));
+    let (kind, suffix) = if is_v6 { ("IPv6", "v6") } else { ("IPv4", "v4") };
+    let mut text = format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  \
+         name: {service}-{suffix}\n  labels:\n    kubernetes.io/service-name: {service}\n\
+         addressType: {kind}\nports:\n  - name: http\n    port: 8080\nendpoints:\n"
+    );
+    if addresses.is_empty() {
+        text = text.replace("endpoints:\n", "endpoints: []\n");
+    }
+    for address in addresses {
+        let _ = write!(text, "  - addresses: [\"{address}\"]\n    nodeName: nb\n");
+    }
+    text
+}
+
+/// One random Service with its slices: any of both families, node ports, affinity, external
+/// addresses that several may ask for, and endpoints in all conditions.
+pub(crate) fn random_service(dice: &mut Dice, number: u64) -> String {
+    let name = format!("s{number}");
+    let (v4, v6) = match dice.roll(4) {
+        0 => (false, true),
+        1 => (true, true),
+        _ => (true, false),
+    };
+    let mut ips = Vec::new();
+    if v4 {
+        ips.push(format!("10.96.{}.{}", number / 200, number % 200 + 1));
+    }
+    if v6 {
+        ips.push(format!("\"fd00:96::{number:x}\""));
+    }
+    let mut text = format!(
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  clusterIPs: [{}]\n",
+        ips.join(", ")
+    );
+    if dice.roll(3) == 0 {
+        let _ = write!(
+            text,
+            "  sessionAffinity: ClientIP\n  sessionAffinityConfig:\n    clientIP:\n      \
+             timeoutSeconds: {}\n",
+            [60, 10_800][usize::try_from(dice.roll(2)).unwrap()]
+        );
+    }
+    if dice.roll(3) == 0 {
+        let _ = writeln!(
+            text,
+            "  externalIPs: [198.51.100.{}, \"2001:db8:5::{}\"]",
+            dice.roll(4),
+            dice.roll(4)
+        );
+    }
+    let is_node_port = dice.roll(3) == 0;
+    if is_node_port {
+        text += "  type: NodePort\n";
+    }
+    text += "  ports:\n";
+    let ports = 1 + dice.roll(2);
+    for port in 0..ports {
+        let protocol = ["TCP", "UDP"][usize::try_from(dice.roll(2)).unwrap()];
+        let _ = write!(
+            text,
+            "    - name: p{port}\n      port: {}\n      protocol: {protocol}\n",
+            80 + port
+        );
+        if is_node_port {
+            let _ = writeln!(text, "      nodePort: {}", 30_000 + number * 2 + port);
+        }
+        // The slices below do not say which protocol: both are listed there.
+    }
+    for (is_v6, kind) in [(false, "IPv4"), (true, "IPv6")] {
+        if dice.roll(8) == 0 {
+            continue;
+        }
+        let _ = write!(
+            text,
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  \
+             name: {name}-{}\n  labels:\n    kubernetes.io/service-name: {name}\naddressType: \
+             {kind}\nports:\n",
+            kind.to_lowercase()
+        );
+        for port in 0..ports {
+            for protocol in ["TCP", "UDP"] {
+                let _ = write!(
+                    text,
+                    "  - name: p{port}\n    port: {}\n    protocol: {protocol}\n",
+                    8080 + port
+                );
+            }
+        }
+        let count = dice.roll(6);
+        text += if count == 0 { "endpoints: []\n" } else { "endpoints:\n" };
+        for _ in 0..count {
+            let host = dice.roll(12) + 1;
+            let address =
+                if is_v6 { format!("2001:db8:50:1::{host:x}") } else { format!("10.50.1.{host}") };
+            let node = ["na", "nb"][usize::try_from(dice.roll(2)).unwrap()];
+            let condition = [
+                "",
+                "",
+                "",
+                "    conditions: {ready: false}\n",
+                "    conditions: {ready: false, serving: true, terminating: true}\n",
+            ][usize::try_from(dice.roll(5)).unwrap()];
+            let _ =
+                write!(text, "  - addresses: [\"{address}\"]\n    nodeName: {node}\n{condition}");
+        }
+    }
+    text
+}
+
+/// Fills a directory with random Services, one file each; some of the numbers are left out. `nft`
+/// can load what comes of them.
+pub(crate) fn random_directory(seed: u64, services: u64) -> TempDir {
+    let mut dice = Dice::new(seed);
+    let directory = tempfile::tempdir().unwrap();
+    for number in 0..services {
+        if dice.roll(5) > 0 {
+            let text = loadable(&random_service(&mut dice, number));
+            fs::write(directory.path().join(format!("s{number}.yaml")), text).unwrap();
+        }
+    }
+    if dice.roll(2) == 0 {
+        let node = "apiVersion: v1\nkind: Node\nmetadata:\n  name: na\nstatus:\n  addresses:\n    \
+                    - {type: InternalIP, address: 192.0.2.10}\n";
+        fs::write(directory.path().join("node.yaml"), node).unwrap();
+    }
+    directory
+}

@@ -1,0 +1,257 @@
+//! Other processes change our tables: where the kernel cannot forbid it, it is undone at once.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use rulec_testkit::{
+    Family, Options, Protocol, Server, World, WorldSpec, address, ask, ask_many, require_root,
+};
+
+use crate::daemon::{Daemon, Manifests};
+use crate::support::{SETTINGS, eventually, file, listing, service, slice};
+
+const SHARED: [&str; 5] = [SETTINGS[0], SETTINGS[1], SETTINGS[2], SETTINGS[3], "--shared-tables"];
+
+/// What the daemon logs when it has found that somebody else changed its tables.
+const CULPRIT: &str = "another process has changed our tables; repairing";
+
+/// A world with one Service, which pods and clients reach at its cluster address and node port.
+struct Served {
+    world: World,
+    manifests: Manifests,
+    _servers: Vec<Server>,
+}
+
+impl Served {
+    fn new() -> Self {
+        let world = World::new(WorldSpec { local_pods: 2, remote_pods: 1 });
+        let servers = [(world.pod(0), "e1"), (world.remote_pod(0), "e2")]
+            .map(|(pod, name)| Server::start(&pod.namespace, name, &[(Protocol::Tcp, 8080)]));
+        let mut documents = Vec::new();
+        for (name, family, cluster_ip) in
+            [("web", Family::V4, "10.96.0.10"), ("web6", Family::V6, "fd00:96::10")]
+        {
+            let endpoints =
+                [world.pod(0), world.remote_pod(0)].map(|pod| pod.ip(family).to_string());
+            let endpoints: Vec<&str> = endpoints.iter().map(String::as_str).collect();
+            documents.push(service(name, cluster_ip, ""));
+            documents.push(slice(name, &endpoints));
+        }
+        let manifests = Manifests::of(&file(&documents));
+        Self { world, manifests, _servers: servers.into() }
+    }
+
+    fn at(family: Family) -> SocketAddr {
+        let ip = match family {
+            Family::V4 => "10.96.0.10",
+            Family::V6 => "fd00:96::10",
+        };
+        SocketAddr::new(ip.parse().unwrap(), 80)
+    }
+
+    /// Every endpoint answers, in both families, to a pod and to a client outside.
+    fn works(&self) {
+        for family in [Family::V4, Family::V6] {
+            for from in [&self.world.pod(1).namespace, &self.world.client] {
+                let counts = ask_many(from, Protocol::Tcp, Self::at(family), 24);
+                let names: Vec<&str> = counts.keys().map(String::as_str).collect();
+                assert_eq!(names, ["e1", "e2"], "{family:?}: {counts:?}");
+            }
+        }
+    }
+}
+
+/// The listing by lines, since what is made again stands at another place.
+fn sorted(world: &World) -> Vec<String> {
+    let mut lines: Vec<String> = listing(&world.node).lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn whatever_others_change_is_undone_and_the_culprit_named() {
+    if !require_root() {
+        return;
+    }
+    let served = Served::new();
+    let node = &served.world.node;
+    let mut daemon = Daemon::start(node, &served.manifests.path(), &SHARED);
+    served.works();
+    let before = sorted(&served.world);
+    let cases = [
+        "delete element ip rulec services { 10.96.0.10 . tcp . 80 }",
+        "delete element ip rulec endpoints { 10.96.0.10 . tcp . 80 . none }",
+        "add element ip rulec cluster-ips { 10.96.0.99 }",
+        "add element ip rulec services { 10.96.0.99 . tcp . 80 : 0:1 }",
+        "flush chain ip rulec prerouting",
+        "insert rule ip rulec prerouting counter drop",
+        "add rule ip6 rulec filter-forward drop",
+        "flush map ip6 rulec endpoints",
+        "add chain ip rulec theirs",
+        "add chain ip rulec filter-forward { policy drop; }",
+        "add table ip rulec { flags dormant; }",
+        "delete table ip rulec",
+        "delete table ip6 rulec",
+        "flush ruleset",
+    ];
+    for (number, damage) in (1..).zip(cases) {
+        node.nft(damage);
+        eventually(damage, || {
+            // While it is away, the listing fails.
+            let tables = node.nft_list();
+            let both = ["table ip rulec {", "table ip6 rulec {"];
+            both.iter().all(|table| tables.contains(table)) && {
+                let lists = node.command("nft", ["list", "table", "ip6", "rulec"]).output();
+                lists.unwrap().status.success()
+                    && sorted_or_none(&served.world) == Some(before.clone())
+            }
+        });
+        daemon.wait_for_count(CULPRIT, number);
+        let log = daemon.log();
+        let line = log.lines().rfind(|line| line.contains(CULPRIT)).unwrap();
+        assert!(line.contains("process=nft"), "{damage}: {line}");
+        served.works();
+    }
+    let log = daemon.log();
+    assert!(!log.contains("as we left them"), "each culprit was caught in the act: {log}");
+}
+
+fn sorted_or_none(world: &World) -> Option<Vec<String>> {
+    let script = "nft list table ip rulec; nft list table ip6 rulec";
+    let output = world.node.command("sh", ["-ec", script]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.sort();
+    output.status.success().then_some(lines)
+}
+
+/// What others do to tables of their own is their affair: nothing is read, nothing is logged.
+#[test]
+fn foreign_tables_are_nobodys_business() {
+    if !require_root() {
+        return;
+    }
+    let served = Served::new();
+    let node = &served.world.node;
+    let mut daemon = Daemon::start(node, &served.manifests.path(), &SHARED);
+    for number in 0..50 {
+        node.nft(&format!("add table inet t{number}\nadd chain inet t{number} c"));
+    }
+    // After what is ours, it says so: by then it would have said something about the others.
+    node.nft("flush chain ip rulec output");
+    daemon.wait_for(CULPRIT);
+    served.works();
+    assert_eq!(daemon.count("repairing"), 1, "{}", daemon.log());
+    assert!(node.nft_list().contains("table inet t49"));
+}
+
+/// Flows one after the other while something goes on; returns what the failures were.
+fn under_traffic(served: &Served, chaos: impl FnOnce()) -> (usize, BTreeMap<String, usize>) {
+    let done = AtomicBool::new(false);
+    let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
+    let mut flows = 0;
+    thread::scope(|scope| {
+        let traffic = scope.spawn(|| {
+            let mut flows = 0;
+            let mut failures: BTreeMap<String, usize> = BTreeMap::new();
+            // At least so many that each endpoint is met.
+            while flows < 50 || !done.load(Ordering::Relaxed) {
+                for family in [Family::V4, Family::V6] {
+                    for from in [&served.world.pod(1).namespace, &served.world.client] {
+                        flows += 1;
+                        let answer =
+                            ask(from, Protocol::Tcp, Served::at(family), Options::default());
+                        if let Err(failure) = answer {
+                            *failures.entry(failure.to_string()).or_default() += 1;
+                        }
+                    }
+                }
+            }
+            (flows, failures)
+        });
+        chaos();
+        done.store(true, Ordering::Relaxed);
+        (flows, outcomes) = traffic.join().unwrap();
+    });
+    (flows, outcomes)
+}
+
+#[test]
+fn flushing_the_ruleset_harms_no_flow_through_exclusive_tables() {
+    if !require_root() {
+        return;
+    }
+    let served = Served::new();
+    let node = &served.world.node;
+    let daemon = Daemon::start(node, &served.manifests.path(), &SETTINGS);
+    if daemon.log().contains("tables are shared") {
+        // Before Linux 6.9, tables cannot be owned for good.
+        return;
+    }
+    let before = sorted(&served.world);
+    let (flows, failures) = under_traffic(&served, || {
+        for _ in 0..20 {
+            node.nft("flush ruleset");
+        }
+    });
+    assert_eq!(failures, BTreeMap::new(), "of {flows} flows");
+    assert!(flows >= 50);
+    assert_eq!(sorted(&served.world), before);
+    assert_eq!(daemon.count("repairing"), 0, "there was nothing to repair");
+}
+
+#[test]
+fn flushing_the_ruleset_is_repaired_each_time_in_shared_tables() {
+    if !require_root() {
+        return;
+    }
+    let served = Served::new();
+    let node = &served.world.node;
+    let mut daemon = Daemon::start(node, &served.manifests.path(), &SHARED);
+    let before = sorted(&served.world);
+    // Flows may fail while there are no rules; there must be an end to that.
+    let (flows, _) = under_traffic(&served, || {
+        for number in 1..=20 {
+            node.nft("flush ruleset");
+            daemon.wait_for_count("repairing", number);
+            eventually("the tables are back", || {
+                sorted_or_none(&served.world).as_ref() == Some(&before)
+            });
+        }
+    });
+    assert!(flows >= 50);
+    served.works();
+    assert_eq!(sorted(&served.world), before);
+}
+
+/// Rules that come while the daemon is restarted never leave a flow without a translation.
+#[test]
+fn a_restart_is_not_noticed_by_traffic() {
+    if !require_root() {
+        return;
+    }
+    let served = Served::new();
+    let node = &served.world.node;
+    let path = served.manifests.path();
+    for args in [&SETTINGS[..], &SHARED] {
+        drop(Daemon::start(node, &path, args));
+        let (flows, failures) = under_traffic(&served, || {
+            for round in 0..6 {
+                // From one kind of tables to the other as well, which replaces them.
+                let args = if round % 3 == 2 { &SHARED[..] } else { args };
+                let daemon = Daemon::start(node, &path, args);
+                match round % 2 {
+                    0 => drop(daemon.stop()),
+                    _ => daemon.kill9(),
+                }
+            }
+        });
+        assert_eq!(failures, BTreeMap::new(), "of {flows} flows");
+    }
+    // The node's own address is untouched by all this.
+    assert!(!listing(node).contains(&address::NODE.0.to_string()));
+}

@@ -1,0 +1,293 @@
+//! Session affinity: which backend a client finds again.
+//!
+//! The clients are one machine with many addresses, [`clients`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::thread;
+use std::time::Duration;
+
+use rulec_testkit::{
+    Family, Options, Protocol, address, ask, ask_many, ask_many_with, require_root,
+};
+
+use super::{PROTOCOLS, Site, cluster_ip, endpoints, service};
+
+/// The ports of the EndpointSlices.
+const WEB: &str = "[{name: http, port: 8080}, {name: echo, port: 8080, protocol: UDP}]";
+
+/// A Service of every kind of frontend, with this affinity.
+fn web(affinity: &str) -> String {
+    let spec = format!(
+        "
+        type: NodePort
+        externalIPs: [198.51.100.30, '2001:db8:5::30']
+        {affinity}
+        ports:
+        - {{name: http, port: 80, nodePort: 30080}}
+        - {{name: echo, port: 80, protocol: UDP, nodePort: 30080}}"
+    );
+    service("web", 10, &spec)
+}
+
+/// Clients stick for three hours.
+const STICKY: &str = "sessionAffinity: ClientIP";
+
+fn sticky_for(seconds: u32) -> String {
+    format!("{STICKY}\n        sessionAffinityConfig: {{clientIP: {{timeoutSeconds: {seconds}}}}}")
+}
+
+/// The frontends of the Service in one family.
+fn frontends(family: Family) -> [SocketAddr; 3] {
+    let external: IpAddr = match family {
+        Family::V4 => Ipv4Addr::new(198, 51, 100, 30).into(),
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 0x30).into(),
+    };
+    let node = family.of(address::NODE);
+    [cluster_ip(family, 10, 80), (external, 80).into(), (node, 30080).into()]
+}
+
+/// Thirteen addresses, as of so many machines.
+fn clients(family: Family) -> Vec<IpAddr> {
+    (78..=90)
+        .map(|host: u8| match family {
+            Family::V4 => Ipv4Addr::new(203, 0, 113, host).into(),
+            Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, host.into()).into(),
+        })
+        .collect()
+}
+
+/// Starts everything, and gives the client all those addresses.
+fn start(yaml: &str) -> Site {
+    let site = Site::start(yaml);
+    let add = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => format!("ip addr add {ip}/32 dev eth0\n"),
+        IpAddr::V6(ip) => format!("ip addr add {ip}/128 dev eth0 nodad\n"),
+    };
+    let script: String = Family::BOTH.into_iter().flat_map(clients).map(add).collect();
+    site.world.client.sh(&script);
+    site
+}
+
+/// Makes some flows of one client and returns the backend that they all found.
+#[track_caller]
+fn stuck(site: &Site, client: IpAddr, protocol: Protocol, to: SocketAddr, flows: usize) -> String {
+    let options = Options { source: Some((client, 0).into()), ..Options::default() };
+    let counts = ask_many_with(&site.world.client, protocol, to, flows, options);
+    assert_eq!(counts.len(), 1, "{client} -> {protocol} {to} does not stick: {counts:?}");
+    counts.into_keys().next().unwrap()
+}
+
+/// Where each client is stuck.
+#[track_caller]
+fn all_stuck(
+    site: &Site,
+    clients: &[IpAddr],
+    protocol: Protocol,
+    to: SocketAddr,
+) -> BTreeMap<IpAddr, String> {
+    clients.iter().map(|client| (*client, stuck(site, *client, protocol, to, 3))).collect()
+}
+
+#[test]
+fn a_client_finds_one_backend_by_every_frontend() {
+    if !require_root() {
+        return;
+    }
+    let site = start(&(web(STICKY) + &endpoints("web", WEB, &["a", "b", "c"])));
+    for family in Family::BOTH {
+        for protocol in PROTOCOLS {
+            let client = family.of(address::CLIENT);
+            let [first, external, node_port] = frontends(family);
+            let backend = stuck(&site, client, protocol, first, 25);
+            assert_eq!(stuck(&site, client, protocol, external, 25), backend);
+            assert_eq!(stuck(&site, client, protocol, node_port, 25), backend);
+        }
+        // Pods and the node are clients like any other.
+        for from in [&site.world.pod(2).namespace, &site.world.node] {
+            let counts = ask_many(from, Protocol::Tcp, cluster_ip(family, 10, 80), 25);
+            assert_eq!(counts.len(), 1, "{counts:?}");
+        }
+    }
+}
+
+#[test]
+fn clients_spread_and_each_sticks() {
+    if !require_root() {
+        return;
+    }
+    let site = start(&(web(STICKY) + &endpoints("web", WEB, &["a", "b", "c"])));
+    for family in Family::BOTH {
+        let clients = clients(family);
+        for to in frontends(family) {
+            for protocol in PROTOCOLS {
+                let before = all_stuck(&site, &clients, protocol, to);
+                // The node's own address hides all of them from the backends, but not from the
+                // records: otherwise all would be one client.
+                let used: BTreeSet<&String> = before.values().collect();
+                assert_eq!(used.len(), 3, "{protocol} {to}: {before:?}");
+                assert_eq!(all_stuck(&site, &clients, protocol, to), before);
+            }
+        }
+    }
+}
+
+#[test]
+fn ports_have_records_of_their_own() {
+    if !require_root() {
+        return;
+    }
+    // First each port has one backend, so that the records differ; then both have all.
+    let slices = |http: &[&str], echo: &[&str]| {
+        endpoints("web", "[{name: http, port: 8080}]", http)
+            + &endpoints("web", "[{name: echo, port: 8080, protocol: UDP}]", echo)
+                .replace("name: web-v", "name: web-echo-v")
+    };
+    let mut site = start(&(web(STICKY) + &slices(&["a"], &["b"])));
+    for family in Family::BOTH {
+        let clients = clients(family);
+        for to in frontends(family) {
+            for (protocol, backend) in [(Protocol::Tcp, "a"), (Protocol::Udp, "b")] {
+                let found = all_stuck(&site, &clients, protocol, to);
+                assert!(found.values().all(|it| it == backend), "{protocol} {to}: {found:?}");
+            }
+        }
+    }
+    site.apply(&(web(STICKY) + &slices(&["a", "b", "c"], &["a", "b", "c"])));
+    for family in Family::BOTH {
+        let clients = clients(family);
+        for to in frontends(family) {
+            for (protocol, backend) in [(Protocol::Tcp, "a"), (Protocol::Udp, "b")] {
+                let found = all_stuck(&site, &clients, protocol, to);
+                assert!(found.values().all(|it| it == backend), "{protocol} {to}: {found:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_record_lives_as_long_as_it_is_used() {
+    if !require_root() {
+        return;
+    }
+    // All clients begin where there is only one backend, so that a new choice would show.
+    const TIMEOUT: u64 = 3;
+    let affinity = sticky_for(3);
+    let mut site = start(&(web(&affinity) + &endpoints("web", WEB, &["a"])));
+    let flows: Vec<(Vec<IpAddr>, Protocol, SocketAddr)> = Family::BOTH
+        .into_iter()
+        .flat_map(|family| {
+            let clients = clients(family);
+            let [first, external, node_port] = frontends(family);
+            [
+                (clients.clone(), Protocol::Tcp, first),
+                (clients.clone(), Protocol::Udp, external),
+                (clients, Protocol::Tcp, node_port),
+            ]
+        })
+        .collect();
+    let look = |site: &Site| -> Vec<BTreeMap<IpAddr, String>> {
+        let one = |(clients, protocol, to): &(Vec<IpAddr>, _, _)| {
+            clients.iter().map(|it| (*it, stuck(site, *it, *protocol, *to, 1))).collect()
+        };
+        flows.iter().map(one).collect()
+    };
+    let all_at_a = look(&site);
+    assert!(all_at_a.iter().flat_map(BTreeMap::values).all(|it| it == "a"), "{all_at_a:?}");
+    site.apply(&(web(&affinity) + &endpoints("web", WEB, &["a", "b", "c"])));
+    // Twice the timeout, in steps of less than half of it.
+    for _ in 0..2 * TIMEOUT {
+        assert_eq!(look(&site), all_at_a);
+        thread::sleep(Duration::from_secs(1));
+    }
+    thread::sleep(Duration::from_secs(TIMEOUT + 1));
+    for (found, flow) in look(&site).iter().zip(&flows) {
+        let used: BTreeSet<&String> = found.values().collect();
+        assert!(used.len() > 1, "nobody has chosen anew: {flow:?}: {found:?}");
+    }
+}
+
+#[test]
+fn clients_of_a_removed_backend_find_a_live_one() {
+    if !require_root() {
+        return;
+    }
+    let slices = |backends: &[&str]| web(STICKY) + &endpoints("web", WEB, backends);
+    let mut site = start(&slices(&["a", "b", "c"]));
+    for (family, protocol) in [(Family::V4, Protocol::Tcp), (Family::V6, Protocol::Udp)] {
+        let clients = clients(family);
+        let frontends = frontends(family);
+        let look = |site: &Site| frontends.map(|to| all_stuck(site, &clients, protocol, to));
+        let with_all = look(&site);
+
+        // `b` still runs and would answer, but is no endpoint any more.
+        site.apply(&slices(&["a", "c"]));
+        let without_b = look(&site);
+        for (before, after) in with_all.iter().zip(&without_b) {
+            for (client, backend) in after {
+                assert_ne!(backend, "b", "{client}");
+                // Those of the others have not moved.
+                let moved = before[client] != *backend;
+                assert_eq!(moved, before[client] == "b", "{client}: {before:?}, {after:?}");
+            }
+        }
+        assert_eq!(look(&site), without_b);
+
+        // Who has moved stays there, though the old backend is back.
+        site.apply(&slices(&["a", "b", "c"]));
+        assert_eq!(look(&site), without_b);
+
+        // A daemon that starts anew changes nothing about it.
+        site = site.restart();
+        assert_eq!(look(&site), without_b);
+        site.apply(&slices(&["a", "b"]));
+        let without_c = look(&site);
+        for (before, after) in without_b.iter().zip(&without_c) {
+            for (client, backend) in after {
+                assert_ne!(backend, "c", "{client}");
+                assert!(before[client] == "c" || before[client] == *backend, "{client}");
+            }
+        }
+        site.apply(&slices(&["a", "b", "c"]));
+    }
+}
+
+#[test]
+fn affinity_is_switched_on_and_off() {
+    if !require_root() {
+        return;
+    }
+    let slices = endpoints("web", WEB, &["a", "b", "c"]);
+    let mut site = start(&(web("sessionAffinity: None") + &slices));
+    let spread = |site: &Site, is_spread: bool| {
+        for family in Family::BOTH {
+            for to in frontends(family) {
+                for protocol in PROTOCOLS {
+                    let counts = ask_many(&site.world.client, protocol, to, 60);
+                    let backends = if is_spread { 3 } else { 1 };
+                    assert_eq!(counts.len(), backends, "{protocol} {to}: {counts:?}");
+                }
+            }
+        }
+    };
+    spread(&site, true);
+    site.apply(&(web(STICKY) + &slices));
+    spread(&site, false);
+    site.apply(&(web(&sticky_for(7)) + &slices));
+    spread(&site, false);
+    site.apply(&(web("") + &slices));
+    spread(&site, true);
+    site.apply(&(web(STICKY) + &slices));
+    spread(&site, false);
+
+    // No endpoint, and some again.
+    site.apply(&web(STICKY));
+    let all = Family::BOTH.map(frontends).concat();
+    site.refused(&super::Who::ALL, &PROTOCOLS, &all);
+    site.apply(&(web(STICKY) + &endpoints("web", WEB, &["b"])));
+    for to in all {
+        assert_eq!(ask_many(&site.world.client, Protocol::Tcp, to, 5).len(), 1);
+        let answer = ask(&site.world.client, Protocol::Tcp, to, Options::default());
+        assert_eq!(answer.unwrap().name, "b");
+    }
+}

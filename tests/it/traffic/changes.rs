@@ -1,0 +1,211 @@
+//! Changes while there is traffic: nobody who could be served may notice.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rulec_testkit::{Connection, Family, LongServer, Protocol, address, flow_with, require_root};
+
+use super::{CLUSTER_CIDR, Seen, Site, Who, cluster_ip, endpoints, service};
+use crate::daemon::Daemon;
+
+/// A Service of every kind of frontend.
+fn web() -> String {
+    let spec = "
+        type: NodePort
+        externalIPs: [198.51.100.30, '2001:db8:5::30']
+        ports:
+        - {name: http, port: 80, nodePort: 30080}
+        - {name: long, port: 70, nodePort: 30070}";
+    service("web", 10, spec)
+}
+
+fn web_with(backends: &[&str]) -> String {
+    web() + &endpoints("web", "[{name: http, port: 8080}, {name: long, port: 7070}]", backends)
+}
+
+/// Opens a connection from everybody by every kind of frontend.
+fn open(site: &Site) -> Vec<(String, Connection)> {
+    let mut connections = Vec::new();
+    for family in Family::BOTH {
+        let external = match family {
+            Family::V4 => "198.51.100.30:70",
+            Family::V6 => "[2001:db8:5::30]:70",
+        };
+        let node: SocketAddr = (family.of(address::NODE), 30070).into();
+        for to in [cluster_ip(family, 10, 70), external.parse().unwrap(), node] {
+            for who in Who::ALL {
+                let what = format!("{who:?} -> {to}");
+                let connection = flow_with(who.of(&site.world), to, who.options(family));
+                let connection = connection.unwrap_or_else(|error| panic!("{what}: {error:?}"));
+                connections.push((what, connection));
+            }
+        }
+    }
+    connections
+}
+
+/// Asserts that every connection is alive and at the backend.
+#[track_caller]
+fn alive(connections: &mut [(String, Connection)], backend: &str, word: &str) {
+    for (what, connection) in connections {
+        let answer = connection.exchange(word);
+        let answer = answer.unwrap_or_else(|error| panic!("{what}: {word}: {error:?}"));
+        assert_eq!(answer, format!("{backend} {word}"), "{what}");
+    }
+}
+
+#[test]
+fn connections_outlive_every_change() {
+    if !require_root() {
+        return;
+    }
+    let mut site = Site::start(&web_with(&["a"]));
+    let _long: Vec<LongServer> = ["a", "b", "c"]
+        .map(|name| LongServer::start(site.backend(name), name, 7070))
+        .into_iter()
+        .collect();
+    let mut connections = open(&site);
+    assert_eq!(connections.len(), 18);
+    alive(&mut connections, "a", "opened");
+
+    site.apply(&web_with(&["a", "b", "c"]));
+    alive(&mut connections, "a", "others-came");
+    site.apply(&web_with(&["a", "c"]));
+    alive(&mut connections, "a", "one-left");
+    site = site.restart();
+    alive(&mut connections, "a", "restarted");
+    site = site.crash(|manifests| manifests.write("all.yaml", &web_with(&["a", "b"])));
+    alive(&mut connections, "a", "crashed");
+
+    // Its own backend leaves the slice, but runs until its connections are done.
+    site.apply(&web_with(&["b"]));
+    alive(&mut connections, "a", "left");
+    let mut new = open(&site);
+    alive(&mut new, "b", "opened");
+    site.apply(&web());
+    alive(&mut connections, "a", "no-endpoints");
+    alive(&mut new, "b", "no-endpoints");
+    site.refused(&Who::ALL, &[Protocol::Tcp], &Family::BOTH.map(|it| cluster_ip(it, 10, 70)));
+    site.manifests.remove("all.yaml");
+    site.settle();
+    alive(&mut connections, "a", "no-service");
+    alive(&mut new, "b", "no-service");
+}
+
+/// Asks without a pause while `change` is under way, from everybody at every frontend, and returns
+/// who has answered.
+///
+/// # Panics
+///
+/// When one of the flows fails: a gap in the rules sends it to nowhere or has it refused.
+fn hammer(world: &rulec_testkit::World, change: impl FnOnce()) -> BTreeSet<String> {
+    let done = AtomicBool::new(false);
+    let ask = |who: Who, to: SocketAddr| {
+        let mut names = BTreeSet::new();
+        let mut flows = 0_usize;
+        while !done.load(Ordering::Relaxed) || flows == 0 {
+            let answer = who.ask(world, Protocol::Tcp, to);
+            let answer =
+                answer.unwrap_or_else(|error| panic!("{who:?} -> {to}: flow {flows}: {error:?}"));
+            names.insert(answer.name);
+            flows += 1;
+        }
+        names
+    };
+    let v4 = "192.0.2.10:30080".parse().unwrap();
+    let v6 = "[2001:db8:5::30]:80".parse().unwrap();
+    let flows = [
+        (Who::Pod, cluster_ip(Family::V4, 10, 80)),
+        (Who::Pod, cluster_ip(Family::V6, 10, 80)),
+        (Who::Host, cluster_ip(Family::V4, 10, 80)),
+        (Who::Client, v4),
+        (Who::Client, v6),
+    ];
+    thread::scope(|scope| {
+        let ask = &ask;
+        let workers = flows.map(|(who, to)| scope.spawn(move || ask(who, to)));
+        // Even if the change panics, the workers must end.
+        let stop = Stop(&done);
+        change();
+        drop(stop);
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    })
+}
+
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Ten states of the Service that have the backend `a` in common, the last with all.
+fn edits() -> [String; 10] {
+    let sticky = |backends: &[&str]| {
+        web_with(backends)
+            .replace("type: NodePort", "type: NodePort\n    sessionAffinity: ClientIP")
+    };
+    [
+        web_with(&["a", "b"]),
+        web_with(&["a", "b", "c"]),
+        web_with(&["a", "c"]),
+        sticky(&["a", "c"]),
+        sticky(&["a"]),
+        sticky(&["a", "b"]),
+        web_with(&["b", "a"]),
+        web_with(&["a"]),
+        web_with(&["c", "a"]),
+        web_with(&["a", "b", "c"]),
+    ]
+}
+
+#[test]
+fn quick_edits_leave_no_gap() {
+    if !require_root() {
+        return;
+    }
+    let Site { mut daemon, manifests, servers, world, .. } = Site::start(&web_with(&["a"]));
+    // Each as soon as the kernel has the one before, then all at once.
+    let names = hammer(&world, || {
+        for yaml in edits() {
+            daemon.after(|| manifests.write("all.yaml", &yaml));
+        }
+    });
+    assert!(names.contains("a"), "{names:?}");
+    hammer(&world, || {
+        for yaml in edits() {
+            manifests.write("all.yaml", &yaml);
+            thread::sleep(Duration::from_millis(5));
+        }
+        daemon.settle(&world.node, &manifests.path(), &CLUSTER_CIDR);
+    });
+    let site = Site { daemon, manifests, args: CLUSTER_CIDR.to_vec(), servers, world };
+    let to = cluster_ip(Family::V4, 10, 80);
+    site.served(Who::Client, Protocol::Tcp, to, &["a", "b", "c"], Seen::Masqueraded);
+}
+
+#[test]
+fn restarts_leave_no_gap() {
+    if !require_root() {
+        return;
+    }
+    let Site { daemon, manifests, servers, world, .. } = Site::start(&web_with(&["a", "b"]));
+    let mut last = None;
+    hammer(&world, || {
+        daemon.stop();
+        let daemon = Daemon::start(&world.node, &manifests.path(), &CLUSTER_CIDR);
+        daemon.kill9();
+        // While nobody looks, the manifests change.
+        manifests.write("all.yaml", &web_with(&["a", "c"]));
+        last = Some(Daemon::start(&world.node, &manifests.path(), &CLUSTER_CIDR));
+    });
+    let daemon = last.unwrap();
+    let site = Site { daemon, manifests, args: CLUSTER_CIDR.to_vec(), servers, world };
+    for family in Family::BOTH {
+        site.served(Who::Pod, Protocol::Tcp, cluster_ip(family, 10, 80), &["a", "c"], Seen::Own);
+    }
+}

@@ -1,0 +1,413 @@
+//! Cluster addresses: who is served, who is masqueraded, what is refused.
+
+use std::collections::BTreeMap;
+
+use rulec_testkit::{
+    Family, Options, Protocol, address, ask, ask_many, require_root, sctp_supported,
+};
+
+use super::{
+    CLUSTER_CIDR, HTTP, PROTOCOLS, Seen, Site, Who, cluster_ip, each_of, endpoints, service,
+};
+
+/// A Service of two ports, http on 80/TCP and echo on 80/UDP, at number 10.
+fn web() -> String {
+    let ports = "
+        ports:
+        - {name: http, port: 80, targetPort: 8080}
+        - {name: echo, port: 80, protocol: UDP, targetPort: 8080}";
+    service("web", 10, ports)
+}
+
+/// The ports of its EndpointSlices.
+const WEB: &str = "[{name: http, port: 8080}, {name: echo, port: 8080, protocol: UDP}]";
+
+#[test]
+fn everyone_reaches_every_backend() {
+    if !require_root() {
+        return;
+    }
+    let site = Site::start(&(web() + &endpoints("web", WEB, &["a", "b", "c"])));
+    for family in Family::BOTH {
+        let to = cluster_ip(family, 10, 80);
+        for protocol in PROTOCOLS {
+            site.served(Who::Pod, protocol, to, &["a", "b", "c"], Seen::Own);
+            site.served(Who::Host, protocol, to, &["a", "b", "c"], Seen::Masqueraded);
+            site.served(Who::Client, protocol, to, &["a", "b", "c"], Seen::Masqueraded);
+            // The node with whatever source the kernel chooses for it.
+            let counts = ask_many(&site.world.node, protocol, to, 60);
+            assert_eq!(counts.len(), 3, "the node -> {protocol} {to}: {counts:?}");
+        }
+    }
+}
+
+#[test]
+fn without_cluster_cidr_every_source_is_kept() {
+    if !require_root() {
+        return;
+    }
+    let yaml = web() + &endpoints("web", WEB, &["a", "b", "c"]);
+    let site = Site::start_with(&[], &yaml);
+    for family in Family::BOTH {
+        for protocol in PROTOCOLS {
+            for who in Who::ALL {
+                let to = cluster_ip(family, 10, 80);
+                site.served(who, protocol, to, &["a", "b", "c"], Seen::Own);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cluster_cidr_of_one_family_says_nothing_of_the_other() {
+    if !require_root() {
+        return;
+    }
+    let yaml = web() + &endpoints("web", WEB, &["a"]);
+    let site = Site::start_with(&["--cluster-cidr", "10.50.0.0/16"], &yaml);
+    let [v4, v6] = Family::BOTH.map(|family| cluster_ip(family, 10, 80));
+    site.served(Who::Client, Protocol::Tcp, v4, &["a"], Seen::Masqueraded);
+    site.served(Who::Client, Protocol::Tcp, v6, &["a"], Seen::Own);
+}
+
+#[test]
+fn masquerade_all_hides_pods_too() {
+    if !require_root() {
+        return;
+    }
+    let yaml = web() + &endpoints("web", WEB, &["a", "b", "c"]);
+    for args in [vec!["--masquerade-all"], [&CLUSTER_CIDR[..], &["--masquerade-all"]].concat()] {
+        let site = Site::start_with(&args, &yaml);
+        for family in Family::BOTH {
+            for who in Who::ALL {
+                let to = cluster_ip(family, 10, 80);
+                site.served(who, Protocol::Tcp, to, &["a", "b", "c"], Seen::Masqueraded);
+            }
+        }
+    }
+}
+
+#[test]
+fn another_masquerade_bit_does_the_same() {
+    if !require_root() {
+        return;
+    }
+    let yaml = web() + &endpoints("web", WEB, &["a"]);
+    let site = Site::start_with(&[&CLUSTER_CIDR[..], &["--masquerade-bit", "31"]].concat(), &yaml);
+    for family in Family::BOTH {
+        let to = cluster_ip(family, 10, 80);
+        site.served(Who::Client, Protocol::Tcp, to, &["a"], Seen::Masqueraded);
+        site.served(Who::Pod, Protocol::Tcp, to, &["a"], Seen::Own);
+    }
+}
+
+#[test]
+fn protocols_of_one_port_have_targets_of_their_own() {
+    if !require_root() {
+        return;
+    }
+    // Without SCTP in the kernel, its port must still not harm the others.
+    let dns = service(
+        "dns",
+        53,
+        "
+        ports:
+        - {name: dns, port: 53, protocol: UDP, targetPort: 8080}
+        - {name: dns-tcp, port: 53, protocol: TCP, targetPort: 9090}
+        - {name: dns-sctp, port: 53, protocol: SCTP, targetPort: 8080}
+        ",
+    );
+    // Each name twice over: a slice's port must match in both name and protocol.
+    let slices = endpoints(
+        "dns",
+        "[{name: dns, port: 8080, protocol: UDP},
+          {name: dns-tcp, port: 9090, protocol: TCP},
+          {name: dns-sctp, port: 8080, protocol: SCTP}]",
+        &["a", "b"],
+    );
+    let site = Site::start(&(dns + &slices));
+    for family in Family::BOTH {
+        let to = cluster_ip(family, 53, 53);
+        site.served(Who::Pod, Protocol::Udp, to, &["a", "b"], Seen::Own);
+        site.served(Who::Pod, Protocol::Tcp, to, &["a:9090", "b:9090"], Seen::Own);
+        if sctp_supported() {
+            site.served(Who::Pod, Protocol::Sctp, to, &["a", "b"], Seen::Own);
+        }
+    }
+}
+
+#[test]
+fn a_pod_reaches_itself() {
+    if !require_root() {
+        return;
+    }
+    let ports = "
+        type: NodePort
+        ports:
+        - {name: http, port: 80, targetPort: 8080, nodePort: 30080}
+        - {name: echo, port: 80, protocol: UDP, targetPort: 8080, nodePort: 30080}";
+    let yaml = service("web", 10, ports) + &endpoints("web", WEB, &["a", "b", "c"]);
+    // Without the pods' networks nobody is masqueraded for being foreign, yet hairpins still are.
+    for args in [&CLUSTER_CIDR[..], &[]] {
+        let site = Site::start_with(args, &yaml);
+        let a = site.world.pod(0);
+        for family in Family::BOTH {
+            let node = family.of(address::NODE);
+            for protocol in PROTOCOLS {
+                let reach = |to| {
+                    ask(&a.namespace, protocol, to, Options::default())
+                        .unwrap_or_else(|failure| panic!("a -> {protocol} {to}: {failure:?}"))
+                };
+                // Its own answer would not come back through the node if it saw its own address.
+                each_of(&["a", "b", "c"], "a -> its cluster address", || {
+                    let answer = reach(cluster_ip(family, 10, 80));
+                    let seen = if answer.name == "a" { node } else { a.ip(family) };
+                    assert_eq!(answer.source, seen, "{answer:?}");
+                    answer
+                });
+                each_of(&["a", "b", "c"], "a -> its node port", || {
+                    let answer = reach((node, 30080).into());
+                    assert_eq!(answer.source, node, "{answer:?}");
+                    answer
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn undefined_ports_and_protocols_are_refused() {
+    if !require_root() {
+        return;
+    }
+    let ports = "
+        ports:
+        - {name: http, port: 80, targetPort: 8080}";
+    let site = Site::start(&(service("web", 10, ports) + &endpoints("web", HTTP, &["a", "b"])));
+    let at = |port| Family::BOTH.map(|family| cluster_ip(family, 10, port));
+    site.refused(&Who::ALL, &[Protocol::Tcp, Protocol::Udp], &at(443));
+    // The backends listen on both.
+    site.refused(&Who::ALL, &[Protocol::Tcp, Protocol::Udp], &at(8080));
+    site.refused(&Who::ALL, &[Protocol::Udp], &at(80));
+    for to in at(80) {
+        site.served(Who::Pod, Protocol::Tcp, to, &["a", "b"], Seen::Own);
+    }
+}
+
+#[test]
+fn a_service_refuses_while_it_has_no_endpoint() {
+    if !require_root() {
+        return;
+    }
+    let web = service(
+        "web",
+        10,
+        "
+        type: NodePort
+        externalIPs: [198.51.100.30, '2001:db8:5::30']
+        ports:
+        - {name: http, port: 80, targetPort: 8080, nodePort: 30080}
+        - {name: echo, port: 80, protocol: UDP, targetPort: 8080, nodePort: 30080}
+        ",
+    );
+    let frontends = Family::BOTH.map(|family| {
+        let [external, node] = match family {
+            Family::V4 => ["198.51.100.30:80", "192.0.2.10:30080"],
+            Family::V6 => ["[2001:db8:5::30]:80", "[2001:db8::10]:30080"],
+        };
+        [cluster_ip(family, 10, 80), external.parse().unwrap(), node.parse().unwrap()]
+    });
+    let elsewhere = frontends.map(|[cluster_ip, external, _]| [cluster_ip, external]).concat();
+    let frontends = frontends.concat();
+
+    let mut site = Site::start(&web);
+    site.refused(&Who::ALL, &PROTOCOLS, &frontends);
+
+    let serves = |site: &Site, by: &[&str]| {
+        for to in &frontends {
+            for protocol in PROTOCOLS {
+                site.served(Who::Client, protocol, *to, by, Seen::Masqueraded);
+            }
+        }
+    };
+    site.apply(&(web.clone() + &endpoints("web", WEB, &["a"])));
+    serves(&site, &["a"]);
+    site.apply(&(web.clone() + &endpoints("web", WEB, &["b", "c"])));
+    serves(&site, &["b", "c"]);
+    // An empty slice, as the controller leaves it, and none at all.
+    site.apply(&(web.clone() + &endpoints("web", WEB, &[])));
+    site.refused(&Who::ALL, &PROTOCOLS, &frontends);
+    site.apply(&(web.clone() + &endpoints("web", WEB, &["c"])));
+    serves(&site, &["c"]);
+    site.apply(&web);
+    site.refused(&Who::ALL, &PROTOCOLS, &frontends);
+
+    // Nobody knows the addresses any more: packets leave by the default route, to nowhere. On the
+    // node port, the node itself says that nobody listens, rules or not.
+    site.manifests.remove("all.yaml");
+    site.settle();
+    site.silent(&Who::ALL, &PROTOCOLS, &elsewhere);
+    let rules = site.world.node.nft_list();
+    assert!(!rules.contains("30080"), "the node port is still there:\n{rules}");
+}
+
+#[test]
+fn a_service_moves_to_another_port_and_another_address() {
+    if !require_root() {
+        return;
+    }
+    let web = |number, port| {
+        service("web", number, &format!("ports: [{{name: http, port: {port}, targetPort: 8080}}]"))
+            + &endpoints("web", HTTP, &["a", "b"])
+    };
+    let at = |number, port| Family::BOTH.map(|family| cluster_ip(family, number, port));
+    let serves = |site: &Site, number, port| {
+        for to in at(number, port) {
+            site.served(Who::Pod, Protocol::Tcp, to, &["a", "b"], Seen::Own);
+        }
+    };
+    let mut site = Site::start(&web(10, 80));
+    serves(&site, 10, 80);
+    site.apply(&web(10, 81));
+    serves(&site, 10, 81);
+    site.refused(&Who::ALL, &[Protocol::Tcp], &at(10, 80));
+    site.apply(&web(11, 80));
+    serves(&site, 11, 80);
+    site.refused(&[Who::Pod], &[Protocol::Tcp], &at(11, 81));
+    site.silent(&Who::ALL, &[Protocol::Tcp], &[at(10, 80), at(10, 81)].concat());
+}
+
+#[test]
+fn each_port_has_endpoints_of_its_own() {
+    if !require_root() {
+        return;
+    }
+    let ports = "
+        ports:
+        - {name: http, port: 80, targetPort: 8080}
+        - {name: metrics, port: 81, targetPort: 9090}
+        - {name: later, port: 82, targetPort: 9090}";
+    let both = endpoints("web", "[{name: http, port: 8080}, {name: metrics, port: 9090}]", &["a"]);
+    let site = Site::start(&(service("web", 10, ports) + &both));
+    for family in Family::BOTH {
+        let at = |port| cluster_ip(family, 10, port);
+        site.served(Who::Pod, Protocol::Tcp, at(80), &["a"], Seen::Own);
+        site.served(Who::Pod, Protocol::Tcp, at(81), &["a:9090"], Seen::Own);
+        site.refused(&Who::ALL, &[Protocol::Tcp], &[at(82)]);
+    }
+}
+
+#[test]
+fn families_do_not_look_at_each_other() {
+    if !require_root() {
+        return;
+    }
+    let ports = "
+        ports:
+        - {name: http, port: 80, targetPort: 8080}";
+    let v4 = "{addresses: [10.50.1.5], nodeName: na}";
+    let v6 = "{addresses: ['2001:db8:50:1::6'], nodeName: na}";
+    let slice = |address_type, endpoint: &str| {
+        super::slice("web-slice", "web", address_type, HTTP, &[endpoint])
+    };
+    let [to_v4, to_v6] = Family::BOTH.map(|family| cluster_ip(family, 10, 80));
+
+    let mut site = Site::start(&(service("web", 10, ports) + &slice("IPv4", v4)));
+    site.served(Who::Pod, Protocol::Tcp, to_v4, &["a"], Seen::Own);
+    site.refused(&Who::ALL, &[Protocol::Tcp], &[to_v6]);
+
+    site.apply(&(service("web", 10, ports) + &slice("IPv6", v6)));
+    site.served(Who::Pod, Protocol::Tcp, to_v6, &["b"], Seen::Own);
+    site.refused(&Who::ALL, &[Protocol::Tcp], &[to_v4]);
+
+    // A Service of one family is nothing in the other.
+    let single = "---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  clusterIP: 'fd90::10'
+  clusterIPs: ['fd90::10']
+  ipFamilies: [IPv6]
+  ports: [{name: http, port: 80, targetPort: 8080}]
+";
+    site.apply(&(single.to_owned() + &slice("IPv6", v6)));
+    site.served(Who::Pod, Protocol::Tcp, to_v6, &["b"], Seen::Own);
+    site.silent(&Who::ALL, &PROTOCOLS, &[to_v4]);
+
+    // The order of the families is the user's choice.
+    let reversed = "---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  clusterIP: 'fd90::10'
+  clusterIPs: ['fd90::10', 10.90.0.10]
+  ipFamilies: [IPv6, IPv4]
+  ports: [{name: http, port: 80, targetPort: 8080}]
+";
+    site.apply(&(reversed.to_owned() + &endpoints("web", HTTP, &["a", "c"])));
+    for to in [to_v4, to_v6] {
+        site.served(Who::Pod, Protocol::Tcp, to, &["a", "c"], Seen::Own);
+    }
+}
+
+#[test]
+fn backends_share_the_flows_evenly() {
+    if !require_root() {
+        return;
+    }
+    let site = Site::start(&(web() + &endpoints("web", WEB, &["a", "b", "c"])));
+    for family in Family::BOTH {
+        for who in [Who::Pod, Who::Client] {
+            for protocol in PROTOCOLS {
+                let to = cluster_ip(family, 10, 80);
+                let counts = ask_many(who.of(&site.world), protocol, to, 300);
+                let fair = |count: &usize| (50..=150).contains(count);
+                let is_even = counts.len() == 3 && counts.values().all(fair);
+                assert!(is_even, "{who:?} -> {protocol} {to}: {counts:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn services_do_not_look_at_each_other() {
+    if !require_root() {
+        return;
+    }
+    // The same port of different addresses, different ports of different addresses, the same
+    // backends and others.
+    let port = |number| format!("ports: [{{name: http, port: {number}, targetPort: 8080}}]");
+    let yaml = [
+        service("one", 11, &port(80)) + &endpoints("one", HTTP, &["a"]),
+        service("two", 12, &port(80)) + &endpoints("two", HTTP, &["b", "c"]),
+        service("three", 13, &port(81)) + &endpoints("three", HTTP, &["a", "c"]),
+        service("four", 14, &port(80)),
+    ];
+    let mut site = Site::start(&yaml.concat());
+    let wanted: BTreeMap<u8, (u16, Vec<&str>)> = BTreeMap::from([
+        (11, (80, vec!["a"])),
+        (12, (80, vec!["b", "c"])),
+        (13, (81, vec!["a", "c"])),
+    ]);
+    for family in Family::BOTH {
+        for (number, (port, by)) in &wanted {
+            let to = cluster_ip(family, *number, *port);
+            site.served(Who::Pod, Protocol::Tcp, to, by, Seen::Own);
+        }
+        site.refused(&[Who::Pod], &[Protocol::Tcp], &[cluster_ip(family, 14, 80)]);
+    }
+
+    // Two Services had the endpoint in common: one goes, the other keeps it, hairpin included.
+    site.apply(&yaml[1..].concat());
+    for family in Family::BOTH {
+        let to = cluster_ip(family, 13, 81);
+        site.served(Who::Pod, Protocol::Tcp, to, &["a", "c"], Seen::Own);
+        each_of(&["a", "c"], "a -> itself", || {
+            let from = &site.world.pod(0).namespace;
+            ask(from, Protocol::Tcp, to, Options::default()).unwrap()
+        });
+        site.silent(&Who::ALL, &[Protocol::Tcp], &[cluster_ip(family, 11, 80)]);
+    }
+}

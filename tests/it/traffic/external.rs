@@ -1,0 +1,395 @@
+//! Frontends for clients outside the cluster: node ports, external IPs, VIPs of load balancers.
+
+use std::net::SocketAddr;
+
+use rulec_testkit::{Family, Options, Protocol, Server, address, ask, require_root};
+
+use super::{
+    HTTP, NODE, PROTOCOLS, Seen, Site, Who, at, cluster_ip, each_of, endpoints, indent, service,
+};
+
+const LOOPBACK: (std::net::Ipv4Addr, std::net::Ipv6Addr) =
+    (std::net::Ipv4Addr::LOCALHOST, std::net::Ipv6Addr::LOCALHOST);
+
+const WEB: &str = "[{name: http, port: 8080}, {name: echo, port: 8080, protocol: UDP}]";
+
+/// A Service with a node port for either protocol.
+fn node_port() -> String {
+    let spec = "
+        type: NodePort
+        ports:
+        - {name: http, port: 80, targetPort: 8080, nodePort: 30080}
+        - {name: echo, port: 80, protocol: UDP, targetPort: 8080, nodePort: 30080}";
+    service("web", 10, spec)
+}
+
+/// Somebody who listens on the node at the number of the node port, as nobody forbids.
+fn squatter(site: &Site) -> Server {
+    let ports = [(Protocol::Tcp, 30080), (Protocol::Udp, 30080)];
+    Server::start(&site.world.node, "squatter", &ports)
+}
+
+/// Asserts that the node's own process answers, as if there were no rules.
+#[track_caller]
+fn untouched(site: &Site, who: Who, to: SocketAddr) {
+    for protocol in PROTOCOLS {
+        site.served(who, protocol, to, &["squatter:30080"], Seen::Own);
+    }
+}
+
+/// Asserts the same of loopback addresses.
+#[track_caller]
+fn loopback_is_untouched(site: &Site, family: Family) {
+    for protocol in PROTOCOLS {
+        let to = SocketAddr::new(family.of(LOOPBACK), 30080);
+        each_of(&["squatter:30080"], "the node -> itself", || {
+            ask(&site.world.node, protocol, to, Options::default()).unwrap()
+        });
+    }
+}
+
+#[test]
+fn a_node_port_is_on_the_primary_address_only() {
+    if !require_root() {
+        return;
+    }
+    let mut site = Site::start(&(node_port() + &endpoints("web", WEB, &["a", "b", "c"]) + NODE));
+    let squatter = squatter(&site);
+    for family in Family::BOTH {
+        let primary = SocketAddr::new(family.of(address::NODE), 30080);
+        let second = SocketAddr::new(family.of(address::NODE_SECOND), 30080);
+        for who in Who::ALL {
+            for protocol in PROTOCOLS {
+                site.served(who, protocol, primary, &["a", "b", "c"], Seen::Masqueraded);
+            }
+            untouched(&site, who, second);
+        }
+        loopback_is_untouched(&site, family);
+    }
+
+    // Refusing is for the same address as serving.
+    site.apply(&(node_port() + NODE));
+    for family in Family::BOTH {
+        site.refused(&Who::ALL, &PROTOCOLS, &at(family, 30080, &[address::NODE]));
+        let second = SocketAddr::new(family.of(address::NODE_SECOND), 30080);
+        for who in Who::ALL {
+            untouched(&site, who, second);
+        }
+        loopback_is_untouched(&site, family);
+    }
+
+    // The Service is gone: the primary address is as the others.
+    site.apply(NODE);
+    for family in Family::BOTH {
+        untouched(&site, Who::Client, SocketAddr::new(family.of(address::NODE), 30080));
+    }
+    drop(squatter);
+}
+
+#[test]
+fn without_a_node_a_node_port_is_on_all_local_addresses() {
+    if !require_root() {
+        return;
+    }
+    let mut site = Site::start(&(node_port() + &endpoints("web", WEB, &["a", "b", "c"])));
+    let _squatter = squatter(&site);
+    for family in Family::BOTH {
+        for to in at(family, 30080, &[address::NODE, address::NODE_SECOND]) {
+            for who in Who::ALL {
+                for protocol in PROTOCOLS {
+                    site.served(who, protocol, to, &["a", "b", "c"], Seen::Masqueraded);
+                }
+            }
+        }
+        loopback_is_untouched(&site, family);
+        // The port of another machine is none of ours, though its packets pass here.
+        let elsewhere = [(Protocol::Tcp, SocketAddr::new(family.of(address::CLIENT2), 30080))];
+        let _other = Server::start_at(&site.world.client2, "other", &elsewhere);
+        site.served(Who::Pod, Protocol::Tcp, elsewhere[0].1, &["other:30080"], Seen::Own);
+        site.served(Who::Host, Protocol::Tcp, elsewhere[0].1, &["other:30080"], Seen::Own);
+    }
+
+    site.apply(&node_port());
+    for family in Family::BOTH {
+        let all = at(family, 30080, &[address::NODE, address::NODE_SECOND]);
+        site.refused(&Who::ALL, &PROTOCOLS, &all);
+        loopback_is_untouched(&site, family);
+    }
+
+    // The node says who it is, and then takes it back.
+    site.apply(&(node_port() + NODE));
+    for family in Family::BOTH {
+        site.refused(&Who::ALL, &PROTOCOLS, &at(family, 30080, &[address::NODE]));
+        untouched(&site, Who::Client, SocketAddr::new(family.of(address::NODE_SECOND), 30080));
+    }
+    site.apply(&node_port());
+    for family in Family::BOTH {
+        let all = at(family, 30080, &[address::NODE, address::NODE_SECOND]);
+        site.refused(&Who::ALL, &PROTOCOLS, &all);
+    }
+}
+
+#[test]
+fn only_the_own_node_counts_for_node_ports() {
+    if !require_root() {
+        return;
+    }
+    let other = NODE.replace("na", "nb").replace("192.0.2.10", "192.0.2.11");
+    let own = NODE.replace("192.0.2.10", "192.0.2.110").replace("db8::10", "db8::110");
+    let yaml = node_port() + &endpoints("web", WEB, &["a"]) + &other + &own;
+    let site = Site::start(&yaml);
+    let _squatter = squatter(&site);
+    for family in Family::BOTH {
+        let to = SocketAddr::new(family.of(address::NODE_SECOND), 30080);
+        site.served(Who::Client, Protocol::Tcp, to, &["a"], Seen::Masqueraded);
+        untouched(&site, Who::Client, SocketAddr::new(family.of(address::NODE), 30080));
+    }
+}
+
+#[test]
+fn one_node_port_number_serves_two_services() {
+    if !require_root() {
+        return;
+    }
+    let port = |protocol: &str| {
+        format!(
+            "
+            type: NodePort
+            ports: [{{name: p, port: 80, protocol: {protocol}, nodePort: 30090}}]"
+        )
+    };
+    let tcp =
+        service("one", 11, &port("TCP")) + &endpoints("one", "[{name: p, port: 8080}]", &["a"]);
+    let udp = service("two", 12, &port("UDP"))
+        + &endpoints("two", "[{name: p, port: 9090, protocol: UDP}]", &["b", "c"]);
+    let mut site = Site::start(&(tcp.clone() + &udp + NODE));
+    let nodes = Family::BOTH.map(|family| SocketAddr::new(family.of(address::NODE), 30090));
+    for to in nodes {
+        site.served(Who::Client, Protocol::Tcp, to, &["a"], Seen::Masqueraded);
+        site.served(Who::Client, Protocol::Udp, to, &["b:9090", "c:9090"], Seen::Masqueraded);
+    }
+    // One goes, without a trace of the other.
+    site.apply(&(udp + NODE));
+    for to in nodes {
+        site.refused(&[Who::Client], &[Protocol::Tcp], &[to]);
+        site.served(Who::Client, Protocol::Udp, to, &["b:9090", "c:9090"], Seen::Masqueraded);
+    }
+    let rules = site.world.node.nft_list();
+    assert!(!rules.contains("tcp . 30090"), "the node port is still there:\n{rules}");
+    // Its TCP port is closed now, not rejected: both look the same from outside.
+    site.apply(&(tcp + NODE));
+    for to in nodes {
+        site.served(Who::Client, Protocol::Tcp, to, &["a"], Seen::Masqueraded);
+    }
+}
+
+/// Addresses that belong to a machine outside, which answers on the ports and says `outside`.
+struct Outside {
+    _server: Server,
+}
+
+impl Outside {
+    fn start(site: &Site, ips: &[&str], ports: &[(Protocol, u16)]) -> Self {
+        for ip in ips {
+            let bits = if ip.contains(':') { 128 } else { 32 };
+            site.world.client2.sh(&format!("ip addr add {ip}/{bits} dev eth0 nodad"));
+            site.world.node.sh(&format!("ip route add {ip}/{bits} dev uplink"));
+        }
+        Self { _server: Server::start(&site.world.client2, "outside", ports) }
+    }
+}
+
+#[test]
+fn external_ips_are_served_for_everyone() {
+    if !require_root() {
+        return;
+    }
+    let spec = "
+        externalIPs: [198.51.100.30, 198.51.100.31, '2001:db8:5::30', bogus, '']
+        ports:
+        - {name: http, port: 80, targetPort: 8080}
+        - {name: echo, port: 80, protocol: UDP, targetPort: 8080}";
+    let yaml = service("web", 10, spec) + &endpoints("web", WEB, &["a", "b", "c"]);
+    let mut site = Site::start(&yaml);
+    // The addresses are somebody's, and what the Service does not define is left to them.
+    let _outside = Outside::start(
+        &site,
+        &["198.51.100.30", "198.51.100.31", "2001:db8:5::30"],
+        &[(Protocol::Tcp, 443), (Protocol::Udp, 443), (Protocol::Tcp, 80), (Protocol::Udp, 80)],
+    );
+    for ip in ["198.51.100.30", "198.51.100.31", "2001:db8:5::30"] {
+        let at = |port| SocketAddr::new(ip.parse().unwrap(), port);
+        for who in Who::ALL {
+            for protocol in PROTOCOLS {
+                site.served(who, protocol, at(80), &["a", "b", "c"], Seen::Masqueraded);
+                // The client would reach its neighbour directly if it were not for its routes.
+                site.served(who, protocol, at(443), &["outside:443"], Seen::Own);
+            }
+        }
+    }
+
+    // Without endpoints, the Service's ports are refused, and the others still left alone.
+    site.apply(&service("web", 10, spec));
+    for ip in ["198.51.100.30", "198.51.100.31", "2001:db8:5::30"] {
+        let at = |port| SocketAddr::new(ip.parse().unwrap(), port);
+        site.refused(&Who::ALL, &PROTOCOLS, &[at(80)]);
+        site.served(Who::Client, Protocol::Tcp, at(443), &["outside:443"], Seen::Own);
+    }
+
+    // An address that is taken away is its owner's again.
+    let less = spec.replace("198.51.100.31, ", "");
+    site.apply(&(service("web", 10, &less) + &endpoints("web", WEB, &["b"])));
+    let [kept, gone] = ["198.51.100.30:80", "198.51.100.31:80"].map(|to| to.parse().unwrap());
+    site.served(Who::Client, Protocol::Tcp, kept, &["b"], Seen::Masqueraded);
+    site.served(Who::Client, Protocol::Tcp, gone, &["outside:80"], Seen::Own);
+}
+
+/// A Service of type LoadBalancer whose status is what the load balancer's controller wrote.
+fn load_balancer(ingress: &str) -> String {
+    let spec = "
+        type: LoadBalancer
+        ports:
+        - {name: http, port: 80, targetPort: 8080, nodePort: 30080}";
+    let status = indent(&format!("loadBalancer: {{ingress: [{ingress}]}}"));
+    service("web", 10, spec) + "status:\n" + &status
+}
+
+#[test]
+fn vips_are_served_unless_the_balancer_is_a_proxy() {
+    if !require_root() {
+        return;
+    }
+    let vips = "
+        {ip: 198.51.100.20}, {ip: 198.51.100.21, ipMode: VIP}, {ip: '2001:db8:5::20'},
+        {ip: 198.51.100.22, ipMode: Proxy}, {ip: '2001:db8:5::22', ipMode: Proxy},
+        {hostname: lb.example.org}";
+    let yaml = load_balancer(&vips.replace('\n', " ")) + &endpoints("web", HTTP, &["a", "b", "c"]);
+    let site = Site::start(&(yaml + NODE));
+    let ours = ["198.51.100.20", "198.51.100.21", "2001:db8:5::20"];
+    let proxies = ["198.51.100.22", "2001:db8:5::22"];
+    let _outside = Outside::start(
+        &site,
+        &[&ours[..], &proxies].concat(),
+        &[(Protocol::Tcp, 80), (Protocol::Tcp, 443)],
+    );
+    let at = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);
+    for who in Who::ALL {
+        for ip in ours {
+            site.served(who, Protocol::Tcp, at(ip, 80), &["a", "b", "c"], Seen::Masqueraded);
+            site.served(who, Protocol::Tcp, at(ip, 443), &["outside:443"], Seen::Own);
+        }
+        for ip in proxies {
+            site.served(who, Protocol::Tcp, at(ip, 80), &["outside:80"], Seen::Own);
+        }
+        // The proxy itself comes by the node port.
+        for family in Family::BOTH {
+            let node = SocketAddr::new(family.of(address::NODE), 30080);
+            site.served(who, Protocol::Tcp, node, &["a", "b", "c"], Seen::Masqueraded);
+        }
+    }
+}
+
+#[test]
+fn a_vip_comes_changes_and_goes() {
+    if !require_root() {
+        return;
+    }
+    let slices = endpoints("web", HTTP, &["a", "b"]);
+    let mut site = Site::start(&(load_balancer("") + &slices));
+    let _outside =
+        Outside::start(&site, &["198.51.100.20", "198.51.100.21"], &[(Protocol::Tcp, 80)]);
+    let [first, second]: [SocketAddr; 2] =
+        ["198.51.100.20:80", "198.51.100.21:80"].map(|to| to.parse().unwrap());
+    let (ours, theirs): (&[&str], &[&str]) = (&["a", "b"], &["outside:80"]);
+
+    let steps = [
+        ("", theirs, theirs),
+        ("{hostname: lb.example.org}", theirs, theirs),
+        ("{ip: 198.51.100.20}", ours, theirs),
+        ("{ip: 198.51.100.20}, {ip: 198.51.100.21}", ours, ours),
+        ("{ip: 198.51.100.21}", theirs, ours),
+        ("{ip: 198.51.100.21, ipMode: Proxy}", theirs, theirs),
+    ];
+    for (ingress, at_first, at_second) in steps {
+        site.apply(&(load_balancer(ingress) + &slices));
+        for (to, by) in [(first, at_first), (second, at_second)] {
+            let seen = if by == ours { Seen::Masqueraded } else { Seen::Own };
+            site.served(Who::Client, Protocol::Tcp, to, by, seen);
+        }
+        // The cluster address does not depend on any of this.
+        site.served(Who::Pod, Protocol::Tcp, cluster_ip(Family::V4, 10, 80), ours, Seen::Own);
+    }
+}
+
+#[test]
+fn addresses_of_the_node_itself_can_be_external_ips() {
+    if !require_root() {
+        return;
+    }
+    // The number of the Service's port is at the address; the node port is at another.
+    let spec = "
+        type: NodePort
+        externalIPs: [192.0.2.110, '2001:db8::110']
+        ports:
+        - {name: http, port: 80, targetPort: 8080, nodePort: 30080}";
+    let yaml = service("web", 10, spec) + &endpoints("web", HTTP, &["a", "b", "c"]);
+    let mut site = Site::start(&(yaml.clone() + NODE));
+    let _squatter = squatter(&site);
+    let served = |site: &Site, who, to| {
+        site.served(who, Protocol::Tcp, to, &["a", "b", "c"], Seen::Masqueraded);
+    };
+    for family in Family::BOTH {
+        for who in Who::ALL {
+            let [external, node_port] =
+                [80, 30080].map(|port| SocketAddr::new(family.of(address::NODE_SECOND), port));
+            served(&site, who, external);
+            untouched(&site, who, node_port);
+        }
+    }
+    // Where all addresses have node ports, this one has both.
+    site.apply(&yaml);
+    for family in Family::BOTH {
+        for who in Who::ALL {
+            for to in [80, 30080].map(|port| (family.of(address::NODE_SECOND), port).into()) {
+                served(&site, who, to);
+            }
+        }
+    }
+}
+
+#[test]
+fn of_two_services_with_one_frontend_the_first_by_name_has_it() {
+    if !require_root() {
+        return;
+    }
+    let spec = "
+        type: NodePort
+        externalIPs: [198.51.100.30, '2001:db8:5::30']
+        ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30080}]";
+    let [early, late] = [("early", 11, "a"), ("late", 12, "b")]
+        .map(|(name, number, by)| service(name, number, spec) + &endpoints(name, HTTP, &[by]));
+    let mut site = Site::start(&late);
+    let check = |site: &Site, by: &[&str]| {
+        for to in ["198.51.100.30:80", "[2001:db8:5::30]:80", "192.0.2.10:30080"] {
+            let to = to.parse().unwrap();
+            site.served(Who::Client, Protocol::Tcp, to, by, Seen::Masqueraded);
+        }
+    };
+    check(&site, &["b"]);
+    // Whoever came first does not count, so that a restart changes nothing.
+    site.apply(&(late.clone() + &early));
+    check(&site, &["a"]);
+    site = site.restart();
+    check(&site, &["a"]);
+    // What is not disputed is not affected.
+    for family in Family::BOTH {
+        site.served(Who::Pod, Protocol::Tcp, cluster_ip(family, 11, 80), &["a"], Seen::Own);
+        site.served(Who::Pod, Protocol::Tcp, cluster_ip(family, 12, 80), &["b"], Seen::Own);
+    }
+    // The one that has it refuses if it has no endpoint: it is not the other's for that.
+    site.apply(&(late.clone() + &service("early", 11, spec)));
+    let disputed = ["198.51.100.30:80", "[2001:db8:5::30]:80", "192.0.2.10:30080"];
+    site.refused(&[Who::Client], &[Protocol::Tcp], &disputed.map(|to| to.parse().unwrap()));
+    site.apply(&late);
+    check(&site, &["b"]);
+}

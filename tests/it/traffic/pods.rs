@@ -1,0 +1,164 @@
+//! Pods and selectors instead of EndpointSlices: what a bare directory of manifests describes.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use rulec_testkit::{Family, Options, Protocol, Server, address, ask, require_root};
+
+use super::{NODE, Seen, Site, Who, cluster_ip, each_of, service};
+
+/// A Service that selects Pods, with a named target port.
+fn web() -> String {
+    let spec = "
+        selector: {app: web}
+        type: NodePort
+        ports:
+        - {name: http, port: 80, targetPort: http, nodePort: 30080}
+        - {name: admin, port: 81, targetPort: 9090}";
+    service("web", 10, spec)
+}
+
+/// A Pod of one container; `spec` and `status` go on.
+fn pod(name: &str, labels: &str, port: u16, spec: &str, status: &str) -> String {
+    format!(
+        "---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{{labels}}}}}
+spec:
+  containers:
+  - {{name: web, image: web, ports: [{{name: http, containerPort: {port}}}]}}
+{spec}
+status: {{{status}}}
+"
+    )
+}
+
+fn pod_ips(backend: &str) -> String {
+    let (v4, v6) = match backend {
+        "a" => address::pod(0),
+        "b" => address::pod(1),
+        "c" => address::remote_pod(0),
+        other => panic!("no backend is named {other}"),
+    };
+    format!("podIP: {v4}, podIPs: [{{ip: {v4}}}, {{ip: '{v6}'}}]")
+}
+
+#[test]
+fn selected_pods_serve_without_slices() {
+    if !require_root() {
+        return;
+    }
+    let a = pod("a", "app: web", 8080, "", &pod_ips("a"));
+    let b = pod("b", "app: web, tier: front", 9090, "", &pod_ips("b"));
+    let c = pod("c", "app: web", 8080, "  nodeName: nb", &pod_ips("c"));
+    let mut site = Site::start(&format!("{}{a}{b}{c}{NODE}", web()));
+    for family in Family::BOTH {
+        let by = ["a", "b:9090", "c"];
+        let node = SocketAddr::new(family.of(address::NODE), 30080);
+        site.served(Who::Pod, Protocol::Tcp, cluster_ip(family, 10, 80), &by, Seen::Own);
+        site.served(Who::Host, Protocol::Tcp, cluster_ip(family, 10, 80), &by, Seen::Masqueraded);
+        site.served(Who::Client, Protocol::Tcp, node, &by, Seen::Masqueraded);
+        let by = ["a:9090", "b:9090", "c:9090"];
+        site.served(Who::Pod, Protocol::Tcp, cluster_ip(family, 10, 81), &by, Seen::Own);
+        // A Pod of this node, for lack of another name, so it may reach itself.
+        each_of(&["a", "b:9090", "c"], "a -> itself", || {
+            let to = cluster_ip(family, 10, 80);
+            ask(site.backend("a"), Protocol::Tcp, to, Options::default()).unwrap()
+        });
+    }
+
+    // Whoever loses the label, is not ready, is done or has no address does not serve.
+    let with = |status: &str| pod("b", "app: web", 8080, "", &(pod_ips("b") + ", " + status));
+    let unfit = [
+        pod("b", "app: webb", 8080, "", &pod_ips("b")),
+        pod("b", "app: web", 8080, "", ""),
+        with("conditions: [{type: Ready, status: 'False'}]"),
+        with("phase: Succeeded"),
+    ];
+    let served = |site: &Site, by: &[&str]| {
+        for family in Family::BOTH {
+            let to = cluster_ip(family, 10, 80);
+            site.served(Who::Pod, Protocol::Tcp, to, by, Seen::Own);
+        }
+    };
+    for b in unfit {
+        site.apply(&format!("{}{a}{b}{c}", web()));
+        served(&site, &["a", "c"]);
+        let fit = with("phase: Running, conditions: [{type: Ready, status: 'True'}]");
+        site.apply(&format!("{}{a}{fit}{c}", web()));
+        served(&site, &["a", "b", "c"]);
+    }
+    // A port that a Pod does not name is not served by it; the number is by all.
+    let unnamed = b.replace("name: http, ", "");
+    site.apply(&format!("{}{a}{unnamed}", web()));
+    served(&site, &["a"]);
+    for family in Family::BOTH {
+        let to = cluster_ip(family, 10, 81);
+        site.served(Who::Pod, Protocol::Tcp, to, &["a:9090", "b:9090"], Seen::Own);
+    }
+    site.apply(&web());
+    let refused = Family::BOTH.map(|family| cluster_ip(family, 10, 80));
+    site.refused(&Who::ALL, &[Protocol::Tcp], &refused);
+}
+
+#[test]
+fn a_pod_on_the_hosts_network_is_at_the_node() {
+    if !require_root() {
+        return;
+    }
+    let host = pod("host", "app: web", 7070, "  hostNetwork: true", "");
+    let a = pod("a", "app: web", 8080, "", &pod_ips("a"));
+    let mut site = Site::start(&format!("{}{host}{a}", web()));
+    let _host = Server::start(&site.world.node, "host", &[(Protocol::Tcp, 7070)]);
+    let addresses = Family::BOTH.map(|family| cluster_ip(family, 10, 80));
+    // Nobody has said yet which address the node has.
+    for to in addresses {
+        site.served(Who::Pod, Protocol::Tcp, to, &["a"], Seen::Own);
+    }
+    site.apply(&format!("{}{host}{a}{NODE}", web()));
+    for to in addresses {
+        site.served(Who::Pod, Protocol::Tcp, to, &["a", "host:7070"], Seen::Own);
+        // Who is at home keeps a foreign source: nothing leaves the node that could be masqueraded.
+        for who in [Who::Client, Who::Host] {
+            let mut seen = BTreeSet::new();
+            each_of(&["a", "host:7070"], &format!("{who:?} -> {to}"), || {
+                let answer = who.ask(&site.world, Protocol::Tcp, to).unwrap();
+                seen.insert((answer.name.clone(), answer.source));
+                answer
+            });
+            let node = super::family_of(to).of(address::NODE);
+            assert!(seen.contains(&("a".to_owned(), node)), "{who:?} -> {to}: {seen:?}");
+        }
+        // Its own node port leads it to itself, too.
+        for who in Who::ALL {
+            let to = SocketAddr::new(super::family_of(to).of(address::NODE), 30080);
+            each_of(&["a", "host:7070"], &format!("{who:?} -> {to}"), || {
+                who.ask(&site.world, Protocol::Tcp, to).unwrap()
+            });
+        }
+    }
+}
+
+#[test]
+fn pods_and_slices_add_up() {
+    if !require_root() {
+        return;
+    }
+    // The same Pod by both ways is one endpoint; a Pod that no slice names still serves.
+    let a = pod("a", "app: web", 8080, "", &pod_ips("a"));
+    let slices = super::endpoints("web", super::HTTP, &["a", "c"]);
+    let mut site = Site::start(&format!("{}{a}{slices}", web()));
+    let served = |site: &Site, by: &[&str]| {
+        for family in Family::BOTH {
+            let to = cluster_ip(family, 10, 80);
+            site.served(Who::Pod, Protocol::Tcp, to, by, Seen::Own);
+        }
+    };
+    served(&site, &["a", "c"]);
+    let b = pod("b", "app: web", 8080, "", &pod_ips("b"));
+    site.apply(&format!("{}{b}{slices}", web()));
+    served(&site, &["a", "b", "c"]);
+    site.apply(&[web(), b].concat());
+    served(&site, &["b"]);
+}
