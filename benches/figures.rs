@@ -10,7 +10,6 @@
     reason = "a bench prints, and one that cannot go on has failed"
 )]
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -27,8 +26,7 @@ use rulec_compiler::name::{NamespacedName, NodeName};
 use rulec_compiler::net::{Family, Protocol};
 use rulec_compiler::nft::{Delta, Program, State};
 use rulec_compiler::object::{
-    Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, Object, Service, ServicePort,
-    ServiceType, SlicePort, TargetPort, TrafficPolicy,
+    ClusterIps, Endpoint, EndpointSlice, Object, Service, ServicePort, SlicePort, TargetPort,
 };
 use rulec_compiler::{Dirty, Model, Settings};
 use rulec_sinks::nft::Ownership;
@@ -356,8 +354,6 @@ fn port(number: u16) -> NonZeroU16 {
 
 fn service(service: usize) -> Sourced {
     sourced(Object::Service(Arc::new(Service {
-        key: name(service),
-        kind: ServiceType::ClusterIP,
         cluster_ips: ClusterIps { v4: Some(cluster_ip(service)), v6: None },
         ports: vec![ServicePort {
             name: "http".into(),
@@ -366,15 +362,7 @@ fn service(service: usize) -> Sourced {
             node_port: None,
             target: TargetPort::Number(port(8080)),
         }],
-        external_ips: Vec::new(),
-        load_balancer_vips: Vec::new(),
-        source_ranges: Vec::new(),
-        affinity: Affinity::None,
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Cluster,
-        health_check_node_port: None,
-        selector: BTreeMap::new(),
-        publish_not_ready: false,
+        ..Service::new(name(service))
     })))
 }
 
@@ -386,10 +374,8 @@ fn slice(service: usize, endpoints: usize) -> Sourced {
         ports: vec![SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: port(8080) }],
         endpoints: (0..endpoints)
             .map(|number| Endpoint {
-                address: IpAddr::V4(endpoint(service, number)),
-                conditions: Conditions::READY,
                 node: Some(NodeName::from("nb")),
-                hints: None,
+                ..Endpoint::ready(IpAddr::V4(endpoint(service, number)))
             })
             .collect(),
     })))

@@ -53,6 +53,27 @@ pub struct Service {
     pub publish_not_ready: bool,
 }
 
+impl Service {
+    /// A Service with the API's defaults, and as yet without an address or a port.
+    pub fn new(key: NamespacedName) -> Self {
+        Self {
+            key,
+            kind: ServiceType::ClusterIP,
+            cluster_ips: ClusterIps::default(),
+            ports: Vec::new(),
+            external_ips: Vec::new(),
+            load_balancer_vips: Vec::new(),
+            source_ranges: Vec::new(),
+            affinity: Affinity::None,
+            internal_policy: TrafficPolicy::Cluster,
+            external_policy: TrafficPolicy::Cluster,
+            health_check_node_port: None,
+            selector: BTreeMap::new(),
+            publish_not_ready: false,
+        }
+    }
+}
+
 /// `spec.type` of a Service, without ExternalName, which is never served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServiceType {
@@ -168,6 +189,13 @@ pub struct Endpoint {
     /// `hints`; `None` if there are none, which is so for most: endpoints are by far the most
     /// numerous things in a model, so each byte of them counts.
     pub hints: Option<Box<Hints>>,
+}
+
+impl Endpoint {
+    /// An endpoint that is ready, on a node nobody has named.
+    pub fn ready(address: IpAddr) -> Self {
+        Self { address, conditions: Conditions::READY, node: None, hints: None }
+    }
 }
 
 /// For whom an endpoint is meant, by topology.

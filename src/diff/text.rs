@@ -57,35 +57,25 @@ fn write(out: &mut impl Write, comparison: &Comparison) -> io::Result<()> {
 fn base_lines(out: &mut impl Write, ops: &[&Op], mark: u32) -> io::Result<()> {
     writeln!(out, "    {}", count(ops))?;
     for op in ops {
-        match op {
-            Op::Add(_) | Op::Delete(_) => op_line(out, op)?,
-            Op::AddTable(_)
-            | Op::DeleteTable(_)
-            | Op::AddSet(..)
-            | Op::AddChain(..)
-            | Op::FlushChain(..)
-            | Op::FillChain(..)
-            | Op::DeleteChain(..) => {
-                for line in nft_text::commands(op, mark).lines() {
-                    writeln!(out, "      {line}")?;
-                }
+        if op.is_element() {
+            op_line(out, op)?;
+        } else {
+            for line in nft_text::commands(op, mark).lines() {
+                writeln!(out, "      {line}")?;
             }
         }
     }
     Ok(())
 }
 
+/// One element that is added or deleted. Other operations belong to no Service.
 fn op_line(out: &mut impl Write, op: &Op) -> io::Result<()> {
-    let (sign, element) = match op {
-        Op::Add(element) => ('+', element),
-        Op::Delete(element) => ('-', element),
-        Op::AddTable(_)
-        | Op::DeleteTable(_)
-        | Op::AddSet(..)
-        | Op::AddChain(..)
-        | Op::FlushChain(..)
-        | Op::FillChain(..)
-        | Op::DeleteChain(..) => return Ok(()),
+    let (sign, element) = if let Op::Add(element) = op {
+        ('+', element)
+    } else if let Op::Delete(element) = op {
+        ('-', element)
+    } else {
+        return Ok(());
     };
     let style = style(sign);
     let set = element.key.set();

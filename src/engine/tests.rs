@@ -1,6 +1,5 @@
 //! The engine against a kernel in memory that fails when told to. Time is a number here.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -10,8 +9,8 @@ use rulec_compiler::name::NodeName;
 use rulec_compiler::net::Protocol;
 use rulec_compiler::nft::{ChainId, Key, Value};
 use rulec_compiler::object::{
-    Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, Object, ObjectKey, Service,
-    ServicePort, ServiceType, SlicePort, TargetPort, TrafficPolicy,
+    ClusterIps, Endpoint, EndpointSlice, Object, ObjectKey, Service, ServicePort, SlicePort,
+    TargetPort,
 };
 use rulec_sinks::Sink;
 use rulec_sinks::fake::{FakeSink, Fault};
@@ -115,8 +114,6 @@ fn cluster_ip(name: u8) -> IpAddr {
 
 fn service(name: u8) -> Sourced {
     sourced(Object::Service(Arc::new(Service {
-        key: key(name),
-        kind: ServiceType::ClusterIP,
         cluster_ips: ClusterIps { v4: Some([10, 96, 0, name].into()), v6: None },
         ports: vec![ServicePort {
             name: "http".into(),
@@ -125,15 +122,7 @@ fn service(name: u8) -> Sourced {
             node_port: None,
             target: TargetPort::Number(port(8080)),
         }],
-        external_ips: Vec::new(),
-        load_balancer_vips: Vec::new(),
-        source_ranges: Vec::new(),
-        affinity: Affinity::None,
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Cluster,
-        health_check_node_port: None,
-        selector: BTreeMap::new(),
-        publish_not_ready: false,
+        ..Service::new(key(name))
     })))
 }
 
@@ -144,12 +133,7 @@ fn slice(name: u8, endpoints: u8) -> Sourced {
         family: Family::Ipv4,
         ports: vec![SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: port(8080) }],
         endpoints: (1..=endpoints)
-            .map(|number| Endpoint {
-                address: IpAddr::from([10, 244, name, number]),
-                conditions: Conditions::READY,
-                node: None,
-                hints: None,
-            })
+            .map(|number| Endpoint::ready(IpAddr::from([10, 244, name, number])))
             .collect(),
     })))
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
@@ -13,8 +13,7 @@ use rulec_compiler::name::{NamespacedName, NodeName, PortName};
 use rulec_compiler::net::{Family, Protocol};
 use rulec_compiler::nft::{Delta, Element, Group, Key, Op, Program, State, Value, text};
 use rulec_compiler::object::{
-    Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, Object, Service, ServicePort,
-    ServiceType, SlicePort, TargetPort, TrafficPolicy,
+    ClusterIps, Endpoint, EndpointSlice, Object, Service, ServicePort, SlicePort, TargetPort,
 };
 use rulec_compiler::{Change, Frontend, Model, Provenance, Settings, Sourced};
 use rulec_sinks::nft::Ownership;
@@ -327,8 +326,6 @@ fn large(services: u32) -> Model {
     let objects = (0..services).flat_map(|number| {
         let key = NamespacedName::new("default", format!("s{number}").as_str());
         let service = Service {
-            key: key.clone(),
-            kind: ServiceType::ClusterIP,
             cluster_ips: ClusterIps { v4: Some(Ipv4Addr::from(0x0a60_0000 + number)), v6: None },
             ports: vec![ServicePort {
                 name: PortName::from("http"),
@@ -337,21 +334,11 @@ fn large(services: u32) -> Model {
                 node_port: None,
                 target: TargetPort::Number(port(8080)),
             }],
-            external_ips: Vec::new(),
-            load_balancer_vips: Vec::new(),
-            source_ranges: Vec::new(),
-            affinity: Affinity::None,
-            internal_policy: TrafficPolicy::Cluster,
-            external_policy: TrafficPolicy::Cluster,
-            health_check_node_port: None,
-            selector: BTreeMap::new(),
-            publish_not_ready: false,
+            ..Service::new(key.clone())
         };
-        let endpoints = (0..3).map(|idx| Endpoint {
-            address: IpAddr::V4(Ipv4Addr::from(0x0a32_0000 + (number * 3 + idx) % 60_000)),
-            conditions: Conditions::READY,
-            node: None,
-            hints: None,
+        let endpoints = (0..3).map(|idx| {
+            let address = Ipv4Addr::from(0x0a32_0000 + (number * 3 + idx) % 60_000);
+            Endpoint::ready(IpAddr::V4(address))
         });
         let mut endpoints: Vec<Endpoint> = endpoints.collect();
         endpoints.sort_unstable();

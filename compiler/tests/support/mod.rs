@@ -10,8 +10,7 @@ use rulec_compiler::net::{Family, Protocol};
 use rulec_compiler::nft::element::Value;
 use rulec_compiler::nft::{ChainId, Delta, Element, Key, Op, Program, State};
 use rulec_compiler::object::{
-    Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, Object, Service, ServicePort,
-    ServiceType, SlicePort, TargetPort, TrafficPolicy,
+    Conditions, Endpoint, EndpointSlice, Object, Service, ServicePort, SlicePort, TargetPort,
 };
 use rulec_compiler::resolve::PortKey;
 use rulec_compiler::{Change, Frontend, Model, Provenance, Settings, Sourced};
@@ -58,21 +57,7 @@ pub(crate) fn slice_port(name: &str, port: u16) -> SlicePort {
 
 /// A Service with nothing but a name.
 pub(crate) fn bare_service(namespace: &str, name: &str) -> Service {
-    Service {
-        key: NamespacedName::new(namespace, name),
-        kind: ServiceType::ClusterIP,
-        cluster_ips: ClusterIps::default(),
-        ports: Vec::new(),
-        external_ips: Vec::new(),
-        load_balancer_vips: Vec::new(),
-        source_ranges: Vec::new(),
-        affinity: Affinity::None,
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Cluster,
-        health_check_node_port: None,
-        selector: BTreeMap::new(),
-        publish_not_ready: false,
-    }
+    Service::new(NamespacedName::new(namespace, name))
 }
 
 /// An EndpointSlice without ports and endpoints.
