@@ -127,9 +127,10 @@ pub struct RunArgs {
     /// How often to read all files again, in case a change went unnoticed
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     pub rescan_seconds: u64,
-    /// How often to compare the kernel with what it should hold
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
-    pub verify_seconds: u64,
+    /// How often to compare the kernel with what it should hold [default: 60 if others can change the
+    /// tables, 3600 if not]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub verify_seconds: Option<u64>,
     /// Save what is programmed to FILE, on SIGUSR1 and at the end
     #[arg(long, value_name = "FILE")]
     pub snapshot: Option<PathBuf>,
@@ -142,7 +143,7 @@ pub struct DiffArgs {
     #[arg(long, value_name = "STATE", default_value = "kernel")]
     pub from: String,
     /// The state to reach, likewise
-    #[arg(long, value_name = "STATE")]
+    #[arg(long, value_name = "STATE", default_value = "kernel")]
     pub to: String,
     /// What the compilation of manifests depends on
     #[command(flatten)]

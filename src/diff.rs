@@ -48,6 +48,10 @@ struct Comparison {
 ///
 /// If a side cannot be read.
 pub fn run(args: DiffArgs) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        (args.from.as_str(), args.to.as_str()) != ("kernel", "kernel"),
+        "the kernel equals itself: name a state with --to, or with --from"
+    );
     let settings = Arc::new(args.settings.settings()?);
     let from =
         Side::read(&args.from, &settings).with_context(|| format!("--from {}", args.from))?;

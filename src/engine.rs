@@ -26,6 +26,9 @@ mod tests;
 /// How many past snapshots of the model are kept. Each costs what has changed since.
 const HISTORY: usize = 16;
 
+/// How often in a row a wrong belief is corrected at once.
+const PATIENCE: u32 = 3;
+
 /// The times the engine keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct Periods {
@@ -354,6 +357,7 @@ impl Engine {
         now: Instant,
     ) -> Option<Request> {
         if delta.is_empty() {
+            self.failures = 0;
             self.quarantine.retain(|_, quarantine| quarantine.retry_at.is_some());
             self.applied = Some(program);
             return None;
@@ -397,6 +401,11 @@ impl Engine {
                 ),
             }
         }
+        // Where others commit all the time, waiting for a moment without would be for ever.
+        let base = match base {
+            Base::Read { .. } if self.failures >= PATIENCE => Base::Read { generation: None },
+            Base::Read { .. } | Base::Believed => base,
+        };
         let first = self.wanted.is_none();
         self.release(now);
         let wanted = self.compile(state);
@@ -466,7 +475,7 @@ impl Engine {
         self.failures += 1;
         let pause = match error {
             // Belief was wrong, not the kernel: look at once, unless it keeps happening.
-            SinkError::Stale | SinkError::Unknown(_) if self.failures <= 3 => Duration::ZERO,
+            SinkError::Stale | SinkError::Unknown(_) if self.failures <= PATIENCE => Duration::ZERO,
             SinkError::Stale
             | SinkError::Unknown(_)
             | SinkError::Refused(_)

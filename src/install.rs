@@ -19,6 +19,8 @@ const WATCH_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Installer {
     requests: mpsc::Sender<Request>,
+    /// Whether others can change the tables.
+    pub ownership: Ownership,
     /// What the sink has done.
     pub replies: channel::UnboundedReceiver<Reply>,
     /// What others have done to our tables. Empty if nobody can.
@@ -58,7 +60,7 @@ impl Installer {
             })
             .context("watching nf_tables")?;
         }
-        Ok(Self { requests, replies, tampering })
+        Ok(Self { requests, ownership, replies, tampering })
     }
 
     /// Asks the sink for something. One request at a time: the next follows the reply.

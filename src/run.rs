@@ -41,8 +41,11 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         "starting"
     );
     let installer = Installer::start(ownership, settings.masquerade_bit.mark())?;
-    let periods =
-        Periods { verify: Duration::from_secs(args.verify_seconds), ..Periods::default() };
+    let verify = args.verify_seconds.unwrap_or(match installer.ownership {
+        Ownership::Exclusive => 3600,
+        Ownership::Shared => 60,
+    });
+    let periods = Periods { verify: Duration::from_secs(verify), ..Periods::default() };
     let engine = Engine::new(settings, periods);
     let source = ManifestSource::new(args.manifests, options);
     let mut daemon = Daemon::new(engine, installer);

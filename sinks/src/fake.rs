@@ -49,7 +49,7 @@ impl FakeSink {
 
 impl Sink for FakeSink {
     fn read(&mut self) -> Result<(State, Base), SinkError> {
-        Ok((self.state.clone(), Base::Read { generation: 0 }))
+        Ok((self.state.clone(), Base::Read { generation: None }))
     }
 
     fn commit(&mut self, delta: &Delta, _: Base) -> Result<Outcome, SinkError> {

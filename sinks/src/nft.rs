@@ -194,7 +194,11 @@ impl NftSink {
             for message in messages(received) {
                 match message.errno() {
                     Some(0) => acknowledged |= message.seq == self.batch.ack_seq(),
-                    Some(errno) => refused.push((message.seq, errno)),
+                    // An answer to an earlier request that was given up is none of this one's.
+                    Some(errno) if self.batch.contains(message.seq) => {
+                        refused.push((message.seq, errno));
+                    }
+                    Some(_) => {}
                     None => {}
                 }
             }
@@ -225,7 +229,9 @@ impl NftSink {
         base: Base,
         outcome: &mut Outcome,
     ) -> Result<(), SinkError> {
-        let generation = if part.is_first { base.generation() } else { None };
+        // What others commit is no matter if our tables are out of their reach.
+        let is_open = self.ownership == Ownership::Shared;
+        let generation = base.generation().filter(|_| part.is_first && is_open);
         let mut groups: Vec<&Group> = part.groups;
         loop {
             let flags = self.table_flags();
@@ -324,19 +330,19 @@ impl Sink for NftSink {
                 tracing::warn!(%family, "our table holds what is not ours: {foreign}");
             }
         }
-        Ok((reading.state, Base::Read { generation: reading.generation }))
+        Ok((reading.state, Base::Read { generation: Some(reading.generation) }))
     }
 
     fn adopt(&mut self) -> Result<(State, Base), SinkError> {
         let reading = self.look()?;
         if !self.take_over(&reading)? {
-            return Ok((reading.state, Base::Read { generation: reading.generation }));
+            return Ok((reading.state, Base::Read { generation: Some(reading.generation) }));
         }
         // Taking over is a commit of its own. If it was the only one, what was read still holds.
         let generation =
             dump::generation(&mut self.socket, &mut self.seq).map_err(SinkError::Unavailable)?;
         if generation == reading.generation.wrapping_add(1) {
-            return Ok((reading.state, Base::Read { generation }));
+            return Ok((reading.state, Base::Read { generation: Some(generation) }));
         }
         self.read()
     }

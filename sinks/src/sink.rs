@@ -39,11 +39,12 @@ pub trait Sink {
 pub enum Base {
     /// What the kernel acknowledged last: we believe that it still holds it.
     Believed,
-    /// What was read just now, at this generation of the ruleset. The kernel refuses the delta if
+    /// What was read just now, at this generation of the ruleset. If there is a generation, and the
+    /// tables are not ours alone, the kernel refuses the delta if
     /// anything has changed since.
     Read {
         /// The generation.
-        generation: u32,
+        generation: Option<u32>,
     },
 }
 
@@ -51,7 +52,7 @@ impl Base {
     pub(crate) fn generation(self) -> Option<u32> {
         match self {
             Self::Believed => None,
-            Self::Read { generation } => Some(generation),
+            Self::Read { generation } => generation,
         }
     }
 }

@@ -287,6 +287,37 @@ fn nothing_is_committed_on_a_base_that_has_moved() {
     });
 }
 
+/// What is ours alone is read, and committed to, however often others commit elsewhere.
+#[test]
+fn others_that_commit_all_the_time_do_not_keep_us_from_our_tables() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("busy");
+    namespace.run(|| {
+        let mut sink = open(Ownership::Exclusive);
+        let program = compile(&large(5_000));
+        install(&mut sink, &program);
+        let disturb = "while :; do nft add table inet other; nft delete table inet other; done";
+        let mut other = namespace.command("sh", ["-c", disturb]).spawn().unwrap();
+        for number in 0..20 {
+            let (held, base) = sink.read().unwrap();
+            assert!(held == program.state(), "what was read is not what is there");
+            let delta = groups(vec![reject("extra", number)]);
+            sink.commit(&delta, base).unwrap();
+            let back = Op::Delete(match &delta.groups[0].ops[0] {
+                Op::Add(element) => element.clone(),
+                other => panic!("{other:?}"),
+            });
+            let mut undo = delta.clone();
+            undo.groups[0].ops = vec![back];
+            sink.commit(&undo, Base::Believed).unwrap();
+        }
+        other.kill().unwrap();
+        other.wait().unwrap();
+    });
+}
+
 /// Five thousand refusals are five thousand error messages at once.
 #[test]
 fn every_refused_service_is_named() {
@@ -370,7 +401,7 @@ fn a_large_delta_is_cut_between_services() {
     namespace.run(|| {
         let mut sink = open(Ownership::Shared);
         let generation = |sink: &mut NftSink| match sink.read().unwrap().1 {
-            Base::Read { generation } => generation,
+            Base::Read { generation } => generation.unwrap(),
             Base::Believed => unreachable!("what was read has a generation"),
         };
         let before = generation(&mut sink);
@@ -511,9 +542,9 @@ fn a_foreign_table_is_replaced_in_one_step() {
         assert!(delta.atomic);
         let outcome = sink.commit(&delta, base).unwrap();
         assert_eq!(outcome.transactions, 1);
-        let Base::Read { generation: before } = base else { panic!("{base:?}") };
+        let Base::Read { generation: Some(before) } = base else { panic!("{base:?}") };
         let (held, after) = sink.read().unwrap();
-        assert_eq!(after, Base::Read { generation: before + 1 });
+        assert_eq!(after, Base::Read { generation: Some(before + 1) });
         assert_eq!(held, program.state());
         assert!(namespace.nft_list().contains("table ip other"), "that one is not ours");
     });

@@ -119,6 +119,12 @@ impl Batch {
         self.next_seq.wrapping_sub(1)
     }
 
+    /// Whether a message of this transaction, its begin or its end has this sequence number.
+    pub(super) fn contains(&self, seq: u32) -> bool {
+        let begin = self.first_seq.wrapping_sub(1);
+        seq.wrapping_sub(begin) <= self.next_seq.wrapping_sub(begin)
+    }
+
     /// Whose operations the message with this sequence number holds: `None` if there is no such
     /// message, `Some(None)` if they are nobody's.
     pub(super) fn service(&self, seq: u32) -> Option<Option<&NamespacedName>> {

@@ -36,20 +36,45 @@ pub(super) struct Reading {
 }
 
 /// Reads our tables. The mark is the one the rules were made with.
+///
+/// The elements of a table that this socket owns cannot change meanwhile, whatever others commit
+/// elsewhere: only the short lists of tables, sets, chains and rules must be read undisturbed.
 pub(super) fn read(socket: &mut Socket, seq: &mut u32, mark: u32) -> io::Result<Reading> {
+    let me = socket.portid();
     for _ in 0..ATTEMPTS {
-        let before = generation(socket, seq)?;
-        let reading = match (Reader { socket, seq, mark }).tables() {
-            Ok(reading) => reading,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+        match attempt(socket, seq, mark, me) {
+            Ok(Some(reading)) => return Ok(reading),
+            Ok(None) => {}
+            Err(error) if is_disturbed(&error) => {}
             Err(error) => return Err(error),
-        };
-        if generation(socket, seq)? == before {
-            let (state, owners, flags) = reading;
-            return Ok(Reading { state, generation: before, owners, flags });
         }
     }
     Err(io::Error::other("the ruleset of this node never stood still long enough to be read"))
+}
+
+/// Reads once; `None` if the ruleset has changed meanwhile.
+fn attempt(socket: &mut Socket, seq: &mut u32, mark: u32, me: u32) -> io::Result<Option<Reading>> {
+    let before = generation(socket, seq)?;
+    let (mut state, owners, flags) = Reader { socket, seq, mark }.skeletons()?;
+    if generation(socket, seq)? != before {
+        return Ok(None);
+    }
+    let is_owned = |family: &Family| owners.get(family) == Some(&me);
+    for (family, table) in &mut state.tables {
+        // Elements come in the order of the kernel's hashes: sorted once, when all are there.
+        let mut elements = Vec::new();
+        let mut reader = Reader { socket, seq, mark };
+        for set in &table.sets {
+            let owned = is_owned(family);
+            reader.elements(*family, *set, owned, &mut elements, &mut table.foreign)?;
+        }
+        table.elements = elements.into_iter().collect();
+    }
+    let is_all_owned = state.tables.keys().all(is_owned);
+    if !is_all_owned && generation(socket, seq)? != before {
+        return Ok(None);
+    }
+    Ok(Some(Reading { state, generation: before, owners, flags }))
 }
 
 /// The generation number of the ruleset of this network namespace.
@@ -78,7 +103,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn tables(mut self) -> io::Result<Tables> {
+    /// The tables without their elements.
+    fn skeletons(mut self) -> io::Result<Tables> {
         let mut state = State::default();
         let mut owners = BTreeMap::new();
         let mut flags = BTreeMap::new();
@@ -111,12 +137,6 @@ impl Reader<'_> {
         for (family, table) in &mut state.tables {
             self.sets(*family, table)?;
             self.chains(*family, table)?;
-            // Elements come in the order of the kernel's hashes: sorted once, when all are there.
-            let mut elements = Vec::new();
-            for set in &table.sets {
-                self.elements(*family, *set, &mut elements, &mut table.foreign)?;
-            }
-            table.elements = elements.into_iter().collect();
         }
         Ok((state, owners, flags))
     }
@@ -206,6 +226,7 @@ impl Reader<'_> {
         &mut self,
         family: Family,
         set: SetId,
+        is_owned: bool,
         found: &mut Vec<(Key, Held)>,
         foreign: &mut Vec<String>,
     ) -> io::Result<()> {
@@ -220,23 +241,29 @@ impl Reader<'_> {
         };
         let mut unknown = 0_usize;
         let kind = wire::GETSETELEM;
-        request(self.socket, self.seq, kind, NLM_F_DUMP, nfproto(family), ask, |message| {
-            let elements = message.attributes().nested(wire::NFTA_SET_ELEM_LIST_ELEMENTS);
-            for (_, bytes) in elements.into_iter().flatten() {
-                let attributes = crate::netlink::attributes(bytes);
-                if is_interval {
-                    let flags = attributes.clone().be32(wire::NFTA_SET_ELEM_FLAGS).unwrap_or(0);
-                    let is_start = flags & wire::NFT_SET_ELEM_INTERVAL_END == 0;
-                    let key = key_bytes(&attributes).unwrap_or_default();
-                    bounds.insert((key.to_vec(), is_start));
-                    continue;
+        let family_number = nfproto(family);
+        let dumped =
+            request(self.socket, self.seq, kind, NLM_F_DUMP, family_number, ask, |message| {
+                let elements = message.attributes().nested(wire::NFTA_SET_ELEM_LIST_ELEMENTS);
+                for (_, bytes) in elements.into_iter().flatten() {
+                    let attributes = crate::netlink::attributes(bytes);
+                    if is_interval {
+                        let flags = attributes.clone().be32(wire::NFTA_SET_ELEM_FLAGS).unwrap_or(0);
+                        let is_start = flags & wire::NFT_SET_ELEM_INTERVAL_END == 0;
+                        let key = key_bytes(&attributes).unwrap_or_default();
+                        bounds.insert((key.to_vec(), is_start));
+                        continue;
+                    }
+                    match element(family, set, &attributes) {
+                        Some(element) => found.push(element),
+                        None => unknown += 1,
+                    }
                 }
-                match element(family, set, &attributes) {
-                    Some(element) => found.push(element),
-                    None => unknown += 1,
-                }
-            }
-        })?;
+            });
+        match dumped {
+            Err(error) if is_owned && error.kind() == io::ErrorKind::Interrupted => {}
+            other => other?,
+        }
         unknown += ranges(family, &bounds, found);
         if unknown > 0 {
             foreign.push(format!("{unknown} elements of {set} that mean nothing"));
@@ -346,8 +373,14 @@ fn hook_matches(chain: ChainId, attributes: Attributes<'_>) -> bool {
     }
 }
 
-/// Sends one request and hands on what comes back. An interrupted dump is an error of kind
-/// `Interrupted`.
+/// Whether reading should start over.
+fn is_disturbed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+}
+
+/// Sends one request and hands on what comes back. If others have committed during a dump, that is an
+/// error of kind `Interrupted`, after all has been handed on; if the kernel gave up on it, of kind
+/// `WouldBlock`.
 fn request(
     socket: &mut Socket,
     seq: &mut u32,
@@ -379,7 +412,7 @@ fn request(
             match message.errno() {
                 Some(0) => done = true,
                 // EINTR and EAGAIN: the kernel gave up on a dump because the ruleset changed.
-                Some(4 | 11) => return Err(io::ErrorKind::Interrupted.into()),
+                Some(4 | 11) => return Err(io::ErrorKind::WouldBlock.into()),
                 Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
                 None if message.kind == NLMSG_DONE => done = true,
                 None => each(message),
