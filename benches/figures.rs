@@ -73,7 +73,7 @@ fn one_change(services: usize) {
     let (compile, commit) = namespace.run(|| {
         let mut world = World::install(services, 2);
         let mut compile = Vec::new();
-        let mut commit = Vec::new();
+        let mut commit = [Vec::new(), Vec::new()];
         for round in 0..4_000 {
             let service = round / 2 * 7 % services;
             let endpoints = if round % 2 == 0 { 3 } else { 2 };
@@ -83,13 +83,15 @@ fn one_change(services: usize) {
             assert_eq!(delta.len(), 3, "one slot and the pick code");
             let started = Instant::now();
             world.commit(&delta);
-            commit.push(started.elapsed());
+            commit[round % 2].push(started.elapsed());
         }
         (compile, commit)
     });
     let setup = format!("{services} services × 2");
+    let [add, remove] = commit;
     row("one endpoint ±: change → delta", &setup, &percentiles(compile));
-    row("one endpoint ±: delta → kernel ACK", &setup, &percentiles(commit));
+    row("one endpoint more: delta → kernel ACK (one transaction)", &setup, &percentiles(add));
+    row("one endpoint less: delta → kernel ACK (two)", &setup, &percentiles(remove));
 }
 
 /// From the channel of the source through the daemon's loop to the acknowledgement, one change at a

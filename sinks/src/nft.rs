@@ -5,6 +5,7 @@ mod dump;
 #[expect(unsafe_code, reason = "the C libraries are called here, and only here")]
 pub(crate) mod ffi;
 mod rules;
+mod transactions;
 pub mod watch;
 mod wire;
 
@@ -13,16 +14,12 @@ use std::io;
 
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
-use rulec_compiler::nft::delta::{Delta, Group, Op};
+use rulec_compiler::nft::delta::Delta;
 use rulec_compiler::nft::state::State;
 
 use self::batch::Batch;
 use crate::netlink::{Socket, messages};
 use crate::sink::{Base, Outcome, Refusal, Sink, SinkError};
-
-/// A transaction holds at most about this many operations, so that it holds the kernel's lock for
-/// less than about 10 ms; other users of nf_tables, and packets on this CPU, wait meanwhile.
-const TRANSACTION_OPS: usize = 8_000;
 
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
@@ -225,14 +222,16 @@ impl NftSink {
     /// is tried again without them.
     fn transaction(
         &mut self,
-        part: Part<'_>,
+        part: transactions::Part<'_>,
         base: Base,
         outcome: &mut Outcome,
     ) -> Result<(), SinkError> {
         // What others commit is no matter if our tables are out of their reach.
         let is_open = self.ownership == Ownership::Shared;
         let generation = base.generation().filter(|_| part.is_first && is_open);
-        let mut groups: Vec<&Group> = part.groups;
+        let mut groups = part.groups;
+        // Of a Service that was refused, nothing may go either.
+        groups.retain(|group| !outcome.refused.iter().any(|it| it.service == group.service));
         loop {
             let flags = self.table_flags();
             self.batch.begin(self.seq, generation);
@@ -286,42 +285,6 @@ enum Answer {
     Refused(Vec<(u32, i32)>),
 }
 
-/// One transaction's share of a delta.
-struct Part<'a> {
-    is_first: bool,
-    head: &'a [Op],
-    groups: Vec<&'a Group>,
-    tail: &'a [Op],
-}
-
-/// Cuts a delta into transactions, at the boundaries of Services. What is not for a Service has its
-/// own, first and last, unless all fits into one.
-fn parts(delta: &Delta) -> Vec<Part<'_>> {
-    if delta.atomic || delta.len() <= TRANSACTION_OPS {
-        return vec![Part {
-            is_first: true,
-            head: &delta.prelude,
-            groups: delta.groups.iter().collect(),
-            tail: &delta.epilogue,
-        }];
-    }
-    let mut parts =
-        vec![Part { is_first: true, head: &delta.prelude, groups: Vec::new(), tail: &[] }];
-    let mut room = TRANSACTION_OPS.saturating_sub(delta.prelude.len());
-    for group in &delta.groups {
-        if group.ops.len() > room {
-            room = TRANSACTION_OPS;
-            parts.push(Part { is_first: false, head: &[], groups: Vec::new(), tail: &[] });
-        }
-        room = room.saturating_sub(group.ops.len());
-        if let Some(part) = parts.last_mut() {
-            part.groups.push(group);
-        }
-    }
-    parts.push(Part { is_first: false, head: &[], groups: Vec::new(), tail: &delta.epilogue });
-    parts
-}
-
 impl Sink for NftSink {
     fn read(&mut self) -> Result<(State, Base), SinkError> {
         let reading = self.look()?;
@@ -349,7 +312,7 @@ impl Sink for NftSink {
 
     fn commit(&mut self, delta: &Delta, base: Base) -> Result<Outcome, SinkError> {
         let mut outcome = Outcome::default();
-        for part in parts(delta) {
+        for part in transactions::parts(delta) {
             self.transaction(part, base, &mut outcome)?;
         }
         Ok(outcome)

@@ -305,12 +305,12 @@ fn others_that_commit_all_the_time_do_not_keep_us_from_our_tables() {
             assert!(held == program.state(), "what was read is not what is there");
             let delta = groups(vec![reject("extra", number)]);
             sink.commit(&delta, base).unwrap();
-            let back = Op::Delete(match &delta.groups[0].ops[0] {
-                Op::Add(element) => element.clone(),
-                other => panic!("{other:?}"),
-            });
             let mut undo = delta.clone();
-            undo.groups[0].ops = vec![back];
+            for op in &mut undo.groups[0].ops {
+                if let Op::Add(element) = op {
+                    *op = Op::Delete(element.clone());
+                }
+            }
             sink.commit(&undo, Base::Believed).unwrap();
         }
         other.kill().unwrap();
