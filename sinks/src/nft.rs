@@ -186,9 +186,15 @@ impl NftSink {
         self.seq = self.batch.end_seq();
         let mut refused = Vec::new();
         let mut acknowledged = false;
-        // A lost answer (ENOBUFS) does not mean a lost transaction.
-        while let Some(received) = self.socket.receive().map_err(SinkError::Unknown)? {
+        // Answers come in the order of the messages, so that of the last one is the last; a transaction
+        // that is refused as a whole has only one, to its begin. A lost answer (ENOBUFS) does not
+        // mean a lost transaction.
+        let mut is_last = false;
+        while !is_last {
+            let received = self.socket.receive().map_err(SinkError::Unknown)?;
+            let Some(received) = received else { break };
             for message in messages(received) {
+                is_last |= message.seq == self.batch.ack_seq();
                 match message.errno() {
                     Some(0) => acknowledged |= message.seq == self.batch.ack_seq(),
                     // An answer to an earlier request that was given up is none of this one's.

@@ -90,6 +90,14 @@ pub(super) fn parts(delta: &Delta) -> Vec<Part<'_>> {
 
 /// What is to be done for a Service at once, and what has to wait until no packet needs it.
 fn stages(group: &Group) -> (Cow<'_, Group>, Cow<'_, Group>) {
+    let part = |ops| Cow::Owned(Group { service: group.service.clone(), ops });
+    // Most changes take nothing away that a packet could look for.
+    let may_be_late = |op: &Op| {
+        matches!(deleted(op), Some(Key::Endpoint(..) | Key::AffinitySlot(..) | Key::Reject(_)))
+    };
+    if !group.ops.iter().any(may_be_late) {
+        return (Cow::Borrowed(group), part(Vec::new()));
+    }
     let keys =
         |of: fn(&Op) -> Option<Key>| -> BTreeSet<Key> { group.ops.iter().filter_map(of).collect() };
     let (added, deleted) = (keys(added), keys(deleted));
@@ -104,7 +112,6 @@ fn stages(group: &Group) -> (Cow<'_, Group>, Cow<'_, Group>) {
         // Who came too early to be served has to be refused.
         matches!(key, Key::Reject(frontend) if added.contains(&Key::Service(*frontend)))
     };
-    let part = |ops| Cow::Owned(Group { service: group.service.clone(), ops });
     if !group.ops.iter().any(is_late) {
         return (Cow::Borrowed(group), part(Vec::new()));
     }
