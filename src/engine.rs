@@ -26,6 +26,9 @@ mod tests;
 /// How many past snapshots of the model are kept. Each costs what has changed since.
 const HISTORY: usize = 16;
 
+/// A repair that holds for so long was one.
+const LASTING: Duration = Duration::from_secs(1);
+
 /// How often in a row a wrong belief is corrected at once.
 const PATIENCE: u32 = 3;
 
@@ -111,6 +114,9 @@ struct Quarantine {
     attempts: u32,
     /// `None` while it is being tried again.
     retry_at: Option<Instant>,
+    /// Whether `applied` says what the kernel holds of it. It does not if it was refused on the way
+    /// from what was read.
+    is_known: bool,
 }
 
 /// What the sink is busy with.
@@ -145,6 +151,10 @@ pub struct Engine {
     not_before: Option<Instant>,
     verify_at: Option<Instant>,
     read_wanted: bool,
+    /// Not to read before: somebody undoes what we repair.
+    read_after: Option<Instant>,
+    /// Repairs in a row, none of which lasted.
+    disputes: u32,
     culprit: Option<Tampering>,
     quarantine: BTreeMap<NamespacedName, Quarantine>,
     idle_picks: BTreeMap<(Family, Scope, Pick), Instant>,
@@ -170,6 +180,8 @@ impl Engine {
             not_before: None,
             verify_at: None,
             read_wanted: false,
+            read_after: None,
+            disputes: 0,
             culprit: None,
             quarantine: BTreeMap::new(),
             idle_picks: BTreeMap::new(),
@@ -211,15 +223,18 @@ impl Engine {
             return self.reconcile(&state, base, now);
         }
         self.reading = None;
+        self.release(now);
+        // One that waits for a disputed table to come to rest goes on from what it believes.
+        let may_read = self.read_after.is_none_or(|at| now >= at);
         if self.verify_at.is_some_and(|at| now >= at) {
             self.read_wanted = true;
         }
-        let Some(applied) = self.applied.clone().filter(|_| !self.read_wanted) else {
+        let read_now = self.read_wanted && may_read;
+        let Some(applied) = self.applied.clone().filter(|_| !read_now) else {
             self.busy = Some(Busy::Reading);
             self.read_wanted = false;
             return Some(if self.adopt { Request::Adopt } else { Request::Read });
         };
-        self.release(now);
         let wanted = self.compile(&State::default());
         let wanted = self.retire_picks(wanted, now);
         let delta = Delta::between(&applied, &wanted);
@@ -235,9 +250,11 @@ impl Engine {
         if let Some(at) = self.not_before {
             return Some(at);
         }
+        let read = self.read_after.filter(|_| self.read_wanted);
+        let verify = self.verify_at.filter(|at| self.read_after.is_none_or(|after| *at >= after));
         let retries = self.quarantine.values().filter_map(|quarantine| quarantine.retry_at);
         let picks = self.idle_picks.values().map(|since| *since + self.periods.idle_pick);
-        retries.chain(picks).chain(self.verify_at).min()
+        retries.chain(picks).chain(verify).chain(read).min()
     }
 
     /// The model as it is now.
@@ -291,7 +308,8 @@ impl Engine {
         if !dirty.is_empty() {
             // A refused Service that has changed is another Service.
             for service in &dirty.services {
-                self.quarantine.remove(service);
+                let held = self.quarantine.remove(service);
+                self.read_wanted |= held.is_some_and(|held| !held.is_known);
             }
             self.history.push_back(before);
             if self.history.len() > HISTORY {
@@ -373,6 +391,13 @@ impl Engine {
         self.busy = None;
         match result {
             Ok(reading) => self.reading = Some(reading),
+            // Only a look: nothing says that what we believe is wrong, and if it is, the next commit
+            // is refused and says so.
+            Err(error @ SinkError::Unavailable(_)) if self.applied.is_some() => {
+                let pause = self.periods.verify.min(self.periods.backoff_max);
+                self.verify_at = Some(now + pause);
+                tracing::warn!(%error, retry_in = ?pause, "cannot compare the kernel");
+            }
             Err(error) => self.failed(&error, now),
         }
     }
@@ -387,6 +412,12 @@ impl Engine {
             Some(believed) => Delta::reconcile(state, &believed).len(),
             None => 0,
         };
+        // Who undoes every repair at once gets it more and more seldom.
+        let is_disputed = drift > 0 && self.read_after.is_some_and(|at| now < at + LASTING);
+        self.disputes = if is_disputed { self.disputes + 1 } else { 0 };
+        let wait =
+            self.disputes.checked_sub(PATIENCE).map_or(Duration::ZERO, |n| self.pause(n + 1));
+        self.read_after = (drift > 0).then(|| now + wait);
         if drift > 0 {
             match culprit {
                 Some(culprit) => tracing::warn!(
@@ -441,7 +472,9 @@ impl Engine {
                 retry_in = ?pause,
                 "the kernel refused this Service; the others are not affected"
             );
-            self.quarantine.insert(service.clone(), Quarantine { attempts, retry_at });
+            let known = self.quarantine.get(service).is_none_or(|known| known.is_known);
+            let is_known = known && self.applied.is_some();
+            self.quarantine.insert(service.clone(), Quarantine { attempts, retry_at, is_known });
             let empty = Program::new(Arc::clone(&self.settings));
             let held = self.applied.as_ref().unwrap_or(&empty);
             program.restore(service, held);
@@ -509,6 +542,7 @@ impl Engine {
         for (service, quarantine) in &mut self.quarantine {
             if quarantine.retry_at.is_some_and(|at| now >= at) {
                 quarantine.retry_at = None;
+                self.read_wanted |= !quarantine.is_known;
                 self.dirty.services.insert(service.clone());
             }
         }

@@ -29,6 +29,8 @@ pub struct FakeSink {
     pub state: State,
     /// What the next commits run into, in order; then nothing.
     pub faults: VecDeque<Fault>,
+    /// How many of the next readings fail.
+    pub unreadable: u32,
     /// Services it refuses, with this errno.
     pub refuses: BTreeMap<NamespacedName, i32>,
     /// The deltas it has committed.
@@ -49,6 +51,10 @@ impl FakeSink {
 
 impl Sink for FakeSink {
     fn read(&mut self) -> Result<(State, Base), SinkError> {
+        if let Some(left) = self.unreadable.checked_sub(1) {
+            self.unreadable = left;
+            return Err(SinkError::Unavailable(io::Error::other("injected")));
+        }
         Ok((self.state.clone(), Base::Read { generation: None }))
     }
 

@@ -342,6 +342,59 @@ fn a_comparison_that_finds_no_drift_writes_nothing() {
 }
 
 #[test]
+fn a_look_that_fails_holds_up_no_change() {
+    let mut world = World::with(&[(1, 3)]);
+    world.kernel.unreadable = 1;
+    world.now += Duration::from_secs(60);
+    assert_eq!(world.settle(), ["read"]);
+    world.change(vec![Change::Apply(slice(1, 2))]);
+    assert_eq!(world.settle(), ["commit"]);
+    assert_eq!(world.backends(1), 2);
+    world.pass(Duration::from_secs(60));
+    assert!(world.engine.is_settled());
+    world.assert_converged();
+}
+
+#[test]
+fn who_undoes_every_repair_gets_it_less_and_less_often() {
+    let mut world = World::with(&[(1, 3)]);
+    let mut committed = 0;
+    for _ in 0..1_000 {
+        let table = world.kernel.state.tables.get_mut(&Family::Ipv4).unwrap();
+        if table.elements.remove(&Key::ClusterIp(cluster_ip(1))).is_some() {
+            committed += 1;
+            world.event(Event::Tampered(Tampering { culprit: None }));
+        }
+        world.settle();
+        world.now += Duration::from_millis(1);
+    }
+    assert!((4..20).contains(&committed), "{committed} repairs in a second");
+    // Changes go on meanwhile, and it is repaired when the other one stops.
+    world.change(vec![Change::Apply(slice(1, 2))]);
+    assert!(world.settle().contains(&"commit"));
+    assert_eq!(world.backends(1), 2);
+    world.pass(Duration::from_secs(60));
+    world.assert_converged();
+}
+
+#[test]
+fn a_service_refused_at_the_start_that_goes_leaves_nothing() {
+    let first = World::with(&[(1, 2), (2, 2)]);
+    let mut second = World::new(first.kernel);
+    second.kernel.refuses.insert(key(1), 12);
+    second.change(vec![Change::Replace(vec![service(1), slice(1, 4), service(2), slice(2, 2)])]);
+    second.event(Event::SourcesReady);
+    second.settle();
+    assert_eq!(second.backends(1), 2, "what the kernel holds of it stays");
+    second.kernel.refuses.clear();
+    second.change(vec![Change::Remove(ObjectKey::Service(key(1)))]);
+    second.settle();
+    assert_eq!(second.backends(1), 0);
+    assert!(second.engine.is_settled());
+    second.assert_converged();
+}
+
+#[test]
 fn a_belief_that_was_wrong_is_corrected_on_the_next_change() {
     let mut world = World::with(&[(1, 3)]);
     let table = world.kernel.state.tables.get_mut(&Family::Ipv4).unwrap();
