@@ -129,7 +129,7 @@ pub struct RunArgs {
     pub rescan_seconds: u64,
     /// How often to compare the kernel with what it should hold [default: 60 if others can change the
     /// tables, 3600 if not]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub verify_seconds: Option<u64>,
     /// Save what is programmed to FILE, on SIGUSR1 and at the end
     #[arg(long, value_name = "FILE")]

@@ -26,6 +26,10 @@ mod tests;
 /// How many past snapshots of the model are kept. Each costs what has changed since.
 const HISTORY: usize = 16;
 
+/// The longest pause before a table that somebody disputes is repaired again: short for those whose
+/// connections wait for it, long enough not to fill a core.
+const DISPUTE: Duration = Duration::from_millis(250);
+
 /// A repair that holds for so long was one.
 const LASTING: Duration = Duration::from_secs(1);
 
@@ -417,6 +421,7 @@ impl Engine {
         self.disputes = if is_disputed { self.disputes + 1 } else { 0 };
         let wait =
             self.disputes.checked_sub(PATIENCE).map_or(Duration::ZERO, |n| self.pause(n + 1));
+        let wait = wait.min(DISPUTE);
         self.read_after = (drift > 0).then(|| now + wait);
         if drift > 0 {
             match culprit {

@@ -38,7 +38,7 @@ impl Installer {
         let (outbox, replies) = channel::unbounded_channel();
         let (alarms, tampering) = channel::unbounded_channel();
         let (ownership, portid) =
-            on_thread("nft", move |opened| match NftSink::open(ownership, mark) {
+            on_thread("rulec-nft", move |opened| match NftSink::open(ownership, mark) {
                 Ok(mut sink) => {
                     let _ = opened.send(Ok((sink.ownership(), sink.portid())));
                     serve(&mut sink, &inbox, &outbox);
@@ -49,7 +49,7 @@ impl Installer {
             })
             .context("opening nf_tables (are you root?)")?;
         if ownership == Ownership::Shared {
-            on_thread("nft-watch", move |opened| match Watcher::open(portid) {
+            on_thread("rulec-nft-watch", move |opened| match Watcher::open(portid) {
                 Ok(watcher) => {
                     let _ = opened.send(Ok(()));
                     watch(watcher, &alarms);

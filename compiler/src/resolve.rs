@@ -41,8 +41,7 @@ impl PortKey {
         let mut hash = Fnv::default();
         hash.write(text.as_bytes());
         let hash = format!("~{:016x}", hash.finish());
-        // Names are ASCII (`sources` checks), so that cutting at a byte cuts no character.
-        let cut = |text: &str, room: usize| text.chars().take(room).collect::<String>();
+        let cut = |text: &str, room: usize| text[..text.floor_char_boundary(room)].to_owned();
         let namespace = cut(self.service.namespace.as_str(), 63);
         let port = cut(self.port.as_str(), 15);
         let room = Self::MAX_COMMENT - namespace.len() - port.len() - hash.len() - 2;

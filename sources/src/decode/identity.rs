@@ -64,7 +64,7 @@ fn optional<'f>(
     };
     // Names are printed, matched and used in metrics and logs, so whatever could break out of a
     // line or a quotation is refused. The stricter rules of the API are the API's to enforce.
-    let odd = |c: char| c.is_whitespace() || c.is_control() || "/\"'`\\".contains(c);
+    let odd = |c: char| !c.is_ascii_graphic() || "/:\"'`\\".contains(c);
     if name.len() > LONGEST {
         check.error(at, format_args!("longer than {LONGEST} bytes"));
         None
