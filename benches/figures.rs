@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use rulec::engine::{Engine, Periods};
 use rulec::install::Installer;
 use rulec::run::Daemon;
-use rulec_compiler::change::{Change, Provenance, Sourced};
+use rulec_compiler::change::{Change, Origin, Provenance, Sourced};
 use rulec_compiler::name::{NamespacedName, NodeName};
 use rulec_compiler::net::{Family, Protocol};
 use rulec_compiler::nft::{Delta, Program, State};
@@ -103,7 +103,8 @@ fn channel_to_acknowledgement(services: usize, ownership: Ownership) {
         runtime.block_on(async {
             let settings = settings();
             let installer = Installer::start(ownership, settings.masquerade_bit.mark()).unwrap();
-            let mut daemon = Daemon::new(Engine::new(settings, Periods::default()), installer);
+            let engine = Engine::new(settings, Periods::default());
+            let mut daemon = Daemon::new(engine, installer, [Origin::Manifests]);
             let (acknowledged, mut acknowledgements) = mpsc::unbounded_channel();
             daemon.observe(acknowledged);
             let (out, updates) = mpsc::channel(16);
@@ -114,7 +115,7 @@ fn channel_to_acknowledgement(services: usize, ownership: Ownership) {
                 };
                 daemon.run(updates, stopped).await
             });
-            let first = Change::Replace(objects(services, 2));
+            let first = Change::everything(objects(services, 2));
             out.send(update(first)).await.unwrap();
             while acknowledgements.recv().await.unwrap().operations == 0 {}
             let mut times = Vec::new();
@@ -151,7 +152,7 @@ fn cold_start(services: usize, endpoints: usize) {
         let (time, text) = namespace.run(|| {
             let started = Instant::now();
             let mut model = Model::default();
-            model.apply(Change::Replace(list));
+            model.apply(Origin::Manifests, Change::everything(list));
             let settings = Arc::new(settings());
             let mut sink = sink(&settings);
             let (state, base) = sink.adopt().unwrap();
@@ -197,7 +198,7 @@ fn unchanged_restart(services: usize, endpoints: usize) {
             let list = list.clone();
             let started = Instant::now();
             let mut model = Model::default();
-            model.apply(Change::Replace(list));
+            model.apply(Origin::Manifests, Change::everything(list));
             let program = Program::compile(&model, settings, &state);
             ops += Delta::reconcile(&state, &program).len();
             times.push(started.elapsed());
@@ -231,7 +232,7 @@ fn process(services: usize, endpoints: usize) {
         .stderr(fs::File::create(&log).unwrap())
         .spawn()
         .unwrap();
-    wait_for(&log, "the kernel holds what the manifests say", 1);
+    wait_for(&log, "the kernel holds what the sources say", 1);
     let setup = format!("{services} × {endpoints}, {} files", services / 100);
     let from_start = time(started.elapsed());
     row("process start → last ACK, YAML included", &setup, &from_start);
@@ -290,7 +291,7 @@ struct World {
 impl World {
     fn install(services: usize, endpoints: usize) -> Self {
         let mut model = Model::default();
-        model.apply(Change::Replace(objects(services, endpoints)));
+        model.apply(Origin::Manifests, Change::everything(objects(services, endpoints)));
         let settings = Arc::new(settings());
         let mut sink = sink(&settings);
         let program = Program::compile(&model, settings, &State::default());
@@ -306,7 +307,8 @@ impl World {
     }
 
     fn change(&mut self, service: usize, endpoints: usize) -> Delta {
-        let dirty: Dirty = self.model.apply(Change::Apply(slice(service, endpoints)));
+        let dirty: Dirty =
+            self.model.apply(Origin::Manifests, Change::Apply(slice(service, endpoints)));
         let mut wanted = self.applied.clone();
         wanted.update(&self.model, &dirty);
         let delta = Delta::between(&self.applied, &wanted);
@@ -330,7 +332,13 @@ fn sink(settings: &Settings) -> NftSink {
 }
 
 fn update(change: Change) -> Update {
-    Update { changes: vec![change], suppressed: 0, problems: Vec::new() }
+    Update {
+        origin: Origin::Manifests,
+        changes: vec![change],
+        complete: true,
+        suppressed: 0,
+        problems: Vec::new(),
+    }
 }
 
 fn objects(services: usize, endpoints: usize) -> Vec<Sourced> {

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use rulec_compiler::change::Change;
+use rulec_compiler::change::{Change, Origin};
 use rulec_compiler::nft::{Delta, Program, State, text as nft_text};
 use rulec_compiler::{Model, Settings, resolve};
 use rulec_sinks::nft::Ownership;
@@ -104,7 +104,7 @@ impl Side {
             anstream::eprintln!("{problem}");
         }
         let mut model = Model::default();
-        model.apply(Change::Replace(reading.objects));
+        model.apply(Origin::Manifests, Change::everything(reading.objects));
         for entry in model.services() {
             for what in resolve::unsupported(&entry.object) {
                 anstream::eprintln!("{}: Service {}: {what}", entry.provenance, entry.object.key);

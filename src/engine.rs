@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rulec_compiler::change::Change;
+use rulec_compiler::change::{Change, Origin};
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::{Delta, Pick, Program, Scope, State};
@@ -64,7 +64,7 @@ impl Default for Periods {
 #[derive(Debug)]
 pub enum Event {
     /// A source has something to say.
-    Changes(Vec<Change>),
+    Changes(Origin, Vec<Change>),
     /// Every source has delivered its first complete list: from now on, what no source names may be
     /// removed.
     SourcesReady,
@@ -196,7 +196,7 @@ impl Engine {
     /// Takes in an event. Call `next_request` after the last of those that are there.
     pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Changes(changes) => self.changes(changes),
+            Event::Changes(origin, changes) => self.changes(origin, changes),
             Event::SourcesReady => self.sources_ready = true,
             Event::Reply(Reply::State(result)) => self.state(result, now),
             Event::Reply(Reply::Committed(result)) => self.committed(result, now),
@@ -302,13 +302,16 @@ impl Engine {
         self.counts
     }
 
-    fn changes(&mut self, changes: Vec<Change>) {
+    fn changes(&mut self, origin: Origin, changes: Vec<Change>) {
         let before = self.model.clone();
         let mut dirty = Dirty::default();
         for change in changes {
-            dirty.merge(self.model.apply(change));
+            dirty.merge(self.model.apply(origin, change));
         }
         self.counts.suppressed += dirty.unchanged;
+        for (key, winner, loser) in &dirty.overridden {
+            tracing::warn!(object = %key, %winner, %loser, "two sources have this object; one counts");
+        }
         if !dirty.is_empty() {
             // A refused Service that has changed is another Service.
             for service in &dirty.services {

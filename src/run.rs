@@ -1,5 +1,6 @@
 //! `rulec run`: the loop around the engine.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -7,7 +8,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rulec_compiler::Change;
+use rulec_compiler::Origin;
+use rulec_compiler::object::Kind;
 use rulec_sinks::nft::Ownership;
 use rulec_sources::{ManifestOptions, ManifestSource, Problem, Severity, Update};
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,7 +50,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let periods = Periods { verify: Duration::from_secs(verify), ..Periods::default() };
     let engine = Engine::new(settings, periods);
     let source = ManifestSource::new(args.manifests, options);
-    let mut daemon = Daemon::new(engine, installer);
+    let mut daemon = Daemon::new(engine, installer, [Origin::Manifests]);
     daemon.snapshot = args.snapshot;
     runtime.block_on(async {
         let (out, updates) = mpsc::channel(UPDATES);
@@ -84,14 +86,29 @@ pub struct Daemon {
     engine: Engine,
     installer: Installer,
     snapshot: Option<PathBuf>,
-    problems: Vec<Problem>,
+    /// The sources that have not delivered their first complete lists.
+    incomplete: BTreeSet<Origin>,
+    /// What is wrong at the moment, by source.
+    problems: BTreeMap<Origin, BTreeSet<Problem>>,
     observer: Option<mpsc::UnboundedSender<Counts>>,
 }
 
 impl Daemon {
-    /// Joins an engine and a sink.
-    pub fn new(engine: Engine, installer: Installer) -> Self {
-        Self { engine, installer, snapshot: None, problems: Vec::new(), observer: None }
+    /// Joins an engine and a sink. Nothing is written to the kernel before all these sources have
+    /// delivered their first complete lists.
+    pub fn new(
+        engine: Engine,
+        installer: Installer,
+        sources: impl IntoIterator<Item = Origin>,
+    ) -> Self {
+        Self {
+            engine,
+            installer,
+            snapshot: None,
+            incomplete: sources.into_iter().collect(),
+            problems: BTreeMap::new(),
+            observer: None,
+        }
     }
 
     /// Tells of the counts whenever the kernel has acknowledged something.
@@ -155,8 +172,11 @@ impl Daemon {
             }
             if self.engine.is_settled() && !was_settled {
                 was_settled = true;
-                let [services, slices, pods, nodes] = self.engine.model().counts();
-                let held = "the kernel holds what the manifests say";
+                let model = self.engine.model();
+                let [services, slices, pods, nodes] =
+                    [Kind::Service, Kind::EndpointSlice, Kind::Pod, Kind::Node]
+                        .map(|kind| model.count(kind));
+                let held = "the kernel holds what the sources say";
                 tracing::info!(services, slices, pods, nodes, "{held}");
             }
         }
@@ -167,26 +187,33 @@ impl Daemon {
 
     fn update(&mut self, update: Update) {
         let now = Instant::now();
-        for problem in update.problems.iter().filter(|new| !self.problems.contains(new)) {
+        let Update { origin, changes, complete, suppressed, problems } = update;
+        self.report(origin, problems);
+        if suppressed > 0 {
+            tracing::debug!(%origin, objects = suppressed, "read again, and mean the same");
+        }
+        self.engine.handle(Event::Changes(origin, changes), now);
+        // A list is complete when the source says so: a directory that exists but cannot be read
+        // yet is no reason to remove anything.
+        if complete && self.incomplete.remove(&origin) && self.incomplete.is_empty() {
+            self.engine.handle(Event::SourcesReady, now);
+        }
+    }
+
+    /// Tells of problems that are new, and of those that are over.
+    fn report(&mut self, origin: Origin, problems: Vec<Problem>) {
+        let new: BTreeSet<Problem> = problems.into_iter().collect();
+        let old = self.problems.entry(origin).or_default();
+        for problem in new.difference(old) {
             match problem.severity {
                 Severity::Error => tracing::error!("{problem}"),
                 Severity::Warning => tracing::warn!("{problem}"),
             }
         }
-        for problem in self.problems.iter().filter(|old| !update.problems.contains(old)) {
+        for problem in old.difference(&new) {
             tracing::info!("no longer: {problem}");
         }
-        self.problems = update.problems;
-        if update.suppressed > 0 {
-            tracing::debug!(objects = update.suppressed, "read again, and mean the same");
-        }
-        // A list is complete when the source says so: a directory that exists but cannot be read
-        // yet is no reason to remove anything.
-        let is_complete = update.changes.iter().any(|change| matches!(change, Change::Replace(_)));
-        self.engine.handle(Event::Changes(update.changes), now);
-        if is_complete {
-            self.engine.handle(Event::SourcesReady, now);
-        }
+        *old = new;
     }
 
     fn save(&self) {

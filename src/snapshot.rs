@@ -9,7 +9,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::Context;
-use rulec_compiler::change::{Change, Sourced};
+use rulec_compiler::change::{Change, Origin, Sourced};
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::Program;
 use rulec_compiler::nft::element::Element;
@@ -146,7 +146,7 @@ impl Snapshot {
     pub fn model(&self) -> Option<Model> {
         let objects = self.objects.clone()?;
         let mut model = Model::default();
-        model.apply(Change::Replace(objects));
+        model.apply(Origin::Manifests, Change::everything(objects));
         Some(model)
     }
 }

@@ -21,7 +21,7 @@ pub mod object;
 pub mod resolve;
 pub mod settings;
 
-pub use change::{Change, Provenance, Sourced};
+pub use change::{Change, Origin, Provenance, Sourced};
 pub use model::{Dirty, Model};
 pub use resolve::{Frontend, PortKey, Route};
 pub use settings::Settings;

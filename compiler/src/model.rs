@@ -8,6 +8,9 @@
 //! - a Pod → the Services that select it: `selectors`, by one label pair of each selector;
 //! - a Service → the Pods it selects: `labels`, by the same pair;
 //! - a Node → the Pods that live at its addresses: `host_pods`.
+//!
+//! Several sources may have an object of the same kind and name. The first in the order of `Origin` has
+//! the say; the others' wait in `overridden`, and take its place when it goes.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -16,15 +19,20 @@ use std::sync::Arc;
 
 use im::{OrdMap, OrdSet};
 
-use crate::change::{Change, Provenance, Sourced};
+use crate::change::{Change, Origin, Provenance, Sourced};
 use crate::name::{LabelKey, LabelValue, Name, Namespace, NamespacedName, NodeName};
-use crate::object::{EndpointSlice, Node, Object, ObjectKey, Pod, PodAddresses, Service};
+use crate::object::{
+    EndpointSlice, InterfaceAddresses, Kind, Node, Object, ObjectKey, Pod, PodAddresses, Service,
+    ServiceCidr,
+};
 
 /// An object and where it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry<T> {
     /// The object.
     pub object: Arc<T>,
+    /// The source that has it.
+    pub origin: Origin,
     /// Where it was read.
     pub provenance: Provenance,
 }
@@ -36,6 +44,10 @@ pub struct Model {
     slices: OrdMap<NamespacedName, Entry<EndpointSlice>>,
     pods: OrdMap<NamespacedName, Entry<Pod>>,
     nodes: OrdMap<NodeName, Entry<Node>>,
+    service_cidrs: OrdMap<Name, Entry<ServiceCidr>>,
+    interface_addresses: Option<Entry<InterfaceAddresses>>,
+    /// What a source has and another source has the say about.
+    overridden: OrdMap<(ObjectKey, Origin), Sourced>,
     /// (Service, name of the slice); the namespace is the Service's.
     slices_of: OrdSet<(NamespacedName, Name)>,
     /// (namespace, label, Pod).
@@ -53,32 +65,50 @@ pub struct Dirty {
     pub services: BTreeSet<NamespacedName>,
     /// Nodes whose facts have changed.
     pub nodes: BTreeSet<NodeName>,
+    /// Whether the addresses of interfaces or the ServiceCIDRs have changed.
+    pub surroundings: bool,
+    /// Objects that two sources have, with the one that has the say and the one that has not.
+    pub overridden: BTreeSet<(ObjectKey, Origin, Origin)>,
     /// Objects that were applied or removed and changed nothing.
     pub unchanged: usize,
 }
 
+impl<T> Entry<T> {
+    fn sourced(&self, kind: impl Fn(Arc<T>) -> Object) -> (Origin, Sourced) {
+        let object = kind(Arc::clone(&self.object));
+        (self.origin, Sourced { object, provenance: self.provenance.clone() })
+    }
+}
+
 impl Dirty {
+    fn note_surroundings(&mut self, changed: bool) {
+        self.surroundings |= changed;
+        self.unchanged += usize::from(!changed);
+    }
+
     /// Whether nothing needs compiling.
     pub fn is_empty(&self) -> bool {
-        self.services.is_empty() && self.nodes.is_empty()
+        self.services.is_empty() && self.nodes.is_empty() && !self.surroundings
     }
 
     /// Takes in what another change has touched.
     pub fn merge(&mut self, other: Self) {
         self.services.extend(other.services);
         self.nodes.extend(other.nodes);
+        self.surroundings |= other.surroundings;
+        self.overridden.extend(other.overridden);
         self.unchanged += other.unchanged;
     }
 }
 
 impl Model {
     /// Takes in one change of a source.
-    pub fn apply(&mut self, change: Change) -> Dirty {
+    pub fn apply(&mut self, origin: Origin, change: Change) -> Dirty {
         let mut dirty = Dirty::default();
         match change {
-            Change::Apply(sourced) => self.insert(sourced, &mut dirty),
-            Change::Remove(key) => self.remove(&key, &mut dirty),
-            Change::Replace(objects) => self.replace(objects, &mut dirty),
+            Change::Apply(sourced) => self.put(origin, sourced, &mut dirty),
+            Change::Remove(key) => self.take(origin, &key, &mut dirty),
+            Change::Replace { kinds, objects } => self.replace(origin, kinds, objects, &mut dirty),
         }
         dirty
     }
@@ -153,31 +183,136 @@ impl Model {
         v4.into_iter().chain(v6).copied().collect()
     }
 
-    /// Every object, in order of kind and name: the model as a list.
+    /// The ServiceCIDRs, in order of their names.
+    pub fn service_cidrs(&self) -> impl Iterator<Item = &Entry<ServiceCidr>> {
+        self.service_cidrs.values()
+    }
+
+    /// The addresses of this node's interfaces, if a source tells of them.
+    pub fn interface_addresses(&self) -> Option<&Entry<InterfaceAddresses>> {
+        self.interface_addresses.as_ref()
+    }
+
+    /// Every object that counts, in order of kind and name: the model as a list.
     pub fn objects(&self) -> impl Iterator<Item = Sourced> {
-        fn sourced<T>(entry: &Entry<T>, kind: impl Fn(Arc<T>) -> Object) -> Sourced {
-            Sourced {
-                object: kind(Arc::clone(&entry.object)),
-                provenance: entry.provenance.clone(),
+        Kind::ALL.into_iter().flat_map(|kind| self.of_kind(kind)).map(|(_, sourced)| sourced)
+    }
+
+    /// Objects that a source has and another source has the say about, with that source.
+    pub fn overridden(&self) -> impl Iterator<Item = (&Sourced, Origin)> {
+        self.overridden.iter().map(|((_, origin), sourced)| (sourced, *origin))
+    }
+
+    /// How many objects of a kind count.
+    pub fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Service => self.services.len(),
+            Kind::EndpointSlice => self.slices.len(),
+            Kind::Pod => self.pods.len(),
+            Kind::Node => self.nodes.len(),
+            Kind::ServiceCidr => self.service_cidrs.len(),
+            Kind::InterfaceAddresses => usize::from(self.interface_addresses.is_some()),
+        }
+    }
+
+    fn of_kind(&self, kind: Kind) -> Box<dyn Iterator<Item = (Origin, Sourced)> + '_> {
+        match kind {
+            Kind::Service => {
+                Box::new(self.services.values().map(|entry| entry.sourced(Object::Service)))
+            }
+            Kind::EndpointSlice => {
+                Box::new(self.slices.values().map(|entry| entry.sourced(Object::EndpointSlice)))
+            }
+            Kind::Pod => Box::new(self.pods.values().map(|entry| entry.sourced(Object::Pod))),
+            Kind::Node => Box::new(self.nodes.values().map(|entry| entry.sourced(Object::Node))),
+            Kind::ServiceCidr => Box::new(
+                self.service_cidrs.values().map(|entry| entry.sourced(Object::ServiceCidr)),
+            ),
+            Kind::InterfaceAddresses => Box::new(
+                self.interface_addresses
+                    .iter()
+                    .map(|entry| entry.sourced(Object::InterfaceAddresses)),
+            ),
+        }
+    }
+
+    fn object(&self, key: &ObjectKey) -> Option<(Origin, Sourced)> {
+        match key {
+            ObjectKey::Service(key) => {
+                self.services.get(key).map(|entry| entry.sourced(Object::Service))
+            }
+            ObjectKey::EndpointSlice(key) => {
+                self.slices.get(key).map(|entry| entry.sourced(Object::EndpointSlice))
+            }
+            ObjectKey::Pod(key) => self.pods.get(key).map(|entry| entry.sourced(Object::Pod)),
+            ObjectKey::Node(name) => self.nodes.get(name).map(|entry| entry.sourced(Object::Node)),
+            ObjectKey::ServiceCidr(name) => {
+                self.service_cidrs.get(name).map(|entry| entry.sourced(Object::ServiceCidr))
+            }
+            ObjectKey::InterfaceAddresses => self
+                .interface_addresses
+                .as_ref()
+                .map(|entry| entry.sourced(Object::InterfaceAddresses)),
+        }
+    }
+
+    fn origin_of(&self, key: &ObjectKey) -> Option<Origin> {
+        match key {
+            ObjectKey::Service(key) => self.services.get(key).map(|entry| entry.origin),
+            ObjectKey::EndpointSlice(key) => self.slices.get(key).map(|entry| entry.origin),
+            ObjectKey::Pod(key) => self.pods.get(key).map(|entry| entry.origin),
+            ObjectKey::Node(name) => self.nodes.get(name).map(|entry| entry.origin),
+            ObjectKey::ServiceCidr(name) => self.service_cidrs.get(name).map(|entry| entry.origin),
+            ObjectKey::InterfaceAddresses => {
+                self.interface_addresses.as_ref().map(|entry| entry.origin)
             }
         }
-        let services = self.services.values().map(|entry| sourced(entry, Object::Service));
-        let slices = self.slices.values().map(|entry| sourced(entry, Object::EndpointSlice));
-        let pods = self.pods.values().map(|entry| sourced(entry, Object::Pod));
-        let nodes = self.nodes.values().map(|entry| sourced(entry, Object::Node));
-        services.chain(slices).chain(pods).chain(nodes)
     }
 
-    /// How many objects of each kind there are: Services, EndpointSlices, Pods, Nodes.
-    pub fn counts(&self) -> [usize; 4] {
-        [self.services.len(), self.slices.len(), self.pods.len(), self.nodes.len()]
+    /// Puts in an object of a source. Whether it counts depends on what other sources have.
+    fn put(&mut self, origin: Origin, sourced: Sourced, dirty: &mut Dirty) {
+        let key = sourced.object.key();
+        match self.origin_of(&key) {
+            Some(holder) if holder < origin => {
+                dirty.unchanged += 1;
+                dirty.overridden.insert((key.clone(), holder, origin));
+                self.overridden.insert((key, origin), sourced);
+            }
+            Some(holder) if holder > origin => {
+                dirty.overridden.insert((key.clone(), origin, holder));
+                if let Some((holder, old)) = self.object(&key) {
+                    self.overridden.insert((key, holder), old);
+                }
+                self.insert(origin, sourced, dirty);
+            }
+            Some(_) | None => self.insert(origin, sourced, dirty),
+        }
     }
 
-    fn insert(&mut self, sourced: Sourced, dirty: &mut Dirty) {
+    /// Takes out an object of a source. If another source has one of that name, that takes its place.
+    fn take(&mut self, origin: Origin, key: &ObjectKey, dirty: &mut Dirty) {
+        if self.origin_of(key) != Some(origin) {
+            self.overridden.remove(&(key.clone(), origin));
+            dirty.unchanged += 1;
+            return;
+        }
+        let first = (key.clone(), Origin::Manifests);
+        let next = self.overridden.range(first..).next().map(|(waiting, _)| waiting.clone());
+        match next.filter(|(waiting, _)| waiting == key) {
+            Some(waiting) => {
+                if let Some(sourced) = self.overridden.remove(&waiting) {
+                    self.insert(waiting.1, sourced, dirty);
+                }
+            }
+            None => self.remove(key, dirty),
+        }
+    }
+
+    fn insert(&mut self, origin: Origin, sourced: Sourced, dirty: &mut Dirty) {
         let Sourced { object, provenance } = sourced;
         match object {
             Object::Service(object) => {
-                let entry = Entry { object: Arc::clone(&object), provenance };
+                let entry = Entry { object: Arc::clone(&object), origin, provenance };
                 let old = self.services.insert(object.key.clone(), entry);
                 if old.as_ref().is_some_and(|old| *old.object == *object) {
                     dirty.unchanged += 1;
@@ -190,7 +325,7 @@ impl Model {
                 dirty.services.insert(object.key.clone());
             }
             Object::EndpointSlice(object) => {
-                let entry = Entry { object: Arc::clone(&object), provenance };
+                let entry = Entry { object: Arc::clone(&object), origin, provenance };
                 let old = self.slices.insert(object.key.clone(), entry);
                 if old.as_ref().is_some_and(|old| *old.object == *object) {
                     dirty.unchanged += 1;
@@ -205,7 +340,7 @@ impl Model {
                 dirty.services.insert(object.service.clone());
             }
             Object::Pod(object) => {
-                let entry = Entry { object: Arc::clone(&object), provenance };
+                let entry = Entry { object: Arc::clone(&object), origin, provenance };
                 let old = self.pods.insert(object.key.clone(), entry);
                 if old.as_ref().is_some_and(|old| *old.object == *object) {
                     dirty.unchanged += 1;
@@ -219,13 +354,23 @@ impl Model {
                 self.touch_selecting(&object, dirty);
             }
             Object::Node(object) => {
-                let entry = Entry { object: Arc::clone(&object), provenance };
+                let entry = Entry { object: Arc::clone(&object), origin, provenance };
                 let old = self.nodes.insert(object.name.clone(), entry);
                 if old.as_ref().is_some_and(|old| *old.object == *object) {
                     dirty.unchanged += 1;
                     return;
                 }
                 self.touch_node(&object.name, dirty);
+            }
+            Object::ServiceCidr(object) => {
+                let entry = Entry { object: Arc::clone(&object), origin, provenance };
+                let old = self.service_cidrs.insert(object.name.clone(), entry);
+                dirty.note_surroundings(old.is_none_or(|old| *old.object != *object));
+            }
+            Object::InterfaceAddresses(object) => {
+                let entry = Entry { object: Arc::clone(&object), origin, provenance };
+                let old = self.interface_addresses.replace(entry);
+                dirty.note_surroundings(old.is_none_or(|old| *old.object != *object));
             }
         }
     }
@@ -247,25 +392,41 @@ impl Model {
             ObjectKey::Node(name) => self.nodes.remove(name).map(|_| {
                 self.touch_node(name, dirty);
             }),
+            ObjectKey::ServiceCidr(name) => {
+                self.service_cidrs.remove(name).map(|_| dirty.surroundings = true)
+            }
+            ObjectKey::InterfaceAddresses => {
+                self.interface_addresses.take().map(|_| dirty.surroundings = true)
+            }
         };
         if removed.is_none() {
             dirty.unchanged += 1;
         }
     }
 
-    fn replace(&mut self, objects: Vec<Sourced>, dirty: &mut Dirty) {
+    fn replace(
+        &mut self,
+        origin: Origin,
+        kinds: &[Kind],
+        objects: Vec<Sourced>,
+        dirty: &mut Dirty,
+    ) {
         let kept: BTreeSet<ObjectKey> =
             objects.iter().map(|sourced| sourced.object.key()).collect();
-        let gone: Vec<ObjectKey> = self
-            .objects()
-            .map(|sourced| sourced.object.key())
+        let counting = kinds.iter().flat_map(|kind| self.of_kind(*kind));
+        let counting = counting.filter(|(holder, _)| *holder == origin);
+        let waiting = self.overridden.keys().filter(|(key, _)| kinds.contains(&key.kind()));
+        let waiting = waiting.filter(|(_, holder)| *holder == origin).map(|(key, _)| key.clone());
+        let gone: Vec<ObjectKey> = counting
+            .map(|(_, sourced)| sourced.object.key())
+            .chain(waiting)
             .filter(|key| !kept.contains(key))
             .collect();
         for key in gone {
-            self.remove(&key, dirty);
+            self.take(origin, &key, dirty);
         }
         for sourced in objects {
-            self.insert(sourced, dirty);
+            self.put(origin, sourced, dirty);
         }
     }
 
@@ -331,7 +492,10 @@ impl Model {
 /// Equal if they hold the same objects. The provenance counts, the indices follow from the objects.
 impl PartialEq for Model {
     fn eq(&self, other: &Self) -> bool {
-        self.objects().eq(other.objects())
+        let all =
+            |model: &Self| Kind::ALL.into_iter().flat_map(|kind| model.of_kind(kind)).collect();
+        let (mine, others): (Vec<_>, Vec<_>) = (all(self), all(other));
+        mine == others && self.overridden == other.overridden
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::name::{LabelKey, LabelValue, NamespacedName, NodeName, PortName, Zone};
+use crate::name::{LabelKey, LabelValue, Name, NamespacedName, NodeName, PortName, Zone};
 use crate::net::{Family, Protocol};
 
 /// A Service that a node serves.
@@ -273,6 +273,22 @@ impl Node {
     }
 }
 
+/// A ServiceCIDR (networking.k8s.io/v1): a range that cluster addresses are taken from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceCidr {
+    /// The name.
+    pub name: Name,
+    /// `spec.cidrs`, masked, sorted, no duplicates.
+    pub cidrs: Vec<IpNet>,
+}
+
+/// The addresses of this node's interfaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceAddresses {
+    /// All of them, sorted, no duplicates.
+    pub addresses: Vec<IpAddr>,
+}
+
 /// Any object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Object {
@@ -284,6 +300,10 @@ pub enum Object {
     Pod(Arc<Pod>),
     /// A Node.
     Node(Arc<Node>),
+    /// A ServiceCIDR.
+    ServiceCidr(Arc<ServiceCidr>),
+    /// The addresses of this node's interfaces; there is one such object.
+    InterfaceAddresses(Arc<InterfaceAddresses>),
 }
 
 impl Object {
@@ -294,6 +314,8 @@ impl Object {
             Self::EndpointSlice(slice) => ObjectKey::EndpointSlice(slice.key.clone()),
             Self::Pod(pod) => ObjectKey::Pod(pod.key.clone()),
             Self::Node(node) => ObjectKey::Node(node.name.clone()),
+            Self::ServiceCidr(cidr) => ObjectKey::ServiceCidr(cidr.name.clone()),
+            Self::InterfaceAddresses(_) => ObjectKey::InterfaceAddresses,
         }
     }
 }
@@ -310,6 +332,53 @@ pub enum ObjectKey {
     Pod(NamespacedName),
     /// A Node.
     Node(NodeName),
+    /// A ServiceCIDR.
+    ServiceCidr(Name),
+    /// The addresses of this node's interfaces.
+    InterfaceAddresses,
+}
+
+impl ObjectKey {
+    /// The kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Pod(_) => Kind::Pod,
+            Self::Node(_) => Kind::Node,
+            Self::ServiceCidr(_) => Kind::ServiceCidr,
+            Self::InterfaceAddresses => Kind::InterfaceAddresses,
+        }
+    }
+}
+
+/// The kind of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A Service.
+    Service,
+    /// An EndpointSlice.
+    EndpointSlice,
+    /// A Pod.
+    Pod,
+    /// A Node.
+    Node,
+    /// A ServiceCIDR.
+    ServiceCidr,
+    /// The addresses of this node's interfaces.
+    InterfaceAddresses,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 6] = [
+        Self::Service,
+        Self::EndpointSlice,
+        Self::Pod,
+        Self::Node,
+        Self::ServiceCidr,
+        Self::InterfaceAddresses,
+    ];
 }
 
 impl fmt::Display for ObjectKey {
@@ -319,6 +388,8 @@ impl fmt::Display for ObjectKey {
             Self::EndpointSlice(key) => write!(f, "EndpointSlice {key}"),
             Self::Pod(key) => write!(f, "Pod {key}"),
             Self::Node(name) => write!(f, "Node {name}"),
+            Self::ServiceCidr(name) => write!(f, "ServiceCIDR {name}"),
+            Self::InterfaceAddresses => f.write_str("addresses of the interfaces"),
         }
     }
 }

@@ -23,11 +23,11 @@ use rulec_compiler::nft::skeleton::{self, Statement};
 use rulec_compiler::nft::state::Table;
 use rulec_compiler::nft::{ChainId, Delta, Key, Op, Pick, Program, Scope, SetId, State, text};
 use rulec_compiler::object::{
-    Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, Node, Object, ObjectKey, Pod,
+    Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, Kind, Node, Object, ObjectKey, Pod,
     PodAddresses, Service, ServicePort, SlicePort, TargetPort,
 };
 use rulec_compiler::resolve::{PortKey, Rank, resolve};
-use rulec_compiler::{Change, Dirty, Frontend, Model, Provenance, Settings, Sourced};
+use rulec_compiler::{Change, Dirty, Frontend, Model, Origin, Provenance, Settings, Sourced};
 
 use support::{
     HERE, applied, bare_service, bare_slice, check, checked_delta, elements, endpoint, model,
@@ -276,6 +276,22 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
+fn origin() -> impl Strategy<Value = Origin> {
+    select(vec![Origin::Manifests, Origin::Api])
+}
+
+/// A change, or a complete list of some kinds.
+fn origin_change() -> impl Strategy<Value = Change> {
+    const KINDS: [&[Kind]; 3] = [&Kind::ALL, &[Kind::Service], &[Kind::EndpointSlice, Kind::Node]];
+    let listed = (select(KINDS.to_vec()), vec(object(), 0..20)).prop_map(|(kinds, objects)| {
+        let unique: BTreeMap<ObjectKey, Object> =
+            objects.into_iter().map(|object| (object.key(), object)).collect();
+        let objects = unique.into_values().filter(|object| kinds.contains(&object.key().kind()));
+        Change::Replace { kinds, objects: objects.map(sourced).collect() }
+    });
+    prop_oneof![12 => change(), 1 => listed]
+}
+
 fn batch() -> impl Strategy<Value = Vec<Change>> {
     vec(change(), 45..75)
 }
@@ -306,7 +322,7 @@ impl Daemon {
     fn apply(&mut self, batch: &[Change]) -> Dirty {
         let mut dirty = Dirty::default();
         for change in batch {
-            dirty.merge(self.model.apply(change.clone()));
+            dirty.merge(self.model.apply(Origin::Manifests, change.clone()));
         }
         self.program.update(&self.model, &dirty);
         dirty
@@ -745,7 +761,7 @@ proptest! {
         };
         let mut one_by_one = Model::default();
         for object in &shuffled {
-            one_by_one.apply(Change::Apply(sourced(object.clone())));
+            one_by_one.apply(Origin::Manifests, Change::Apply(sourced(object.clone())));
         }
         let expected = script(&model(&list));
         prop_assert_eq!(&script(&one_by_one), &expected);
@@ -793,7 +809,6 @@ proptest! {
         daemon.apply(&[replacement(&list)]);
         let fresh = Daemon::start(&list);
         prop_assert_eq!(&daemon.model, &fresh.model);
-        prop_assert_eq!(daemon.model.counts(), fresh.model.counts());
         assert_same_meaning(&daemon.program, &fresh.program);
         // The indices too: what changes later is noticed.
         for batch in &history.1 {
@@ -805,11 +820,48 @@ proptest! {
         let objects: Vec<Sourced> = daemon.model.objects().collect();
         let before = daemon.clone();
         let count = objects.len();
-        let dirty = daemon.apply(&[Change::Replace(objects)]);
+        let dirty = daemon.apply(&[Change::everything(objects)]);
         prop_assert!(dirty.is_empty());
         prop_assert_eq!(dirty.unchanged, count);
         prop_assert_eq!(&daemon.model, &before.model);
         prop_assert!(Delta::between(&before.program, &daemon.program).is_empty());
+    }
+
+    /// Several sources: of each object, the version of the first source that has it counts, whatever
+    /// came in which order; and the program is that of a single source that says just this.
+    #[test]
+    fn of_several_sources_the_first_has_the_say(
+        changes in vec((origin(), origin_change()), 60..120),
+    ) {
+        let mut daemon = Daemon::start(&[]);
+        let mut held: BTreeMap<(ObjectKey, Origin), Object> = BTreeMap::new();
+        for (origin, change) in changes {
+            match &change {
+                Change::Apply(sourced) => {
+                    held.insert((sourced.object.key(), origin), sourced.object.clone());
+                }
+                Change::Remove(key) => {
+                    held.remove(&(key.clone(), origin));
+                }
+                Change::Replace { kinds, objects } => {
+                    held.retain(|(key, from), _| *from != origin || !kinds.contains(&key.kind()));
+                    held.extend(objects.iter().map(|sourced| {
+                        ((sourced.object.key(), origin), sourced.object.clone())
+                    }));
+                }
+            }
+            let dirty = daemon.model.apply(origin, change);
+            daemon.program.update(&daemon.model, &dirty);
+        }
+        let mut expected: BTreeMap<ObjectKey, Object> = BTreeMap::new();
+        for ((key, _), object) in &held {
+            expected.entry(key.clone()).or_insert_with(|| object.clone());
+        }
+        let found: Vec<Object> = daemon.model.objects().map(|sourced| sourced.object).collect();
+        prop_assert_eq!(found, expected.values().cloned().collect::<Vec<Object>>());
+        prop_assert_eq!(daemon.model.overridden().count(), held.len() - expected.len());
+        let single = Daemon::start(&expected.into_values().collect::<Vec<Object>>());
+        assert_same_meaning(&daemon.program, &single.program);
     }
 
     /// An object that says what was known already touches nothing, but is found where it now is.

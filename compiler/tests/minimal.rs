@@ -15,7 +15,7 @@ use rulec_compiler::nft::{Delta, Key, Op, Program, State, text};
 use rulec_compiler::object::{
     Affinity, Conditions, Endpoint, EndpointSlice, Node, Object, Service, ServiceType,
 };
-use rulec_compiler::{Change, Dirty, Model, Provenance, Sourced};
+use rulec_compiler::{Change, Dirty, Model, Origin, Provenance, Sourced};
 
 use support::{
     HERE, bare_service, bare_slice, checked_delta, element, endpoint, model, number, replacement,
@@ -116,7 +116,7 @@ impl Daemon {
 
     fn apply(&mut self, change: Change) -> (Dirty, Delta) {
         let before = self.program.clone();
-        let dirty = self.model.apply(change);
+        let dirty = self.model.apply(Origin::Manifests, change);
         self.program.update(&self.model, &dirty);
         (dirty, checked_delta(&before, &self.program))
     }
@@ -552,8 +552,8 @@ fn a_service_takes_all_it_has_with_it() {
 fn a_service_whose_slices_go_first_costs_the_same_in_one_batch() {
     let mut daemon = Daemon::start(&[web(|_| ()), endpoints(&[at(1)])]);
     let before = daemon.program.clone();
-    let mut dirty = daemon.model.apply(Change::Remove(endpoints(&[]).key()));
-    dirty.merge(daemon.model.apply(Change::Remove(web(|_| ()).key())));
+    let mut dirty = daemon.model.apply(Origin::Manifests, Change::Remove(endpoints(&[]).key()));
+    dirty.merge(daemon.model.apply(Origin::Manifests, Change::Remove(web(|_| ()).key())));
     daemon.program.update(&daemon.model, &dirty);
     assert_eq!(
         lines(&checked_delta(&before, &daemon.program)),

@@ -24,6 +24,7 @@ mod once;
 mod problem;
 mod scan;
 mod signal;
+mod update;
 mod watch;
 mod yaml;
 
@@ -34,4 +35,5 @@ pub use error::SourceError;
 pub use once::{Reading, read};
 pub use problem::{Problem, Severity};
 pub use scan::{Manifests, Scan};
-pub use watch::{ManifestOptions, ManifestSource, Update};
+pub use update::Update;
+pub use watch::{ManifestOptions, ManifestSource};

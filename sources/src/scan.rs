@@ -303,7 +303,7 @@ impl Manifests {
             removed.into_iter().chain(applied).collect()
         } else if round.complete {
             self.delivered = true;
-            vec![Change::Replace(self.current.values().cloned().collect())]
+            vec![Change::everything(self.current.values().cloned().collect())]
         } else {
             Vec::new()
         };

@@ -15,15 +15,15 @@ use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use rulec_compiler::Change;
+use rulec_compiler::{Change, Origin};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use crate::error::SourceError;
 use crate::file::is_missing;
-use crate::problem::Problem;
 use crate::scan::{BLANK, Manifests, Scan};
 use crate::signal::{Signal, Touched, Woken};
+use crate::update::Update;
 
 /// How often to look whether a path that leads nowhere leads somewhere again. Its parent may be
 /// missing too, and then there is nothing to watch.
@@ -48,18 +48,6 @@ impl Default for ManifestOptions {
     fn default() -> Self {
         Self { rescan: Duration::from_secs(20), settle: Duration::from_millis(10) }
     }
-}
-
-/// One message of a [`ManifestSource`].
-#[derive(Debug)]
-pub struct Update {
-    /// What changed. The first that is not empty is a `Replace`; until then the source has not
-    /// delivered. It may be empty.
-    pub changes: Vec<Change>,
-    /// The number of objects whose file was written to without changing what they mean.
-    pub suppressed: u64,
-    /// Everything that is wrong at the moment, in order of place.
-    pub problems: Vec<Problem>,
 }
 
 /// Watches a directory of manifests, or a single one.
@@ -138,6 +126,8 @@ struct Watching {
     /// Whether to try soon again to watch the path, because it led nowhere.
     adrift: bool,
     first: bool,
+    /// Whether a complete list was sent.
+    complete: bool,
 }
 
 /// The receiver is gone.
@@ -149,7 +139,17 @@ impl Watching {
         let path = std::path::absolute(&source.path).unwrap_or(source.path);
         let manifests = Manifests::new(path.clone());
         let options = source.options;
-        Self { path, options, signal, out, manifests, watcher: None, adrift: true, first: true }
+        Self {
+            path,
+            options,
+            signal,
+            out,
+            manifests,
+            watcher: None,
+            adrift: true,
+            first: true,
+            complete: false,
+        }
     }
 
     fn run(mut self) {
@@ -219,7 +219,11 @@ impl Watching {
         let suppressed = scan.suppressed;
         debug!(changes = changes.len(), suppressed, "manifests changed");
         let problems = self.manifests.problems().to_vec();
-        self.out.blocking_send(Update { changes, suppressed, problems }).map_err(|_| Gone)
+        self.complete |= changes.iter().any(|change| matches!(change, Change::Replace { .. }));
+        let complete = self.complete;
+        let origin = Origin::Manifests;
+        let update = Update { origin, changes, complete, suppressed, problems };
+        self.out.blocking_send(update).map_err(|_| Gone)
     }
 
     /// Makes the watches anew.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use rulec_compiler::change::{Provenance, Sourced};
+use rulec_compiler::change::{Origin, Provenance, Sourced};
 use rulec_compiler::name::NodeName;
 use rulec_compiler::net::Protocol;
 use rulec_compiler::nft::{ChainId, Key, Value};
@@ -37,7 +37,7 @@ impl World {
     fn with(services: &[(u8, u8)]) -> Self {
         let mut world = Self::new(FakeSink::default());
         let objects = services.iter().flat_map(|(name, n)| [service(*name), slice(*name, *n)]);
-        world.change(vec![Change::Replace(objects.collect())]);
+        world.change(vec![Change::everything(objects.collect())]);
         world.event(Event::SourcesReady);
         world.settle();
         assert!(world.engine.is_settled());
@@ -49,7 +49,7 @@ impl World {
     }
 
     fn change(&mut self, changes: Vec<Change>) {
-        self.event(Event::Changes(changes));
+        self.event(Event::Changes(Origin::Manifests, changes));
     }
 
     /// Does what the engine asks, until it asks nothing more at this time. Says what it asked.
@@ -158,7 +158,7 @@ fn nothing_is_written_before_every_source_has_delivered() {
 fn what_was_read_before_somebody_tampered_is_read_again() {
     let mut world = World::new(FakeSink::default());
     assert_eq!(world.settle(), ["adopt"]);
-    world.change(vec![Change::Replace(vec![service(1)])]);
+    world.change(vec![Change::everything(vec![service(1)])]);
     world.event(Event::Tampered(Tampering { culprit: None }));
     world.event(Event::SourcesReady);
     assert_eq!(world.settle(), ["adopt", "commit"]);
@@ -170,7 +170,7 @@ fn an_unchanged_restart_writes_nothing() {
     let first = World::with(&[(1, 3), (2, 0)]);
     let mut second = World::new(first.kernel);
     second.kernel.committed.clear();
-    second.change(vec![Change::Replace(first.engine.model().objects().collect())]);
+    second.change(vec![Change::everything(first.engine.model().objects().collect())]);
     second.event(Event::SourcesReady);
     assert_eq!(second.settle(), ["adopt"]);
     assert!(second.engine.is_settled());
@@ -181,7 +181,7 @@ fn an_unchanged_restart_writes_nothing() {
 fn what_vanished_while_nobody_ran_is_removed_at_start() {
     let first = World::with(&[(1, 3), (2, 2)]);
     let mut second = World::new(first.kernel);
-    second.change(vec![Change::Replace(vec![service(1), slice(1, 3)])]);
+    second.change(vec![Change::everything(vec![service(1), slice(1, 3)])]);
     second.event(Event::SourcesReady);
     assert_eq!(second.settle(), ["adopt", "commit"]);
     assert_eq!((second.backends(1), second.backends(2)), (3, 0));
@@ -297,7 +297,7 @@ fn a_service_refused_at_the_start_keeps_what_the_kernel_holds_of_it() {
     let first = World::with(&[(1, 2), (2, 2)]);
     let mut second = World::new(first.kernel);
     second.kernel.refuses.insert(key(1), 12);
-    second.change(vec![Change::Replace(vec![service(1), slice(1, 4), service(2), slice(2, 3)])]);
+    second.change(vec![Change::everything(vec![service(1), slice(1, 4), service(2), slice(2, 3)])]);
     second.event(Event::SourcesReady);
     second.settle();
     assert_eq!((second.backends(1), second.backends(2)), (2, 3));
@@ -382,7 +382,7 @@ fn a_service_refused_at_the_start_that_goes_leaves_nothing() {
     let first = World::with(&[(1, 2), (2, 2)]);
     let mut second = World::new(first.kernel);
     second.kernel.refuses.insert(key(1), 12);
-    second.change(vec![Change::Replace(vec![service(1), slice(1, 4), service(2), slice(2, 2)])]);
+    second.change(vec![Change::everything(vec![service(1), slice(1, 4), service(2), slice(2, 2)])]);
     second.event(Event::SourcesReady);
     second.settle();
     assert_eq!(second.backends(1), 2, "what the kernel holds of it stays");

@@ -19,7 +19,7 @@ use rulec_testkit::Namespace;
 use tempfile::TempDir;
 
 /// What the daemon logs once the kernel holds everything.
-pub(crate) const SETTLED: &str = "the kernel holds what the manifests say";
+pub(crate) const SETTLED: &str = "the kernel holds what the sources say";
 
 /// What the daemon logs for each batch that the kernel has taken.
 pub(crate) const COMMITTED: &str = " committed ";

@@ -15,7 +15,7 @@ use rulec_compiler::nft::{Delta, Element, Group, Key, Op, Program, State, Value,
 use rulec_compiler::object::{
     ClusterIps, Endpoint, EndpointSlice, Object, Service, ServicePort, SlicePort, TargetPort,
 };
-use rulec_compiler::{Change, Frontend, Model, Provenance, Settings, Sourced};
+use rulec_compiler::{Change, Frontend, Model, Origin, Provenance, Settings, Sourced};
 use rulec_sinks::nft::Ownership;
 use rulec_sinks::{Base, NftSink, Outcome, Sink, SinkError};
 use rulec_testkit::{Namespace, require_root};
@@ -41,7 +41,7 @@ fn model(manifest: &str) -> Model {
     let reading = rulec_sources::read(directory.path()).unwrap();
     assert_eq!(reading.problems, [], "the manifest is good");
     let mut model = Model::default();
-    model.apply(Change::Replace(reading.objects));
+    model.apply(Origin::Manifests, Change::everything(reading.objects));
     model
 }
 
@@ -387,7 +387,7 @@ fn large(services: u32) -> Model {
         [Object::Service(Arc::new(service)), Object::EndpointSlice(Arc::new(slice))].map(sourced)
     });
     let mut model = Model::default();
-    model.apply(Change::Replace(objects.collect()));
+    model.apply(Origin::Manifests, Change::everything(objects.collect()));
     model
 }
 
@@ -691,7 +691,8 @@ fn a_long_history_ends_where_a_fresh_start_does() {
                 }
             }
             let reading = self::model(&text);
-            let dirty = model.apply(Change::Replace(reading.objects().collect()));
+            let dirty =
+                model.apply(Origin::Manifests, Change::everything(reading.objects().collect()));
             let mut wanted = applied.clone();
             wanted.update(&model, &dirty);
             let delta = Delta::between(&applied, &wanted);

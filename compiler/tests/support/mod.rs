@@ -13,7 +13,7 @@ use rulec_compiler::object::{
     Conditions, Endpoint, EndpointSlice, Object, Service, ServicePort, SlicePort, TargetPort,
 };
 use rulec_compiler::resolve::PortKey;
-use rulec_compiler::{Change, Frontend, Model, Provenance, Settings, Sourced};
+use rulec_compiler::{Change, Frontend, Model, Origin, Provenance, Settings, Sourced};
 
 /// The node that is programmed.
 pub(crate) const HERE: &str = "here";
@@ -28,12 +28,12 @@ pub(crate) fn sourced(object: Object) -> Sourced {
 
 /// Makes the model hold exactly these objects.
 pub(crate) fn replacement(objects: &[Object]) -> Change {
-    Change::Replace(objects.iter().cloned().map(sourced).collect())
+    Change::everything(objects.iter().cloned().map(sourced).collect())
 }
 
 pub(crate) fn model(objects: &[Object]) -> Model {
     let mut model = Model::default();
-    model.apply(replacement(objects));
+    model.apply(Origin::Manifests, replacement(objects));
     model
 }
 

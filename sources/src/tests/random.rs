@@ -32,7 +32,7 @@ fn receive(known: &mut BTreeMap<ObjectKey, Sourced>, scan: Scan) {
                 assert_ne!(known.insert(key, sourced.clone()), Some(sourced), "told twice");
             }
             Change::Remove(key) => assert!(known.remove(&key).is_some(), "{key} was not known"),
-            Change::Replace(all) => {
+            Change::Replace { objects: all, .. } => {
                 *known = all.into_iter().map(|one| (one.object.key(), one)).collect();
             }
         }

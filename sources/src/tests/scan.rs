@@ -27,7 +27,7 @@ impl World {
         let manifests = Manifests::new(directory.path().to_owned());
         let mut world = Self { directory, manifests, now: Instant::now() };
         let first = world.rescan();
-        assert!(matches!(&first.changes[..], [Change::Replace(_)]), "{first:?}");
+        assert!(matches!(&first.changes[..], [Change::Replace { .. }]), "{first:?}");
         world
     }
 
@@ -72,7 +72,11 @@ impl World {
 fn brief(object: &Object) -> String {
     match object {
         Object::Service(service) => format!("{}:{}", service.key.name, service.ports[0].port),
-        Object::EndpointSlice(_) | Object::Pod(_) | Object::Node(_) => object.key().to_string(),
+        Object::EndpointSlice(_)
+        | Object::Pod(_)
+        | Object::Node(_)
+        | Object::ServiceCidr(_)
+        | Object::InterfaceAddresses(_) => object.key().to_string(),
     }
 }
 
@@ -81,7 +85,7 @@ fn told(scan: &Scan) -> Vec<String> {
     let tell = |change: &Change| match change {
         Change::Apply(sourced) => format!("+{}@{}", brief(&sourced.object), sourced.provenance),
         Change::Remove(key) => format!("-{key}"),
-        Change::Replace(all) => {
+        Change::Replace { objects: all, .. } => {
             let all: Vec<_> = all.iter().map(|sourced| brief(&sourced.object)).collect();
             format!("={all:?}")
         }

@@ -42,7 +42,7 @@ impl Running {
         let task = tokio::spawn(ManifestSource::new(path, options).run(out));
         let mut running = Self { updates, task, known: BTreeMap::new(), seen: Vec::new() };
         running.next().await;
-        assert!(matches!(running.seen[0].changes[..], [Change::Replace(_)]));
+        assert!(matches!(running.seen[0].changes[..], [Change::Replace { .. }]));
         running
     }
 
@@ -57,7 +57,7 @@ impl Running {
                 Change::Remove(key) => {
                     self.known.remove(key);
                 }
-                Change::Replace(all) => {
+                Change::Replace { objects: all, .. } => {
                     self.known =
                         all.iter().map(|one| (one.object.key(), port(&one.object))).collect();
                 }
@@ -369,7 +369,7 @@ async fn a_receiver_that_is_slow_gets_everything() {
         let update = tokio::time::timeout(PATIENCE, updates.recv()).await.unwrap().unwrap();
         for change in update.changes {
             match change {
-                Change::Replace(all) => known = all.len(),
+                Change::Replace { objects: all, .. } => known = all.len(),
                 Change::Apply(_) => known += 1,
                 Change::Remove(key) => panic!("{key}"),
             }

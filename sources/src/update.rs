@@ -1,0 +1,22 @@
+//! What every source sends.
+
+use rulec_compiler::{Change, Origin};
+
+use crate::problem::Problem;
+
+/// One message of a source.
+#[derive(Debug)]
+pub struct Update {
+    /// Which source it is.
+    pub origin: Origin,
+    /// What changed. The first change of a kind is a `Replace`; until then the source has not delivered
+    /// it. It may be empty.
+    pub changes: Vec<Change>,
+    /// Whether the source has by now delivered the first complete list of everything it must deliver.
+    /// An empty source has, once it knows that it is empty.
+    pub complete: bool,
+    /// The number of objects that were written to without changing what they mean.
+    pub suppressed: u64,
+    /// Everything that is wrong with the source's objects at the moment, in order of place.
+    pub problems: Vec<Problem>,
+}
