@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rulec_compiler::change::{Change, Origin};
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
-use rulec_compiler::nft::{Delta, Pick, Program, Scope, State};
+use rulec_compiler::nft::{Delta, MAX_AFFINITY_BACKENDS, Pick, Program, Scope, State};
 use rulec_compiler::{Dirty, Model, Settings, resolve};
 use rulec_sinks::nft::watch::Tampering;
 use rulec_sinks::{Base, Outcome, SinkError};
@@ -130,6 +130,8 @@ enum Busy {
     /// Committing: this is what is applied when it succeeds.
     Committing {
         program: Program,
+        /// What it was compiled from.
+        model: Model,
         started: Instant,
         repair: bool,
     },
@@ -146,6 +148,8 @@ pub struct Engine {
     dirty: Dirty,
     wanted: Option<Program>,
     applied: Option<Program>,
+    /// What `applied` was compiled from.
+    applied_model: Model,
     busy: Option<Busy>,
     /// What the kernel was found to hold, not yet looked at.
     reading: Option<(State, Base)>,
@@ -177,6 +181,7 @@ impl Engine {
             dirty: Dirty::default(),
             wanted: None,
             applied: None,
+            applied_model: Model::default(),
             busy: None,
             reading: None,
             adopt: true,
@@ -271,9 +276,10 @@ impl Engine {
         self.history.iter()
     }
 
-    /// What the kernel has acknowledged, unless that is not known at the moment.
-    pub fn applied(&self) -> Option<&Program> {
-        self.applied.as_ref()
+    /// What the kernel has acknowledged and what that was compiled from, unless that is not known at
+    /// the moment.
+    pub fn applied(&self) -> Option<(&Program, &Model)> {
+        self.applied.as_ref().map(|program| (program, &self.applied_model))
     }
 
     /// The settings.
@@ -334,14 +340,15 @@ impl Engine {
             Some(mut wanted) => {
                 if !dirty.is_empty() {
                     wanted.update(&self.model, &dirty);
-                    self.report_unsupported(dirty.services.iter());
+                    self.report_unsupported(&wanted, dirty.services.iter());
                     self.report_conflicts(&wanted, &dirty);
                 }
                 wanted
             }
             None => {
                 let wanted = Program::compile(&self.model, Arc::clone(&self.settings), seed);
-                self.report_unsupported(self.model.services().map(|entry| &entry.object.key));
+                let services = self.model.services().map(|entry| &entry.object.key);
+                self.report_unsupported(&wanted, services);
                 for conflict in wanted.conflicts() {
                     tracing::warn!(
                         frontend = %conflict.frontend,
@@ -357,10 +364,20 @@ impl Engine {
         wanted
     }
 
-    fn report_unsupported<'a>(&self, services: impl Iterator<Item = &'a NamespacedName>) {
+    fn report_unsupported<'a>(
+        &self,
+        wanted: &Program,
+        services: impl Iterator<Item = &'a NamespacedName>,
+    ) {
         for entry in services.filter_map(|key| self.model.service(key)) {
+            let service = &entry.object.key;
             for what in resolve::unsupported(&entry.object) {
-                tracing::warn!(service = %entry.object.key, file = %entry.provenance, "{what}");
+                tracing::warn!(%service, file = %entry.provenance, "{what}");
+            }
+            for (port, endpoints) in wanted.left_out(service) {
+                let most = MAX_AFFINITY_BACKENDS;
+                let what = "more endpoints than session affinity has room for";
+                tracing::warn!(%port, left_out = endpoints, most, "{what}");
             }
         }
     }
@@ -384,13 +401,14 @@ impl Engine {
         if delta.is_empty() {
             self.failures = 0;
             self.quarantine.retain(|_, quarantine| quarantine.retry_at.is_some());
-            self.applied = Some(program);
+            self.acknowledged(program, self.model.clone(), now);
             return None;
         }
         for op in delta.ops().filter(|_| tracing::enabled!(tracing::Level::TRACE)) {
             tracing::trace!(?op);
         }
-        self.busy = Some(Busy::Committing { program, started: now, repair });
+        let model = self.model.clone();
+        self.busy = Some(Busy::Committing { program, model, started: now, repair });
         Some(Request::Commit { delta, base })
     }
 
@@ -415,10 +433,9 @@ impl Engine {
         self.verify_at = Some(now + self.periods.verify);
         let culprit = self.culprit.take().and_then(|tampering| tampering.culprit);
         // A difference to what we believed is drift; changes that came in meanwhile are not.
-        let drift = match self.applied.take() {
-            Some(believed) => Delta::reconcile(state, &believed).len(),
-            None => 0,
-        };
+        let believed = self.applied.take();
+        let repair = believed.map(|believed| (Delta::reconcile(state, &believed), believed));
+        let drift = repair.as_ref().map_or(0, |(repair, _)| repair.len());
         // Who undoes every repair at once gets it more and more seldom.
         let is_disputed = drift > 0 && self.read_after.is_some_and(|at| now < at + LASTING);
         self.disputes = if is_disputed { self.disputes + 1 } else { 0 };
@@ -448,7 +465,11 @@ impl Engine {
         let first = self.wanted.is_none();
         self.release(now);
         let wanted = self.compile(state);
-        let mut delta = Delta::reconcile(state, &wanted);
+        let mut delta = match repair {
+            // Comparing a whole kernel takes its time, and mostly nothing else has changed.
+            Some((repair, believed)) if Delta::between(&believed, &wanted).is_empty() => repair,
+            Some(_) | None => Delta::reconcile(state, &wanted),
+        };
         // What the kernel holds of a refused Service stays as it is until it is tried again.
         delta.groups.retain(|group| !self.is_held_back(&group.service));
         if first {
@@ -458,7 +479,8 @@ impl Engine {
     }
 
     fn committed(&mut self, result: Result<Outcome, SinkError>, now: Instant) {
-        let Some(Busy::Committing { mut program, started, repair }) = self.busy.take() else {
+        let Some(Busy::Committing { mut program, model, started, repair }) = self.busy.take()
+        else {
             return;
         };
         let outcome = match result {
@@ -499,13 +521,18 @@ impl Engine {
             elapsed_us = u64::try_from((now - started).as_micros()).unwrap_or(u64::MAX),
             "committed"
         );
-        self.applied = Some(program);
-        self.note_idle_picks(now);
+        self.acknowledged(program, model, now);
         if !outcome.refused.is_empty() {
             // An element that a refused Service shares with others was left out with it, though the
             // others need it: the kernel tells.
             self.applied = None;
         }
+    }
+
+    fn acknowledged(&mut self, program: Program, model: Model, now: Instant) {
+        self.applied = Some(program);
+        self.applied_model = model;
+        self.note_idle_picks(now);
     }
 
     /// After any failure, what the kernel holds is not known: read it, and go on from there.

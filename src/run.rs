@@ -217,8 +217,12 @@ impl Daemon {
     }
 
     fn save(&self) {
-        let (Some(path), Some(applied)) = (&self.snapshot, self.engine.applied()) else { return };
-        let snapshot = Snapshot::of(applied, self.engine.model());
+        let Some(path) = &self.snapshot else { return };
+        let Some((applied, model)) = self.engine.applied() else {
+            tracing::warn!("no snapshot saved: what the kernel holds is not known at the moment");
+            return;
+        };
+        let snapshot = Snapshot::of(applied, model);
         match snapshot.write(path) {
             Ok(()) => tracing::info!(path = %path.display(), "saved a snapshot"),
             Err(error) => tracing::error!("saving a snapshot: {error:#}"),

@@ -24,7 +24,7 @@ pub mod text;
 
 pub use delta::{Delta, Group, Op};
 pub use element::{Element, Key, Value};
-pub use pick::Pick;
+pub use pick::{MAX_AFFINITY_BACKENDS, Pick};
 pub use program::Program;
 pub use skeleton::{ChainId, Scope, SetId};
 pub use slots::Slot;

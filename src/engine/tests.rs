@@ -9,7 +9,7 @@ use rulec_compiler::name::NodeName;
 use rulec_compiler::net::Protocol;
 use rulec_compiler::nft::{ChainId, Key, Value};
 use rulec_compiler::object::{
-    ClusterIps, Endpoint, EndpointSlice, Object, ObjectKey, Service, ServicePort, SlicePort,
+    ClusterIps, Endpoint, EndpointSlice, Kind, Object, ObjectKey, Service, ServicePort, SlicePort,
     TargetPort,
 };
 use rulec_sinks::Sink;
@@ -28,8 +28,11 @@ struct World {
 
 impl World {
     fn new(kernel: FakeSink) -> Self {
+        Self::with_periods(kernel, Periods::default())
+    }
+
+    fn with_periods(kernel: FakeSink, periods: Periods) -> Self {
         let settings = Settings::new(NodeName::from("na"));
-        let periods = Periods::default();
         Self { engine: Engine::new(settings, periods), kernel, now: Instant::now() }
     }
 
@@ -430,10 +433,49 @@ fn a_pick_chain_goes_when_nobody_has_used_it_for_long() {
 }
 
 #[test]
+fn a_pick_chain_that_was_idle_at_the_start_goes_too() {
+    let mut first = World::with(&[(1, 3)]);
+    first.change(vec![Change::Apply(slice(1, 2))]);
+    first.settle();
+    let picks = |world: &World| {
+        let chains = &world.kernel.state.tables[&Family::Ipv4].chains;
+        chains.keys().filter(|chain| matches!(chain, ChainId::Pick(..))).count()
+    };
+    assert_eq!(picks(&first), 2);
+    let mut second = World::new(first.kernel);
+    second.change(vec![Change::everything(vec![service(1), slice(1, 2)])]);
+    second.event(Event::SourcesReady);
+    assert_eq!(second.settle(), ["adopt"], "nothing has changed");
+    second.pass(Duration::from_secs(601));
+    assert_eq!(picks(&second), 1);
+}
+
+#[test]
+fn a_snapshot_is_of_what_the_kernel_holds_and_not_of_what_comes_next() {
+    let mut world = World::with(&[(1, 3)]);
+    world.kernel.faults.push_back(Fault::None);
+    world.change(vec![Change::Apply(service(2))]);
+    let request = world.engine.next_request(world.now).unwrap();
+    assert!(matches!(request, Request::Commit { .. }));
+    let (_, model) = world.engine.applied().unwrap();
+    assert_eq!(model.count(Kind::Service), 1);
+    assert_eq!(world.engine.model().count(Kind::Service), 2);
+    let reply = answer(&mut world.kernel, request);
+    world.event(Event::Reply(reply));
+    let (_, model) = world.engine.applied().unwrap();
+    assert_eq!(model.count(Kind::Service), 2);
+}
+
+#[test]
 fn random_histories_with_random_faults_converge() {
     let mut random = Random(1);
     for _ in 0..60 {
-        let mut world = World::with(&[(1, 1), (2, 2), (3, 3)]);
+        // No comparison of its own finds what went wrong: each failure itself must lead to one.
+        let verify = Duration::from_secs(1_000_000);
+        let periods = Periods { verify, ..Periods::default() };
+        let mut world = World::with_periods(FakeSink::default(), periods);
+        world.event(Event::SourcesReady);
+        world.settle();
         for _ in 0..60 {
             let name = u8::try_from(random.below(6)).unwrap();
             let endpoints = u8::try_from(random.below(5)).unwrap();
@@ -468,7 +510,7 @@ fn random_histories_with_random_faults_converge() {
         assert!(world.engine.is_settled());
         world.assert_converged();
         let (state, _) = world.kernel.read().unwrap();
-        assert_eq!(state, world.engine.applied().unwrap().state());
+        assert_eq!(state, world.engine.applied().unwrap().0.state());
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Target {
     pub affinity: Option<u32>,
     /// The backends by slot. Empty means that connections are rejected.
     pub slots: Box<[Slot]>,
+    /// How many more backends there are than session affinity has room for.
+    pub left_out: usize,
 }
 
 /// What one Service port in one family puts into the kernel.
@@ -195,6 +197,15 @@ impl Program {
                 Some(Winner { rank: *rank, owner, target })
             },
         )
+    }
+
+    /// The ports of a Service that have more backends than session affinity has room for, and how
+    /// many more.
+    pub fn left_out(&self, service: &NamespacedName) -> impl Iterator<Item = (&PortKey, usize)> {
+        let ports = self.fragments.get(service).into_iter().flat_map(|fragment| fragment.iter());
+        ports
+            .filter(|port| port.target.left_out > 0)
+            .map(|port| (&*port.port, port.target.left_out))
     }
 
     /// Who asks for a member of a set, the first of all.
@@ -479,9 +490,9 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
         Affinity::ClientIp { timeout } => Some(timeout),
     };
     let mut backends = route.backends;
-    if affinity.is_some() {
-        backends.truncate(MAX_AFFINITY_BACKENDS);
-    }
+    let room = if affinity.is_some() { MAX_AFFINITY_BACKENDS } else { usize::MAX };
+    let left_out = backends.len().saturating_sub(room);
+    backends.truncate(room);
     let found;
     let previous: &[Slot] = match old {
         Some(old) => &old.target.slots,
@@ -496,7 +507,7 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
         }
     };
     let slots = slots::assign(previous, &backends, affinity.is_some()).into_boxed_slice();
-    let target = Target { affinity, slots };
+    let target = Target { affinity, slots, left_out };
     let target = match old {
         Some(old) if *old.target == target => Arc::clone(&old.target),
         Some(_) | None => Arc::new(target),
