@@ -28,6 +28,7 @@ use rulec_compiler::nft::{Delta, Program, State};
 use rulec_compiler::object::{
     ClusterIps, Endpoint, EndpointSlice, Object, Service, ServicePort, SlicePort, TargetPort,
 };
+use rulec_compiler::settings::DetectLocal;
 use rulec_compiler::{Dirty, Model, Settings};
 use rulec_sinks::nft::Ownership;
 use rulec_sinks::{Base, NftSink, Sink};
@@ -323,8 +324,8 @@ impl World {
 }
 
 fn settings() -> Settings {
-    let cluster_cidrs = vec!["10.0.0.0/9".parse().unwrap()];
-    Settings { cluster_cidrs, ..Settings::new(NodeName::from("na")) }
+    let detect_local = DetectLocal::ClusterCidr(vec!["10.0.0.0/9".parse().unwrap()]);
+    Settings { detect_local, ..Settings::new(NodeName::from("na")) }
 }
 
 fn sink(settings: &Settings) -> NftSink {

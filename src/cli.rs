@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use rulec_compiler::Settings;
 use rulec_compiler::name::NodeName;
-use rulec_compiler::settings::MasqueradeBit;
+use rulec_compiler::settings::{DetectLocal, MasqueradeBit};
 
 /// Kubernetes Services in nftables, at a cost that is the size of the change
 #[derive(Debug, Parser)]
@@ -98,10 +98,10 @@ impl SettingsArgs {
         anyhow::ensure!(!name.is_empty(), "--node-name must not be empty");
         let bit = MasqueradeBit::new(*masquerade_bit);
         Ok(Settings {
-            node_name: NodeName::from(name.as_str()),
-            cluster_cidrs: cluster_cidr.iter().map(IpNet::trunc).collect(),
+            detect_local: DetectLocal::ClusterCidr(cluster_cidr.iter().map(IpNet::trunc).collect()),
             masquerade_all: *masquerade_all,
             masquerade_bit: bit.unwrap_or_default(),
+            ..Settings::new(NodeName::from(name.as_str()))
         })
     }
 }

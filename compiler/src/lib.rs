@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod interface;
 pub mod model;
 pub mod name;
 pub mod net;

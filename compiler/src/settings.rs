@@ -1,8 +1,11 @@
 //! What the operator decides, as far as it changes what is programmed.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::interface::InterfacePattern;
 use crate::name::NodeName;
 use crate::net::Family;
 
@@ -12,10 +15,13 @@ use crate::net::Family;
 pub struct Settings {
     /// The node that is programmed; an endpoint is local if it names this node.
     pub node_name: NodeName,
-    /// The addresses of Pods (detect-local mode ClusterCIDR). As in kube-proxy, only the first of
-    /// each family counts; without one, nobody is known to be local and traffic to cluster
-    /// addresses keeps its source.
-    pub cluster_cidrs: Vec<IpNet>,
+    /// The node's primary addresses, one of each family at the most. A family without one has that of
+    /// its Node object.
+    pub node_addresses: Vec<IpAddr>,
+    /// Who is a Pod of this node, or of this cluster.
+    pub detect_local: DetectLocal,
+    /// Where node ports answer.
+    pub node_port_addresses: NodePortAddresses,
     /// Masquerade all traffic to cluster addresses, also that of Pods.
     pub masquerade_all: bool,
     /// The bit of the packet mark that asks for masquerading, 0 to 31. Must be unused by others.
@@ -27,16 +33,54 @@ impl Settings {
     pub fn new(node_name: NodeName) -> Self {
         Self {
             node_name,
-            cluster_cidrs: Vec::new(),
+            node_addresses: Vec::new(),
+            detect_local: DetectLocal::ClusterCidr(Vec::new()),
+            node_port_addresses: NodePortAddresses::Primary,
             masquerade_all: false,
             masquerade_bit: MasqueradeBit::default(),
         }
     }
+}
 
-    /// The cluster CIDR of a family, if there is one.
-    pub fn cluster_cidr(&self, family: Family) -> Option<IpNet> {
-        self.cluster_cidrs.iter().copied().find(|cidr| Family::of(cidr.addr()) == family)
+/// How packets of Pods are told from others': kube-proxy's `detectLocalMode`. Where it cannot be told
+/// for want of a network, nobody is known not to be a Pod, and traffic to cluster addresses keeps its
+/// source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DetectLocal {
+    /// By source, in these networks: the Pods of the whole cluster. The first of each family counts.
+    ClusterCidr(Vec<IpNet>),
+    /// By source, in the first of the Node's `spec.podCIDRs` of the family.
+    NodeCidr,
+    /// By the interface they come from: a bridge, or whatever names begin like that.
+    Interface(InterfacePattern),
+}
+
+/// The addresses that node ports answer on: kube-proxy's `nodePortAddresses`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NodePortAddresses {
+    /// The primary address of each family. A family of which none is known answers on all.
+    Primary,
+    /// The addresses of the node's interfaces in these networks. A family that has no network here, or
+    /// one of prefix length 0, answers on all.
+    Cidrs(Vec<IpNet>),
+}
+
+impl NodePortAddresses {
+    /// The networks of a family, or `None` for every address.
+    pub fn cidrs(&self, family: Family) -> Option<Vec<IpNet>> {
+        let Self::Cidrs(all) = self else { return None };
+        let of_family = all.iter().filter(|cidr| Family::of(cidr.addr()) == family);
+        let cidrs: Vec<IpNet> = of_family.copied().collect();
+        let is_all = cidrs.is_empty() || cidrs.iter().any(|cidr| cidr.prefix_len() == 0);
+        (!is_all).then_some(cidrs)
     }
+}
+
+/// The first network of a family.
+pub fn first_of(family: Family, cidrs: &[IpNet]) -> Option<IpNet> {
+    cidrs.iter().find(|cidr| Family::of(cidr.addr()) == family).map(IpNet::trunc)
 }
 
 /// A bit of the packet mark.

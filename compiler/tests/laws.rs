@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 use proptest::test_runner::Config;
 
+use rulec_compiler::interface::InterfacePattern;
 use rulec_compiler::name::{LabelKey, LabelValue, Name, NamespacedName, NodeName, PortName};
 use rulec_compiler::net::{Backend, Family, Protocol};
 use rulec_compiler::nft::delta::parse_owner;
@@ -23,10 +24,11 @@ use rulec_compiler::nft::skeleton::{self, Statement};
 use rulec_compiler::nft::state::Table;
 use rulec_compiler::nft::{ChainId, Delta, Key, Op, Pick, Program, Scope, SetId, State, text};
 use rulec_compiler::object::{
-    Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, Kind, Node, Object, ObjectKey, Pod,
-    PodAddresses, Service, ServicePort, SlicePort, TargetPort,
+    Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, InterfaceAddresses, Kind, Node,
+    Object, ObjectKey, Pod, PodAddresses, Service, ServiceCidr, ServicePort, SlicePort, TargetPort,
 };
 use rulec_compiler::resolve::{PortKey, Rank, resolve};
+use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
 use rulec_compiler::{Change, Dirty, Frontend, Model, Origin, Provenance, Settings, Sourced};
 
 use support::{
@@ -217,10 +219,11 @@ fn pod() -> impl Strategy<Value = Pod> {
 
 fn node() -> impl Strategy<Value = Node> {
     let pool = vec![v4(2, 1), v4(2, 2), v6(2, 1), v6(2, 2)];
-    (node_name(), subsequence(pool, 0..=4)).prop_map(|(name, addresses)| Node {
+    let cidrs = subsequence(nets(&["10.244.1.0/24", "10.244.2.0/24", "fd00:1::/64"]), 0..=2);
+    (node_name(), subsequence(pool, 0..=4), cidrs).prop_map(|(name, addresses, pod_cidrs)| Node {
         name: NodeName::from(name),
         addresses,
-        pod_cidrs: Vec::new(),
+        pod_cidrs,
         zone: None,
         taints: Vec::new(),
         deleting: false,
@@ -233,7 +236,27 @@ fn object() -> impl Strategy<Value = Object> {
         12 => slice().prop_map(|slice| Object::EndpointSlice(Arc::new(slice))),
         4 => pod().prop_map(|pod| Object::Pod(Arc::new(pod))),
         1 => node().prop_map(|node| Object::Node(Arc::new(node))),
+        1 => surroundings(),
     ]
+}
+
+/// A ServiceCIDR, or the addresses of the interfaces.
+fn surroundings() -> impl Strategy<Value = Object> {
+    let ranges = nets(&["10.96.0.0/12", "10.96.0.0/16", "10.97.0.0/16", "fd00:10::/108"]);
+    let service_cidr = (0..3_u8, subsequence(ranges, 0..=3)).prop_map(|(number, cidrs)| {
+        let name = Name::from(format!("cidr-{number}").as_str());
+        Object::ServiceCidr(Arc::new(ServiceCidr { name, cidrs }))
+    });
+    let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+    let pool = [v4(2, 1), v4(2, 2), v4(3, 1), v6(2, 1)].into_iter().chain(loopback);
+    let addresses = subsequence(pool.collect::<Vec<IpAddr>>(), 0..=6).prop_map(|addresses| {
+        Object::InterfaceAddresses(Arc::new(InterfaceAddresses { addresses }))
+    });
+    prop_oneof![service_cidr, addresses]
+}
+
+fn nets(texts: &[&str]) -> Vec<ipnet::IpNet> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
 fn object_key() -> impl Strategy<Value = ObjectKey> {
@@ -247,6 +270,7 @@ fn object_key() -> impl Strategy<Value = ObjectKey> {
         12 => key("slice", SLICES).prop_map(ObjectKey::EndpointSlice),
         4 => key("pod", PODS).prop_map(ObjectKey::Pod),
         1 => node_name().prop_map(|name| ObjectKey::Node(NodeName::from(name))),
+        1 => surroundings().prop_map(|object| object.key()),
     ]
 }
 
@@ -956,6 +980,30 @@ proptest! {
         }
     }
 
+    /// Facts of the node may change while a process runs, whatever its settings.
+    #[test]
+    fn facts_of_the_node_are_followed(
+        settings in any_settings(),
+        facts in vec(prop_oneof![
+            node().prop_map(|node| Change::Apply(sourced(Object::Node(Arc::new(node))))),
+            surroundings().prop_map(|object| Change::Apply(sourced(object))),
+            surroundings().prop_map(|object| Change::Remove(object.key())),
+            node_name().prop_map(|name| Change::Remove(ObjectKey::Node(NodeName::from(name)))),
+        ], 1..12),
+    ) {
+        let settings = Arc::new(settings);
+        let mut model = Model::default();
+        let mut program = Program::new(Arc::clone(&settings));
+        for fact in facts {
+            let before = program.clone();
+            let dirty = model.apply(Origin::Manifests, fact);
+            program.update(&model, &dirty);
+            checked_delta(&before, &program);
+            let fresh = Program::compile(&model, Arc::clone(&settings), &State::default());
+            prop_assert_eq!(program.state(), fresh.state());
+        }
+    }
+
     /// Other settings are other elements, and the way there is one that a kernel takes.
     #[test]
     fn settings_may_change_at_a_restart(
@@ -970,11 +1018,26 @@ proptest! {
 }
 
 fn any_settings() -> impl Strategy<Value = Settings> {
-    let net = |text: &str| -> ipnet::IpNet { text.parse().unwrap_or_default() };
-    let cidrs = ["10.244.0.0/16", "10.0.0.0/8", "0.0.0.0/0", "fd00:10::/64", "fd00::/16"];
-    (subsequence(cidrs.map(net).to_vec(), 0..=3), any::<bool>(), node_name()).prop_map(
-        |(cluster_cidrs, masquerade_all, node)| Settings {
-            cluster_cidrs,
+    let cidrs = nets(&["10.244.0.0/16", "10.0.0.0/8", "0.0.0.0/0", "fd00:10::/64", "fd00::/16"]);
+    let named = |name: &str| DetectLocal::Interface(InterfacePattern::named(name).unwrap());
+    let prefix =
+        |name: &str| DetectLocal::Interface(InterfacePattern::starting_with(name).unwrap());
+    let detect_local = prop_oneof![
+        3 => subsequence(cidrs, 0..=3).prop_map(DetectLocal::ClusterCidr),
+        1 => Just(DetectLocal::NodeCidr),
+        1 => select(vec![named("cni0"), named("cni1"), prefix("cni"), prefix("veth")]),
+    ];
+    let answering = nets(&["192.0.2.0/24", "192.0.3.0/24", "0.0.0.0/0", "2001:db8::/32"]);
+    let node_port_addresses = prop_oneof![
+        Just(NodePortAddresses::Primary),
+        subsequence(answering, 0..=3).prop_map(NodePortAddresses::Cidrs),
+    ];
+    let own = subsequence(vec![v4(2, 2), v6(2, 2)], 0..=1);
+    (detect_local, node_port_addresses, own, any::<bool>(), node_name()).prop_map(
+        |(detect_local, node_port_addresses, node_addresses, masquerade_all, node)| Settings {
+            detect_local,
+            node_port_addresses,
+            node_addresses,
             masquerade_all,
             ..Settings::new(NodeName::from(node))
         },
@@ -1152,7 +1215,7 @@ fn a_passing_pick_code_needs_no_chain() {
 #[test]
 fn a_wider_interval_comes_after_the_narrower_one_has_gone() {
     let narrow = Settings {
-        cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+        detect_local: DetectLocal::ClusterCidr(nets(&["10.244.0.0/16"])),
         ..Settings::new(NodeName::from(HERE))
     };
     let narrow = Program::new(Arc::new(narrow));

@@ -15,6 +15,7 @@ use rulec_compiler::nft::{Delta, Element, Group, Key, Op, Program, State, Value,
 use rulec_compiler::object::{
     ClusterIps, Endpoint, EndpointSlice, Object, Service, ServicePort, SlicePort, TargetPort,
 };
+use rulec_compiler::settings::DetectLocal;
 use rulec_compiler::{Change, Frontend, Model, Origin, Provenance, Settings, Sourced};
 use rulec_sinks::nft::Ownership;
 use rulec_sinks::{Base, NftSink, Outcome, Sink, SinkError};
@@ -26,8 +27,8 @@ const MARK: u32 = 0x4000;
 
 fn settings() -> Arc<Settings> {
     let mut settings = Settings::new(NodeName::from("na"));
-    settings.cluster_cidrs =
-        ["10.50.0.0/16", "2001:db8:50::/48"].map(|cidr| cidr.parse().unwrap()).to_vec();
+    let cidrs = ["10.50.0.0/16", "2001:db8:50::/48"].map(|cidr| cidr.parse().unwrap());
+    settings.detect_local = DetectLocal::ClusterCidr(cidrs.to_vec());
     Arc::new(settings)
 }
 

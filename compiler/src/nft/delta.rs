@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::element::{Element, Key, Value};
 use super::program::{Program, Winner, frontend_elements};
-use super::skeleton::{ChainId, SetId};
+use super::skeleton::{ChainId, SetId, SetKind};
 use super::state::{Held, State, Table};
 use crate::name::NamespacedName;
 use crate::net::Family;
@@ -277,7 +277,7 @@ impl Builder {
     }
 
     fn push_for(&mut self, owner: Option<&Arc<PortKey>>, op: Op) {
-        let is_interval = |element: &Element| matches!(element.key, Key::UnmasqueradedSource(_));
+        let is_interval = |element: &Element| element.key.set().spec().kind == SetKind::Interval;
         match (owner, &op) {
             (Some(owner), _) => self.push(&owner.service, op),
             (None, Op::Add(element)) if is_interval(element) => self.intervals.push(op),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pick::Pick;
 use super::skeleton::{Scope, SetId};
+use crate::interface::InterfacePattern;
 use crate::net::{Backend, Family, Protocol};
 use crate::resolve::{Frontend, PortKey};
 
@@ -21,6 +22,10 @@ pub enum Key {
     Pick(Family, Scope, Pick),
     /// A source whose traffic to cluster addresses keeps its address.
     UnmasqueradedSource(IpNet),
+    /// Interfaces from which traffic to cluster addresses keeps its address.
+    UnmasqueradedInterface(Family, InterfacePattern),
+    /// A range that cluster addresses are taken from.
+    ServiceCidr(IpNet),
     /// An address of this node that node ports answer on.
     NodeIp(IpAddr),
     /// A route type that node ports answer on: the only one is `local`, meaning every address of
@@ -44,10 +49,11 @@ impl Key {
     /// The family, and so the table.
     pub fn family(self) -> Family {
         match self {
-            Self::Protocol(family, _) | Self::Pick(family, ..) | Self::NodeAddressType(family) => {
-                family
-            }
-            Self::UnmasqueradedSource(net) => Family::of(net.addr()),
+            Self::Protocol(family, _)
+            | Self::Pick(family, ..)
+            | Self::UnmasqueradedInterface(family, _)
+            | Self::NodeAddressType(family) => family,
+            Self::UnmasqueradedSource(net) | Self::ServiceCidr(net) => Family::of(net.addr()),
             Self::NodeIp(address) | Self::ClusterIp(address) | Self::Hairpin(address) => {
                 Family::of(address)
             }
@@ -64,6 +70,8 @@ impl Key {
             Self::Protocol(..) => SetId::Protocols,
             Self::Pick(_, scope, _) => SetId::Picks(scope),
             Self::UnmasqueradedSource(_) => SetId::UnmasqueradedSources,
+            Self::UnmasqueradedInterface(..) => SetId::UnmasqueradedInterfaces,
+            Self::ServiceCidr(_) => SetId::ServiceCidrs,
             Self::NodeIp(_) => SetId::NodeIps,
             Self::NodeAddressType(_) => SetId::NodeAddressTypes,
             Self::ClusterIp(_) => SetId::ClusterIps,
@@ -82,6 +90,8 @@ impl Key {
             Self::Protocol(..)
             | Self::Pick(..)
             | Self::UnmasqueradedSource(_)
+            | Self::UnmasqueradedInterface(..)
+            | Self::ServiceCidr(_)
             | Self::NodeIp(_)
             | Self::NodeAddressType(_)
             | Self::Service(_)
@@ -101,6 +111,8 @@ impl Key {
             Self::Protocol(..)
             | Self::Pick(..)
             | Self::UnmasqueradedSource(_)
+            | Self::UnmasqueradedInterface(..)
+            | Self::ServiceCidr(_)
             | Self::NodeIp(_)
             | Self::NodeAddressType(_)
             | Self::ClusterIp(_)

@@ -8,7 +8,7 @@
 //! alone, never on the order in which they came.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::name::NamespacedName;
 use crate::net::{Family, Protocol};
 use crate::object::Affinity;
 use crate::resolve::{self, Frontend, PortKey, Rank, Route};
-use crate::settings::Settings;
+use crate::settings::{DetectLocal, NodePortAddresses, Settings, first_of};
 
 /// A frontend and who asks for it. `None` sorts before every claim: the start of a scan.
 type ClaimKey = (Frontend, Option<(Rank, Arc<PortKey>)>);
@@ -149,7 +149,7 @@ impl Program {
 
     /// Recompiles what a change of the model has touched, and nothing else.
     pub fn update(&mut self, model: &Model, dirty: &Dirty) {
-        if dirty.nodes.contains(&self.settings.node_name) {
+        if dirty.surroundings || dirty.nodes.contains(&self.settings.node_name) {
             self.update_node(model);
         }
         let nothing = State::default();
@@ -447,26 +447,62 @@ impl Program {
     }
 
     fn update_node(&mut self, model: &Model) {
-        let settings = &self.settings;
-        let node = model.node(&settings.node_name).map(|entry| &*entry.object);
         let mut keys = OrdSet::new();
         for family in Family::ALL {
-            for protocol in Protocol::ALL {
-                keys.insert(Key::Protocol(family, protocol));
+            keys.extend(Protocol::ALL.map(|protocol| Key::Protocol(family, protocol)));
+            // Everybody is masqueraded on the way to a cluster address but who is in these sets: Pods;
+            // or nobody, if who is a Pod is not known.
+            if !self.settings.masquerade_all {
+                keys.insert(self.unmasqueraded(model, family));
             }
-            // Everybody is masqueraded on the way to a cluster address but the sources in the set:
-            // Pods; or nobody, if who is a Pod is not known.
-            if !settings.masquerade_all {
-                let pods = settings.cluster_cidr(family).map(|cidr| cidr.trunc());
-                keys.insert(Key::UnmasqueradedSource(pods.unwrap_or(everything(family))));
-            }
-            // Node ports answer on the primary address. A node nobody has described answers on all.
-            match node.and_then(|node| node.address(family)) {
-                Some(address) => keys.insert(Key::NodeIp(address)),
-                None => keys.insert(Key::NodeAddressType(family)),
-            };
+            keys.extend(self.node_port_addresses(model, family));
         }
+        let ranges = model.service_cidrs().flat_map(|entry| entry.object.cidrs.iter().copied());
+        // Ranges of a set must not overlap, while those of ServiceCIDRs may.
+        keys.extend(IpNet::aggregate(&ranges.collect()).into_iter().map(Key::ServiceCidr));
         self.node = keys;
+    }
+
+    fn unmasqueraded(&self, model: &Model, family: Family) -> Key {
+        let pods = match &self.settings.detect_local {
+            DetectLocal::ClusterCidr(cidrs) => first_of(family, cidrs),
+            DetectLocal::NodeCidr => {
+                let node = model.node(&self.settings.node_name);
+                node.and_then(|node| first_of(family, &node.object.pod_cidrs))
+            }
+            DetectLocal::Interface(pattern) => {
+                return Key::UnmasqueradedInterface(family, *pattern);
+            }
+        };
+        Key::UnmasqueradedSource(pods.unwrap_or(everything(family)))
+    }
+
+    fn node_port_addresses(&self, model: &Model, family: Family) -> Vec<Key> {
+        let settings = &self.settings;
+        let of_family = |address: &IpAddr| Family::of(*address) == family;
+        let usable = |address: &IpAddr| of_family(address) && !address.is_loopback();
+        let addresses: Vec<IpAddr> = match &settings.node_port_addresses {
+            NodePortAddresses::Primary => {
+                let own = settings.node_addresses.iter().copied().find(of_family);
+                let node = model.node(&settings.node_name);
+                let primary = own.or_else(|| node.and_then(|node| node.object.address(family)));
+                match primary.filter(usable) {
+                    Some(address) => vec![address],
+                    None => return vec![Key::NodeAddressType(family)],
+                }
+            }
+            some @ NodePortAddresses::Cidrs(_) => {
+                let Some(cidrs) = some.cidrs(family) else {
+                    return vec![Key::NodeAddressType(family)];
+                };
+                let held = model.interface_addresses();
+                held.into_iter()
+                    .flat_map(|entry| entry.object.addresses.iter().copied())
+                    .filter(|address| usable(address) && cidrs.iter().any(|c| c.contains(address)))
+                    .collect()
+            }
+        };
+        addresses.into_iter().map(Key::NodeIp).collect()
     }
 }
 

@@ -76,6 +76,10 @@ pub enum SetId {
     Picks(Scope),
     /// Sources that are not masqueraded on their way to a cluster address.
     UnmasqueradedSources,
+    /// Interfaces from which nobody is masqueraded on the way to a cluster address.
+    UnmasqueradedInterfaces,
+    /// Ranges that cluster addresses are taken from.
+    ServiceCidrs,
     /// Addresses that node ports answer on.
     NodeIps,
     /// Route types of addresses that node ports answer on.
@@ -98,11 +102,13 @@ pub enum SetId {
 
 impl SetId {
     /// All, in the order in which they are created.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Protocols,
         Self::Picks(Scope::Address),
         Self::Picks(Scope::NodePort),
         Self::UnmasqueradedSources,
+        Self::UnmasqueradedInterfaces,
+        Self::ServiceCidrs,
         Self::NodeIps,
         Self::NodeAddressTypes,
         Self::ClusterIps,
@@ -126,6 +132,8 @@ impl SetId {
             Self::Picks(Scope::Address) => "picks",
             Self::Picks(Scope::NodePort) => "nodeport-picks",
             Self::UnmasqueradedSources => "unmasqueraded-sources",
+            Self::UnmasqueradedInterfaces => "unmasqueraded-interfaces",
+            Self::ServiceCidrs => "service-cidrs",
             Self::NodeIps => "node-ips",
             Self::NodeAddressTypes => "node-address-types",
             Self::ClusterIps => "cluster-ips",
@@ -150,7 +158,7 @@ impl SetId {
 
     /// What it is made of.
     pub fn spec(self) -> SetSpec {
-        use Datatype::{Address, FibType, Port, Priority, Protocol};
+        use Datatype::{Address, FibType, Interface, Port, Priority, Protocol};
         let frontend = |scope| match scope {
             Scope::Address => vec![Address, Protocol, Port],
             Scope::NodePort => vec![Protocol, Port],
@@ -161,15 +169,15 @@ impl SetId {
             key
         };
         let set = |key| SetSpec { key, data: Data::None, kind: SetKind::Hash };
+        let ranges = |part| SetSpec { key: vec![part], data: Data::None, kind: SetKind::Interval };
         let map = |key, data| SetSpec { key, data: Data::Value(data), kind: SetKind::Hash };
         match self {
             Self::Protocols => set(vec![Protocol]),
             Self::Picks(_) => {
                 SetSpec { key: vec![Priority], data: Data::Verdict, kind: SetKind::Hash }
             }
-            Self::UnmasqueradedSources => {
-                SetSpec { key: vec![Address], data: Data::None, kind: SetKind::Interval }
-            }
+            Self::UnmasqueradedSources | Self::ServiceCidrs => ranges(Address),
+            Self::UnmasqueradedInterfaces => ranges(Interface),
             Self::NodeIps | Self::ClusterIps => set(vec![Address]),
             Self::NodeAddressTypes => set(vec![FibType]),
             Self::Hairpin => set(vec![Address, Address]),
@@ -235,6 +243,8 @@ pub enum Datatype {
     Priority,
     /// The type of a route.
     FibType,
+    /// The name of an interface: 16 bytes, padded with zeros.
+    Interface,
 }
 
 /// A chain of a table.
@@ -361,6 +371,8 @@ pub enum HookPoint {
 /// A field of a packet, as part of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
+    /// The interface it came by; the empty name for what this node sends.
+    Iifname,
     /// The source address.
     Saddr,
     /// The destination address.
@@ -428,6 +440,8 @@ pub enum Statement {
     Masquerade,
     /// Refuse with ICMP port unreachable, whatever the protocol.
     Reject,
+    /// Say nothing and let it go no further.
+    Drop,
     /// Continue in a chain, then here.
     Jump(ChainId),
     /// Leave the chain.
@@ -456,8 +470,8 @@ pub enum Source {
 /// The rules of a chain.
 pub fn rules(chain: ChainId) -> Vec<Rule> {
     use Statement::{
-        ClearMark, DaddrType, GotoPick, Jump, MarkIsSet, Masquerade, NotLoopback, Reject, Return,
-        SetMark, SetPriority, StateNew, StatusDnat,
+        ClearMark, DaddrType, Drop, GotoPick, Jump, MarkIsSet, Masquerade, NotLoopback, Reject,
+        Return, SetMark, SetPriority, StateNew, StatusDnat,
     };
     let member = |fields: Vec<Field>, set| Statement::Member { fields, set, is_member: true };
     let not_member = |fields: Vec<Field>, set| Statement::Member { fields, set, is_member: false };
@@ -480,6 +494,7 @@ pub fn rules(chain: ChainId) -> Vec<Rule> {
             Rule(vec![
                 member(vec![Field::Daddr], SetId::ClusterIps),
                 not_member(vec![Field::Saddr], SetId::UnmasqueradedSources),
+                not_member(vec![Field::Iifname], SetId::UnmasqueradedInterfaces),
                 SetMark,
             ]),
             choose(Scope::Address),
@@ -507,6 +522,8 @@ pub fn rules(chain: ChainId) -> Vec<Rule> {
         ChainId::FilterForward | ChainId::FilterOutput => vec![
             Rule(vec![StateNew, Jump(ChainId::Unserved)]),
             Rule(vec![StateNew, member(vec![Field::Daddr], SetId::ClusterIps), Reject]),
+            // An address that no Service has, and one might soon: no answer, but no route either.
+            Rule(vec![StateNew, member(vec![Field::Daddr], SetId::ServiceCidrs), Drop]),
         ],
         ChainId::Pick(scope, pick) => pick_rules(scope, pick),
     }

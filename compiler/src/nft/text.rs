@@ -99,7 +99,8 @@ pub fn key(key: Key) -> String {
     match key {
         Key::Protocol(_, protocol) => self::protocol(protocol).to_owned(),
         Key::Pick(_, _, pick) => priority(pick.code()),
-        Key::UnmasqueradedSource(net) => net.to_string(),
+        Key::UnmasqueradedSource(net) | Key::ServiceCidr(net) => net.to_string(),
+        Key::UnmasqueradedInterface(_, pattern) => format!("\"{pattern}\""),
         Key::NodeIp(address) | Key::ClusterIp(address) => address.to_string(),
         Key::NodeAddressType(_) => "local".to_owned(),
         Key::Hairpin(address) => format!("{address} . {address}"),
@@ -135,6 +136,7 @@ pub(super) fn sets_of(rule: &Rule) -> Vec<SetId> {
         | Statement::ClearMark
         | Statement::Masquerade
         | Statement::Reject
+        | Statement::Drop
         | Statement::Jump(_)
         | Statement::Return => None,
     };
@@ -198,6 +200,7 @@ fn type_name(family: Family, datatype: Datatype) -> &'static str {
         (Datatype::Port, _) => "inet_service",
         (Datatype::Priority, _) => "classid",
         (Datatype::FibType, _) => "fib_addrtype",
+        (Datatype::Interface, _) => "ifname",
     }
 }
 
@@ -234,6 +237,7 @@ fn fields(family: Family, fields: &[Field]) -> String {
     let names: Vec<String> = fields
         .iter()
         .map(|field| match field {
+            Field::Iifname => "iifname".to_owned(),
             Field::Saddr => format!("{ip} saddr"),
             Field::Daddr => format!("{ip} daddr"),
             Field::Protocol => "meta l4proto".to_owned(),
@@ -287,6 +291,7 @@ fn statement(family: Family, mark: u32, statement: &Statement) -> String {
         }
         Statement::Masquerade => "masquerade fully-random".to_owned(),
         Statement::Reject => "reject".to_owned(),
+        Statement::Drop => "drop".to_owned(),
         Statement::Jump(chain) => format!("jump {chain}"),
         Statement::Return => "return".to_owned(),
     }

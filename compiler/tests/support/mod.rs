@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rulec_compiler::name::{NamespacedName, NodeName, PortName};
 use rulec_compiler::net::{Family, Protocol};
 use rulec_compiler::nft::element::Value;
-use rulec_compiler::nft::{ChainId, Delta, Element, Key, Op, Program, State};
+use rulec_compiler::nft::{ChainId, Delta, Element, Key, Op, Program, SetId, State};
 use rulec_compiler::object::{
     Conditions, Endpoint, EndpointSlice, Object, Service, ServicePort, SlicePort, TargetPort,
 };
@@ -168,24 +168,25 @@ fn check_frontends_are_whole(delta: &Delta) {
 
 /// nf_tables refuses an interval that overlaps with one that is there, or goes only later.
 fn check_intervals(before: &State, delta: &Delta) {
-    let mut nets: Vec<ipnet::IpNet> = Vec::new();
-    for key in elements(before).keys() {
-        if let Key::UnmasqueradedSource(net) = key {
-            nets.push(*net);
-        }
-    }
+    let range = |key: &Key| match key {
+        Key::UnmasqueradedSource(net) | Key::ServiceCidr(net) => Some((key.set(), *net)),
+        _ => None,
+    };
+    let mut nets: Vec<(SetId, ipnet::IpNet)> = elements(before).keys().filter_map(range).collect();
     for op in delta.ops() {
         if let Op::DeleteTable(family) = op {
-            nets.retain(|net| Family::of(net.addr()) != *family);
+            nets.retain(|(_, net)| Family::of(net.addr()) != *family);
         }
-        let Some(Key::UnmasqueradedSource(net)) = element(op).map(|element| element.key) else {
+        let Some((set, net)) = element(op).and_then(|element| range(&element.key)) else {
             continue;
         };
-        nets.retain(|held| *held != net);
+        nets.retain(|held| *held != (set, net));
         if matches!(op, Op::Add(_)) {
-            let overlapping = nets.iter().find(|held| held.contains(&net) || net.contains(*held));
-            assert_eq!(overlapping, None, "{net} overlaps when it is added");
-            nets.push(net);
+            let overlaps = |(of, held): &&(SetId, ipnet::IpNet)| {
+                *of == set && (held.contains(&net) || net.contains(held))
+            };
+            assert_eq!(nets.iter().find(overlaps), None, "{net} overlaps when it is added");
+            nets.push((set, net));
         }
     }
 }

@@ -215,9 +215,7 @@ fn write_element(writer: &mut Writer, element: &Element, is_add: bool) {
         writer.close_nest(outer);
     };
     one(writer, &wire::key(element.key), None);
-    if let Key::UnmasqueradedSource(net) = element.key
-        && let Some(end) = wire::range_end(net)
-    {
+    if let Some(end) = wire::range_end(element.key) {
         one(writer, &end, Some(wire::NFT_SET_ELEM_INTERVAL_END));
     }
 }

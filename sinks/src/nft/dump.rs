@@ -264,7 +264,7 @@ impl Reader<'_> {
             Err(error) if is_owned && error.kind() == io::ErrorKind::Interrupted => {}
             other => other?,
         }
-        unknown += ranges(family, &bounds, found);
+        unknown += ranges(family, set, &bounds, found);
         if unknown > 0 {
             foreign.push(format!("{unknown} elements of {set} that mean nothing"));
         }
@@ -275,6 +275,7 @@ impl Reader<'_> {
 /// Puts the bounds of ranges together, and says how many do not fit.
 fn ranges(
     family: Family,
+    set: SetId,
     bounds: &BTreeSet<(Vec<u8>, bool)>,
     found: &mut Vec<(Key, Held)>,
 ) -> usize {
@@ -286,10 +287,8 @@ fn ranges(
             continue;
         }
         let end = bounds.peek().filter(|(_, is_start)| !is_start).map(|(end, _)| end.as_slice());
-        match wire::range(family, start, end) {
-            Some(net) => {
-                found.push((Key::UnmasqueradedSource(net), (Value::Present, None)));
-            }
+        match wire::read_range(family, set, start, end) {
+            Some(key) => found.push((key, (Value::Present, None))),
             None => foreign += 1,
         }
     }

@@ -182,7 +182,7 @@ fn byte_orders(spec: &SetSpec) -> Vec<u8> {
     let order = |types: &[Datatype]| -> u32 {
         match types {
             [Datatype::Address] => 2,
-            [Datatype::Priority | Datatype::FibType] => 1,
+            [Datatype::Priority | Datatype::FibType | Datatype::Interface] => 1,
             _ => 0,
         }
     };
@@ -208,6 +208,7 @@ const VERDICT: u32 = 0;
 
 const META_PRIORITY: u32 = 2;
 const META_MARK: u32 = 3;
+const META_IIFNAME: u32 = 6;
 const META_L4PROTO: u32 = 16;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
@@ -230,6 +231,7 @@ const NAT_DNAT: u32 = 1;
 /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
 const RANDOM_FULLY: u32 = 1 << 4;
 const REJECT_ICMP_UNREACH: u32 = 0;
+const NF_DROP: u32 = 0;
 
 struct Encoder {
     family: Family,
@@ -316,6 +318,7 @@ impl Encoder {
                         .u8(sys::NFTNL_EXPR_REJECT_CODE, code),
                 );
             }
+            Statement::Drop => exprs.push(verdict(NF_DROP)),
             Statement::Jump(chain) => {
                 exprs.push(
                     verdict(wire::NFT_JUMP).text(sys::NFTNL_EXPR_IMM_CHAIN, &c(&chain.to_string())),
@@ -384,6 +387,7 @@ impl Encoder {
         let mut register = REG32;
         for field in fields {
             exprs.push(match field {
+                Field::Iifname => meta_load(META_IIFNAME, register),
                 Field::Saddr | Field::Daddr => {
                     let (len, offset) = self.address(*field);
                     payload(NETWORK_HEADER, offset, len, register)
@@ -399,7 +403,7 @@ impl Encoder {
     /// How many 32-bit registers a field takes.
     fn registers(&self, field: Field) -> u32 {
         match (field, self.family) {
-            (Field::Saddr | Field::Daddr, Family::Ipv6) => 4,
+            (Field::Saddr | Field::Daddr, Family::Ipv6) | (Field::Iifname, _) => 4,
             (Field::Saddr | Field::Daddr, Family::Ipv4)
             | (Field::Protocol | Field::Dport | Field::Priority, _) => 1,
         }

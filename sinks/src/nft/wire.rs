@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
 use ipnet::IpNet;
+use rulec_compiler::interface::InterfacePattern;
 use rulec_compiler::net::{Backend, Family, Protocol};
 use rulec_compiler::nft::Pick;
 use rulec_compiler::nft::element::{Key, Value};
@@ -103,7 +104,7 @@ pub(super) fn family(nfproto: u8) -> Option<Family> {
 pub(super) fn length(datatype: Datatype, family: Family) -> usize {
     match (datatype, family) {
         (Datatype::Address, Family::Ipv4) | (Datatype::Priority | Datatype::FibType, _) => 4,
-        (Datatype::Address, Family::Ipv6) => 16,
+        (Datatype::Address, Family::Ipv6) | (Datatype::Interface, _) => 16,
         (Datatype::Protocol, _) => 1,
         (Datatype::Port, _) => 2,
     }
@@ -127,6 +128,7 @@ pub(super) fn type_number(types: &[Datatype], family: Family) -> u32 {
             (Datatype::Port, _) => 13,
             (Datatype::Priority, _) => 23,
             (Datatype::FibType, _) => 38,
+            (Datatype::Interface, _) => 41,
         };
         number << 6 | one
     })
@@ -180,7 +182,10 @@ pub(super) fn key(key: Key) -> Vec<u8> {
     match key {
         Key::Protocol(_, protocol) => vec![protocol.number()],
         Key::Pick(_, _, pick) => pick.code().to_ne_bytes().to_vec(),
-        Key::UnmasqueradedSource(net) => parts.address(net.network()).registers(),
+        Key::UnmasqueradedSource(net) | Key::ServiceCidr(net) => {
+            parts.address(net.network()).registers()
+        }
+        Key::UnmasqueradedInterface(_, pattern) => pattern.range().0.to_vec(),
         Key::NodeIp(address) | Key::ClusterIp(address) => parts.address(address).registers(),
         Key::NodeAddressType(_) => RTN_LOCAL.to_ne_bytes().to_vec(),
         Key::Hairpin(address) => parts.address(address).address(address).registers(),
@@ -191,9 +196,23 @@ pub(super) fn key(key: Key) -> Vec<u8> {
     }
 }
 
-/// The bytes of the address behind a range, if there is one: a range up to the last address has no
-/// end in the kernel.
-pub(super) fn range_end(net: IpNet) -> Option<Vec<u8>> {
+/// The bytes of what comes behind a range, if the key is one and something does: a range up to the
+/// last address has no end in the kernel.
+pub(super) fn range_end(key: Key) -> Option<Vec<u8>> {
+    let net = match key {
+        Key::UnmasqueradedSource(net) | Key::ServiceCidr(net) => net,
+        Key::UnmasqueradedInterface(_, pattern) => return Some(pattern.range().1.to_vec()),
+        Key::Protocol(..)
+        | Key::Pick(..)
+        | Key::NodeIp(_)
+        | Key::NodeAddressType(_)
+        | Key::ClusterIp(_)
+        | Key::Hairpin(_)
+        | Key::Service(_)
+        | Key::Reject(_)
+        | Key::AffinitySlot(..)
+        | Key::Endpoint(..) => return None,
+    };
     match net.broadcast() {
         IpAddr::V4(last) => {
             let end = u32::from(last).checked_add(1)?;
@@ -206,9 +225,34 @@ pub(super) fn range_end(net: IpNet) -> Option<Vec<u8>> {
     }
 }
 
-/// The range from one address to before another (to the last one, without another), if it is a
-/// network.
-pub(super) fn range(family: Family, start: &[u8], end: Option<&[u8]>) -> Option<IpNet> {
+/// The element of a set of ranges that goes from one key to before another, or to the last one
+/// without another; `None` if nothing of ours is such a range.
+pub(super) fn read_range(
+    family: Family,
+    set: SetId,
+    start: &[u8],
+    end: Option<&[u8]>,
+) -> Option<Key> {
+    match set {
+        SetId::UnmasqueradedSources => network(family, start, end).map(Key::UnmasqueradedSource),
+        SetId::ServiceCidrs => network(family, start, end).map(Key::ServiceCidr),
+        SetId::UnmasqueradedInterfaces => InterfacePattern::from_range(start, end?)
+            .map(|pattern| Key::UnmasqueradedInterface(family, pattern)),
+        SetId::Protocols
+        | SetId::Picks(_)
+        | SetId::NodeIps
+        | SetId::NodeAddressTypes
+        | SetId::ClusterIps
+        | SetId::Hairpin
+        | SetId::Services(_)
+        | SetId::Rejects(_)
+        | SetId::AffinitySlots(_)
+        | SetId::Endpoints(_)
+        | SetId::Affinity(_) => None,
+    }
+}
+
+fn network(family: Family, start: &[u8], end: Option<&[u8]>) -> Option<IpNet> {
     let number = |bytes: &[u8]| -> Option<u128> {
         match family {
             Family::Ipv4 => Some(u128::from(u32::from_be_bytes(bytes.try_into().ok()?))),
@@ -285,7 +329,10 @@ pub(super) fn read_key(family: Family, set: SetId, bytes: &[u8]) -> Option<Key> 
             Some(Key::Endpoint(frontend, number(rest)?))
         }
         // Ranges come in two parts, and records are the packets' own.
-        SetId::UnmasqueradedSources | SetId::Affinity(_) => None,
+        SetId::UnmasqueradedSources
+        | SetId::UnmasqueradedInterfaces
+        | SetId::ServiceCidrs
+        | SetId::Affinity(_) => None,
     }
 }
 
@@ -303,6 +350,8 @@ pub(super) fn read_value(family: Family, set: SetId, bytes: &[u8]) -> Option<Val
         SetId::Protocols
         | SetId::Picks(_)
         | SetId::UnmasqueradedSources
+        | SetId::UnmasqueradedInterfaces
+        | SetId::ServiceCidrs
         | SetId::NodeIps
         | SetId::NodeAddressTypes
         | SetId::ClusterIps
@@ -357,17 +406,19 @@ mod tests {
         {
             let net: IpNet = text.parse().unwrap();
             let family = Family::of(net.addr());
-            let start = key(Key::UnmasqueradedSource(net));
-            assert_eq!(range(family, &start, range_end(net).as_deref()), Some(net), "{text}");
+            let range = Key::UnmasqueradedSource(net);
+            let (start, end) = (key(range), range_end(range));
+            let set = SetId::UnmasqueradedSources;
+            assert_eq!(read_range(family, set, &start, end.as_deref()), Some(range), "{text}");
         }
     }
 
     #[test]
     fn what_is_no_network_is_refused() {
-        assert_eq!(range(Family::Ipv4, &[10, 0, 0, 0], Some(&[10, 0, 0, 3])), None);
-        assert_eq!(range(Family::Ipv4, &[10, 0, 0, 1], Some(&[10, 0, 0, 3])), None);
-        assert_eq!(range(Family::Ipv4, &[10, 0, 0, 0], None), None);
-        assert_eq!(range(Family::Ipv4, &[10], None), None);
+        assert_eq!(network(Family::Ipv4, &[10, 0, 0, 0], Some(&[10, 0, 0, 3])), None);
+        assert_eq!(network(Family::Ipv4, &[10, 0, 0, 1], Some(&[10, 0, 0, 3])), None);
+        assert_eq!(network(Family::Ipv4, &[10, 0, 0, 0], None), None);
+        assert_eq!(network(Family::Ipv4, &[10], None), None);
     }
 
     #[test]
