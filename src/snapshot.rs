@@ -6,15 +6,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::iter;
 use std::path::Path;
 
 use anyhow::Context;
 use rulec_compiler::change::{Change, Origin, Sourced};
 use rulec_compiler::net::Family;
-use rulec_compiler::nft::Program;
 use rulec_compiler::nft::element::Element;
 use rulec_compiler::nft::skeleton::{ChainId, SetId};
 use rulec_compiler::nft::state::{State, Table};
+use rulec_compiler::nft::{Delta, Op, Program, text as nft_text};
 use rulec_compiler::{Model, Settings};
 use serde::{Deserialize, Serialize};
 
@@ -91,7 +92,7 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// If it cannot be read, or is of a version this program does not know.
+    /// If it cannot be read, is of a version this program does not know, or holds what no kernel could.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let file = fs::File::open(path)?;
         let snapshot: Self = serde_json::from_reader(std::io::BufReader::new(file))?;
@@ -101,7 +102,39 @@ impl Snapshot {
             snapshot.api_version,
             snapshot.kind
         );
+        snapshot.check()?;
         Ok(snapshot)
+    }
+
+    /// Whether a kernel could hold it: builds it in the reference, which refuses what a kernel would.
+    fn check(&self) -> anyhow::Result<()> {
+        for (family, saved) in &self.tables {
+            let (table, family) = (nft_text::table(*family), *family);
+            if let Some(alien) = saved.elements.iter().find(|it| it.key.family() != family) {
+                anyhow::bail!(
+                    "table {table} holds an element of table {}: {}",
+                    nft_text::table(alien.key.family()),
+                    nft_text::element(alien)
+                );
+            }
+            let chains = || ChainId::CONSTANT.iter().chain(&saved.picks);
+            let ops = iter::once(Op::AddTable(family))
+                .chain(SetId::ALL.map(|set| Op::AddSet(family, set)))
+                .chain(chains().map(|chain| Op::AddChain(family, *chain)))
+                .chain(chains().map(|chain| Op::FillChain(family, *chain)))
+                .chain(saved.elements.iter().cloned().map(Op::Add));
+            let delta = Delta { prelude: ops.collect(), ..Delta::default() };
+            if let Err(violation) = State::default().apply(&delta) {
+                let mark = self.settings.masquerade_bit.mark();
+                let command = nft_text::commands(&violation.op, mark);
+                anyhow::bail!(
+                    "no table {table} can be so: {}: {}",
+                    violation.reason,
+                    command.trim_end()
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Writes it, so that a reader sees the old file or the new one, never half of it.
@@ -148,5 +181,119 @@ impl Snapshot {
         let mut model = Model::default();
         model.apply(Origin::Manifests, Change::everything(objects));
         Some(model)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rulec_compiler::name::NodeName;
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    /// A snapshot of a Service in each family, one with affinity, as it stands in the file.
+    fn good() -> Json {
+        let manifest = r#"{"apiVersion": "v1", "kind": "List", "items": [
+            {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+             "spec": {"clusterIPs": ["10.96.0.10", "fd00:96::10"], "sessionAffinity": "ClientIP",
+                      "ports": [{"port": 80}]}},
+            {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+             "metadata": {"name": "web-4", "labels": {"kubernetes.io/service-name": "web"}},
+             "ports": [{"name": "", "port": 8080}], "endpoints": [{"addresses": ["10.50.1.5"]}]},
+            {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv6",
+             "metadata": {"name": "web-6", "labels": {"kubernetes.io/service-name": "web"}},
+             "ports": [{"name": "", "port": 8080}], "endpoints": [{"addresses": ["2001:db8:50::5"]}]}]}"#;
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("all.json"), manifest).unwrap();
+        let reading = rulec_sources::read(directory.path()).unwrap();
+        assert_eq!(reading.problems, []);
+        let mut model = Model::default();
+        model.apply(Change::Replace(reading.objects));
+        let settings = Arc::new(Settings::new(NodeName::from("na")));
+        let program = Program::compile(&model, settings, &State::default());
+        serde_json::to_value(Snapshot::of(&program, &model)).unwrap()
+    }
+
+    fn read(json: &Json) -> anyhow::Result<Snapshot> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("snapshot.json");
+        fs::write(&path, serde_json::to_vec(json).unwrap()).unwrap();
+        Snapshot::read(&path)
+    }
+
+    /// The families as they are called in the file.
+    fn families(json: &Json) -> [String; 2] {
+        let names = json["tables"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        names.try_into().unwrap()
+    }
+
+    /// The first element with this kind of key.
+    fn position(elements: &Json, kind: &str) -> usize {
+        let is_it = |element: &Json| element["key"].get(kind).is_some();
+        elements.as_array().unwrap().iter().position(is_it).unwrap()
+    }
+
+    #[test]
+    fn a_snapshot_is_read_as_it_was_written() {
+        let json = good();
+        assert_eq!(serde_json::to_value(read(&json).unwrap()).unwrap(), json);
+    }
+
+    #[test]
+    fn what_no_kernel_can_hold_is_refused_with_a_reason() {
+        let refused = |what: &str, damage: &dyn Fn(&mut Json, &mut Json)| {
+            let mut json = good();
+            let [v4, _] = families(&json);
+            let mut table = json["tables"][&v4].take();
+            let (mut picks, mut elements) = (table["picks"].take(), table["elements"].take());
+            damage(&mut picks, &mut elements);
+            json["tables"][&v4] = json!({"picks": picks, "elements": elements});
+            let error = read(&json).unwrap_err().to_string();
+            assert!(error.contains(what), "{what}: {error}");
+        };
+        refused("table ip rulec", &|_, elements| {
+            let json = good();
+            let alien = json["tables"][&families(&json)[1]]["elements"][0].clone();
+            elements.as_array_mut().unwrap().push(alien);
+        });
+        refused("leads to a chain that does not exist: add element ip rulec picks", &|picks, _| {
+            *picks = json!([]);
+        });
+        refused("the chain exists: add chain ip rulec", &|picks, _| {
+            let twice = picks[0].clone();
+            picks.as_array_mut().unwrap().push(twice);
+        });
+        refused("the chain exists: add chain ip rulec dispatch", &|picks, _| {
+            picks.as_array_mut().unwrap().push(json!("Dispatch"));
+        });
+        refused("no pick code", &|picks, _| {
+            let mut other = picks[0].clone();
+            other["Pick"][1]["backends"] = json!(0);
+            picks.as_array_mut().unwrap().push(other);
+        });
+        refused("the element exists", &|_, elements| {
+            let twice = elements[0].clone();
+            elements.as_array_mut().unwrap().push(twice);
+        });
+        refused(
+            "the value is none of this key's: add element ip rulec services",
+            &|_, elements| {
+                let at = position(elements, "Service");
+                elements[at]["value"] = json!({"Id": 7});
+            },
+        );
+        refused(
+            "the value is none of this key's: add element ip rulec endpoints",
+            &|_, elements| {
+                let at = position(elements, "Endpoint");
+                elements[at]["value"] = json!({"Backend": "[2001:db8::1]:80"});
+            },
+        );
+        refused("the value is none of this key's", &|_, elements| {
+            let at = position(elements, "Pick");
+            elements[at]["value"] = json!("Present");
+        });
     }
 }

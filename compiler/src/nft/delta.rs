@@ -189,8 +189,9 @@ impl Delta {
                 delta.drop(owner.as_ref(), old);
             }
             let replaced = gone.next_if(|(old, _)| old.key == element.key);
+            let table = held.get(&element.key.family());
             let is_held = replaced.is_none()
-                && held[&element.key.family()].elements.contains_key(&element.key);
+                && table.is_some_and(|table| table.elements.contains_key(&element.key));
             if let Some((old, _)) = replaced {
                 delta.push_for(owner.as_ref(), Op::Delete(old));
             }
@@ -445,4 +446,23 @@ pub fn parse_owner(comment: &str) -> Option<PortKey> {
         service: NamespacedName::new(namespace, name),
         port: crate::name::PortName::from(port),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    /// No kernel holds such a state, but a caller may have been given one.
+    #[test]
+    fn an_element_in_the_table_of_the_other_family_is_no_panic() {
+        let key = Key::ClusterIp(IpAddr::from([10, 96, 0, 1]));
+        let table = Table { elements: [(key, (Value::Present, None))].into(), ..Table::default() };
+        let alien = State { tables: [(Family::Ipv6, table)].into() };
+        let nothing = State { tables: [(Family::Ipv6, Table::default())].into() };
+        let added = |delta: &Delta| delta.ops().filter(|op| matches!(op, Op::Add(_))).count();
+        assert_eq!(added(&Delta::between_states(&nothing, &alien)), 1);
+        assert_eq!(added(&Delta::between_states(&alien, &nothing)), 0);
+    }
 }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use super::delta::{Delta, Op, Owned};
 use super::element::{Element, Key, Value};
-use super::skeleton::{ChainId, SetId};
+use super::pick::Pick;
+use super::skeleton::{ChainId, Data, SetId};
 use super::slots::Slot;
 use crate::net::Family;
 use crate::resolve::{Frontend, PortKey};
@@ -159,6 +160,9 @@ impl State {
                     Err("the set exists")
                 }
             }
+            Op::AddChain(_, ChainId::Pick(_, pick)) if !has_code(*pick) => {
+                Err("the chain is that of no pick code")
+            }
             Op::AddChain(family, chain) => {
                 match self.table(*family)?.chains.insert(*chain, false) {
                     None => Ok(()),
@@ -205,6 +209,9 @@ impl State {
                 if !table.sets.contains(&element.key.set()) {
                     return Err("the set does not exist");
                 }
+                if !fits(element) {
+                    return Err("the value is none of this key's");
+                }
                 if let Key::Pick(_, scope, pick) = element.key
                     && !table.chains.contains_key(&ChainId::Pick(scope, pick))
                 {
@@ -230,4 +237,24 @@ impl State {
     fn table(&mut self, family: Family) -> Result<&mut Table, &'static str> {
         self.tables.get_mut(&family).ok_or("the table does not exist")
     }
+}
+
+/// Whether the value is one that the map can hold for the key.
+fn fits(element: &Element) -> bool {
+    match (element.key, element.value) {
+        (Key::Pick(_, _, pick), Value::Goto) | (Key::Service(_), Value::Pick(pick)) => {
+            has_code(pick)
+        }
+        (Key::AffinitySlot(..), Value::Id(_)) => true,
+        (Key::Endpoint(frontend, _), Value::Backend(backend)) => {
+            Family::of(backend.address) == frontend.family()
+        }
+        (key, Value::Present) => key.set().spec().data == Data::None,
+        (_, Value::Pick(_) | Value::Id(_) | Value::Backend(_) | Value::Goto) => false,
+    }
+}
+
+/// Whether the pick survives the way through its code: it has 32 bits.
+fn has_code(pick: Pick) -> bool {
+    Pick::from_code(pick.code()) == Some(pick)
 }
