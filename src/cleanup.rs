@@ -16,7 +16,7 @@ use rulec_sinks::nft::Ownership;
 pub fn run() -> anyhow::Result<ExitCode> {
     let mark = MasqueradeBit::default().mark();
     let mut sink = NftSink::open(Ownership::Shared, mark).context("opening nf_tables")?;
-    let families = sink.cleanup().context("deleting the tables (stop rulec first if it runs)")?;
+    let families = sink.cleanup().context("deleting the tables")?;
     match families.as_slice() {
         [] => tracing::info!("there was nothing to remove"),
         _ => {

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{setsockopt, sockopt};
 
 /// `struct nlmsghdr`.
@@ -165,8 +165,18 @@ pub(crate) struct Message<'a> {
 impl<'a> Message<'a> {
     /// The error number of an answer; 0 is an acknowledgement. `None` if it is no answer.
     pub(crate) fn errno(&self) -> Option<i32> {
-        (self.kind == NLMSG_ERROR)
-            .then(|| Some(-i32::from_ne_bytes(self.payload.get(..4)?.try_into().ok()?)))?
+        (self.kind == NLMSG_ERROR).then(|| self.status())?
+    }
+
+    /// The error number of the end of a dump, which tells whether it came to its end or was given up
+    /// half way; 0 is the former. `None` if it is not the end.
+    pub(crate) fn end_errno(&self) -> Option<i32> {
+        (self.kind == NLMSG_DONE).then(|| self.status().unwrap_or(0))
+    }
+
+    fn status(&self) -> Option<i32> {
+        let status = i32::from_ne_bytes(self.payload.get(..4)?.try_into().ok()?);
+        Some(status.wrapping_neg())
     }
 
     /// The address family of a message of the netfilter family.
@@ -284,6 +294,8 @@ impl Socket {
         let this = Self { socket, buffer, aligned, send_buffer: 0 };
         let flags = fcntl(&this, FcntlArg::F_GETFL)?;
         fcntl(&this, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK))?;
+        // libmnl does not: a program started from here would go on owning our tables.
+        fcntl(&this, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
         setsockopt(&this, sockopt::RcvBufForce, &BUFFER_BYTES)?;
         Ok(this)
     }

@@ -4,6 +4,7 @@ mod batch;
 mod dump;
 #[expect(unsafe_code, reason = "the C libraries are called here, and only here")]
 pub(crate) mod ffi;
+mod owner;
 mod rules;
 mod transactions;
 pub mod watch;
@@ -18,6 +19,7 @@ use rulec_compiler::nft::delta::Delta;
 use rulec_compiler::nft::state::State;
 
 use self::batch::Batch;
+pub use self::owner::Owner;
 use crate::netlink::{Socket, messages};
 use crate::sink::{Base, Outcome, Refusal, Sink, SinkError};
 
@@ -81,9 +83,8 @@ impl NftSink {
     ///
     /// If the kernel refuses: another process owns them.
     pub fn cleanup(&mut self) -> Result<Vec<Family>, SinkError> {
-        let reading = self.look()?;
-        self.take_over(&reading)?;
-        let families: Vec<Family> = reading.state.tables.keys().copied().collect();
+        let tables = self.take_over()?;
+        let families: Vec<Family> = tables.keys().copied().collect();
         if !families.is_empty() {
             let ops = dump::cleanup(families.iter().copied());
             self.batch.begin(self.seq, None);
@@ -139,7 +140,7 @@ impl NftSink {
             .map_err(SinkError::Unavailable)?;
         if self.ownership == Ownership::Exclusive {
             for (family, table) in &mut reading.state.tables {
-                let flags = reading.flags.get(family).copied().unwrap_or(0);
+                let flags = reading.tables.get(family).map_or(0, |table| table.flags);
                 if flags & wire::NFT_TABLE_F_PERSIST == 0 {
                     table.foreign.push("the table was made to be shared".to_owned());
                 }
@@ -152,29 +153,32 @@ impl NftSink {
     /// table when its owner ends, and leaves the one that makes it stay: that is what an orphan is
     /// known by. Whoever does not want to own tables can change an orphan as it is.
     ///
-    /// Says whether it has changed anything.
-    fn take_over(&mut self, reading: &dump::Reading) -> Result<bool, SinkError> {
+    /// Says which tables there are.
+    fn take_over(&mut self) -> Result<dump::Owners, SinkError> {
+        let tables =
+            dump::owners(&mut self.socket, &mut self.seq).map_err(SinkError::Unavailable)?;
         let mut orphans = Vec::new();
-        for (family, flags) in &reading.flags {
-            match reading.owners.get(family) {
-                Some(owner) if *owner == self.portid() => {}
+        for (family, table) in &tables {
+            match table.owner {
+                Some(owner) if owner == self.portid() => {}
                 Some(owner) => {
-                    return Err(SinkError::Owned { family: *family, portid: *owner });
+                    let owner = Owner::of(owner);
+                    return Err(SinkError::Owned { family: *family, owner });
                 }
                 None if self.ownership == Ownership::Shared => {}
-                None if flags & wire::NFT_TABLE_F_PERSIST == 0 => {}
-                None => orphans.push((*family, flags | wire::NFT_TABLE_F_OWNER)),
+                None if table.flags & wire::NFT_TABLE_F_PERSIST == 0 => {}
+                None => orphans.push((*family, table.flags | wire::NFT_TABLE_F_OWNER)),
             }
         }
         if orphans.is_empty() {
-            return Ok(false);
+            return Ok(tables);
         }
         self.batch.begin(self.seq, None);
         for (family, flags) in orphans {
             self.batch.add_table(family, flags);
         }
         match self.send()? {
-            Answer::Committed => Ok(true),
+            Answer::Committed => Ok(tables),
             Answer::Refused(refused) => Err(self.explain(&refused)),
         }
     }
@@ -264,9 +268,10 @@ impl NftSink {
                 return Err(self.explain(&refused));
             }
             // Something is there that we believed absent, or the reverse: our belief is wrong, not
-            // the Service. Unless the belief was read a moment ago.
+            // the Service. Unless it was read, and nobody can have changed it since.
             let mismatch = |(_, errno): &(u32, i32)| matches!(*errno, ENOENT | EEXIST | EBUSY);
-            if base == Base::Believed && refused.iter().any(mismatch) {
+            let is_certain = base != Base::Believed && (generation.is_some() || !is_open);
+            if !is_certain && refused.iter().any(mismatch) {
                 return Err(SinkError::Stale);
             }
             let mut blamed: BTreeSet<NamespacedName> = BTreeSet::new();
@@ -299,20 +304,12 @@ impl Sink for NftSink {
                 tracing::warn!(%family, "our table holds what is not ours: {foreign}");
             }
         }
-        Ok((reading.state, Base::Read { generation: Some(reading.generation) }))
+        Ok((reading.state, Base::Read { generation: reading.generation }))
     }
 
     fn adopt(&mut self) -> Result<(State, Base), SinkError> {
-        let reading = self.look()?;
-        if !self.take_over(&reading)? {
-            return Ok((reading.state, Base::Read { generation: Some(reading.generation) }));
-        }
-        // Taking over is a commit of its own. If it was the only one, what was read still holds.
-        let generation =
-            dump::generation(&mut self.socket, &mut self.seq).map_err(SinkError::Unavailable)?;
-        if generation == reading.generation.wrapping_add(1) {
-            return Ok((reading.state, Base::Read { generation: Some(generation) }));
-        }
+        // First of all, so that nobody can disturb the reading.
+        self.take_over()?;
         self.read()
     }
 

@@ -7,6 +7,8 @@ use rulec_compiler::net::Family;
 use rulec_compiler::nft::delta::Delta;
 use rulec_compiler::nft::state::State;
 
+use crate::nft::Owner;
+
 /// A kernel that deltas are committed to.
 pub trait Sink {
     /// Reads what the kernel holds of ours.
@@ -43,7 +45,8 @@ pub enum Base {
     /// tables are not ours alone, the kernel refuses the delta if
     /// anything has changed since.
     Read {
-        /// The generation.
+        /// The generation. `None` if others commit too often to wait for a moment without, so that the
+        /// kernel may hold something else than what was read.
         generation: Option<u32>,
     },
 }
@@ -92,12 +95,15 @@ pub enum SinkError {
     #[error("the kernel refused the base of the ruleset")]
     Refused(#[source] io::Error),
     /// Another process owns our table: another rulec is running. A human must look.
-    #[error("table rulec ({family}) is owned by another process (netlink port {portid})")]
+    #[error(
+        "table rulec ({family}) is owned by another process ({owner}): stop it first, since only one \
+         rulec can program a network namespace"
+    )]
     Owned {
         /// The family.
         family: Family,
-        /// The port id of its socket; as a rule its process id.
-        portid: u32,
+        /// Whose socket owns it.
+        owner: Owner,
     },
     /// The kernel cannot be reached. Try again later.
     #[error("nf_tables cannot be reached")]

@@ -11,7 +11,8 @@ use rulec_testkit::{Namespace, require_root};
 
 use crate::daemon::{Daemon, Manifests};
 use crate::support::{
-    Dice, SETTINGS, diff, eventually, file, listing, random_service, rulec, service, slice,
+    Dice, Neighbour, SETTINGS, diff, eventually, file, listing, random_service, rulec, service,
+    slice,
 };
 
 const SHARED: [&str; 5] = [SETTINGS[0], SETTINGS[1], SETTINGS[2], SETTINGS[3], "--shared-tables"];
@@ -225,6 +226,57 @@ fn an_unchanged_restart_writes_nothing_to_shared_tables() {
     restart_writes_nothing(&SHARED, false);
 }
 
+/// Nobody has to wait for a moment in which others leave nf_tables alone.
+fn starts_beside_a_neighbour(args: &[&str]) {
+    let namespace = Namespace::new("neighbour");
+    let manifests = Manifests::new();
+    fill(&manifests, 300);
+    let path = manifests.path();
+    let neighbour = Neighbour::start(&namespace);
+    let mut daemon = Daemon::start(&namespace, &path, args);
+    daemon.settle(&namespace, &path, &SETTINGS);
+    daemon.stop();
+    neighbour.goes_on();
+    let before = elements_only(&namespace);
+    assert!(before.len() > 300, "there is something to read");
+    for end in [true, false] {
+        let daemon = Daemon::start(&namespace, &path, args);
+        assert_eq!(daemon.committed(), 0, "{}", daemon.log());
+        match end {
+            true => drop(daemon.stop()),
+            false => daemon.kill9(),
+        }
+    }
+    neighbour.goes_on();
+    assert_eq!(elements_only(&namespace), before);
+    // What changes is committed, too.
+    manifests.remove("s7.yaml");
+    let mut daemon = Daemon::start(&namespace, &path, args);
+    daemon.settle(&namespace, &path, &SETTINGS);
+    daemon.stop();
+    let ran = rulec(&namespace, &["cleanup"]);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    neighbour.goes_on();
+    drop(neighbour);
+    assert!(!namespace.nft_list().contains("rulec"));
+}
+
+#[test]
+fn a_busy_neighbour_holds_up_no_start_on_exclusive_tables() {
+    if !require_root() {
+        return;
+    }
+    starts_beside_a_neighbour(&SETTINGS);
+}
+
+#[test]
+fn a_busy_neighbour_holds_up_no_start_on_shared_tables() {
+    if !require_root() {
+        return;
+    }
+    starts_beside_a_neighbour(&SHARED);
+}
+
 fn one_service() -> Manifests {
     let text = [service("web", "10.96.0.10", ""), slice("web", &["10.50.1.5", "10.50.2.5"])];
     Manifests::of(&file(&text))
@@ -265,8 +317,9 @@ fn cleanup_refuses_while_a_daemon_owns_the_tables() {
     let mut daemon = Daemon::start(&namespace, &manifests.path(), &SETTINGS);
     let ran = rulec(&namespace, &["cleanup"]);
     assert_eq!(ran.status, 2, "{ran:?}");
-    assert!(ran.stderr.contains("stop rulec first"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("owned by another process"), "{}", ran.stderr);
+    let owner = format!("owned by another process (rulec, process id {})", daemon.pid());
+    assert!(ran.stderr.contains(&owner), "{}", ran.stderr);
+    assert!(ran.stderr.contains("stop it first"), "{}", ran.stderr);
     assert_eq!(diff(&namespace, "kernel", path(&manifests.path()), &[]).status, 0);
     assert!(daemon.is_running());
 }

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -118,6 +118,46 @@ pub(crate) fn loadable(text: &str) -> String {
     text.lines()
         .filter(|line| !is_affinity(line))
         .fold(String::new(), |text, line| text + line + "\n")
+}
+
+/// Somebody who commits to a table of their own all the time, in the same network namespace. Ends on
+/// drop.
+pub(crate) struct Neighbour<'a> {
+    child: Child,
+    namespace: &'a Namespace,
+}
+
+impl<'a> Neighbour<'a> {
+    /// Starts, and returns when the commits do.
+    pub(crate) fn start(namespace: &'a Namespace) -> Self {
+        let script = "while :; do nft add table inet busy; nft delete table inet busy; done";
+        let child = namespace.command("sh", ["-c", script]).spawn().unwrap();
+        let neighbour = Self { child, namespace };
+        neighbour.goes_on();
+        neighbour
+    }
+
+    /// How many tables have been made here: each gets the next handle.
+    fn made(&self) -> u32 {
+        self.namespace.nft("add table inet count");
+        let listing =
+            self.namespace.sh("nft -a list table inet count; nft delete table inet count");
+        let first = listing.lines().next().unwrap();
+        first.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// Waits until there have been some more commits, which shows that it was there all the time.
+    pub(crate) fn goes_on(&self) {
+        let before = self.made();
+        eventually("the neighbour commits", || self.made() > before + 20);
+    }
+}
+
+impl Drop for Neighbour<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Documents as one file.

@@ -1,8 +1,10 @@
 //! Reading our tables back: at start, after trouble, and to look for drift.
 //!
 //! A dump is not a snapshot: it goes through several system calls, and others may commit between
-//! them. The generation number before and after tells; if it moved, or the kernel says that a dump
-//! was interrupted, reading starts over.
+//! them. The generation number before and after tells, and the kernel says of each dump whether it was
+//! interrupted. But both count every commit in the network namespace, also those that have nothing to
+//! do with us, and there are nodes on which somebody always commits. So reading starts over a few
+//! times, and then makes do with less: see `read`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -15,66 +17,82 @@ use rulec_compiler::nft::skeleton::{self, ChainId, HookType, Scope, SetId, SetKi
 use rulec_compiler::nft::state::{Held, State, Table};
 use rulec_compiler::nft::{Op, delta};
 
-use super::rules::{self, Shape};
+use super::rules::{self, Identity, Shape};
 use super::wire::{self, nfproto};
 use crate::netlink::{
-    Attributes, HEADER_LEN, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
-    NLMSG_DONE, Socket, Writer, be32, messages,
+    Attributes, HEADER_LEN, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, Socket,
+    Writer, be32, messages,
 };
 
 /// How often reading starts over before it gives up.
 const ATTEMPTS: usize = 50;
 
-/// What was read, and the generation it was read at.
+/// How often reading starts over for the sake of a moment without others' commits.
+const UNDISTURBED_ATTEMPTS: usize = 3;
+
+/// How often a set is read again because others have committed meanwhile, once such a moment is given
+/// up.
+const SET_ATTEMPTS: usize = 3;
+
+/// What was read.
 pub(super) struct Reading {
     pub(super) state: State,
-    pub(super) generation: u32,
-    /// The port id of the socket that owns a table, if one does.
-    pub(super) owners: BTreeMap<Family, u32>,
-    /// The flags of each table.
-    pub(super) flags: BTreeMap<Family, u32>,
+    /// The generation all of it was read at. `None` if others have committed meanwhile: to our
+    /// tables too, for all we know.
+    pub(super) generation: Option<u32>,
+    /// The flags of each table, and who owns it.
+    pub(super) tables: Owners,
+}
+
+/// What the kernel says of a table itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ownership {
+    pub(super) flags: u32,
+    /// The port id of the socket that owns it, if one does.
+    pub(super) owner: Option<u32>,
+}
+
+/// Our tables that exist.
+pub(super) type Owners = BTreeMap<Family, Ownership>;
+
+/// Which tables of ours there are, and whose. A list of tables is short: it comes in one piece unless
+/// there are hundreds.
+pub(super) fn owners(socket: &mut Socket, seq: &mut u32) -> io::Result<Owners> {
+    for _ in 0..ATTEMPTS {
+        match tables(socket, seq) {
+            Ok(Dump::Whole(tables)) => return Ok(tables),
+            Ok(Dump::Disturbed(_)) => {}
+            Err(error) if is_disturbed(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(never_still())
 }
 
 /// Reads our tables. The mark is the one the rules were made with.
 ///
 /// The elements of a table that this socket owns cannot change meanwhile, whatever others commit
-/// elsewhere: only the short lists of tables, sets, chains and rules must be read undisturbed.
+/// elsewhere: only the short lists of tables, sets, chains and rules must be read undisturbed. Of other
+/// tables everything must, for the first few attempts. After those, the short lists are also believed
+/// if they were read twice the same, and elements as they come, without a generation: whoever goes on
+/// from there has to expect that the kernel holds something else, and refuses what does not fit.
 pub(super) fn read(socket: &mut Socket, seq: &mut u32, mark: u32) -> io::Result<Reading> {
-    let me = socket.portid();
-    for _ in 0..ATTEMPTS {
-        match attempt(socket, seq, mark, me) {
+    let mut reader = Reader { socket, seq, mark };
+    let mut last = None;
+    for attempt in 0..ATTEMPTS {
+        let is_patient = attempt < UNDISTURBED_ATTEMPTS;
+        match reader.attempt(is_patient, &mut last) {
             Ok(Some(reading)) => return Ok(reading),
             Ok(None) => {}
             Err(error) if is_disturbed(&error) => {}
             Err(error) => return Err(error),
         }
     }
-    Err(io::Error::other("the ruleset of this node never stood still long enough to be read"))
+    Err(never_still())
 }
 
-/// Reads once; `None` if the ruleset has changed meanwhile.
-fn attempt(socket: &mut Socket, seq: &mut u32, mark: u32, me: u32) -> io::Result<Option<Reading>> {
-    let before = generation(socket, seq)?;
-    let (mut state, owners, flags) = Reader { socket, seq, mark }.skeletons()?;
-    if generation(socket, seq)? != before {
-        return Ok(None);
-    }
-    let is_owned = |family: &Family| owners.get(family) == Some(&me);
-    for (family, table) in &mut state.tables {
-        // Elements come in the order of the kernel's hashes: sorted once, when all are there.
-        let mut elements = Vec::new();
-        let mut reader = Reader { socket, seq, mark };
-        for set in &table.sets {
-            let owned = is_owned(family);
-            reader.elements(*family, *set, owned, &mut elements, &mut table.foreign)?;
-        }
-        table.elements = elements.into_iter().collect();
-    }
-    let is_all_owned = state.tables.keys().all(is_owned);
-    if !is_all_owned && generation(socket, seq)? != before {
-        return Ok(None);
-    }
-    Ok(Some(Reading { state, generation: before, owners, flags }))
+fn never_still() -> io::Error {
+    io::Error::other("the ruleset of this node never stood still long enough to be read")
 }
 
 /// The generation number of the ruleset of this network namespace.
@@ -90,11 +108,36 @@ pub(super) fn generation(socket: &mut Socket, seq: &mut u32) -> io::Result<u32> 
         |message| {
             found = found.or(message.attributes().be32(wire::NFTA_GEN_ID));
         },
-    )?;
+    )?
+    .anyway();
     found.ok_or_else(|| io::Error::other("the kernel gave no ruleset generation"))
 }
 
-type Tables = (State, BTreeMap<Family, u32>, BTreeMap<Family, u32>);
+/// Dumps the tables, all families at once.
+fn tables(socket: &mut Socket, seq: &mut u32) -> io::Result<Dump<Owners>> {
+    let mut tables = Owners::new();
+    let dumped = request(
+        socket,
+        seq,
+        wire::GETTABLE,
+        NLM_F_DUMP,
+        0,
+        |_| {},
+        |message| {
+            let attributes = message.attributes();
+            let Some(family) = wire::family(message.family()) else { return };
+            if attributes.clone().text(wire::NFTA_TABLE_NAME) == Some(TABLE) {
+                let flags = attributes.clone().be32(wire::NFTA_TABLE_FLAGS).unwrap_or(0);
+                let owner = attributes.be32(wire::NFTA_TABLE_OWNER);
+                tables.insert(family, Ownership { flags, owner });
+            }
+        },
+    )?;
+    Ok(dumped.map(|()| tables))
+}
+
+/// All but the elements.
+type Skeleton = (Owners, State);
 
 struct Reader<'a> {
     socket: &'a mut Socket,
@@ -103,47 +146,71 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The tables without their elements.
-    fn skeletons(mut self) -> io::Result<Tables> {
-        let mut state = State::default();
-        let mut owners = BTreeMap::new();
-        let mut flags = BTreeMap::new();
-        request(
-            self.socket,
-            self.seq,
-            wire::GETTABLE,
-            NLM_F_DUMP,
-            0,
-            |_| {},
-            |message| {
-                let attributes = message.attributes();
-                let Some(family) = wire::family(message.family()) else { return };
-                if attributes.clone().text(wire::NFTA_TABLE_NAME) != Some(TABLE) {
-                    return;
-                }
-                let held = attributes.clone().be32(wire::NFTA_TABLE_FLAGS).unwrap_or(0);
-                let mut table = Table::default();
-                if held & wire::NFT_TABLE_F_DORMANT != 0 {
-                    // Nothing in it is in force.
-                    table.foreign.push("the table is dormant".to_owned());
-                }
-                state.tables.insert(family, table);
-                if let Some(owner) = attributes.be32(wire::NFTA_TABLE_OWNER) {
-                    owners.insert(family, owner);
-                }
-                flags.insert(family, held);
-            },
-        )?;
-        for (family, table) in &mut state.tables {
-            self.sets(*family, table)?;
-            self.chains(*family, table)?;
+    /// Reads once; `None` if it has to be done again because others have committed. `last` is what
+    /// disturbed attempts before have found, but for the elements.
+    fn attempt(
+        &mut self,
+        is_patient: bool,
+        last: &mut Option<Skeleton>,
+    ) -> io::Result<Option<Reading>> {
+        let before = generation(self.socket, self.seq)?;
+        let skeleton = self.skeleton()?;
+        if generation(self.socket, self.seq)? != before {
+            let is_same = last.as_ref() == Some(&skeleton);
+            if is_patient || !is_same {
+                *last = Some(skeleton);
+                return Ok(None);
+            }
         }
-        Ok((state, owners, flags))
+        let (tables, mut state) = skeleton;
+        let me = Some(self.socket.portid());
+        let is_owned = |family: &Family| tables.get(family).is_some_and(|table| table.owner == me);
+        for (family, table) in &mut state.tables {
+            // Elements come in the order of the kernel's hashes: sorted once, when all are there.
+            let mut elements = Vec::new();
+            for set in table.sets.clone() {
+                let (found, unknown) = match (is_owned(family), is_patient) {
+                    (true, _) => self.elements(*family, set)?.anyway(),
+                    (false, true) => match self.elements(*family, set)? {
+                        Dump::Whole(found) => found,
+                        Dump::Disturbed(_) => return Ok(None),
+                    },
+                    (false, false) => self.elements_after_all(*family, set)?,
+                };
+                elements.extend(found);
+                if unknown > 0 {
+                    table.foreign.push(format!("{unknown} elements of {set} that mean nothing"));
+                }
+            }
+            table.elements = elements.into_iter().collect();
+        }
+        let is_still = generation(self.socket, self.seq)? == before;
+        let is_enough = is_still || !is_patient || state.tables.keys().all(is_owned);
+        let generation = is_still.then_some(before);
+        Ok(is_enough.then_some(Reading { state, generation, tables }))
+    }
+
+    /// The tables without their elements.
+    fn skeleton(&mut self) -> io::Result<Skeleton> {
+        let tables = tables(self.socket, self.seq)?.anyway();
+        let mut state = State::default();
+        for (family, Ownership { flags, .. }) in &tables {
+            let mut table = Table::default();
+            if flags & wire::NFT_TABLE_F_DORMANT != 0 {
+                // Nothing in it is in force.
+                table.foreign.push("the table is dormant".to_owned());
+            }
+            self.sets(*family, &mut table)?;
+            self.chains(*family, &mut table)?;
+            state.tables.insert(*family, table);
+        }
+        Ok((tables, state))
     }
 
     fn sets(&mut self, family: Family, table: &mut Table) -> io::Result<()> {
         let ask = |writer: &mut Writer| writer.text(wire::NFTA_SET_TABLE, TABLE);
-        request(self.socket, self.seq, wire::GETSET, NLM_F_DUMP, nfproto(family), ask, |message| {
+        let kind = wire::GETSET;
+        request(self.socket, self.seq, kind, NLM_F_DUMP, nfproto(family), ask, |message| {
             let attributes = message.attributes();
             let name = attributes.clone().text(wire::NFTA_SET_NAME).unwrap_or_default();
             let number = |kind| attributes.clone().be32(kind).unwrap_or(0);
@@ -170,10 +237,11 @@ impl Reader<'_> {
                 None => table.foreign.push(format!("set {name}")),
             }
         })
+        .map(Dump::anyway)
     }
 
     fn chains(&mut self, family: Family, table: &mut Table) -> io::Result<()> {
-        let mut rules: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+        let mut rules: BTreeMap<String, Vec<Identity>> = BTreeMap::new();
         let ask = |writer: &mut Writer| writer.text(wire::NFTA_RULE_TABLE, TABLE);
         request(
             self.socket,
@@ -188,10 +256,10 @@ impl Reader<'_> {
                     return;
                 }
                 let chain = attributes.clone().text(wire::NFTA_RULE_CHAIN).unwrap_or_default();
-                let userdata = attributes.find(wire::NFTA_RULE_USERDATA).unwrap_or_default();
-                rules.entry(chain.to_owned()).or_default().push(userdata.to_vec());
+                rules.entry(chain.to_owned()).or_default().push(Identity::listed(&attributes));
             },
-        )?;
+        )?
+        .anyway();
         let mark = self.mark;
         request(
             self.socket,
@@ -215,23 +283,32 @@ impl Reader<'_> {
                     return;
                 }
                 let expected = skeleton::rules(chain);
-                let expected = expected.iter().map(|rule| rules::userdata(family, mark, rule));
+                let expected = expected.iter().map(|rule| Identity::of(family, mark, rule));
                 let held = rules.remove(name).unwrap_or_default();
                 table.chains.insert(chain, held.into_iter().eq(expected));
             },
         )
+        .map(Dump::anyway)
     }
 
-    fn elements(
-        &mut self,
-        family: Family,
-        set: SetId,
-        is_owned: bool,
-        found: &mut Vec<(Key, Held)>,
-        foreign: &mut Vec<String>,
-    ) -> io::Result<()> {
+    /// The elements of a set, as well as can be had while others commit. The kernel finds its place in
+    /// a dump again by counting: only commits to this very set make it pass over an element or give one
+    /// twice, but it calls a dump interrupted by any.
+    fn elements_after_all(&mut self, family: Family, set: SetId) -> io::Result<Elements> {
+        let mut found = self.elements(family, set)?;
+        for _ in 1..SET_ATTEMPTS {
+            if let Dump::Whole(_) = found {
+                break;
+            }
+            found = self.elements(family, set)?;
+        }
+        Ok(found.anyway())
+    }
+
+    fn elements(&mut self, family: Family, set: SetId) -> io::Result<Dump<Elements>> {
+        let mut found = Vec::new();
         if matches!(set.spec().kind, SetKind::Dynamic { .. }) {
-            return Ok(());
+            return Ok(Dump::Whole((found, 0)));
         }
         let mut bounds: BTreeSet<(Vec<u8>, bool)> = BTreeSet::new();
         let is_interval = set.spec().kind == SetKind::Interval;
@@ -259,18 +336,14 @@ impl Reader<'_> {
                         None => unknown += 1,
                     }
                 }
-            });
-        match dumped {
-            Err(error) if is_owned && error.kind() == io::ErrorKind::Interrupted => {}
-            other => other?,
-        }
-        unknown += ranges(family, set, &bounds, found);
-        if unknown > 0 {
-            foreign.push(format!("{unknown} elements of {set} that mean nothing"));
-        }
-        Ok(())
+            })?;
+        unknown += ranges(family, set, &bounds, &mut found);
+        Ok(dumped.map(|()| (found, unknown)))
     }
 }
+
+/// The elements of a set, and how many of them are none of ours.
+type Elements = (Vec<(Key, Held)>, usize);
 
 /// Puts the bounds of ranges together, and says how many do not fit.
 fn ranges(
@@ -372,14 +445,38 @@ fn hook_matches(chain: ChainId, attributes: Attributes<'_>) -> bool {
     }
 }
 
-/// Whether reading should start over.
+/// Whether reading should start over: the kernel gave up on a dump, or what is read went away.
 fn is_disturbed(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+    use io::ErrorKind::{Interrupted, NotFound, WouldBlock};
+    matches!(error.kind(), Interrupted | WouldBlock | NotFound)
 }
 
-/// Sends one request and hands on what comes back. If others have committed during a dump, that is an
-/// error of kind `Interrupted`, after all has been handed on; if the kernel gave up on it, of kind
-/// `WouldBlock`.
+/// What a dump gave.
+#[must_use]
+enum Dump<T> {
+    /// As it stood at one moment.
+    Whole(T),
+    /// Others have committed between its pieces (`NLM_F_DUMP_INTR`).
+    Disturbed(T),
+}
+
+impl<T> Dump<T> {
+    /// What it gave, where it is no matter or is known otherwise whether it was disturbed.
+    fn anyway(self) -> T {
+        match self {
+            Self::Whole(found) | Self::Disturbed(found) => found,
+        }
+    }
+
+    fn map<U>(self, of: impl FnOnce(T) -> U) -> Dump<U> {
+        match self {
+            Self::Whole(found) => Dump::Whole(of(found)),
+            Self::Disturbed(found) => Dump::Disturbed(of(found)),
+        }
+    }
+}
+
+/// Sends one request and hands on what comes back.
 fn request(
     socket: &mut Socket,
     seq: &mut u32,
@@ -388,7 +485,7 @@ fn request(
     family: u8,
     ask: impl FnOnce(&mut Writer),
     mut each: impl FnMut(Message<'_>),
-) -> io::Result<()> {
+) -> io::Result<Dump<()>> {
     *seq = seq.wrapping_add(1);
     let mut writer = Writer::default();
     let is_dump = flags & NLM_F_DUMP == NLM_F_DUMP;
@@ -408,18 +505,15 @@ fn request(
         let mut done = false;
         for message in messages(bytes).filter(|message| message.seq == *seq) {
             interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
-            match message.errno() {
+            match message.errno().or_else(|| message.end_errno()) {
                 Some(0) => done = true,
-                // EINTR and EAGAIN: the kernel gave up on a dump because the ruleset changed.
-                Some(4 | 11) => return Err(io::ErrorKind::WouldBlock.into()),
                 Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
-                None if message.kind == NLMSG_DONE => done = true,
                 None => each(message),
             }
         }
         match (done, interrupted) {
-            (true, false) => return Ok(()),
-            (true, true) => return Err(io::ErrorKind::Interrupted.into()),
+            (true, false) => return Ok(Dump::Whole(())),
+            (true, true) => return Ok(Dump::Disturbed(())),
             (false, _) => {}
         }
     }

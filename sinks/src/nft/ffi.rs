@@ -16,13 +16,17 @@ pub(crate) fn socket_fd(socket: &mnl::Socket) -> BorrowedFd<'_> {
     unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
 }
 
-/// One expression of a rule. Attributes are those of <libnftnl/expr.h>.
-pub(super) struct Expr(NonNull<sys::nftnl_expr>);
+/// One expression of a rule, and its name. Attributes are those of <libnftnl/expr.h>.
+pub(super) struct Expr(NonNull<sys::nftnl_expr>, &'static CStr);
 
 impl Expr {
-    pub(super) fn new(name: &CStr) -> Self {
+    pub(super) fn new(name: &'static CStr) -> Self {
         // SAFETY: the name is a C string; the library copies what it needs.
-        Self(allocated(unsafe { sys::nftnl_expr_alloc(name.as_ptr()) }))
+        Self(allocated(unsafe { sys::nftnl_expr_alloc(name.as_ptr()) }), name)
+    }
+
+    pub(super) fn name(&self) -> &'static CStr {
+        self.1
     }
 
     pub(super) fn u8(self, attribute: u32, value: u8) -> Self {

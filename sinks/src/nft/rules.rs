@@ -12,12 +12,12 @@ use rulec_compiler::nft::text::HASH_SEED;
 
 use super::ffi::{Chain, Expr, Rule, Set, Table};
 use super::wire::{self, nfproto};
-use crate::netlink::{NLM_F_CREATE, NLM_F_EXCL};
+use crate::netlink::{Attributes, NLM_F_CREATE, NLM_F_EXCL, attributes};
 
 const NLM_F_APPEND: u16 = 0x800;
 
 /// The user data of a rule of ours: its fingerprint as a comment.
-pub(super) fn userdata(family: Family, mark: u32, rule: &IrRule) -> Vec<u8> {
+fn userdata(family: Family, mark: u32, rule: &IrRule) -> Vec<u8> {
     wire::comment(&skeleton::fingerprint(family, mark, rule))
 }
 
@@ -115,12 +115,42 @@ pub(super) fn add_rule(
         .text(sys::NFTNL_RULE_TABLE, &c(TABLE))
         .text(sys::NFTNL_RULE_CHAIN, &c(&chain.to_string()))
         .data(sys::NFTNL_RULE_USERDATA, &userdata(family, mark, rule));
-    for statement in &rule.0 {
-        for expr in (Encoder { family, mark }).statement(statement) {
-            object.push(expr);
-        }
+    for expr in expressions(family, mark, rule) {
+        object.push(expr);
     }
     object.message(wire::NEWRULE, nfproto(family).into(), NLM_F_CREATE | NLM_F_APPEND, seq)
+}
+
+fn expressions(family: Family, mark: u32, rule: &IrRule) -> impl Iterator<Item = Expr> {
+    let encoder = Encoder { family, mark };
+    rule.0.iter().flat_map(move |statement| encoder.statement(statement))
+}
+
+/// What a rule of ours is known by. The fingerprint says what the rule was made from, but anybody can
+/// write it as the comment of another rule; the expressions say whether it can be ours at all. Only
+/// their names are compared: of what is in them, the kernel lists more than it was given, and numbers
+/// registers in another way. So who alters a constant and keeps the comment is not found out.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    userdata: Vec<u8>,
+    expressions: Vec<Vec<u8>>,
+}
+
+impl Identity {
+    /// That of a rule of ours.
+    pub(super) fn of(family: Family, mark: u32, rule: &IrRule) -> Self {
+        let names = expressions(family, mark, rule).map(|expr| expr.name().to_bytes().to_vec());
+        Self { userdata: userdata(family, mark, rule), expressions: names.collect() }
+    }
+
+    /// That of a rule as the kernel lists it.
+    pub(super) fn listed(rule: &Attributes<'_>) -> Self {
+        let list = rule.clone().nested(wire::NFTA_RULE_EXPRESSIONS).into_iter().flatten();
+        let name = |(_, expression)| attributes(expression).text(wire::NFTA_EXPR_NAME);
+        let expressions = list.map(|expr| name(expr).unwrap_or_default().as_bytes().to_vec());
+        let userdata = rule.clone().find(wire::NFTA_RULE_USERDATA).unwrap_or_default().to_vec();
+        Self { userdata, expressions: expressions.collect() }
+    }
 }
 
 /// The number of a hook, the same in both families.
