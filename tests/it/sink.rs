@@ -352,6 +352,37 @@ fn others_that_commit_all_the_time_do_not_keep_us_from_shared_tables() {
     });
 }
 
+/// A restart: what is left is taken over before it is read, so that it is read in peace.
+#[test]
+fn others_that_commit_all_the_time_do_not_keep_us_from_orphans() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("busy-orphans");
+    namespace.run(|| {
+        let program = compile(&large(5_000));
+        install(&mut open(Ownership::Exclusive), &program);
+        let neighbour = Neighbour::start(&namespace);
+        for _ in 0..3 {
+            let mut sink = open(Ownership::Exclusive);
+            let mut found = None;
+            // A command that another test starts has our files open for a moment.
+            eventually("the owner is gone", || match sink.adopt() {
+                Err(SinkError::Owned { .. }) => false,
+                other => {
+                    found = Some(other.unwrap().0);
+                    true
+                }
+            });
+            assert!(Delta::reconcile(&found.unwrap(), &program).is_empty());
+            // Who looks on from outside sees the same.
+            let (held, _) = open(Ownership::Shared).read().unwrap();
+            assert!(held == program.state(), "what was read is not what is there");
+        }
+        neighbour.goes_on();
+    });
+}
+
 /// Five thousand refusals are five thousand error messages at once.
 #[test]
 fn every_refused_service_is_named() {
