@@ -4,6 +4,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use nix::fcntl::OFlag;
 
@@ -33,13 +34,25 @@ impl Stamp {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
+
+    /// Whether the file was written to less than `age` before a look began, or since then.
+    ///
+    /// What is dated further ahead than any look takes was dated so by somebody, and is not young.
+    pub(crate) fn is_younger(&self, age: Duration, look: SystemTime) -> bool {
+        const AHEAD: i128 = -10_000_000_000;
+        let (seconds, nanos) = self.modified;
+        let modified = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        let nanos = |duration: Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
+        let look = look.duration_since(SystemTime::UNIX_EPOCH).map_or(0, nanos);
+        (AHEAD..nanos(age)).contains(&(look - modified))
+    }
 }
 
 /// What came of reading a file.
 #[derive(Debug)]
 pub(crate) enum Content {
-    /// Its bytes, and the stamp it had before they were read.
-    Bytes(Vec<u8>, Stamp),
+    /// Its bytes, and the stamps it had before and after they were read.
+    Bytes { bytes: Vec<u8>, before: Stamp, after: Stamp },
     /// There is no such file, or a symbolic link to nothing.
     Missing,
     /// It is a directory.
@@ -81,16 +94,17 @@ pub(crate) fn read(path: &Path) -> io::Result<Content> {
 }
 
 fn read_open(file: File, metadata: &Metadata) -> io::Result<Content> {
-    let stamp = Stamp::of(metadata);
+    let before = Stamp::of(metadata);
     if metadata.len() > LARGEST {
         return Ok(Content::TooLarge);
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    (&file).take(LARGEST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST {
         return Ok(Content::TooLarge);
     }
-    Ok(Content::Bytes(bytes, stamp))
+    let after = Stamp::of(&file.metadata()?);
+    Ok(Content::Bytes { bytes, before, after })
 }
 
 fn missing(error: io::Error) -> io::Result<Content> {

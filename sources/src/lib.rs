@@ -26,6 +26,7 @@ mod scan;
 mod signal;
 mod update;
 mod watch;
+mod writers;
 mod yaml;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Reading manifests once, for tools.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::SystemTime;
 
 use rulec_compiler::Sourced;
 
@@ -32,7 +32,7 @@ pub fn read(path: &Path) -> Result<Reading, SourceError> {
         std::fs::read_dir(path).map_err(unreadable)?;
     }
     let mut manifests = Manifests::new(path.to_owned());
-    manifests.rescan(Instant::now());
+    manifests.rescan(SystemTime::now());
     Ok(Reading {
         objects: manifests.objects().cloned().collect(),
         problems: manifests.problems().to_vec(),

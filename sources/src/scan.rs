@@ -7,7 +7,8 @@
 //! ```
 //!
 //! No threads, no events and no clock in here: the caller says when to look, what may have changed,
-//! and what time it is. Invariant: between calls, `current` is what the receiver of all changes has.
+//! who is writing, and what time it is. Invariant: between calls, `current` is what the receiver of
+//! all changes has.
 
 mod entry;
 mod listing;
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
 use rulec_compiler::object::ObjectKey;
 use rulec_compiler::{Change, Provenance, Sourced};
@@ -25,12 +26,17 @@ use tracing::debug;
 use crate::file::{self, Stamp};
 use crate::intern::Interner;
 use crate::problem::{Problem, Severity};
+use crate::writers::Writers;
 use entry::{Context, Entry};
-use listing::{Listing, is_manifest};
+use listing::Listing;
+pub(crate) use listing::is_manifest;
 
-/// How long a file that had objects must stay without any before it is believed. Editors and shells
-/// truncate a file first and write it later.
+/// How old the last write to a file must be before the file is believed, if it had objects and has
+/// none now: a writer of whom nobody told may have truncated it first, to write it later.
 pub(crate) const BLANK: Duration = Duration::from_millis(100);
+
+/// How old the last write to any file must be. Word of its writer may still be under way.
+const FRESH: Duration = Duration::from_millis(10);
 
 /// What a path holds, as of the last look: a directory of manifests, or a single one.
 #[derive(Debug)]
@@ -44,9 +50,11 @@ pub struct Manifests {
     contested: BTreeMap<ObjectKey, Problem>,
     /// Why the path itself cannot be looked at.
     obstacle: Option<Problem>,
-    /// Files that have become empty and may still be written to.
+    /// Files that may just be written to, and are to be read again soon.
     unsettled: BTreeSet<OsString>,
     problems: Vec<Problem>,
+    /// Who is known to be writing. Their files are not believed before they have closed them.
+    writers: Arc<Writers>,
     /// Whether a complete list was told.
     delivered: bool,
     interner: Interner,
@@ -61,7 +69,7 @@ pub struct Scan {
     pub suppressed: u64,
     /// Whether [`Manifests::problems`] differs from before.
     pub problems_changed: bool,
-    /// Whether to look again soon: some file has become empty and may still be written to.
+    /// Whether to look again soon: some file may just be written to.
     pub unsettled: bool,
 }
 
@@ -85,6 +93,11 @@ enum Look {
 impl Manifests {
     /// Looks at nothing yet. The path is a directory or a file and need not exist.
     pub fn new(path: PathBuf) -> Self {
+        Self::beside(path, Arc::default())
+    }
+
+    /// Likewise, where writers are told of.
+    pub(crate) fn beside(path: PathBuf, writers: Arc<Writers>) -> Self {
         Self {
             root: path,
             entries: BTreeMap::new(),
@@ -94,13 +107,14 @@ impl Manifests {
             obstacle: None,
             unsettled: BTreeSet::new(),
             problems: Vec::new(),
+            writers,
             delivered: false,
             interner: Interner::default(),
         }
     }
 
     /// Reads every file. This alone is the truth: whatever events got lost, it finds out.
-    pub fn rescan(&mut self, now: Instant) -> Scan {
+    pub fn rescan(&mut self, now: SystemTime) -> Scan {
         self.scan(&BTreeSet::new(), Some(Look::Read), now)
     }
 
@@ -108,7 +122,7 @@ impl Manifests {
     ///
     /// A hint that names too little costs promptness only; the next [`rescan`](Self::rescan) makes
     /// up for it.
-    pub fn refresh(&mut self, names: &BTreeSet<OsString>, listing: bool, now: Instant) -> Scan {
+    pub fn refresh(&mut self, names: &BTreeSet<OsString>, listing: bool, now: SystemTime) -> Scan {
         self.scan(names, listing.then_some(Look::Stamp), now)
     }
 
@@ -122,7 +136,7 @@ impl Manifests {
         self.current.values()
     }
 
-    fn scan(&mut self, names: &BTreeSet<OsString>, look: Option<Look>, now: Instant) -> Scan {
+    fn scan(&mut self, names: &BTreeSet<OsString>, look: Option<Look>, now: SystemTime) -> Scan {
         let mut round = Round { now, suppressed: 0, affected: BTreeSet::new(), complete: true };
         self.obstacle = None;
         let unsettled = std::mem::take(&mut self.unsettled);
@@ -246,12 +260,20 @@ impl Manifests {
     /// Reads a file, and notes what that may change.
     fn load(&mut self, name: &OsStr, path: &Path, round: &mut Round) {
         let mut entry = self.entries.remove(name).unwrap_or_else(|| Entry::new(name));
-        let mut context = Context { interner: &mut self.interner, now: round.now };
+        let mut context = Context {
+            interner: &mut self.interner,
+            now: round.now,
+            // What is not known yet can lose nothing; and whoever reads once cannot come again.
+            fresh: self.delivered.then_some(FRESH),
+            writers: &self.writers,
+        };
         let news = entry.load(path, &mut context);
         round.suppressed += news.suppressed;
         if news.unsettled {
             self.unsettled.insert(name.to_owned());
         }
+        // A first list without it would take away what it is going to hold.
+        round.complete &= !news.written;
         for key in &news.gone {
             undefine(&mut self.definitions, key, name);
         }
@@ -333,11 +355,11 @@ impl Manifests {
 
 /// What one look gathers.
 struct Round {
-    now: Instant,
+    now: SystemTime,
     suppressed: u64,
     /// The objects whose winner may be another one now.
     affected: BTreeSet<ObjectKey>,
-    /// Whether the path could be looked at.
+    /// Whether the path could be looked at, and nothing in it is being written to.
     complete: bool,
 }
 

@@ -5,8 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use crate::writers::Writers;
 
 /// More names than are worth telling apart.
 const MOST_NAMES: usize = 4096;
@@ -44,6 +46,8 @@ impl Touched {
 pub(crate) struct Signal {
     state: Mutex<State>,
     wake: Condvar,
+    /// Who is writing, as far as events told. It is brought up to date before a waiter is woken.
+    pub(crate) writers: Arc<Writers>,
 }
 
 #[derive(Debug, Default)]

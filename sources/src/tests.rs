@@ -10,6 +10,7 @@ mod random;
 mod scan;
 mod texts;
 mod watch;
+mod writers;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -9,9 +9,11 @@
 //! watched as well, and a watch is made anew whenever the path may lead elsewhere. Watches are made
 //! before reading: what changes in between is seen twice rather than never.
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -24,6 +26,7 @@ use crate::file::is_missing;
 use crate::scan::{BLANK, Manifests, Scan};
 use crate::signal::{Signal, Touched, Woken};
 use crate::update::Update;
+use crate::writers::LONGEST;
 
 /// How often to look whether a path that leads nowhere leads somewhere again. Its parent may be
 /// missing too, and then there is nothing to watch.
@@ -123,6 +126,8 @@ struct Watching {
     out: mpsc::Sender<Update>,
     manifests: Manifests,
     watcher: Option<RecommendedWatcher>,
+    /// What was watched last at a path: device and inode.
+    watched: BTreeMap<PathBuf, (u64, u64)>,
     /// Whether to try soon again to watch the path, because it led nowhere.
     adrift: bool,
     first: bool,
@@ -137,7 +142,7 @@ impl Watching {
     fn new(source: ManifestSource, signal: Arc<Signal>, out: mpsc::Sender<Update>) -> Self {
         // Events name absolute paths, and the current directory may change.
         let path = std::path::absolute(&source.path).unwrap_or(source.path);
-        let manifests = Manifests::new(path.clone());
+        let manifests = Manifests::beside(path.clone(), signal.writers.clone());
         let options = source.options;
         Self {
             path,
@@ -146,6 +151,7 @@ impl Watching {
             out,
             manifests,
             watcher: None,
+            watched: BTreeMap::new(),
             adrift: true,
             first: true,
             complete: false,
@@ -163,12 +169,14 @@ impl Watching {
                 self.watch();
             }
             let now = Instant::now();
+            self.give_up(now, &mut touched);
+            let time = SystemTime::now();
             let scan = if touched.lost || now >= rescan {
                 rescan = later(now, self.options.rescan.max(SHORTEST_RESCAN));
-                self.manifests.rescan(now)
+                self.manifests.rescan(time)
             } else {
                 let listing = touched.listing || touched.moved;
-                self.manifests.refresh(&touched.names, listing, now)
+                self.manifests.refresh(&touched.names, listing, time)
             };
             let unsettled = scan.unsettled;
             if self.tell(scan).is_err() {
@@ -180,6 +188,9 @@ impl Watching {
             let mut until = rescan;
             if unsettled {
                 until = until.min(Instant::now() + BLANK);
+            }
+            if let Some(end) = self.signal.writers.next_end() {
+                until = until.min(end);
             }
             if adrift {
                 until = until.min(Instant::now() + MISSING);
@@ -193,6 +204,15 @@ impl Watching {
             touched.moved |= adrift;
             // Events may have been lost in ways that nobody notices, so a rescan watches anew too.
             touched.lost |= Instant::now() >= rescan;
+        }
+    }
+
+    /// Has the files read whose writers do not come to an end.
+    fn give_up(&self, now: Instant, touched: &mut Touched) {
+        for name in self.signal.writers.give_up(now) {
+            let (file, seconds) = (name.display(), LONGEST.as_secs());
+            warn!(%file, seconds, "written to for so long without being closed: read as it is");
+            touched.add(name);
         }
     }
 
@@ -233,16 +253,29 @@ impl Watching {
             return;
         };
         if let Some(parent) = self.path.parent() {
-            watch_anew(watcher, parent);
+            watch_anew(watcher, &mut self.watched, parent);
         }
-        self.adrift = watch_anew(watcher, &self.path);
+        self.adrift = watch_anew(watcher, &mut self.watched, &self.path);
     }
 }
 
 /// Watches what a path leads to now; says whether that is nothing.
-fn watch_anew(watcher: &mut RecommendedWatcher, path: &Path) -> bool {
-    // That it was not watched is the usual case the first time.
-    let _ = watcher.unwatch(path);
+fn watch_anew(
+    watcher: &mut RecommendedWatcher,
+    watched: &mut BTreeMap<PathBuf, (u64, u64)>,
+    path: &Path,
+) -> bool {
+    let found = std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    if watched.get(path).copied() != found {
+        // It may be gone already, or never have been watched.
+        let _ = watcher.unwatch(path);
+    }
+    match found {
+        Some(found) => watched.insert(path.to_owned(), found),
+        None => watched.remove(path),
+    };
+    // A second watch of the same inode is the first one. Taking that away before would lose what
+    // happens in between, such as the close that a file under way waits for.
     let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) else { return false };
     let nothing = match &error.kind {
         notify::ErrorKind::PathNotFound => true,
@@ -272,7 +305,10 @@ fn watcher(path: &Path, signal: &Arc<Signal>) -> Option<RecommendedWatcher> {
     let handler = move |event: notify::Result<Event>| {
         let mut touched = Touched::default();
         match event {
-            Ok(event) => sort_event(&root, event, &mut touched),
+            Ok(event) => {
+                signal.writers.learn(&root, &event, Instant::now());
+                sort_event(&root, event, &mut touched);
+            }
             Err(_) => touched.lost = true,
         }
         if !touched.is_empty() {

@@ -1,10 +1,10 @@
 //! One file: what it says, and what it said when it was last good.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, SystemTime};
 
 use rulec_compiler::object::{Object, ObjectKey};
 
@@ -13,10 +13,12 @@ use crate::decode::{Decoded, Format, decode};
 use crate::file::{self, Content, LARGEST, Stamp};
 use crate::intern::Interner;
 use crate::problem::{Problem, Severity};
+use crate::writers::Writers;
 
 /// What is known of a file. Its bytes are not kept, only their hash.
 #[derive(Debug)]
 pub(super) struct Entry {
+    name: OsString,
     path: Arc<str>,
     format: Format,
     /// The stamp of the content that `hash` is of, if the file was read without trouble.
@@ -27,15 +29,17 @@ pub(super) struct Entry {
     faults: Vec<Problem>,
     /// Why the content could not be read.
     obstacle: Option<Problem>,
-    /// Since when there has been nothing in a file that had objects, and its stamp then.
-    blank: Option<(Instant, Stamp)>,
     link: bool,
 }
 
 /// What reading a file needs from outside.
 pub(super) struct Context<'a> {
     pub(super) interner: &'a mut Interner,
-    pub(super) now: Instant,
+    /// When the look began.
+    pub(super) now: SystemTime,
+    /// How old the last write must be for the file to be believed, if that matters.
+    pub(super) fresh: Option<Duration>,
+    pub(super) writers: &'a Writers,
 }
 
 /// What reading a file brought.
@@ -47,8 +51,10 @@ pub(super) struct News {
     pub(super) new: Vec<ObjectKey>,
     pub(super) changed: Vec<ObjectKey>,
     pub(super) suppressed: u64,
-    /// Whether the file has become empty and is not believed yet.
+    /// Whether the file may just be written to, and is not believed yet.
     pub(super) unsettled: bool,
+    /// Whether the file is known to be written to, and is not believed before its writer is done.
+    pub(super) written: bool,
 }
 
 impl Entry {
@@ -56,6 +62,7 @@ impl Entry {
         let extension = Path::new(name).extension();
         let json = extension.is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
         Self {
+            name: name.to_owned(),
             path: name.to_string_lossy().into(),
             format: if json { Format::Json } else { Format::Yaml },
             stamp: None,
@@ -63,7 +70,6 @@ impl Entry {
             objects: BTreeMap::new(),
             faults: Vec::new(),
             obstacle: None,
-            blank: None,
             link: false,
         }
     }
@@ -99,11 +105,14 @@ impl Entry {
         self.link = link;
         self.obstacle = None;
         let content = file::read(path);
-        if !matches!(content, Ok(Content::Bytes(..))) {
+        if !matches!(content, Ok(Content::Bytes { .. })) {
             self.stamp = None;
         }
         match content {
-            Ok(Content::Bytes(bytes, stamp)) => self.take(&bytes, stamp, context),
+            Ok(Content::Bytes { bytes, before, after }) => {
+                // Of the one that is kept, a write in between must differ; the other one knows of it.
+                self.take(&bytes, before, after, context)
+            }
             Ok(Content::Missing) if link => {
                 self.obstacle = Some(self.problem(Severity::Warning, "a link to nothing"));
                 self.forget()
@@ -127,33 +136,46 @@ impl Entry {
         News { exists: true, ..News::default() }
     }
 
+    /// Believes nothing yet.
+    fn wait(&mut self) -> News {
+        self.stamp = None;
+        News { exists: true, unsettled: true, ..News::default() }
+    }
+
     /// Takes notice that there is no content.
     fn forget(&mut self) -> News {
         self.hash = None;
-        self.blank = None;
         self.faults.clear();
         let gone = std::mem::take(&mut self.objects).into_keys().collect();
         News { exists: true, gone, ..News::default() }
     }
 
-    fn take(&mut self, bytes: &[u8], stamp: Stamp, context: &mut Context<'_>) -> News {
+    fn take(
+        &mut self,
+        bytes: &[u8],
+        stamp: Stamp,
+        latest: Stamp,
+        context: &mut Context<'_>,
+    ) -> News {
+        // Asked after reading: a writer who comes now has not changed what was read. None of it counts,
+        // not even what it adds: a list that breaks off is a list.
+        if context.writers.has(&self.name) {
+            self.stamp = None;
+            return News { exists: true, written: true, ..News::default() };
+        }
         let hash = blake3::hash(bytes);
         if self.hash == Some(hash) {
             self.stamp = Some(stamp);
-            self.blank = None;
             return News { exists: true, ..News::default() };
         }
-        let decoded = decode(&self.path, bytes, self.format, context.interner);
-        if decoded.blank && !decoded.unreadable && !self.objects.is_empty() {
-            // With another stamp, it was written to in between, and truncated again.
-            let known = self.blank.filter(|(_, known)| *known == stamp);
-            let (since, _) = *self.blank.insert(known.unwrap_or((context.now, stamp)));
-            if context.now.saturating_duration_since(since) < BLANK {
-                self.stamp = None;
-                return News { exists: true, unsettled: true, ..News::default() };
-            }
+        if context.fresh.is_some_and(|fresh| latest.is_younger(fresh, context.now)) {
+            return self.wait();
         }
-        self.blank = None;
+        let decoded = decode(&self.path, bytes, self.format, context.interner);
+        let emptied = decoded.blank && !decoded.unreadable && !self.objects.is_empty();
+        if emptied && latest.is_younger(BLANK, context.now) {
+            return self.wait();
+        }
         self.stamp = Some(stamp);
         self.hash = Some(hash);
         if decoded.unreadable {

@@ -28,7 +28,7 @@ impl Listing {
 }
 
 /// Whether a file of this name is read: it is not hidden, and not what editors leave behind.
-pub(super) fn is_manifest(name: &OsStr) -> bool {
+pub(crate) fn is_manifest(name: &OsStr) -> bool {
     let name = name.as_bytes();
     let leftovers: [&[u8]; 4] = [b"~", b".swp", b".tmp", b".bak"];
     !name.starts_with(b".") && !leftovers.iter().any(|end| name.ends_with(end))

@@ -1,20 +1,25 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind};
 use rulec_compiler::Change;
 use rulec_compiler::object::Object;
 use tempfile::TempDir;
 
 use super::{plain, write};
+use crate::writers::{LONGEST, Writers};
 use crate::{Manifests, Scan, SourceError, read};
 
 /// A directory, what is known of it, and a clock.
 struct World {
     directory: TempDir,
     manifests: Manifests,
-    now: Instant,
+    writers: Arc<Writers>,
+    now: SystemTime,
 }
 
 impl World {
@@ -24,8 +29,9 @@ impl World {
         for (name, text) in files {
             write(directory.path(), name, text);
         }
-        let manifests = Manifests::new(directory.path().to_owned());
-        let mut world = Self { directory, manifests, now: Instant::now() };
+        let writers = Arc::<Writers>::default();
+        let manifests = Manifests::beside(directory.path().to_owned(), writers.clone());
+        let mut world = Self { directory, manifests, writers, now: later() };
         let first = world.rescan();
         assert!(matches!(&first.changes[..], [Change::Replace { .. }]), "{first:?}");
         world
@@ -35,8 +41,15 @@ impl World {
         self.directory.path().join(name)
     }
 
+    /// Writes a file long ago.
     fn write(&self, name: &str, text: &str) {
         write(self.directory.path(), name, text);
+    }
+
+    /// Writes a file just now.
+    fn write_now(&self, name: &str, text: &str) {
+        self.write(name, text);
+        date(&self.path(name), self.now);
     }
 
     fn rescan(&mut self) -> Scan {
@@ -69,6 +82,17 @@ impl World {
     }
 }
 
+/// As inotify tells of a close.
+fn close(world: &World, name: &str) {
+    let kind = EventKind::Access(AccessKind::Close(AccessMode::Write));
+    let event = Event::new(kind).add_path(world.path(name));
+    world.writers.learn(world.directory.path(), &event, Instant::now());
+}
+
+fn date(path: &Path, time: SystemTime) {
+    std::fs::File::options().append(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
 fn brief(object: &Object) -> String {
     match object {
         Object::Service(service) => format!("{}:{}", service.key.name, service.ports[0].port),
@@ -95,13 +119,18 @@ fn told(scan: &Scan) -> Vec<String> {
 
 const NOTHING: [&str; 0] = [];
 
+/// A time from which all that a test writes is long ago.
+fn later() -> SystemTime {
+    SystemTime::now() + Duration::from_secs(3600)
+}
+
 #[test]
 fn the_first_look_tells_everything_and_later_ones_what_changed() {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), "b.yaml", &plain("b", 2));
     write(directory.path(), "a.yml", &plain("a", 1));
     let mut manifests = Manifests::new(directory.path().to_owned());
-    let now = Instant::now();
+    let now = later();
     assert_eq!(told(&manifests.rescan(now)), ["=[\"a:1\", \"b:2\"]"]);
     assert_eq!(told(&manifests.rescan(now)), NOTHING);
     write(directory.path(), "c", &plain("c", 3));
@@ -281,12 +310,7 @@ fn what_means_the_same_is_suppressed_and_counted() {
     }
     let before = world.rescan();
     assert_eq!((told(&before).len(), before.suppressed), (0, 0));
-    std::fs::File::options()
-        .append(true)
-        .open(world.path("x.yaml"))
-        .unwrap()
-        .set_modified(std::time::SystemTime::now())
-        .unwrap();
+    date(&world.path("x.yaml"), world.now);
     let touched = world.touch(&["x.yaml"]);
     assert_eq!((told(&touched).len(), touched.suppressed), (0, 0));
 }
@@ -341,7 +365,7 @@ fn a_file_that_vanished_takes_its_objects_along() {
 fn a_file_that_became_empty_is_believed_only_after_a_while() {
     for blank in ["", "\n", "# later\n", "---\n"] {
         let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
-        world.write("a.yaml", blank);
+        world.write_now("a.yaml", blank);
         let scan = world.touch(&["a.yaml"]);
         assert_eq!((told(&scan).len(), scan.unsettled), (0, true), "of {blank:?}");
         world.wait(60);
@@ -359,13 +383,13 @@ fn a_file_that_became_empty_is_believed_only_after_a_while() {
 #[test]
 fn a_file_that_was_empty_for_a_moment_has_not_changed() {
     let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
-    world.write("a.yaml", "");
+    world.write_now("a.yaml", "");
     assert!(world.touch(&["a.yaml"]).unsettled);
     world.write("a.yaml", &plain("a", 1));
     world.wait(200);
     let scan = world.touch(&[]);
     assert_eq!((told(&scan).len(), scan.unsettled, scan.suppressed), (0, false, 0));
-    world.write("a.yaml", "");
+    world.write_now("a.yaml", "");
     assert!(world.touch(&["a.yaml"]).unsettled);
     world.write("a.yaml", &plain("a", 2));
     assert_eq!(told(&world.touch(&["a.yaml"])), ["+a:2@a.yaml"]);
@@ -434,7 +458,7 @@ fn a_single_file_is_read_whatever_its_name() {
     write(directory.path(), ".web.yaml.bak", &plain("a", 1));
     write(directory.path(), "other.yaml", &plain("b", 1));
     let mut manifests = Manifests::new(path.clone());
-    let now = Instant::now();
+    let now = later();
     assert_eq!(told(&manifests.rescan(now)), ["=[\"a:1\"]"]);
     let new = directory.path().join("new");
     std::fs::write(&new, plain("a", 2)).unwrap();
@@ -444,6 +468,7 @@ fn a_single_file_is_read_whatever_its_name() {
     std::fs::write(&path, "a: [").unwrap();
     assert_eq!(told(&manifests.rescan(now)), NOTHING);
     std::fs::write(&path, "").unwrap();
+    date(&path, now);
     assert!(manifests.rescan(now).unsettled);
     assert_eq!(told(&manifests.rescan(now + Duration::from_secs(1))), ["-Service default/a"]);
     std::fs::remove_file(&path).unwrap();
@@ -482,7 +507,7 @@ fn a_rescan_finds_what_has_the_same_stamp() {
     let path = world.path("a.yaml");
     let before = std::fs::metadata(&path).unwrap().modified().unwrap();
     world.write("a.yaml", &plain("a", 2));
-    std::fs::File::options().append(true).open(&path).unwrap().set_modified(before).unwrap();
+    date(&path, before);
     assert_eq!(told(&world.rescan()), ["+a:2@a.yaml"]);
 }
 
@@ -525,4 +550,73 @@ fn endpoints_share_the_names_they_repeat() {
             .extend(slice.endpoints.iter().map(|one| one.node.as_ref().unwrap().as_str().as_ptr()));
     }
     assert_eq!(nodes.len(), 1);
+}
+
+#[test]
+fn a_file_that_is_written_to_is_believed_when_its_writer_is_done() {
+    let both = format!("{}---\n{}", plain("a", 1), plain("b", 1));
+    let mut world = World::new(&[("x.yaml", &both)]);
+    world.writers.begin("x.yaml".as_ref(), Instant::now());
+    // Nothing, a broken object, fewer objects, and another one.
+    for part in ["", "a: [", &both[..40], &plain("a", 1), &plain("a", 2), &plain("c", 1)] {
+        world.write("x.yaml", part);
+        for scan in [world.touch(&["x.yaml"]), world.rescan(), world.list()] {
+            let waits = (told(&scan).len(), scan.problems_changed, scan.unsettled);
+            assert_eq!(waits, (0, false, false), "of {part:?}");
+        }
+    }
+    // Others are not held up.
+    world.write("y.yaml", &plain("y", 1));
+    assert_eq!(told(&world.list()), ["+y:1@y.yaml"]);
+    close(&world, "x.yaml");
+    assert_eq!(told(&world.list()), ["-Service default/a", "-Service default/b", "+c:1@x.yaml"]);
+}
+
+#[test]
+fn a_new_file_is_not_there_before_its_writer_is_done() {
+    let mut world = World::new(&[]);
+    world.writers.begin("x.yaml".as_ref(), Instant::now());
+    world.write("x.yaml", "kind: [");
+    let scan = world.touch(&["x.yaml"]);
+    assert_eq!((told(&scan).len(), scan.problems_changed), (0, false));
+    world.write("x.yaml", &plain("x", 1));
+    close(&world, "x.yaml");
+    assert_eq!(told(&world.touch(&["x.yaml"])), ["+x:1@x.yaml"]);
+}
+
+#[test]
+fn a_first_list_waits_for_writers() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "x.yaml", "");
+    write(directory.path(), "y.yaml", &plain("y", 1));
+    let writers = Arc::<Writers>::default();
+    writers.begin("x.yaml".as_ref(), Instant::now());
+    let mut manifests = Manifests::beside(directory.path().to_owned(), writers.clone());
+    assert_eq!(told(&manifests.rescan(later())), NOTHING);
+    write(directory.path(), "x.yaml", &plain("x", 1));
+    assert_eq!(writers.give_up(Instant::now() + LONGEST), ["x.yaml"]);
+    let names = BTreeSet::from(["x.yaml".into()]);
+    assert_eq!(told(&manifests.refresh(&names, false, later())), ["=[\"x:1\", \"y:1\"]"]);
+}
+
+/// The moment between a write and the word of it.
+#[test]
+fn a_file_that_was_just_written_to_is_believed_a_little_later() {
+    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    world.write_now("a.yaml", &plain("b", 1));
+    let scan = world.rescan();
+    assert_eq!((told(&scan).len(), scan.unsettled), (0, true));
+    world.wait(9);
+    assert!(world.touch(&[]).unsettled);
+    world.wait(1);
+    let scan = world.touch(&[]);
+    assert_eq!(told(&scan), ["-Service default/a", "+b:1@a.yaml"]);
+    assert!(!scan.unsettled);
+    // A file may be dated to any time.
+    for date_of in [SystemTime::UNIX_EPOCH, world.now + Duration::from_secs(86_400)] {
+        world.write("a.yaml", &plain("c", 1));
+        date(&world.path("a.yaml"), date_of);
+        assert!(!world.touch(&["a.yaml"]).unsettled);
+        assert_eq!(world.known(), ["c:1@a.yaml"]);
+    }
 }

@@ -21,14 +21,14 @@ use crate::watch::sort_event;
 use crate::{ManifestOptions, ManifestSource, SourceError, Update};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const NEVER: Duration = Duration::from_secs(100_000);
+pub(super) const NEVER: Duration = Duration::from_secs(100_000);
 
 /// A running source and what it has told so far.
-struct Running {
+pub(super) struct Running {
     updates: mpsc::Receiver<Update>,
     task: JoinHandle<Result<(), SourceError>>,
     known: BTreeMap<ObjectKey, u16>,
-    seen: Vec<Update>,
+    pub(super) seen: Vec<Update>,
 }
 
 impl Running {
@@ -37,9 +37,18 @@ impl Running {
     }
 
     /// Starts a source and waits for its first complete list.
-    async fn with(path: PathBuf, options: ManifestOptions) -> Self {
+    pub(super) async fn with(path: PathBuf, options: ManifestOptions) -> Self {
+        Self::signalled(path, options, Arc::default()).await
+    }
+
+    /// Likewise, with a hold of its signal.
+    pub(super) async fn signalled(
+        path: PathBuf,
+        options: ManifestOptions,
+        signal: Arc<Signal>,
+    ) -> Self {
         let (out, updates) = mpsc::channel(16);
-        let task = tokio::spawn(ManifestSource::new(path, options).run(out));
+        let task = tokio::spawn(ManifestSource::new(path, options).run_with(signal, out));
         let mut running = Self { updates, task, known: BTreeMap::new(), seen: Vec::new() };
         running.next().await;
         assert!(matches!(running.seen[0].changes[..], [Change::Replace { .. }]));
@@ -67,7 +76,7 @@ impl Running {
     }
 
     /// Waits until exactly these Services are known.
-    async fn until(&mut self, want: &[(&str, u16)]) {
+    pub(super) async fn until(&mut self, want: &[(&str, u16)]) {
         let want: BTreeMap<_, _> = want
             .iter()
             .map(|(name, port)| {
@@ -83,7 +92,7 @@ impl Running {
     }
 
     /// Drops the receiver and waits for the end.
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         drop(self.updates);
         let end = tokio::time::timeout(PATIENCE, self.task).await;
         assert!(matches!(end, Ok(Ok(Ok(())))), "{end:?}");
@@ -96,7 +105,7 @@ fn port(object: &Object) -> u16 {
 }
 
 /// Writes a file beside and renames it into place.
-fn put(directory: &Path, name: &str, text: &str) {
+pub(super) fn put(directory: &Path, name: &str, text: &str) {
     let temporary = directory.join(".new");
     std::fs::write(&temporary, text).unwrap();
     std::fs::rename(temporary, directory.join(name)).unwrap();
@@ -295,11 +304,9 @@ async fn lost_events_make_it_read_everything() {
     write(elsewhere.path(), "a.yaml", &plain("a", 1));
     symlink(elsewhere.path().join("a.yaml"), directory.path().join("a.yaml")).unwrap();
     let signal = Arc::new(Signal::default());
-    let (out, updates) = mpsc::channel(16);
     let options = ManifestOptions { rescan: NEVER, ..ManifestOptions::default() };
-    let source = ManifestSource::new(directory.path().to_owned(), options);
-    let task = tokio::spawn(source.run_with(signal.clone(), out));
-    let mut running = Running { updates, task, known: BTreeMap::new(), seen: Vec::new() };
+    let mut running =
+        Running::signalled(directory.path().to_owned(), options, signal.clone()).await;
     running.until(&[("a", 1)]).await;
     // Nothing happens in the directory, so nothing but the loss can be a reason to look.
     write(elsewhere.path(), "a.yaml", &plain("a", 2));
