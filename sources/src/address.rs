@@ -29,9 +29,10 @@ pub(crate) fn parse_range(text: &str) -> Option<IpNet> {
     Some(range.trunc())
 }
 
-/// Why an address cannot be one of an endpoint, if so. The API refuses these as well: a connection
-/// to a Service must not end up in the node's own loopback or in its link's neighbourhood.
-pub(crate) fn unfit_for_endpoint(address: IpAddr) -> Option<&'static str> {
+/// Why an address cannot be one of a Service or an endpoint, if so. The API refuses these as well, for
+/// endpoints and external IPs: no manifest may take over a node's own loopback or its link's
+/// neighbourhood, nor lead connections there.
+pub(crate) fn unfit(address: IpAddr) -> Option<&'static str> {
     let link_local = match address {
         IpAddr::V4(address) => address.is_link_local() || address.octets()[..3] == [224, 0, 0],
         IpAddr::V6(address) => address.is_unicast_link_local(),

@@ -10,7 +10,7 @@ use rulec_compiler::name::{LabelKey, LabelValue, PortName};
 use rulec_compiler::net::Protocol;
 
 use super::{At, Finding, Sink};
-use crate::address::parse_ip;
+use crate::address::{parse_ip, unfit};
 use crate::field::{Field, Shape, Text, Texts};
 use crate::problem::Severity;
 
@@ -190,5 +190,15 @@ impl<'a, 'b> Check<'a, 'b> {
             self.warn(at, format_args!("{text:?} is not an IP address; it is skipped"));
         }
         address
+    }
+
+    /// Likewise, an address of a Service or of an endpoint.
+    pub(super) fn fit_ip(&mut self, field: &Field<Text>, at: &At<'_>) -> Option<IpAddr> {
+        let address = self.skippable_ip(field, at)?;
+        if let Some(reason) = unfit(address) {
+            self.warn(at, format_args!("{address} is {reason}; it is skipped"));
+            return None;
+        }
+        Some(address)
     }
 }

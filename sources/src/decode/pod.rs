@@ -12,8 +12,6 @@ use super::check::Check;
 use super::identity::{namespaced, node_reference};
 use super::kind::{Outcome, finish};
 use super::{At, Sink};
-use crate::address::unfit_for_endpoint;
-use crate::field::{Field, Text};
 use crate::manifest::{Container, Document, List, Metadata, Spec, Status};
 
 pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Outcome {
@@ -69,12 +67,12 @@ fn addresses(
         let at = at_many.index(index);
         let Some(entry) = check.get(entry, &at) else { continue };
         any = true;
-        if let Some(address) = address(check, &entry.ip, &at.key("ip")) {
+        if let Some(address) = check.fit_ip(&entry.ip, &at.key("ip")) {
             found.entry(Family::of(address)).or_insert(address);
         }
     }
     let at_one = at.key("podIP");
-    let one = address(check, &status.pod_ip, &at_one).filter(|_| !any);
+    let one = check.fit_ip(&status.pod_ip, &at_one).filter(|_| !any);
     found.extend(one.map(|address| (Family::of(address), address)));
 
     let at_network = at_spec.key("hostNetwork");
@@ -88,15 +86,6 @@ fn addresses(
     } else {
         PodAddresses::Own(found.into_values().collect())
     }
-}
-
-fn address(check: &mut Check<'_, '_>, field: &Field<Text>, at: &At<'_>) -> Option<IpAddr> {
-    let address = check.skippable_ip(field, at)?;
-    if let Some(reason) = unfit_for_endpoint(address) {
-        check.warn(at, format_args!("{address} is {reason}; it is skipped"));
-        return None;
-    }
-    Some(address)
 }
 
 /// The named ports. Of two with the same name and protocol the first container's counts.

@@ -1,6 +1,7 @@
 //! Services.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use super::check::Check;
 use super::identity::namespaced;
 use super::kind::{Outcome, finish};
 use super::{At, Sink};
-use crate::address::{parse_ip, parse_range};
+use crate::address::{parse_ip, parse_range, unfit};
 use crate::field::{Field, NumberOrText, Text};
 use crate::manifest::{Document, List, Metadata, PortPart, Spec, Status};
 
@@ -110,6 +111,12 @@ fn cluster_ips(check: &mut Check<'_, '_>, spec: &Spec, at: &At<'_>) -> ClusterIp
         Some(first) => check.text(first, &at_many.index(0)),
         None => None,
     };
+    if let (Some(one), Some(first)) = (one, first)
+        && (one == "None") != (first == "None")
+    {
+        differs(check, &at_many.index(0), first, one);
+        return ClusterIps::default();
+    }
     if one.or(first) == Some("None") {
         return ClusterIps::default();
     }
@@ -118,15 +125,19 @@ fn cluster_ips(check: &mut Check<'_, '_>, spec: &Spec, at: &At<'_>) -> ClusterIp
         addresses.push(cluster_ip(check, field, &at_many.index(index)));
     }
     let one = cluster_ip(check, &spec.cluster_ip, &at_one);
-    if addresses.is_empty() {
-        addresses.push(one);
+    match (one, addresses.first()) {
+        (_, None) => addresses.push(one),
+        (Some(one), Some(Some(first))) if one != *first => {
+            differs(check, &at_many.index(0), first, one);
+        }
+        (_, Some(_)) => {}
     }
     let at_families = at.key("ipFamilies");
     let mut found = ClusterIps::default();
     let families = check.list(&spec.ip_families, &at_families);
     if families.is_empty() {
-        for address in one.into_iter().chain(addresses.iter().copied().flatten()) {
-            keep_first(&mut found, address);
+        for address in addresses.iter().flatten() {
+            keep_first(&mut found, *address);
         }
     }
     for (index, family) in families.iter().enumerate() {
@@ -156,13 +167,22 @@ fn cluster_ips(check: &mut Check<'_, '_>, spec: &Spec, at: &At<'_>) -> ClusterIp
     found
 }
 
+/// Says that two fields for the same thing do not say the same, as the API does.
+fn differs(check: &mut Check<'_, '_>, at: &At<'_>, found: impl Display, one: impl Display) {
+    check.error(at, format_args!("{found} differs from spec.clusterIP, which is {one}"));
+}
+
 fn cluster_ip(check: &mut Check<'_, '_>, field: &Field<Text>, at: &At<'_>) -> Option<IpAddr> {
     let text = check.text(field, at)?;
-    let address = parse_ip(text);
-    if address.is_none() {
+    let Some(address) = parse_ip(text) else {
         check.error(at, format_args!("{text:?} is not an IP address"));
+        return None;
+    };
+    if let Some(reason) = unfit(address) {
+        check.error(at, format_args!("{address} is {reason}"));
+        return None;
     }
-    address
+    Some(address)
 }
 
 fn keep_first(found: &mut ClusterIps, address: IpAddr) {
@@ -176,6 +196,7 @@ fn ports(check: &mut Check<'_, '_>, list: &List<PortPart>, at: &At<'_>) -> Vec<S
     let list = check.list(list, at);
     let mut names = BTreeSet::new();
     let mut numbers = BTreeSet::new();
+    let mut node_ports = BTreeSet::new();
     let mut ports = Vec::new();
     let nothing = PortPart::default();
     for (index, part) in list.iter().enumerate() {
@@ -193,6 +214,12 @@ fn ports(check: &mut Check<'_, '_>, list: &List<PortPart>, at: &At<'_>) -> Vec<S
         }
         let protocol = check.protocol(&part.protocol, &at.key("protocol"));
         let node_port = check.optional_port(&part.node_port, &at.key("nodePort"));
+        if let Some(node_port) = node_port
+            && !node_ports.insert((node_port, protocol))
+        {
+            let message = format_args!("another port has {node_port}/{protocol} as well");
+            check.error(&at.key("nodePort"), message);
+        }
         let target = target(check, &part.target_port, &at.key("targetPort"));
         let Some(port) = check.required_port(&part.port, &at.key("port")) else { continue };
         if !numbers.insert((port, protocol)) {
@@ -231,7 +258,7 @@ fn external_ips(check: &mut Check<'_, '_>, spec: &Spec, at: &At<'_>) -> Vec<IpAd
     let at = at.key("externalIPs");
     let mut addresses = BTreeSet::new();
     for (index, field) in check.list(&spec.external_ips, &at).iter().enumerate() {
-        addresses.extend(check.skippable_ip(field, &at.index(index)));
+        addresses.extend(check.fit_ip(field, &at.index(index)));
     }
     addresses.into_iter().collect()
 }
@@ -246,7 +273,7 @@ fn vips(check: &mut Check<'_, '_>, status: &Status, at: &At<'_>) -> Vec<IpAddr> 
         let Some(entry) = check.get(entry, &at) else { continue };
         let at_mode = at.key("ipMode");
         match check.text(&entry.ip_mode, &at_mode) {
-            None | Some("VIP") => addresses.extend(check.skippable_ip(&entry.ip, &at.key("ip"))),
+            None | Some("VIP") => addresses.extend(check.fit_ip(&entry.ip, &at.key("ip"))),
             Some("Proxy") => {}
             Some(mode) => {
                 let message = format_args!("{mode:?} is not one of VIP, Proxy; it is skipped");

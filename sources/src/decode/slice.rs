@@ -15,8 +15,7 @@ use super::check::Check;
 use super::identity::{namespaced, node_reference};
 use super::kind::{Outcome, finish};
 use super::{At, Sink};
-use crate::address::{parse_ip, unfit_for_endpoint};
-use crate::field::Field;
+use crate::address::{parse_ip, unfit};
 use crate::manifest::{Document, EndpointConditions, EndpointPart, Hints, Metadata, Named};
 
 /// A slice with this label belongs to a headless Service, whatever the value.
@@ -79,17 +78,12 @@ fn ports(check: &mut Check<'_, '_>, document: &Document, at: &At<'_>) -> Vec<Sli
         let Some(part) = check.get(part, &at) else { continue };
         let protocol = check.protocol(&part.protocol, &at.key("protocol"));
         let at_name = at.key("name");
-        let name = check.get(&part.name, &at_name).map(|name| check.share(name));
-        let port = check.optional_port(&part.port, &at.key("port"));
-        match (name, port) {
-            (Some(name), Some(port)) => {
-                ports.insert(SlicePort { name: PortName::new(name), protocol, port });
-            }
-            // The API writes "" for a port without a name, so nothing matches one that has none.
-            (None, Some(_)) if matches!(part.name, Field::Absent) => {
-                check.warn(&at_name, "missing: the port is not used; an unnamed port has \"\"");
-            }
-            (None | Some(_), _) => {}
+        // The API server writes "" for a name that is left out.
+        let name = check.get(&part.name, &at_name).map_or("", |name| &**name);
+        let name = PortName::new(check.share(name));
+        // A port without a number is any port, which nothing can be sent to.
+        if let Some(port) = check.optional_port(&part.port, &at.key("port")) {
+            ports.insert(SlicePort { name, protocol, port });
         }
     }
     ports.into_iter().collect()
@@ -151,7 +145,7 @@ fn address(
         check.warn(&at, format_args!("{address} is not {family}; the endpoint is skipped"));
         return None;
     }
-    if let Some(reason) = unfit_for_endpoint(address) {
+    if let Some(reason) = unfit(address) {
         check.warn(&at, format_args!("{address} is {reason}; the endpoint is skipped"));
         return None;
     }

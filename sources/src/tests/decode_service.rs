@@ -2,7 +2,9 @@ use std::net::IpAddr;
 
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::{Family, Protocol};
-use rulec_compiler::object::{Affinity, ClusterIps, ServiceType, TargetPort, TrafficPolicy};
+use rulec_compiler::object::{
+    Affinity, ClusterIps, Object, ServiceType, TargetPort, TrafficPolicy,
+};
 
 use super::{problems, service, yaml};
 
@@ -211,6 +213,56 @@ fn junk_among_addresses_is_skipped_with_a_word() {
 }
 
 #[test]
+fn addresses_that_belong_to_the_node_or_its_link_are_skipped_with_a_word() {
+    let cases = [
+        ("127.0.0.1", "127.0.0.1 is a loopback address"),
+        ("::1", "::1 is a loopback address"),
+        ("'::ffff:127.0.0.1'", "127.0.0.1 is a loopback address"),
+        ("0.0.0.0", "0.0.0.0 is unspecified"),
+        ("'::'", ":: is unspecified"),
+        ("169.254.1.1", "169.254.1.1 is a link-local address"),
+        ("fe80::1", "fe80::1 is a link-local address"),
+        ("239.1.1.1", "239.1.1.1 is a multicast address"),
+        ("ff02::1", "ff02::1 is a multicast address"),
+    ];
+    for (address, message) in cases {
+        let decoded = yaml(&format!(
+            "{}status: {{loadBalancer: {{ingress: [{{ip: {address}}}, {{ip: 198.51.100.2}}]}}}}\n",
+            with_spec(&format!(
+                "{{clusterIP: 1.2.3.4, ports: [{{port: 1}}], externalIPs: [{address}, 198.51.100.1]}}"
+            )),
+        ));
+        let all = problems(&decoded);
+        assert_eq!(all.len(), 2, "{all:?}");
+        let skipped =
+            |field: &str| format!("Service default/web: {field}: {message}; it is skipped");
+        assert!(all[0].ends_with(&skipped("spec.externalIPs[0]")), "{all:?}");
+        assert!(all[1].ends_with(&skipped("status.loadBalancer.ingress[0].ip")), "{all:?}");
+        let Object::Service(web) = &decoded.objects[0] else { panic!("{decoded:?}") };
+        assert_eq!(web.external_ips, ips(&["198.51.100.1"]));
+        assert_eq!(web.load_balancer_vips, ips(&["198.51.100.2"]));
+    }
+}
+
+#[test]
+fn a_node_port_may_be_that_of_several_protocols() {
+    let web = service(&with_spec(
+        "{clusterIP: 1.2.3.4, ports: [{port: 1, name: a, nodePort: 30000}, \
+          {port: 1, name: b, nodePort: 30000, protocol: UDP}, {port: 2, name: c, nodePort: 0}, \
+          {port: 3, name: d, nodePort: 0}]}",
+    ));
+    assert_eq!(web.ports.len(), 4);
+}
+
+#[test]
+fn the_same_cluster_address_may_be_written_in_two_ways() {
+    let web = service(&with_spec(
+        "{clusterIP: 10.90.0.10, clusterIPs: [10.90.000.010], ports: [{port: 1}]}",
+    ));
+    assert_eq!(web.cluster_ips.v4, Some("10.90.0.10".parse().unwrap()));
+}
+
+#[test]
 fn junk_among_ingress_addresses_is_skipped_with_a_word() {
     let decoded = yaml(
         "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n\
@@ -272,6 +324,34 @@ fn every_error_names_its_field() {
         (
             "{clusterIP: 1.2.3.4, ports: [{port: 1, nodePort: 65536}]}",
             "spec.ports[0].nodePort: 65536 is not in 1..65535",
+        ),
+        (
+            "{clusterIP: 1.2.3.4, ports: [{port: 1, name: a, nodePort: 30000}, {port: 2, name: b, nodePort: 30000}]}",
+            "spec.ports[1].nodePort: another port has 30000/TCP as well",
+        ),
+        (
+            "{clusterIP: 1.2.3.4, clusterIPs: [1.2.3.5], ports: [{port: 1}]}",
+            "spec.clusterIPs[0]: 1.2.3.5 differs from spec.clusterIP, which is 1.2.3.4",
+        ),
+        (
+            "{clusterIP: 1.2.3.4, clusterIPs: ['fd90::10', 1.2.3.4], ports: [{port: 1}]}",
+            "spec.clusterIPs[0]: fd90::10 differs from spec.clusterIP, which is 1.2.3.4",
+        ),
+        (
+            "{clusterIP: None, clusterIPs: [1.2.3.4], ports: [{port: 1}]}",
+            "spec.clusterIPs[0]: 1.2.3.4 differs from spec.clusterIP, which is None",
+        ),
+        (
+            "{clusterIP: 1.2.3.4, clusterIPs: [None], ports: [{port: 1}]}",
+            "spec.clusterIPs[0]: None differs from spec.clusterIP, which is 1.2.3.4",
+        ),
+        (
+            "{clusterIP: 127.0.0.1, ports: [{port: 1}]}",
+            "spec.clusterIP: 127.0.0.1 is a loopback address",
+        ),
+        (
+            "{clusterIPs: [1.2.3.4, 'fe80::1'], ports: [{port: 1}]}",
+            "spec.clusterIPs[1]: fe80::1 is a link-local address",
         ),
         (
             "{clusterIP: 1.2.3.4, ports: [{port: 1, targetPort: 65536}]}",

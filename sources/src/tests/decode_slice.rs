@@ -65,19 +65,20 @@ fn conditions_that_are_left_out_say_the_best() {
 }
 
 #[test]
-fn ports_without_a_name_or_a_number_are_left_out() {
+fn ports_without_a_number_are_left_out() {
     let web = slice(&text(
         "ports: [{name: '', port: 80}, {name: a, port: 0}, {name: b}, {name: c, port: ~}, {}]",
     ));
     assert_eq!(web.ports.len(), 1);
     assert_eq!(web.ports[0].name.as_str(), "");
-    let decoded = yaml(&text("ports: [{port: 80}, {name: ~, port: 81}]"));
-    let all = problems(&decoded);
-    assert_eq!(all.len(), 2, "{all:?}");
-    assert!(
-        all[0].contains("EndpointSlice shop/web-1: ports[0].name: missing: the port is not used")
-    );
-    assert_eq!(decoded.objects.len(), 1);
+}
+
+#[test]
+fn ports_without_a_name_have_an_empty_one() {
+    let named = slice(&text("ports: [{name: '', port: 80}]"));
+    for ports in ["[{port: 80}]", "[{name: ~, port: 80}]", "[{port: 80}, {name: '', port: 80}]"] {
+        assert_eq!(slice(&text(&format!("ports: {ports}"))), named, "of {ports}");
+    }
 }
 
 #[test]
