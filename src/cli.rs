@@ -30,7 +30,8 @@ pub enum Command {
     Run(RunArgs),
     /// Show what would change in the kernel, and why
     ///
-    /// Exits with 0 if nothing would, 1 if something would, 2 on trouble.
+    /// Exits with 0 if nothing would, 1 if something would, 2 on trouble. It is trouble, too, if a
+    /// manifest has an error: it is reported, and the rest is compared all the same.
     Diff(DiffArgs),
     /// Remove every trace of rulec from this node's kernel
     Cleanup,

@@ -16,6 +16,7 @@ use rulec_compiler::nft::{Delta, Program, State, text as nft_text};
 use rulec_compiler::{Model, Settings, resolve};
 use rulec_sinks::nft::Ownership;
 use rulec_sinks::{NftSink, Sink};
+use rulec_sources::Severity;
 
 use crate::cli::{DiffArgs, Output};
 use crate::snapshot::Snapshot;
@@ -30,6 +31,8 @@ struct Side {
     /// slots go on from there.
     state: Option<State>,
     settings: Arc<Settings>,
+    /// Whether something of it could not be read, or not be used as it is.
+    incomplete: bool,
 }
 
 /// A comparison.
@@ -42,7 +45,8 @@ struct Comparison {
     delta: Delta,
 }
 
-/// Compares, prints, and says by the exit status whether there is a difference.
+/// Compares, prints, and says by the exit status whether there is a difference, or whether a manifest
+/// is wrong: then the difference is not the whole one.
 ///
 /// # Errors
 ///
@@ -72,7 +76,13 @@ pub fn run(args: DiffArgs) -> anyhow::Result<ExitCode> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
         other => other.context("writing to standard output")?,
     }
-    Ok(if comparison.delta.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(if comparison.from.incomplete || comparison.to.incomplete {
+        ExitCode::from(2)
+    } else if comparison.delta.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
 }
 
 impl Side {
@@ -88,6 +98,7 @@ impl Side {
                 model: None,
                 state: Some(held),
                 settings: Arc::clone(settings),
+                incomplete: false,
             });
         }
         if Snapshot::is_one(path) {
@@ -97,12 +108,14 @@ impl Side {
                 model: snapshot.model(),
                 state: Some(snapshot.state()),
                 settings: Arc::new(snapshot.settings().clone()),
+                incomplete: false,
             });
         }
         let reading = rulec_sources::read(path)?;
         for problem in &reading.problems {
             anstream::eprintln!("{problem}");
         }
+        let incomplete = reading.problems.iter().any(|problem| problem.severity == Severity::Error);
         let mut model = Model::default();
         model.apply(Origin::Manifests, Change::everything(reading.objects));
         for entry in model.services() {
@@ -115,6 +128,7 @@ impl Side {
             model: Some(model),
             state: None,
             settings: Arc::clone(settings),
+            incomplete,
         })
     }
 

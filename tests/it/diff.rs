@@ -65,9 +65,21 @@ fn the_exit_status_says_what_diff_found() {
 fn what_is_wrong_with_manifests_is_said_and_the_rest_is_compared() {
     let (good, bad) = (web(&["10.50.1.5"]), web(&["10.50.1.5"]));
     bad.write("bad.yaml", "apiVersion: v1\nkind: Service\nmetadata:\n  name: bad\nspec: [\n");
-    let ran = offline(&good.path(), &bad.path(), &[]);
+    let message = "bad.yaml:5:7: not YAML: unclosed bracket '['\n";
+    for (from, to) in [(&good, &bad), (&bad, &good)] {
+        let ran = offline(&from.path(), &to.path(), &[]);
+        assert_eq!((ran.status, ran.stdout.as_str()), (2, "No difference.\n"));
+        assert_eq!(ran.stderr, message, "once, and where");
+    }
+    // What is right is compared, and what is only odd is no trouble.
+    let more = web(&["10.50.1.5", "10.50.1.6"]);
+    let ran = offline(&bad.path(), &more.path(), &[]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (2, message));
+    assert!(ran.stdout.contains("+ backend 10.50.1.6:8080"), "{}", ran.stdout);
+    let odd = web(&["10.50.1.5", "127.0.0.1"]);
+    let ran = offline(&good.path(), &odd.path(), &[]);
     assert_eq!((ran.status, ran.stdout.as_str()), (0, "No difference.\n"));
-    assert_eq!(ran.stderr, "bad.yaml:5:7: not YAML: unclosed bracket '['\n", "once, and where");
+    assert!(ran.stderr.contains("127.0.0.1 is a loopback address"), "{}", ran.stderr);
 }
 
 /// A state that cannot be read must not pass for an empty one: all would seem to go.
