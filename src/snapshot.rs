@@ -210,7 +210,7 @@ mod tests {
         let reading = rulec_sources::read(directory.path()).unwrap();
         assert_eq!(reading.problems, []);
         let mut model = Model::default();
-        model.apply(Change::Replace(reading.objects));
+        model.apply(Origin::Manifests, Change::everything(reading.objects));
         let settings = Arc::new(Settings::new(NodeName::from("na")));
         let program = Program::compile(&model, settings, &State::default());
         serde_json::to_value(Snapshot::of(&program, &model)).unwrap()
