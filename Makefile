@@ -5,7 +5,7 @@
 #
 # Both need root: they make network namespaces and talk to the kernel.
 
-PACKAGES = build-essential pkg-config libmnl-dev libnftnl-dev iproute2 procps nftables socat
+PACKAGES = build-essential pkg-config libmnl-dev libnftnl-dev iproute2 procps nftables conntrack socat
 
 .PHONY: demo test build setup bench
 

@@ -1,13 +1,16 @@
-//! Where deltas go: the kernel's nf_tables over netlink, and a strict stand-in for tests.
+//! Where deltas go: the kernel's nf_tables over netlink, and a strict stand-in for tests. Beside it,
+//! what rules alone do not do: conntrack's stale UDP flows.
 //!
 //! A sink knows the words of `rulec-compiler` and nothing of sources, clocks or policies: when to
 //! commit, when to read back and what to do about a refusal is the engine's affair.
 #![deny(unsafe_code)]
 
+pub mod conntrack;
 pub mod fake;
 mod netlink;
 pub mod nft;
 pub mod sink;
 
+pub use conntrack::Conntrack;
 pub use nft::NftSink;
 pub use sink::{Base, Outcome, Refusal, Sink, SinkError};

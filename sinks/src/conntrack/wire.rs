@@ -1,0 +1,204 @@
+//! The numbers of <linux/netfilter/nfnetlink_conntrack.h>, and flows as bytes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
+
+use nix::libc::{AF_INET, AF_INET6};
+use rulec_compiler::net::{Family, Protocol};
+
+use crate::netlink::{Attributes, Message, Writer, attributes};
+
+const NFNL_SUBSYS_CTNETLINK: u16 = 1;
+/// Message types: a flow as the kernel shows it, a question, a request to delete.
+const CT_NEW: u16 = NFNL_SUBSYS_CTNETLINK << 8;
+pub(super) const CT_GET: u16 = NFNL_SUBSYS_CTNETLINK << 8 | 1;
+pub(super) const CT_DELETE: u16 = NFNL_SUBSYS_CTNETLINK << 8 | 2;
+
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_ID: u16 = 12;
+const CTA_ZONE: u16 = 18;
+const CTA_FILTER: u16 = 25;
+
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_TUPLE_ZONE: u16 = 3;
+
+const CTA_IP_V4_SRC: u16 = 1;
+const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
+
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
+const CTA_PROTO_DST_PORT: u16 = 3;
+
+const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+const CTA_FILTER_REPLY_FLAGS: u16 = 2;
+
+/// Which parts of a tuple a filter compares: `CTA_FILTER_F_*` of the kernel's
+/// net/netfilter/nf_internals.h, which user space has to know by heart.
+const F_IP_SRC: u32 = 1 << 0;
+const F_IP_DST: u32 = 1 << 1;
+const F_PROTO_NUM: u32 = 1 << 3;
+const F_PROTO_SRC_PORT: u32 = 1 << 4;
+const F_PROTO_DST_PORT: u32 = 1 << 5;
+
+/// Which UDP flows the kernel looks for.
+///
+/// There are no IPv6 addresses in it: up to Linux 6.18 at least, a filter by an IPv6 address finds
+/// exactly the flows that do *not* have it (`ctnetlink_filter_match_tuple` takes the result of
+/// `ipv6_addr_cmp` the wrong way round).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Filter {
+    pub(super) family: Family,
+    /// The destination port of the original direction.
+    pub(super) port: NonZeroU16,
+    /// The destination address of the original direction.
+    pub(super) destination: Option<Ipv4Addr>,
+    /// The source address of the reply direction.
+    pub(super) reply_source: Option<Ipv4Addr>,
+    /// The source port of the reply direction.
+    pub(super) reply_port: Option<NonZeroU16>,
+}
+
+impl Filter {
+    /// Writes it with the parts of tuples it compares.
+    pub(super) fn write(&self, writer: &mut Writer) {
+        let mut original = F_PROTO_NUM | F_PROTO_DST_PORT;
+        let tuple = writer.nest(CTA_TUPLE_ORIG);
+        if let Some(address) = self.destination {
+            original |= F_IP_DST;
+            write_address(writer, CTA_IP_V4_DST, address);
+        }
+        write_port(writer, CTA_PROTO_DST_PORT, Some(self.port));
+        writer.close_nest(tuple);
+
+        let mut reply = F_PROTO_NUM;
+        let tuple = writer.nest(CTA_TUPLE_REPLY);
+        if let Some(address) = self.reply_source {
+            reply |= F_IP_SRC;
+            write_address(writer, CTA_IP_V4_SRC, address);
+        }
+        if self.reply_port.is_some() {
+            reply |= F_PROTO_SRC_PORT;
+        }
+        write_port(writer, CTA_PROTO_SRC_PORT, self.reply_port);
+        writer.close_nest(tuple);
+
+        let filter = writer.nest(CTA_FILTER);
+        writer.attribute(CTA_FILTER_ORIG_FLAGS, &original.to_ne_bytes());
+        writer.attribute(CTA_FILTER_REPLY_FLAGS, &reply.to_ne_bytes());
+        writer.close_nest(filter);
+    }
+}
+
+/// Writes that only the default zone counts.
+pub(super) fn write_default_zone(writer: &mut Writer) {
+    writer.attribute(CTA_ZONE, &0_u16.to_be_bytes());
+}
+
+/// Asks for a flow that cannot exist (UDP from and to 0.0.0.0:0), with a filter that is malformed.
+///
+/// A kernel that knows filters (5.8) refuses it with ERANGE. An older one passes the attribute by and
+/// finds no flow, ENOENT. One without ctnetlink refuses the message type, EINVAL.
+pub(super) fn write_probe(writer: &mut Writer) {
+    let tuple = writer.nest(CTA_TUPLE_ORIG);
+    let addresses = writer.nest(CTA_TUPLE_IP);
+    writer.attribute(CTA_IP_V4_SRC, &Ipv4Addr::UNSPECIFIED.octets());
+    writer.attribute(CTA_IP_V4_DST, &Ipv4Addr::UNSPECIFIED.octets());
+    writer.close_nest(addresses);
+    let proto = writer.nest(CTA_TUPLE_PROTO);
+    writer.attribute(CTA_PROTO_NUM, &[Protocol::Udp.number()]);
+    writer.attribute(CTA_PROTO_SRC_PORT, &0_u16.to_be_bytes());
+    writer.attribute(CTA_PROTO_DST_PORT, &0_u16.to_be_bytes());
+    writer.close_nest(proto);
+    writer.close_nest(tuple);
+    writer.attribute(CTA_FILTER, &[0]);
+}
+
+fn write_address(writer: &mut Writer, kind: u16, address: Ipv4Addr) {
+    let nest = writer.nest(CTA_TUPLE_IP);
+    writer.attribute(kind, &address.octets());
+    writer.close_nest(nest);
+}
+
+fn write_port(writer: &mut Writer, kind: u16, port: Option<NonZeroU16>) {
+    let nest = writer.nest(CTA_TUPLE_PROTO);
+    writer.attribute(CTA_PROTO_NUM, &[Protocol::Udp.number()]);
+    if let Some(port) = port {
+        writer.attribute(kind, &port.get().to_be_bytes());
+    }
+    writer.close_nest(nest);
+}
+
+/// A UDP flow of the default zone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flow<'a> {
+    /// Where the client sent to.
+    pub(super) destination: SocketAddr,
+    /// Where answers come from: the endpoint, or the destination itself if nothing was translated.
+    pub(super) reply_source: SocketAddr,
+    /// The original direction, by which the kernel finds the flow again.
+    tuple: &'a [u8],
+    /// Which flow of that tuple it is: a flow that took its place has another.
+    id: &'a [u8],
+}
+
+impl<'a> Flow<'a> {
+    /// Reads a flow; `None` if it is none that concerns us.
+    pub(super) fn read(message: &Message<'a>) -> Option<Self> {
+        let attributes = message.attributes();
+        // The attribute is there for zones other than the default one only.
+        if message.kind != CT_NEW || attributes.clone().find(CTA_ZONE).is_some() {
+            return None;
+        }
+        let tuple = attributes.clone().find(CTA_TUPLE_ORIG)?;
+        let (_, destination) = read_tuple(self::attributes(tuple))?;
+        let (reply_source, _) = read_tuple(attributes.clone().nested(CTA_TUPLE_REPLY)?)?;
+        let id = attributes.find(CTA_ID)?;
+        Some(Self { destination, reply_source, tuple, id })
+    }
+
+    /// Writes which flow it is.
+    pub(super) fn write(&self, writer: &mut Writer) {
+        let nest = writer.nest(CTA_TUPLE_ORIG);
+        writer.raw(self.tuple);
+        writer.close_nest(nest);
+        writer.attribute(CTA_ID, self.id);
+    }
+}
+
+/// Source and destination of a UDP tuple of the default zone.
+fn read_tuple(tuple: Attributes<'_>) -> Option<(SocketAddr, SocketAddr)> {
+    if tuple.clone().find(CTA_TUPLE_ZONE).is_some() {
+        return None;
+    }
+    let addresses = tuple.clone().nested(CTA_TUPLE_IP)?;
+    let ports = tuple.nested(CTA_TUPLE_PROTO)?;
+    if ports.clone().find(CTA_PROTO_NUM)? != [Protocol::Udp.number()] {
+        return None;
+    }
+    let end = |v4, v6, port| {
+        let address = match (addresses.clone().find(v4), addresses.clone().find(v6)) {
+            (Some(octets), _) => IpAddr::V4(<[u8; 4]>::try_from(octets).ok()?.into()),
+            (None, Some(octets)) => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?)),
+            (None, None) => return None,
+        };
+        let port = ports.clone().find(port)?.try_into().ok()?;
+        Some(SocketAddr::new(address, u16::from_be_bytes(port)))
+    };
+    Some((
+        end(CTA_IP_V4_SRC, CTA_IP_V6_SRC, CTA_PROTO_SRC_PORT)?,
+        end(CTA_IP_V4_DST, CTA_IP_V6_DST, CTA_PROTO_DST_PORT)?,
+    ))
+}
+
+/// The family as ctnetlink counts them.
+pub(super) fn family_number(family: Family) -> u8 {
+    let number = match family {
+        Family::Ipv4 => AF_INET,
+        Family::Ipv6 => AF_INET6,
+    };
+    u8::try_from(number).unwrap_or(0)
+}

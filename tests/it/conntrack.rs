@@ -1,0 +1,558 @@
+//! Stale UDP flows on the real kernel: what is deleted, and above all what is not.
+//!
+//! Flows are made by real sockets and a hand-written table; `conntrack` is the witness, and makes the
+//! flows that no socket would.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rulec_compiler::net::Backend;
+use rulec_sinks::Conntrack;
+use rulec_sinks::conntrack::{Deleted, Frontend, Gone, Stale};
+use rulec_testkit::{Connection, Family, Namespace, Options, flow_with, require_root};
+
+/// The frontends' port, the backends' port, a node port.
+const PORT: u16 = 53;
+const TARGET: u16 = 5353;
+const NODE_PORT: u16 = 30053;
+
+/// Whether the kernel deletes by itself where it can, or is shown to and told each.
+const METHODS: [Method; 2] = [Method::ByFilter, Method::OneByOne];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    ByFilter,
+    OneByOne,
+}
+
+/// A namespace in which all addresses lead to `lo`, for one family.
+struct Site {
+    namespace: Namespace,
+    family: Family,
+}
+
+impl Site {
+    fn new(family: Family) -> Self {
+        let namespace = Namespace::new("conntrack");
+        namespace.sh("ip addr add 10.50.1.0/24 dev lo
+             ip addr add 192.0.2.10/32 dev lo
+             ip addr add 192.0.2.11/32 dev lo
+             ip addr add 2001:db8:50:1::b1/128 dev lo nodad
+             ip addr add 2001:db8:50:1::b2/128 dev lo nodad
+             ip addr add 2001:db8:50:1::c/128 dev lo nodad
+             ip addr add 2001:db8::10/128 dev lo nodad
+             ip addr add 2001:db8::11/128 dev lo nodad
+             ip route add local 10.96.0.0/16 dev lo
+             ip route add local 198.51.100.0/24 dev lo
+             ip route add local fd00:96::/64 dev lo
+             ip route add local 2001:db8:100::/64 dev lo
+             # Longer than any test takes.
+             echo 3600 > /proc/sys/net/netfilter/nf_conntrack_udp_timeout");
+        Self { namespace, family }
+    }
+
+    fn of(&self, v4: [u8; 4], v6: &str) -> IpAddr {
+        self.family.of((Ipv4Addr::from(v4), v6.parse::<Ipv6Addr>().unwrap()))
+    }
+
+    fn client(&self) -> IpAddr {
+        self.of([10, 50, 1, 200], "2001:db8:50:1::c")
+    }
+
+    fn vip(&self) -> IpAddr {
+        self.of([10, 96, 0, 1], "fd00:96::1")
+    }
+
+    fn other_vip(&self) -> IpAddr {
+        self.of([10, 96, 0, 2], "fd00:96::2")
+    }
+
+    fn backend(&self, number: u8) -> IpAddr {
+        self.of([10, 50, 1, number], &format!("2001:db8:50:1::b{number}"))
+    }
+
+    fn node(&self) -> IpAddr {
+        self.of([192, 0, 2, 10], "2001:db8::10")
+    }
+
+    fn second_node_address(&self) -> IpAddr {
+        self.of([192, 0, 2, 11], "2001:db8::11")
+    }
+
+    /// A host somewhere in the world.
+    fn outside(&self) -> IpAddr {
+        self.of([198, 51, 100, 4], "2001:db8:100::4")
+    }
+
+    /// Another one, whose packets somebody else's rule sends to our backend.
+    fn redirected(&self) -> IpAddr {
+        self.of([198, 51, 100, 5], "2001:db8:100::5")
+    }
+
+    /// Translates packets to these addresses and ports, from these source ports.
+    fn translate(&self, rules: &[(&str, SocketAddr, u16, SocketAddr)]) {
+        let ip = match self.family {
+            Family::V4 => "ip",
+            Family::V6 => "ip6",
+        };
+        let mut script =
+            format!("table {ip} t\ndelete table {ip} t\ntable {ip} t {{ chain out {{\n");
+        script += "type nat hook output priority -100;\n";
+        for (protocol, to, from_port, backend) in rules {
+            script += &format!(
+                "{ip} daddr {} {protocol} dport {} {protocol} sport {from_port} dnat to {backend}\n",
+                to.ip(),
+                to.port()
+            );
+        }
+        self.namespace.nft(&(script + "}\n}\n"));
+    }
+
+    /// Sends a datagram from a port of the client's.
+    fn send(&self, from_port: u16, to: IpAddr, port: u16) {
+        let from = SocketAddr::new(self.client(), from_port);
+        self.namespace.run(|| {
+            UdpSocket::bind(from).unwrap().send_to(b"?", SocketAddr::new(to, port)).unwrap()
+        });
+    }
+
+    /// Makes a flow that no socket would.
+    fn insert(
+        &self,
+        protocol: &str,
+        from: SocketAddr,
+        to: SocketAddr,
+        reply: SocketAddr,
+        more: &str,
+    ) {
+        self.namespace.sh(&format!(
+            "conntrack -I -p {protocol} -t 3600 -s {} --sport {} -d {} --dport {} \
+             -r {} --reply-port-src {} -q {} --reply-port-dst {} {more} 2>/dev/null",
+            from.ip(),
+            from.port(),
+            to.ip(),
+            to.port(),
+            reply.ip(),
+            reply.port(),
+            from.ip(),
+            from.port(),
+        ));
+    }
+
+    fn name(&self) -> &'static str {
+        match self.family {
+            Family::V4 => "ipv4",
+            Family::V6 => "ipv6",
+        }
+    }
+
+    /// All flows of both families: protocol, where from, where to, who answers, zone. As whom the
+    /// server knows the client is left out: the kernel changes that port where two flows would collide.
+    fn flows(&self) -> BTreeSet<String> {
+        let listing = self.namespace.sh("conntrack -L -f ipv4; conntrack -L -f ipv6");
+        let flow = |line: &str| {
+            let protocol = line.split_whitespace().next().unwrap();
+            let all = |key| line.split_whitespace().filter_map(move |word| word.strip_prefix(key));
+            let [from, answers] = [0, 1].map(|nth| {
+                let address = all("src=").nth(nth).unwrap().parse().unwrap();
+                at(address, all("sport=").nth(nth).unwrap().parse().unwrap())
+            });
+            let to = all("dst=").next().unwrap().parse().unwrap();
+            let to = at(to, all("dport=").next().unwrap().parse().unwrap());
+            let zone = all("zone=").next().map(|zone| format!(" zone {zone}"));
+            any_flow(protocol, from, to, answers) + &zone.unwrap_or_default()
+        };
+        listing.lines().map(flow).collect()
+    }
+
+    /// Deletes what is stale, and says what is no longer there.
+    fn delete(&self, method: Method, stale: &[Stale]) -> (Deleted, BTreeSet<String>) {
+        let before = self.flows();
+        let deleted = self.namespace.run(|| {
+            let conntrack = Conntrack::open().unwrap();
+            match method {
+                Method::ByFilter => conntrack,
+                Method::OneByOne => conntrack.one_by_one(),
+            }
+            .delete(stale)
+            .unwrap()
+        });
+        let after = self.flows();
+        assert!(after.is_subset(&before), "nothing new");
+        let gone: BTreeSet<String> = before.difference(&after).cloned().collect();
+        let one_by_one = self.family == Family::V6 || method == Method::OneByOne;
+        if one_by_one && deleted.uncounted == 0 {
+            assert_eq!(deleted.flows, gone.len() as u64, "{gone:?}");
+        }
+        (deleted, gone)
+    }
+
+    /// The flow of the client's datagram as `flows` has it.
+    fn flow(&self, from_port: u16, to: SocketAddr, reply: SocketAddr) -> String {
+        any_flow("udp", SocketAddr::new(self.client(), from_port), to, reply)
+    }
+}
+
+fn any_flow(protocol: &str, from: SocketAddr, to: SocketAddr, answers: SocketAddr) -> String {
+    format!("{protocol} {from} to {to}, answers from {answers}")
+}
+
+fn at(address: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(address, port)
+}
+
+fn port(port: u16) -> NonZeroU16 {
+    NonZeroU16::new(port).unwrap()
+}
+
+fn backend(address: IpAddr) -> Backend {
+    Backend { address, port: port(TARGET) }
+}
+
+fn address(address: IpAddr, gone: Gone) -> Stale {
+    Stale { frontend: Frontend::Address { address, port: port(PORT) }, gone }
+}
+
+fn node_port(addresses: impl IntoIterator<Item = IpAddr>, gone: Gone) -> Stale {
+    let addresses = Arc::new(addresses.into_iter().collect());
+    Stale { frontend: Frontend::NodePort { port: port(NODE_PORT), addresses }, gone }
+}
+
+fn all_but(backends: impl IntoIterator<Item = Backend>) -> Gone {
+    Gone::AllBut(Arc::new(backends.into_iter().collect()))
+}
+
+/// For every family and method.
+fn everywhere(test: impl Fn(&Site, Method)) {
+    if !require_root() {
+        return;
+    }
+    for family in Family::BOTH {
+        for method in METHODS {
+            test(&Site::new(family), method);
+        }
+    }
+}
+
+/// Flows by two frontends and a node port, to two backends, and whatever looks like them. What is
+/// returned has to live as long as the flows.
+fn busy(site: &Site) -> (TcpListener, Connection) {
+    let [one, two] = [1, 2].map(|number| at(site.backend(number), TARGET));
+    let frontends = [
+        at(site.vip(), PORT),
+        at(site.other_vip(), PORT),
+        at(site.node(), NODE_PORT),
+        at(site.second_node_address(), NODE_PORT),
+        at(site.redirected(), NODE_PORT),
+    ];
+    let mut rules = Vec::new();
+    for frontend in frontends {
+        rules.push(("udp", frontend, 4001, one));
+        rules.push(("udp", frontend, 4002, two));
+    }
+    rules.push(("udp", at(site.vip(), PORT), 4003, at(site.backend(1), 9999)));
+    rules.push(("tcp", at(site.vip(), PORT), 4001, one));
+    site.translate(&rules);
+    for frontend in frontends {
+        site.send(4001, frontend.ip(), frontend.port());
+        site.send(4002, frontend.ip(), frontend.port());
+        // Not translated.
+        site.send(4004, frontend.ip(), frontend.port());
+    }
+    site.send(4001, site.outside(), NODE_PORT);
+    // Another port of the same backend; another port of the frontend; and without a Service.
+    site.send(4003, site.vip(), PORT);
+    site.send(4001, site.vip(), 54);
+    site.send(4001, site.backend(1), TARGET);
+    // What is the frontend and the backend of one flow is client and server of the other.
+    let stranger = at(site.client(), 4009);
+    site.insert("udp", at(site.vip(), PORT), one, stranger, "");
+    site.insert("udp", one, at(site.vip(), PORT), stranger, "");
+    // The same addresses and ports as the flow of 4001, in another zone and protocol.
+    let client = at(site.client(), 4001);
+    site.insert("udp", client, at(site.vip(), PORT), one, "-w 5");
+    site.insert(
+        "sctp",
+        client,
+        at(site.vip(), PORT),
+        one,
+        "--state ESTABLISHED --orig-vtag 1 --reply-vtag 2",
+    );
+    // The other family's client of a frontend of the same port.
+    let other = match site.family {
+        Family::V4 => Family::V6,
+        Family::V6 => Family::V4,
+    };
+    let twin = Site { family: other, namespace: Namespace::new("names-only") };
+    let (client, vip, one_of_twin) = (twin.client(), twin.vip(), twin.backend(1));
+    site.namespace.sh(&format!(
+        "conntrack -I -p udp -t 3600 -s {client} --sport 4001 -d {vip} --dport {PORT} \
+         -r {one_of_twin} --reply-port-src {TARGET} -q {client} --reply-port-dst 4001 2>/dev/null"
+    ));
+    let listener = site.namespace.run(|| TcpListener::bind(one).unwrap());
+    let options = Options { source: Some(at(site.client(), 4001)), ..Options::default() };
+    let connection = flow_with(&site.namespace, at(site.vip(), PORT), options).unwrap();
+    (listener, connection)
+}
+
+#[test]
+fn a_pair_goes_and_nothing_else() {
+    everywhere(|site, method| {
+        let _tcp = busy(site);
+        let tcp = any_flow(
+            "tcp",
+            at(site.client(), 4001),
+            at(site.vip(), PORT),
+            at(site.backend(1), TARGET),
+        );
+        assert!(site.flows().contains(&tcp), "{:#?}", site.flows());
+        assert_eq!(site.flows().len(), 25, "{:#?}", site.flows());
+        let stale = [address(site.vip(), Gone::Backend(backend(site.backend(1))))];
+        let (deleted, gone) = site.delete(method, &stale);
+        let pair = site.flow(4001, at(site.vip(), PORT), at(site.backend(1), TARGET));
+        assert_eq!(gone, BTreeSet::from([pair]), "{method:?}");
+        let by_kernel = site.family == Family::V4 && method == Method::ByFilter;
+        let expected = if by_kernel {
+            Deleted { flows: 0, uncounted: 1 }
+        } else {
+            Deleted { flows: 1, uncounted: 0 }
+        };
+        assert_eq!(deleted, expected);
+        // Again: it has gone, which is no error.
+        assert_eq!(site.delete(method, &stale).1, BTreeSet::new());
+    });
+}
+
+#[test]
+fn a_node_port_is_one_at_the_addresses_of_the_node() {
+    everywhere(|site, method| {
+        let _tcp = busy(site);
+        let one = at(site.backend(1), TARGET);
+        let gone = Gone::Backend(backend(one.ip()));
+        let (_, found) = site.delete(method, &[node_port([site.node()], gone.clone())]);
+        let flow = |address| site.flow(4001, at(address, NODE_PORT), one);
+        assert_eq!(found, BTreeSet::from([flow(site.node())]));
+
+        let addresses = [site.node(), site.second_node_address()];
+        let (_, found) = site.delete(method, &[node_port(addresses, gone.clone())]);
+        assert_eq!(found, BTreeSet::from([flow(site.second_node_address())]));
+        assert!(site.flows().contains(&flow(site.redirected())), "somebody else's");
+
+        let (_, found) = site.delete(method, &[node_port([], gone)]);
+        assert_eq!(found, BTreeSet::new(), "at no address");
+    });
+}
+
+#[test]
+fn flows_from_before_the_first_endpoint_go() {
+    everywhere(|site, method| {
+        let _tcp = busy(site);
+        let stale =
+            [address(site.vip(), Gone::Untranslated), node_port([site.node()], Gone::Untranslated)];
+        let (_, gone) = site.delete(method, &stale);
+        let flow = |to| site.flow(4004, to, to);
+        let expected = [at(site.vip(), PORT), at(site.node(), NODE_PORT)].map(flow);
+        assert_eq!(gone, BTreeSet::from(expected));
+    });
+}
+
+#[test]
+fn all_but_the_endpoints_of_now_go() {
+    everywhere(|site, method| {
+        let _tcp = busy(site);
+        // By both kinds of frontend in one call. The twin's endpoints are named too, as of a Service
+        // of both families.
+        let twin: IpAddr = match site.family {
+            Family::V4 => "2001:db8:50:1::b1".parse().unwrap(),
+            Family::V6 => "10.50.1.1".parse().unwrap(),
+        };
+        let now = all_but([backend(site.backend(2)), backend(twin)]);
+        let addresses = [site.node(), site.second_node_address()];
+        let stale = [address(site.vip(), now.clone()), node_port(addresses, now)];
+        let (_, gone) = site.delete(method, &stale);
+        let one = at(site.backend(1), TARGET);
+        let vip = at(site.vip(), PORT);
+        let mut expected = BTreeSet::from([
+            site.flow(4001, vip, one),
+            site.flow(4003, vip, at(site.backend(1), 9999)),
+            site.flow(4004, vip, vip),
+            // The client is a backend, and its answers come from a stranger.
+            any_flow("udp", one, vip, at(site.client(), 4009)),
+        ]);
+        for address in addresses {
+            let frontend = at(address, NODE_PORT);
+            expected.insert(site.flow(4001, frontend, one));
+            expected.insert(site.flow(4004, frontend, frontend));
+        }
+        assert_eq!(gone, expected);
+    });
+}
+
+#[test]
+fn the_next_packet_finds_another_endpoint() {
+    everywhere(|site, method| {
+        let vip = at(site.vip(), PORT);
+        let servers: Vec<UdpSocket> = [1, 2]
+            .map(|number| {
+                site.namespace.run(|| {
+                    let server = UdpSocket::bind(at(site.backend(number), TARGET)).unwrap();
+                    server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                    server
+                })
+            })
+            .into();
+        let lead_to = |number| {
+            site.translate(&[("udp", vip, 4001, at(site.backend(number), TARGET))]);
+        };
+        let client = site.namespace.run(|| UdpSocket::bind(at(site.client(), 4001)).unwrap());
+        let reaches = |server: &UdpSocket| {
+            client.send_to(b"?", vip).unwrap();
+            let (_, from) = server.recv_from(&mut [0; 8]).unwrap();
+            assert_eq!(from, at(site.client(), 4001));
+        };
+        lead_to(1);
+        reaches(&servers[0]);
+        // The rules say another, but the flow stays; so it is worth its deletion.
+        lead_to(2);
+        reaches(&servers[0]);
+        let stale = [address(site.vip(), Gone::Backend(backend(site.backend(1))))];
+        site.delete(method, &stale);
+        reaches(&servers[1]);
+        site.delete(method, &stale);
+        assert_eq!(site.flows().len(), 1, "the new flow stays");
+    });
+}
+
+#[test]
+fn many_flows_go_while_the_kernel_shows_them() {
+    everywhere(|site, _| {
+        let [one, two] = [1, 2].map(|number| at(site.backend(number), TARGET));
+        let vip = at(site.vip(), PORT);
+        // Even source ports lead to the first backend, odd ones to the second.
+        let ip = if site.family == Family::V4 { "ip" } else { "ip6" };
+        site.namespace.nft(&format!(
+            "table {ip} t {{ chain out {{ type nat hook output priority -100;
+             {ip} daddr {} udp dport {PORT} th sport & 1 == 0 dnat to {one}
+             {ip} daddr {} udp dport {PORT} dnat to {two}\n}}\n}}",
+            site.vip(),
+            site.vip()
+        ));
+        // More than the kernel shows in one message.
+        site.namespace.run(|| {
+            for from_port in 10_000..13_000 {
+                let socket = UdpSocket::bind(at(site.client(), from_port)).unwrap();
+                socket.send_to(b"?", vip).unwrap();
+            }
+        });
+        let stale = [address(site.vip(), Gone::Backend(backend(one.ip())))];
+        let (deleted, gone) = site.delete(Method::OneByOne, &stale);
+        assert_eq!(deleted, Deleted { flows: 1_500, uncounted: 0 });
+        assert_eq!(gone.len(), 1_500);
+        let left = site.flows();
+        assert_eq!(left.len(), 1_500);
+        for from_port in (10_001..13_000).step_by(2) {
+            assert!(left.contains(&site.flow(from_port, vip, two)), "{from_port}");
+        }
+    });
+}
+
+#[test]
+fn many_pairs_in_one_call() {
+    everywhere(|site, method| {
+        let _tcp = busy(site);
+        // Most of them have no flows, and more than are worth a walk each.
+        let stale: Vec<Stale> = (1..=200)
+            .map(|number| site.of([10, 50, 1, number], &format!("2001:db8:50:1::b{number:x}")))
+            .flat_map(|address| {
+                [site.vip(), site.other_vip()]
+                    .map(|vip| self::address(vip, Gone::Backend(backend(address))))
+            })
+            .collect();
+        let (deleted, gone) = site.delete(method, &stale);
+        let mut expected = BTreeSet::new();
+        for vip in [site.vip(), site.other_vip()] {
+            for number in [1, 2] {
+                let to = at(site.backend(number), TARGET);
+                expected.insert(site.flow(4000 + u16::from(number), at(vip, PORT), to));
+            }
+        }
+        assert_eq!(gone, expected);
+        assert_eq!(deleted, Deleted { flows: 4, uncounted: 0 });
+    });
+}
+
+#[test]
+fn without_flows_there_is_nothing_to_do() {
+    everywhere(|site, method| {
+        assert_eq!(site.delete(method, &[]).0, Deleted::default());
+        let stale = [
+            address(site.vip(), all_but([])),
+            node_port([site.node()], all_but([backend(site.backend(1))])),
+        ];
+        assert_eq!(site.delete(method, &stale).0, Deleted::default());
+    });
+}
+
+/// A figure, not a test: how long one call takes among many flows. Run it alone, with `--ignored`.
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stdout, reason = "a measurement prints")]
+fn one_pair_among_100_000_flows() {
+    everywhere(|site, method| {
+        let clients = 100_000_u32;
+        let mut commands = String::new();
+        for number in 0..clients {
+            let client = match site.family {
+                Family::V4 => IpAddr::from(Ipv4Addr::from(0x0b00_0000 + number)),
+                Family::V6 => {
+                    IpAddr::from(Ipv6Addr::from((0xfd01_u128 << 112) + u128::from(number)))
+                }
+            };
+            // A hundred frontends with ten endpoints each, a hundred flows for each pair.
+            let (pair, frontend) = (number % 1_000, number % 100);
+            let vip = site.of([10, 96, 0, frontend as u8], &format!("fd00:96::{frontend:x}"));
+            let (high, low) = (pair / 100 + 1, frontend);
+            let backend =
+                site.of([10, 60, high as u8, low as u8], &format!("2001:db8:60::{high:x}:{low:x}"));
+            commands += &format!(
+                "-I -p udp -t 3600 -s {client} --sport 4000 -d {vip} --dport {PORT} \
+                 -r {backend} --reply-port-src {TARGET} -q {client} --reply-port-dst 4000\n"
+            );
+        }
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, commands.as_bytes()).unwrap();
+        site.namespace.sh(&format!("conntrack -R {} >/dev/null 2>&1", file.path().display()));
+        let count = || site.namespace.sh("conntrack -C").trim().parse::<u32>().unwrap();
+        assert_eq!(count(), clients);
+        let times = site.namespace.run(|| {
+            let conntrack = Conntrack::open().unwrap();
+            let mut conntrack = match method {
+                Method::ByFilter => conntrack,
+                Method::OneByOne => conntrack.one_by_one(),
+            };
+            let mut times = Vec::new();
+            for frontend in 1..=10_u8 {
+                let vip = site.of([10, 96, 0, frontend], &format!("fd00:96::{frontend:x}"));
+                let to = site.of([10, 60, 1, frontend], &format!("2001:db8:60::1:{frontend:x}"));
+                let stale = [address(vip, Gone::Backend(backend(to)))];
+                let started = std::time::Instant::now();
+                conntrack.delete(&stale).unwrap();
+                times.push(started.elapsed());
+            }
+            times.sort_unstable();
+            times
+        });
+        assert_eq!(count(), clients - 1_000);
+        println!(
+            "{} {method:?}: one pair of 100 flows among {clients}: {:.1?} (median of 10), {:.1?} (most)",
+            site.name(),
+            times[5],
+            times[9]
+        );
+    });
+}
