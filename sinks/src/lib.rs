@@ -1,5 +1,5 @@
 //! Where deltas go: the kernel's nf_tables over netlink, and a strict stand-in for tests. Beside it,
-//! what rules alone do not do: conntrack's stale UDP flows.
+//! what rules alone do not do: conntrack's stale UDP flows, and its settings.
 //!
 //! A sink knows the words of `rulec-compiler` and nothing of sources, clocks or policies: when to
 //! commit, when to read back and what to do about a refusal is the engine's affair.
@@ -10,6 +10,7 @@ pub mod fake;
 mod netlink;
 pub mod nft;
 pub mod sink;
+pub mod sysctl;
 
 pub use conntrack::Conntrack;
 pub use nft::NftSink;

@@ -9,6 +9,7 @@ mod golden;
 mod manifests;
 mod sink;
 mod support;
+mod sysctl;
 mod tamper;
 mod traffic;
 

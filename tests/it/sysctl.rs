@@ -1,0 +1,197 @@
+//! conntrack's settings: in a directory that looks like the kernel's, and in a real namespace.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::num::NonZeroU32;
+use std::path::Path;
+
+use rulec_sinks::sysctl::{Outcome, Request, Setting, SysctlError, Sysctls, conntrack_max};
+use rulec_testkit::{Namespace, require_root};
+use tempfile::TempDir;
+
+const NAMES: [(&str, &str); 6] = [
+    ("max", "262144"),
+    ("tcp_be_liberal", "0"),
+    ("tcp_timeout_established", "432000"),
+    ("tcp_timeout_close_wait", "60"),
+    ("udp_timeout", "30"),
+    ("udp_timeout_stream", "120"),
+];
+
+const HASHSIZE: &str = "sys/module/nf_conntrack/parameters/hashsize";
+
+/// A kernel's settings as files, as they are after boot.
+fn files() -> (TempDir, Sysctls) {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    fs::create_dir_all(root.join("proc/net/netfilter")).unwrap();
+    for (name, value) in NAMES {
+        fs::write(file(root, name), format!("{value}\n")).unwrap();
+    }
+    fs::create_dir_all(root.join(HASHSIZE).parent().unwrap()).unwrap();
+    fs::write(root.join(HASHSIZE), "65536\n").unwrap();
+    let sysctls = Sysctls::at(root.join("proc"), root.join("sys"));
+    (directory, sysctls)
+}
+
+fn file(root: &Path, name: &str) -> std::path::PathBuf {
+    root.join(format!("proc/net/netfilter/nf_conntrack_{name}"))
+}
+
+fn held(directory: &TempDir) -> Vec<String> {
+    let read = |path| fs::read_to_string(path).unwrap().trim().to_owned();
+    let mut all: Vec<String> =
+        NAMES.iter().map(|(name, _)| read(file(directory.path(), name))).collect();
+    all.push(read(directory.path().join(HASHSIZE)));
+    all
+}
+
+fn number(number: u32) -> Option<NonZeroU32> {
+    NonZeroU32::new(number)
+}
+
+/// What became of the settings: file name, and a word.
+fn outcomes(settings: &[Setting]) -> Vec<(String, String)> {
+    let word = |outcome: &Outcome| match outcome {
+        Outcome::Already { value } => format!("already {value}"),
+        Outcome::Set { from, to } => format!("{from} to {to}"),
+        Outcome::Refused(error) => error.to_string(),
+    };
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    settings.iter().map(|it| (name(&it.path), word(&it.outcome))).collect()
+}
+
+fn same(found: &[(String, String)], expected: &[(&str, &str)]) {
+    let found: Vec<(&str, &str)> =
+        found.iter().map(|(name, word)| (name.as_str(), word.as_str())).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_number_of_flows_follows_the_cpus() {
+    assert_eq!(conntrack_max(32_768, 131_072, 2), number(131_072), "at least");
+    assert_eq!(conntrack_max(32_768, 131_072, 8), number(262_144));
+    assert_eq!(conntrack_max(32_768, 131_072, 64), number(1_048_576), "at most");
+    assert_eq!(
+        conntrack_max(32_768, 4_000_000, 1),
+        number(1_048_576),
+        "at most, whatever the least"
+    );
+    assert_eq!(conntrack_max(u32::MAX, 0, usize::MAX), number(1_048_576), "no overflow");
+    assert_eq!(conntrack_max(0, 131_072, 8), None, "left alone");
+}
+
+#[test]
+fn nothing_asked_nothing_done() {
+    let (directory, sysctls) = files();
+    let before = held(&directory);
+    assert!(sysctls.apply(&Request::default()).is_empty());
+    assert_eq!(held(&directory), before);
+}
+
+#[test]
+fn what_differs_is_set_and_what_is_right_is_not_written() {
+    let (directory, sysctls) = files();
+    let request = Request {
+        max: number(1_000_000),
+        tcp_timeout_established: number(86_400),
+        tcp_timeout_close_wait: number(3_600),
+        tcp_be_liberal: Some(true),
+        udp_timeout: number(30),
+        udp_timeout_stream: None,
+    };
+    let found = outcomes(&sysctls.apply(&request));
+    same(
+        &found,
+        &[
+            ("nf_conntrack_max", "262144 to 1000000"),
+            ("hashsize", "65536 to 250000"),
+            ("nf_conntrack_tcp_be_liberal", "0 to 1"),
+            ("nf_conntrack_tcp_timeout_established", "432000 to 86400"),
+            ("nf_conntrack_tcp_timeout_close_wait", "60 to 3600"),
+            ("nf_conntrack_udp_timeout", "already 30"),
+        ],
+    );
+    assert_eq!(held(&directory), ["1000000", "1", "86400", "3600", "30", "120", "250000"]);
+
+    // Again: all is so, and no file is touched.
+    let written = |name| fs::metadata(file(directory.path(), name)).unwrap().modified().unwrap();
+    let before = NAMES.map(|(name, _)| written(name));
+    let again = sysctls.apply(&request);
+    assert_eq!(again.len(), 6);
+    assert!(again.iter().all(|it| matches!(it.outcome, Outcome::Already { .. })), "{again:?}");
+    assert_eq!(NAMES.map(|(name, _)| written(name)), before);
+}
+
+#[test]
+fn the_hash_table_never_shrinks() {
+    let (directory, sysctls) = files();
+    let request = Request { max: number(131_072), ..Request::default() };
+    let found = outcomes(&sysctls.apply(&request));
+    same(&found, &[("nf_conntrack_max", "262144 to 131072"), ("hashsize", "already 65536")]);
+    assert_eq!(held(&directory).last().unwrap(), "65536");
+}
+
+#[test]
+fn what_is_missing_or_no_number_is_said_and_the_rest_is_done() {
+    let (directory, sysctls) = files();
+    fs::remove_file(file(directory.path(), "max")).unwrap();
+    fs::write(file(directory.path(), "udp_timeout"), "soon\n").unwrap();
+    let request = Request {
+        max: number(1_000_000),
+        udp_timeout: number(60),
+        udp_timeout_stream: number(300),
+        ..Request::default()
+    };
+    let settings = sysctls.apply(&request);
+    same(
+        &outcomes(&settings),
+        &[
+            // And the hash table is left alone.
+            ("nf_conntrack_max", "cannot be read"),
+            ("nf_conntrack_udp_timeout", "holds \"soon\", which is no number"),
+            ("nf_conntrack_udp_timeout_stream", "120 to 300"),
+        ],
+    );
+    let Outcome::Refused(SysctlError::Read(error)) = &settings[0].outcome else {
+        panic!("{settings:?}");
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    assert!(!file(directory.path(), "max").exists(), "no file is made");
+}
+
+#[test]
+fn a_namespace_has_timeouts_of_its_own_but_not_the_number_of_flows() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("sysctl");
+    let (held, settings, again) = namespace.run(|| {
+        let held = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").unwrap();
+        let held: u32 = held.trim().parse().unwrap();
+        let request = Request {
+            // Another value than it has, were it to be written after all.
+            max: number(held + 1),
+            tcp_timeout_established: number(86_401),
+            tcp_timeout_close_wait: number(3_601),
+            tcp_be_liberal: Some(true),
+            udp_timeout: number(31),
+            udp_timeout_stream: number(121),
+        };
+        (held, Sysctls::default().apply(&request), Sysctls::default().apply(&request))
+    });
+    let Outcome::Refused(SysctlError::Write { value, .. }) = &settings[0].outcome else {
+        panic!("{settings:?}");
+    };
+    assert_eq!(*value, held);
+    assert_eq!(settings.len(), 6, "and no hash table: {settings:?}");
+    for setting in &settings[1..] {
+        let Outcome::Set { to, .. } = setting.outcome else { panic!("{setting:?}") };
+        assert_eq!(to, setting.wanted);
+    }
+    assert!(again[1..].iter().all(|it| matches!(it.outcome, Outcome::Already { .. })), "{again:?}");
+    // The first namespace's are as they were.
+    let here = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_udp_timeout").unwrap();
+    assert_ne!(here.trim(), "31");
+}
