@@ -8,15 +8,18 @@
 //! leads from one to the other. So a failed commit loses nothing: the kernel is read back, and the
 //! next delta leads from what it holds. Start, recovery and drift are that same path.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rulec_compiler::change::{Change, Origin};
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
+use rulec_compiler::nft::flows::{self, StaleFlows, Which};
 use rulec_compiler::nft::{Delta, MAX_AFFINITY_BACKENDS, Pick, Program, Scope, State};
-use rulec_compiler::{Dirty, Model, Settings, resolve};
+use rulec_compiler::{Dirty, Frontend, Model, Settings, resolve};
+use rulec_sinks::conntrack::{self, Gone, Stale};
 use rulec_sinks::nft::watch::Tampering;
 use rulec_sinks::{Base, Outcome, SinkError};
 
@@ -132,9 +135,22 @@ enum Busy {
         program: Program,
         /// What it was compiled from.
         model: Model,
+        /// The flows that are stale then.
+        stale: Vec<StaleFlows>,
         started: Instant,
         repair: bool,
     },
+}
+
+/// A way from what the kernel holds to what it shall hold.
+struct Step {
+    delta: Delta,
+    /// The flows that are stale afterwards.
+    stale: Vec<StaleFlows>,
+    /// What the kernel holds afterwards.
+    program: Program,
+    base: Base,
+    repair: bool,
 }
 
 /// See the module's documentation.
@@ -166,6 +182,7 @@ pub struct Engine {
     culprit: Option<Tampering>,
     quarantine: BTreeMap<NamespacedName, Quarantine>,
     idle_picks: BTreeMap<(Family, Scope, Pick), Instant>,
+    stale: Vec<Stale>,
     counts: Counts,
 }
 
@@ -194,6 +211,7 @@ impl Engine {
             culprit: None,
             quarantine: BTreeMap::new(),
             idle_picks: BTreeMap::new(),
+            stale: Vec::new(),
             counts: Counts::default(),
         }
     }
@@ -247,7 +265,11 @@ impl Engine {
         let wanted = self.compile(&State::default());
         let wanted = self.retire_picks(wanted, now);
         let delta = Delta::between(&applied, &wanted);
-        self.commit(delta, wanted, Base::Believed, false, now)
+        let stale = flows::between(&applied, &wanted);
+        self.commit(
+            Step { delta, stale, program: wanted, base: Base::Believed, repair: false },
+            now,
+        )
     }
 
     /// When `next_request` has something to ask even if no event comes. It has something to ask at the
@@ -390,17 +412,12 @@ impl Engine {
         }
     }
 
-    fn commit(
-        &mut self,
-        delta: Delta,
-        program: Program,
-        base: Base,
-        repair: bool,
-        now: Instant,
-    ) -> Option<Request> {
+    fn commit(&mut self, step: Step, now: Instant) -> Option<Request> {
+        let Step { delta, stale, program, base, repair } = step;
         if delta.is_empty() {
             self.failures = 0;
             self.quarantine.retain(|_, quarantine| quarantine.retry_at.is_some());
+            self.forget(&program, stale);
             self.acknowledged(program, self.model.clone(), now);
             return None;
         }
@@ -408,7 +425,7 @@ impl Engine {
             tracing::trace!(?op);
         }
         let model = self.model.clone();
-        self.busy = Some(Busy::Committing { program, model, started: now, repair });
+        self.busy = Some(Busy::Committing { program, model, stale, started: now, repair });
         Some(Request::Commit { delta, base })
     }
 
@@ -475,11 +492,13 @@ impl Engine {
         if first {
             tracing::info!(operations = delta.len(), "took over what the kernel holds");
         }
-        self.commit(delta, wanted, base, drift > 0, now)
+        let stale = flows::of_repair(&delta, &wanted);
+        self.commit(Step { delta, stale, program: wanted, base, repair: drift > 0 }, now)
     }
 
     fn committed(&mut self, result: Result<Outcome, SinkError>, now: Instant) {
-        let Some(Busy::Committing { mut program, model, started, repair }) = self.busy.take()
+        let Some(Busy::Committing { mut program, model, stale, started, repair }) =
+            self.busy.take()
         else {
             return;
         };
@@ -521,12 +540,55 @@ impl Engine {
             elapsed_us = u64::try_from((now - started).as_micros()).unwrap_or(u64::MAX),
             "committed"
         );
+        self.forget(&program, stale);
         self.acknowledged(program, model, now);
         if !outcome.refused.is_empty() {
             // An element that a refused Service shares with others was left out with it, though the
             // others need it: the kernel tells.
             self.applied = None;
         }
+    }
+
+    /// UDP flows to delete, since what they lead to has gone from the kernel.
+    pub fn take_stale(&mut self) -> Vec<Stale> {
+        std::mem::take(&mut self.stale)
+    }
+
+    /// Notes flows that are stale now that the kernel holds the program.
+    fn forget(&mut self, program: &Program, stale: Vec<StaleFlows>) {
+        let mut addresses: BTreeMap<Family, Arc<BTreeSet<IpAddr>>> = BTreeMap::new();
+        for StaleFlows { frontend, which } in stale {
+            let frontend = match frontend {
+                Frontend::Address { address, port, .. } => {
+                    conntrack::Frontend::Address { address, port }
+                }
+                Frontend::NodePort { family, port, .. } => {
+                    let addresses = addresses
+                        .entry(family)
+                        .or_insert_with(|| Arc::new(self.node_port_ips(program, family)));
+                    conntrack::Frontend::NodePort { port, addresses: Arc::clone(addresses) }
+                }
+            };
+            let gone: Vec<Gone> = match which {
+                Which::To(backends) => backends.into_iter().map(Gone::Backend).collect(),
+                Which::NotTo(serving) => {
+                    vec![Gone::AllBut(Arc::new(serving.iter().copied().collect()))]
+                }
+            };
+            let frontend = &frontend;
+            self.stale
+                .extend(gone.into_iter().map(|gone| Stale { frontend: frontend.clone(), gone }));
+        }
+    }
+
+    /// The addresses that node ports answer on.
+    fn node_port_ips(&self, program: &Program, family: Family) -> BTreeSet<IpAddr> {
+        if let Some(some) = program.node_port_ips(family) {
+            return some.into_iter().collect();
+        }
+        let all = self.model.interface_addresses();
+        let all = all.into_iter().flat_map(|entry| entry.object.addresses.iter().copied());
+        all.filter(|ip| Family::of(*ip) == family && !ip.is_loopback()).collect()
     }
 
     fn acknowledged(&mut self, program: Program, model: Model, now: Instant) {

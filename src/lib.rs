@@ -14,6 +14,7 @@ pub mod cleanup;
 pub mod cli;
 pub mod diff;
 pub mod engine;
+pub mod forget;
 pub mod install;
 pub mod run;
 pub mod snapshot;

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::cli::RunArgs;
 use crate::engine::{Counts, Engine, Event, Periods};
+use crate::forget::Forgetter;
 use crate::install::Installer;
 use crate::snapshot::Snapshot;
 
@@ -52,6 +53,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let source = ManifestSource::new(args.manifests, options);
     let mut daemon = Daemon::new(engine, installer, [Origin::Manifests]);
     daemon.snapshot = args.snapshot;
+    daemon.forgetter = Some(Forgetter::start()?);
     runtime.block_on(async {
         let (out, updates) = mpsc::channel(UPDATES);
         let source = tokio::spawn(source.run(out));
@@ -90,6 +92,7 @@ pub struct Daemon {
     incomplete: BTreeSet<Origin>,
     /// What is wrong at the moment, by source.
     problems: BTreeMap<Origin, BTreeSet<Problem>>,
+    forgetter: Option<Forgetter>,
     observer: Option<mpsc::UnboundedSender<Counts>>,
 }
 
@@ -107,6 +110,7 @@ impl Daemon {
             snapshot: None,
             incomplete: sources.into_iter().collect(),
             problems: BTreeMap::new(),
+            forgetter: None,
             observer: None,
         }
     }
@@ -169,6 +173,10 @@ impl Daemon {
             }
             if let Some(request) = self.engine.next_request(Instant::now()) {
                 self.installer.request(request)?;
+            }
+            let stale = self.engine.take_stale();
+            if let Some(forgetter) = &self.forgetter {
+                forgetter.forget(stale);
             }
             if self.engine.is_settled() && !was_settled {
                 was_settled = true;

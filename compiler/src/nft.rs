@@ -15,6 +15,7 @@
 
 pub mod delta;
 pub mod element;
+pub mod flows;
 pub mod pick;
 pub mod program;
 pub mod skeleton;
@@ -24,6 +25,7 @@ pub mod text;
 
 pub use delta::{Delta, Group, Op};
 pub use element::{Element, Key, Value};
+pub use flows::StaleFlows;
 pub use pick::{MAX_AFFINITY_BACKENDS, Pick};
 pub use program::Program;
 pub use skeleton::{ChainId, Scope, SetId};

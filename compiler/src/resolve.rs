@@ -98,6 +98,13 @@ impl Frontend {
             Self::NodePort { family, .. } => family,
         }
     }
+
+    /// The protocol.
+    pub fn protocol(self) -> Protocol {
+        match self {
+            Self::Address { protocol, .. } | Self::NodePort { protocol, .. } => protocol,
+        }
+    }
 }
 
 impl fmt::Display for Frontend {
@@ -168,6 +175,9 @@ pub struct Route {
     pub backends: Vec<Backend>,
     /// The addresses of those backends that are on this node, sorted, no duplicates.
     pub local: Vec<IpAddr>,
+    /// Of a UDP port, every backend that is serving, whether it gets new flows or not: flows to others
+    /// lead nowhere. Sorted, no duplicates.
+    pub serving: Option<Vec<Backend>>,
 }
 
 /// An endpoint of a Service port, whether it is used or not, for selection and for explanation.
@@ -190,6 +200,13 @@ pub fn resolve(model: &Model, settings: &Settings, key: &NamespacedName) -> Vec<
         for port in &service.ports {
             let candidates = candidates(model, settings, service, port, family);
             let chosen = select(&candidates);
+            let serving = (port.protocol == Protocol::Udp).then(|| {
+                let serves = |candidate: &Candidate| {
+                    candidate.conditions.serving || candidate.conditions.ready
+                };
+                let serving = candidates.iter().filter(|(_, candidate)| serves(candidate));
+                serving.map(|(backend, _)| *backend).collect()
+            });
             let mut local: Vec<IpAddr> = chosen
                 .iter()
                 .filter(|(_, candidate)| candidate.local)
@@ -204,6 +221,7 @@ pub fn resolve(model: &Model, settings: &Settings, key: &NamespacedName) -> Vec<
                 affinity: service.affinity,
                 backends: chosen.into_iter().map(|(backend, _)| backend).collect(),
                 local,
+                serving,
             });
         }
     }

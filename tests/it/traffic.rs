@@ -22,6 +22,7 @@ mod cluster_ip;
 mod endpoints;
 mod external;
 mod pods;
+mod udp;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

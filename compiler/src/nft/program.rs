@@ -22,7 +22,7 @@ use super::slots::{self, Slot};
 use super::state::{State, Table};
 use crate::model::{Dirty, Model};
 use crate::name::NamespacedName;
-use crate::net::{Family, Protocol};
+use crate::net::{Backend, Family, Protocol};
 use crate::object::Affinity;
 use crate::resolve::{self, Frontend, PortKey, Rank, Route};
 use crate::settings::{DetectLocal, NodePortAddresses, Settings, first_of};
@@ -56,6 +56,8 @@ pub struct PortFragment {
     pub members: Box<[Key]>,
     /// Where its frontends lead.
     pub target: Arc<Target>,
+    /// Of a UDP port, the backends whose flows go on, sorted.
+    pub serving: Option<Arc<[Backend]>>,
 }
 
 /// What a Service puts into the kernel.
@@ -329,6 +331,10 @@ impl Program {
         self.claims.diff(&wanted.claims).map(|item| changed_key(&item).0).collect()
     }
 
+    pub(super) fn diff_fragments(&self, wanted: &Self) -> Vec<NamespacedName> {
+        self.fragments.diff(&wanted.fragments).map(|item| changed_key(&item).clone()).collect()
+    }
+
     pub(super) fn diff_members<'a>(&'a self, wanted: &'a Self) -> BTreeSet<Key> {
         self.members
             .diff(&wanted.members)
@@ -344,6 +350,18 @@ impl Program {
 
     pub(super) fn node(&self) -> &OrdSet<Key> {
         &self.node
+    }
+
+    /// Where node ports answer: `None` in a family where that is every address of the node.
+    pub fn node_port_ips(&self, family: Family) -> Option<Vec<IpAddr>> {
+        if self.node.contains(&Key::NodeAddressType(family)) {
+            return None;
+        }
+        let ips = self.node.iter().filter(|key| key.family() == family);
+        Some(
+            ips.filter_map(|key| if let Key::NodeIp(ip) = key { Some(*ip) } else { None })
+                .collect(),
+        )
     }
 
     /// What the Service puts into the kernel now, with as few moves as possible against what it put
@@ -551,7 +569,12 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
     let local = route.local.into_iter().map(Key::Hairpin);
     let mut members: Box<[Key]> = local.chain([Key::ClusterIp(route.cluster_ip)]).collect();
     members.sort_unstable();
+    let serving = route.serving.map(|serving| match old.and_then(|old| old.serving.as_ref()) {
+        Some(old) if **old == *serving => Arc::clone(old),
+        Some(_) | None => serving.into(),
+    });
     PortFragment {
+        serving,
         port: match old {
             Some(old) if old.port == route.port => Arc::clone(&old.port),
             Some(_) | None => route.port,
