@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Reads an address. An IPv4 address that is mapped into IPv6 is an IPv4 address, as in Go.
-pub(crate) fn parse_ip(text: &str) -> Option<IpAddr> {
+pub fn parse_ip(text: &str) -> Option<IpAddr> {
     if !text.contains(':') {
         return parse_v4(text).map(IpAddr::V4);
     }
@@ -18,7 +18,7 @@ pub(crate) fn parse_ip(text: &str) -> Option<IpAddr> {
 }
 
 /// Reads a range and masks its address. White space around it does not count.
-pub(crate) fn parse_range(text: &str) -> Option<IpNet> {
+pub fn parse_range(text: &str) -> Option<IpNet> {
     let (address, length) = text.trim().split_once('/')?;
     let length = u8::try_from(decimal(length, 128)?).ok()?;
     let range = if address.contains(':') {

@@ -32,6 +32,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
+pub use address::{parse_ip, parse_range};
 pub use error::SourceError;
 pub use once::{Reading, read};
 pub use problem::{Problem, Severity};
