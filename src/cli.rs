@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use rulec_compiler::Settings;
 use rulec_compiler::name::NodeName;
 use rulec_compiler::settings::{DetectLocal, MasqueradeBit};
 
+use crate::config::{KubeProxyFlags, Log, go_bool};
+
 /// Kubernetes Services in nftables, at a cost that is the size of the change
 #[derive(Debug, Parser)]
-#[command(name = "rulec", version, about, max_term_width = 100)]
+#[command(name = "rulec", version, propagate_version = true, about, max_term_width = 100)]
 pub struct Cli {
     /// What to do
     #[command(subcommand)]
@@ -40,13 +42,23 @@ pub enum Command {
 /// How to log
 #[derive(Debug, Args)]
 pub struct LogArgs {
-    /// Log lines for people, or JSON objects for machines
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
+    /// Log lines for people, or JSON objects for machines [default: text]
+    #[arg(long, global = true, value_enum)]
+    pub log_format: Option<LogFormat>,
     /// How much to log: error, warn, info, debug, trace, or directives as in
-    /// `info,rulec_sources=debug`
-    #[arg(long, global = true, value_name = "FILTER", env = "RULEC_LOG", default_value = "info")]
-    pub log_level: String,
+    /// `info,rulec_sources=debug` [default: info]
+    #[arg(long, global = true, value_name = "FILTER", env = "RULEC_LOG")]
+    pub log_level: Option<String>,
+}
+
+impl LogArgs {
+    /// What is meant where no configuration says more.
+    pub fn log(&self) -> Log {
+        Log {
+            format: self.log_format.unwrap_or(LogFormat::Text),
+            level: self.log_level.clone().unwrap_or_else(|| "info".to_owned()),
+        }
+    }
 }
 
 /// Log lines for people or for machines
@@ -62,7 +74,7 @@ pub enum LogFormat {
 #[derive(Debug, Args)]
 pub struct SettingsArgs {
     /// The name of this node; endpoints that name it are local [default: the host's name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", alias = "hostname-override")]
     pub node_name: Option<String>,
     /// The addresses of Pods, one network of each family at the most
     ///
@@ -70,11 +82,11 @@ pub struct SettingsArgs {
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub cluster_cidr: Vec<IpNet>,
     /// Masquerade all traffic to cluster addresses, also that of Pods
-    #[arg(long)]
-    pub masquerade_all: bool,
-    /// The bit of the packet mark that asks for masquerading; nobody else may use it
-    #[arg(long, value_name = "BIT", default_value_t = 14, value_parser = clap::value_parser!(u8).range(0..32))]
-    pub masquerade_bit: u8,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    pub masquerade_all: Option<bool>,
+    /// The bit of the packet mark that asks for masquerading; nobody else may use it [default: 14]
+    #[arg(long, value_name = "BIT", alias = "iptables-masquerade-bit", value_parser = clap::value_parser!(u8).range(0..32))]
+    pub masquerade_bit: Option<u8>,
 }
 
 impl SettingsArgs {
@@ -97,10 +109,10 @@ impl SettingsArgs {
         // As kube-proxy does: names of Nodes are lower case.
         let name = name.trim().to_lowercase();
         anyhow::ensure!(!name.is_empty(), "--node-name must not be empty");
-        let bit = MasqueradeBit::new(*masquerade_bit);
+        let bit = masquerade_bit.and_then(MasqueradeBit::new);
         Ok(Settings {
             detect_local: DetectLocal::ClusterCidr(cluster_cidr.iter().map(IpNet::trunc).collect()),
-            masquerade_all: *masquerade_all,
+            masquerade_all: masquerade_all.unwrap_or_default(),
             masquerade_bit: bit.unwrap_or_default(),
             ..Settings::new(NodeName::from(name.as_str()))
         })
@@ -115,7 +127,29 @@ pub struct RunArgs {
     /// Services, EndpointSlices, Pods and Nodes are read, from YAML and JSON; other kinds are passed
     /// over.
     #[arg(long, value_name = "PATH")]
-    pub manifests: PathBuf,
+    pub manifests: Option<PathBuf>,
+    /// A file with a KubeProxyConfiguration
+    ///
+    /// It replaces the options of kube-proxy, but for those of logging and the node's name.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The address of the API server, in place of what the kubeconfig says
+    #[arg(long, value_name = "URL")]
+    pub master: Option<String>,
+    /// Read Services from the API server of the cluster that this is a Pod of
+    ///
+    /// Needed only beside --manifests: it goes without saying in a Pod that has no other source.
+    #[arg(long)]
+    pub in_cluster: bool,
+    /// Write the configuration in force to FILE, as a KubeProxyConfiguration, and exit
+    #[arg(long, value_name = "FILE")]
+    pub write_config_to: Option<PathBuf>,
+    /// Do what needs more privileges than CAP_NET_ADMIN, and exit
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, value_parser = go_bool, action = ArgAction::Set)]
+    pub init_only: bool,
+    /// Remove every trace of rulec from this node's kernel, and exit, as `rulec cleanup` does
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, value_parser = go_bool, action = ArgAction::Set)]
+    pub cleanup: bool,
     /// What the compilation depends on
     #[command(flatten)]
     pub settings: SettingsArgs,
@@ -135,6 +169,9 @@ pub struct RunArgs {
     /// Save what is programmed to FILE, on SIGUSR1 and at the end
     #[arg(long, value_name = "FILE")]
     pub snapshot: Option<PathBuf>,
+    /// What kube-proxy would take
+    #[command(flatten)]
+    pub kube_proxy: KubeProxyFlags,
 }
 
 /// `rulec diff`

@@ -8,7 +8,7 @@ use rulec::{cleanup, diff, run, telemetry};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = telemetry::init(&cli.log) {
+    if let Err(error) = telemetry::init(&cli.log.log()) {
         return fail(&error);
     }
     let outcome = match cli.command {

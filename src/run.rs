@@ -31,6 +31,7 @@ const UPDATES: usize = 256;
 /// If it cannot start, or one of its parts dies.
 pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let settings = args.settings.settings()?;
+    let manifests = args.manifests.context("--manifests is missing")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ownership = if args.shared_tables { Ownership::Shared } else { Ownership::Exclusive };
     let options = ManifestOptions {
@@ -40,7 +41,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         node = %settings.node_name,
-        manifests = %args.manifests.display(),
+        manifests = %manifests.display(),
         "starting"
     );
     let installer = Installer::start(ownership, settings.masquerade_bit.mark())?;
@@ -50,7 +51,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     });
     let periods = Periods { verify: Duration::from_secs(verify), ..Periods::default() };
     let engine = Engine::new(settings, periods);
-    let source = ManifestSource::new(args.manifests, options);
+    let source = ManifestSource::new(manifests, options);
     let mut daemon = Daemon::new(engine, installer, [Origin::Manifests]);
     daemon.snapshot = args.snapshot;
     daemon.forgetter = Some(Forgetter::start()?);

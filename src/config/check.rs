@@ -1,0 +1,240 @@
+//! From what was said to what is meant, by kube-proxy's rules.
+
+mod access;
+mod networks;
+mod read;
+mod servers;
+mod unused;
+
+use std::time::Duration;
+
+use rulec_compiler::name::NodeName;
+use rulec_compiler::settings::MasqueradeBit;
+
+use access::api;
+use networks::{detect_local, node_port_addresses};
+use read::{address, duration, flag, text, text_if_given, within};
+use servers::{HEALTHZ, METRICS, server};
+
+use crate::cli::{LogArgs, LogFormat, RunArgs};
+use crate::config::duration::GoDuration;
+use crate::config::fields::{FIELDS, Field};
+use crate::config::value::Typed;
+use crate::config::values::Values;
+use crate::config::{Config, Conntrack, File, Invalid, Loaded, Log, Mode, Surroundings};
+
+pub(super) fn load(
+    run: &RunArgs,
+    log: &LogArgs,
+    file: Option<File<'_>>,
+    surroundings: &Surroundings,
+) -> Result<Loaded, Invalid> {
+    let mut values = Values::default();
+    if let Some(file) = file
+        && !values.read(file.name, file.bytes)
+    {
+        return Err(Invalid(values.errors));
+    }
+    take_flags(&mut values, run, file);
+    if file.is_some() {
+        // To kube-proxy, a file that says nothing of the mode says iptables.
+        values.assume("mode", Typed::Text(String::new()));
+    }
+    let mode_as_said = text(&mut values, "mode");
+    let (mode, section) = mode(&mut values, &mode_as_said);
+    let node_ip = address(&mut values, "bindAddress");
+    let is_v6 = node_ip.is_some_and(|address| address.is_ipv6());
+    let config = Config {
+        manifests: run.manifests.clone(),
+        api: api(&mut values, run, file, surroundings),
+        node_name: node_name(&mut values, surroundings),
+        node_ip: node_ip.filter(|address| !address.is_unspecified()),
+        mode,
+        masquerade_all: flag(&mut values, section.masquerade_all),
+        masquerade_bit: masquerade_bit(&mut values, section.masquerade_bit),
+        detect_local: detect_local(&mut values),
+        node_port_addresses: node_port_addresses(&mut values, &mode_as_said),
+        healthz: server(&mut values, &HEALTHZ, is_v6),
+        metrics: server(&mut values, &METRICS, is_v6),
+        bind_address_hard_fail: flag(&mut values, "bindAddressHardFail"),
+        conntrack: conntrack(&mut values),
+        sync_period: sync_period(&mut values, &section),
+        oom_score_adj: within(&mut values, "oomScoreAdj", -1000, 1000),
+        log: logging(&mut values, log),
+    };
+    unused::check(&mut values, mode);
+    values.warn_of_the_rest();
+    for problems in [&mut values.errors, &mut values.warnings] {
+        problems.sort_by_key(|problem| problem.line);
+    }
+    if !values.errors.is_empty() {
+        return Err(Invalid(values.errors));
+    }
+    let warnings = std::mem::take(&mut values.warnings);
+    Ok(Loaded { config, warnings, values })
+}
+
+/// Where the settings are that every mode has for itself.
+struct Section {
+    masquerade_all: &'static str,
+    masquerade_bit: &'static str,
+    sync_period: &'static str,
+    min_sync_period: &'static str,
+}
+
+const NFTABLES: Section = Section {
+    masquerade_all: "nftables.masqueradeAll",
+    masquerade_bit: "nftables.masqueradeBit",
+    sync_period: "nftables.syncPeriod",
+    min_sync_period: "nftables.minSyncPeriod",
+};
+
+const IPTABLES: Section = Section {
+    masquerade_all: "iptables.masqueradeAll",
+    masquerade_bit: "iptables.masqueradeBit",
+    sync_period: "iptables.syncPeriod",
+    min_sync_period: "iptables.minSyncPeriod",
+};
+
+const IPVS: Section =
+    Section { sync_period: "ipvs.syncPeriod", min_sync_period: "ipvs.minSyncPeriod", ..IPTABLES };
+
+/// Takes in the flags. Beside a file, only those count that do in kube-proxy.
+fn take_flags(values: &mut Values, run: &RunArgs, file: Option<File<'_>>) {
+    let settings = &run.settings;
+    let cidrs: Vec<String> = settings.cluster_cidr.iter().map(ToString::to_string).collect();
+    let own = [
+        ("hostname-override", "node-name", settings.node_name.clone()),
+        ("cluster-cidr", "cluster-cidr", (!cidrs.is_empty()).then(|| cidrs.join(","))),
+        ("masquerade-all", "masquerade-all", settings.masquerade_all.map(|all| all.to_string())),
+        (
+            "iptables-masquerade-bit",
+            "masquerade-bit",
+            settings.masquerade_bit.map(|bit| bit.to_string()),
+        ),
+    ];
+    let own = own.into_iter().filter_map(|(flag, name, text)| Some((flag, name, text?)));
+    let others = run.kube_proxy.given.iter().map(|(flag, text)| (*flag, *flag, text.clone()));
+    let flags: Vec<(&str, &str, String)> = own.chain(others).collect();
+    let mode =
+        flags.iter().find(|(flag, ..)| *flag == "proxy-mode").map(|(_, _, text)| text.as_str());
+    for (flag, name, text) in &flags {
+        let Some(field) = field_of(flag, mode.unwrap_or("nftables")) else { continue };
+        if let Some(file) = file.filter(|_| !field.strong) {
+            values.overridden(name, file.name);
+        } else {
+            values.flag(field, name, text);
+        }
+    }
+}
+
+/// The field that a flag means in a mode: the one of the mode's section, if there are several.
+fn field_of(flag: &str, mode: &str) -> Option<&'static Field> {
+    let mut fields = FIELDS.iter().filter(|field| field.flag == flag);
+    let first = fields.next()?;
+    let is_of_nftables = |field: &&Field| field.path.starts_with("nftables.");
+    Some(fields.find(is_of_nftables).filter(|_| mode == "nftables").unwrap_or(first))
+}
+
+fn mode(values: &mut Values, said: &str) -> (Mode, Section) {
+    let also = "with what is said of iptables; node ports answer on every address by default, never on loopback";
+    match said {
+        "nftables" => (Mode::Nftables, NFTABLES),
+        "" => {
+            values.warn(
+                "mode",
+                format!(
+                    "is empty, which is iptables to kube-proxy; rulec programs nftables, {also}"
+                ),
+            );
+            (Mode::Nftables, IPTABLES)
+        }
+        "iptables" => {
+            values.warn("mode", format!("is iptables; rulec programs nftables instead, {also}"));
+            (Mode::Nftables, IPTABLES)
+        }
+        "ipvs" => (Mode::Ipvs, IPVS),
+        other => {
+            values.refuse(
+                "mode",
+                format!("must be nftables, iptables, ipvs or empty, not {other:?}"),
+            );
+            (Mode::Nftables, NFTABLES)
+        }
+    }
+}
+
+fn node_name(values: &mut Values, surroundings: &Surroundings) -> NodeName {
+    let said = text_if_given(values, "hostnameOverride");
+    // As kube-proxy does: names of Nodes are lower case.
+    let name = said.as_deref().unwrap_or(&surroundings.hostname).trim().to_lowercase();
+    if name.is_empty() {
+        values.refuse("hostnameOverride", "must not be empty");
+    }
+    NodeName::from(name.as_str())
+}
+
+fn masquerade_bit(values: &mut Values, path: &'static str) -> MasqueradeBit {
+    let bit = within(values, path, 0, 31);
+    u8::try_from(bit).ok().and_then(MasqueradeBit::new).unwrap_or_default()
+}
+
+fn conntrack(values: &mut Values) -> Conntrack {
+    let count = |values: &mut Values, path| {
+        u32::try_from(within(values, path, 0, i32::MAX)).unwrap_or_default()
+    };
+    Conntrack {
+        max_per_core: count(values, "conntrack.maxPerCore"),
+        min: count(values, "conntrack.min"),
+        tcp_established_timeout: timeout(values, "conntrack.tcpEstablishedTimeout"),
+        tcp_close_wait_timeout: timeout(values, "conntrack.tcpCloseWaitTimeout"),
+        tcp_be_liberal: flag(values, "conntrack.tcpBeLiberal"),
+        udp_timeout: timeout(values, "conntrack.udpTimeout"),
+        udp_stream_timeout: timeout(values, "conntrack.udpStreamTimeout"),
+    }
+}
+
+fn timeout(values: &mut Values, path: &'static str) -> Option<Duration> {
+    values.take(path);
+    let said = duration(values, path);
+    if said < GoDuration::ZERO {
+        values.refuse(path, format!("{said} must not be negative"));
+    }
+    said.positive().filter(|timeout| !timeout.is_zero())
+}
+
+fn sync_period(values: &mut Values, section: &Section) -> Duration {
+    values.take(section.sync_period);
+    let period = duration(values, section.sync_period);
+    let least = duration(values, section.min_sync_period);
+    if period <= GoDuration::ZERO {
+        values.refuse(section.sync_period, format!("{period} must be more than 0"));
+    }
+    if least < GoDuration::ZERO {
+        values.refuse(section.min_sync_period, format!("{least} must not be negative"));
+    } else if period > GoDuration::ZERO && least > period {
+        let message = format!("{period} must not be less than minSyncPeriod, {least}");
+        values.refuse(section.sync_period, message);
+    }
+    period.positive().unwrap_or_default()
+}
+
+fn logging(values: &mut Values, log: &LogArgs) -> Log {
+    let format = match text(values, "logging.format").as_str() {
+        "text" | "" => LogFormat::Text,
+        "json" => LogFormat::Json,
+        other => {
+            values.refuse("logging.format", format!("must be text or json, not {other:?}"));
+            LogFormat::Text
+        }
+    };
+    let level = match within(values, "logging.verbosity", 0, i32::MAX) {
+        0..=3 => "info",
+        4 | 5 => "debug",
+        _ => "trace",
+    };
+    Log {
+        format: log.log_format.unwrap_or(format),
+        level: log.log_level.clone().unwrap_or_else(|| level.to_owned()),
+    }
+}

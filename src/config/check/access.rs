@@ -1,0 +1,46 @@
+//! Where Services come from.
+
+use std::path::PathBuf;
+
+use crate::cli::RunArgs;
+use crate::config::check::read::text_if_given;
+use crate::config::values::Values;
+use crate::config::{ApiAccess, File, Surroundings};
+
+pub(super) fn api(
+    values: &mut Values,
+    run: &RunArgs,
+    file: Option<File<'_>>,
+    surroundings: &Surroundings,
+) -> Option<ApiAccess> {
+    let kubeconfig = text_if_given(values, "clientConnection.kubeconfig")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from);
+    let master = run.master.clone().filter(|url| !url.is_empty());
+    let in_cluster = surroundings.in_cluster;
+    let is_named = kubeconfig.is_some() || master.is_some() || run.in_cluster;
+    let is_implied = match (file, &run.manifests) {
+        // A file that was only written for its settings does not ask for a server nobody can reach.
+        (Some(_), Some(_)) => in_cluster,
+        (Some(_), None) => true,
+        (None, Some(_)) => false,
+        (None, None) => in_cluster,
+    };
+    let starts_nothing = run.write_config_to.is_some() || run.init_only || run.cleanup;
+    if !is_named && !is_implied {
+        if run.manifests.is_none() && !starts_nothing {
+            values.option_missing(
+                "--manifests",
+                "is missing, and so are --kubeconfig, --master and --config: there is no source of Services",
+            );
+        }
+        return None;
+    }
+    if kubeconfig.is_none() && master.is_none() && !in_cluster && !starts_nothing {
+        values.refuse(
+            "clientConnection.kubeconfig",
+            "is missing, and this is no Pod (KUBERNETES_SERVICE_HOST is not set): there is no way to the API server",
+        );
+    }
+    Some(ApiAccess { kubeconfig, master })
+}

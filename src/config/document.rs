@@ -1,0 +1,165 @@
+//! A configuration file as a tree that knows its lines.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::options::DuplicateKeyPolicy;
+use serde_saphyr::{
+    Error, Location, MessageFormatter, Options, Spanned, UserMessageFormatter, budget, options,
+};
+
+/// A configuration is a few kilobytes; a file of another kind is not worth its memory.
+const LONGEST: usize = 1 << 20;
+
+/// A value as written.
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Number(f64),
+    Text(String),
+    /// Each with the line it is in.
+    List(Vec<(Option<u64>, Value)>),
+    Map(Vec<Entry>),
+    /// Typed on a command line: a text that becomes whatever the option takes.
+    Typed(String),
+}
+
+/// A field of an object.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    /// The line its key is in, from 1. JSON that YAML cannot read has no lines.
+    pub(crate) line: Option<u64>,
+    pub(crate) value: Value,
+}
+
+/// What is wrong with a text as a whole.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) line: Option<u64>,
+    pub(crate) message: String,
+}
+
+/// Reads one object, YAML or JSON. What is only worth a warning comes beside it: a key that is
+/// written twice, of which the last counts, as in kube-proxy.
+pub(crate) fn parse(bytes: &[u8]) -> Result<(Vec<Entry>, Option<Fault>), Fault> {
+    let whole = |message: String| Fault { line: None, message };
+    if bytes.len() > LONGEST {
+        return Err(whole(format!("is {} bytes long, more than {LONGEST}", bytes.len())));
+    }
+    let text = str::from_utf8(bytes).map_err(|error| whole(format!("is not UTF-8: {error}")))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let (value, twice) = match serde_saphyr::from_str_with_options(text, reading(false)) {
+        Ok(value) => (value, None),
+        Err(error) if matches!(error.without_snippet(), Error::DuplicateMappingKey { .. }) => {
+            let value = serde_saphyr::from_str_with_options(text, reading(true));
+            (value.map_err(|error| fault(&error))?, Some(fault(&error)))
+        }
+        // YAML is a superset of JSON but for oddities such as tabs between values.
+        Err(error) if text.trim_start().starts_with('{') => match serde_json::from_str(text) {
+            Ok(value) => (value, None),
+            Err(json) if json.is_syntax() || json.is_eof() => {
+                let line = u64::try_from(json.line()).ok();
+                return Err(Fault { line, message: format!("is not JSON: {json}") });
+            }
+            Err(_) => return Err(fault(&error)),
+        },
+        Err(error) => return Err(fault(&error)),
+    };
+    match value {
+        Value::Map(entries) => Ok((entries, twice)),
+        Value::Null => Err(whole("is empty".into())),
+        Value::Bool(_)
+        | Value::Int(_)
+        | Value::Number(_)
+        | Value::Text(_)
+        | Value::List(_)
+        | Value::Typed(_) => Err(whole("is not an object".into())),
+    }
+}
+
+/// `yes` and `on` are booleans, as in kube-proxy's parser.
+fn reading(last_wins: bool) -> Options {
+    let duplicate_keys =
+        if last_wins { DuplicateKeyPolicy::LastWins } else { DuplicateKeyPolicy::Error };
+    options! {
+        budget: budget! { max_depth: 64, flow_nesting_limit: 64 },
+        duplicate_keys: duplicate_keys,
+        with_snippet: false,
+    }
+}
+
+fn fault(error: &Error) -> Fault {
+    Fault {
+        line: error.location().map(|location| location.line()),
+        message: format!("is not YAML: {}", UserMessageFormatter.format_message(error)),
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+/// What was not read from YAML has no place.
+fn line(location: Location) -> Option<u64> {
+    (location.line() > 0).then(|| location.line())
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Int(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        // What does not fit is too large for every field; its exact value does not matter.
+        Ok(Value::Int(i64::try_from(value).unwrap_or(i64::MAX)))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Number(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = list.next_element::<Spanned<Value>>()? {
+            elements.push((line(element.referenced), element.value));
+        }
+        Ok(Value::List(elements))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some((key, value)) = map.next_entry::<Spanned<String>, _>()? {
+            entries.push(Entry { key: key.value, line: line(key.referenced), value });
+        }
+        Ok(Value::Map(entries))
+    }
+}

@@ -1,0 +1,95 @@
+//! kube-proxy's flags.
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+
+use crate::config::fields::{FIELDS, Field, Role};
+use crate::config::value::Kind;
+
+/// The flags that rulec has under the same name for its own reasons: they are declared with its
+/// other options, as types.
+const OWN: [&str; 4] =
+    ["hostname-override", "cluster-cidr", "masquerade-all", "iptables-masquerade-bit"];
+
+/// kube-proxy's flags, as typed. Their values are checked with those of the file, so that all
+/// problems are told at once.
+#[derive(Clone, Debug, Default)]
+pub struct KubeProxyFlags {
+    /// Names without dashes, and values; of a repeated flag, the last value, or all those of a list.
+    pub(crate) given: Vec<(&'static str, String)>,
+}
+
+/// One field for each flag, in the order of the fields.
+fn flags() -> impl Iterator<Item = &'static Field> {
+    FIELDS.iter().enumerate().filter_map(|(index, field)| {
+        let is_first = FIELDS[..index].iter().all(|other| other.flag != field.flag);
+        (!field.flag.is_empty() && !OWN.contains(&field.flag) && is_first).then_some(field)
+    })
+}
+
+/// What `--help` says of a flag.
+fn help(field: &Field) -> String {
+    match field.role {
+        Role::Used => field.note.to_owned(),
+        Role::When(condition) => format!("{}; if {condition}", field.note),
+        Role::Ignored(reason) => format!("no effect: {reason}"),
+    }
+}
+
+impl Args for KubeProxyFlags {
+    fn augment_args(command: Command) -> Command {
+        let arguments = flags().map(|field| {
+            let name = match field.kind {
+                Kind::Bool => "BOOL",
+                Kind::Int | Kind::Number => "NUMBER",
+                Kind::Duration => "DURATION",
+                Kind::List => "LIST",
+                Kind::Gates => "GATES",
+                Kind::Text | Kind::Any => "TEXT",
+            };
+            let argument = Arg::new(field.flag)
+                .long(field.flag)
+                .value_name(name)
+                .help(help(field))
+                .help_heading("Options of kube-proxy")
+                .hide_short_help(true)
+                .allow_hyphen_values(matches!(field.kind, Kind::Int | Kind::Number))
+                .action(ArgAction::Append);
+            let argument = if field.flag == "v" { argument.short('v') } else { argument };
+            if field.kind != Kind::Bool {
+                return argument;
+            }
+            // As Go's: `--flag` is true, and a value needs an equals sign.
+            argument.num_args(0..=1).require_equals(true).default_missing_value("true")
+        });
+        command.args(arguments)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for KubeProxyFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut given = Vec::new();
+        for field in flags() {
+            if matches.value_source(field.flag) != Some(ValueSource::CommandLine) {
+                continue;
+            }
+            let values: Vec<&String> = matches.get_many(field.flag).into_iter().flatten().collect();
+            let text = if matches!(field.kind, Kind::List | Kind::Gates) {
+                values.iter().map(|value| value.as_str()).collect::<Vec<_>>().join(",")
+            } else {
+                values.last().map(|value| value.to_string()).unwrap_or_default()
+            };
+            given.push((field.flag, text));
+        }
+        Ok(Self { given })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
