@@ -1,0 +1,342 @@
+//! The handle that a test holds.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use crate::faults::{Fault, FaultId, Faults, Injection, Scope};
+use crate::http::Shared;
+use crate::journal::{RecordedEvent, Request};
+use crate::kubeconfig::{Credential, kubeconfig};
+use crate::options::{Expiry, Features};
+use crate::resource::{Resource, Verb};
+use crate::serve::{Order, Port, serve};
+use crate::store::{Key, Message, Restart, Store};
+use crate::tls::Tls;
+
+/// How a server begins.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where to listen; port 0 is any free one. The default is a free port of 127.0.0.1.
+    pub listen: SocketAddr,
+    /// Names and addresses in the certificate besides that address, `localhost` and
+    /// `kubernetes.default.svc`.
+    pub names: Vec<String>,
+    /// The bearer tokens accepted. The default is `token`.
+    pub tokens: BTreeSet<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            names: Vec::new(),
+            tokens: BTreeSet::from(["token".to_owned()]),
+        }
+    }
+}
+
+/// A server, which ends with this value.
+#[derive(Debug)]
+pub struct ApiServer {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    tls: Arc<Mutex<Tls>>,
+    orders: UnboundedSender<(Order, mpsc::Sender<()>)>,
+    // Invariant: `Some` until drop.
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ApiServer {
+    /// Starts with the default settings.
+    ///
+    /// # Panics
+    ///
+    /// As [`ApiServer::with`].
+    #[must_use]
+    pub fn start() -> Self {
+        Self::with(Settings::default())
+    }
+
+    /// Starts, and listens when this returns.
+    ///
+    /// # Panics
+    ///
+    /// When the address cannot be listened on.
+    #[must_use]
+    pub fn with(settings: Settings) -> Self {
+        let Settings { listen, mut names, tokens } = settings;
+        let port = Port::reserve(listen).expect("the test's address can be bound");
+        let address = port.address();
+        names.push(address.ip().to_string());
+        names.extend(["localhost", "kubernetes.default.svc"].map(str::to_owned));
+        let tls = Arc::new(Mutex::new(Tls::new(names)));
+        let shared = Arc::new(Shared {
+            store: Mutex::new(Store::new()),
+            faults: Arc::new(Faults::new()),
+            journal: Arc::default(),
+            tokens: Mutex::new(tokens),
+            features: Mutex::new(Features { streaming_lists: true, expiry: Expiry::Event }),
+        });
+        let (orders, received) = unbounded_channel();
+        let (its_tls, its_shared) = (Arc::clone(&tls), Arc::clone(&shared));
+        // The thread, and so every socket, is in the network namespace of its maker.
+        let thread = thread::Builder::new()
+            .name("api server".to_owned())
+            .spawn(move || {
+                tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .expect("a runtime starts")
+                    .block_on(serve(&port, its_tls, its_shared, received))
+                    .expect("the reserved port can be listened on");
+            })
+            .expect("a thread starts");
+        let server = Self { address, shared, tls, orders, thread: Some(thread) };
+        server.order(Order::Up);
+        server
+    }
+
+    // How to reach it.
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `https://` and the address.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// The certificate of the authority that signed the server's, in PEM.
+    #[must_use]
+    pub fn authority_pem(&self) -> String {
+        self.tls.lock().unwrap().authority_pem()
+    }
+
+    /// A certificate and key for a client, in PEM.
+    #[must_use]
+    pub fn client_certificate(&self, common_name: &str) -> (String, String) {
+        self.tls.lock().unwrap().client(common_name)
+    }
+
+    /// Writes a kubeconfig that trusts the present authority.
+    ///
+    /// # Panics
+    ///
+    /// When the file cannot be written.
+    pub fn write_kubeconfig(&self, path: &Path, credential: &Credential) {
+        let text = kubeconfig(&self.url(), &self.tls.lock().unwrap(), credential);
+        std::fs::write(path, text).expect("a kubeconfig is written");
+    }
+
+    /// From now on only these bearer tokens are accepted.
+    pub fn set_tokens<'a>(&self, tokens: impl IntoIterator<Item = &'a str>) {
+        *self.shared.tokens.lock().unwrap() = tokens.into_iter().map(str::to_owned).collect();
+    }
+
+    // Objects.
+
+    /// Creates or replaces an object, and returns its version. If nothing changes, that stays.
+    ///
+    /// # Panics
+    ///
+    /// When `kind` and `apiVersion` are none of a [`Resource`], or a name is missing.
+    pub fn apply(&self, object: &Value) -> u64 {
+        let resource = Resource::of(object).expect("the object is of a kind that is served");
+        let key = Key::of(resource, object).expect("the object has its name and namespace");
+        let stored = self.shared.store.lock().unwrap().apply(resource, key, object);
+        let version = stored["metadata"]["resourceVersion"].as_str();
+        version.and_then(|text| text.parse().ok()).expect("stored objects have a version")
+    }
+
+    /// Deletes an object and returns the version of that, or none if there is no such object.
+    ///
+    /// The namespace of kinds without one is not looked at.
+    pub fn delete(&self, resource: Resource, namespace: &str, name: &str) -> Option<u64> {
+        let key = Key::new(resource, namespace, name);
+        self.shared.store.lock().unwrap().delete(resource, key)
+    }
+
+    /// The latest version.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.shared.store.lock().unwrap().version()
+    }
+
+    /// Lets versions pass, as writes of kinds that are not served do.
+    pub fn advance(&self, versions: u64) {
+        self.shared.store.lock().unwrap().advance(versions);
+    }
+
+    /// Forgets all versions but the latest: what asks for older ones gets 410. Open watches go on.
+    pub fn compact(&self) {
+        self.shared.store.lock().unwrap().compact();
+    }
+
+    // What clients did.
+
+    /// All requests, in the order in which they came.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Request> {
+        self.shared.journal.requests()
+    }
+
+    /// How many requests with the verb there were for the kind.
+    #[must_use]
+    pub fn count(&self, verb: Verb, resource: Resource) -> usize {
+        let wanted =
+            |request: &&Request| (request.verb, request.resource) == (verb, Some(resource));
+        self.requests().iter().filter(wanted).count()
+    }
+
+    /// How many watches of the kind there are now. One whose client is gone counts until that is
+    /// noticed, which a frozen or stalled one does too.
+    #[must_use]
+    pub fn open_watches(&self, resource: Resource) -> usize {
+        self.shared.journal.open_watches(resource)
+    }
+
+    /// The Events that clients wrote.
+    #[must_use]
+    pub fn events(&self) -> Vec<RecordedEvent> {
+        self.shared.journal.events()
+    }
+
+    /// Waits until a condition holds, and says whether it did within the time.
+    ///
+    /// This blocks the thread; a client in the same asynchronous runtime would not get on.
+    #[must_use]
+    pub fn wait_until(&self, within: Duration, condition: impl Fn(&Self) -> bool) -> bool {
+        let end = Instant::now() + within;
+        while !condition(self) {
+            if Instant::now() >= end {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        true
+    }
+
+    // What watches are told besides changes.
+
+    /// Sends a bookmark of the latest version to all watches of the kind that want bookmarks.
+    pub fn bookmark(&self, resource: Resource) {
+        let mut store = self.shared.store.lock().unwrap();
+        let message = Message::Bookmark(store.version());
+        store.tell(Some(resource), &message);
+    }
+
+    /// Puts something into all open watches of the kind, and returns how many there are.
+    pub fn inject(&self, resource: Resource, injection: Injection) -> usize {
+        let mut store = self.shared.store.lock().unwrap();
+        store.tell(Some(resource), &Message::Inject(injection))
+    }
+
+    // Faults.
+
+    /// Lets something go wrong until it is lifted.
+    pub fn fault(&self, scope: Scope, fault: Fault) -> FaultId {
+        self.shared.faults.add(scope, fault, None)
+    }
+
+    /// Lets something go wrong for the next so many requests; [`Fault::Duplicates`] for so many
+    /// events. [`Fault::Stall`] is not counted.
+    pub fn fault_times(&self, times: u32, scope: Scope, fault: Fault) -> Option<FaultId> {
+        (times > 0).then(|| self.shared.faults.add(scope, fault, Some(times)))
+    }
+
+    /// Ends a fault. What it did stays done.
+    pub fn lift(&self, fault: FaultId) {
+        self.shared.faults.lift(Some(fault));
+    }
+
+    /// Ends all faults.
+    pub fn lift_all(&self) {
+        self.shared.faults.lift(None);
+    }
+
+    /// Silences the lists and watches under way for ever: their connections stay open, as after a
+    /// peer vanished without a word, but new ones work. Returns how many.
+    pub fn freeze(&self, scope: Scope) -> usize {
+        self.shared.faults.freeze(scope)
+    }
+
+    /// Switches streaming lists (the feature `WatchList`); they are on at start.
+    pub fn set_streaming_lists(&self, on: bool) {
+        self.shared.features.lock().unwrap().streaming_lists = on;
+    }
+
+    /// Chooses how watches from a compacted version are refused; by an event at start.
+    pub fn set_expiry(&self, expiry: Expiry) {
+        self.shared.features.lock().unwrap().expiry = expiry;
+    }
+
+    /// Refuses connections and closes all there are. The port stays reserved.
+    pub fn down(&self) {
+        self.order(Order::Down);
+    }
+
+    /// Listens again, on the same port.
+    pub fn up(&self) {
+        self.order(Order::Up);
+    }
+
+    /// Goes down, loses what it loses, and comes up.
+    pub fn restart(&self, what: Restart) {
+        self.down();
+        self.shared.store.lock().unwrap().restart(what);
+        self.up();
+    }
+
+    /// Accepts connections and never says a word on them, not even TLS; or does so no more. Those
+    /// accepted meanwhile stay silent.
+    pub fn set_deaf(&self, deaf: bool) {
+        self.order(Order::Deaf(deaf));
+    }
+
+    /// Closes all connections, and accepts new ones.
+    pub fn drop_connections(&self) {
+        self.order(Order::Drop);
+    }
+
+    /// Shows a new certificate, by the same authority, to new connections.
+    pub fn rotate_certificate(&self) {
+        self.tls.lock().unwrap().rotate_certificate();
+    }
+
+    /// Shows a certificate by a new authority to new connections. Kubeconfigs written before do not
+    /// trust it; clients' certificates stay valid.
+    pub fn rotate_authority(&self) {
+        self.tls.lock().unwrap().rotate_authority();
+    }
+
+    /// Returns when the order is carried out.
+    fn order(&self, order: Order) {
+        let (done, wait) = mpsc::channel();
+        self.orders.send((order, done)).expect("the server's thread lives");
+        wait.recv().expect("the server's thread lives");
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        // If the thread is gone already, joining says why.
+        let _gone = self.orders.send((Order::Stop, mpsc::channel().0));
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !thread::panicking()
+        {
+            panic!("the API server panicked, see above");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! One request and its answer.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
+use hyper::{Method, Response};
+use serde_json::{Value, json};
+
+use crate::auth::{self, User};
+use crate::body::{Body, Outlet};
+use crate::discovery::{self, Document};
+use crate::faults::{Fault, Faults, line};
+use crate::journal::{Journal, RecordedEvent, Request};
+use crate::link::Link;
+use crate::list::list;
+use crate::object;
+use crate::options::{Expiry, Features, Options};
+use crate::resource::{Resource, Target, Verb};
+use crate::status::Status;
+use crate::store::{Key, Store};
+use crate::watch::Watch;
+
+/// As the API server limits writes.
+const MAX_BODY: usize = 3 * 1024 * 1024;
+
+/// What the handle and all connections share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) store: Mutex<Store>,
+    pub(crate) faults: Arc<Faults>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) tokens: Mutex<BTreeSet<String>>,
+    pub(crate) features: Mutex<Features>,
+}
+
+/// A connection, as far as its requests need to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) link: Arc<Link>,
+    /// It has shown a certificate of the client authority.
+    pub(crate) certified: bool,
+}
+
+/// Answers a request; never, if a fault says so.
+pub(crate) async fn answer(
+    shared: Arc<Shared>,
+    peer: Peer,
+    request: hyper::Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let (head, body) = request.into_parts();
+    let path = head.uri.path().to_owned();
+    let query = head.uri.query().unwrap_or_default().to_owned();
+    let target = Target::parse(&path);
+    let verb = verb(&head.method, target.as_ref(), &query);
+    let resource = target.as_ref().map(|target| target.resource);
+    shared.journal.request(Request { verb, resource, path: path.clone(), query: query.clone() });
+
+    match hindrance(&shared.faults, verb, resource).await {
+        Some(Hindrance::NotServed) => return Ok(not_found()),
+        Some(Hindrance::Status(status)) => return Ok(failed(&status)),
+        None => {}
+    }
+    let user = {
+        let tokens = shared.tokens.lock().unwrap();
+        auth::authenticate(&head.headers, peer.certified, &tokens)
+    };
+    match user {
+        Err(status) => return Ok(failed(&status)),
+        Ok(User::Anonymous) if !discovery::public(&path) => {
+            return Ok(failed(&auth::forbidden(verb, resource, &path)));
+        }
+        Ok(User::Anonymous | User::Known) => {}
+    }
+    let Some(target) = target else { return Ok(described(&path)) };
+    if !target.resource.verbs().contains(&verb) {
+        let message = "the server does not allow this method on the requested resource";
+        return Ok(failed(&Status::new(405, "MethodNotAllowed", message)));
+    }
+    let answered = match verb {
+        Verb::Create | Verb::Patch => written(&shared, &target, verb, body).await,
+        Verb::Get => got(&shared, &target),
+        Verb::List => listed(&shared, &peer, &target, &query),
+        Verb::Watch => watched(&shared, &peer, &target, &query),
+        Verb::Delete | Verb::Update => Err(Status::of_code(500)),
+    };
+    Ok(answered.unwrap_or_else(|status| failed(&status)))
+}
+
+fn verb(method: &Method, target: Option<&Target>, query: &str) -> Verb {
+    let one = target.is_none_or(|target| target.name.is_some());
+    match method.as_str() {
+        "POST" => Verb::Create,
+        "PUT" => Verb::Update,
+        "PATCH" => Verb::Patch,
+        "DELETE" => Verb::Delete,
+        _ if one => Verb::Get,
+        _ if Options::wants_watch(query) => Verb::Watch,
+        _ => Verb::List,
+    }
+}
+
+/// A fault that stands in the way of any answer.
+enum Hindrance {
+    NotServed,
+    Status(Status),
+}
+
+async fn hindrance(faults: &Faults, verb: Verb, resource: Option<Resource>) -> Option<Hindrance> {
+    let late = faults.strike(verb, resource, |fault| {
+        if let Fault::Delay(by) = fault {
+            return Some(*by);
+        }
+        (*fault == Fault::NoAnswer).then_some(Duration::MAX)
+    });
+    match late {
+        Some(Duration::MAX) => std::future::pending().await,
+        Some(by) => tokio::time::sleep(by).await,
+        None => {}
+    }
+    faults.strike(verb, resource, |fault| {
+        if let Fault::Status { code, retry_after } = fault {
+            let status = Status::of_code(*code).retry_after(*retry_after);
+            return Some(Hindrance::Status(status));
+        }
+        (*fault == Fault::NotServed).then_some(Hindrance::NotServed)
+    })
+}
+
+fn got(shared: &Shared, target: &Target) -> Result<Response<Body>, Status> {
+    let name = target.name.as_deref().unwrap_or_default();
+    let key = Key::new(target.resource, target.namespace.as_deref().unwrap_or_default(), name);
+    let store = shared.store.lock().unwrap();
+    let Some(object) = store.get(target.resource, &key) else {
+        let message = format!("{} {name:?} not found", target.resource.plural());
+        return Err(Status::new(404, "NotFound", message));
+    };
+    Ok(whole(200, object))
+}
+
+fn listed(
+    shared: &Shared,
+    peer: &Peer,
+    target: &Target,
+    query: &str,
+) -> Result<Response<Body>, Status> {
+    let faults = &shared.faults;
+    let features = *shared.features.lock().unwrap();
+    let options = Options::parse(target.resource, query, features)?;
+    let kind = Some(target.resource);
+    let replaced = faults.strike(Verb::List, kind, |fault| {
+        if let Fault::ListBody(body) = fault { Some(body.clone()) } else { None }
+    });
+    let bytes = match replaced {
+        Some(bytes) => bytes,
+        None => {
+            let as_of = faults.strike(Verb::List, kind, as_of);
+            let store = shared.store.lock().unwrap();
+            list(&store, target, &options, as_of)?.to_string().into_bytes()
+        }
+    };
+    let (mut outlet, body) = Outlet::open(Verb::List, target.resource, faults, &peer.link);
+    tokio::spawn(async move { outlet.send(bytes).await });
+    Ok(streamed(body))
+}
+
+fn watched(
+    shared: &Shared,
+    peer: &Peer,
+    target: &Target,
+    query: &str,
+) -> Result<Response<Body>, Status> {
+    let features = *shared.features.lock().unwrap();
+    let options = Options::parse(target.resource, query, features)?;
+    let as_of = shared.faults.strike(Verb::Watch, Some(target.resource), as_of);
+    let watch = Watch::begin(&mut shared.store.lock().unwrap(), target, options, as_of);
+    let (mut outlet, body) = Outlet::open(Verb::Watch, target.resource, &shared.faults, &peer.link);
+    match watch {
+        Ok(watch) => {
+            let open = shared.journal.open_watch(target.resource);
+            tokio::spawn(async move {
+                let _open = open;
+                watch.tell(outlet).await
+            });
+        }
+        Err(status) if status.code == 410 && features.expiry == Expiry::Event => {
+            let event = line("ERROR", &status.to_json());
+            tokio::spawn(async move { outlet.send(event).await });
+        }
+        Err(status) => return Err(status),
+    }
+    Ok(streamed(body))
+}
+
+fn as_of(fault: &Fault) -> Option<u64> {
+    if let Fault::AsOf(version) = fault { Some(*version) } else { None }
+}
+
+async fn written(
+    shared: &Shared,
+    target: &Target,
+    verb: Verb,
+    body: Incoming,
+) -> Result<Response<Body>, Status> {
+    let unreadable = |what: &str| Status::bad_request(format!("unable to read the body: {what}"));
+    let bytes = Limited::new(body, MAX_BODY)
+        .collect()
+        .await
+        .map_err(|error| unreadable(&error.to_string()))?
+        .to_bytes();
+    let given: Value =
+        serde_json::from_slice(&bytes).map_err(|error| unreadable(&error.to_string()))?;
+    // A JSON patch is a list, which would have to be applied to be understood.
+    if !given.is_object() || !given.get("metadata").is_none_or(Value::is_object) {
+        return Err(Status::new(
+            415,
+            "UnsupportedMediaType",
+            "this is no object, nor a merge patch",
+        ));
+    }
+    if verb == Verb::Create && Resource::of(&given) != Some(target.resource) {
+        return Err(Status::bad_request("the object is of another kind than the path"));
+    }
+    let namespace = target.namespace.clone().unwrap_or_default();
+    // The version is used and the object not stored: nobody reads Events here.
+    let version = {
+        let mut store = shared.store.lock().unwrap();
+        store.advance(1);
+        store.version()
+    };
+    let mut answered = object::stored(target.resource, &given, None, version, version);
+    if verb == Verb::Patch {
+        answered["kind"] = target.resource.kind().into();
+        answered["apiVersion"] = target.resource.api_version().into();
+        answered["metadata"]["namespace"] = namespace.clone().into();
+        answered["metadata"]["name"] = json!(target.name);
+    }
+    shared.journal.event(RecordedEvent { verb, namespace, object: given });
+    Ok(whole(if verb == Verb::Create { 201 } else { 200 }, &answered))
+}
+
+fn described(path: &str) -> Response<Body> {
+    match discovery::document(path) {
+        Some(Document::Json(document)) => whole(200, &document),
+        Some(Document::Text(text)) => plain(200, text),
+        None => not_found(),
+    }
+}
+
+fn failed(status: &Status) -> Response<Body> {
+    let mut response = whole(status.code, &status.to_json());
+    if let Some(seconds) = status.retry_after {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// How Go's server and so the API answers for paths it does not know.
+fn not_found() -> Response<Body> {
+    plain(404, "404 page not found\n")
+}
+
+fn whole(code: u16, object: &Value) -> Response<Body> {
+    respond(code, "application/json", Body::Whole(Bytes::from(object.to_string())))
+}
+
+fn plain(code: u16, text: &'static str) -> Response<Body> {
+    respond(code, "text/plain; charset=utf-8", Body::Whole(Bytes::from_static(text.as_bytes())))
+}
+
+fn streamed(body: Body) -> Response<Body> {
+    respond(200, "application/json", body)
+}
+
+fn respond(code: u16, kind: &'static str, body: Body) -> Response<Body> {
+    Response::builder()
+        .status(code)
+        .header(CONTENT_TYPE, kind)
+        .body(body)
+        .expect("the test injects a code between 100 and 999")
+}
