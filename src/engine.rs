@@ -131,15 +131,19 @@ struct Quarantine {
 enum Busy {
     Reading,
     /// Committing: this is what is applied when it succeeds.
-    Committing {
-        program: Program,
-        /// What it was compiled from.
-        model: Model,
-        /// The flows that are stale then.
-        stale: Vec<StaleFlows>,
-        started: Instant,
-        repair: bool,
-    },
+    Committing(Box<Commit>),
+}
+
+/// What is under way.
+#[derive(Debug)]
+struct Commit {
+    program: Program,
+    /// What it was compiled from.
+    model: Model,
+    /// The flows that are stale then.
+    stale: Vec<StaleFlows>,
+    started: Instant,
+    repair: bool,
 }
 
 /// A way from what the kernel holds to what it shall hold.
@@ -425,7 +429,13 @@ impl Engine {
             tracing::trace!(?op);
         }
         let model = self.model.clone();
-        self.busy = Some(Busy::Committing { program, model, stale, started: now, repair });
+        self.busy = Some(Busy::Committing(Box::new(Commit {
+            program,
+            model,
+            stale,
+            started: now,
+            repair,
+        })));
         Some(Request::Commit { delta, base })
     }
 
@@ -497,11 +507,8 @@ impl Engine {
     }
 
     fn committed(&mut self, result: Result<Outcome, SinkError>, now: Instant) {
-        let Some(Busy::Committing { mut program, model, stale, started, repair }) =
-            self.busy.take()
-        else {
-            return;
-        };
+        let Some(Busy::Committing(commit)) = self.busy.take() else { return };
+        let Commit { mut program, model, stale, started, repair } = *commit;
         let outcome = match result {
             Ok(outcome) => outcome,
             Err(error) => return self.failed(&error, now),

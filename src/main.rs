@@ -7,14 +7,12 @@ use rulec::cli::{Cli, Command};
 use rulec::{cleanup, diff, run, telemetry};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    if let Err(error) = telemetry::init(&cli.log.log()) {
-        return fail(&error);
-    }
-    let outcome = match cli.command {
-        Command::Run(args) => run::run(args),
-        Command::Diff(args) => diff::run(args),
-        Command::Cleanup => cleanup::run(),
+    let Cli { command, log } = Cli::parse();
+    let outcome = match command {
+        // Its configuration may say how to log.
+        Command::Run(args) => run::run(args, &log),
+        Command::Diff(args) => telemetry::init(&log.log()).and_then(|()| diff::run(args)),
+        Command::Cleanup => telemetry::init(&log.log()).and_then(|()| cleanup::run()),
     };
     match outcome {
         Ok(status) => status,

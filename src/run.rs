@@ -1,6 +1,7 @@
 //! `rulec run`: the loop around the engine.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::future::pending;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -11,15 +12,18 @@ use anyhow::Context;
 use rulec_compiler::Origin;
 use rulec_compiler::object::Kind;
 use rulec_sinks::nft::Ownership;
-use rulec_sources::{ManifestOptions, ManifestSource, Problem, Severity, Update};
+use rulec_sources::{Problem, Severity, Update};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cli::RunArgs;
+use crate::cli::{LogArgs, RunArgs};
+use crate::config::{Config, Mode};
 use crate::engine::{Counts, Engine, Event, Periods};
 use crate::forget::Forgetter;
 use crate::install::Installer;
 use crate::snapshot::Snapshot;
+use crate::sources::Sources;
+use crate::{cleanup, reload, setup, telemetry};
 
 /// How many updates may wait. A source that is faster than the kernel waits itself; nothing is lost.
 const UPDATES: usize = 256;
@@ -28,22 +32,53 @@ const UPDATES: usize = 256;
 ///
 /// # Errors
 ///
-/// If it cannot start, or one of its parts dies.
-pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let settings = args.settings.settings()?;
-    let manifests = args.manifests.context("--manifests is missing")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ownership = if args.shared_tables { Ownership::Shared } else { Ownership::Exclusive };
-    let options = ManifestOptions {
-        rescan: Duration::from_secs(args.rescan_seconds),
-        ..ManifestOptions::default()
-    };
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        node = %settings.node_name,
-        manifests = %manifests.display(),
-        "starting"
+/// If the configuration cannot be used, the daemon cannot start, or one of its parts dies.
+pub fn run(args: RunArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
+    let loaded = setup::load(&args, log)?;
+    telemetry::init(&loaded.config.log)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Some(path) = &args.write_config_to {
+        fs::write(path, loaded.yaml()?).with_context(|| format!("writing {}", path.display()))?;
+        tracing::info!(path = %path.display(), "wrote the configuration");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.cleanup {
+        return cleanup::run();
+    }
+    let config = loaded.config;
+    anyhow::ensure!(
+        config.mode == Mode::Nftables,
+        "mode ipvs is not supported yet: use nftables, which serves the same Services"
     );
+    setup::ask_of_the_kernel(&config);
+    if args.init_only {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ending = runtime.block_on(serve(&args, log, config))?;
+    // A source's thread may be in the middle of a file: nothing waits for it.
+    runtime.shutdown_background();
+    match ending {
+        Ending::Stopped => Ok(ExitCode::SUCCESS),
+        Ending::Reconfigured => match reload::start_over()? {},
+    }
+}
+
+/// Why the daemon has ended.
+enum Ending {
+    /// It was told to.
+    Stopped,
+    /// Its configuration has changed.
+    Reconfigured,
+}
+
+/// Puts the parts together and runs them.
+async fn serve(args: &RunArgs, log: &LogArgs, config: Config) -> anyhow::Result<Ending> {
+    let settings = config.settings();
+    let ownership = if args.shared_tables { Ownership::Shared } else { Ownership::Exclusive };
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %settings.node_name, "starting");
     let installer = Installer::start(ownership, settings.masquerade_bit.mark())?;
     let verify = args.verify_seconds.unwrap_or(match installer.ownership {
         Ownership::Exclusive => 3600,
@@ -51,24 +86,25 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     });
     let periods = Periods { verify: Duration::from_secs(verify), ..Periods::default() };
     let engine = Engine::new(settings, periods);
-    let source = ManifestSource::new(manifests, options);
-    let mut daemon = Daemon::new(engine, installer, [Origin::Manifests]);
-    daemon.snapshot = args.snapshot;
+    let (out, updates) = mpsc::channel(UPDATES);
+    let sources = Sources::start(args, &config, &out)?;
+    drop(out);
+    let mut daemon = Daemon::new(engine, installer, sources.origins());
+    daemon.snapshot.clone_from(&args.snapshot);
     daemon.forgetter = Some(Forgetter::start()?);
-    runtime.block_on(async {
-        let (out, updates) = mpsc::channel(UPDATES);
-        let source = tokio::spawn(source.run(out));
+    let mut ending = Ending::Stopped;
+    let stop = async {
         tokio::select! {
-            outcome = daemon.run(updates, stopped()?) => outcome,
-            outcome = source => {
-                outcome.context("the manifest source died")?.context("the manifest source")?;
-                anyhow::bail!("the manifest source ended");
-            }
+            () = stopped()? => {}
+            () = reload::changed(args, log, &config) => ending = Ending::Reconfigured,
         }
-    })?;
-    // The source's thread may be in the middle of a file: nothing waits for it.
-    runtime.shutdown_background();
-    Ok(ExitCode::SUCCESS)
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        outcome = daemon.run(updates, async { let _ = stop.await; }) => outcome?,
+        error = sources.failure() => return Err(error),
+    }
+    Ok(ending)
 }
 
 /// Is ready when the process is told to stop.

@@ -1,0 +1,57 @@
+//! Noticing that the configuration file says something else, and starting over with it.
+//!
+//! The process replaces itself by itself, under the same process id. A start reads what the kernel
+//! holds and writes the difference, so starting over *is* how a changed setting is applied; there is
+//! no second way that could differ from it.
+
+use std::convert::Infallible;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::cli::{LogArgs, RunArgs};
+use crate::config::Config;
+use crate::setup;
+
+/// How often the file is read. It is small, and a mounted ConfigMap changes by a swap of links far
+/// from it, so reading is both cheap and certain.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// Waits until the file means another configuration than the one in force. One that cannot be used is
+/// reported once, and changes nothing.
+pub async fn changed(run: &RunArgs, log: &LogArgs, config: &Config) {
+    let Some(path) = &run.config else { return std::future::pending().await };
+    let mut seen = setup::read(path).ok();
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        // A file that is away for a moment is being replaced.
+        let Ok(bytes) = setup::read(path) else { continue };
+        if seen.as_ref() == Some(&bytes) {
+            continue;
+        }
+        seen = Some(bytes);
+        match setup::load(run, log) {
+            Ok(loaded) if loaded.config == *config => {
+                tracing::info!("the configuration file changed, and means the same");
+            }
+            Ok(_) => return,
+            Err(error) => {
+                tracing::error!("the configuration in force stays: {error:#}");
+            }
+        }
+    }
+}
+
+/// Becomes a new process of the same program with the same arguments.
+///
+/// # Errors
+///
+/// If there is no such program any more; otherwise it does not return.
+pub fn start_over() -> anyhow::Result<Infallible> {
+    let program = std::env::current_exe().context("finding this program")?;
+    tracing::info!("the configuration has changed: starting over");
+    let error = Command::new(&program).args(std::env::args_os().skip(1)).exec();
+    Err(error).with_context(|| format!("starting {} over", program.display()))
+}

@@ -1,0 +1,114 @@
+//! What happens before the daemon starts: its configuration, and what it asks of the kernel once.
+
+use std::fs;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use anyhow::Context;
+use rulec_sinks::sysctl::{self, Outcome, Sysctls};
+
+use crate::cli::{LogArgs, RunArgs};
+use crate::config::{Config, Conntrack, File, Loaded, Surroundings};
+
+/// Reads the configuration that the options and the file they name make up.
+///
+/// # Errors
+///
+/// If the file cannot be read, or anything in it or in the options is wrong.
+pub fn load(run: &RunArgs, log: &LogArgs) -> anyhow::Result<Loaded> {
+    let hostname = nix::unistd::gethostname()?.to_string_lossy().into_owned();
+    let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let surroundings = Surroundings { hostname, in_cluster };
+    let Some(path) = &run.config else {
+        return Ok(Config::load(run, log, None, &surroundings)?);
+    };
+    let name = path.display().to_string();
+    let bytes = read(path)?;
+    Ok(Config::load(run, log, Some(File { name: &name, bytes: &bytes }), &surroundings)?)
+}
+
+/// The bytes of a configuration file.
+///
+/// # Errors
+///
+/// If it cannot be read.
+pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// Asks of the kernel what needs to be asked once. Nothing of it is needed to serve, so what the
+/// kernel refuses is a warning.
+pub fn ask_of_the_kernel(config: &Config) {
+    let cpus = available_parallelism().map_or(1, usize::from);
+    for setting in Sysctls::default().apply(&request(&config.conntrack, cpus)) {
+        let path = setting.path.display();
+        match &setting.outcome {
+            Outcome::Already { .. } => {}
+            Outcome::Set { from, to } => tracing::info!(%path, from, to, "set"),
+            Outcome::Refused(error) => {
+                let source = std::error::Error::source(error).map(ToString::to_string);
+                tracing::warn!(%path, wanted = setting.wanted, source, "{error}");
+            }
+        }
+    }
+    let score = config.oom_score_adj;
+    let path = "/proc/self/oom_score_adj";
+    let held = fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    if held != Some(score)
+        && let Err(error) = fs::write(path, score.to_string())
+    {
+        tracing::info!(wanted = score, held, %error, "cannot change {path}; going on without");
+    }
+}
+
+fn request(conntrack: &Conntrack, cpus: usize) -> sysctl::Request {
+    let Conntrack {
+        max_per_core,
+        min,
+        tcp_established_timeout,
+        tcp_close_wait_timeout,
+        tcp_be_liberal,
+        udp_timeout,
+        udp_stream_timeout,
+    } = conntrack;
+    // The kernel counts in seconds; less than one is one, and 0 leaves a setting alone.
+    let seconds = |time: &Option<Duration>| {
+        let time = (*time)?;
+        let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+        if time.is_zero() { None } else { NonZeroU32::new(seconds.max(1)) }
+    };
+    sysctl::Request {
+        max: sysctl::conntrack_max(*max_per_core, *min, cpus),
+        tcp_timeout_established: seconds(tcp_established_timeout),
+        tcp_timeout_close_wait: seconds(tcp_close_wait_timeout),
+        // Off is what the kernel has, and what an admin may have changed.
+        tcp_be_liberal: tcp_be_liberal.then_some(true),
+        udp_timeout: seconds(udp_timeout),
+        udp_timeout_stream: seconds(udp_stream_timeout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_become_seconds_and_zero_asks_for_nothing() {
+        let conntrack = Conntrack {
+            max_per_core: 0,
+            min: 131_072,
+            tcp_established_timeout: Some(Duration::from_secs(86_400)),
+            tcp_close_wait_timeout: Some(Duration::from_millis(300)),
+            tcp_be_liberal: false,
+            udp_timeout: Some(Duration::ZERO),
+            udp_stream_timeout: None,
+        };
+        let request = request(&conntrack, 4);
+        assert_eq!(request.tcp_timeout_established, NonZeroU32::new(86_400));
+        assert_eq!(request.tcp_timeout_close_wait, NonZeroU32::new(1));
+        assert_eq!((request.udp_timeout, request.udp_timeout_stream), (None, None));
+        assert_eq!((request.max, request.tcp_be_liberal), (None, None));
+    }
+}

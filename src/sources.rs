@@ -1,0 +1,70 @@
+//! The sources of this process: each a task that sends into one channel.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use rulec_compiler::Origin;
+use rulec_sources::{ManifestOptions, ManifestSource, SourceError, Update};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::cli::RunArgs;
+use crate::config::Config;
+
+/// The sources that are running. Dropping it ends them.
+#[derive(Debug)]
+pub struct Sources {
+    tasks: JoinSet<(Origin, Result<(), SourceError>)>,
+    origins: Vec<Origin>,
+}
+
+impl Sources {
+    /// Starts those that are configured.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot start.
+    pub fn start(
+        args: &RunArgs,
+        config: &Config,
+        out: &mpsc::Sender<Update>,
+    ) -> anyhow::Result<Self> {
+        let mut sources = Self { tasks: JoinSet::new(), origins: Vec::new() };
+        if let Some(path) = &config.manifests {
+            let options = ManifestOptions {
+                rescan: Duration::from_secs(args.rescan_seconds),
+                ..ManifestOptions::default()
+            };
+            let source = ManifestSource::new(path.clone(), options);
+            sources.spawn(Origin::Manifests, source.run(out.clone()));
+        }
+        Ok(sources)
+    }
+
+    fn spawn(
+        &mut self,
+        origin: Origin,
+        source: impl Future<Output = Result<(), SourceError>> + Send + 'static,
+    ) {
+        self.origins.push(origin);
+        self.tasks.spawn(async move { (origin, source.await) });
+    }
+
+    /// Which there are.
+    pub fn origins(&self) -> Vec<Origin> {
+        self.origins.clone()
+    }
+
+    /// Is ready with the reason when one of them has ended, which none does on its own.
+    pub async fn failure(mut self) -> anyhow::Error {
+        match self.tasks.join_next().await {
+            None => anyhow::anyhow!("there is no source"),
+            Some(Err(error)) => anyhow::Error::new(error).context("a source died"),
+            Some(Ok((origin, outcome))) => {
+                let ended = outcome.context("it ended").err();
+                let ended = ended.unwrap_or_else(|| anyhow::anyhow!("it ended"));
+                ended.context(format!("the source {origin}"))
+            }
+        }
+    }
+}
