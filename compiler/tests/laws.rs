@@ -256,7 +256,7 @@ fn surroundings() -> impl Strategy<Value = Object> {
 }
 
 fn nets(texts: &[&str]) -> Vec<ipnet::IpNet> {
-    texts.iter().map(|text| text.parse().unwrap()).collect()
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 fn object_key() -> impl Strategy<Value = ObjectKey> {
@@ -1019,13 +1019,14 @@ proptest! {
 
 fn any_settings() -> impl Strategy<Value = Settings> {
     let cidrs = nets(&["10.244.0.0/16", "10.0.0.0/8", "0.0.0.0/0", "fd00:10::/64", "fd00::/16"]);
-    let named = |name: &str| DetectLocal::Interface(InterfacePattern::named(name).unwrap());
-    let prefix =
-        |name: &str| DetectLocal::Interface(InterfacePattern::starting_with(name).unwrap());
+    let named = InterfacePattern::named;
+    let prefix = InterfacePattern::starting_with;
+    let patterns = [named("cni0"), named("cni1"), prefix("cni"), prefix("veth")];
+    let patterns: Vec<InterfacePattern> = patterns.into_iter().flatten().collect();
     let detect_local = prop_oneof![
         3 => subsequence(cidrs, 0..=3).prop_map(DetectLocal::ClusterCidr),
         1 => Just(DetectLocal::NodeCidr),
-        1 => select(vec![named("cni0"), named("cni1"), prefix("cni"), prefix("veth")]),
+        1 => select(patterns).prop_map(DetectLocal::Interface),
     ];
     let answering = nets(&["192.0.2.0/24", "192.0.3.0/24", "0.0.0.0/0", "2001:db8::/32"]);
     let node_port_addresses = prop_oneof![

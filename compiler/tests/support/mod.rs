@@ -168,9 +168,9 @@ fn check_frontends_are_whole(delta: &Delta) {
 
 /// nf_tables refuses an interval that overlaps with one that is there, or goes only later.
 fn check_intervals(before: &State, delta: &Delta) {
-    let range = |key: &Key| match key {
-        Key::UnmasqueradedSource(net) | Key::ServiceCidr(net) => Some((key.set(), *net)),
-        _ => None,
+    let range = |key: &Key| {
+        let (Key::UnmasqueradedSource(net) | Key::ServiceCidr(net)) = key else { return None };
+        Some((key.set(), *net))
     };
     let mut nets: Vec<(SetId, ipnet::IpNet)> = elements(before).keys().filter_map(range).collect();
     for op in delta.ops() {
