@@ -15,6 +15,7 @@ mod kind;
 mod node;
 mod pod;
 mod service;
+mod service_cidr;
 mod slice;
 
 use std::collections::BTreeSet;

@@ -50,7 +50,7 @@ part!(
     }
 );
 part!(
-    /// `spec` of a Service, a Pod or a Node.
+    /// `spec` of a Service, a Pod, a Node or a ServiceCIDR.
     Spec {
         r#type: Field<Text> = "type",
         cluster_ip: Field<Text> = "clusterIP",
@@ -73,6 +73,7 @@ part!(
         pod_cidr: Field<Text> = "podCIDR",
         pod_cidrs: Field<Vec<Field<Text>>> = "podCIDRs",
         taints: List<Taint>,
+        cidrs: Field<Vec<Field<Text>>>,
     }
 );
 part!(

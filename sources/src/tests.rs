@@ -4,6 +4,7 @@ mod decode_lists;
 mod decode_node;
 mod decode_pod;
 mod decode_service;
+mod decode_service_cidr;
 mod decode_slice;
 mod hostile;
 mod random;

@@ -23,6 +23,16 @@ pub(super) fn namespaced(
     Some(NamespacedName { namespace, name })
 }
 
+/// The name of an object without a namespace; nothing, and an error said, if it is not usable.
+pub(super) fn cluster_wide(
+    check: &mut Check<'_, '_>,
+    metadata: &Metadata,
+    at: &At<'_>,
+) -> Option<Name> {
+    let name = required(check, &metadata.name, &at.key("name"))?;
+    Some(Name::new(check.share(name)))
+}
+
 /// The name of a Node; nothing, and an error said, if it is not usable.
 pub(super) fn node(
     check: &mut Check<'_, '_>,

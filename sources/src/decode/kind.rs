@@ -4,13 +4,14 @@ use rulec_compiler::object::{Object, ObjectKey};
 use tracing::debug;
 
 use super::check::Check;
-use super::{At, Sink, node, pod, service, slice};
+use super::{At, Sink, node, pod, service, service_cidr, slice};
 use crate::field::Field;
 use crate::manifest::{Document, List};
 
 const CORE: &str = "v1";
 const DISCOVERY_GROUP: &str = "discovery.k8s.io/";
 const DISCOVERY: &str = "discovery.k8s.io/v1";
+const NETWORKING: &str = "networking.k8s.io/v1";
 
 /// What became of an object.
 pub(super) enum Outcome {
@@ -31,6 +32,7 @@ enum Kind {
     EndpointSlice,
     Pod,
     Node,
+    ServiceCidr,
     /// A list, and the kind that items need not state again.
     List(Option<(&'static str, &'static str)>),
 }
@@ -47,6 +49,7 @@ pub(super) fn decode_document(field: Field<Box<Document>>, sink: &mut Sink<'_>) 
     }
 }
 
+/// Reads an object into the sink. With `stated`, version and kind need not be written again.
 fn decode_object(
     document: &Document,
     at: &At<'_>,
@@ -94,6 +97,7 @@ fn decode_object(
         Kind::EndpointSlice => slice::decode(document, at, sink),
         Kind::Pod => pod::decode(document, at, sink),
         Kind::Node => node::decode(document, at, sink),
+        Kind::ServiceCidr => service_cidr::decode(document, at, sink),
         Kind::List(stated) => return decode_items(&document.items, at, stated, sink),
     };
     match outcome {
@@ -134,11 +138,13 @@ fn kind_of(version: Option<&str>, kind: &str) -> Result<Kind, Refusal> {
         "Pod" => (CORE, Kind::Pod),
         "Node" => (CORE, Kind::Node),
         "EndpointSlice" => (DISCOVERY, Kind::EndpointSlice),
+        "ServiceCIDR" => (NETWORKING, Kind::ServiceCidr),
         "List" => (CORE, Kind::List(None)),
         "ServiceList" => (CORE, Kind::List(Some((CORE, "Service")))),
         "PodList" => (CORE, Kind::List(Some((CORE, "Pod")))),
         "NodeList" => (CORE, Kind::List(Some((CORE, "Node")))),
         "EndpointSliceList" => (DISCOVERY, Kind::List(Some((DISCOVERY, "EndpointSlice")))),
+        "ServiceCIDRList" => (NETWORKING, Kind::List(Some((NETWORKING, "ServiceCIDR")))),
         _ => return Err(Refusal::Foreign),
     };
     match version {
