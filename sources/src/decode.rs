@@ -24,10 +24,11 @@ use std::sync::Arc;
 use rulec_compiler::object::{Object, ObjectKey};
 
 pub(crate) use at::{At, Step};
-use kind::decode_document;
+use kind::{decode_document, decode_object};
 
 use crate::field::Field;
 use crate::intern::Interner;
+use crate::manifest::Document;
 use crate::problem::{Problem, Severity};
 use crate::{json, locate, yaml};
 
@@ -71,7 +72,19 @@ pub(crate) struct Sink<'a> {
     pub(crate) kinds: bool,
 }
 
-impl Sink<'_> {
+impl<'a> Sink<'a> {
+    fn new(interner: &'a mut Interner) -> Self {
+        Self {
+            interner,
+            objects: Vec::new(),
+            broken: BTreeSet::new(),
+            nameless: false,
+            findings: Vec::new(),
+            untold: 0,
+            kinds: false,
+        }
+    }
+
     pub(crate) fn tell(&mut self, finding: Finding) {
         if self.findings.len() < MOST_PROBLEMS {
             self.findings.push(finding);
@@ -111,15 +124,7 @@ pub(crate) fn decode(
         Format::Json => json::documents(text),
     };
     let mut decoded = Decoded::default();
-    let mut sink = Sink {
-        interner,
-        objects: Vec::new(),
-        broken: BTreeSet::new(),
-        nameless: false,
-        findings: Vec::new(),
-        untold: 0,
-        kinds: false,
-    };
+    let mut sink = Sink::new(interner);
     for document in documents {
         match document {
             Ok(document) => {
@@ -164,6 +169,34 @@ pub(crate) fn decode(
     decoded.broken = sink.broken;
     decoded.nameless = sink.nameless;
     decoded
+}
+
+/// Reads an object that did not come in a file, so that it has no lines. Version and kind count where
+/// the object does not state its own.
+pub(crate) fn decode_known(
+    place: &Arc<str>,
+    document: &Document,
+    stated: (&'static str, &'static str),
+    interner: &mut Interner,
+) -> Decoded {
+    let mut sink = Sink::new(interner);
+    decode_object(document, &At::ROOT, Some(stated), &mut sink);
+    let problems = sink.findings.into_iter().map(|finding| Problem {
+        path: place.clone(),
+        line: None,
+        column: None,
+        severity: finding.severity,
+        object: finding.object.as_deref().map(Into::into),
+        message: finding.message,
+    });
+    Decoded {
+        problems: problems.collect(),
+        objects: sink.objects,
+        broken: sink.broken,
+        nameless: sink.nameless,
+        unreadable: false,
+        blank: !sink.kinds,
+    }
 }
 
 /// The text of a file, without a byte order mark; else the line and the reason why it is none.

@@ -16,10 +16,10 @@ pub enum SourceError {
         #[source]
         source: io::Error,
     },
-    /// The thread that reads manifests could not be started.
-    #[error("the manifest thread cannot be started")]
+    /// The thread of the source could not be started.
+    #[error("the thread of the source cannot be started")]
     Thread(#[source] io::Error),
-    /// The thread that reads manifests ended although nobody asked it to. This is a bug.
-    #[error("the manifest thread ended unexpectedly")]
+    /// The thread of the source ended although nobody asked it to. This is a bug.
+    #[error("the thread of the source ended unexpectedly")]
     Ended,
 }

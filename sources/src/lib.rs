@@ -1,8 +1,9 @@
-//! Where `rulec` learns of Services: a directory of manifests.
+//! Where `rulec` learns of Services: the API server, and a directory of manifests.
 //!
 //! ```text
 //!  inotify ─▶ watch ─▶ scan ─▶ file ─▶ decode ─▶ Object ─┐
-//!  (a hint)   (when)   (what changed)  (what it means)   └▶ Update { changes, problems }
+//!  (a hint)   (when)   (what changed)  (what it means)   ├▶ Update { changes, problems }
+//!  API server ─▶ api: follow ─▶ holdings ─▶ decode ──────┘
 //! ```
 //!
 //! Everything a compiler could trip over ends here: what leaves this crate is valid, defaulted, in
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod api;
 mod decode;
 mod error;
 mod field;
@@ -33,6 +35,7 @@ mod yaml;
 mod tests;
 
 pub use address::{parse_ip, parse_range};
+pub use api::{ApiAccess, ApiOptions, ApiSource, ApiStatus, ApiTiming, ErrorKind};
 pub use error::SourceError;
 pub use once::{Reading, read};
 pub use problem::{Problem, Severity};

@@ -45,6 +45,7 @@ part!(
     Metadata {
         name: Field<Text>,
         namespace: Field<Text>,
+        resource_version: Field<Text>,
         labels: Field<Texts>,
         deletion_timestamp: Field<Text>,
     }

@@ -50,7 +50,7 @@ pub(super) fn decode_document(field: Field<Box<Document>>, sink: &mut Sink<'_>) 
 }
 
 /// Reads an object into the sink. With `stated`, version and kind need not be written again.
-fn decode_object(
+pub(super) fn decode_object(
     document: &Document,
     at: &At<'_>,
     stated: Option<(&'static str, &'static str)>,

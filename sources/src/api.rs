@@ -1,0 +1,263 @@
+//! The API server as a source.
+//!
+//! ```text
+//!  access ─▶ answer ─▶ follow ──Event──▶ holdings ──▶ Update { changes, problems }
+//!  (client)  (bytes)   (list, watch,     (meaning: what
+//!                       one per resource) changed, what is broken)
+//! ```
+//!
+//! `follow` knows the protocol and nothing of Services; `holdings` knows what objects mean and
+//! nothing of connections. All of it runs on a thread of its own: decoding a large cluster, asking a
+//! resolver and running a credential plugin must not keep a change from the kernel.
+//!
+//! Lists and watches are our own and not those of `kube::runtime::watcher`, whose streaming list
+//! accepts any resource version, so that a server that lags behind can take endpoints back in time;
+//! which goes on after an event it could not read, so that the change is lost; and which hides the
+//! bookmarks, by which it is known that a quiet watch is alive.
+//!
+//! # Permissions
+//!
+//! `list` and `watch` of `services`, `endpointslices.discovery.k8s.io` and
+//! `servicecidrs.networking.k8s.io`; `get`, `list` and `watch` of `nodes`, for the node's own name at
+//! least. This is what the role `system:node-proxier` has.
+
+mod access;
+mod answer;
+mod backoff;
+mod fault;
+mod follow;
+mod holdings;
+mod resource;
+mod status;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rulec_compiler::Origin;
+use rulec_compiler::name::NodeName;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
+use tracing::{debug, info};
+
+use crate::error::SourceError;
+use crate::update::Update;
+use access::Access;
+use follow::Follower;
+use holdings::{Holdings, News};
+use resource::Resource;
+
+pub(crate) use follow::{Event, Item, What};
+pub use status::{ApiStatus, ErrorKind};
+
+/// How many events may wait to be compared. A page is one event, so this bounds the memory that a
+/// fast server can take.
+const EVENTS: usize = 64;
+
+/// How many events may become one update, so that one that never ends is never waited for.
+const BATCH: usize = 10_000;
+
+/// Where the API server is, and how it is treated.
+#[derive(Clone, Debug)]
+pub struct ApiOptions {
+    /// How to reach it.
+    pub access: ApiAccess,
+    /// This node: its Node object is followed, and no other.
+    pub node_name: NodeName,
+    /// How long to wait for what.
+    pub timing: ApiTiming,
+}
+
+impl ApiOptions {
+    /// Options with the usual timing.
+    pub fn new(access: ApiAccess, node_name: NodeName) -> Self {
+        Self { access, node_name, timing: ApiTiming::default() }
+    }
+}
+
+/// How to reach the API server. With neither field, as a Pod does: by the environment and the files
+/// of its service account.
+#[derive(Clone, Debug, Default)]
+pub struct ApiAccess {
+    /// A kubeconfig; its current context counts. The file, and those it names, are read again when the
+    /// server cannot be reached or refuses the credentials.
+    pub kubeconfig: Option<PathBuf>,
+    /// The URL of the server, instead of the one in the kubeconfig; without a kubeconfig, the URL of a
+    /// server that asks for no credentials.
+    pub master: Option<String>,
+}
+
+/// How long to wait for what.
+#[derive(Clone, Copy, Debug)]
+pub struct ApiTiming {
+    /// How long a watch lasts before it is opened anew; whole seconds, asked of the server.
+    pub watch: Duration,
+    /// How much longer than that a watch may be silent. Servers send bookmarks about once a minute, so
+    /// a watch without a word is a connection to nobody.
+    pub slack: Duration,
+    /// How long a server may take to begin an answer, or to go on with it.
+    pub answer: Duration,
+    /// The shortest wait after a failure.
+    pub first_retry: Duration,
+    /// The longest one.
+    pub longest_retry: Duration,
+    /// When to ask again for something that the server does not have or that we may not see, and that
+    /// can be done without.
+    pub refused: Duration,
+    /// How long the first complete list waits for the Node object to have an address.
+    pub node: Duration,
+}
+
+impl Default for ApiTiming {
+    fn default() -> Self {
+        Self {
+            watch: Duration::from_secs(290),
+            slack: Duration::from_secs(10),
+            answer: Duration::from_secs(30),
+            first_retry: Duration::from_millis(800),
+            longest_retry: Duration::from_secs(30),
+            refused: Duration::from_secs(300),
+            node: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Follows what an API server has.
+#[derive(Debug)]
+pub struct ApiSource {
+    options: ApiOptions,
+    status: Arc<ApiStatus>,
+}
+
+impl ApiSource {
+    /// Touches nothing yet. The server need not be there.
+    pub fn new(options: ApiOptions) -> Self {
+        Self { options, status: Arc::new(ApiStatus::default()) }
+    }
+
+    /// How the source fares; can be asked at any time, from anywhere.
+    pub fn status(&self) -> Arc<ApiStatus> {
+        self.status.clone()
+    }
+
+    /// Sends what the server has, and from then on what changes, until the receiver is dropped.
+    ///
+    /// The first change of each kind is a `Replace`. Nothing is sent that says nothing, and nothing is
+    /// taken away because the server cannot be reached: the last known state stays, and
+    /// [`Update::problems`] says what is wrong.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Thread`] if no thread can be started, [`SourceError::Ended`] if it ends on its
+    /// own. A server that is away, slow, or refuses is no error, and neither is a kubeconfig that
+    /// cannot be read: they are tried again.
+    pub async fn run(self, out: mpsc::Sender<Update>) -> Result<(), SourceError> {
+        let (ended, end) = oneshot::channel();
+        // Dropped with this future, which tells the thread that nobody wants more.
+        let (_wanted, unwanted) = oneshot::channel::<()>();
+        let updates = out.clone();
+        std::thread::Builder::new()
+            .name("rulec-api".to_owned())
+            .spawn(move || {
+                let _ = ended.send(block_on(async {
+                    tokio::select! {
+                        () = follow(self.options, self.status, updates) => {}
+                        _ = unwanted => {}
+                    }
+                }));
+            })
+            .map_err(SourceError::Thread)?;
+        tokio::select! {
+            () = out.closed() => Ok(()),
+            outcome = end => match outcome {
+                Ok(Err(error)) => Err(SourceError::Thread(error)),
+                Ok(Ok(())) | Err(_) if out.is_closed() => Ok(()),
+                Ok(Ok(())) | Err(_) => Err(SourceError::Ended),
+            },
+        }
+    }
+}
+
+/// Runs a task on this thread.
+fn block_on(task: impl Future<Output = ()>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(task);
+    // A resolver may still be waiting for an answer: nothing waits for it.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// Follows all resources until nobody listens.
+async fn follow(options: ApiOptions, status: Arc<ApiStatus>, out: mpsc::Sender<Update>) {
+    let patience = sleep(options.timing.node);
+    let access = Rc::new(Access::new(options, status.clone()));
+    info!(server = %access.name(), "following the API server");
+    let (events, received) = mpsc::channel(EVENTS);
+    let follower = |resource| Follower::new(resource, access.clone(), events.clone()).run();
+    let followers = async {
+        tokio::join!(
+            follower(Resource::Services),
+            follower(Resource::EndpointSlices),
+            follower(Resource::Nodes),
+            follower(Resource::ServiceCidrs),
+        );
+    };
+    tokio::select! {
+        () = tell(received, patience, out) => {}
+        () = followers => {}
+    }
+}
+
+/// Makes updates of events: whatever has arrived by the time that the receiver takes one. When
+/// `patience` is over, the Node is no longer waited for.
+pub(crate) async fn tell(
+    mut events: mpsc::Receiver<Event>,
+    patience: impl Future<Output = ()>,
+    out: mpsc::Sender<Update>,
+) {
+    let mut patience = pin!(patience);
+    let mut patient = true;
+    let mut holdings = Holdings::default();
+    let mut complete = false;
+    loop {
+        let mut news = News::default();
+        tokio::select! {
+            biased;
+            () = out.closed() => return,
+            () = &mut patience, if patient => {
+                patient = false;
+                holdings.give_up_node();
+            }
+            event = events.recv() => match event {
+                Some(event) => holdings.take(event, &mut news),
+                None => return,
+            },
+        }
+        for _ in 0..BATCH {
+            match events.try_recv() {
+                Ok(event) => holdings.take(event, &mut news),
+                Err(_) => break,
+            }
+        }
+        holdings.tidy();
+        let completed = !complete && holdings.is_complete();
+        complete |= completed;
+        let problems_changed = holdings.problems_changed();
+        if news.changes.is_empty() && news.suppressed == 0 && !problems_changed && !completed {
+            continue;
+        }
+        let News { changes, suppressed } = news;
+        debug!(changes = changes.len(), suppressed, complete, "the API server has news");
+        let problems = holdings.problems();
+        let update = Update { origin: Origin::Api, changes, complete, suppressed, problems };
+        if out.send(update).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Asking the server, and reading what it answers as it comes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use kube::Client;
+use kube::api::{ListParams, WatchParams};
+use kube::client::Body;
+use kube::core::{Request, Status};
+use tokio::time::timeout;
+
+use super::access::Access;
+use super::fault::{Fault, chain, printable};
+use super::resource::Resource;
+use super::status::ApiStatus;
+
+/// No event is longer: etcd takes objects of up to 1.5 MiB.
+const LONGEST_LINE: usize = 64 << 20;
+
+/// No list is longer. A server may send all of it although it was asked for a page.
+const LONGEST_TEXT: usize = 1 << 30;
+
+/// How much of what explains a refusal is read.
+const LONGEST_REFUSAL: usize = 64 << 10;
+
+/// Servers may ask for any wait; longer ones are shortened to this.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// What to ask for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Query<'a> {
+    /// The complete list, at its newest, or a page of it.
+    List { limit: Option<u32>, continue_token: Option<&'a str> },
+    /// The complete list, at its newest, as events; and then what changes.
+    Stream,
+    /// What has changed since a resource version, and what changes.
+    Watch { version: &'a str },
+}
+
+/// A body that is being read.
+#[derive(Debug)]
+pub(super) struct Answer {
+    body: Body,
+    status: Arc<ApiStatus>,
+    buffer: Vec<u8>,
+    /// Where in the buffer the next line starts.
+    start: usize,
+    /// Up to where there is no end of that line.
+    searched: usize,
+    longest: usize,
+}
+
+/// Asks, and waits for the answer to begin.
+pub(super) async fn ask(
+    access: &Access,
+    client: &Client,
+    resource: Resource,
+    query: Query<'_>,
+) -> Result<Answer, Fault> {
+    let labels = resource.label_selector().map(str::to_owned);
+    let fields = resource.field_selector(&access.options.node_name);
+    let path = Request::new(resource.path());
+    let request = match query {
+        Query::List { limit, continue_token } => path.list(&ListParams {
+            label_selector: labels,
+            field_selector: fields,
+            limit,
+            continue_token: continue_token.map(str::to_owned),
+            ..ListParams::default()
+        }),
+        Query::Stream | Query::Watch { .. } => {
+            let (version, send_initial_events) = match query {
+                Query::Watch { version } => (version, false),
+                // No version means that nothing older will do, as for lists.
+                Query::List { .. } | Query::Stream => ("", true),
+            };
+            let seconds = u32::try_from(access.options.timing.watch.as_secs()).unwrap_or(u32::MAX);
+            let params = WatchParams {
+                label_selector: labels,
+                field_selector: fields,
+                timeout: Some(seconds.max(1)),
+                bookmarks: true,
+                send_initial_events,
+            };
+            path.watch(&params, version)
+        }
+    };
+    let request = request.map_err(|error| Fault::Config(chain(&error)))?.map(Body::from);
+    let patience = access.options.timing.answer;
+    let response = match timeout(patience, client.send(request)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => return Err(Fault::Connection(chain(&error))),
+        Err(_) => return Err(Fault::Silence(patience)),
+    };
+    access.status.hear();
+    let (head, body) = response.into_parts();
+    let mut answer = Answer {
+        body,
+        status: access.status.clone(),
+        buffer: Vec::new(),
+        start: 0,
+        searched: 0,
+        longest: LONGEST_TEXT,
+    };
+    if head.status.is_success() {
+        return Ok(answer);
+    }
+    let retry_after = head.headers.get("retry-after").and_then(|value| value.to_str().ok());
+    let retry_after = retry_after.and_then(|text| text.trim().parse().ok());
+    answer.longest = LONGEST_REFUSAL;
+    // A refusal whose explanation is too long or cut off is a refusal all the same.
+    while let Ok(true) = answer.more(patience).await {}
+    Err(refusal(head.status.as_u16(), retry_after, &answer.buffer))
+}
+
+/// A status other than success, with its reason.
+fn refusal(code: u16, retry_after: Option<u64>, text: &[u8]) -> Fault {
+    let status: Option<Status> = serde_json::from_slice(text).ok();
+    let details = status.as_ref().and_then(|status| status.details.as_ref());
+    let asked = details.map(|details| u64::from(details.retry_after_seconds)).filter(|s| *s > 0);
+    let message = match status {
+        Some(status) if !status.message.is_empty() => status.message,
+        Some(status) => status.reason,
+        // Proxies and load balancers answer with pages of their own.
+        None => {
+            let text = String::from_utf8_lossy(text);
+            let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+            line.unwrap_or("without an explanation").to_owned()
+        }
+    };
+    Fault::Status { code, message: printable(&message), retry_after: retry(retry_after.or(asked)) }
+}
+
+fn retry(seconds: Option<u64>) -> Option<Duration> {
+    seconds.map(|seconds| Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
+}
+
+/// A status that came as an event.
+pub(super) fn refusal_of(status: Status) -> Fault {
+    let seconds = status.details.as_ref().map(|details| u64::from(details.retry_after_seconds));
+    let retry_after = retry(seconds.filter(|seconds| *seconds > 0));
+    Fault::Status { code: status.code, message: printable(&status.message), retry_after }
+}
+
+impl Answer {
+    /// Reads what comes next; false if that was all.
+    async fn more(&mut self, patience: Duration) -> Result<bool, Fault> {
+        let frame = match timeout(patience, self.body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(error))) => return Err(Fault::Connection(chain(&error))),
+            Ok(None) => return Ok(false),
+            Err(_) => return Err(Fault::Silence(patience)),
+        };
+        self.status.hear();
+        if let Ok(data) = frame.into_data() {
+            if self.buffer.len() - self.start + data.len() > self.longest {
+                return Err(Fault::garbled(format!("longer than {} MiB", self.longest >> 20)));
+            }
+            if self.start > 0 {
+                self.buffer.drain(..self.start);
+                self.searched -= self.start;
+                self.start = 0;
+            }
+            self.buffer.extend_from_slice(&data);
+        }
+        Ok(true)
+    }
+
+    /// All of it.
+    pub(super) async fn text(mut self, patience: Duration) -> Result<Vec<u8>, Fault> {
+        while self.more(patience).await? {}
+        Ok(self.buffer)
+    }
+
+    /// The next line; nothing at the end. What comes without an end of line is half a line that was cut
+    /// off, and is dropped: it comes again with the next watch.
+    pub(super) async fn line(&mut self, patience: Duration) -> Result<Option<&[u8]>, Fault> {
+        self.longest = LONGEST_LINE;
+        let end = loop {
+            if let Some(end) = self.end() {
+                break end;
+            }
+            if !self.more(patience).await? {
+                return Ok(None);
+            }
+        };
+        let start = self.start;
+        self.start = end + 1;
+        self.searched = self.start;
+        Ok(self.buffer.get(start..end))
+    }
+
+    /// Whether the next line is there already.
+    pub(super) fn has_line(&mut self) -> bool {
+        self.end().is_some()
+    }
+
+    /// Where the next line ends.
+    fn end(&mut self) -> Option<usize> {
+        let rest = self.buffer.get(self.searched..)?;
+        match rest.iter().position(|byte| *byte == b'\n') {
+            Some(offset) => {
+                self.searched += offset;
+                Some(self.searched)
+            }
+            None => {
+                self.searched = self.buffer.len();
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What goes wrong between us and the server.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::status::ErrorKind;
+
+/// A failure of a request or a watch. None is final: all are tried again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("{0}")]
+    Config(String),
+    #[error("{0}")]
+    Connection(String),
+    #[error("the server has said nothing for {} s", .0.as_secs())]
+    Silence(Duration),
+    #[error("the server answers {code}: {message}")]
+    Status {
+        code: u16,
+        message: String,
+        /// For how long the server asks not to be asked.
+        retry_after: Option<Duration>,
+    },
+    #[error("the server's answer makes no sense: {0}")]
+    Garbled(String),
+}
+
+impl Fault {
+    pub(super) fn garbled(what: impl Into<String>) -> Self {
+        Self::Garbled(what.into())
+    }
+
+    pub(super) fn code(&self) -> Option<u16> {
+        match self {
+            Self::Status { code, .. } => Some(*code),
+            Self::Config(_) | Self::Connection(_) | Self::Silence(_) | Self::Garbled(_) => None,
+        }
+    }
+
+    pub(super) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Config(_) => ErrorKind::Config,
+            Self::Connection(_) => ErrorKind::Connection,
+            Self::Silence(_) => ErrorKind::Silence,
+            Self::Status { code: 401, .. } => ErrorKind::Unauthorized,
+            Self::Status { code: 403, .. } => ErrorKind::Forbidden,
+            Self::Status { code: 410, .. } => ErrorKind::Expired,
+            Self::Status { code: 429, .. } => ErrorKind::Throttled,
+            Self::Status { .. } => ErrorKind::Status,
+            Self::Garbled(_) => ErrorKind::Garbled,
+        }
+    }
+
+    /// Whether another certificate, token or address may help, so that files are read anew.
+    pub(super) fn is_about_access(&self) -> bool {
+        match self {
+            Self::Config(_) | Self::Connection(_) | Self::Silence(_) => true,
+            Self::Status { code, .. } => *code == 401,
+            Self::Garbled(_) => false,
+        }
+    }
+
+    /// Whether the server no longer has what we ask to go on from.
+    pub(super) fn is_expired(&self) -> bool {
+        self.code() == Some(410)
+    }
+
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            Self::Config(_) | Self::Connection(_) | Self::Silence(_) | Self::Garbled(_) => None,
+        }
+    }
+}
+
+/// An error with all that caused it, each said once: libraries differ in whether they repeat it.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            let _ = write!(text, ": {more}");
+        }
+        cause = error.source();
+    }
+    printable(&text)
+}
+
+/// As much of a text as anyone reads, without what could break out of a line of a log.
+pub(super) fn printable(text: &str) -> String {
+    const LONGEST: usize = 500;
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
+}

@@ -1,0 +1,342 @@
+//! What the server has, as it was last told: comparing by meaning.
+//!
+//! No connections, no clock. Invariant: between calls, `objects` is what the receiver of all changes
+//! has, and it shares each object with us.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rulec_compiler::object::{Object, ObjectKey};
+use rulec_compiler::{Change, Provenance, Sourced};
+
+use super::{Event, Item, Resource, What};
+use crate::decode::decode_known;
+use crate::field::{Field, Text};
+use crate::intern::Interner;
+use crate::manifest::Document;
+use crate::problem::{Problem, Severity};
+
+/// What stands for a file in problems and provenances.
+const PLACE: &str = "API server";
+
+/// More problems than anyone reads. They are sent as a whole each time that one changes.
+const MOST_PROBLEMS: usize = 100;
+
+/// What is known of all resources.
+#[derive(Debug, Default)]
+pub(crate) struct Holdings {
+    services: Holding,
+    endpoint_slices: Holding,
+    nodes: Holding,
+    service_cidrs: Holding,
+    context: Context,
+    /// Whether the Node is no longer waited for.
+    node_given_up: bool,
+}
+
+/// What events brought.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    pub(crate) changes: Vec<Change>,
+    /// Objects that were written to and mean the same.
+    pub(crate) suppressed: u64,
+}
+
+#[derive(Debug)]
+struct Context {
+    interner: Interner,
+    place: Arc<str>,
+    problems_changed: bool,
+}
+
+/// What is known of one resource.
+#[derive(Debug, Default)]
+struct Holding {
+    objects: BTreeMap<ObjectKey, Object>,
+    faults: Faults,
+    /// A list that is under way.
+    listing: Option<Listing>,
+    listed: bool,
+    /// Why nothing comes at the moment.
+    obstacle: Option<Problem>,
+}
+
+#[derive(Debug, Default)]
+struct Listing {
+    objects: BTreeMap<ObjectKey, Object>,
+    faults: Faults,
+}
+
+/// What is wrong with objects, whether they are in use or not.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Faults {
+    named: BTreeMap<ObjectKey, Vec<Problem>>,
+    /// Of objects that do not say which one they are.
+    nameless: Vec<Problem>,
+}
+
+/// What an object says.
+struct Reading {
+    key: Option<ObjectKey>,
+    meaning: Meaning,
+    problems: Vec<Problem>,
+}
+
+enum Meaning {
+    Object(Object),
+    /// It cannot be used as it is.
+    Broken,
+    /// It is not meant for us.
+    Nothing,
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self { interner: Interner::default(), place: PLACE.into(), problems_changed: false }
+    }
+}
+
+impl Holdings {
+    /// Takes in an event.
+    pub(crate) fn take(&mut self, event: Event, news: &mut News) {
+        let Event { resource, what } = event;
+        let context = &mut self.context;
+        let holding = match resource {
+            Resource::Services => &mut self.services,
+            Resource::EndpointSlices => &mut self.endpoint_slices,
+            Resource::Nodes => &mut self.nodes,
+            Resource::ServiceCidrs => &mut self.service_cidrs,
+        };
+        match what {
+            What::Begin => holding.listing = Some(Listing::default()),
+            What::Items(items) => holding.list(resource, items, context),
+            What::End => holding.complete(resource, context, news),
+            What::Apply(document) => holding.apply(resource, &document, context, news),
+            What::Delete(document) => holding.delete(resource, &document, context, news),
+            What::Fine => holding.hinder(None, context),
+            What::Failing(reason) => {
+                let lost = resource.is_required() && !holding.listed;
+                let severity = if lost { Severity::Error } else { Severity::Warning };
+                let message = format!("{resource}: {reason}");
+                let problem = Problem::of_file(&context.place, severity, message);
+                holding.hinder(Some(problem), context);
+            }
+            What::Refused(reason) => {
+                let message = format!("{resource}: done without: {reason}");
+                let problem = Problem::of_file(&context.place, Severity::Warning, message);
+                holding.hinder(Some(problem), context);
+                self.node_given_up |= resource == Resource::Nodes;
+            }
+        }
+    }
+
+    /// Whether there has been a complete list of everything that must be there, the Node's addresses
+    /// among it unless they are no longer waited for.
+    pub(crate) fn is_complete(&self) -> bool {
+        let is_addressed =
+            |object: &Object| matches!(object, Object::Node(node) if !node.addresses.is_empty());
+        let node = self.node_given_up || self.nodes.objects.values().any(is_addressed);
+        self.services.listed && self.endpoint_slices.listed && node
+    }
+
+    /// Waits for the Node no longer.
+    pub(crate) fn give_up_node(&mut self) {
+        self.node_given_up = true;
+    }
+
+    /// Whether anything else is wrong than at the last call.
+    pub(crate) fn problems_changed(&mut self) -> bool {
+        std::mem::take(&mut self.context.problems_changed)
+    }
+
+    /// Everything that is wrong at the moment, or the worst of it.
+    pub(crate) fn problems(&self) -> Vec<Problem> {
+        let holdings = [&self.services, &self.endpoint_slices, &self.nodes, &self.service_cidrs];
+        let mut problems: Vec<&Problem> =
+            holdings.into_iter().flat_map(Holding::problems).collect();
+        problems.sort_unstable_by(|a, b| a.severity.cmp(&b.severity).then_with(|| a.cmp(b)));
+        let more = problems.len().saturating_sub(MOST_PROBLEMS);
+        problems.truncate(MOST_PROBLEMS);
+        let mut problems: Vec<Problem> = problems.into_iter().cloned().collect();
+        if more > 0 {
+            let message = format!("{more} more problems");
+            problems.push(Problem::of_file(&self.context.place, Severity::Warning, message));
+        }
+        problems.sort_unstable();
+        problems
+    }
+
+    /// Drops what is left of objects that are gone.
+    pub(crate) fn tidy(&mut self) {
+        self.context.interner.tidy();
+    }
+}
+
+impl Holding {
+    fn problems(&self) -> impl Iterator<Item = &Problem> {
+        let Faults { named, nameless } = &self.faults;
+        self.obstacle.iter().chain(nameless).chain(named.values().flatten())
+    }
+
+    fn hinder(&mut self, obstacle: Option<Problem>, context: &mut Context) {
+        if self.obstacle != obstacle {
+            self.obstacle = obstacle;
+            context.problems_changed = true;
+        }
+    }
+
+    /// Takes in some items of a list.
+    fn list(&mut self, resource: Resource, items: Vec<Item>, context: &mut Context) {
+        let Some(listing) = &mut self.listing else { return };
+        for item in items {
+            let reading = match item {
+                Ok(document) => context.read(resource, &document),
+                Err(reason) => context.unreadable(resource, &reason),
+            };
+            match (reading.key.clone(), reading.meaning) {
+                (Some(key), Meaning::Object(object)) => {
+                    // The copy that is held is shared with whoever got it, so the new one is a waste.
+                    let held = self.objects.get(&key).filter(|held| **held == object);
+                    listing.objects.insert(key, held.cloned().unwrap_or(object));
+                }
+                (Some(key), Meaning::Broken) => {
+                    if let Some(held) = self.objects.get(&key) {
+                        listing.objects.insert(key, held.clone());
+                    }
+                }
+                (Some(_) | None, _) => {}
+            }
+            listing.faults.add(reading.key, reading.problems);
+        }
+    }
+
+    /// Takes over a complete list.
+    fn complete(&mut self, resource: Resource, context: &mut Context, news: &mut News) {
+        let Some(mut listing) = self.listing.take() else { return };
+        if !listing.faults.nameless.is_empty() {
+            // What does not say which object it is may be any that is missing now.
+            for (key, object) in &self.objects {
+                listing.objects.entry(key.clone()).or_insert_with(|| object.clone());
+            }
+        }
+        if self.faults != listing.faults {
+            self.faults = listing.faults;
+            context.problems_changed = true;
+        }
+        self.hinder(None, context);
+        let is_first = !std::mem::replace(&mut self.listed, true);
+        if is_first || self.objects != listing.objects {
+            self.objects = listing.objects;
+            let objects = self.objects.values().map(|object| context.sourced(object)).collect();
+            news.changes.push(Change::Replace { kinds: resource.kinds(), objects });
+        }
+    }
+
+    fn apply(
+        &mut self,
+        resource: Resource,
+        document: &Document,
+        context: &mut Context,
+        news: &mut News,
+    ) {
+        let Reading { key, meaning, problems } = context.read(resource, document);
+        match (&key, meaning) {
+            (Some(key), Meaning::Object(object)) => {
+                if self.objects.get(key) == Some(&object) {
+                    news.suppressed += 1;
+                } else {
+                    self.objects.insert(key.clone(), object.clone());
+                    news.changes.push(Change::Apply(context.sourced(&object)));
+                }
+            }
+            (Some(key), Meaning::Nothing) => self.remove(key, news),
+            (Some(_) | None, _) => {}
+        }
+        context.problems_changed |= self.faults.add(key, problems);
+    }
+
+    fn delete(
+        &mut self,
+        resource: Resource,
+        document: &Document,
+        context: &mut Context,
+        news: &mut News,
+    ) {
+        let Some(key) = resource.key(document) else { return };
+        self.remove(&key, news);
+        context.problems_changed |= self.faults.add(Some(key), Vec::new());
+    }
+
+    fn remove(&mut self, key: &ObjectKey, news: &mut News) {
+        if self.objects.remove(key).is_some() {
+            news.changes.push(Change::Remove(key.clone()));
+        }
+    }
+}
+
+impl Faults {
+    /// Notes what is wrong with an object now, if anything; says whether that is news.
+    fn add(&mut self, key: Option<ObjectKey>, problems: Vec<Problem>) -> bool {
+        match key {
+            Some(key) if problems.is_empty() => self.named.remove(&key).is_some(),
+            Some(key) => {
+                let news = self.named.get(&key) != Some(&problems);
+                self.named.insert(key, problems);
+                news
+            }
+            None => {
+                let room = MOST_PROBLEMS.saturating_sub(self.nameless.len());
+                let before = self.nameless.len();
+                self.nameless.extend(problems.into_iter().take(room));
+                before != self.nameless.len()
+            }
+        }
+    }
+}
+
+impl Context {
+    fn sourced(&self, object: &Object) -> Sourced {
+        Sourced { object: object.clone(), provenance: Provenance(self.place.clone()) }
+    }
+
+    /// Reads an object of a resource.
+    fn read(&mut self, resource: Resource, document: &Document) -> Reading {
+        let key = resource.key(document);
+        let (version, kind) = resource.stated();
+        if let Some(found) = other(&document.kind, kind).or(other(&document.api_version, version)) {
+            let name = key.as_ref().map(ToString::to_string);
+            let message = format!("expected {kind} of {version}, found {found}");
+            let problem = Problem::of_file(&self.place, Severity::Error, message);
+            let problems = vec![Problem { object: name, ..problem }];
+            return Reading { key, meaning: Meaning::Broken, problems };
+        }
+        let mut decoded = decode_known(&self.place, document, (version, kind), &mut self.interner);
+        let problems = decoded.problems;
+        match decoded.objects.pop() {
+            Some(object) => {
+                Reading { key: Some(object.key()), meaning: Meaning::Object(object), problems }
+            }
+            None if decoded.nameless || !decoded.broken.is_empty() => {
+                Reading { key, meaning: Meaning::Broken, problems }
+            }
+            None => Reading { key, meaning: Meaning::Nothing, problems },
+        }
+    }
+
+    /// An item that is no object at all.
+    fn unreadable(&self, resource: Resource, reason: &str) -> Reading {
+        let message = format!("{resource}: {reason}");
+        let problems = vec![Problem::of_file(&self.place, Severity::Error, message)];
+        Reading { key: None, meaning: Meaning::Broken, problems }
+    }
+}
+
+/// What a field says, if it says something else.
+fn other(field: &Field<Text>, wanted: &str) -> Option<String> {
+    match field {
+        Field::Absent => None,
+        Field::Is(text) if **text == *wanted => None,
+        Field::Is(text) => Some(format!("{text:?}")),
+        Field::Wrong(found) => Some((*found).to_owned()),
+    }
+}

@@ -1,0 +1,382 @@
+//! What of the server's words is news.
+
+use rulec_compiler::object::Object;
+use rulec_compiler::{Change, Origin};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+
+use super::super::holdings::{Holdings, News};
+use super::super::tell;
+use super::{Event, Resource, What, document, of, service, slice};
+use crate::problem::Severity;
+use crate::update::Update;
+
+use Resource::{EndpointSlices, Nodes, ServiceCidrs, Services};
+
+#[derive(Default)]
+struct World {
+    holdings: Holdings,
+}
+
+impl World {
+    fn take(&mut self, event: Event) -> News {
+        let mut news = News::default();
+        self.holdings.take(event, &mut news);
+        news
+    }
+
+    fn apply(&mut self, resource: Resource, object: &Value) -> News {
+        self.take(of(resource, What::Apply(document(object))))
+    }
+
+    fn list(&mut self, resource: Resource, objects: &[Value]) -> News {
+        self.take(of(resource, What::Begin));
+        let items = objects.iter().map(|object| Ok(document(object))).collect();
+        self.take(of(resource, What::Items(items)));
+        self.take(of(resource, What::End))
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.holdings.problems().iter().map(ToString::to_string).collect()
+    }
+}
+
+/// Changes in short.
+fn short(news: &News) -> Vec<String> {
+    news.changes
+        .iter()
+        .map(|change| match change {
+            Change::Apply(sourced) => format!("+ {}", sourced.object.key()),
+            Change::Remove(key) => format!("- {key}"),
+            Change::Replace { kinds, objects } => {
+                let keys: Vec<String> =
+                    objects.iter().map(|sourced| sourced.object.key().to_string()).collect();
+                format!("{kinds:?} = {}", keys.join(", "))
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn a_list_is_one_change_and_says_nothing_before_its_end() {
+    let mut world = World::default();
+    assert!(world.take(of(Services, What::Begin)).changes.is_empty());
+    let items = vec![Ok(document(&service("b", 1))), Ok(document(&service("a", 2)))];
+    assert!(world.take(of(Services, What::Items(items))).changes.is_empty());
+    let news = world.take(of(Services, What::End));
+    assert_eq!(short(&news), ["[Service] = Service default/a, Service default/b"]);
+}
+
+#[test]
+fn an_empty_list_is_a_list() {
+    let mut world = World::default();
+    assert_eq!(short(&world.list(ServiceCidrs, &[])), ["[ServiceCidr] = "]);
+    assert_eq!(short(&world.list(ServiceCidrs, &[])), [""; 0]);
+}
+
+#[test]
+fn what_was_deleted_while_nobody_watched_is_gone_after_the_next_list() {
+    let mut world = World::default();
+    world.list(Services, &[service("a", 1), service("b", 2), service("c", 3)]);
+    let news = world.list(Services, &[service("c", 9), service("a", 8)]);
+    assert_eq!(short(&news), ["[Service] = Service default/a, Service default/c"]);
+}
+
+#[test]
+fn a_list_of_the_same_says_nothing() {
+    let mut world = World::default();
+    world.list(Services, &[service("a", 1), service("b", 2)]);
+    let news = world.list(Services, &[service("b", 20), service("a", 10)]);
+    assert_eq!((short(&news), news.suppressed), (vec![], 0));
+}
+
+#[test]
+fn objects_that_stay_are_shared_with_whoever_got_them_first() {
+    let mut world = World::default();
+    let first = world.list(Services, &[service("a", 1)]);
+    let again = world.list(Services, &[service("a", 2), service("b", 2)]);
+    let held = |news: &News| {
+        let [Change::Replace { objects, .. }] = &news.changes[..] else { panic!("{news:?}") };
+        let Object::Service(service) = &objects[0].object else { panic!("{objects:?}") };
+        service.clone()
+    };
+    assert!(std::sync::Arc::ptr_eq(&held(&first), &held(&again)));
+}
+
+#[test]
+fn a_list_that_breaks_off_is_forgotten() {
+    let mut world = World::default();
+    world.list(Services, &[service("a", 1), service("b", 2)]);
+    world.take(of(Services, What::Begin));
+    world.take(of(Services, What::Items(vec![Ok(document(&service("x", 3)))])));
+    // It broke off here. The next one begins anew.
+    let news = world.list(Services, &[service("a", 1), service("b", 2)]);
+    assert_eq!(short(&news), [""; 0]);
+}
+
+#[test]
+fn lists_of_one_kind_leave_the_others_alone() {
+    let mut world = World::default();
+    world.list(Services, &[service("web", 1)]);
+    assert_eq!(short(&world.list(EndpointSlices, &[])), ["[EndpointSlice] = "]);
+    assert_eq!(short(&world.list(Services, &[service("web", 2)])), [""; 0]);
+}
+
+#[test]
+fn updates_that_mean_the_same_stop_here_and_are_counted() {
+    let mut world = World::default();
+    world.list(Services, &[service("web", 1)]);
+    world.list(EndpointSlices, &[slice("a", &["10.0.0.1", "10.0.0.2"])]);
+
+    let mut metadata = service("web", 2);
+    metadata["metadata"]["annotations"] = json!({ "note": "x" });
+    metadata["metadata"]["labels"] = json!({ "app": "web" });
+    let mut status = service("web", 3);
+    status["status"] =
+        json!({ "loadBalancer": {}, "conditions": [{ "type": "X", "status": "True" }] });
+    for object in [metadata, status] {
+        let news = world.apply(Services, &object);
+        assert_eq!((short(&news), news.suppressed), (vec![], 1), "{object}");
+    }
+    let news = world.apply(EndpointSlices, &slice("a", &["10.0.0.2", "10.0.0.1"]));
+    assert_eq!((short(&news), news.suppressed), (vec![], 1));
+    let news = world.apply(EndpointSlices, &slice("a", &["10.0.0.2"]));
+    assert_eq!((short(&news), news.suppressed), (vec!["+ EndpointSlice default/a".to_owned()], 0));
+}
+
+#[test]
+fn a_deletion_counts_once_and_by_name_alone() {
+    let mut world = World::default();
+    world.list(Services, &[service("web", 1)]);
+    let gone = json!({ "kind": "Service", "apiVersion": "v1", "spec": 7,
+        "metadata": { "name": "web", "namespace": "default", "resourceVersion": "2" } });
+    let delete = |world: &mut World| world.take(of(Services, What::Delete(document(&gone))));
+    assert_eq!(short(&delete(&mut world)), ["- Service default/web"]);
+    assert_eq!(short(&delete(&mut world)), [""; 0]);
+}
+
+#[test]
+fn a_slice_that_loses_its_service_is_gone() {
+    let mut world = World::default();
+    world.list(EndpointSlices, &[slice("a", &["10.0.0.1"])]);
+    let mut orphan = slice("a", &["10.0.0.1"]);
+    orphan["metadata"]["labels"] = json!({});
+    assert_eq!(short(&world.apply(EndpointSlices, &orphan)), ["- EndpointSlice default/a"]);
+}
+
+#[test]
+fn a_broken_object_keeps_its_last_good_version_and_is_reported_until_it_is_whole() {
+    let mut world = World::default();
+    world.list(Services, &[service("web", 1), service("dns", 1)]);
+    let mut broken = service("web", 2);
+    broken["spec"]["ports"][0]["port"] = json!(70_000);
+    let complaint =
+        ["API server: Service default/web: spec.ports[0].port: 70000 is not in 1..65535"];
+
+    assert_eq!(short(&world.apply(Services, &broken)), [""; 0]);
+    assert!(world.holdings.problems_changed());
+    assert_eq!(world.problems(), complaint);
+    // A list keeps it as well, and drops what is really gone.
+    let news = world.list(Services, &[broken]);
+    assert_eq!(short(&news), ["[Service] = Service default/web"]);
+    assert_eq!(world.problems(), complaint);
+
+    let news = world.apply(Services, &service("web", 3));
+    assert_eq!((short(&news), news.suppressed), (vec![], 1));
+    assert!(world.holdings.problems_changed());
+    assert_eq!(world.problems(), [""; 0]);
+}
+
+#[test]
+fn a_broken_object_that_was_never_good_is_only_reported_and_goes_with_its_deletion() {
+    let mut world = World::default();
+    let mut broken = service("web", 2);
+    broken["spec"]["clusterIP"] = json!("10.0.0.999");
+    let news = world.list(Services, &[broken.clone(), service("dns", 1)]);
+    assert_eq!(short(&news), ["[Service] = Service default/dns"]);
+    assert!(world.problems()[0].starts_with("API server: Service default/web: spec.clusterIP"));
+    world.take(of(Services, What::Delete(document(&broken))));
+    assert_eq!(world.problems(), [""; 0]);
+}
+
+#[test]
+fn an_item_that_is_no_object_removes_nothing_that_it_might_be() {
+    let mut world = World::default();
+    world.list(Services, &[service("a", 1), service("b", 1)]);
+    world.take(of(Services, What::Begin));
+    let items = vec![Ok(document(&service("a", 2))), Err("an object that is null".to_owned())];
+    world.take(of(Services, What::Items(items)));
+    assert_eq!(short(&world.take(of(Services, What::End))), [""; 0]);
+    assert_eq!(world.problems(), ["API server: Services: an object that is null"]);
+    assert_eq!(short(&world.list(Services, &[service("a", 3)])), ["[Service] = Service default/a"]);
+    assert_eq!(world.problems(), [""; 0]);
+}
+
+#[test]
+fn an_object_of_another_kind_is_not_taken_for_one() {
+    let mut world = World::default();
+    world.list(Services, &[service("web", 1)]);
+    let mut other = service("web", 2);
+    other["kind"] = json!("Pod");
+    assert_eq!(short(&world.apply(Services, &other)), [""; 0]);
+    let expected = "API server: Service default/web: expected Service of v1, found \"Pod\"";
+    assert_eq!(world.problems(), [expected]);
+}
+
+#[test]
+fn items_of_lists_need_not_state_their_kind() {
+    let mut world = World::default();
+    let mut bare = slice("a", &["10.0.0.1"]);
+    bare.as_object_mut().unwrap().retain(|key, _| key != "kind" && key != "apiVersion");
+    let news = world.list(EndpointSlices, &[bare]);
+    assert_eq!(short(&news), ["[EndpointSlice] = EndpointSlice default/a"]);
+}
+
+#[test]
+fn no_more_problems_are_sent_than_anyone_reads() {
+    let mut world = World::default();
+    let broken: Vec<Value> = (0..250)
+        .map(|number| {
+            let mut service = service(&format!("s{number}"), 1);
+            service["spec"]["ports"][0]["port"] = json!(0);
+            service
+        })
+        .collect();
+    world.list(Services, &broken);
+    let problems = world.problems();
+    assert_eq!(problems.len(), 101);
+    assert!(problems.contains(&"API server: 150 more problems".to_owned()), "{problems:?}");
+}
+
+#[test]
+fn what_hinders_is_said_until_it_is_over() {
+    let mut world = World::default();
+    let failing = || of(Services, What::Failing("no connection".to_owned()));
+    world.take(failing());
+    assert_eq!(world.holdings.problems()[0].severity, Severity::Error);
+    assert!(world.holdings.problems_changed());
+    world.take(failing());
+    assert!(!world.holdings.problems_changed());
+    world.list(Services, &[]);
+    assert!(world.holdings.problems_changed());
+    assert_eq!(world.problems(), [""; 0]);
+    // What is known stays in force, so it is no error any more.
+    world.take(failing());
+    assert_eq!(world.holdings.problems()[0].severity, Severity::Warning);
+    world.take(of(Services, What::Fine));
+    assert_eq!(world.problems(), [""; 0]);
+}
+
+fn node(addresses: &[&str]) -> Value {
+    let addresses: Vec<Value> = addresses
+        .iter()
+        .map(|address| json!({ "type": "InternalIP", "address": address }))
+        .collect();
+    json!({ "apiVersion": "v1", "kind": "Node",
+        "metadata": { "name": "node-1", "resourceVersion": "3" },
+        "status": { "addresses": addresses } })
+}
+
+#[test]
+fn it_is_complete_with_services_slices_and_an_address_of_the_node() {
+    let mut world = World::default();
+    world.list(Services, &[]);
+    world.list(Nodes, &[node(&[])]);
+    world.list(EndpointSlices, &[]);
+    assert!(!world.holdings.is_complete());
+    world.apply(Nodes, &node(&["192.0.2.1"]));
+    assert!(world.holdings.is_complete());
+}
+
+#[test]
+fn it_is_complete_without_a_node_that_may_not_be_seen() {
+    let mut world = World::default();
+    world.list(Services, &[]);
+    world.take(of(Nodes, What::Refused("403".to_owned())));
+    assert!(!world.holdings.is_complete());
+    world.list(EndpointSlices, &[]);
+    assert!(world.holdings.is_complete());
+    assert_eq!(world.problems(), ["API server: the Node: done without: 403"]);
+}
+
+/// A running [`tell`].
+struct Telling {
+    events: mpsc::Sender<Event>,
+    updates: mpsc::Receiver<Update>,
+    /// Ends the patience with the Node.
+    impatience: oneshot::Sender<()>,
+}
+
+impl Telling {
+    /// Starts with events that have already arrived.
+    async fn after(first: impl IntoIterator<Item = Event>) -> Self {
+        let (events, received) = mpsc::channel(64);
+        for event in first {
+            events.send(event).await.unwrap();
+        }
+        let (out, updates) = mpsc::channel(64);
+        let (impatience, patience) = oneshot::channel();
+        tokio::spawn(async {
+            let patience = async {
+                if patience.await.is_err() {
+                    std::future::pending().await
+                }
+            };
+            tell(received, patience, out).await;
+        });
+        Self { events, updates, impatience }
+    }
+
+    async fn next(&mut self) -> Update {
+        self.updates.recv().await.unwrap()
+    }
+}
+
+fn empty(resource: Resource) -> [Event; 2] {
+    [of(resource, What::Begin), of(resource, What::End)]
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_come_is_waited_for_but_not_for_ever() {
+    let lists = [Services, EndpointSlices, Nodes].into_iter().flat_map(empty);
+    let mut telling = Telling::after(lists).await;
+    let first = telling.next().await;
+    assert_eq!((first.changes.len(), first.complete, first.origin), (3, false, Origin::Api));
+    telling.impatience.send(()).unwrap();
+    let second = telling.updates.recv().await.unwrap();
+    assert_eq!((second.changes.len(), second.complete), (0, true));
+}
+
+#[tokio::test]
+async fn impatience_with_the_node_does_not_make_up_for_missing_services() {
+    let mut telling = Telling::after(empty(EndpointSlices)).await;
+    assert!(!telling.next().await.complete);
+    telling.impatience.send(()).unwrap();
+    let deletion = What::Delete(document(&service("web", 1)));
+    telling.events.send(of(Services, deletion)).await.unwrap();
+    // That deletion was no news. The list is, and completes.
+    for event in empty(Services) {
+        telling.events.send(event).await.unwrap();
+    }
+    let update = telling.updates.recv().await.unwrap();
+    assert_eq!((short(&News { changes: update.changes, suppressed: 0 })), ["[Service] = "]);
+    assert!(update.complete);
+}
+
+#[tokio::test]
+async fn what_has_arrived_together_is_one_update() {
+    let mut events: Vec<Event> = empty(Services).into();
+    events.extend(empty(EndpointSlices));
+    events.push(of(Services, What::Apply(document(&service("web", 2)))));
+    events.push(of(EndpointSlices, What::Apply(document(&slice("a", &["10.0.0.1"])))));
+    let changes = Telling::after(events).await.next().await.changes;
+    assert_eq!(
+        short(&News { changes, suppressed: 0 }),
+        [
+            "[Service] = ",
+            "[EndpointSlice] = ",
+            "+ Service default/web",
+            "+ EndpointSlice default/a",
+        ]
+    );
+}

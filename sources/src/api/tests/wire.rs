@@ -1,0 +1,119 @@
+//! Texts of the protocol.
+
+use serde_json::json;
+
+use super::super::fault::Fault;
+use super::super::wire::{Heard, event, page};
+use super::{line, service};
+
+fn fault(text: &str) -> String {
+    match event(text.as_bytes()) {
+        Err(fault) => fault.to_string(),
+        Ok(heard) => panic!("{heard:?}"),
+    }
+}
+
+#[test]
+fn events_are_read_with_their_versions_whatever_the_order_of_keys() {
+    let web = service("web", 12);
+    for (kind, gone) in [("ADDED", false), ("MODIFIED", false), ("DELETED", true)] {
+        let forth = line(kind, &web);
+        let back = format!("{{\"object\":{web},\"type\":\"{kind}\"}}");
+        for text in [forth, back] {
+            match event(text.as_bytes()).unwrap() {
+                Heard::Apply(_, version) if !gone => assert_eq!(version, "12"),
+                Heard::Delete(_, version) if gone => assert_eq!(version, "12"),
+                other @ (Heard::Apply(..) | Heard::Delete(..) | Heard::Bookmark { .. }) => {
+                    panic!("{kind}: {other:?}")
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bookmark_says_whether_it_ends_a_list() {
+    for (annotations, is_end) in [
+        (json!(null), false),
+        (json!({}), false),
+        (json!({ "k8s.io/initial-events-end": "false" }), false),
+        (json!({ "k8s.io/initial-events-end": "true" }), true),
+    ] {
+        let metadata = json!({ "resourceVersion": "9", "annotations": annotations });
+        let object = json!({ "kind": "Service", "apiVersion": "v1", "metadata": metadata });
+        let heard = event(line("BOOKMARK", &object).as_bytes()).unwrap();
+        let Heard::Bookmark { version, end } = heard else { panic!("{heard:?}") };
+        assert_eq!((&*version, end), ("9", is_end));
+    }
+}
+
+#[test]
+fn an_error_event_is_the_status_it_carries() {
+    let gone = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": "too old resource version: 5 (8)", "reason": "Expired", "code": 410 });
+    let Err(fault) = event(line("ERROR", &gone).as_bytes()) else { panic!() };
+    assert!(fault.is_expired(), "{fault:?}");
+    let busy = json!({ "kind": "Status", "code": 429, "message": "later",
+        "details": { "retryAfterSeconds": 3 } });
+    let Err(fault) = event(line("ERROR", &busy).as_bytes()) else { panic!() };
+    assert_eq!(fault.retry_after(), Some(std::time::Duration::from_secs(3)));
+}
+
+#[test]
+fn what_is_no_event_is_said_to_be_none() {
+    for (text, reason) in [
+        ("", "not an event"),
+        ("\u{1}garbage", "not an event"),
+        ("{\"type\":\"ADDED\"}", "missing field `object`"),
+        ("{\"type\":\"ADDED\",\"object\":null}", "null"),
+        ("{\"type\":\"ADDED\",\"object\":[]}", "expected an object, found a list"),
+        ("{\"type\":\"ADDED\",\"object\":{\"kind\":\"Service\"}}", "without a resourceVersion"),
+        ("{\"type\":\"MODIFIED\",\"object\":{\"metadata\":{\"resourceVersion\":7}}}", "without a"),
+        ("{\"type\":\"BOOKMARK\",\"object\":{\"metadata\":{}}}", "not a bookmark"),
+        ("{\"type\":\"ERROR\",\"object\":{\"code\":\"x\"}}", "not an error"),
+        ("{\"type\":\"EXPLODED\\n\",\"object\":{}}", "an event of type \"EXPLODED \""),
+    ] {
+        let said = fault(text);
+        assert!(said.contains(reason), "{text}: {said}");
+    }
+}
+
+#[test]
+fn an_event_that_is_cut_off_anywhere_is_none() {
+    let text = line("ADDED", &service("web", 12));
+    for length in 0..text.len() {
+        let cut = event(&text.as_bytes()[..length]);
+        assert!(matches!(cut, Err(Fault::Garbled(_))), "{length}: {cut:?}");
+    }
+    assert!(event(text.as_bytes()).is_ok());
+}
+
+#[test]
+fn an_item_that_cannot_be_read_takes_no_other_with_it() {
+    let deep = format!("{{\"items\":[{}{}]}}", "{\"items\":[".repeat(200), "]}".repeat(200));
+    let text = format!(
+        "{{\"kind\":\"ServiceList\",\"apiVersion\":\"v1\",\"metadata\":{{\"resourceVersion\":\"5\"}},\
+         \"items\":[{},7,null,{deep},{}]}}",
+        service("one", 1),
+        service("two", 2),
+    );
+    let page = page(text.as_bytes()).unwrap();
+    let usable: Vec<bool> = page.items.iter().map(Result::is_ok).collect();
+    assert_eq!(usable, [true, false, false, false, true]);
+    assert_eq!((&*page.version, page.continue_token), ("5", None));
+}
+
+#[test]
+fn a_list_says_how_it_goes_on() {
+    let text = |metadata: serde_json::Value| {
+        json!({ "kind": "ServiceList", "metadata": metadata, "items": null }).to_string()
+    };
+    let first =
+        page(text(json!({ "resourceVersion": "5", "continue": "abc" })).as_bytes()).unwrap();
+    assert_eq!(first.continue_token.as_deref(), Some("abc"));
+    let last = page(text(json!({ "resourceVersion": "5", "continue": "" })).as_bytes()).unwrap();
+    assert_eq!((last.continue_token, last.items.len()), (None, 0));
+    let unversioned = page(text(json!({})).as_bytes()).unwrap_err().to_string();
+    assert!(unversioned.contains("without a resourceVersion"), "{unversioned}");
+    assert!(matches!(page(b"<html>"), Err(Fault::Garbled(_))));
+}
