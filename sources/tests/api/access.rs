@@ -1,0 +1,146 @@
+//! Being let in: addresses, certificates, tokens.
+
+use rulec_apiserver::{Credential, Resource};
+use rulec_compiler::name::NodeName;
+use rulec_sources::{ApiAccess, ApiOptions, ErrorKind};
+
+use crate::objects::service;
+use crate::world::{Following, NODE, World};
+
+#[tokio::test]
+async fn a_token_that_was_exchanged_is_read_again() {
+    let world = World::new();
+    world.server.apply(&service("web", 80));
+    let mut following = world.following().await;
+    let before = following.seen.len();
+
+    world.server.set_tokens(["next"]);
+    world.server.drop_connections();
+    following.problems_until(|problems| problems.iter().any(|p| p.contains("401"))).await;
+    assert!(following.status.errors(ErrorKind::Unauthorized) >= 1);
+    assert_eq!(following.changes_since(before), [""; 0], "the last known state stays");
+
+    world.write_token("next");
+    world.probe(&mut following).await;
+    following.problems_until(<[String]>::is_empty).await;
+    assert_eq!(following.changes_since(before), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_token_that_is_gone_for_a_moment_is_no_end() {
+    let world = World::new();
+    let mut following = world.following().await;
+    std::fs::remove_file(world.token()).unwrap();
+    world.server.drop_connections();
+    world.probe(&mut following).await;
+    world.server.set_tokens(["next"]);
+    world.server.drop_connections();
+    world.until(|_| following.status.errors(ErrorKind::Unauthorized) >= 2).await;
+    world.write_token("next");
+    world.probe(&mut following).await;
+}
+
+#[tokio::test]
+async fn a_new_authority_is_trusted_once_the_kubeconfig_says_so() {
+    let world = World::new();
+    let mut following = world.following().await;
+    let before = following.seen.len();
+    world.server.rotate_authority();
+    world.server.drop_connections();
+    following.problems_until(|problems| problems.iter().any(|p| p.contains("certificate"))).await;
+    world.write_kubeconfig();
+    world.probe(&mut following).await;
+    following.problems_until(<[String]>::is_empty).await;
+    assert_eq!(following.changes_since(before), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_new_certificate_of_the_same_authority_is_nothing_to_speak_of() {
+    let world = World::new();
+    let mut following = world.following().await;
+    world.server.rotate_certificate();
+    world.server.drop_connections();
+    world.probe(&mut following).await;
+}
+
+#[tokio::test]
+async fn a_client_certificate_lets_in() {
+    let world = World::new();
+    world.server.apply(&service("web", 80));
+    let certificate = Credential::ClientCertificate("system:node-proxier".to_owned());
+    world.server.write_kubeconfig(&world.kubeconfig(), &certificate);
+    let following = world.following().await;
+    assert_eq!(following.services(), ["web"]);
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_comes_later_is_waited_for() {
+    let world = World::new();
+    world.server.apply(&service("web", 80));
+    std::fs::remove_file(world.kubeconfig()).unwrap();
+    let mut following = world.follow();
+    following.problems_until(|problems| problems.iter().any(|p| p.contains("kubeconfig"))).await;
+    assert!(following.status.errors(ErrorKind::Config) >= 1);
+    std::fs::write(world.kubeconfig(), "kind: Config\nusers: secret\n").unwrap();
+    following.problems_until(|problems| problems.iter().any(|p| p.contains("line 2"))).await;
+    assert!(
+        following.problems().iter().all(|p| !p.contains("secret")),
+        "{:?}",
+        following.problems()
+    );
+    world.write_kubeconfig();
+    following.complete().await;
+    assert_eq!(following.services(), ["web"]);
+    following.problems_until(<[String]>::is_empty).await;
+}
+
+#[tokio::test]
+async fn a_server_that_comes_later_is_waited_for() {
+    let world = World::new();
+    world.server.apply(&service("web", 80));
+    world.server.down();
+    let mut following = world.follow();
+    following.problems_until(|problems| problems.iter().any(|p| p.contains("refused"))).await;
+    assert!(following.seen.iter().all(|update| update.changes.is_empty() && !update.complete));
+    assert!(!following.status.is_connected());
+    world.server.up();
+    following.complete().await;
+    assert_eq!(following.services(), ["web"]);
+    following.problems_until(<[String]>::is_empty).await;
+}
+
+#[tokio::test]
+async fn master_overrides_the_address_of_the_kubeconfig() {
+    let world = World::new();
+    world.server.apply(&service("web", 80));
+    let text = std::fs::read_to_string(world.kubeconfig()).unwrap();
+    std::fs::write(world.kubeconfig(), text.replace(&world.server.url(), "https://192.0.2.9:1"))
+        .unwrap();
+    let mut options = world.options();
+    options.access.master = Some(world.server.url());
+    let mut following = Following::with(options);
+    following.complete().await;
+    assert_eq!(following.services(), ["web"]);
+}
+
+#[tokio::test]
+async fn a_master_that_is_no_url_is_said_to_be_none() {
+    for (master, reason) in [
+        ("10.0.0.1:6443", "not a URL of http or https"),
+        ("ftp://10.0.0.1", "not a URL of http or https"),
+        ("https://[", "is not a URL"),
+        ("", "is not a URL"),
+    ] {
+        let access = ApiAccess { kubeconfig: None, master: Some(master.to_owned()) };
+        let mut following = Following::with(ApiOptions::new(access, NodeName::from(NODE)));
+        following.problems_until(|problems| problems.iter().any(|p| p.contains(reason))).await;
+    }
+}
+
+#[tokio::test]
+async fn a_source_ends_when_nobody_listens() {
+    let world = World::new();
+    let following = world.following().await;
+    following.stop().await.unwrap();
+    world.until(|server| server.open_watches(Resource::Services) == 0).await;
+}

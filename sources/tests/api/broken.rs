@@ -1,0 +1,183 @@
+//! Watches and connections that break.
+
+use std::time::Duration;
+
+use rulec_apiserver::{Cut, Fault, Injection, Resource, Scope, Verb};
+use rulec_sources::{ApiOptions, ApiTiming, ErrorKind};
+
+use crate::objects::service;
+use crate::world::{Following, World};
+
+#[tokio::test]
+async fn a_watch_that_is_cut_at_any_byte_loses_nothing() {
+    let world = World::new();
+    let mut following = world.following().await;
+    let before = following.seen.len();
+    let mut port = 1000;
+    for how in [Cut::Close, Cut::Reset] {
+        for bytes in (0..1400).step_by(29) {
+            let scope = Scope::resource(Resource::Services).verb(Verb::Watch);
+            let fault = world.server.fault_times(1, scope, Fault::CutAfter { bytes, how });
+            port += 2;
+            world.server.apply(&service("web", port));
+            world.server.apply(&service("web", port + 1));
+            while following.port("web") != Some(port + 1) {
+                following.next().await;
+            }
+            fault.into_iter().for_each(|fault| world.server.lift(fault));
+        }
+    }
+    assert_eq!(world.server.count(Verb::List, Resource::Services), 0);
+    let lists = following.changes_since(before);
+    assert!(lists.iter().all(|change| change == "+ Service default/web"), "{lists:?}");
+    assert!(following.status.errors(ErrorKind::Connection) >= 1);
+}
+
+#[tokio::test]
+async fn garbage_in_a_watch_costs_nothing_but_a_new_one() {
+    let world = World::new();
+    world.server.apply(&service("web", 80));
+    let mut following = world.following().await;
+    let before = following.seen.len();
+    let line = |text: &[u8]| Injection::Bytes(text.to_vec());
+    for garbage in [
+        Injection::InvalidJson,
+        Injection::NoMetadata,
+        Injection::UnknownType,
+        Injection::WrongKind,
+        Injection::Repeat,
+        Injection::End,
+        Injection::Error(500),
+        Injection::Error(410),
+        line(b"\n"),
+        line(b"\xff\xfe\x00\n"),
+        line(b"{}\n"),
+        line(b"no newline at all"),
+        line(b"[\n"),
+        line(format!("{}\n", "[".repeat(100_000)).as_bytes()),
+    ] {
+        world.until(|server| server.open_watches(Resource::Services) > 0).await;
+        assert_eq!(world.server.inject(Resource::Services, garbage.clone()), 1, "{garbage:?}");
+        world.probe(&mut following).await;
+    }
+    assert_eq!(following.changes_since(before), [""; 0]);
+    assert!(following.status.errors(ErrorKind::Garbled) >= 6);
+}
+
+#[tokio::test]
+async fn a_server_whose_watches_all_begin_with_garbage_is_still_listed() {
+    let world = World::new();
+    world.server.apply(&service("web", 80));
+    let scope = Scope::resource(Resource::Services);
+    world.server.fault(scope, Fault::WatchBegins(Injection::InvalidJson));
+    let mut following = world.follow();
+    following.complete().await;
+    assert_eq!(following.services(), ["web"]);
+    world.probe(&mut following).await;
+}
+
+#[tokio::test]
+async fn failures_of_the_server_are_waited_out() {
+    let world = World::new();
+    let mut following = world.following().await;
+    let before = following.seen.len();
+    for (code, kind) in [
+        (429, ErrorKind::Throttled),
+        (500, ErrorKind::Status),
+        (503, ErrorKind::Status),
+        (504, ErrorKind::Status),
+    ] {
+        let errors = following.status.errors(kind);
+        let fault = world.server.fault(Scope::all(), Fault::Status { code, retry_after: Some(0) });
+        world.server.drop_connections();
+        world.until(|_| following.status.errors(kind) > errors + 4).await;
+        assert!(!following.status.is_connected());
+        world.server.lift(fault);
+        world.probe(&mut following).await;
+    }
+    assert_eq!(following.changes_since(before), [""; 0]);
+    following.problems_until(<[String]>::is_empty).await;
+}
+
+/// A source that has less patience with silence.
+fn impatient(world: &World) -> ApiOptions {
+    let timing = ApiTiming {
+        watch: Duration::from_secs(1),
+        slack: Duration::from_millis(500),
+        answer: Duration::from_millis(500),
+        ..world.options().timing
+    };
+    ApiOptions { timing, ..world.options() }
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_is_asked_again() {
+    let world = World::new();
+    world.server.apply(&service("web", 80));
+    let fault = world.server.fault(Scope::all(), Fault::NoAnswer);
+    let mut following = Following::with(impatient(&world));
+    following.problems_until(|problems| problems.iter().any(|p| p.contains("nothing for"))).await;
+    assert!(following.known.is_empty());
+    world.server.lift(fault);
+    following.complete().await;
+    assert_eq!(following.services(), ["web"]);
+    following.problems_until(<[String]>::is_empty).await;
+    assert!(following.status.errors(ErrorKind::Silence) >= 1);
+}
+
+#[tokio::test]
+async fn lists_that_stop_half_way_are_asked_for_again() {
+    for streaming in [true, false] {
+        let world = World::new();
+        world.server.set_streaming_lists(streaming);
+        world.server.apply(&service("web", 80));
+        let fault = world.server.fault(Scope::resource(Resource::Services), Fault::Stall);
+        let mut following = Following::with(impatient(&world));
+        world.until(|_| following.status.errors(ErrorKind::Silence) >= 2).await;
+        world.server.lift(fault);
+        following.complete().await;
+        assert_eq!(following.services(), ["web"]);
+    }
+}
+
+#[tokio::test]
+async fn a_watch_whose_other_end_is_gone_is_opened_anew() {
+    let world = World::new();
+    world.server.apply(&service("web", 80));
+    let mut following = Following::with(impatient(&world));
+    following.complete().await;
+    world.until(|server| server.open_watches(Resource::Services) > 0).await;
+    assert!(world.server.freeze(Scope::resource(Resource::Services)) > 0);
+    world.server.apply(&service("web", 81));
+    while following.port("web") != Some(81) {
+        following.next().await;
+    }
+    assert!(following.status.errors(ErrorKind::Silence) >= 1);
+}
+
+#[tokio::test]
+async fn a_server_that_hears_nothing_is_found_again() {
+    let world = World::new();
+    let mut following = Following::with(impatient(&world));
+    following.listed().await;
+    let before = following.seen.len();
+    world.server.set_deaf(true);
+    world.server.drop_connections();
+    world.until(|_| following.status.errors(ErrorKind::Silence) >= 2).await;
+    world.server.set_deaf(false);
+    world.probe(&mut following).await;
+    assert_eq!(following.changes_since(before), [""; 0]);
+}
+
+#[tokio::test]
+async fn watches_that_end_in_order_are_opened_anew_without_a_word() {
+    let world = World::new();
+    let mut following = Following::with(impatient(&world));
+    following.listed().await;
+    let before = following.seen.len();
+    world.until(|server| server.count(Verb::Watch, Resource::Services) >= 3).await;
+    world.probe(&mut following).await;
+    assert_eq!(following.changes_since(before), [""; 0]);
+    assert_eq!(following.problems(), [""; 0]);
+    assert_eq!(world.server.count(Verb::List, Resource::Services), 0);
+}

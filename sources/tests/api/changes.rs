@@ -1,0 +1,184 @@
+//! What is told of changes, and what is not.
+
+use std::time::Duration;
+
+use rulec_apiserver::{Fault, Resource, Scope};
+use rulec_compiler::object::Object;
+use rulec_sources::{ApiOptions, ApiTiming, Severity};
+use serde_json::json;
+
+use crate::objects::{node, service, service_cidr, slice};
+use crate::world::{Following, NODE, World};
+
+#[tokio::test]
+async fn updates_without_meaning_are_suppressed_and_counted() {
+    let world = World::new();
+    world.server.apply(&service("web", 80));
+    world.server.apply(&slice("web-1", &["10.0.0.1", "10.0.0.2"]));
+    let mut following = world.following().await;
+    following.until(|known| known.len() == 3).await;
+    let before = following.seen.len();
+
+    let mut metadata = service("web", 80);
+    metadata["metadata"]["annotations"] = json!({ "note": "x" });
+    world.server.apply(&metadata);
+    world.server.apply(&slice("web-1", &["10.0.0.2", "10.0.0.1"]));
+    let mut status = node(NODE, "192.0.2.1");
+    status["status"]["conditions"] = json!([{ "type": "Ready", "status": "True" }]);
+    world.server.apply(&status);
+    world.probe(&mut following).await;
+    while following.suppressed_since(before) < 3 {
+        following.next().await;
+    }
+    assert_eq!(following.changes_since(before), [""; 0]);
+    assert_eq!(following.suppressed_since(before), 3);
+
+    world.server.apply(&service("web", 81));
+    following.next().await;
+    assert_eq!(following.changes_since(before), ["+ Service default/web"]);
+}
+
+#[tokio::test]
+async fn events_that_come_twice_count_once() {
+    let world = World::new();
+    world.server.apply(&service("web", 80));
+    let mut following = world.following().await;
+    let before = following.seen.len();
+    world.server.fault(Scope::all(), Fault::Duplicates);
+    world.server.apply(&service("web", 81));
+    world.server.apply(&service("web", 82));
+    world.probe(&mut following).await;
+    assert_eq!(following.changes_since(before), ["+ Service default/web", "+ Service default/web"]);
+    assert_eq!(following.port("web"), Some(82));
+}
+
+#[tokio::test]
+async fn a_label_that_gives_a_service_to_another_proxy_takes_it_from_us() {
+    let world = World::new();
+    world.server.apply(&service("web", 80));
+    world.server.apply(&slice("web-1", &["10.0.0.1"]));
+    let mut following = world.following().await;
+    following.until(|known| known.len() == 3).await;
+    let before = following.seen.len();
+
+    let mut other = service("web", 80);
+    other["metadata"]["labels"]["service.kubernetes.io/service-proxy-name"] = json!("other");
+    world.server.apply(&other);
+    following.until(|known| known.len() == 2).await;
+    world.server.apply(&service("web", 80));
+    following.until(|known| known.len() == 3).await;
+
+    let mut headless = slice("web-1", &["10.0.0.1"]);
+    headless["metadata"]["labels"]["service.kubernetes.io/headless"] = json!("");
+    world.server.apply(&headless);
+    following.until(|known| known.len() == 2).await;
+    assert_eq!(
+        following.changes_since(before),
+        ["- Service default/web", "+ Service default/web", "- EndpointSlice default/web-1"]
+    );
+}
+
+#[tokio::test]
+async fn a_broken_object_keeps_its_last_good_version_and_harms_no_other() {
+    let world = World::new();
+    world.server.apply(&service("web", 80));
+    let mut following = world.following().await;
+    let mut broken = service("web", 81);
+    broken["spec"]["ports"][0]["protocol"] = json!("DCCP");
+    world.server.apply(&broken);
+    following.problems_until(|problems| !problems.is_empty()).await;
+    assert_eq!(
+        following.problems(),
+        ["API server: Service default/web: spec.ports[0].protocol: \
+          \"DCCP\" is not one of TCP, UDP, SCTP"]
+    );
+    world.probe(&mut following).await;
+    assert_eq!(following.port("web"), Some(80));
+    world.server.apply(&service("web", 81));
+    following.problems_until(<[String]>::is_empty).await;
+    assert_eq!(following.port("web"), Some(81));
+
+    // So does a source that comes to it only now, but for what it cannot know.
+    world.server.apply(&broken);
+    world.server.apply(&service("other", 80));
+    let mut following = world.following().await;
+    assert_eq!(following.services(), ["other"]);
+    following.problems_until(|problems| problems.len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_there_is_waited_for_and_then_done_without() {
+    let world = World::new();
+    world.server.delete(Resource::Nodes, "", NODE);
+    world.server.apply(&service("web", 80));
+    let timing = ApiTiming { node: Duration::from_millis(500), ..world.options().timing };
+    let mut following = Following::with(ApiOptions { timing, ..world.options() });
+    following.until(|known| known.len() == 1).await;
+    following.complete().await;
+    assert_eq!(following.names(), ["Service default/web"]);
+    world.server.apply(&node(NODE, "192.0.2.7"));
+    following.until(|known| known.len() == 2).await;
+}
+
+#[tokio::test]
+async fn a_node_that_comes_in_time_completes_the_list() {
+    let world = World::new();
+    world.server.delete(Resource::Nodes, "", NODE);
+    let timing = ApiTiming { node: Duration::from_secs(3600), ..world.options().timing };
+    let mut following = Following::with(ApiOptions { timing, ..world.options() });
+    world.probe(&mut following).await;
+    assert!(following.seen.iter().all(|update| !update.complete));
+    world.server.apply(&node(NODE, "192.0.2.7"));
+    following.complete().await;
+    let Object::Node(node) = &following.known["Node node-1"] else { panic!() };
+    assert_eq!(node.addresses.len(), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_may_not_be_seen_is_done_without() {
+    let world = World::new();
+    let fault = world.server.fault(Scope::resource(Resource::Nodes), Fault::status(403));
+    let timing = ApiTiming { node: Duration::from_secs(3600), ..world.options().timing };
+    let mut following = Following::with(ApiOptions { timing, ..world.options() });
+    following.complete().await;
+    following.problems_until(|problems| problems.len() == 1).await;
+    let problem = following.seen.last().unwrap().problems[0].clone();
+    assert_eq!(problem.severity, Severity::Warning);
+    assert!(problem.message.starts_with("the Node: done without: "), "{problem}");
+    world.server.lift(fault);
+    following.until(|known| known.contains_key("Node node-1")).await;
+    following.problems_until(<[String]>::is_empty).await;
+}
+
+#[tokio::test]
+async fn a_server_without_service_cidrs_has_none_until_it_has() {
+    let world = World::new();
+    world.server.apply(&service_cidr("kubernetes", "10.90.0.0/16"));
+    let fault = world.server.fault(Scope::resource(Resource::ServiceCidrs), Fault::NotServed);
+    let mut following = world.follow();
+    following.complete().await;
+    let changes = || ["[ServiceCidr] = ".to_owned()];
+    while !following.changes_since(0).iter().any(|change| changes().contains(change)) {
+        following.next().await;
+    }
+    assert_eq!(following.problems(), [""; 0]);
+    world.server.lift(fault);
+    following.until(|known| known.contains_key("ServiceCIDR kubernetes")).await;
+}
+
+#[tokio::test]
+async fn services_that_may_not_be_seen_are_an_error_and_asked_for_again() {
+    let world = World::new();
+    world.server.apply(&service("web", 80));
+    let fault = world.server.fault(Scope::resource(Resource::Services), Fault::status(403));
+    let mut following = world.follow();
+    following.problems_until(|problems| problems.len() == 1).await;
+    let problem = following.seen.last().unwrap().problems[0].clone();
+    assert_eq!(problem.severity, Severity::Error);
+    assert!(problem.message.contains("403"), "{problem}");
+    assert!(following.seen.iter().all(|update| !update.complete));
+    world.server.lift(fault);
+    following.complete().await;
+    assert_eq!(following.services(), ["web"]);
+    following.problems_until(<[String]>::is_empty).await;
+}

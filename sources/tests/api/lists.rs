@@ -1,0 +1,311 @@
+//! First lists, and those after something was missed.
+
+use std::time::Duration;
+
+use rulec_apiserver::{Cut, Expiry, Fault, Injection, Resource, Restart, Scope, Verb};
+use rulec_compiler::object::Object;
+use rulec_sources::{ApiAccess, ApiOptions, ApiTiming, ErrorKind};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::objects::{node, service, service_cidr, slice};
+use crate::world::{Following, NODE, World};
+
+const ALL: [Resource; 4] =
+    [Resource::Services, Resource::EndpointSlices, Resource::Nodes, Resource::ServiceCidrs];
+
+#[tokio::test]
+async fn a_streaming_server_is_listed_by_its_watches() {
+    let world = World::new();
+    world.server.apply(&service("web", 80));
+    world.server.apply(&slice("web-1", &["10.0.0.1"]));
+    world.server.apply(&service_cidr("kubernetes", "10.90.0.0/16"));
+    world.server.apply(&node("node-2", "192.0.2.2"));
+    let mut following = world.following().await;
+    following.until(|known| known.len() == 4).await;
+    assert_eq!(
+        following.names(),
+        [
+            "EndpointSlice default/web-1",
+            "Node node-1",
+            "Service default/web",
+            "ServiceCIDR kubernetes",
+        ]
+    );
+    assert!(following.status.is_connected());
+    for resource in ALL {
+        assert_eq!(world.server.count(Verb::List, resource), 0, "{resource:?}");
+        assert_eq!(world.server.count(Verb::Watch, resource), 1, "{resource:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_for_is_what_kube_proxy_asks_for() {
+    for streaming in [true, false] {
+        let world = World::new();
+        world.server.set_streaming_lists(streaming);
+        world.following().await;
+        for request in world.server.requests() {
+            let query = request.query.replace("%21", "!").replace("%3D", "=").replace("%2F", "/");
+            let wanted: &[&str] = match request.resource {
+                Some(Resource::Services) => &[
+                    "labelSelector=!service.kubernetes.io/service-proxy-name",
+                    "fieldSelector=spec.clusterIP!=None",
+                ],
+                Some(Resource::EndpointSlices) => {
+                    &["labelSelector=!service.kubernetes.io/headless"]
+                }
+                Some(Resource::Nodes) => &["fieldSelector=metadata.name=node-1"],
+                _ => &[],
+            };
+            for part in wanted {
+                assert!(query.contains(part), "{query}");
+            }
+            let is_watch = request.verb == Verb::Watch;
+            let part = if is_watch { "allowWatchBookmarks=true" } else { "limit=500" };
+            assert!(query.contains(part), "{query}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_stream_is_listed_in_pages() {
+    let world = World::new();
+    world.server.set_streaming_lists(false);
+    for number in 0..1201 {
+        world.server.apply(&service(&format!("s{number}"), 80));
+    }
+    let mut following = world.following().await;
+    assert_eq!(following.services().len(), 1201);
+    assert_eq!(world.server.count(Verb::List, Resource::Services), 3);
+    // That it does not stream is known from then on.
+    let refused = world.server.requests();
+    let refused = refused.iter().filter(|r| r.query.contains("sendInitialEvents")).count();
+    assert!(refused <= ALL.len(), "{refused}");
+    world.server.compact();
+    world.server.drop_connections();
+    world.probe(&mut following).await;
+    let asked = world.server.requests();
+    assert_eq!(asked.iter().filter(|r| r.query.contains("sendInitialEvents")).count(), refused);
+}
+
+#[tokio::test]
+async fn what_changed_while_the_server_was_away_is_one_replacement() {
+    for (streaming, expiry) in
+        [(true, Expiry::Event), (true, Expiry::Status), (false, Expiry::Event)]
+    {
+        let world = World::new();
+        world.server.set_streaming_lists(streaming);
+        world.server.set_expiry(expiry);
+        for name in ["a", "b", "c"] {
+            world.server.apply(&service(name, 80));
+        }
+        let mut following = world.following().await;
+        let before = following.seen.len();
+        let held = following.known["Service default/a"].clone();
+
+        world.server.down();
+        world.server.delete(Resource::Services, "default", "b");
+        world.server.apply(&service("c", 81));
+        world.server.apply(&service("d", 80));
+        world.server.compact();
+        world.server.up();
+        following.until(|known| known.contains_key("Service default/d")).await;
+
+        assert_eq!(following.services(), ["a", "c", "d"]);
+        assert_eq!(following.port("c"), Some(81));
+        assert_eq!(
+            following.changes_since(before),
+            ["[Service] = Service default/a, Service default/c, Service default/d"]
+        );
+        let (Object::Service(then), Object::Service(now)) =
+            (held, following.known["Service default/a"].clone())
+        else {
+            panic!()
+        };
+        assert!(std::sync::Arc::ptr_eq(&then, &now), "what stays is shared");
+        assert!(following.status.errors(ErrorKind::Expired) >= 1);
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_what_is_known_says_nothing() {
+    let world = World::new();
+    world.server.apply(&service("a", 80));
+    world.server.apply(&slice("a-1", &["10.0.0.1"]));
+    let mut following = world.following().await;
+    following.until(|known| known.len() == 3).await;
+    let (before, lists) = (following.seen.len(), following.status.lists());
+
+    world.server.down();
+    world.server.advance(100);
+    world.server.compact();
+    world.server.up();
+    world.probe(&mut following).await;
+    assert!(following.status.lists() > lists);
+    assert_eq!(following.changes_since(before), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_list_that_is_cut_anywhere_is_asked_for_again() {
+    for streaming in [true, false] {
+        for how in [Cut::Close, Cut::Reset] {
+            for bytes in [0, 1, 200, 700, 1400] {
+                let world = World::new();
+                world.server.set_streaming_lists(streaming);
+                for name in ["a", "b", "c"] {
+                    world.server.apply(&service(name, 80));
+                }
+                let scope = Scope::resource(Resource::Services);
+                let verb = if streaming { Verb::Watch } else { Verb::List };
+                world.server.fault_times(2, scope.verb(verb), Fault::CutAfter { bytes, how });
+                let mut following = world.follow();
+                following.complete().await;
+                assert_eq!(following.services(), ["a", "b", "c"], "{streaming} {how:?} {bytes}");
+                let changes = following.changes_since(0);
+                let lists =
+                    changes.iter().filter(|change| change.starts_with("[Service] =")).count();
+                assert_eq!(lists, 1, "half a list was told: {changes:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_is_no_list_takes_nothing_away() {
+    let world = World::new();
+    world.server.set_streaming_lists(false);
+    world.server.apply(&service("a", 80));
+    let mut following = world.following().await;
+    let before = following.seen.len();
+    for body in ["", "<html>", "{}", "[]", "null", "{\"metadata\":{},\"items\":[]}", "{\"items\":"]
+    {
+        let errors = following.status.errors(ErrorKind::Garbled);
+        let scope = Scope::resource(Resource::Services).verb(Verb::List);
+        let fault = world.server.fault(scope, Fault::ListBody(body.into()));
+        world.server.down();
+        world.server.advance(1);
+        world.server.compact();
+        world.server.up();
+        world.until(|_| following.status.errors(ErrorKind::Garbled) > errors).await;
+        world.server.lift(fault);
+        world.probe(&mut following).await;
+    }
+    assert_eq!(following.changes_since(before), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_page_that_has_expired_is_followed_by_a_whole_list() {
+    let world = World::new();
+    world.server.set_streaming_lists(false);
+    for number in 0..501 {
+        world.server.apply(&service(&format!("s{number}"), 80));
+    }
+    let scope = Scope::resource(Resource::Services).verb(Verb::List);
+    // The first page is late, and the one after it has expired by then.
+    let late = world.server.fault(scope, Fault::Delay(Duration::from_millis(300)));
+    let mut following = world.follow();
+    world.until(|server| server.count(Verb::List, Resource::Services) == 2).await;
+    world.server.advance(1);
+    world.server.compact();
+    world.server.lift(late);
+    following.complete().await;
+    assert_eq!(following.services().len(), 501);
+}
+
+#[tokio::test]
+async fn a_server_that_lost_everything_is_believed() {
+    let world = World::new();
+    for name in ["a", "b", "c"] {
+        world.server.apply(&service(name, 80));
+    }
+    let mut following = world.following().await;
+    world.server.restart(Restart::Emptied);
+    world.server.apply(&node(NODE, "192.0.2.1"));
+    world.server.apply(&service("d", 80));
+    let only = ["Service default/d"];
+    following
+        .until(|known| known.keys().filter(|key| key.starts_with("Service default/")).eq(only))
+        .await;
+}
+
+#[tokio::test]
+async fn a_watch_that_goes_back_is_followed_by_a_list() {
+    let world = World::new();
+    world.server.apply(&service("a", 80));
+    let mut following = world.following().await;
+    let (before, lists) = (following.seen.len(), following.status.lists());
+    let object = json!({ "kind": "Service", "apiVersion": "v1",
+        "metadata": { "resourceVersion": "1" } });
+    let past = Injection::Event { kind: "BOOKMARK".to_owned(), object };
+    world.server.inject(Resource::Services, past);
+    world.until(|_| following.status.lists() > lists).await;
+    world.probe(&mut following).await;
+    assert_eq!(following.changes_since(before), [""; 0]);
+}
+
+/// After a restore from a copy, a server counts from further back than we are, and is silent until it
+/// has come to where we are.
+#[tokio::test]
+async fn a_watch_without_a_word_where_there_should_have_been_some_is_followed_by_a_list() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let access = ApiAccess {
+        kubeconfig: None,
+        master: Some(format!("http://{}", listener.local_addr().unwrap())),
+    };
+    let timing = ApiTiming {
+        watch: Duration::from_secs(2),
+        first_retry: Duration::from_millis(5),
+        ..ApiTiming::default()
+    };
+    let options = ApiOptions { timing, ..ApiOptions::new(access, NODE.into()) };
+    let mut following = Following::with(options);
+    let server = async {
+        let mut lists = 0;
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(connection.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            let is_list = head.contains("sendInitialEvents");
+            lists += usize::from(is_list && head.contains("/api/v1/services"));
+            let mut answer = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_owned();
+            if is_list {
+                let metadata = json!({ "resourceVersion": "9",
+                    "annotations": { "k8s.io/initial-events-end": "true" } });
+                let end = json!({ "type": "BOOKMARK", "object": { "metadata": metadata } });
+                answer += &format!("{end}\n");
+            }
+            tokio::spawn(async move {
+                connection.write_all(answer.as_bytes()).await.unwrap();
+                // As long as was asked for. There is nothing to tell.
+                tokio::time::sleep(timing.watch).await;
+            });
+            if lists == 2 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), server).await.expect("no second list");
+    assert_eq!(following.next().await.problems, []);
+}
+
+#[tokio::test]
+async fn a_restart_in_which_objects_changed_is_followed() {
+    let world = World::new();
+    world.server.apply(&service("a", 80));
+    world.server.apply(&service("b", 80));
+    let mut following = world.following().await;
+    let before = following.seen.len();
+    world.server.down();
+    world.server.apply(&service("a", 81));
+    world.server.delete(Resource::Services, "default", "b");
+    world.server.up();
+    following.until(|known| known.len() == 2).await;
+    assert_eq!(following.port("a"), Some(81));
+    // The server still knew what happened since.
+    assert_eq!(following.changes_since(before), ["+ Service default/a", "- Service default/b"]);
+}

@@ -1,0 +1,49 @@
+//! Objects as clients write them.
+
+use serde_json::{Value, json};
+
+/// A Service `default/{name}` with one port.
+pub(crate) fn service(name: &str, port: u16) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "namespace": "default", "name": name, "labels": { "app": name } },
+        "spec": {
+            "clusterIP": "10.90.0.10", "clusterIPs": ["10.90.0.10"], "ipFamilies": ["IPv4"],
+            "type": "ClusterIP", "selector": { "app": name },
+            "ports": [{ "port": port, "protocol": "TCP", "targetPort": 8080 }],
+        },
+        "status": { "loadBalancer": {} },
+    })
+}
+
+/// An EndpointSlice of the Service `web`.
+pub(crate) fn slice(name: &str, addresses: &[&str]) -> Value {
+    let endpoints: Vec<Value> =
+        addresses.iter().map(|address| json!({ "addresses": [address] })).collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": "default", "name": name,
+            "labels": { "kubernetes.io/service-name": "web" },
+        },
+        "addressType": "IPv4",
+        "ports": [{ "name": "", "protocol": "TCP", "port": 8080 }],
+        "endpoints": endpoints,
+    })
+}
+
+pub(crate) fn node(name: &str, address: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": { "name": name },
+        "status": { "addresses": [{ "type": "InternalIP", "address": address }] },
+    })
+}
+
+pub(crate) fn service_cidr(name: &str, cidr: &str) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": { "name": name },
+        "spec": { "cidrs": [cidr] },
+    })
+}
