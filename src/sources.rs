@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rulec_compiler::Origin;
-use rulec_sources::{ManifestOptions, ManifestSource, SourceError, Update};
+use rulec_sources::{
+    ApiAccess, ApiOptions, ApiSource, ManifestOptions, ManifestSource, SourceError, Update,
+};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -37,6 +39,12 @@ impl Sources {
             };
             let source = ManifestSource::new(path.clone(), options);
             sources.spawn(Origin::Manifests, source.run(out.clone()));
+        }
+        if let Some(access) = &config.api {
+            let access =
+                ApiAccess { kubeconfig: access.kubeconfig.clone(), master: access.master.clone() };
+            let source = ApiSource::new(ApiOptions::new(access, config.node_name.clone()));
+            sources.spawn(Origin::Api, source.run(out.clone()));
         }
         Ok(sources)
     }

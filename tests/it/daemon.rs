@@ -88,10 +88,15 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts it as node `na`, with more arguments, and does not wait for anything.
     pub(crate) fn spawn(node: &Namespace, manifests: &Path, args: &[&str]) -> Self {
+        let manifests = manifests.to_str().expect("the path is UTF-8");
+        Self::spawn_with(node, &[&["--manifests", manifests], args].concat())
+    }
+
+    /// Starts it as node `na`, with these arguments and no others.
+    pub(crate) fn spawn_with(node: &Namespace, args: &[&str]) -> Self {
         let directory = TempDir::new().expect("a temporary directory is made");
         let log = directory.path().join("log");
-        let manifests = manifests.to_str().expect("the path is UTF-8");
-        let mut all = vec!["run", "--manifests", manifests];
+        let mut all = vec!["run"];
         if !args.contains(&"--node-name") {
             all.extend(["--node-name", NODE_NAME]);
         }

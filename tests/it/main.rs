@@ -1,6 +1,7 @@
 //! The integration tests of `rulec`: one binary. The real program on the real kernel, in network
 //! namespaces that the tests make.
 
+mod api;
 mod conntrack;
 mod crash;
 mod daemon;
