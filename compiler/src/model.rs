@@ -12,7 +12,7 @@
 //! Several sources may have an object of the same kind and name. The first in the order of `Origin` has
 //! the say; the others' wait in `overridden`, and take its place when it goes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -71,6 +71,8 @@ pub struct Dirty {
     pub overridden: BTreeSet<(ObjectKey, Origin, Origin)>,
     /// Objects that were applied or removed and changed nothing.
     pub unchanged: usize,
+    /// How many objects of each kind have come, gone, or changed what they mean.
+    pub changed: BTreeMap<Kind, usize>,
 }
 
 impl<T> Entry<T> {
@@ -81,6 +83,10 @@ impl<T> Entry<T> {
 }
 
 impl Dirty {
+    fn note_changed(&mut self, kind: Kind) {
+        *self.changed.entry(kind).or_default() += 1;
+    }
+
     fn note_surroundings(&mut self, changed: bool) {
         self.surroundings |= changed;
         self.unchanged += usize::from(!changed);
@@ -98,6 +104,9 @@ impl Dirty {
         self.surroundings |= other.surroundings;
         self.overridden.extend(other.overridden);
         self.unchanged += other.unchanged;
+        for (kind, count) in other.changed {
+            *self.changed.entry(kind).or_default() += count;
+        }
     }
 }
 
@@ -215,6 +224,23 @@ impl Model {
         }
     }
 
+    /// How many of the objects of a kind that count are from each source.
+    pub fn origins(&self, kind: Kind) -> BTreeMap<Origin, usize> {
+        let mut counts = BTreeMap::new();
+        let mut add = |origin: Origin| *counts.entry(origin).or_default() += 1;
+        match kind {
+            Kind::Service => self.services.values().for_each(|entry| add(entry.origin)),
+            Kind::EndpointSlice => self.slices.values().for_each(|entry| add(entry.origin)),
+            Kind::Pod => self.pods.values().for_each(|entry| add(entry.origin)),
+            Kind::Node => self.nodes.values().for_each(|entry| add(entry.origin)),
+            Kind::ServiceCidr => self.service_cidrs.values().for_each(|entry| add(entry.origin)),
+            Kind::InterfaceAddresses => {
+                self.interface_addresses.iter().for_each(|entry| add(entry.origin));
+            }
+        }
+        counts
+    }
+
     fn of_kind(&self, kind: Kind) -> Box<dyn Iterator<Item = (Origin, Sourced)> + '_> {
         match kind {
             Kind::Service => {
@@ -309,6 +335,15 @@ impl Model {
     }
 
     fn insert(&mut self, origin: Origin, sourced: Sourced, dirty: &mut Dirty) {
+        let kind = sourced.object.key().kind();
+        let unchanged = dirty.unchanged;
+        self.store(origin, sourced, dirty);
+        if dirty.unchanged == unchanged {
+            dirty.note_changed(kind);
+        }
+    }
+
+    fn store(&mut self, origin: Origin, sourced: Sourced, dirty: &mut Dirty) {
         let Sourced { object, provenance } = sourced;
         match object {
             Object::Service(object) => {
@@ -399,8 +434,9 @@ impl Model {
                 self.interface_addresses.take().map(|_| dirty.surroundings = true)
             }
         };
-        if removed.is_none() {
-            dirty.unchanged += 1;
+        match removed {
+            Some(()) => dirty.note_changed(key.kind()),
+            None => dirty.unchanged += 1,
         }
     }
 

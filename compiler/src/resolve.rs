@@ -18,6 +18,8 @@ use crate::object::{
 };
 use crate::settings::Settings;
 
+pub mod local;
+
 /// A Service port: the unit that is compiled. Prints as `namespace/name:port`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortKey {

@@ -1,0 +1,224 @@
+//! What the `Local` policies of a Service come to on this node: what its health check says to load
+//! balancers, and which of its ports drop traffic in silence.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use super::{Candidate, candidates};
+use crate::model::Model;
+use crate::name::NamespacedName;
+use crate::net::Family;
+use crate::object::{Service, ServiceType, TrafficPolicy};
+use crate::settings::Settings;
+
+/// A Service with a `Local` policy, on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalView {
+    /// `spec.healthCheckNodePort`, if load balancers are to ask there: the Service is of type
+    /// LoadBalancer, and its external policy is `Local`.
+    pub health_check: Option<NonZeroU16>,
+    /// Each family in which the Service has a cluster address.
+    pub families: BTreeMap<Family, LocalFamily>,
+}
+
+/// The same in one family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalFamily {
+    /// Distinct addresses of endpoints of any port that are ready and on this node. Those that are
+    /// terminating do not count, although they serve what still comes: load balancers shall send new
+    /// connections elsewhere (KEP-1669).
+    pub ready: usize,
+    /// Ports whose internal policy is `Local` and that have endpoints, but none here.
+    pub dropped_internal: usize,
+    /// The same for the external policy.
+    pub dropped_external: usize,
+}
+
+/// What the policies of a Service come to; `None` if neither is `Local`, or if it is not served.
+pub fn local_view(
+    model: &Model,
+    settings: &Settings,
+    service: &NamespacedName,
+) -> Option<LocalView> {
+    let service = &*model.service(service)?.object;
+    let internal = service.internal_policy == TrafficPolicy::Local;
+    let external = service.external_policy == TrafficPolicy::Local && is_external(service);
+    if !(internal || external) || service.ports.is_empty() {
+        return None;
+    }
+    let families: BTreeMap<Family, LocalFamily> = Family::ALL
+        .into_iter()
+        .filter(|family| service.cluster_ips.of(*family).is_some())
+        .map(|family| (family, of_family(model, settings, service, family, internal, external)))
+        .collect();
+    if families.is_empty() {
+        return None;
+    }
+    let is_balanced = external && service.kind == ServiceType::LoadBalancer;
+    let health_check = service.health_check_node_port.filter(|_| is_balanced);
+    Some(LocalView { health_check, families })
+}
+
+fn of_family(
+    model: &Model,
+    settings: &Settings,
+    service: &Service,
+    family: Family,
+    internal: bool,
+    external: bool,
+) -> LocalFamily {
+    let mut ready: BTreeSet<IpAddr> = BTreeSet::new();
+    let mut dropped = 0;
+    for port in &service.ports {
+        let candidates = candidates(model, settings, service, port, family);
+        let is_local_and_ready =
+            |candidate: &Candidate| candidate.local && candidate.conditions.ready;
+        let here = candidates.iter().filter(|(_, candidate)| is_local_and_ready(candidate));
+        ready.extend(here.map(|(backend, _)| backend.address));
+        let mut usable = candidates.values().filter(|candidate| is_usable(candidate)).peekable();
+        let has_any = usable.peek().is_some();
+        dropped += usize::from(has_any && !usable.any(|candidate| candidate.local));
+    }
+    LocalFamily {
+        ready: ready.len(),
+        dropped_internal: if internal { dropped } else { 0 },
+        dropped_external: if external { dropped } else { 0 },
+    }
+}
+
+/// Whether the Service's type or fields let anything come from outside the cluster.
+fn is_external(service: &Service) -> bool {
+    match service.kind {
+        ServiceType::NodePort | ServiceType::LoadBalancer => true,
+        ServiceType::ClusterIP => !service.external_ips.is_empty(),
+        ServiceType::ExternalName => false,
+    }
+}
+
+/// Whether an endpoint may serve at all, if need be while it terminates.
+fn is_usable(candidate: &Candidate) -> bool {
+    let conditions = candidate.conditions;
+    conditions.ready || (conditions.serving && conditions.terminating)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::change::{Change, Origin, Provenance, Sourced};
+    use crate::name::NodeName;
+    use crate::net::Protocol;
+    use crate::object::{
+        ClusterIps, Conditions, Endpoint, EndpointSlice, Object, ServicePort, SlicePort, TargetPort,
+    };
+
+    const TERMINATING: Conditions = Conditions { ready: false, serving: true, terminating: true };
+    const UNREADY: Conditions = Conditions { ready: false, serving: false, terminating: false };
+
+    fn port(number: u16) -> NonZeroU16 {
+        NonZeroU16::new(number).unwrap()
+    }
+
+    fn balanced() -> Service {
+        let service_port = |name: &str, number| ServicePort {
+            name: name.into(),
+            protocol: Protocol::Tcp,
+            port: port(number),
+            node_port: None,
+            target: TargetPort::Number(port(number)),
+        };
+        Service {
+            kind: ServiceType::LoadBalancer,
+            cluster_ips: ClusterIps { v4: Some([10, 96, 0, 1].into()), v6: None },
+            ports: vec![service_port("http", 80), service_port("https", 443)],
+            external_policy: TrafficPolicy::Local,
+            health_check_node_port: Some(port(31_000)),
+            ..Service::new(NamespacedName::new("default", "web"))
+        }
+    }
+
+    /// What comes of a Service with these endpoints: the last byte of the address, node, conditions.
+    fn view(service: Service, endpoints: &[(u8, &str, Conditions)]) -> Option<LocalView> {
+        let key = service.key.clone();
+        let slice_port =
+            |name: &str| SlicePort { name: name.into(), protocol: Protocol::Tcp, port: port(8080) };
+        let slice = EndpointSlice {
+            key: NamespacedName::new("default", "web-a"),
+            service: key.clone(),
+            family: Family::Ipv4,
+            ports: vec![slice_port("http"), slice_port("https")],
+            endpoints: endpoints
+                .iter()
+                .map(|(last, node, conditions)| Endpoint {
+                    conditions: *conditions,
+                    node: Some(NodeName::from(*node)),
+                    ..Endpoint::ready([10, 244, 0, *last].into())
+                })
+                .collect(),
+        };
+        let mut model = Model::default();
+        for object in [Object::Service(Arc::new(service)), Object::EndpointSlice(Arc::new(slice))] {
+            let sourced = Sourced { object, provenance: Provenance("test".into()) };
+            model.apply(Origin::Manifests, Change::Apply(sourced));
+        }
+        local_view(&model, &Settings::new(NodeName::from("here")), &key)
+    }
+
+    fn v4(view: Option<LocalView>) -> LocalFamily {
+        view.unwrap().families[&Family::Ipv4]
+    }
+
+    #[test]
+    fn addresses_count_once_whatever_the_number_of_ports() {
+        let ready = Conditions::READY;
+        let found = view(balanced(), &[(1, "here", ready), (2, "there", ready)]);
+        assert_eq!(found.as_ref().unwrap().health_check, Some(port(31_000)));
+        assert_eq!(v4(found), LocalFamily { ready: 1, ..LocalFamily::default() });
+        assert_eq!(v4(view(balanced(), &[(1, "here", ready), (2, "here", ready)])).ready, 2);
+    }
+
+    #[test]
+    fn terminating_endpoints_serve_but_do_not_count() {
+        let found = v4(view(balanced(), &[(1, "here", TERMINATING)]));
+        assert_eq!(found, LocalFamily::default());
+    }
+
+    #[test]
+    fn traffic_is_dropped_only_if_there_are_endpoints_and_none_here() {
+        let elsewhere = v4(view(balanced(), &[(1, "there", Conditions::READY)]));
+        assert_eq!(elsewhere, LocalFamily { dropped_external: 2, ..LocalFamily::default() });
+        assert_eq!(v4(view(balanced(), &[])), LocalFamily::default());
+        assert_eq!(v4(view(balanced(), &[(1, "there", UNREADY)])), LocalFamily::default());
+        let ready = Conditions::READY;
+        let unready_here = v4(view(balanced(), &[(1, "there", ready), (2, "here", UNREADY)]));
+        assert_eq!(unready_here.dropped_external, 2);
+        let internal = Service { internal_policy: TrafficPolicy::Local, ..balanced() };
+        let both = v4(view(internal, &[(1, "there", ready)]));
+        assert_eq!((both.dropped_internal, both.dropped_external), (2, 2));
+    }
+
+    #[test]
+    fn services_without_a_local_policy_have_no_view() {
+        let cluster = Service { external_policy: TrafficPolicy::Cluster, ..balanced() };
+        assert_eq!(view(cluster, &[]), None);
+        let inside = Service { kind: ServiceType::ClusterIP, ..balanced() };
+        assert_eq!(view(inside, &[]), None);
+        let headless = Service { cluster_ips: ClusterIps::default(), ..balanced() };
+        assert_eq!(view(headless, &[]), None);
+    }
+
+    #[test]
+    fn only_load_balancers_are_told() {
+        let node_port = Service { kind: ServiceType::NodePort, ..balanced() };
+        let found = view(node_port, &[(1, "here", Conditions::READY)]).unwrap();
+        assert_eq!(found.health_check, None);
+        let internal = Service {
+            external_policy: TrafficPolicy::Cluster,
+            internal_policy: TrafficPolicy::Local,
+            ..balanced()
+        };
+        assert_eq!(view(internal, &[]).unwrap().health_check, None);
+    }
+}
