@@ -13,18 +13,27 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use im::OrdMap;
 use rulec_compiler::change::{Change, Origin};
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::flows::{self, StaleFlows, Which};
 use rulec_compiler::nft::{Delta, MAX_AFFINITY_BACKENDS, Pick, Program, Scope, State};
+use rulec_compiler::object::Kind;
+use rulec_compiler::resolve::local::{LocalView, local_view};
 use rulec_compiler::{Dirty, Frontend, Model, Settings, resolve};
 use rulec_sinks::conntrack::{self, Gone, Stale};
 use rulec_sinks::nft::watch::Tampering;
 use rulec_sinks::{Base, Outcome, SinkError};
 
+mod backlog;
 #[cfg(test)]
 mod tests;
+
+use backlog::{Backlog, Batch};
+
+/// Services with a `Local` policy.
+pub type Locals = OrdMap<NamespacedName, LocalView>;
 
 /// How many past snapshots of the model are kept. Each costs what has changed since.
 const HISTORY: usize = 16;
@@ -109,6 +118,16 @@ pub struct Counts {
     pub transactions: usize,
     /// Operations in them.
     pub operations: usize,
+    /// Bytes of netlink they took.
+    pub bytes: usize,
+    /// Times the kernel came to hold what was wanted, also when that took no transaction.
+    pub acknowledged: usize,
+    /// Times the kernel could not be read or programmed, or refused a Service.
+    pub failures: usize,
+    /// Services that have come, gone, or changed what they mean.
+    pub service_changes: usize,
+    /// EndpointSlices and Pods, likewise.
+    pub endpoint_changes: usize,
     /// Changes of objects that changed nothing in the kernel.
     pub suppressed: usize,
     /// Times the kernel was found to hold something else than it should, and was repaired.
@@ -140,6 +159,8 @@ struct Commit {
     program: Program,
     /// What it was compiled from.
     model: Model,
+    /// Its Services with a `Local` policy.
+    locals: Locals,
     /// The flows that are stale then.
     stale: Vec<StaleFlows>,
     started: Instant,
@@ -170,6 +191,13 @@ pub struct Engine {
     applied: Option<Program>,
     /// What `applied` was compiled from.
     applied_model: Model,
+    /// The Services with a `Local` policy, as compiled with `wanted`.
+    locals: Locals,
+    /// The same as the kernel last acknowledged it.
+    applied_locals: Locals,
+    backlog: Backlog,
+    /// How long acknowledged updates took, and how many took so long. Not yet asked for.
+    latencies: Vec<(Duration, u32)>,
     busy: Option<Busy>,
     /// What the kernel was found to hold, not yet looked at.
     reading: Option<(State, Base)>,
@@ -203,6 +231,10 @@ impl Engine {
             wanted: None,
             applied: None,
             applied_model: Model::default(),
+            locals: Locals::new(),
+            applied_locals: Locals::new(),
+            backlog: Backlog::default(),
+            latencies: Vec::new(),
             busy: None,
             reading: None,
             adopt: true,
@@ -223,8 +255,12 @@ impl Engine {
     /// Takes in an event. Call `next_request` after the last of those that are there.
     pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Changes(origin, changes) => self.changes(origin, changes),
-            Event::SourcesReady => self.sources_ready = true,
+            Event::Changes(origin, changes) => self.changes(origin, changes, now),
+            Event::SourcesReady => {
+                self.sources_ready = true;
+                // What came until now had to wait for the others: nobody is late but from here on.
+                self.backlog.owe(now);
+            }
             Event::Reply(Reply::State(result)) => self.state(result, now),
             Event::Reply(Reply::Committed(result)) => self.committed(result, now),
             Event::Tampered(tampering) => {
@@ -329,18 +365,53 @@ impl Engine {
         self.quarantine.keys()
     }
 
+    /// Since when the kernel has not held what the sources say; `None` if it does. What waits for a
+    /// source's first list does not count, nor does a Service that the kernel has refused.
+    pub fn behind_since(&self) -> Option<Instant> {
+        self.backlog.oldest()
+    }
+
+    /// How many objects of a kind have changed without the kernel's acknowledgement.
+    pub fn pending(&self, kind: Kind) -> usize {
+        self.backlog.pending(kind)
+    }
+
+    /// How long updates took from `handle` to the kernel's acknowledgement, each with the number of
+    /// those that took so long, since this was last asked. The first lists are not among them: how
+    /// long they take is a matter of the whole cluster.
+    pub fn take_latencies(&mut self) -> Vec<(Duration, u32)> {
+        std::mem::take(&mut self.latencies)
+    }
+
+    /// The Services with a `Local` policy, as the kernel last acknowledged them.
+    pub fn locals(&self) -> &Locals {
+        &self.applied_locals
+    }
+
+    /// What the sources say, compiled; `None` before the first compilation.
+    pub fn wanted(&self) -> Option<&Program> {
+        self.wanted.as_ref()
+    }
+
     /// What has happened so far.
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    fn changes(&mut self, origin: Origin, changes: Vec<Change>) {
+    fn changes(&mut self, origin: Origin, changes: Vec<Change>, now: Instant) {
         let before = self.model.clone();
         let mut dirty = Dirty::default();
         for change in changes {
             dirty.merge(self.model.apply(origin, change));
         }
         self.counts.suppressed += dirty.unchanged;
+        for (kind, count) in &dirty.changed {
+            match kind {
+                Kind::Service => self.counts.service_changes += count,
+                Kind::EndpointSlice | Kind::Pod => self.counts.endpoint_changes += count,
+                Kind::Node | Kind::ServiceCidr | Kind::InterfaceAddresses => {}
+            }
+        }
         for (key, winner, loser) in &dirty.overridden {
             tracing::warn!(object = %key, %winner, %loser, "two sources have this object; one counts");
         }
@@ -354,6 +425,10 @@ impl Engine {
             if self.history.len() > HISTORY {
                 self.history.pop_front();
             }
+            if self.sources_ready {
+                let changed = std::mem::take(&mut dirty.changed);
+                self.backlog.push(Batch { since: now, updates: 1, changed });
+            }
             self.dirty.merge(dirty);
         }
     }
@@ -361,7 +436,9 @@ impl Engine {
     /// Brings `wanted` up to date with the model. Slots of a first compilation come from the kernel.
     fn compile(&mut self, seed: &State) -> Program {
         let mut dirty = std::mem::take(&mut self.dirty);
+        self.backlog.depart();
         dirty.services.retain(|service| !self.is_held_back(service));
+        self.update_locals(&dirty);
         let wanted = match self.wanted.take() {
             Some(mut wanted) => {
                 if !dirty.is_empty() {
@@ -388,6 +465,23 @@ impl Engine {
         };
         self.wanted = Some(wanted.clone());
         wanted
+    }
+
+    /// Brings `locals` up to date with the model.
+    fn update_locals(&mut self, dirty: &Dirty) {
+        let Self { model, settings, locals, .. } = self;
+        let mut update = |service: &NamespacedName| match local_view(model, settings, service) {
+            Some(view) => {
+                locals.insert(service.clone(), view);
+            }
+            None => {
+                locals.remove(service);
+            }
+        };
+        match self.wanted {
+            Some(_) => dirty.services.iter().for_each(update),
+            None => model.services().for_each(|entry| update(&entry.object.key)),
+        }
     }
 
     fn report_unsupported<'a>(
@@ -422,7 +516,7 @@ impl Engine {
             self.failures = 0;
             self.quarantine.retain(|_, quarantine| quarantine.retry_at.is_some());
             self.forget(&program, stale);
-            self.acknowledged(program, self.model.clone(), now);
+            self.acknowledged(program, self.model.clone(), self.locals.clone(), now);
             return None;
         }
         for op in delta.ops().filter(|_| tracing::enabled!(tracing::Level::TRACE)) {
@@ -432,6 +526,7 @@ impl Engine {
         self.busy = Some(Busy::Committing(Box::new(Commit {
             program,
             model,
+            locals: self.locals.clone(),
             stale,
             started: now,
             repair,
@@ -508,7 +603,7 @@ impl Engine {
 
     fn committed(&mut self, result: Result<Outcome, SinkError>, now: Instant) {
         let Some(Busy::Committing(commit)) = self.busy.take() else { return };
-        let Commit { mut program, model, stale, started, repair } = *commit;
+        let Commit { mut program, model, mut locals, stale, started, repair } = *commit;
         let outcome = match result {
             Ok(outcome) => outcome,
             Err(error) => return self.failed(&error, now),
@@ -516,6 +611,8 @@ impl Engine {
         self.failures = 0;
         self.counts.transactions += outcome.transactions;
         self.counts.operations += outcome.ops;
+        self.counts.bytes += outcome.bytes;
+        self.counts.failures += outcome.refused.len();
         self.counts.repairs += usize::from(repair);
         for refusal in &outcome.refused {
             let service = &refusal.service;
@@ -537,6 +634,10 @@ impl Engine {
             if let Some(wanted) = &mut self.wanted {
                 wanted.restore(service, held);
             }
+            // Load balancers must not be sent to what is not there.
+            for locals in [&mut locals, &mut self.locals] {
+                restore(locals, service, &self.applied_locals);
+            }
         }
         // Those that were tried again and not refused are well.
         self.quarantine.retain(|_, quarantine| quarantine.retry_at.is_some());
@@ -548,7 +649,7 @@ impl Engine {
             "committed"
         );
         self.forget(&program, stale);
-        self.acknowledged(program, model, now);
+        self.acknowledged(program, model, locals, now);
         if !outcome.refused.is_empty() {
             // An element that a refused Service shares with others was left out with it, though the
             // others need it: the kernel tells.
@@ -598,9 +699,13 @@ impl Engine {
         all.filter(|ip| Family::of(*ip) == family && !ip.is_loopback()).collect()
     }
 
-    fn acknowledged(&mut self, program: Program, model: Model, now: Instant) {
+    fn acknowledged(&mut self, program: Program, model: Model, locals: Locals, now: Instant) {
         self.applied = Some(program);
         self.applied_model = model;
+        self.applied_locals = locals;
+        self.counts.acknowledged += 1;
+        let arrived = self.backlog.arrive().into_iter().filter(|batch| batch.updates > 0);
+        self.latencies.extend(arrived.map(|batch| (now - batch.since, batch.updates)));
         self.note_idle_picks(now);
     }
 
@@ -610,6 +715,11 @@ impl Engine {
         self.reading = None;
         self.adopt = true;
         self.failures += 1;
+        self.counts.failures += 1;
+        self.backlog.turn_back();
+        if self.sources_ready {
+            self.backlog.owe(now);
+        }
         let pause = match error {
             // Belief was wrong, not the kernel: look at once, unless it keeps happening.
             SinkError::Stale | SinkError::Unknown(_) if self.failures <= PATIENCE => Duration::ZERO,
@@ -673,5 +783,17 @@ impl Engine {
         });
         self.wanted = Some(wanted.clone());
         wanted
+    }
+}
+
+/// Puts back what was known of a Service.
+fn restore(locals: &mut Locals, service: &NamespacedName, from: &Locals) {
+    match from.get(service) {
+        Some(view) => {
+            locals.insert(service.clone(), view.clone());
+        }
+        None => {
+            locals.remove(service);
+        }
     }
 }

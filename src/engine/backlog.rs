@@ -1,0 +1,142 @@
+//! What the kernel has not acknowledged yet, by when it came.
+//!
+//! Changes wait until they are compiled, then are on their way until the kernel acknowledges them; a
+//! failure sends them back to the others. Invariant: the oldest stand first.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use rulec_compiler::object::Kind;
+
+/// How many batches are told apart. A kernel that cannot be programmed for hours must not cost memory
+/// for every change; the later ones then count as if they had come together.
+const MOST: usize = 4096;
+
+/// Changes that came together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    /// When.
+    pub(super) since: Instant,
+    /// How many updates they were. 0 for what is owed to the kernel without a change: all there is at
+    /// the start, and what it should hold after a failure.
+    pub(super) updates: u32,
+    /// How many objects of each kind.
+    pub(super) changed: BTreeMap<Kind, usize>,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    waiting: Vec<Batch>,
+    on_the_way: Vec<Batch>,
+}
+
+impl Backlog {
+    /// Adds what has just come.
+    pub(super) fn push(&mut self, batch: Batch) {
+        let is_full = self.waiting.len() >= MOST;
+        match self.waiting.last_mut() {
+            Some(last) if is_full => {
+                last.updates = last.updates.saturating_add(batch.updates);
+                for (kind, count) in batch.changed {
+                    *last.changed.entry(kind).or_default() += count;
+                }
+            }
+            Some(_) | None => self.waiting.push(batch),
+        }
+    }
+
+    /// Notes that the kernel is owed something from now on, even if nothing changes any more.
+    pub(super) fn owe(&mut self, now: Instant) {
+        if self.oldest().is_none() {
+            self.push(Batch { since: now, updates: 0, changed: BTreeMap::new() });
+        }
+    }
+
+    /// All that has come is compiled and on its way to the kernel.
+    pub(super) fn depart(&mut self) {
+        self.on_the_way.append(&mut self.waiting);
+    }
+
+    /// The kernel holds what was on its way.
+    pub(super) fn arrive(&mut self) -> Vec<Batch> {
+        std::mem::take(&mut self.on_the_way)
+    }
+
+    /// Nobody knows what the kernel holds.
+    pub(super) fn turn_back(&mut self) {
+        let later = std::mem::replace(&mut self.waiting, std::mem::take(&mut self.on_the_way));
+        later.into_iter().for_each(|batch| self.push(batch));
+    }
+
+    /// Since when the kernel has been behind; `None` if it is not.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.on_the_way.first().or_else(|| self.waiting.first()).map(|batch| batch.since)
+    }
+
+    /// How many objects of a kind have changed without the kernel's acknowledgement.
+    pub(super) fn pending(&self, kind: Kind) -> usize {
+        let all = self.on_the_way.iter().chain(&self.waiting);
+        all.filter_map(|batch| batch.changed.get(&kind)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn batch(since: Instant) -> Batch {
+        Batch { since, updates: 1, changed: BTreeMap::from([(Kind::Service, 2)]) }
+    }
+
+    #[test]
+    fn what_came_during_a_commit_stays_behind() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(1);
+        let mut backlog = Backlog::default();
+        assert_eq!(backlog.oldest(), None);
+        backlog.push(batch(start));
+        backlog.depart();
+        backlog.push(batch(later));
+        assert_eq!((backlog.oldest(), backlog.pending(Kind::Service)), (Some(start), 4));
+        assert_eq!(backlog.arrive(), [batch(start)]);
+        assert_eq!((backlog.oldest(), backlog.pending(Kind::Service)), (Some(later), 2));
+        assert_eq!(backlog.pending(Kind::EndpointSlice), 0);
+    }
+
+    #[test]
+    fn a_failure_forgets_nothing() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(1);
+        let mut backlog = Backlog::default();
+        backlog.push(batch(start));
+        backlog.depart();
+        backlog.push(batch(later));
+        backlog.turn_back();
+        backlog.owe(later);
+        backlog.depart();
+        assert_eq!(backlog.arrive(), [batch(start), batch(later)]);
+        assert_eq!(backlog.oldest(), None);
+    }
+
+    #[test]
+    fn a_kernel_that_never_answers_costs_no_memory() {
+        let start = Instant::now();
+        let mut backlog = Backlog::default();
+        for _ in 0..3 {
+            backlog.depart();
+            for _ in 0..MOST + 10 {
+                backlog.push(batch(start));
+            }
+            backlog.turn_back();
+            assert_eq!(backlog.waiting.len(), MOST);
+        }
+        let all = 3 * (MOST + 10);
+        assert_eq!(backlog.pending(Kind::Service), 2 * all);
+        backlog.depart();
+        let updates: u32 = backlog.arrive().iter().map(|batch| batch.updates).sum();
+        assert_eq!(usize::try_from(updates).unwrap(), all);
+    }
+}
