@@ -159,6 +159,11 @@ impl Loaded {
     ///
     /// None that is known of.
     pub fn yaml(&self) -> anyhow::Result<String> {
+        Ok(serde_saphyr::to_string(&self.json())?)
+    }
+
+    /// The same as JSON, for `/configz`.
+    pub fn json(&self) -> serde_json::Value {
         let mut file = self.values.effective();
         // These depend on the bind address if nobody says them.
         let servers = [("healthz", self.config.healthz), ("metrics", self.config.metrics)];
@@ -166,7 +171,7 @@ impl Loaded {
             let text = address.map_or_else(String::new, |address| address.to_string());
             file[format!("{name}BindAddress")] = text.into();
         }
-        Ok(serde_saphyr::to_string(&file)?)
+        file
     }
 }
 

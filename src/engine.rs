@@ -384,7 +384,7 @@ impl Engine {
     }
 
     /// The Services with a `Local` policy, as the kernel last acknowledged them.
-    pub fn locals(&self) -> &Locals {
+    pub fn applied_locals(&self) -> &Locals {
         &self.applied_locals
     }
 

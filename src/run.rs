@@ -21,12 +21,17 @@ use crate::config::{Config, Mode};
 use crate::engine::{Counts, Engine, Event, Periods};
 use crate::forget::Forgetter;
 use crate::install::Installer;
+use crate::monitor::Monitor;
+use crate::serve::sites::{Options, Servers};
 use crate::snapshot::Snapshot;
 use crate::sources::Sources;
 use crate::{cleanup, reload, setup, telemetry};
 
 /// How many updates may wait. A source that is faster than the kernel waits itself; nothing is lost.
 const UPDATES: usize = 256;
+
+/// How long the kernel may be behind, if nobody says: twice kube-proxy's sync period.
+const STALENESS: Duration = Duration::from_secs(60);
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -47,6 +52,7 @@ pub fn run(args: RunArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
     if args.cleanup {
         return cleanup::run();
     }
+    let effective = loaded.json();
     let config = loaded.config;
     anyhow::ensure!(
         config.mode == Mode::Nftables,
@@ -57,7 +63,7 @@ pub fn run(args: RunArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ending = runtime.block_on(serve(&args, log, config))?;
+    let ending = runtime.block_on(serve(&args, log, config, effective))?;
     // A source's thread may be in the middle of a file: nothing waits for it.
     runtime.shutdown_background();
     match ending {
@@ -75,7 +81,12 @@ enum Ending {
 }
 
 /// Puts the parts together and runs them.
-async fn serve(args: &RunArgs, log: &LogArgs, config: Config) -> anyhow::Result<Ending> {
+async fn serve(
+    args: &RunArgs,
+    log: &LogArgs,
+    config: Config,
+    effective: serde_json::Value,
+) -> anyhow::Result<Ending> {
     let settings = config.settings();
     let ownership = if args.shared_tables { Ownership::Shared } else { Ownership::Exclusive };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %settings.node_name, "starting");
@@ -90,6 +101,9 @@ async fn serve(args: &RunArgs, log: &LogArgs, config: Config) -> anyhow::Result<
     let sources = Sources::start(args, &config, &out)?;
     drop(out);
     let mut daemon = Daemon::new(engine, installer, sources.origins());
+    let show = Options::from(&config);
+    daemon.monitor = Monitor::new(show.staleness, sources.origins());
+    let servers = Servers::start(&show, &daemon.monitor, effective);
     daemon.snapshot.clone_from(&args.snapshot);
     daemon.forgetter = Some(Forgetter::start()?);
     let mut ending = Ending::Stopped;
@@ -103,6 +117,7 @@ async fn serve(args: &RunArgs, log: &LogArgs, config: Config) -> anyhow::Result<
     tokio::select! {
         outcome = daemon.run(updates, async { let _ = stop.await; }) => outcome?,
         error = sources.failure() => return Err(error),
+        error = servers.failure() => return Err(error),
     }
     Ok(ending)
 }
@@ -130,6 +145,7 @@ pub struct Daemon {
     /// What is wrong at the moment, by source.
     problems: BTreeMap<Origin, BTreeSet<Problem>>,
     forgetter: Option<Forgetter>,
+    monitor: Monitor,
     observer: Option<mpsc::UnboundedSender<Counts>>,
 }
 
@@ -141,11 +157,13 @@ impl Daemon {
         installer: Installer,
         sources: impl IntoIterator<Item = Origin>,
     ) -> Self {
+        let incomplete: BTreeSet<Origin> = sources.into_iter().collect();
         Self {
             engine,
             installer,
             snapshot: None,
-            incomplete: sources.into_iter().collect(),
+            monitor: Monitor::new(STALENESS, incomplete.iter().copied()),
+            incomplete,
             problems: BTreeMap::new(),
             forgetter: None,
             observer: None,
@@ -171,9 +189,7 @@ impl Daemon {
         let mut save = signal(SignalKind::user_defined1())?;
         let mut watched = true;
         let mut was_settled = false;
-        if let Some(request) = self.engine.next_request(Instant::now()) {
-            self.installer.request(request)?;
-        }
+        self.ask_the_sink()?;
         loop {
             let deadline = self.engine.deadline();
             let tick = async {
@@ -192,7 +208,9 @@ impl Daemon {
                 }
                 reply = self.installer.replies.recv() => {
                     let reply = reply.context("the thread of the nft sink died")?;
-                    self.engine.handle(Event::Reply(reply), Instant::now());
+                    let now = Instant::now();
+                    self.monitor.replied(&reply, now);
+                    self.engine.handle(Event::Reply(reply), now);
                     if let Some(observer) = &self.observer {
                         let _ = observer.send(self.engine.counts());
                     }
@@ -204,17 +222,17 @@ impl Daemon {
                     // Nobody but us can change the tables, so nobody watches.
                     None => watched = false,
                 },
+                Some(ask) = self.monitor.asked() => self.monitor.tell(ask, &self.engine),
                 () = tick => {}
                 () = &mut stop => break,
                 _ = save.recv() => self.save(),
             }
-            if let Some(request) = self.engine.next_request(Instant::now()) {
-                self.installer.request(request)?;
-            }
+            self.ask_the_sink()?;
             let stale = self.engine.take_stale();
             if let Some(forgetter) = &self.forgetter {
                 forgetter.forget(stale);
             }
+            self.monitor.follow(&mut self.engine);
             if self.engine.is_settled() && !was_settled {
                 was_settled = true;
                 let model = self.engine.model();
@@ -230,6 +248,14 @@ impl Daemon {
         Ok(())
     }
 
+    /// Asks the sink for what is to be done now, if anything.
+    fn ask_the_sink(&mut self) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let Some(request) = self.engine.next_request(started) else { return Ok(()) };
+        self.monitor.requested(&request, started, Instant::now());
+        self.installer.request(request)
+    }
+
     fn update(&mut self, update: Update) {
         let now = Instant::now();
         let Update { origin, changes, complete, suppressed, problems } = update;
@@ -237,7 +263,10 @@ impl Daemon {
         if suppressed > 0 {
             tracing::debug!(%origin, objects = suppressed, "read again, and mean the same");
         }
+        let before = self.engine.counts().suppressed;
         self.engine.handle(Event::Changes(origin, changes), now);
+        let here = u64::try_from(self.engine.counts().suppressed - before).unwrap_or_default();
+        self.monitor.heard(origin, complete, suppressed + here, now);
         // A list is complete when the source says so: a directory that exists but cannot be read
         // yet is no reason to remove anything.
         if complete && self.incomplete.remove(&origin) && self.incomplete.is_empty() {

@@ -9,8 +9,8 @@ use rulec_compiler::name::NodeName;
 use rulec_compiler::net::Protocol;
 use rulec_compiler::nft::{ChainId, Key, Value};
 use rulec_compiler::object::{
-    ClusterIps, Endpoint, EndpointSlice, Kind, Object, ObjectKey, Service, ServicePort, SlicePort,
-    TargetPort,
+    ClusterIps, Endpoint, EndpointSlice, Kind, Object, ObjectKey, Service, ServicePort,
+    ServiceType, SlicePort, TargetPort, TrafficPolicy,
 };
 use rulec_sinks::Sink;
 use rulec_sinks::fake::{FakeSink, Fault};
@@ -512,6 +512,110 @@ fn random_histories_with_random_faults_converge() {
         let (state, _) = world.kernel.read().unwrap();
         assert_eq!(state, world.engine.applied().unwrap().0.state());
     }
+}
+
+/// A Service whose health check load balancers ask.
+fn balanced(name: u8) -> Sourced {
+    sourced(Object::Service(Arc::new(Service {
+        kind: ServiceType::LoadBalancer,
+        cluster_ips: ClusterIps { v4: Some([10, 96, 0, name].into()), v6: None },
+        ports: vec![ServicePort {
+            name: "http".into(),
+            protocol: Protocol::Tcp,
+            port: port(80),
+            node_port: None,
+            target: TargetPort::Number(port(8080)),
+        }],
+        external_policy: TrafficPolicy::Local,
+        health_check_node_port: Some(port(31_000)),
+        ..Service::new(key(name))
+    })))
+}
+
+#[test]
+fn the_kernel_is_behind_from_the_oldest_change_to_its_acknowledgement() {
+    let mut world = World::with(&[(1, 2)]);
+    assert_eq!(world.engine.behind_since(), None);
+    // The first lists are no measure of how long a change takes.
+    assert_eq!(world.engine.take_latencies(), []);
+    let start = world.now;
+    world.change(vec![Change::Apply(slice(1, 2))]);
+    assert_eq!(world.engine.behind_since(), None, "nothing has changed");
+    world.change(vec![Change::Apply(slice(1, 3))]);
+    let request = world.engine.next_request(world.now).unwrap();
+    world.now += Duration::from_secs(2);
+    let second = world.now;
+    world.change(vec![Change::Apply(slice(1, 4))]);
+    world.now += Duration::from_secs(3);
+    assert_eq!(world.engine.behind_since(), Some(start));
+    assert_eq!(world.engine.pending(Kind::EndpointSlice), 2);
+    let reply = answer(&mut world.kernel, request);
+    world.event(Event::Reply(reply));
+    assert_eq!(world.engine.behind_since(), Some(second));
+    assert_eq!(world.engine.take_latencies(), [(Duration::from_secs(5), 1)]);
+    world.settle();
+    assert_eq!(world.engine.behind_since(), None);
+    assert_eq!(world.engine.take_latencies(), [(Duration::from_secs(3), 1)]);
+    assert_eq!(world.engine.counts().endpoint_changes, 3);
+    assert_eq!(world.engine.counts().service_changes, 1);
+}
+
+#[test]
+fn the_kernel_is_behind_while_nobody_knows_what_it_holds() {
+    let mut world = World::with(&[(1, 2)]);
+    let since = world.now;
+    world.kernel.faults.push_back(Fault::LostAnswer);
+    world.kernel.unreadable = 1;
+    world.change(vec![Change::Apply(slice(1, 3))]);
+    world.settle();
+    assert_eq!(world.engine.behind_since(), Some(since));
+    assert_eq!(world.engine.counts().failures, 2);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.engine.behind_since(), None);
+    assert_eq!(world.engine.take_latencies().len(), 1);
+}
+
+#[test]
+fn what_waits_for_the_first_lists_is_not_late() {
+    let mut world = World::new(FakeSink::default());
+    world.change(vec![Change::everything(vec![service(1), slice(1, 1)])]);
+    assert_eq!(world.engine.behind_since(), None);
+    world.now += Duration::from_secs(100);
+    world.event(Event::SourcesReady);
+    assert_eq!(world.engine.behind_since(), Some(world.now));
+    world.settle();
+    assert_eq!(world.engine.behind_since(), None);
+}
+
+#[test]
+fn local_views_are_those_that_the_kernel_acknowledged() {
+    let mut world = World::with(&[(1, 1)]);
+    assert!(world.engine.applied_locals().is_empty());
+    let more = [balanced(1), slice(1, 2)];
+    world.change(more.into_iter().map(Change::Apply).collect());
+    let request = world.engine.next_request(world.now).unwrap();
+    assert!(world.engine.applied_locals().is_empty(), "nothing is acknowledged");
+    let reply = answer(&mut world.kernel, request);
+    world.event(Event::Reply(reply));
+    world.settle();
+    let view = &world.engine.applied_locals()[&key(1)];
+    assert_eq!(view.health_check, Some(port(31_000)));
+    world.change(vec![Change::Remove(ObjectKey::Service(key(1)))]);
+    world.settle();
+    assert!(world.engine.applied_locals().is_empty());
+}
+
+#[test]
+fn a_refused_service_keeps_its_local_view() {
+    let mut world = World::with(&[(1, 1)]);
+    world.kernel.refuses.insert(key(2), 1);
+    world.change(vec![Change::Apply(balanced(2)), Change::Apply(slice(2, 1))]);
+    world.settle();
+    assert!(world.engine.quarantined().eq([&key(2)]));
+    assert!(!world.engine.applied_locals().contains_key(&key(2)));
+    world.kernel.refuses.clear();
+    world.pass(Duration::from_secs(60));
+    assert!(world.engine.applied_locals().contains_key(&key(2)));
 }
 
 /// Numbers that are the same in each run.

@@ -7,6 +7,7 @@ mod crash;
 mod daemon;
 mod diff;
 mod golden;
+mod health;
 mod manifests;
 mod sink;
 mod support;

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use rulec_testkit::Namespace;
 use tempfile::TempDir;
@@ -44,6 +46,54 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// What an HTTP server answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    /// By name in lower case.
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+}
+
+/// Asks an HTTP server in a namespace.
+pub(crate) fn request(
+    namespace: &Namespace,
+    method: &str,
+    address: &str,
+    path: &str,
+) -> io::Result<Answer> {
+    let address: SocketAddr = address.parse().unwrap();
+    let text = namespace.run(|| {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: {address}\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok::<_, io::Error>(text)
+    })?;
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{text:?}"));
+    let mut lines = head.lines();
+    let status = lines.next().unwrap();
+    let code = status.strip_prefix("HTTP/1.1 ").unwrap().get(..3).unwrap().parse().unwrap();
+    let headers = lines
+        .map(|line| line.split_once(": ").unwrap())
+        .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+        .collect();
+    Ok(Answer { code, headers, body: body.to_owned() })
+}
+
+/// What is at a path of an HTTP server in a namespace.
+pub(crate) fn get(namespace: &Namespace, address: &str, path: &str) -> Answer {
+    request(namespace, "GET", address, path)
+        .unwrap_or_else(|error| panic!("{address}{path}: {error}"))
 }
 
 /// What a run of the program came to.

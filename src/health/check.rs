@@ -1,0 +1,202 @@
+//! The servers of `spec.healthCheckNodePort`: they tell load balancers how many endpoints of a Service
+//! this node has.
+//!
+//! One server for each Service and family, as in kube-proxy. What a change of Services or endpoints
+//! costs here is its size.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use hyper::StatusCode;
+use im::ordmap::DiffItem;
+use rulec_compiler::name::NamespacedName;
+use rulec_compiler::net::Family;
+use rulec_compiler::resolve::local::LocalView;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::Health;
+use crate::engine::Locals;
+use crate::serve::{Answer, Bind, Site, serve};
+
+/// The servers there are.
+#[derive(Debug)]
+pub struct HealthChecks {
+    health: watch::Receiver<Health>,
+    /// The Services they are for.
+    known: Locals,
+    servers: BTreeMap<(NamespacedName, Family), Server>,
+}
+
+/// One server. Dropping it closes its port.
+#[derive(Debug)]
+struct Server {
+    port: NonZeroU16,
+    endpoints: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl HealthChecks {
+    /// No servers yet.
+    pub fn new(health: watch::Receiver<Health>) -> Self {
+        Self { health, known: Locals::new(), servers: BTreeMap::new() }
+    }
+
+    /// Opens, changes and closes servers, so that they are those of these Services. Must be called
+    /// from within a runtime.
+    pub fn follow(&mut self, wanted: &Locals) {
+        if self.known.ptr_eq(wanted) {
+            return;
+        }
+        let known = std::mem::replace(&mut self.known, wanted.clone());
+        for item in known.diff(wanted) {
+            match item {
+                DiffItem::Add(service, view) => self.set(service, Some(view)),
+                DiffItem::Update { new: (service, view), .. } => self.set(service, Some(view)),
+                DiffItem::Remove(service, _) => self.set(service, None),
+            }
+        }
+    }
+
+    fn set(&mut self, service: &NamespacedName, view: Option<&LocalView>) {
+        for family in Family::ALL {
+            let wanted =
+                view.and_then(|view| Some((view.health_check?, view.families.get(&family)?.ready)));
+            let key = (service.clone(), family);
+            match (wanted, self.servers.get(&key)) {
+                (Some((port, ready)), Some(server)) if server.port == port => {
+                    server.endpoints.store(ready, Ordering::Relaxed);
+                }
+                (Some((port, ready)), _) => {
+                    let server = self.open(service, family, port, ready);
+                    self.servers.insert(key, server);
+                }
+                (None, _) => {
+                    self.servers.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn open(
+        &self,
+        service: &NamespacedName,
+        family: Family,
+        port: NonZeroU16,
+        ready: usize,
+    ) -> Server {
+        let address: IpAddr = match family {
+            Family::Ipv4 => Ipv4Addr::UNSPECIFIED.into(),
+            Family::Ipv6 => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let address = SocketAddr::new(address, port.get());
+        let endpoints = Arc::new(AtomicUsize::new(ready));
+        let site = CheckSite {
+            service: Arc::new(service.clone()),
+            endpoints: Arc::clone(&endpoints),
+            health: self.health.clone(),
+        };
+        let what = format!("health check of Service {service} ({family})");
+        let bind = Bind { address, v6_only: true, hard_fail: false };
+        let task = tokio::spawn(async move {
+            let Err(error) = serve(what, bind, site).await;
+            tracing::error!(%error, "a health check server ended");
+        });
+        Server { port, endpoints, task }
+    }
+}
+
+/// What a load balancer is told, whatever the path.
+#[derive(Clone, Debug)]
+struct CheckSite {
+    service: Arc<NamespacedName>,
+    endpoints: Arc<AtomicUsize>,
+    health: watch::Receiver<Health>,
+}
+
+/// The body, as kube-proxy's.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    service: Named<'a>,
+    local_endpoints: usize,
+    service_proxy_healthy: bool,
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    namespace: &'a str,
+    name: &'a str,
+}
+
+impl CheckSite {
+    /// Whether the node is about to go does not count here, as in kube-proxy: under policy Local, the
+    /// endpoints that leave it say so themselves.
+    fn at(&self, now: Instant) -> Answer {
+        let service_proxy_healthy = self.health.borrow().is_healthy(now);
+        let local_endpoints = self.endpoints.load(Ordering::Relaxed);
+        let service =
+            Named { namespace: self.service.namespace.as_str(), name: self.service.name.as_str() };
+        let is_well = service_proxy_healthy && local_endpoints > 0;
+        let code = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let body = Body { service, local_endpoints, service_proxy_healthy };
+        Answer { weight: Some(local_endpoints), ..Answer::json(code, &body) }
+    }
+}
+
+impl Site for CheckSite {
+    async fn answer(&self, _: &str) -> Answer {
+        self.at(Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn the_answer_depends_on_endpoints_and_on_the_proxy_but_not_on_the_node() {
+        let minute = Duration::from_secs(60);
+        let (health, watched) = watch::channel(Health::new(minute, Timestamp::UNIX_EPOCH));
+        let site = CheckSite {
+            service: Arc::new(NamespacedName::new("shop", "web")),
+            endpoints: Arc::new(AtomicUsize::new(0)),
+            health: watched,
+        };
+        let start = Instant::now();
+        let ask = |time: Duration| {
+            let answer = site.at(start + time);
+            let body: Value = serde_json::from_slice(&answer.body).unwrap();
+            (answer.code.as_u16(), answer.weight, body)
+        };
+        let body = |endpoints: usize, healthy: bool| {
+            json!({
+                "service": {"namespace": "shop", "name": "web"},
+                "localEndpoints": endpoints,
+                "serviceProxyHealthy": healthy,
+            })
+        };
+        assert_eq!(ask(Duration::ZERO), (503, Some(0), body(0, true)));
+        site.endpoints.store(2, Ordering::Relaxed);
+        health.send_modify(|health| health.is_eligible = false);
+        assert_eq!(ask(Duration::ZERO), (200, Some(2), body(2, true)));
+        health.send_modify(|health| health.behind_since = Some(start));
+        assert_eq!(ask(minute), (503, Some(2), body(2, false)));
+    }
+}

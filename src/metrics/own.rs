@@ -1,0 +1,255 @@
+//! Metrics of our own: what a change costs, and what is not as it should be.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family as Labelled;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use rulec_compiler::Origin;
+use rulec_compiler::nft::Delta;
+use rulec_compiler::nft::delta::Op;
+use rulec_compiler::object::Kind;
+
+use super::kube_proxy::put;
+use super::{SourceLabel, amount, doubling, events, kind_name, source_name};
+
+/// Our own metrics, prefix `rulec_`.
+#[derive(Debug)]
+pub struct Own {
+    delta_operations: Labelled<OperationLabel, Counter>,
+    transactions: Counter,
+    commit_bytes: Counter,
+    queue_to_ack: Histogram,
+    compile: Histogram,
+    suppressed: Labelled<SourceLabel, Counter>,
+    repairs: Counter,
+    quarantined: Gauge,
+    conflicts: Gauge,
+    overridden: Gauge,
+    affinity_limited: Gauge,
+    objects: Labelled<ObjectLabel, Gauge>,
+    source_complete: Labelled<SourceLabel, Gauge>,
+    source_stale: Labelled<SourceLabel, Gauge<f64, AtomicU64>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+struct OperationLabel {
+    set: &'static str,
+    op: &'static str,
+}
+
+impl OperationLabel {
+    /// What is not in a set has the set of what it is.
+    fn of(op: &Op) -> Self {
+        let (op, set) = match op {
+            Op::AddTable(_) => ("add", "tables"),
+            Op::DeleteTable(_) => ("delete", "tables"),
+            Op::AddSet(..) => ("add", "sets"),
+            Op::AddChain(..) => ("add", "chains"),
+            Op::FlushChain(..) => ("flush", "chains"),
+            Op::FillChain(..) => ("fill", "chains"),
+            Op::DeleteChain(..) => ("delete", "chains"),
+            Op::Add(element) => ("add", element.key.set().name()),
+            Op::Delete(element) => ("delete", element.key.set().name()),
+        };
+        Self { set, op }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ObjectLabel {
+    kind: &'static str,
+    source: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabel {
+    version: &'static str,
+}
+
+/// What a delta consists of.
+#[derive(Debug, Default)]
+pub struct Tally(BTreeMap<OperationLabel, u64>);
+
+impl Tally {
+    /// Counts the operations of a delta.
+    pub fn of(delta: &Delta) -> Self {
+        let mut tally = Self::default();
+        for op in delta.ops() {
+            *tally.0.entry(OperationLabel::of(op)).or_default() += 1;
+        }
+        tally
+    }
+}
+
+impl Own {
+    pub(super) fn register(to: &mut Registry) -> Self {
+        let build = put(
+            to,
+            "build_info",
+            "Always 1; the label says what runs",
+            Labelled::<BuildLabel, Gauge>::default(),
+        );
+        build.get_or_create(&BuildLabel { version: env!("CARGO_PKG_VERSION") }).set(1);
+        Self {
+            delta_operations: put(
+                to,
+                "delta_operations",
+                "Operations of committed deltas, by set; also those of a Service that the kernel \
+                 refused in them",
+                Labelled::default(),
+            ),
+            transactions: put(
+                to,
+                "transactions",
+                "Transactions that the kernel acknowledged",
+                Counter::default(),
+            ),
+            commit_bytes: put(
+                to,
+                "commit_bytes",
+                "Bytes of netlink in acknowledged transactions",
+                Counter::default(),
+            ),
+            queue_to_ack: put(
+                to,
+                "queue_to_ack_seconds",
+                "Time from the receipt of an update to the kernel's acknowledgement; without the \
+                 first lists",
+                // 32 µs to 67 s.
+                doubling(0.000_032, 22),
+            ),
+            compile: put(
+                to,
+                "compile_seconds",
+                "Time to compile what has changed and to compare it with what the kernel holds",
+                // 4 µs to 8 s.
+                doubling(0.000_004, 22),
+            ),
+            suppressed: put(
+                to,
+                "suppressed_changes",
+                "Changes of objects that do not change what they mean",
+                Labelled::default(),
+            ),
+            repairs: put(
+                to,
+                "drift_repairs",
+                "Times the kernel was found to hold something else than it should, and was repaired",
+                Counter::default(),
+            ),
+            quarantined: put(
+                to,
+                "quarantined_services",
+                "Services that the kernel has refused",
+                Gauge::default(),
+            ),
+            conflicts: put(
+                to,
+                "frontend_conflicts",
+                "Frontends that several Service ports ask for",
+                Gauge::default(),
+            ),
+            overridden: put(
+                to,
+                "overridden_objects",
+                "Objects that another source has the say about",
+                Gauge::default(),
+            ),
+            affinity_limited: put(
+                to,
+                "affinity_limited_endpoints",
+                "Endpoints for which session affinity has no room",
+                Gauge::default(),
+            ),
+            objects: put(
+                to,
+                "objects",
+                "Objects that count, by kind and source",
+                Labelled::default(),
+            ),
+            source_complete: put(
+                to,
+                "source_complete",
+                "Whether a source has delivered its first complete lists",
+                Labelled::default(),
+            ),
+            source_stale: put(
+                to,
+                "source_stale_seconds",
+                "Time since a source last had something to say; a source without changes is silent",
+                Labelled::default(),
+            ),
+        }
+    }
+
+    /// Makes the series of a source, so that a rate has something to begin with.
+    pub fn source(&self, origin: Origin) {
+        let _ = self.suppressed.get_or_create(&SourceLabel::of(origin));
+    }
+
+    /// A commit that the kernel acknowledged.
+    pub fn committed(&self, tally: &Tally) {
+        for (label, count) in &tally.0 {
+            self.delta_operations.get_or_create(label).inc_by(*count);
+        }
+    }
+
+    /// What that cost.
+    pub fn cost(&self, transactions: usize, bytes: usize, repairs: usize) {
+        self.transactions.inc_by(events(transactions));
+        self.commit_bytes.inc_by(events(bytes));
+        self.repairs.inc_by(events(repairs));
+    }
+
+    /// How long some updates took to the kernel's acknowledgement.
+    pub fn acknowledged(&self, took: Duration, updates: u32) {
+        for _ in 0..updates {
+            self.queue_to_ack.observe(took.as_secs_f64());
+        }
+    }
+
+    /// How long a compilation took.
+    pub fn compiled(&self, took: Duration) {
+        self.compile.observe(took.as_secs_f64());
+    }
+
+    /// Changes that were none.
+    pub fn suppressed(&self, origin: Origin, changes: u64) {
+        self.suppressed.get_or_create(&SourceLabel::of(origin)).inc_by(changes);
+    }
+
+    pub(super) fn quarantined(&self, services: usize) {
+        self.quarantined.set(amount(services));
+    }
+
+    pub(super) fn conflicts(&self, frontends: usize) {
+        self.conflicts.set(amount(frontends));
+    }
+
+    pub(super) fn overridden(&self, objects: usize) {
+        self.overridden.set(amount(objects));
+    }
+
+    pub(super) fn affinity_limited(&self, endpoints: usize) {
+        self.affinity_limited.set(amount(endpoints));
+    }
+
+    pub(super) fn objects(&self, kind: Kind, origin: Origin, count: usize) {
+        let label = ObjectLabel { kind: kind_name(kind), source: source_name(origin) };
+        self.objects.get_or_create(&label).set(amount(count));
+    }
+
+    pub(super) fn source_is(&self, origin: Origin, is_complete: bool, silent: Option<Duration>) {
+        let label = SourceLabel::of(origin);
+        self.source_complete.get_or_create(&label).set(i64::from(is_complete));
+        if let Some(silent) = silent {
+            self.source_stale.get_or_create(&label).set(silent.as_secs_f64());
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Between the daemon's loop and those who ask how it is.
+//!
+//! ```text
+//!  loop ──counts, times──▶ Monitor ──▶ Metrics ◀────── /metrics ──Ask──▶ loop
+//!                             ├─watch─▶ Health ◀────── /healthz, /livez, /readyz
+//!                             └───────▶ HealthChecks ◀ load balancers
+//! ```
+//!
+//! What each turn of the loop costs here does not depend on the number of objects.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rulec_compiler::Origin;
+use rulec_sinks::Base;
+use tokio::sync::{mpsc, watch};
+
+use crate::engine::{Counts, Engine, Reply, Request};
+use crate::health::check::HealthChecks;
+use crate::health::{Health, is_eligible};
+use crate::metrics::Metrics;
+use crate::metrics::own::Tally;
+use crate::metrics::scrape::{Ask, Scraper, Source, View};
+use crate::serve::sites::{HealthSite, MetricsSite};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Monitor {
+    metrics: Arc<Metrics>,
+    health: watch::Sender<Health>,
+    checks: HealthChecks,
+    scraper: Scraper,
+    asks: mpsc::Receiver<Ask>,
+    sources: BTreeMap<Origin, Source>,
+    under_way: Option<Commit>,
+    counts: Counts,
+}
+
+/// A commit that the sink is at.
+#[derive(Debug)]
+struct Commit {
+    started: Instant,
+    /// Whether it comes from comparing with a reading of the kernel.
+    is_full: bool,
+    tally: Tally,
+}
+
+impl Monitor {
+    /// A monitor of a daemon with these sources, which is unhealthy when the kernel is behind for as
+    /// long as `staleness`.
+    pub fn new(staleness: Duration, sources: impl IntoIterator<Item = Origin>) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let sources: BTreeMap<Origin, Source> =
+            sources.into_iter().map(|origin| (origin, Source::default())).collect();
+        sources.keys().for_each(|origin| metrics.own.source(*origin));
+        let (health, watched) = watch::channel(Health::new(staleness, Timestamp::now()));
+        let (scraper, asks) = Scraper::new();
+        Self {
+            metrics,
+            health,
+            checks: HealthChecks::new(watched),
+            scraper,
+            asks,
+            sources,
+            under_way: None,
+            counts: Counts::default(),
+        }
+    }
+
+    /// The metrics, for what is measured elsewhere.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// What the health server shows.
+    pub fn health_site(&self) -> HealthSite {
+        HealthSite { health: self.health.subscribe(), metrics: Arc::clone(&self.metrics) }
+    }
+
+    /// What the metrics server shows, with the configuration in force.
+    pub fn metrics_site(&self, config: serde_json::Value) -> MetricsSite {
+        // By component, as everywhere in Kubernetes.
+        let config = serde_json::json!({ "kubeproxy.config.k8s.io": config });
+        MetricsSite {
+            metrics: Arc::clone(&self.metrics),
+            scraper: self.scraper.clone(),
+            config: Arc::new(config),
+        }
+    }
+
+    /// Notes what a source has said, and how many of its changes were none.
+    pub fn heard(&mut self, origin: Origin, is_complete: bool, suppressed: u64, now: Instant) {
+        let source = self.sources.entry(origin).or_default();
+        source.is_complete |= is_complete;
+        source.heard = Some(now);
+        self.metrics.kube_proxy.queued(Timestamp::now());
+        self.metrics.own.suppressed(origin, suppressed);
+    }
+
+    /// Notes a request to the sink, and when the engine began to think about it.
+    pub fn requested(&mut self, request: &Request, started: Instant, now: Instant) {
+        let Request::Commit { delta, base } = request else { return };
+        self.metrics.own.compiled(now.saturating_duration_since(started));
+        let is_full = match base {
+            Base::Read { .. } => true,
+            Base::Believed => false,
+        };
+        self.under_way = Some(Commit { started, is_full, tally: Tally::of(delta) });
+    }
+
+    /// Notes what the sink has done.
+    pub fn replied(&mut self, reply: &Reply, now: Instant) {
+        let Reply::Committed(outcome) = reply else { return };
+        let Some(commit) = self.under_way.take() else { return };
+        if outcome.is_ok() {
+            let took = now.saturating_duration_since(commit.started);
+            self.metrics.kube_proxy.synced(took, commit.is_full);
+            self.metrics.own.committed(&commit.tally);
+        }
+    }
+
+    /// Brings everything up to date with the engine. Must be called from within a runtime.
+    pub fn follow(&mut self, engine: &mut Engine) {
+        let counts = engine.counts();
+        let before = std::mem::replace(&mut self.counts, counts);
+        let Metrics { kube_proxy, own, .. } = &*self.metrics;
+        kube_proxy.changed(
+            counts.service_changes - before.service_changes,
+            counts.endpoint_changes - before.endpoint_changes,
+        );
+        kube_proxy.failed(counts.failures - before.failures);
+        own.cost(
+            counts.transactions - before.transactions,
+            counts.bytes - before.bytes,
+            counts.repairs - before.repairs,
+        );
+        for (took, updates) in engine.take_latencies() {
+            own.acknowledged(took, updates);
+        }
+        let updated = (counts.acknowledged > before.acknowledged).then(Timestamp::now);
+        if let Some(wall) = updated {
+            kube_proxy.up_to_date(wall);
+        }
+        self.checks.follow(engine.applied_locals());
+        let behind_since = engine.behind_since();
+        let node = engine.model().node(&engine.settings().node_name);
+        let has_api = self.sources.contains_key(&Origin::Api);
+        let is_eligible = is_eligible(node.map(|entry| &*entry.object), has_api);
+        let awaited = self.awaited(counts);
+        self.health.send_if_modified(|health| {
+            let updated = updated.unwrap_or(health.updated);
+            let new =
+                Health { staleness: health.staleness, behind_since, updated, is_eligible, awaited };
+            let is_news = *health != new;
+            *health = new;
+            is_news
+        });
+    }
+
+    /// Somebody who wants to know what there is. To be answered with `tell`.
+    pub async fn asked(&mut self) -> Option<Ask> {
+        self.asks.recv().await
+    }
+
+    /// Tells what there is.
+    pub fn tell(&self, ask: Ask, engine: &Engine) {
+        // Who asked may have gone.
+        let _ = ask.send(View::of(engine, &self.sources));
+    }
+
+    fn awaited(&self, counts: Counts) -> Vec<String> {
+        let incomplete = self.sources.iter().filter(|(_, source)| !source.is_complete);
+        let mut awaited: Vec<String> =
+            incomplete.map(|(origin, _)| format!("the first list of the {origin}")).collect();
+        if counts.acknowledged == 0 {
+            awaited.push("the kernel to take the first rules".to_owned());
+        }
+        awaited
+    }
+}

@@ -1,0 +1,488 @@
+//! What the daemon tells probes, load balancers and Prometheus: the real binary, asked over HTTP.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Stdio};
+
+use rulec_testkit::{Namespace, require_root};
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, Manifests};
+use crate::support::{eventually, file, get, request, service, slice};
+
+const HEALTH: &str = "127.0.0.1:10256";
+const METRICS: &str = "127.0.0.1:10249";
+
+/// What goes into a Service that load balancers ask about.
+fn balanced(port: u16) -> String {
+    format!("  type: LoadBalancer\n  externalTrafficPolicy: Local\n  healthCheckNodePort: {port}\n")
+}
+
+/// A slice with endpoints on this node.
+fn local_slice(service: &str, addresses: &[&str]) -> String {
+    slice(service, addresses).replace("nodeName: nb", "nodeName: na")
+}
+
+/// A Node object of this node.
+fn node(spec: &str) -> String {
+    format!("apiVersion: v1\nkind: Node\nmetadata:\n  name: na\n{spec}")
+}
+
+fn web() -> Manifests {
+    Manifests::of(&file(&[service("web", "10.96.0.10", ""), slice("web", &["10.50.1.1"])]))
+}
+
+/// The status at an address; 0 if nobody listens there.
+fn code(namespace: &Namespace, address: &str, path: &str) -> u16 {
+    request(namespace, "GET", address, path).map_or(0, |answer| answer.code)
+}
+
+/// Waits for a status.
+fn await_code(namespace: &Namespace, address: &str, path: &str, expected: u16) {
+    let what = format!("{address}{path} is {expected}");
+    eventually(&what, || code(namespace, address, path) == expected);
+}
+
+/// Somebody who has taken our IPv4 table for his own; it goes with him.
+struct Usurper(Child);
+
+impl Usurper {
+    fn start(namespace: &Namespace) -> Self {
+        let mut child =
+            namespace.command("nft", ["-i"]).stdin(Stdio::piped()).spawn().expect("nft starts");
+        let script = "delete table ip rulec; add table ip rulec { flags owner; }\n";
+        child.stdin.as_mut().expect("stdin is piped").write_all(script.as_bytes()).unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Usurper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn probes_find_what_kube_proxy_shows() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("health");
+    let manifests = web();
+    let _daemon = Daemon::start(&namespace, &manifests.path(), &[]);
+    for method in ["GET", "POST"] {
+        let answer = request(&namespace, method, HEALTH, "/healthz").unwrap();
+        assert_eq!(answer.code, 200, "{}", answer.body);
+        assert_eq!(answer.headers["content-type"], "application/json");
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff");
+        let body = answer.json();
+        assert_eq!((&body["healthy"], &body["nodeEligible"]), (&json!(true), &json!(true)));
+        assert_eq!(body["lastUpdated"], body["currentTime"]);
+        for family in ["IPv4", "IPv6"] {
+            assert_eq!(body["status"][family]["healthy"], json!(true));
+            assert!(body["status"][family]["lastUpdated"].is_string(), "{body}");
+        }
+    }
+    let livez = get(&namespace, HEALTH, "/livez");
+    assert_eq!((livez.code, livez.json().get("nodeEligible")), (200, None));
+    let readyz = get(&namespace, HEALTH, "/readyz");
+    assert_eq!((readyz.code, readyz.body.as_str()), (200, "ok"));
+    assert_eq!(get(&namespace, HEALTH, "/metrics").code, 404);
+
+    let healthz = get(&namespace, METRICS, "/healthz");
+    assert_eq!((healthz.code, healthz.body.as_str()), (200, "ok"));
+    let mode = get(&namespace, METRICS, "/proxyMode");
+    assert_eq!((mode.code, mode.body.as_str()), (200, "nftables"));
+    assert_eq!(mode.headers["content-type"], "text/plain; charset=utf-8");
+    let config = get(&namespace, METRICS, "/configz").json();
+    assert_eq!(config["kubeproxy.config.k8s.io"]["healthzBindAddress"], "0.0.0.0:10256");
+}
+
+#[test]
+fn servers_can_be_moved_and_turned_off() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("moved");
+    let manifests = web();
+    let args = ["--healthz-bind-address", "[::1]:8081", "--metrics-bind-address", ""];
+    let _daemon = Daemon::start(&namespace, &manifests.path(), &args);
+    assert_eq!(code(&namespace, "[::1]:8081", "/livez"), 200);
+    assert_eq!(code(&namespace, HEALTH, "/livez"), 0);
+    assert_eq!(code(&namespace, METRICS, "/healthz"), 0);
+}
+
+#[test]
+fn a_taken_port_is_waited_for_unless_it_is_said_to_be_fatal() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("taken");
+    let manifests = web();
+    let taken = namespace.run(|| TcpListener::bind("0.0.0.0:10256").unwrap());
+    let mut daemon = Daemon::start(&namespace, &manifests.path(), &[]);
+    daemon.wait_for("cannot listen");
+    assert_eq!(code(&namespace, METRICS, "/healthz"), 200);
+    let fatal = ["--bind-address-hard-fail", "--shared-tables", "--metrics-bind-address", ""];
+    let (status, log) = Daemon::spawn(&namespace, &manifests.path(), &fatal).wait();
+    assert_eq!(status.code(), Some(2), "{log}");
+    assert!(log.contains("healthz: cannot listen on 0.0.0.0:10256"), "{log}");
+    drop(taken);
+    await_code(&namespace, HEALTH, "/healthz", 200);
+}
+
+#[test]
+fn silent_clients_hold_nobody_up() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("silent");
+    let manifests = web();
+    let _daemon = Daemon::start(&namespace, &manifests.path(), &[]);
+    let mut silent: Vec<TcpStream> =
+        namespace.run(|| (0..300).map(|_| TcpStream::connect(HEALTH).unwrap()).collect());
+    assert_eq!(get(&namespace, HEALTH, "/livez").code, 200);
+    // The first of them had to go.
+    let mut rest = Vec::new();
+    assert_eq!(silent[0].read_to_end(&mut rest).unwrap_or_default(), 0);
+    // Half of a request is silence, too.
+    let last = silent.last_mut().unwrap();
+    last.write_all(b"GET /livez HTTP/1.1\r\nHost:").unwrap();
+    assert_eq!(last.read_to_end(&mut rest).unwrap_or_default(), rest.len());
+}
+
+#[test]
+fn a_node_that_is_about_to_go_gets_no_new_connections() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("eligible");
+    let manifests = web();
+    manifests.write(
+        "lb.yaml",
+        &file(&[service("lb", "10.96.0.20", &balanced(31_000)), local_slice("lb", &["10.50.1.2"])]),
+    );
+    let _daemon = Daemon::start(&namespace, &manifests.path(), &[]);
+    let taints = |key: &str| node(&format!("spec:\n  taints:\n    - {{key: {key}, effect: x}}\n"));
+    manifests.write("node.yaml", &taints("ToBeDeletedByClusterAutoscaler"));
+    await_code(&namespace, HEALTH, "/healthz", 503);
+    let body = get(&namespace, HEALTH, "/healthz").json();
+    assert_eq!((&body["healthy"], &body["nodeEligible"]), (&json!(true), &json!(false)));
+    assert_eq!(code(&namespace, HEALTH, "/livez"), 200);
+    assert_eq!(code(&namespace, "127.0.0.1:31000", "/"), 200);
+    manifests.write("node.yaml", &taints("node.kubernetes.io/unschedulable"));
+    await_code(&namespace, HEALTH, "/healthz", 200);
+}
+
+#[test]
+fn a_kernel_that_cannot_be_programmed_is_unhealthy_in_time() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("stuck");
+    let manifests = Manifests::of(&file(&[
+        service("lb", "10.96.0.20", &balanced(31_000)),
+        local_slice("lb", &["10.50.1.2"]),
+    ]));
+    let args = ["--shared-tables", "--iptables-sync-period", "1s"];
+    let _daemon = Daemon::start(&namespace, &manifests.path(), &args);
+    let balancer = "127.0.0.1:31000";
+    assert_eq!(code(&namespace, HEALTH, "/livez"), 200);
+    await_code(&namespace, balancer, "/", 200);
+    {
+        let _usurper = Usurper::start(&namespace);
+        await_code(&namespace, HEALTH, "/livez", 503);
+        let answer = get(&namespace, HEALTH, "/healthz");
+        let body = answer.json();
+        assert_eq!((answer.code, &body["healthy"]), (503, &json!(false)));
+        assert_ne!(body["lastUpdated"], body["currentTime"]);
+        assert_eq!(body["status"]["IPv4"]["healthy"], json!(false));
+        let answer = get(&namespace, balancer, "/");
+        let expected = json!({
+            "service": {"namespace": "default", "name": "lb"},
+            "localEndpoints": 1,
+            "serviceProxyHealthy": false,
+        });
+        assert_eq!((answer.code, answer.json()), (503, expected));
+        // Once ready, it stays so: the rules are there for all who have started.
+        assert_eq!(code(&namespace, HEALTH, "/readyz"), 200);
+        let metrics = Metrics::of(&namespace);
+        let failures = "kubeproxy_sync_proxy_rules_nftables_sync_failures_total";
+        assert!(metrics.value(failures, "{ip_family=\"IPv4\"}") > 0.0);
+        assert!(metrics.value("kubeproxy_proxy_livez_total", "{code=\"503\"}") > 0.0);
+    }
+    await_code(&namespace, HEALTH, "/livez", 200);
+    await_code(&namespace, balancer, "/", 200);
+}
+
+#[test]
+fn it_is_not_ready_before_the_kernel_holds_the_first_rules() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("unready");
+    let manifests = web();
+    let first = Daemon::start(&namespace, &manifests.path(), &[]);
+    let (health, metrics) = ("127.0.0.1:8081", "127.0.0.1:8082");
+    let args = ["--healthz-bind-address", health, "--metrics-bind-address", metrics];
+    let mut second = Daemon::spawn(&namespace, &manifests.path(), &args);
+    second.wait_for("is owned by another process");
+    await_code(&namespace, health, "/readyz", 503);
+    let answer = get(&namespace, health, "/readyz");
+    assert!(answer.body.contains("waiting for the kernel"), "{}", answer.body);
+    // It has a minute until that is unhealthy.
+    assert_eq!(code(&namespace, health, "/healthz"), 200);
+    first.stop();
+    await_code(&namespace, health, "/readyz", 200);
+}
+
+#[test]
+fn load_balancers_are_told_how_many_endpoints_are_here() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("balancers");
+    let manifests = Manifests::new();
+    let both = "  clusterIPs: [10.96.0.20, \"fd00:96::20\"]\n";
+    let lb = |port: u16| service("lb", "10.96.0.20", &(both.to_owned() + &balanced(port)));
+    let v6 = local_slice("lb", &["fd00:50::1"]);
+    let many = &["10.50.1.1", "10.50.1.2"];
+    manifests.write("lb.yaml", &lb(31_000));
+    manifests.write("v4.yaml", &local_slice("lb", many));
+    manifests.write("v6.yaml", &v6);
+    let mut daemon = Daemon::start(&namespace, &manifests.path(), &[]);
+    let ask = |address: &str| {
+        let answer = get(&namespace, address, "/any/path");
+        assert_eq!(answer.headers["content-type"], "application/json");
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff");
+        let weight = answer.headers["x-load-balancing-endpoint-weight"].clone();
+        let local = answer.json()["localEndpoints"].clone();
+        assert_eq!(local.to_string(), weight);
+        (answer.code, weight)
+    };
+    let (v4_old, v6_old) = ("127.0.0.1:31000", "[::1]:31000");
+    await_code(&namespace, v6_old, "/", 200);
+    assert_eq!(ask(v4_old), (200, "2".to_owned()));
+    assert_eq!(ask(v6_old), (200, "1".to_owned()));
+
+    // Elsewhere does not count, and neither does what terminates.
+    daemon.after(|| manifests.write("v4.yaml", &slice("lb", many)));
+    eventually("none is here", || ask(v4_old) == (503, "0".to_owned()));
+    let terminating = "\n    conditions: {ready: false, serving: true, terminating: true}\n";
+    let dying = local_slice("lb", &["10.50.1.3"]).trim_end().to_owned() + terminating;
+    daemon.after(|| manifests.write("v4.yaml", &dying));
+    assert_eq!(ask(v4_old), (503, "0".to_owned()));
+    daemon.after(|| manifests.write("v4.yaml", &local_slice("lb", &["10.50.1.4"])));
+    eventually("one is here", || ask(v4_old) == (200, "1".to_owned()));
+
+    // Another port; it is taken for now, which concerns no other Service.
+    let taken = namespace.run(|| TcpListener::bind("0.0.0.0:31001").unwrap());
+    manifests.write("lb.yaml", &lb(31_001));
+    await_code(&namespace, v4_old, "/", 0);
+    await_code(&namespace, "[::1]:31001", "/", 200);
+    assert_eq!(code(&namespace, v6_old, "/"), 0);
+    daemon.wait_for("health check of Service default/lb (IPv4)");
+    manifests.write(
+        "other.yaml",
+        &file(&[service("other", "10.96.0.30", &balanced(31_002)), local_slice("other", many)]),
+    );
+    await_code(&namespace, "127.0.0.1:31002", "/", 200);
+    drop(taken);
+    await_code(&namespace, "127.0.0.1:31001", "/", 200);
+
+    manifests.remove("lb.yaml");
+    await_code(&namespace, "127.0.0.1:31001", "/", 0);
+    await_code(&namespace, "[::1]:31001", "/", 0);
+    assert_eq!(ask("127.0.0.1:31002"), (200, "2".to_owned()));
+}
+
+/// What a scraper reads.
+struct Metrics {
+    types: BTreeMap<String, String>,
+    /// By name and labels.
+    samples: BTreeMap<String, f64>,
+}
+
+impl Metrics {
+    fn of(namespace: &Namespace) -> Self {
+        let answer = get(namespace, METRICS, "/metrics");
+        assert_eq!(answer.code, 200, "{}", answer.body);
+        let content_type = "text/plain; version=0.0.4; charset=utf-8";
+        assert_eq!(answer.headers["content-type"], content_type);
+        let (mut types, mut samples) = (BTreeMap::new(), BTreeMap::new());
+        for line in answer.body.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                let before = types.insert(name.to_owned(), kind.to_owned());
+                assert_eq!(before, None, "{name} is declared twice");
+            } else if !line.starts_with("# HELP ") {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                // A sample belongs to the metric that was declared before it.
+                let name = series.split('{').next().unwrap();
+                let known = ["", "_bucket", "_sum", "_count"]
+                    .iter()
+                    .filter_map(|suffix| name.strip_suffix(suffix))
+                    .any(|name| types.contains_key(name));
+                assert!(known, "{line}");
+                let before = samples.insert(series.to_owned(), value.parse().unwrap());
+                assert_eq!(before, None, "{series} is there twice");
+            }
+        }
+        Self { types, samples }
+    }
+
+    fn value(&self, name: &str, labels: &str) -> f64 {
+        let series = format!("{name}{labels}");
+        *self.samples.get(&series).unwrap_or_else(|| panic!("{series}: {:#?}", self.samples))
+    }
+}
+
+/// Everything that is exported, with its type.
+const EXPORTED: [(&str, &str); 32] = [
+    ("kubeproxy_conntrack_reconciler_deleted_entries_total", "counter"),
+    ("kubeproxy_conntrack_reconciler_sync_duration_seconds", "histogram"),
+    ("kubeproxy_network_programming_duration_seconds", "histogram"),
+    ("kubeproxy_proxy_healthz_total", "counter"),
+    ("kubeproxy_proxy_livez_total", "counter"),
+    ("kubeproxy_sync_full_proxy_rules_duration_seconds", "histogram"),
+    ("kubeproxy_sync_partial_proxy_rules_duration_seconds", "histogram"),
+    ("kubeproxy_sync_proxy_rules_duration_seconds", "histogram"),
+    ("kubeproxy_sync_proxy_rules_endpoint_changes_pending", "gauge"),
+    ("kubeproxy_sync_proxy_rules_endpoint_changes_total", "counter"),
+    ("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "gauge"),
+    ("kubeproxy_sync_proxy_rules_last_timestamp_seconds", "gauge"),
+    ("kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total", "counter"),
+    ("kubeproxy_sync_proxy_rules_nftables_sync_failures_total", "counter"),
+    ("kubeproxy_sync_proxy_rules_no_local_endpoints_total", "gauge"),
+    ("kubeproxy_sync_proxy_rules_service_changes_pending", "gauge"),
+    ("kubeproxy_sync_proxy_rules_service_changes_total", "counter"),
+    ("rulec_affinity_limited_endpoints", "gauge"),
+    ("rulec_build_info", "gauge"),
+    ("rulec_commit_bytes_total", "counter"),
+    ("rulec_compile_seconds", "histogram"),
+    ("rulec_delta_operations_total", "counter"),
+    ("rulec_drift_repairs_total", "counter"),
+    ("rulec_frontend_conflicts", "gauge"),
+    ("rulec_objects", "gauge"),
+    ("rulec_overridden_objects", "gauge"),
+    ("rulec_quarantined_services", "gauge"),
+    ("rulec_queue_to_ack_seconds", "histogram"),
+    ("rulec_source_complete", "gauge"),
+    ("rulec_source_stale_seconds", "gauge"),
+    ("rulec_suppressed_changes_total", "counter"),
+    ("rulec_transactions_total", "counter"),
+];
+
+#[test]
+fn metrics_have_their_names_and_types_and_say_what_happens() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("metrics");
+    let manifests = web();
+    let far = service("far", "10.96.0.20", &balanced(31_000));
+    manifests.write("far.yaml", &file(&[far, slice("far", &["10.50.2.1"])]));
+    let mut daemon = Daemon::start(&namespace, &manifests.path(), &[]);
+    // The settled daemon may still be at an old list.
+    daemon.after(|| {
+        let text =
+            file(&[service("web", "10.96.0.10", ""), slice("web", &["10.50.1.1", "10.50.1.2"])]);
+        manifests.write("all.yaml", &text);
+    });
+    let first = Metrics::of(&namespace);
+    let exported: Vec<(&str, &str)> =
+        first.types.iter().map(|(name, kind)| (name.as_str(), kind.as_str())).collect();
+    assert_eq!(exported, EXPORTED);
+    for name in [
+        "sync_proxy_rules_duration_seconds",
+        "sync_full_proxy_rules_duration_seconds",
+        "sync_partial_proxy_rules_duration_seconds",
+        "conntrack_reconciler_sync_duration_seconds",
+    ] {
+        let bounds = bounds(&first, &format!("kubeproxy_{name}"));
+        let doubling: Vec<f64> = (0..15).map(|power| 0.001 * f64::from(1 << power)).collect();
+        assert_eq!(bounds, doubling, "{name}");
+    }
+    let programming = bounds(&first, "kubeproxy_network_programming_duration_seconds");
+    assert_eq!(programming.len(), 2 + 59 + 12 + 7);
+    assert_eq!(programming[..4], [0.25, 0.5, 1.0, 2.0]);
+    assert_eq!(programming[72..], [115.0, 120.0, 150.0, 180.0, 210.0, 240.0, 270.0, 300.0]);
+    for family in ["IPv4", "IPv6"] {
+        // Prometheus keeps bounds as they are written.
+        let labels = format!("{{le=\"1\",ip_family=\"{family}\"}}");
+        let name = "kubeproxy_network_programming_duration_seconds_bucket";
+        assert_eq!(first.value(name, &labels), 0.0);
+    }
+    let no_local = "kubeproxy_sync_proxy_rules_no_local_endpoints_total";
+    assert_eq!(first.value(no_local, "{traffic_policy=\"external\",ip_family=\"IPv4\"}"), 1.0);
+    assert_eq!(first.value(no_local, "{traffic_policy=\"internal\",ip_family=\"IPv4\"}"), 0.0);
+    let objects = |kind: &str| {
+        first.value("rulec_objects", &format!("{{kind=\"{kind}\",source=\"manifests\"}}"))
+    };
+    assert_eq!((objects("Service"), objects("EndpointSlice"), objects("Node")), (2.0, 2.0, 0.0));
+    assert_eq!(first.value("rulec_source_complete", "{source=\"manifests\"}"), 1.0);
+
+    // One more endpoint: one change, one commit, three elements.
+    daemon.after(|| {
+        let text = file(&[
+            service("web", "10.96.0.10", ""),
+            slice("web", &["10.50.1.1", "10.50.1.2", "10.50.1.3"]),
+        ]);
+        manifests.write("all.yaml", &text);
+    });
+    let second = Metrics::of(&namespace);
+    let grown = |name: &str, labels: &str| second.value(name, labels) - first.value(name, labels);
+    assert_eq!(grown("kubeproxy_sync_proxy_rules_endpoint_changes_total", ""), 1.0);
+    assert_eq!(grown("kubeproxy_sync_proxy_rules_service_changes_total", ""), 0.0);
+    assert_eq!(second.value("kubeproxy_sync_proxy_rules_endpoint_changes_pending", ""), 0.0);
+    assert_eq!(grown("rulec_transactions_total", ""), 1.0);
+    assert_eq!(grown("rulec_queue_to_ack_seconds_count", ""), 1.0);
+    assert_eq!(grown("rulec_compile_seconds_count", ""), 1.0);
+    assert!(grown("rulec_commit_bytes_total", "") > 0.0);
+    assert_eq!(grown("rulec_delta_operations_total", "{set=\"endpoints\",op=\"add\"}"), 1.0);
+    assert_eq!(grown("rulec_delta_operations_total", "{set=\"services\",op=\"add\"}"), 1.0);
+    for family in ["IPv4", "IPv6"] {
+        let labels = format!("{{ip_family=\"{family}\"}}");
+        assert_eq!(grown("kubeproxy_sync_proxy_rules_duration_seconds_count", &labels), 1.0);
+        assert_eq!(
+            grown("kubeproxy_sync_partial_proxy_rules_duration_seconds_count", &labels),
+            1.0
+        );
+        assert_eq!(grown("kubeproxy_sync_full_proxy_rules_duration_seconds_count", &labels), 0.0);
+        assert!(grown("kubeproxy_sync_proxy_rules_last_timestamp_seconds", &labels) > 0.0);
+        assert!(grown("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", &labels) > 0.0);
+    }
+
+    // Another spelling of the same means nothing.
+    let text = file(&[
+        service("web", "10.96.0.10", ""),
+        slice("web", &["10.50.1.3", "10.50.1.2", "10.50.1.1"]),
+    ]);
+    manifests.write("all.yaml", &text);
+    let suppressed = |metrics: &Metrics| {
+        metrics.value("rulec_suppressed_changes_total", "{source=\"manifests\"}")
+    };
+    let before = suppressed(&second);
+    eventually("a change is suppressed", || suppressed(&Metrics::of(&namespace)) > before);
+    let third = Metrics::of(&namespace);
+    assert_eq!(
+        third.value("rulec_transactions_total", ""),
+        second.value("rulec_transactions_total", "")
+    );
+}
+
+/// The bounds of a histogram's buckets but for the last, which is infinite.
+fn bounds(metrics: &Metrics, name: &str) -> Vec<f64> {
+    let prefix = format!("{name}_bucket{{");
+    let buckets = metrics.samples.keys().filter(|series| series.starts_with(&prefix));
+    let mut bounds: Vec<f64> = buckets
+        .filter(|series| series.contains("ip_family=\"IPv4\""))
+        .map(|series| series.split("le=\"").nth(1).unwrap().split('"').next().unwrap())
+        .filter(|bound| *bound != "+Inf")
+        .map(|bound| bound.parse().unwrap())
+        .collect();
+    bounds.sort_by(f64::total_cmp);
+    bounds
+}
