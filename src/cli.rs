@@ -37,6 +37,10 @@ pub enum Command {
     Diff(DiffArgs),
     /// Remove every trace of rulec from this node's kernel
     Cleanup,
+    /// Print a script that completes the options of rulec in a shell
+    ///
+    /// The Debian package has those of bash, zsh and fish in their places.
+    Completions(CompletionsArgs),
 }
 
 /// How to log
@@ -192,6 +196,14 @@ pub struct DiffArgs {
     /// Save the state of --to as a snapshot
     #[arg(long, value_name = "FILE")]
     pub save: Option<PathBuf>,
+}
+
+/// `rulec completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
 }
 
 /// How to print a difference

@@ -12,6 +12,7 @@
 
 pub mod cleanup;
 pub mod cli;
+pub mod completions;
 pub mod config;
 pub mod diff;
 pub mod engine;
@@ -20,6 +21,7 @@ pub mod health;
 pub mod install;
 pub mod metrics;
 pub mod monitor;
+pub mod notify;
 pub mod reload;
 pub mod run;
 pub mod serve;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rulec::cli::{Cli, Command};
-use rulec::{cleanup, diff, run, telemetry};
+use rulec::{cleanup, completions, diff, run, telemetry};
 
 fn main() -> ExitCode {
     let Cli { command, log } = Cli::parse();
@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args, &log),
         Command::Diff(args) => telemetry::init(&log.log()).and_then(|()| diff::run(args)),
         Command::Cleanup => telemetry::init(&log.log()).and_then(|()| cleanup::run()),
+        Command::Completions(args) => completions::run(&args),
     };
     match outcome {
         Ok(status) => status,

@@ -23,6 +23,7 @@ use crate::forget::Forgetter;
 use crate::install::Installer;
 use crate::monitor::Monitor;
 use crate::serve::sites::{Options, Servers};
+use crate::notify::Notify;
 use crate::snapshot::Snapshot;
 use crate::sources::Sources;
 use crate::{cleanup, reload, setup, telemetry};
@@ -106,6 +107,7 @@ async fn serve(
     let servers = Servers::start(&show, &daemon.monitor, effective);
     daemon.snapshot.clone_from(&args.snapshot);
     daemon.forgetter = Some(Forgetter::start()?);
+    daemon.notify = Notify::from_env();
     let mut ending = Ending::Stopped;
     let stop = async {
         tokio::select! {
@@ -147,6 +149,7 @@ pub struct Daemon {
     forgetter: Option<Forgetter>,
     monitor: Monitor,
     observer: Option<mpsc::UnboundedSender<Counts>>,
+    notify: Notify,
 }
 
 impl Daemon {
@@ -167,6 +170,7 @@ impl Daemon {
             problems: BTreeMap::new(),
             forgetter: None,
             observer: None,
+            notify: Notify::default(),
         }
     }
 
@@ -191,7 +195,8 @@ impl Daemon {
         let mut was_settled = false;
         self.ask_the_sink()?;
         loop {
-            let deadline = self.engine.deadline();
+            let deadlines = [self.engine.deadline(), self.notify.deadline()];
+            let deadline = deadlines.into_iter().flatten().min();
             let tick = async {
                 match deadline {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -241,9 +246,14 @@ impl Daemon {
                         .map(|kind| model.count(kind));
                 let held = "the kernel holds what the sources say";
                 tracing::info!(services, slices, pods, nodes, "{held}");
+                self.notify.ready(&self.status());
+            }
+            if self.notify.is_due(Instant::now()) {
+                self.notify.beat(&self.status(), Instant::now());
             }
         }
         tracing::info!("stopping; the rules stay");
+        self.notify.stopping();
         self.save();
         Ok(())
     }
@@ -254,6 +264,18 @@ impl Daemon {
         let Some(request) = self.engine.next_request(started) else { return Ok(()) };
         self.monitor.requested(&request, started, Instant::now());
         self.installer.request(request)
+    }
+
+    /// One line for the service manager.
+    fn status(&self) -> String {
+        if !self.incomplete.is_empty() {
+            let names: Vec<String> = self.incomplete.iter().map(Origin::to_string).collect();
+            return format!("waiting for the first complete list of: {}", names.join(", "));
+        }
+        let services = self.engine.model().count(Kind::Service);
+        let problems: usize = self.problems.values().map(BTreeSet::len).sum();
+        let state = if self.engine.is_settled() { "programmed" } else { "changes are waiting" };
+        format!("{state}; services: {services}, problems in the sources: {problems}")
     }
 
     fn update(&mut self, update: Update) {
