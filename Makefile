@@ -3,11 +3,15 @@
 #   make demo   install what is needed, build, and run the demonstration
 #   make test   install what is needed, and run all tests
 #
-# Both need root: they make network namespaces and talk to the kernel.
+# Both need root: they make network namespaces and talk to the kernel. And one more for packagers:
+#
+#   make deb    install what is needed, and build the Debian package in target/debian
 
 PACKAGES = build-essential pkg-config libmnl-dev libnftnl-dev iproute2 procps nftables conntrack socat
 
-.PHONY: demo test build setup bench
+CARGO_DEB = 3.8.0
+
+.PHONY: demo test build setup bench deb
 
 demo: build
 	deploy/demo/demo.sh target/release/rulec
@@ -20,6 +24,17 @@ build: setup
 
 bench: setup
 	cargo bench --locked --bench figures
+
+# cargo-deb is built on first use. Its own build would not make the man pages and completions.
+deb: build
+	@target/tools/bin/cargo-deb --version 2>/dev/null | grep -qF $(CARGO_DEB) || \
+		cargo install cargo-deb --version $(CARGO_DEB) --locked --root target/tools
+	rm -rf target/deb && mkdir -p target/deb/completions
+	cargo run --locked --example man -- target/deb/man
+	target/release/rulec completions bash >target/deb/completions/rulec.bash
+	target/release/rulec completions zsh >target/deb/completions/_rulec
+	target/release/rulec completions fish >target/deb/completions/rulec.fish
+	target/tools/bin/cargo-deb --locked --no-build
 
 # Asks the package manager only if something is missing.
 setup:

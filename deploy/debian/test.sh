@@ -1,0 +1,98 @@
+#!/bin/sh
+# Installs the package on this machine, runs what its unit would run, as the unit's user would, in a
+# network namespace, and purges it again. Takes the path of the .deb; needs root, ip, nft, setpriv,
+# socat, and a machine without rulec. Systemd need not run, but must be installed for its check of
+# the unit.
+set -eu
+
+deb=$(realpath "${1:?usage: test.sh PATH-OF-DEB}")
+node=rulec-deb-test
+work=$(mktemp -d)
+manifest=/etc/rulec/manifests/test-deb.yaml
+
+fail() { echo "FAILED: $*" >&2; exit 1; }
+say() { printf '== %s\n' "$*"; }
+
+if dpkg -s rulec >/dev/null 2>&1; then
+    fail "rulec is installed already"
+fi
+
+cleanup() {
+    [ -z "${daemon:-}" ] || kill "$daemon" 2>/dev/null || true
+    [ -z "${manager:-}" ] || kill "$manager" 2>/dev/null || true
+    rm -f "$manifest"
+    dpkg --purge rulec >/dev/null 2>&1 || true
+    ip netns del $node 2>/dev/null || true
+    rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+# Waits until a command succeeds.
+wait_for() {
+    for _ in $(seq 100); do
+        ! "$@" >/dev/null 2>&1 || return 0
+        sleep 0.1
+    done
+    fail "never: $*; the log: $(cat "$work/log" 2>/dev/null)"
+}
+
+say "Install"
+dpkg -i "$deb"
+# Not enabled, not started.
+[ ! -e /etc/systemd/system/multi-user.target.wants/rulec.service ] || fail "it is enabled"
+! nft list table ip rulec 2>/dev/null || fail "it is started"
+for file in /usr/bin/rulec /etc/default/rulec /usr/share/man/man1/rulec-run.1.gz \
+    /usr/share/bash-completion/completions/rulec /usr/share/doc/rulec/copyright; do
+    [ -s $file ] || fail "$file is missing"
+done
+[ -d /etc/rulec/manifests ] || fail "the directory of manifests is missing"
+dpkg-query -W -f '${Conffiles}\n' rulec | grep -q /etc/default/rulec || fail "no conffile"
+
+say "The unit"
+unit=$(dpkg -L rulec | grep 'rulec\.service$')
+systemd-analyze verify "$unit"
+grep -q '^Type=notify$' "$unit"
+
+say "Start, in a network namespace"
+ip netns add $node
+ip -n $node link set lo up
+cat >$manifest <<MANIFEST
+apiVersion: v1
+kind: Service
+metadata: { name: web }
+spec: { clusterIP: 172.30.0.1, ports: [{ port: 80 }] }
+MANIFEST
+chmod 755 "$work"
+socat -u UNIX-RECV:"$work/notify",mode=777 CREATE:"$work/heard" &
+manager=$!
+wait_for test -S "$work/notify"
+. /etc/default/rulec
+start=$(sed -n 's/^ExecStart=//p' "$unit" | sed "s|\$RULEC_OPTIONS|$RULEC_OPTIONS|")
+NOTIFY_SOCKET=$work/notify ip netns exec $node setpriv --reuid=65534 --regid=65534 --clear-groups \
+    --no-new-privs --bounding-set=-all,+net_admin --inh-caps=-all,+net_admin \
+    --ambient-caps=-all,+net_admin $start 2>"$work/log" &
+daemon=$!
+wait_for grep -q READY=1 "$work/heard"
+ip netns exec $node nft list table ip rulec | grep -q 172.30.0.1 || fail "no rules at READY=1"
+
+say "Stop"
+kill $daemon
+wait $daemon || fail "it ends with $?"
+daemon=
+grep -q STOPPING=1 "$work/heard" || fail "it does not say that it stops"
+ip netns exec $node nft list table ip rulec >/dev/null || fail "the rules are gone"
+
+say "The same version again, as an upgrade"
+ip netns exec $node dpkg -i "$deb"
+ip netns exec $node nft list table ip rulec >/dev/null || fail "an upgrade removed the rules"
+
+say "Purge"
+ip netns exec $node dpkg --purge rulec
+! ip netns exec $node nft list table ip rulec 2>/dev/null || fail "the rules are still there"
+[ -e $manifest ] || fail "a manifest of the administrator is gone"
+for file in /usr/bin/rulec /etc/default/rulec "$unit"; do
+    [ ! -e "$file" ] || fail "$file is still there"
+done
+rm -r /etc/rulec
+say "All is well"
