@@ -5,6 +5,7 @@ mod api;
 mod conntrack;
 mod crash;
 mod daemon;
+mod deploy;
 mod diff;
 mod golden;
 mod health;

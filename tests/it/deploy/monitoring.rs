@@ -1,0 +1,155 @@
+//! The dashboard and the alerts: they name metrics that there are, by the right names.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::{list, read, string, yaml};
+
+const DASHBOARD: &str = "deploy/monitoring/dashboard.json";
+const ALERTS: &str = "deploy/monitoring/alerts.yaml";
+
+/// What `/metrics` has, by type. kube-proxy's gauges are called `_total`, too.
+const METRICS: [(&str, &[&str]); 3] = [
+    (
+        "counter",
+        &[
+            "kubeproxy_conntrack_reconciler_deleted_entries_total",
+            "kubeproxy_proxy_healthz_total",
+            "kubeproxy_proxy_livez_total",
+            "kubeproxy_sync_proxy_rules_endpoint_changes_total",
+            "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total",
+            "kubeproxy_sync_proxy_rules_nftables_sync_failures_total",
+            "kubeproxy_sync_proxy_rules_service_changes_total",
+            "rulec_commit_bytes_total",
+            "rulec_delta_operations_total",
+            "rulec_drift_repairs_total",
+            "rulec_suppressed_changes_total",
+            "rulec_transactions_total",
+        ],
+    ),
+    (
+        "gauge",
+        &[
+            "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds",
+            "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
+            "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
+            "rulec_build_info",
+            "rulec_frontend_conflicts",
+            "rulec_objects",
+            "rulec_overridden_objects",
+            "rulec_quarantined_services",
+            "rulec_source_complete",
+            "rulec_source_stale_seconds",
+        ],
+    ),
+    (
+        "histogram",
+        &[
+            "kubeproxy_network_programming_duration_seconds",
+            "kubeproxy_sync_full_proxy_rules_duration_seconds",
+            "kubeproxy_sync_partial_proxy_rules_duration_seconds",
+            "rulec_compile_seconds",
+            "rulec_queue_to_ack_seconds",
+        ],
+    ),
+];
+
+/// The names of metrics in an expression, each with what stands before it.
+fn metrics(expression: &str) -> Vec<(&str, &str)> {
+    let is_word = |letter: char| letter.is_ascii_alphanumeric() || "_:".contains(letter);
+    let mut found = Vec::new();
+    let mut at = 0;
+    for word in expression.split(|letter| !is_word(letter)) {
+        if word.starts_with("rulec_") || word.starts_with("kubeproxy_") {
+            found.push((&expression[..at], word));
+        }
+        at += word.len();
+        at += expression[at..].chars().next().map_or(0, char::len_utf8);
+    }
+    found
+}
+
+/// All expressions, of alerts and panels.
+fn expressions() -> Vec<String> {
+    let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
+    let alerts = yaml(ALERTS).remove(0);
+    let mut found: Vec<String> = list(&alerts, "/groups")
+        .iter()
+        .flat_map(|group| list(group, "/rules"))
+        .map(|rule| string(rule, "/expr").to_owned())
+        .collect();
+    for panel in list(&dashboard, "/panels") {
+        let targets = panel["targets"].as_array().into_iter().flatten();
+        found.extend(targets.map(|target| string(target, "/expr").to_owned()));
+    }
+    found
+}
+
+#[test]
+fn every_metric_that_is_looked_at_exists_and_is_used_as_its_type_demands() {
+    let mut types: BTreeMap<&str, &str> = BTreeMap::new();
+    for (kind, names) in METRICS {
+        types.extend(names.iter().map(|name| (*name, kind)));
+    }
+    let mut used = BTreeSet::new();
+    for expression in expressions() {
+        let mentioned = metrics(&expression);
+        assert!(!mentioned.is_empty(), "{expression}");
+        for (before, name) in mentioned {
+            let base = name.strip_suffix("_bucket").unwrap_or(name);
+            let kind = types.get(base).unwrap_or_else(|| panic!("{base} in {expression}"));
+            let is_rate = before.ends_with("rate(") || before.ends_with("increase(");
+            let (bucket, rate) = (base != name, is_rate);
+            let expected = match *kind {
+                "counter" => (false, true),
+                "histogram" => (true, true),
+                _ => (false, false),
+            };
+            assert_eq!((bucket, rate), expected, "{kind} {name} in {expression}");
+            used.insert(base.to_owned());
+        }
+    }
+    let listed: BTreeSet<String> = types.keys().map(|name| (*name).to_owned()).collect();
+    assert_eq!(used, listed, "nothing is listed here that nobody looks at");
+}
+
+#[test]
+fn every_alert_says_what_is_wrong_and_how_bad_it_is() {
+    let alerts = yaml(ALERTS).remove(0);
+    let mut names = BTreeSet::new();
+    for rule in list(&alerts, "/groups").iter().flat_map(|group| list(group, "/rules")) {
+        let name = string(rule, "/alert");
+        assert!(names.insert(name.to_owned()), "{name} stands there twice");
+        let severity = string(rule, "/labels/severity");
+        assert!(["critical", "warning", "info"].contains(&severity), "{name}: {severity}");
+        for text in ["/annotations/summary", "/annotations/description"] {
+            assert!(!string(rule, text).is_empty(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_dashboard_has_panels_beside_each_other() {
+    let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
+    let variables: Vec<&str> = list(&dashboard, "/templating/list")
+        .iter()
+        .map(|variable| string(variable, "/name"))
+        .collect();
+    assert_eq!(variables, ["datasource", "instance"]);
+    let mut ids = BTreeSet::new();
+    let mut taken = BTreeSet::new();
+    for panel in list(&dashboard, "/panels") {
+        let title = string(panel, "/title");
+        assert!(ids.insert(panel["id"].as_u64()), "{title}: its id is another's");
+        let [x, y, w, h] =
+            ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap());
+        assert!(x + w <= 24, "{title} is outside of Grafana's grid");
+        let cells = (y..y + h).flat_map(|row| (x..x + w).map(move |column| (row, column)));
+        assert!(cells.into_iter().all(|cell| taken.insert(cell)), "{title} covers another");
+        if panel["type"] != "row" {
+            assert!(!string(panel, "/description").is_empty(), "{title}");
+            assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
+        }
+    }
+}

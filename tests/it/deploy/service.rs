@@ -1,0 +1,132 @@
+//! The daemon under a service manager: what it tells, and how little it may be allowed.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use rulec_testkit::Namespace;
+use tempfile::TempDir;
+
+use crate::daemon::{Daemon, Manifests, NODE_NAME, command, rulec};
+use crate::support::{RULEC, eventually, listing, service, slice};
+
+/// Longer than any message takes that is going to come at all.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A process that does not outlive its value.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The next message.
+fn heard(manager: &UnixDatagram) -> String {
+    let mut bytes = [0; 4096];
+    let length = manager.recv(&mut bytes).expect("the daemon says something");
+    String::from_utf8(bytes[..length].to_vec()).unwrap()
+}
+
+/// The messages up to one that begins so, and that one.
+fn heard_until(manager: &UnixDatagram, state: &str) -> (Vec<String>, String) {
+    let mut before = Vec::new();
+    loop {
+        let message = heard(manager);
+        if message.lines().next() == Some(state) {
+            return (before, message);
+        }
+        before.push(message);
+    }
+}
+
+#[test]
+fn a_service_manager_is_told_when_the_node_is_programmed_and_that_the_loop_turns() {
+    let node = Namespace::new("notify");
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("socket");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let file = service("web", "172.30.0.1", "") + "---\n" + &slice("web", &["10.50.1.1"]);
+    let written = Manifests::of(&file);
+    let manifests = written.path();
+    // As long as the tables are another's, the node cannot be programmed.
+    let other = Manifests::new();
+    let owner = Daemon::start(&node, &other.path(), &[]);
+    let to = manifests.to_str().unwrap();
+    let mut daemon = command(&node, &["run", "--manifests", to, "--node-name", NODE_NAME]);
+    daemon.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "100000");
+    daemon.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut daemon = Killed(daemon.spawn().unwrap());
+
+    assert!(heard(&manager).starts_with("WATCHDOG=1\nSTATUS="));
+    for _ in 0..3 {
+        let message = heard(&manager);
+        assert!(message.starts_with("WATCHDOG=1"), "it waits, but it does not hang: {message}");
+    }
+    owner.stop();
+    let (before, ready) = heard_until(&manager, "READY=1");
+    let listed = listing(&node);
+    assert!(before.iter().all(|message| message.starts_with("WATCHDOG=1")), "{before:?}");
+    let status = "STATUS=programmed; services: 1, problems in the sources: 0";
+    assert_eq!(ready, format!("READY=1\n{status}"));
+    assert!(listed.contains("172.30.0.1"), "the rules are there by then:\n{listed}");
+    let output = rulec(&node, &["diff", "--to", to, "--node-name", NODE_NAME]);
+    assert!(output.status.success(), "all of them: {output:?}");
+
+    // An idle loop, too; and the status is told again when it is another.
+    for _ in 0..3 {
+        assert_eq!(heard(&manager), "WATCHDOG=1");
+    }
+    fs::write(manifests.join("broken.yaml"), "kind: Service\n").unwrap();
+    let mut message = heard(&manager);
+    while message == "WATCHDOG=1" {
+        message = heard(&manager);
+    }
+    assert!(message.contains("problems in the sources: 1"), "{message}");
+
+    let pid = daemon.0.id();
+    node.sh(&format!("kill -TERM {pid}"));
+    let (before, stopping) = heard_until(&manager, "STOPPING=1");
+    assert!(before.iter().all(|message| message.starts_with("WATCHDOG=1")), "{before:?}");
+    assert_eq!(stopping, "STOPPING=1\nSTATUS=stopping; the rules stay");
+    assert!(daemon.0.wait().unwrap().success());
+}
+
+#[test]
+fn one_capability_is_enough() {
+    let node = Namespace::new("capability");
+    let directory = TempDir::new().unwrap();
+    let manifests = directory.path().join("manifests");
+    fs::create_dir(&manifests).unwrap();
+    let file = service("web", "172.30.0.1", "") + "---\n" + &slice("web", &["10.50.1.1"]);
+    fs::write(manifests.join("all.yaml"), file).unwrap();
+    let program = directory.path().join("rulec");
+    fs::copy(RULEC, &program).unwrap();
+    // Somebody else than root must come by.
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    let run = |capabilities: &str| {
+        let capabilities = format!("-all{capabilities}");
+        let mut command = node.command(
+            "setpriv",
+            ["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"],
+        );
+        for set in ["--bounding-set", "--inh-caps", "--ambient-caps"] {
+            command.args([set, &capabilities]);
+        }
+        command.arg(&program).args(["run", "--node-name", NODE_NAME, "--manifests"]);
+        command.arg(&manifests).stderr(Stdio::piped()).stdout(Stdio::null());
+        Killed(command.spawn().unwrap())
+    };
+    let mut daemon = run("");
+    assert_eq!(daemon.0.wait().unwrap().code(), Some(2), "none is not enough");
+    let _daemon = run(",+net_admin");
+    eventually("an ordinary user with CAP_NET_ADMIN programs the node", || {
+        let output = node.command("nft", ["list", "table", "ip", "rulec"]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).contains("172.30.0.1")
+    });
+}
