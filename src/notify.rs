@@ -1,8 +1,8 @@
 //! What a service manager is told: the protocol of sd_notify(3).
 //!
 //! Each message is one datagram to the socket that `NOTIFY_SOCKET` names. The manager learns when the
-//! node is programmed (`READY=1`), that the loop still turns (`WATCHDOG=1`), and that the daemon ends by
-//! its own will (`STOPPING=1`). Nothing of it is needed to run: whatever goes wrong is a warning.
+//! node is programmed (`READY=1`), that the loop still turns (`WATCHDOG=1`), that it starts over
+//! (`RELOADING=1`), and that it ends (`STOPPING=1`). Nothing of it is needed to run: whatever goes wrong is a warning.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -75,6 +75,13 @@ impl Notify {
         if let Some(manager) = &mut self.manager {
             manager.next = now + manager.every;
             manager.tell("WATCHDOG=1", status);
+        }
+    }
+
+    /// Says that the daemon starts over, and will be ready again as the same process.
+    pub fn reloading(&mut self) {
+        if let Some(manager) = &mut self.manager {
+            manager.tell("RELOADING=1", "starting over with a new configuration");
         }
     }
 

@@ -121,6 +121,10 @@ async fn serve(
         error = sources.failure() => return Err(error),
         error = servers.failure() => return Err(error),
     }
+    match ending {
+        Ending::Stopped => daemon.notify.stopping(),
+        Ending::Reconfigured => daemon.notify.reloading(),
+    }
     Ok(ending)
 }
 
@@ -253,7 +257,6 @@ impl Daemon {
             }
         }
         tracing::info!("stopping; the rules stay");
-        self.notify.stopping();
         self.save();
         Ok(())
     }
