@@ -43,6 +43,9 @@ fn options(text: &str) -> String {
 #[test]
 fn the_unit_runs_the_program_that_is_installed_with_options_that_it_takes() {
     assert_eq!(value("Service", "ExecStart"), "/usr/bin/rulec run $RULEC_OPTIONS");
+    let before = "+/usr/bin/rulec run --init-only $RULEC_OPTIONS";
+    assert_eq!(value("Service", "ExecStartPre"), before);
+    assert!(run_args(&["run", "--init-only"]).0.init_only);
     assert!(read("Cargo.toml").contains(r#"["target/release/rulec", "usr/bin/", "755"]"#));
     assert_eq!(value("Service", "Type"), "notify");
     let default = read("deploy/systemd/rulec.default");

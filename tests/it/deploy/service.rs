@@ -98,6 +98,43 @@ fn a_service_manager_is_told_when_the_node_is_programmed_and_that_the_loop_turns
 }
 
 #[test]
+fn starting_over_is_not_stopping() {
+    let node = Namespace::new("reload");
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("socket");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let manifests = Manifests::of(&service("web", "172.30.0.1", ""));
+    let manifests = manifests.path();
+    let config = directory.path().join("config.conf");
+    let write = |bit: u8| {
+        let text = format!(
+            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n\
+             mode: nftables\nhealthzBindAddress: 127.0.0.1:10256\n\
+             nftables: {{ masqueradeBit: {bit} }}\n\
+             conntrack: {{ maxPerCore: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s }}\n"
+        );
+        let draft = directory.path().join("draft");
+        fs::write(&draft, text).unwrap();
+        fs::rename(draft, &config).unwrap();
+    };
+    write(14);
+    let [manifests, config] = [&manifests, &config].map(|path| path.to_str().unwrap());
+    let args = ["run", "--manifests", manifests, "--config", config, "--node-name", NODE_NAME];
+    let mut daemon = command(&node, &args);
+    daemon.env("NOTIFY_SOCKET", &socket).stdout(Stdio::null()).stderr(Stdio::null());
+    let _daemon = Killed(daemon.spawn().unwrap());
+    heard_until(&manager, "READY=1");
+    assert!(listing(&node).contains("0x00004000"), "bit 14");
+    write(15);
+    let (before, _) = heard_until(&manager, "RELOADING=1");
+    assert!(!before.iter().any(|message| message.contains("STOPPING")), "{before:?}");
+    let (before, _) = heard_until(&manager, "READY=1");
+    assert!(!before.iter().any(|message| message.contains("STOPPING")), "{before:?}");
+    assert!(listing(&node).contains("0x00008000"), "bit 15");
+}
+
+#[test]
 fn one_capability_is_enough() {
     let node = Namespace::new("capability");
     let directory = TempDir::new().unwrap();
