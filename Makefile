@@ -7,7 +7,7 @@
 #
 #   make deb    install what is needed, and build the Debian package in target/debian
 
-PACKAGES = build-essential pkg-config libmnl-dev libnftnl-dev iproute2 procps nftables conntrack socat
+PACKAGES = build-essential pkg-config libmnl-dev libnftnl-dev iproute2 procps nftables iptables conntrack socat
 
 CARGO_DEB = 3.8.0
 

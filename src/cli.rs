@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use rulec_compiler::Settings;
+use rulec_compiler::interface::InterfacePattern;
 use rulec_compiler::name::NodeName;
-use rulec_compiler::settings::{DetectLocal, MasqueradeBit};
+use rulec_compiler::settings::{DetectLocal, MasqueradeBit, NodePortAddresses};
 
 use crate::config::{KubeProxyFlags, Log, go_bool};
 
@@ -35,8 +37,11 @@ pub enum Command {
     /// Exits with 0 if nothing would, 1 if something would, 2 on trouble. It is trouble, too, if a
     /// manifest has an error: it is reported, and the rest is compared all the same.
     Diff(DiffArgs),
-    /// Remove every trace of rulec from this node's kernel
-    Cleanup,
+    /// Remove every trace of rulec from this node's kernel, or of kube-proxy
+    ///
+    /// Connections to Services are translated only as long as somebody's rules are there: let the
+    /// next proxy program the node first.
+    Cleanup(CleanupArgs),
     /// Print a script that completes the options of rulec in a shell
     ///
     /// The Debian package has those of bash, zsh and fish in their places.
@@ -178,6 +183,94 @@ pub struct RunArgs {
     pub kube_proxy: KubeProxyFlags,
 }
 
+/// `rulec cleanup`
+#[derive(Debug, Args, Default)]
+pub struct CleanupArgs {
+    /// Remove what kube-proxy has left, and nothing of rulec
+    ///
+    /// The tables of its nftables mode, its chains in iptables' nftables back end, and the interface of
+    /// its IPVS mode. Rules of others are left alone. What else there may be is named, with the command
+    /// that removes it. Stop kube-proxy first, or it makes everything again.
+    #[arg(long)]
+    pub kube_proxy: bool,
+}
+
+/// What of the node itself the compilation depends on
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// How to tell the packets of this node's Pods from others
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = DetectLocalMode::ClusterCidr)]
+    pub detect_local_mode: DetectLocalMode,
+    /// The bridge that Pods are attached to; counts in mode BridgeInterface
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub pod_bridge_interface: String,
+    /// How the names of Pods' interfaces begin; counts in mode InterfaceNamePrefix
+    #[arg(long, value_name = "PREFIX", default_value = "")]
+    pub pod_interface_name_prefix: String,
+    /// Where node ports answer: networks of the node's addresses, or `primary`
+    ///
+    /// A family without a network answers on every address of the node but loopback; so does one
+    /// with a network of prefix length 0.
+    #[arg(long, value_name = "CIDR,...|primary", value_delimiter = ',', default_value = "primary")]
+    pub nodeport_addresses: Vec<String>,
+}
+
+/// How the packets of Pods are told from others'; the names are kube-proxy's
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DetectLocalMode {
+    /// By source, in --cluster-cidr
+    #[value(name = "ClusterCIDR")]
+    ClusterCidr,
+    /// By source, in the podCIDRs of this node's Node object
+    #[value(name = "NodeCIDR")]
+    NodeCidr,
+    /// By the interface they come from, --pod-bridge-interface
+    #[value(name = "BridgeInterface")]
+    BridgeInterface,
+    /// By the name of the interface they come from, --pod-interface-name-prefix
+    #[value(name = "InterfaceNamePrefix")]
+    InterfaceNamePrefix,
+}
+
+impl NodeArgs {
+    /// Puts what is meant into the settings.
+    ///
+    /// # Errors
+    ///
+    /// If the mode of telling Pods lacks its interface, or a place of node ports is neither a network
+    /// nor the sole word `primary`.
+    pub fn refine(&self, settings: &mut Settings) -> anyhow::Result<()> {
+        let interface =
+            |flag, name: &str, pattern: fn(&str) -> Result<InterfacePattern, String>| {
+                let pattern = pattern(name).map_err(anyhow::Error::msg).context(flag)?;
+                anyhow::Ok(DetectLocal::Interface(pattern))
+            };
+        match self.detect_local_mode {
+            DetectLocalMode::ClusterCidr => {}
+            DetectLocalMode::NodeCidr => settings.detect_local = DetectLocal::NodeCidr,
+            DetectLocalMode::BridgeInterface => {
+                let (flag, name) = ("--pod-bridge-interface", &self.pod_bridge_interface);
+                settings.detect_local = interface(flag, name, InterfacePattern::named)?;
+            }
+            DetectLocalMode::InterfaceNamePrefix => {
+                let (flag, name) = ("--pod-interface-name-prefix", &self.pod_interface_name_prefix);
+                settings.detect_local = interface(flag, name, InterfacePattern::starting_with)?;
+            }
+        }
+        if self.nodeport_addresses != ["primary"] {
+            let network = |text: &String| {
+                text.parse::<IpNet>().map(|network| network.trunc()).with_context(|| {
+                    format!("--nodeport-addresses: {text:?} is no network, nor the word primary")
+                })
+            };
+            let networks = self.nodeport_addresses.iter().map(network);
+            settings.node_port_addresses =
+                NodePortAddresses::Cidrs(networks.collect::<anyhow::Result<_>>()?);
+        }
+        Ok(())
+    }
+}
+
 /// `rulec diff`
 #[derive(Debug, Args)]
 pub struct DiffArgs {
@@ -190,6 +283,9 @@ pub struct DiffArgs {
     /// What the compilation of manifests depends on
     #[command(flatten)]
     pub settings: SettingsArgs,
+    /// What of the node itself it depends on
+    #[command(flatten)]
+    pub node: NodeArgs,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,

@@ -56,7 +56,9 @@ pub fn run(args: DiffArgs) -> anyhow::Result<ExitCode> {
         (args.from.as_str(), args.to.as_str()) != ("kernel", "kernel"),
         "the kernel equals itself: name a state with --to, or with --from"
     );
-    let settings = Arc::new(args.settings.settings()?);
+    let mut settings = args.settings.settings()?;
+    args.node.refine(&mut settings)?;
+    let settings = Arc::new(settings);
     let from =
         Side::read(&args.from, &settings).with_context(|| format!("--from {}", args.from))?;
     let to = Side::read(&args.to, &settings).with_context(|| format!("--to {}", args.to))?;
@@ -118,6 +120,10 @@ impl Side {
         let incomplete = reading.problems.iter().any(|problem| problem.severity == Severity::Error);
         let mut model = Model::default();
         model.apply(Origin::Manifests, Change::everything(reading.objects));
+        if settings.node_port_addresses.needs_interfaces() {
+            let addresses = rulec_sources::read_interfaces()?;
+            model.apply(Origin::Kernel, Change::Apply(addresses));
+        }
         for entry in model.services() {
             for what in resolve::unsupported(&entry.object) {
                 anstream::eprintln!("{}: Service {}: {what}", entry.provenance, entry.object.key);

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         // Its configuration may say how to log.
         Command::Run(args) => run::run(args, &log),
         Command::Diff(args) => telemetry::init(&log.log()).and_then(|()| diff::run(args)),
-        Command::Cleanup => telemetry::init(&log.log()).and_then(|()| cleanup::run()),
+        Command::Cleanup(args) => telemetry::init(&log.log()).and_then(|()| cleanup::run(&args)),
         Command::Completions(args) => completions::run(&args),
     };
     match outcome {

@@ -16,14 +16,14 @@ use rulec_sources::{Problem, Severity, Update};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cli::{LogArgs, RunArgs};
+use crate::cli::{CleanupArgs, LogArgs, RunArgs};
 use crate::config::{Config, Mode};
 use crate::engine::{Counts, Engine, Event, Periods};
 use crate::forget::Forgetter;
 use crate::install::Installer;
 use crate::monitor::Monitor;
-use crate::serve::sites::{Options, Servers};
 use crate::notify::Notify;
+use crate::serve::sites::{Options, Servers};
 use crate::snapshot::Snapshot;
 use crate::sources::Sources;
 use crate::{cleanup, reload, setup, telemetry};
@@ -51,7 +51,7 @@ pub fn run(args: RunArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if args.cleanup {
-        return cleanup::run();
+        return cleanup::run(&CleanupArgs::default());
     }
     let effective = loaded.json();
     let config = loaded.config;
@@ -91,6 +91,7 @@ async fn serve(
     let settings = config.settings();
     let ownership = if args.shared_tables { Ownership::Shared } else { Ownership::Exclusive };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %settings.node_name, "starting");
+    setup::tell_of_kube_proxy();
     let installer = Installer::start(ownership, settings.masquerade_bit.mark())?;
     let verify = args.verify_seconds.unwrap_or(match installer.ownership {
         Ownership::Exclusive => 3600,

@@ -7,6 +7,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::Context;
+use rulec_sinks::kube_proxy;
 use rulec_sinks::sysctl::{self, Outcome, Sysctls};
 
 use crate::cli::{LogArgs, RunArgs};
@@ -60,6 +61,25 @@ pub fn ask_of_the_kernel(config: &Config) {
         && let Err(error) = fs::write(path, score.to_string())
     {
         tracing::info!(wanted = score, held, %error, "cannot change {path}; going on without");
+    }
+}
+
+/// Tells of what kube-proxy has on this node. Both can be there: a connection goes by the rules that
+/// were installed last.
+pub fn tell_of_kube_proxy() {
+    match kube_proxy::find() {
+        Ok(found) => {
+            for finding in found {
+                let remedy = finding.remedy();
+                if finding.is_certain() {
+                    tracing::warn!("this node has {finding}: {remedy}");
+                } else {
+                    tracing::info!("this node has {finding}: {remedy}");
+                }
+            }
+        }
+        // Whoever cannot reach nf_tables is told of it next.
+        Err(error) => tracing::debug!(%error, "did not look for kube-proxy"),
     }
 }
 

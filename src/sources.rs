@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::Context;
 use rulec_compiler::Origin;
 use rulec_sources::{
-    ApiAccess, ApiOptions, ApiSource, ManifestOptions, ManifestSource, SourceError, Update,
+    ApiAccess, ApiOptions, ApiSource, InterfaceSource, ManifestOptions, ManifestSource,
+    SourceError, Update,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -46,6 +47,7 @@ impl Sources {
             let source = ApiSource::new(ApiOptions::new(access, config.node_name.clone()));
             sources.spawn(Origin::Api, source.run(out.clone()));
         }
+        sources.spawn(Origin::Kernel, InterfaceSource::default().run(out.clone()));
         Ok(sources)
     }
 

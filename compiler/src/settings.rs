@@ -76,6 +76,11 @@ impl NodePortAddresses {
         let is_all = cidrs.is_empty() || cidrs.iter().any(|cidr| cidr.prefix_len() == 0);
         (!is_all).then_some(cidrs)
     }
+
+    /// Whether it depends on the addresses of the node's interfaces.
+    pub fn needs_interfaces(&self) -> bool {
+        Family::ALL.into_iter().any(|family| self.cidrs(family).is_some())
+    }
 }
 
 /// The first network of a family.

@@ -4,6 +4,7 @@ mod batch;
 mod dump;
 #[expect(unsafe_code, reason = "the C libraries are called here, and only here")]
 pub(crate) mod ffi;
+pub(crate) mod foreign;
 mod owner;
 mod rules;
 mod transactions;

@@ -16,6 +16,9 @@ pub enum SourceError {
         #[source]
         source: io::Error,
     },
+    /// The kernel cannot be asked for the addresses of its interfaces.
+    #[error("the addresses of the interfaces cannot be read")]
+    Interfaces(#[source] io::Error),
     /// The thread of the source could not be started.
     #[error("the thread of the source cannot be started")]
     Thread(#[source] io::Error),

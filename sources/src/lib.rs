@@ -1,9 +1,11 @@
-//! Where `rulec` learns of Services: the API server, and a directory of manifests.
+//! Where `rulec` learns of Services: the API server, and a directory of manifests; and of its node: the
+//! kernel.
 //!
 //! ```text
 //!  inotify ─▶ watch ─▶ scan ─▶ file ─▶ decode ─▶ Object ─┐
 //!  (a hint)   (when)   (what changed)  (what it means)   ├▶ Update { changes, problems }
-//!  API server ─▶ api: follow ─▶ holdings ─▶ decode ──────┘
+//!  API server ─▶ api: follow ─▶ holdings ─▶ decode ──────┤
+//!  rtnetlink ─▶ interfaces ─▶ Object ─────────────────────┘
 //! ```
 //!
 //! Everything a compiler could trip over ends here: what leaves this crate is valid, defaulted, in
@@ -18,6 +20,7 @@ mod decode;
 mod error;
 mod field;
 mod file;
+mod interfaces;
 mod intern;
 mod json;
 mod locate;
@@ -37,6 +40,7 @@ mod tests;
 pub use address::{parse_ip, parse_range};
 pub use api::{ApiAccess, ApiOptions, ApiSource, ApiStatus, ApiTiming, ErrorKind};
 pub use error::SourceError;
+pub use interfaces::{InterfaceSource, read_interfaces};
 pub use once::{Reading, read};
 pub use problem::{Problem, Severity};
 pub use scan::{Manifests, Scan};

@@ -9,6 +9,7 @@ mod deploy;
 mod diff;
 mod golden;
 mod health;
+mod kube_proxy;
 mod manifests;
 mod sink;
 mod support;

@@ -21,6 +21,8 @@ mod changes;
 mod cluster_ip;
 mod endpoints;
 mod external;
+mod local;
+mod node_port_addresses;
 mod pods;
 mod udp;
 

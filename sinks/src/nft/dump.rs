@@ -446,14 +446,14 @@ fn hook_matches(chain: ChainId, attributes: Attributes<'_>) -> bool {
 }
 
 /// Whether reading should start over: the kernel gave up on a dump, or what is read went away.
-fn is_disturbed(error: &io::Error) -> bool {
+pub(super) fn is_disturbed(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, NotFound, WouldBlock};
     matches!(error.kind(), Interrupted | WouldBlock | NotFound)
 }
 
 /// What a dump gave.
 #[must_use]
-enum Dump<T> {
+pub(super) enum Dump<T> {
     /// As it stood at one moment.
     Whole(T),
     /// Others have committed between its pieces (`NLM_F_DUMP_INTR`).
@@ -462,7 +462,7 @@ enum Dump<T> {
 
 impl<T> Dump<T> {
     /// What it gave, where it is no matter or is known otherwise whether it was disturbed.
-    fn anyway(self) -> T {
+    pub(super) fn anyway(self) -> T {
         match self {
             Self::Whole(found) | Self::Disturbed(found) => found,
         }
@@ -477,7 +477,7 @@ impl<T> Dump<T> {
 }
 
 /// Sends one request and hands on what comes back.
-fn request(
+pub(super) fn request(
     socket: &mut Socket,
     seq: &mut u32,
     kind: u16,

@@ -28,7 +28,7 @@ impl fmt::Display for Owner {
 impl Owner {
     /// Finds out whose socket it is. A port id is a process id as a rule, but one in the PID namespace
     /// of the owner: in a container it is 1. So the process is the one that has the socket open.
-    pub(super) fn of(portid: u32) -> Self {
+    pub(crate) fn of(portid: u32) -> Self {
         Self { portid, process: process(portid) }
     }
 }

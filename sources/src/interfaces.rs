@@ -1,0 +1,320 @@
+//! The addresses of this node's interfaces, as the kernel has them.
+//!
+//! An announcement of the kernel only says when to look: then all addresses are listed, and told if
+//! they are others than before. So it is no matter in which order announcements and lists come, on how
+//! many interfaces an address is, or whether an announcement was lost. A burst of announcements costs
+//! one list.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, TokioSocket};
+use nix::errno::Errno;
+use rulec_compiler::change::{Change, Origin, Provenance, Sourced};
+use rulec_compiler::object::{InterfaceAddresses, Kind, Object};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use crate::error::SourceError;
+use crate::update::Update;
+
+/// `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR` of <linux/rtnetlink.h>.
+const GROUPS: [u32; 2] = [5, 9];
+
+/// What the kernel fills at the most with one piece of a list.
+const RECEIVE_BYTES: usize = 1 << 16;
+
+/// How often a list that others have disturbed is read anew.
+const ATTEMPTS: u32 = 20;
+
+/// How long to wait after a list that failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Watches the addresses of all interfaces, in the network namespace of the thread that runs it.
+#[derive(Clone, Copy, Debug)]
+pub struct InterfaceSource {
+    /// How often the addresses are listed although the kernel has announced nothing.
+    pub relist: Duration,
+}
+
+impl Default for InterfaceSource {
+    fn default() -> Self {
+        Self { relist: Duration::from_secs(60) }
+    }
+}
+
+impl InterfaceSource {
+    /// Sends the addresses, and from then on whenever they are others, until the receiver is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Interfaces`] if the kernel has no rtnetlink for us, or the socket breaks. A list
+    /// that fails is tried again, and the last one counts meanwhile.
+    pub async fn run(self, out: mpsc::Sender<Update>) -> Result<(), SourceError> {
+        // Announcements first: what changes during the first list is seen twice rather than never.
+        let mut announcements = Announcements::open().map_err(SourceError::Interfaces)?;
+        let mut told: Option<InterfaceAddresses> = None;
+        let mut failed = false;
+        loop {
+            let wait = match list() {
+                Ok(addresses) => {
+                    failed = false;
+                    if told.as_ref() != Some(&addresses) {
+                        debug!(count = addresses.addresses.len(), "addresses of the interfaces");
+                        if out.send(update(addresses.clone(), told.is_none())).await.is_err() {
+                            return Ok(());
+                        }
+                        told = Some(addresses);
+                    }
+                    self.relist
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failed, true) {
+                        warn!(%error, "the addresses of the interfaces cannot be listed: trying again");
+                    }
+                    RETRY
+                }
+            };
+            tokio::select! {
+                () = out.closed() => return Ok(()),
+                announced = announcements.next() => announced.map_err(SourceError::Interfaces)?,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+}
+
+/// Lists the addresses of all interfaces of the calling thread's network namespace once, for tools.
+///
+/// # Errors
+///
+/// [`SourceError::Interfaces`] if the kernel refuses, or the addresses never stand still long enough
+/// to be listed.
+pub fn read_interfaces() -> Result<Sourced, SourceError> {
+    Ok(sourced(list().map_err(SourceError::Interfaces)?))
+}
+
+fn sourced(addresses: InterfaceAddresses) -> Sourced {
+    let object = Object::InterfaceAddresses(Arc::new(addresses));
+    Sourced { object, provenance: Provenance("interfaces".into()) }
+}
+
+fn update(addresses: InterfaceAddresses, is_first: bool) -> Update {
+    let sourced = sourced(addresses);
+    let change = if is_first {
+        Change::Replace { kinds: &[Kind::InterfaceAddresses], objects: vec![sourced] }
+    } else {
+        Change::Apply(sourced)
+    };
+    Update {
+        origin: Origin::Kernel,
+        changes: vec![change],
+        complete: true,
+        suppressed: 0,
+        problems: Vec::new(),
+    }
+}
+
+/// A socket that receives what the kernel says of addresses that come, change or go.
+struct Announcements(TokioSocket);
+
+impl Announcements {
+    fn open() -> io::Result<Self> {
+        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+        socket.socket_mut().bind_auto()?;
+        for group in GROUPS {
+            socket.socket_mut().add_membership(group)?;
+        }
+        Ok(Self(socket))
+    }
+
+    /// Waits until there are some, and takes all that are there.
+    async fn next(&mut self) -> io::Result<()> {
+        // They are not read, and what does not fit is cut off.
+        let mut room = [0_u8; 16];
+        let mut received = self.0.recv(&mut room.as_mut_slice()).await.map(|()| 0);
+        loop {
+            match received {
+                Ok(_) => {}
+                // Some were lost: a list finds what they were about.
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            received = self.0.socket_ref().recv(&mut room.as_mut_slice(), 0);
+        }
+    }
+}
+
+/// Lists the addresses, as often as it takes.
+fn list() -> io::Result<InterfaceAddresses> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    // All of a list is there as soon as it is asked for: waiting would be waiting for nothing.
+    socket.set_non_blocking(true)?;
+    for sequence_number in 1..=ATTEMPTS {
+        if let Some(addresses) = list_once(&socket, sequence_number)? {
+            return Ok(addresses);
+        }
+    }
+    Err(io::Error::other("the addresses never stood still long enough to be listed"))
+}
+
+/// Lists once; `None` if addresses came or went meanwhile, of which the kernel may have passed over
+/// others.
+fn list_once(socket: &Socket, sequence_number: u32) -> io::Result<Option<InterfaceAddresses>> {
+    let ask = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let mut request = NetlinkMessage::from(ask);
+    request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    request.header.sequence_number = sequence_number;
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+
+    let mut found = BTreeSet::new();
+    let mut is_disturbed = false;
+    let mut buffer = Vec::with_capacity(RECEIVE_BYTES);
+    loop {
+        buffer.clear();
+        match socket.recv(&mut buffer, 0) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        for message in messages(&buffer) {
+            let message = message?;
+            if message.header.sequence_number != sequence_number {
+                // The rest of a list that was given up.
+                continue;
+            }
+            is_disturbed |= message.header.flags & NLM_F_DUMP_INTR != 0;
+            let payload = &message.payload;
+            if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(one)) = payload {
+                found.extend(address(one));
+                continue;
+            }
+            let error = if let NetlinkPayload::Done(end) = payload {
+                end.code
+            } else if let NetlinkPayload::Error(error) = payload {
+                error.raw_code()
+            } else {
+                continue;
+            };
+            if error != 0 {
+                return Err(io::Error::from_raw_os_error(error.wrapping_neg()));
+            }
+            let addresses = found.into_iter().collect();
+            return Ok((!is_disturbed).then_some(InterfaceAddresses { addresses }));
+        }
+    }
+}
+
+/// The messages in what was received.
+fn messages(
+    mut bytes: &[u8],
+) -> impl Iterator<Item = io::Result<NetlinkMessage<RouteNetlinkMessage>>> {
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let message = NetlinkMessage::deserialize(bytes);
+        let len = message.as_ref().map_or(bytes.len(), |message| message.header.length as usize);
+        // A length of zero would never come to an end.
+        bytes = bytes.get(len.next_multiple_of(4).max(4)..).unwrap_or(&[]);
+        Some(message.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)))
+    })
+}
+
+/// The address that a message is about, if the kernel takes packets to it.
+///
+/// A deprecated address still receives; it is only no source of new connections (RFC 4862, section
+/// 5.5.4). One that somebody else has (DAD failed), or that is not yet known to be nobody else's, gets
+/// no local route: the kernel makes that when the check is over, and then announces the address again.
+/// An optimistic one has its route from the beginning (RFC 4429).
+fn address(message: &AddressMessage) -> Option<IpAddr> {
+    let flags = flags(message);
+    let is_unchecked =
+        flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic);
+    if flags.contains(AddressFlags::Dadfailed) || is_unchecked {
+        return None;
+    }
+    let of = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| {
+        message.attributes.iter().find_map(wanted)
+    };
+    // On links with a peer, `Address` is the peer's.
+    let local = of(|it| if let AddressAttribute::Local(ip) = it { Some(*ip) } else { None });
+    local.or_else(|| of(|it| if let AddressAttribute::Address(ip) = it { Some(*ip) } else { None }))
+}
+
+/// All flags: the header has room for eight of them only.
+fn flags(message: &AddressMessage) -> AddressFlags {
+    let all = message.attributes.iter().find_map(|attribute| {
+        if let AddressAttribute::Flags(flags) = attribute { Some(*flags) } else { None }
+    });
+    all.unwrap_or(AddressFlags::from_bits_retain(message.header.flags.bits().into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(flags: AddressFlags, attributes: &[AddressAttribute]) -> AddressMessage {
+        let mut message = AddressMessage::default();
+        message.attributes = attributes.to_vec();
+        message.attributes.push(AddressAttribute::Flags(flags));
+        message
+    }
+
+    #[test]
+    fn addresses_count_that_receive() {
+        let ip: IpAddr = "2001:db8::1".parse().unwrap();
+        let counts = |flags| address(&message(flags, &[AddressAttribute::Address(ip)])).is_some();
+        let (permanent, tentative) = (AddressFlags::Permanent, AddressFlags::Tentative);
+        assert!(counts(AddressFlags::empty()));
+        assert!(counts(permanent | AddressFlags::Deprecated));
+        assert!(counts(permanent | AddressFlags::Secondary));
+        assert!(counts(tentative | AddressFlags::Optimistic));
+        assert!(!counts(permanent | tentative));
+        assert!(!counts(permanent | tentative | AddressFlags::Dadfailed));
+        assert!(!counts(tentative | AddressFlags::Optimistic | AddressFlags::Dadfailed));
+    }
+
+    #[test]
+    fn the_address_of_a_peer_is_not_ours() {
+        let [own, peer] = ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let none = AddressFlags::empty();
+        let (local, remote) = (AddressAttribute::Local(own), AddressAttribute::Address(peer));
+        assert_eq!(address(&message(none, &[remote.clone(), local.clone()])), Some(own));
+        assert_eq!(address(&message(none, &[local, remote])), Some(own));
+        assert_eq!(address(&message(none, &[])), None);
+    }
+
+    #[test]
+    fn flags_of_the_header_count_if_there_are_no_others() {
+        let mut message = AddressMessage::default();
+        message.attributes = vec![AddressAttribute::Address("2001:db8::1".parse().unwrap())];
+        assert!(address(&message).is_some());
+        message.header.flags = netlink_packet_route::address::AddressHeaderFlags::Tentative;
+        assert_eq!(address(&message), None);
+    }
+
+    #[test]
+    fn bytes_that_are_no_messages_come_to_an_end() {
+        assert_eq!(messages(&[]).count(), 0);
+        for len in [1, 15, 16, 40] {
+            assert!(messages(&vec![0; len]).any(|message| message.is_err()), "{len}");
+            assert!(messages(&vec![0xff; len]).any(|message| message.is_err()), "{len}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Who counts as a Pod of the node: the modes of telling them, and what becomes of their sources.
+
+use std::net::SocketAddr;
+
+use rulec_testkit::{Family, Namespace, Options, Protocol, address, ask, require_root};
+
+use super::{HTTP, NODE, PATIENCE, Seen, Site, Who, cluster_ip, endpoints, service};
+use crate::support::rulec;
+
+/// A Service whose only endpoint is none of those who ask.
+fn web() -> String {
+    service("web", 10, "ports: [{name: http, port: 80}]") + &endpoints("web", HTTP, &["a"])
+}
+
+/// Asserts what source the endpoint sees of the world's usual clients.
+#[track_caller]
+fn seen(site: &Site, expected: [(Who, Seen); 3]) {
+    for family in Family::BOTH {
+        for (who, seen) in expected {
+            site.served(who, Protocol::Tcp, cluster_ip(family, 10, 80), &["a"], seen);
+        }
+    }
+}
+
+/// Asserts what source the endpoint sees of somebody else.
+#[track_caller]
+fn source_of(from: &Namespace, own: (std::net::Ipv4Addr, std::net::Ipv6Addr), seen: Seen) {
+    for family in Family::BOTH {
+        let options =
+            Options { source: Some(SocketAddr::new(family.of(own), 0)), timeout: PATIENCE };
+        let answer = ask(from, Protocol::Tcp, cluster_ip(family, 10, 80), options).unwrap();
+        let expected = match seen {
+            Seen::Own => family.of(own),
+            Seen::Masqueraded => family.of(address::NODE),
+        };
+        assert_eq!(answer.source, expected, "{family:?}");
+    }
+}
+
+#[test]
+fn pods_are_told_by_the_networks_of_their_node() {
+    if !require_root() {
+        return;
+    }
+    let node =
+        |cidrs: &str| NODE.replace("status:", &format!("spec: {{podCIDRs: [{cidrs}]}}\nstatus:"));
+    let own = node("10.50.1.0/24, '2001:db8:50:1::/64'");
+    let mut site = Site::start_with(&["--detect-local-mode", "NodeCIDR"], &(web() + &own));
+    let only_pods =
+        [(Who::Pod, Seen::Own), (Who::Host, Seen::Masqueraded), (Who::Client, Seen::Masqueraded)];
+    seen(&site, only_pods);
+    // Unlike with the networks of the cluster, a Pod of another node is a stranger.
+    source_of(&site.world.remote_pod(0).namespace, address::remote_pod(0), Seen::Masqueraded);
+
+    // The node's networks are others by now.
+    site.apply(&(web() + &node("10.50.2.0/24, '2001:db8:50:2::/64'")));
+    source_of(&site.world.remote_pod(0).namespace, address::remote_pod(0), Seen::Own);
+    source_of(&site.world.pod(2).namespace, address::pod(2), Seen::Masqueraded);
+
+    // Nobody can be told from Pods if their networks are not known.
+    site.apply(&(web() + NODE));
+    seen(&site, Who::ALL.map(|who| (who, Seen::Own)));
+    site.apply(&(web() + &own));
+    seen(&site, only_pods);
+}
+
+#[test]
+fn pods_are_told_by_their_bridge() {
+    if !require_root() {
+        return;
+    }
+    // The link of a Pod stands for the bridge: what counts is where its packets come in.
+    let args = ["--detect-local-mode", "BridgeInterface", "--pod-bridge-interface", "pod2"];
+    let site = Site::start_with(&args, &(web() + NODE));
+    seen(
+        &site,
+        [(Who::Pod, Seen::Own), (Who::Host, Seen::Masqueraded), (Who::Client, Seen::Masqueraded)],
+    );
+    // The whole name counts, and the address does not.
+    source_of(&site.world.pod(1).namespace, address::pod(1), Seen::Masqueraded);
+}
+
+#[test]
+fn pods_are_told_by_the_names_of_their_interfaces() {
+    if !require_root() {
+        return;
+    }
+    let args = ["--detect-local-mode", "InterfaceNamePrefix", "--pod-interface-name-prefix", "pod"];
+    let site = Site::start_with(&args, &(web() + NODE));
+    seen(
+        &site,
+        [(Who::Pod, Seen::Own), (Who::Host, Seen::Masqueraded), (Who::Client, Seen::Masqueraded)],
+    );
+    source_of(&site.world.pod(1).namespace, address::pod(1), Seen::Own);
+    source_of(&site.world.remote_pod(0).namespace, address::remote_pod(0), Seen::Masqueraded);
+}
+
+#[test]
+fn a_mode_without_its_interface_is_refused() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("modes");
+    for (mode, flag) in [
+        ("BridgeInterface", "--pod-bridge-interface"),
+        ("InterfaceNamePrefix", "--pod-interface-name-prefix"),
+    ] {
+        let run = ["run", "--manifests", "/nowhere", "--detect-local-mode", mode];
+        for more in [&[][..], &[flag, "sixteen-letters!"], &[flag, "a/b"]] {
+            let ran = rulec(&namespace, &[&run[..], more].concat());
+            assert_eq!(ran.status, 2, "{ran:?}");
+            assert!(ran.stderr.contains(flag), "{ran:?}");
+        }
+    }
+}
