@@ -211,10 +211,8 @@ fn a_long_history_ends_where_a_fresh_start_does() {
             3 => (Resource::EndpointSlices, None),
             more => (Resource::EndpointSlices, Some(slice(number, more - 3))),
         };
-        let name = match resource {
-            Resource::Services => format!("web-{number}"),
-            _ => format!("web-{number}-a"),
-        };
+        let suffix = if resource == Resource::Services { "" } else { "-a" };
+        let name = format!("web-{number}{suffix}");
         match object {
             Some(object) => {
                 cluster.server.apply(&object);

@@ -165,7 +165,7 @@ fn what_is_no_network_is_refused() {
         return;
     }
     let namespace = Namespace::new("networks");
-    for wrong in ["", "192.0.2.1", "primary,192.0.2.0/24", "192.0.2.0/33", "everywhere"] {
+    for wrong in ["192.0.2.1", "primary,192.0.2.0/24", "192.0.2.0/33", "everywhere"] {
         let ran =
             rulec(&namespace, &["run", "--manifests", "/nowhere", "--nodeport-addresses", wrong]);
         assert_eq!(ran.status, 2, "{wrong}: {ran:?}");
