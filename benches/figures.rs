@@ -10,11 +10,12 @@
     reason = "a bench prints, and one that cannot go on has failed"
 )]
 
+mod table;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,8 @@ use rulec_sinks::{Base, NftSink, Sink};
 use rulec_sources::Update;
 use rulec_testkit::{Namespace, require_root};
 use tokio::sync::mpsc;
+
+use crate::table::{memory, percentiles, row, time, wait_for};
 
 fn main() {
     // `cargo test --benches` builds and starts benches too, only to see that they start.
@@ -62,10 +65,6 @@ fn machine() {
     let n = cpus.lines().filter(|line| line.starts_with("processor")).count();
     let release = read("/proc/sys/kernel/osrelease");
     println!("{n} ×{}, Linux {}", model.trim_start_matches(['\t', ' ', ':']), release.trim());
-}
-
-fn row(what: &str, setup: &str, figure: &str) {
-    println!("| {what} | {setup} | {figure} |");
 }
 
 /// One endpoint more, one less, in turn, each at another Service.
@@ -239,14 +238,7 @@ fn process(services: usize, endpoints: usize) {
     row("process start → last ACK, YAML included", &setup, &from_start);
     // Let the allocator and the first rescan settle.
     std::thread::sleep(Duration::from_secs(25));
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let of = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("");
-        let kib: f64 = line.trim_matches([':', ' ', '\t']).trim_end_matches(" kB").parse().unwrap();
-        kib / 1024.0
-    };
-    let memory = format!("**{:.0} MB** resident ({:.0} MB at the most)", of("VmRSS"), of("VmHWM"));
-    row("memory", &setup, &memory);
+    row("memory", &setup, &memory(&child));
 
     let committed = || fs::read_to_string(&log).unwrap().matches(" committed ").count();
     let before = committed();
@@ -272,14 +264,6 @@ fn process(services: usize, endpoints: usize) {
     row("semantic no-ops", &format!("{edits} edits of comments and metadata"), &figure);
     child.kill().unwrap();
     child.wait().unwrap();
-}
-
-fn wait_for(log: &Path, text: &str, count: usize) {
-    let limit = Instant::now() + Duration::from_secs(300);
-    while fs::read_to_string(log).unwrap().matches(text).count() < count {
-        assert!(Instant::now() < limit, "{}", fs::read_to_string(log).unwrap());
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// A kernel and what stands in front of it, without the daemon's loop.
@@ -420,25 +404,4 @@ fn yaml(file: usize, endpoints: usize) -> String {
         }
     }
     text
-}
-
-fn percentiles(mut times: Vec<Duration>) -> String {
-    times.sort_unstable();
-    let at = |share: f64| {
-        let position = (times.len() as f64 * share) as usize;
-        time(times[position.min(times.len() - 1)])
-    };
-    if times.len() < 100 {
-        return format!("**{}** (median of {})", at(0.5), times.len());
-    }
-    format!("**{}** (p50), {} (p90), {} (p99)", at(0.5), at(0.9), at(0.99))
-}
-
-fn time(time: Duration) -> String {
-    let microseconds = time.as_secs_f64() * 1e6;
-    match microseconds {
-        us if us < 1_000.0 => format!("{us:.1} µs"),
-        us if us < 1_000_000.0 => format!("{:.1} ms", us / 1e3),
-        us => format!("{:.2} s", us / 1e6),
-    }
 }

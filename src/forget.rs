@@ -3,12 +3,15 @@
 //! The kernel has no index of flows by frontend: each request walks all of them. So it is done beside
 //! the commits, and whatever came in meanwhile is one request.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
 use anyhow::Context;
-use rulec_sinks::conntrack::{Conntrack, ConntrackError, Stale};
+use rulec_compiler::net::Family;
+use rulec_sinks::conntrack::{Conntrack, ConntrackError, Frontend, Stale};
+
+use crate::metrics::Metrics;
 
 /// The thread. Dropping it ends the thread after the request it is at.
 #[derive(Debug)]
@@ -20,11 +23,11 @@ impl Forgetter {
     /// # Errors
     ///
     /// If there can be no thread.
-    pub fn start() -> anyhow::Result<Self> {
+    pub fn start(metrics: Arc<Metrics>) -> anyhow::Result<Self> {
         let (requests, inbox) = mpsc::channel();
         thread::Builder::new()
             .name("rulec-conntrack".to_owned())
-            .spawn(move || serve(&inbox))
+            .spawn(move || serve(&inbox, &metrics))
             .context("starting a thread")?;
         Ok(Self(requests))
     }
@@ -37,32 +40,57 @@ impl Forgetter {
     }
 }
 
-fn serve(inbox: &mpsc::Receiver<Vec<Stale>>) {
+fn serve(inbox: &mpsc::Receiver<Vec<Stale>>, metrics: &Metrics) {
     let mut conntrack = None;
     while let Ok(mut stale) = inbox.recv() {
         stale.extend(inbox.try_iter().flatten());
-        let started = Instant::now();
-        let outcome = match &mut conntrack {
-            Some(open) => Conntrack::delete(open, &stale),
-            // Opened when there is something to do: a node without UDP Services needs none.
-            none => Conntrack::open()
-                .map_err(ConntrackError::from)
-                .and_then(|opened| none.insert(opened).delete(&stale)),
-        };
-        match outcome {
-            Ok(deleted) => tracing::debug!(
+        for family in Family::ALL {
+            let of_family: Vec<Stale> =
+                stale.iter().filter(|stale| family_of(stale) == Some(family)).cloned().collect();
+            if !of_family.is_empty() {
+                forget(&mut conntrack, family, &of_family, metrics);
+            }
+        }
+    }
+}
+
+fn forget(conntrack: &mut Option<Conntrack>, family: Family, stale: &[Stale], metrics: &Metrics) {
+    let started = Instant::now();
+    // Opened when there is something to do: a node without UDP Services needs none.
+    let open = match conntrack.take() {
+        Some(open) => Ok(open),
+        None => Conntrack::open().map_err(ConntrackError::from),
+    };
+    let outcome = open.and_then(|mut open| {
+        let deleted = open.delete(stale)?;
+        // After trouble, a new socket that knows nothing of the old one's.
+        *conntrack = Some(open);
+        Ok(deleted)
+    });
+    let took = started.elapsed();
+    match outcome {
+        Ok(deleted) => {
+            metrics.kube_proxy.flows_deleted(family, took, deleted.flows);
+            tracing::debug!(
+                %family,
                 requests = stale.len(),
                 flows = deleted.flows,
                 uncounted = deleted.uncounted,
-                elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+                elapsed_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
                 "deleted stale UDP flows"
-            ),
-            Err(error) => {
-                let source = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(%error, source, "stale UDP flows go on until they expire");
-                // A new socket knows nothing of the old one's trouble.
-                conntrack = None;
-            }
+            );
         }
+        Err(error) => {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(%error, source, "stale UDP flows go on until they expire");
+        }
+    }
+}
+
+/// The family of the flows. A node port that answers nowhere has none.
+fn family_of(stale: &Stale) -> Option<Family> {
+    match &stale.frontend {
+        Frontend::Address { address, .. } => Some(Family::of(*address)),
+        Frontend::NodePort { addresses, .. } => addresses.first().map(|ip| Family::of(*ip)),
     }
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rulec_compiler::Origin;
 use rulec_sinks::Base;
+use rulec_sources::ApiStatus;
 use tokio::sync::{mpsc, watch};
 
 use crate::engine::{Counts, Engine, Reply, Request};
@@ -34,6 +35,8 @@ pub struct Monitor {
     scraper: Scraper,
     asks: mpsc::Receiver<Ask>,
     sources: BTreeMap<Origin, Source>,
+    /// How the API source fares, if there is one.
+    pub api: Option<Arc<ApiStatus>>,
     under_way: Option<Commit>,
     counts: Counts,
 }
@@ -64,6 +67,7 @@ impl Monitor {
             scraper,
             asks,
             sources,
+            api: None,
             under_way: None,
             counts: Counts::default(),
         }
@@ -166,8 +170,20 @@ impl Monitor {
 
     /// Tells what there is.
     pub fn tell(&self, ask: Ask, engine: &Engine) {
+        let now = Instant::now();
+        let mut sources = self.sources.clone();
+        for (origin, source) in &mut sources {
+            source.heard = match &self.api {
+                // A quiet cluster is heard of all the same, by bookmarks.
+                Some(api) if *origin == Origin::Api => {
+                    api.silence().and_then(|silence| now.checked_sub(silence))
+                }
+                // The others are on this node: as long as the process runs, they are followed.
+                Some(_) | None => source.heard.map(|_| now),
+            };
+        }
         // Who asked may have gone.
-        let _ = ask.send(View::of(engine, &self.sources));
+        let _ = ask.send(View::of(engine, &sources));
     }
 
     fn awaited(&self, counts: Counts) -> Vec<String> {

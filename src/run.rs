@@ -6,6 +6,7 @@ use std::future::pending;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -105,9 +106,10 @@ async fn serve(
     let mut daemon = Daemon::new(engine, installer, sources.origins());
     let show = Options::from(&config);
     daemon.monitor = Monitor::new(show.staleness, sources.origins());
+    daemon.monitor.api.clone_from(&sources.api);
     let servers = Servers::start(&show, &daemon.monitor, effective);
     daemon.snapshot.clone_from(&args.snapshot);
-    daemon.forgetter = Some(Forgetter::start()?);
+    daemon.forgetter = Some(Forgetter::start(Arc::clone(daemon.monitor.metrics()))?);
     daemon.notify = Notify::from_env();
     let mut ending = Ending::Stopped;
     let stop = async {

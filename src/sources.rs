@@ -1,11 +1,12 @@
 //! The sources of this process: each a task that sends into one channel.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use rulec_compiler::Origin;
 use rulec_sources::{
-    ApiAccess, ApiOptions, ApiSource, InterfaceSource, ManifestOptions, ManifestSource,
+    ApiAccess, ApiOptions, ApiSource, ApiStatus, InterfaceSource, ManifestOptions, ManifestSource,
     SourceError, Update,
 };
 use tokio::sync::mpsc;
@@ -19,6 +20,8 @@ use crate::config::Config;
 pub struct Sources {
     tasks: JoinSet<(Origin, Result<(), SourceError>)>,
     origins: Vec<Origin>,
+    /// How the API source fares, if there is one.
+    pub api: Option<Arc<ApiStatus>>,
 }
 
 impl Sources {
@@ -32,7 +35,7 @@ impl Sources {
         config: &Config,
         out: &mpsc::Sender<Update>,
     ) -> anyhow::Result<Self> {
-        let mut sources = Self { tasks: JoinSet::new(), origins: Vec::new() };
+        let mut sources = Self { tasks: JoinSet::new(), origins: Vec::new(), api: None };
         if let Some(path) = &config.manifests {
             let options = ManifestOptions {
                 rescan: Duration::from_secs(args.rescan_seconds),
@@ -45,6 +48,7 @@ impl Sources {
             let access =
                 ApiAccess { kubeconfig: access.kubeconfig.clone(), master: access.master.clone() };
             let source = ApiSource::new(ApiOptions::new(access, config.node_name.clone()));
+            sources.api = Some(source.status());
             sources.spawn(Origin::Api, source.run(out.clone()));
         }
         sources.spawn(Origin::Kernel, InterfaceSource::default().run(out.clone()));

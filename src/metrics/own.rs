@@ -182,7 +182,7 @@ impl Own {
             source_stale: put(
                 to,
                 "source_stale_seconds",
-                "Time since a source last had something to say; a source without changes is silent",
+                "Time since a source was last heard of, be it that nothing has changed",
                 Labelled::default(),
             ),
         }

@@ -41,7 +41,7 @@ pub struct View {
 pub struct Source {
     /// Whether it has delivered its first complete lists.
     pub is_complete: bool,
-    /// When it last had something to say.
+    /// When it was last heard of.
     pub heard: Option<Instant>,
 }
 

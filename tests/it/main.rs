@@ -11,6 +11,7 @@ mod golden;
 mod health;
 mod kube_proxy;
 mod manifests;
+mod reload;
 mod sink;
 mod support;
 mod sysctl;

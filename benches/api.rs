@@ -1,0 +1,213 @@
+//! The figures of the node daemon with an API server, as a table: `cargo bench --bench api`.
+//!
+//! The server is the one of the tests, in this process, on the same two cores: what it costs is in
+//! the latencies. Needs root; everything happens in network namespaces of its own.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a bench prints, and one that cannot go on has failed"
+)]
+
+mod table;
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::Child;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rulec::engine::{Engine, Periods};
+use rulec::install::Installer;
+use rulec::run::Daemon;
+use rulec_apiserver::{ApiServer, Credential};
+use rulec_compiler::name::NodeName;
+use rulec_compiler::{Origin, Settings};
+use rulec_sinks::nft::Ownership;
+use rulec_sources::{ApiAccess, ApiOptions, ApiSource};
+use rulec_testkit::{Namespace, require_root};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::table::{memory, percentiles, row, time, wait_for};
+
+const NODE: &str = "na";
+
+fn main() {
+    // `cargo test --benches` builds and starts benches too, only to see that they start.
+    if std::env::args().any(|argument| argument == "--test") || !require_root() {
+        return;
+    }
+    println!("\n## Figures with an API server\n\n| what | setup | figure |\n|---|---|---|");
+    for services in [1_000, 10_000, 45_000] {
+        event_to_acknowledgement(services);
+    }
+    process(20_000, 10);
+}
+
+/// A server with this many Services.
+struct Cluster {
+    server: ApiServer,
+    directory: tempfile::TempDir,
+}
+
+impl Cluster {
+    fn start(services: usize, endpoints: usize) -> Self {
+        let cluster = Self { server: ApiServer::start(), directory: tempfile::tempdir().unwrap() };
+        cluster.server.write_kubeconfig(&cluster.kubeconfig(), &Credential::Token("token".into()));
+        let node = json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE},
+            "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.10"}]},
+        });
+        cluster.server.apply(&node);
+        for number in 0..services {
+            cluster.server.apply(&service(number));
+            cluster.server.apply(&slice(number, endpoints));
+        }
+        cluster
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.directory.path().join("kubeconfig")
+    }
+}
+
+/// From the write to the server to the kernel's acknowledgement, one change at a time.
+fn event_to_acknowledgement(services: usize) {
+    let namespace = Namespace::new("bench");
+    namespace.sh("ip link set lo up");
+    let times = namespace.run(|| {
+        let cluster = Cluster::start(services, 2);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let settings = Settings::new(NodeName::from(NODE));
+            let mark = settings.masquerade_bit.mark();
+            let installer = Installer::start(Ownership::Exclusive, mark).unwrap();
+            let engine = Engine::new(settings, Periods::default());
+            let mut daemon = Daemon::new(engine, installer, [Origin::Api]);
+            let (acknowledged, mut acknowledgements) = mpsc::unbounded_channel();
+            daemon.observe(acknowledged);
+            let (out, updates) = mpsc::channel(256);
+            let access = ApiAccess { kubeconfig: Some(cluster.kubeconfig()), master: None };
+            let source = ApiSource::new(ApiOptions::new(access, NodeName::from(NODE)));
+            let source = tokio::spawn(source.run(out));
+            let daemon =
+                tokio::spawn(async move { daemon.run(updates, std::future::pending()).await });
+            // The first install may come in several batches.
+            let mut done = 0;
+            while done < services * 5 {
+                done = acknowledgements.recv().await.unwrap().operations;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            while acknowledgements.try_recv().is_ok() {}
+            let mut times = Vec::new();
+            for round in 0..1_000 {
+                let (number, endpoints) =
+                    (round / 2 * 7 % services, if round % 2 == 0 { 3 } else { 2 });
+                let object = slice(number, endpoints);
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                let started = Instant::now();
+                cluster.server.apply(&object);
+                acknowledgements.recv().await.unwrap();
+                times.push(started.elapsed());
+            }
+            daemon.abort();
+            source.abort();
+            times
+        })
+    });
+    row(
+        "written to the server → kernel ACK",
+        &format!("{services} services × 2"),
+        &percentiles(times),
+    );
+}
+
+/// The real process: start, memory, and what it costs when nothing changes.
+fn process(services: usize, endpoints: usize) {
+    let namespace = Namespace::new("bench");
+    namespace.sh("ip link set lo up");
+    let cluster = namespace.run(|| Cluster::start(services, endpoints));
+    let log = cluster.directory.path().join("log");
+    let started = Instant::now();
+    let mut child = namespace
+        .command(env!("CARGO_BIN_EXE_rulec"), ["run", "--node-name", NODE, "--kubeconfig"])
+        .arg(cluster.kubeconfig())
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    wait_for(&log, "the kernel holds what the sources say", 1);
+    let setup = format!("{services} × {endpoints}");
+    row("process start → last ACK", &setup, &time(started.elapsed()));
+    sleep(Duration::from_secs(20));
+    row("memory", &setup, &memory(&child));
+
+    let committed = || fs::read_to_string(&log).unwrap().matches(" committed ").count();
+    let before = committed();
+    let idle = share_of_a_core(&child, || sleep(Duration::from_secs(20)));
+    row("CPU while idle", &setup, &format!("**{idle:.2} %** of a core"));
+    let noisy = share_of_a_core(&child, || {
+        for update in 0..2_000 {
+            let mut object = slice(update % services, endpoints);
+            object["metadata"]["annotations"] = json!({"update": update.to_string()});
+            cluster.server.apply(&object);
+            sleep(Duration::from_millis(10));
+        }
+    });
+    let writes = committed() - before;
+    let figure = format!("**{noisy:.2} %** of a core, **{writes} kernel writes**");
+    row("CPU under 100 no-op updates a second", &setup, &figure);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// How much of a core a process used while something was going on, in per cent.
+fn share_of_a_core(child: &Child, during: impl FnOnce()) -> f64 {
+    let used = || -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        // utime and stime are the fields 14 and 15; the one behind the name is the third.
+        let of = |field: usize| -> f64 {
+            fields.split_whitespace().nth(field - 3).unwrap().parse().unwrap()
+        };
+        // In ticks of a hundredth of a second (USER_HZ).
+        (of(14) + of(15)) / 100.0
+    };
+    let (before, started) = (used(), Instant::now());
+    during();
+    100.0 * (used() - before) / started.elapsed().as_secs_f64()
+}
+
+fn service(number: usize) -> Value {
+    let address = Ipv4Addr::from(0x0a80_0000 + u32::try_from(number).unwrap());
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": format!("service-{number}"), "namespace": "default"},
+        "spec": {
+            "clusterIP": address.to_string(),
+            "ports": [{"name": "http", "port": 80, "protocol": "TCP"}],
+        },
+    })
+}
+
+fn slice(number: usize, endpoints: usize) -> Value {
+    let address = |n: usize| Ipv4Addr::from(0x0a00_0000 + u32::try_from(number * 16 + n).unwrap());
+    let endpoints: Vec<Value> = (0..endpoints)
+        .map(|n| {
+            json!({
+                "addresses": [address(n).to_string()], "nodeName": "nb",
+                "conditions": {"ready": true, "serving": true, "terminating": false},
+            })
+        })
+        .collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("service-{number}-a"), "namespace": "default",
+            "labels": {"kubernetes.io/service-name": format!("service-{number}")},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "endpoints": endpoints,
+    })
+}

@@ -1,0 +1,54 @@
+//! How figures are taken and printed, the same in every bench.
+
+use std::fs;
+use std::path::Path;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+/// Prints a row of the table.
+pub(crate) fn row(what: &str, setup: &str, figure: &str) {
+    println!("| {what} | {setup} | {figure} |");
+}
+
+/// The median, and, of enough times, how the slow ones fare.
+pub(crate) fn percentiles(mut times: Vec<Duration>) -> String {
+    times.sort_unstable();
+    let at = |share: f64| {
+        let position = (times.len() as f64 * share) as usize;
+        time(times[position.min(times.len() - 1)])
+    };
+    if times.len() < 100 {
+        return format!("**{}** (median of {})", at(0.5), times.len());
+    }
+    format!("**{}** (p50), {} (p90), {} (p99)", at(0.5), at(0.9), at(0.99))
+}
+
+/// A time as people read it.
+pub(crate) fn time(time: Duration) -> String {
+    let microseconds = time.as_secs_f64() * 1e6;
+    match microseconds {
+        us if us < 1_000.0 => format!("{us:.1} µs"),
+        us if us < 1_000_000.0 => format!("{:.1} ms", us / 1e3),
+        us => format!("{:.2} s", us / 1e6),
+    }
+}
+
+/// How much memory a process has, now and at the most.
+pub(crate) fn memory(child: &Child) -> String {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let of = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("");
+        let kib: f64 = line.trim_matches([':', ' ', '\t']).trim_end_matches(" kB").parse().unwrap();
+        kib / 1024.0
+    };
+    format!("**{:.0} MB** resident ({:.0} MB at the most)", of("VmRSS"), of("VmHWM"))
+}
+
+/// Waits until a log holds a text so many times.
+pub(crate) fn wait_for(log: &Path, text: &str, count: usize) {
+    let limit = Instant::now() + Duration::from_secs(300);
+    while fs::read_to_string(log).unwrap().matches(text).count() < count {
+        assert!(Instant::now() < limit, "{}", fs::read_to_string(log).unwrap());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
