@@ -353,7 +353,7 @@ impl Metrics {
 }
 
 /// Everything that is exported, with its type.
-const EXPORTED: [(&str, &str); 32] = [
+pub(crate) const EXPORTED: [(&str, &str); 32] = [
     ("kubeproxy_conntrack_reconciler_deleted_entries_total", "counter"),
     ("kubeproxy_conntrack_reconciler_sync_duration_seconds", "histogram"),
     ("kubeproxy_network_programming_duration_seconds", "histogram"),

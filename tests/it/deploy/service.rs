@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use rulec_testkit::Namespace;
+use rulec_testkit::{Namespace, require_root};
 use tempfile::TempDir;
 
 use crate::daemon::{Daemon, Manifests, NODE_NAME, command, rulec};
@@ -46,6 +46,9 @@ fn heard_until(manager: &UnixDatagram, state: &str) -> (Vec<String>, String) {
 
 #[test]
 fn a_service_manager_is_told_when_the_node_is_programmed_and_that_the_loop_turns() {
+    if !require_root() {
+        return;
+    }
     let node = Namespace::new("notify");
     let directory = TempDir::new().unwrap();
     let socket = directory.path().join("socket");
@@ -99,6 +102,9 @@ fn a_service_manager_is_told_when_the_node_is_programmed_and_that_the_loop_turns
 
 #[test]
 fn starting_over_is_not_stopping() {
+    if !require_root() {
+        return;
+    }
     let node = Namespace::new("reload");
     let directory = TempDir::new().unwrap();
     let socket = directory.path().join("socket");
@@ -136,6 +142,9 @@ fn starting_over_is_not_stopping() {
 
 #[test]
 fn one_capability_is_enough() {
+    if !require_root() {
+        return;
+    }
     let node = Namespace::new("capability");
     let directory = TempDir::new().unwrap();
     let manifests = directory.path().join("manifests");
