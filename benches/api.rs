@@ -93,9 +93,9 @@ fn event_to_acknowledgement(services: usize) {
             let source = tokio::spawn(source.run(out));
             let daemon =
                 tokio::spawn(async move { daemon.run(updates, std::future::pending()).await });
-            // The first install may come in several batches.
+            // The first install may come in several batches: an address, a frontend, two endpoints each.
             let mut done = 0;
-            while done < services * 5 {
+            while done < services * 4 {
                 done = acknowledgements.recv().await.unwrap().operations;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
