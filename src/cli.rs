@@ -27,7 +27,7 @@ pub struct Cli {
 /// What to do
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Program this node from a directory of manifests, and keep it so
+    /// Program this node from an API server, from manifests, or from both, and keep it so
     ///
     /// Runs until SIGTERM or SIGINT, and leaves the rules in place: traffic goes on while it is
     /// restarted or replaced. `rulec cleanup` removes them.

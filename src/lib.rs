@@ -7,7 +7,10 @@
 //!                       (no I/O)               (one thread)
 //! ```
 //!
-//! `run` is the loop around the engine; `diff` compares any two states; `cleanup` removes all traces.
+//! `config` says what to do, `setup` asks of the kernel what is asked once, `sources` starts the sources,
+//! and `run` is the loop around the engine. Beside it, `forget` deletes stale UDP flows, `monitor` collects
+//! what `health`, `metrics` and `serve` show, `notify` tells a service manager, and `reload` notices another
+//! configuration. `diff` compares any two states; `cleanup` removes all traces.
 #![forbid(unsafe_code)]
 
 pub mod cleanup;

@@ -23,18 +23,22 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// reported once, and changes nothing.
 pub async fn changed(run: &RunArgs, log: &LogArgs, config: &Config) {
     let Some(path) = &run.config else { return std::future::pending().await };
-    let mut seen = setup::read(path).ok();
+    // The first look compares, too: the file may have changed since it was loaded.
+    let mut seen: Option<Vec<u8>> = None;
+    let mut pause = tokio::time::interval(PERIOD);
     loop {
-        tokio::time::sleep(PERIOD).await;
+        pause.tick().await;
         // A file that is away for a moment is being replaced.
         let Ok(bytes) = setup::read(path) else { continue };
         if seen.as_ref() == Some(&bytes) {
             continue;
         }
-        seen = Some(bytes);
+        let is_first = seen.replace(bytes).is_none();
         match setup::load(run, log) {
             Ok(loaded) if loaded.config == *config => {
-                tracing::info!("the configuration file changed, and means the same");
+                if !is_first {
+                    tracing::info!("the configuration file changed, and means the same");
+                }
             }
             Ok(_) => return,
             Err(error) => {

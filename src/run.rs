@@ -111,16 +111,16 @@ async fn serve(
     daemon.snapshot.clone_from(&args.snapshot);
     daemon.forgetter = Some(Forgetter::start(Arc::clone(daemon.monitor.metrics()))?);
     daemon.notify = Notify::from_env();
+    let stopped = stopped()?;
     let mut ending = Ending::Stopped;
     let stop = async {
         tokio::select! {
-            () = stopped()? => {}
+            () = stopped => {}
             () = reload::changed(args, log, &config) => ending = Ending::Reconfigured,
         }
-        anyhow::Ok(())
     };
     tokio::select! {
-        outcome = daemon.run(updates, async { let _ = stop.await; }) => outcome?,
+        outcome = daemon.run(updates, stop) => outcome?,
         error = sources.failure() => return Err(error),
         error = servers.failure() => return Err(error),
     }

@@ -67,7 +67,7 @@ pub struct Dirty {
     pub nodes: BTreeSet<NodeName>,
     /// Whether the addresses of interfaces or the ServiceCIDRs have changed.
     pub surroundings: bool,
-    /// Objects that two sources have, with the one that has the say and the one that has not.
+    /// Objects that two sources have by now, with the one that has the say and the one that has not.
     pub overridden: BTreeSet<(ObjectKey, Origin, Origin)>,
     /// Objects that were applied or removed and changed nothing.
     pub unchanged: usize,
@@ -301,8 +301,10 @@ impl Model {
         match self.origin_of(&key) {
             Some(holder) if holder < origin => {
                 dirty.unchanged += 1;
-                dirty.overridden.insert((key.clone(), holder, origin));
-                self.overridden.insert((key, origin), sourced);
+                // Said once, and not at each change of what does not count.
+                if self.overridden.insert((key.clone(), origin), sourced).is_none() {
+                    dirty.overridden.insert((key, holder, origin));
+                }
             }
             Some(holder) if holder > origin => {
                 dirty.overridden.insert((key.clone(), origin, holder));

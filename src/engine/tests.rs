@@ -97,6 +97,12 @@ impl World {
         };
         self.kernel.state.slots(frontend).len()
     }
+
+    /// How many pick chains the kernel holds in IPv4.
+    fn picks(&self) -> usize {
+        let chains = &self.kernel.state.tables[&Family::Ipv4].chains;
+        chains.keys().filter(|chain| matches!(chain, ChainId::Pick(..))).count()
+    }
 }
 
 fn port(number: u16) -> NonZeroU16 {
@@ -415,17 +421,13 @@ fn a_belief_that_was_wrong_is_corrected_on_the_next_change() {
 #[test]
 fn a_pick_chain_goes_when_nobody_has_used_it_for_long() {
     let mut world = World::with(&[(1, 3)]);
-    let picks = |world: &World| {
-        let chains = &world.kernel.state.tables[&Family::Ipv4].chains;
-        chains.keys().filter(|chain| matches!(chain, ChainId::Pick(..))).count()
-    };
     world.change(vec![Change::Apply(slice(1, 2))]);
     world.settle();
-    assert_eq!(picks(&world), 2);
+    assert_eq!(world.picks(), 2);
     world.pass(Duration::from_secs(300));
-    assert_eq!(picks(&world), 2, "it may be used again soon");
+    assert_eq!(world.picks(), 2, "it may be used again soon");
     world.pass(Duration::from_secs(301));
-    assert_eq!(picks(&world), 1);
+    assert_eq!(world.picks(), 1);
     world.change(vec![Change::Apply(slice(1, 3))]);
     world.settle();
     assert_eq!(world.backends(1), 3);
@@ -437,17 +439,13 @@ fn a_pick_chain_that_was_idle_at_the_start_goes_too() {
     let mut first = World::with(&[(1, 3)]);
     first.change(vec![Change::Apply(slice(1, 2))]);
     first.settle();
-    let picks = |world: &World| {
-        let chains = &world.kernel.state.tables[&Family::Ipv4].chains;
-        chains.keys().filter(|chain| matches!(chain, ChainId::Pick(..))).count()
-    };
-    assert_eq!(picks(&first), 2);
+    assert_eq!(first.picks(), 2);
     let mut second = World::new(first.kernel);
     second.change(vec![Change::everything(vec![service(1), slice(1, 2)])]);
     second.event(Event::SourcesReady);
     assert_eq!(second.settle(), ["adopt"], "nothing has changed");
     second.pass(Duration::from_secs(601));
-    assert_eq!(picks(&second), 1);
+    assert_eq!(second.picks(), 1);
 }
 
 #[test]

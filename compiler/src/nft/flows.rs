@@ -47,8 +47,11 @@ pub fn between(applied: &Program, wanted: &Program) -> Vec<StaleFlows> {
             };
             let before = old.iter().find(|old| old.family == port.family && old.port == port.port);
             let served = before.and_then(|before| before.serving.as_deref()).unwrap_or_default();
-            let gone: Vec<Backend> =
-                served.iter().filter(|backend| !serving.contains(backend)).copied().collect();
+            let gone: Vec<Backend> = served
+                .iter()
+                .filter(|backend| serving.binary_search(backend).is_err())
+                .copied()
+                .collect();
             for (frontend, _) in &port.frontends {
                 let is_known = before.is_some_and(|before| {
                     before.frontends.iter().any(|(known, _)| known == frontend)
@@ -102,7 +105,7 @@ pub fn of_repair(delta: &Delta, wanted: &Program) -> Vec<StaleFlows> {
             let which = match gone {
                 None => Which::NotTo(serving),
                 Some(mut backends) => {
-                    backends.retain(|backend| !serving.contains(backend));
+                    backends.retain(|backend| serving.binary_search(backend).is_err());
                     backends.sort_unstable();
                     Which::To(backends)
                 }
