@@ -24,13 +24,14 @@ use rulec::install::Installer;
 use rulec::run::Daemon;
 use rulec_compiler::change::{Change, Origin, Provenance, Sourced};
 use rulec_compiler::name::{NamespacedName, NodeName};
-use rulec_compiler::net::{Family, Protocol};
+use rulec_compiler::net::{Backend, Family, Protocol};
 use rulec_compiler::nft::{Delta, Program, State};
 use rulec_compiler::object::{
     ClusterIps, Endpoint, EndpointSlice, Object, Service, ServicePort, SlicePort, TargetPort,
 };
 use rulec_compiler::settings::DetectLocal;
 use rulec_compiler::{Dirty, Model, Settings};
+use rulec_sinks::conntrack::{self, Conntrack, Gone, Stale};
 use rulec_sinks::nft::Ownership;
 use rulec_sinks::{Base, NftSink, Sink};
 use rulec_sources::Update;
@@ -56,6 +57,7 @@ fn main() {
     cold_start(20_000, 10);
     unchanged_restart(45_000, 2);
     process(20_000, 10);
+    stale_flows(100_000);
 }
 
 fn machine() {
@@ -264,6 +266,49 @@ fn process(services: usize, endpoints: usize) {
     row("semantic no-ops", &format!("{edits} edits of comments and metadata"), &figure);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// Deleting the UDP flows of one frontend to one endpoint, among many others.
+fn stale_flows(flows: u32) {
+    const PORT: NonZeroU16 = NonZeroU16::new(53).unwrap();
+    let vip = |frontend: u32| Ipv4Addr::from(0x0a60_0000 + frontend);
+    let target = |pair: u32| Ipv4Addr::from(0x0a3c_0000 + pair);
+    let namespace = Namespace::new("bench");
+    let mut commands = String::new();
+    for flow in 0..flows {
+        // A hundred frontends with ten endpoints each.
+        let (client, frontend, target) =
+            (Ipv4Addr::from(0x0b00_0000 + flow), vip(flow % 100), target(flow % 1_000));
+        writeln!(
+            commands,
+            "-I -p udp -t 3600 -s {client} --sport 4000 -d {frontend} --dport {PORT} -r {target} \
+             --reply-port-src {PORT} -q {client} --reply-port-dst 4000"
+        )
+        .unwrap();
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("flows");
+    fs::write(&file, commands).unwrap();
+    namespace.sh(&format!("conntrack -R {} >/dev/null 2>&1", file.display()));
+    let count = || namespace.sh("conntrack -C").trim().parse::<u32>().unwrap();
+    assert_eq!(count(), flows, "the kernel has all of them");
+    let times = namespace.run(|| {
+        let mut conntrack = Conntrack::open().unwrap();
+        let mut times = Vec::new();
+        for frontend in 0..20 {
+            let backend = Backend { address: target(frontend).into(), port: PORT };
+            let address = vip(frontend).into();
+            let frontend = conntrack::Frontend::Address { address, port: PORT };
+            let stale = [Stale { frontend, gone: Gone::Backend(backend) }];
+            let started = Instant::now();
+            conntrack.delete(&stale).unwrap();
+            times.push(started.elapsed());
+        }
+        times
+    });
+    assert_eq!(count(), flows - flows / 1_000 * 20, "those of one pair each time");
+    let setup = format!("{} flows of one pair among {flows}", flows / 1_000);
+    row("stale UDP flows deleted, beside the commits", &setup, &percentiles(times));
 }
 
 /// A kernel and what stands in front of it, without the daemon's loop.

@@ -144,13 +144,6 @@ impl Site {
         ));
     }
 
-    fn name(&self) -> &'static str {
-        match self.family {
-            Family::V4 => "ipv4",
-            Family::V6 => "ipv6",
-        }
-    }
-
     /// All flows of both families: protocol, where from, where to, who answers, zone. As whom the
     /// server knows the client is left out: the kernel changes that port where two flows would collide.
     fn flows(&self) -> BTreeSet<String> {
@@ -495,64 +488,5 @@ fn without_flows_there_is_nothing_to_do() {
             node_port([site.node()], all_but([backend(site.backend(1))])),
         ];
         assert_eq!(site.delete(method, &stale).0, Deleted::default());
-    });
-}
-
-/// A figure, not a test: how long one call takes among many flows. Run it alone, with `--ignored`.
-#[test]
-#[ignore = "a measurement"]
-#[expect(clippy::print_stdout, reason = "a measurement prints")]
-fn one_pair_among_100_000_flows() {
-    everywhere(|site, method| {
-        let clients = 100_000_u32;
-        let mut commands = String::new();
-        for number in 0..clients {
-            let client = match site.family {
-                Family::V4 => IpAddr::from(Ipv4Addr::from(0x0b00_0000 + number)),
-                Family::V6 => {
-                    IpAddr::from(Ipv6Addr::from((0xfd01_u128 << 112) + u128::from(number)))
-                }
-            };
-            // A hundred frontends with ten endpoints each, a hundred flows for each pair.
-            let (pair, frontend) = (number % 1_000, number % 100);
-            let vip = site.of([10, 96, 0, frontend as u8], &format!("fd00:96::{frontend:x}"));
-            let (high, low) = (pair / 100 + 1, frontend);
-            let backend =
-                site.of([10, 60, high as u8, low as u8], &format!("2001:db8:60::{high:x}:{low:x}"));
-            commands += &format!(
-                "-I -p udp -t 3600 -s {client} --sport 4000 -d {vip} --dport {PORT} \
-                 -r {backend} --reply-port-src {TARGET} -q {client} --reply-port-dst 4000\n"
-            );
-        }
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        std::io::Write::write_all(&mut file, commands.as_bytes()).unwrap();
-        site.namespace.sh(&format!("conntrack -R {} >/dev/null 2>&1", file.path().display()));
-        let count = || site.namespace.sh("conntrack -C").trim().parse::<u32>().unwrap();
-        assert_eq!(count(), clients);
-        let times = site.namespace.run(|| {
-            let conntrack = Conntrack::open().unwrap();
-            let mut conntrack = match method {
-                Method::ByFilter => conntrack,
-                Method::OneByOne => conntrack.one_by_one(),
-            };
-            let mut times = Vec::new();
-            for frontend in 1..=10_u8 {
-                let vip = site.of([10, 96, 0, frontend], &format!("fd00:96::{frontend:x}"));
-                let to = site.of([10, 60, 1, frontend], &format!("2001:db8:60::1:{frontend:x}"));
-                let stale = [address(vip, Gone::Backend(backend(to)))];
-                let started = std::time::Instant::now();
-                conntrack.delete(&stale).unwrap();
-                times.push(started.elapsed());
-            }
-            times.sort_unstable();
-            times
-        });
-        assert_eq!(count(), clients - 1_000);
-        println!(
-            "{} {method:?}: one pair of 100 flows among {clients}: {:.1?} (median of 10), {:.1?} (most)",
-            site.name(),
-            times[5],
-            times[9]
-        );
     });
 }

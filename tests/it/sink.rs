@@ -9,13 +9,15 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use rulec_compiler::interface::InterfacePattern;
 use rulec_compiler::name::{NamespacedName, NodeName, PortName};
 use rulec_compiler::net::{Family, Protocol};
 use rulec_compiler::nft::{Delta, Element, Group, Key, Op, Program, State, Value, text};
 use rulec_compiler::object::{
-    ClusterIps, Endpoint, EndpointSlice, Object, Service, ServicePort, SlicePort, TargetPort,
+    ClusterIps, Endpoint, EndpointSlice, InterfaceAddresses, Object, Service, ServicePort,
+    SlicePort, TargetPort,
 };
-use rulec_compiler::settings::DetectLocal;
+use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
 use rulec_compiler::{Change, Frontend, Model, Origin, Provenance, Settings, Sourced};
 use rulec_sinks::nft::Ownership;
 use rulec_sinks::{Base, NftSink, Outcome, Sink, SinkError};
@@ -135,19 +137,54 @@ fn the_wire_means_what_the_text_says() {
     if !require_root() {
         return;
     }
+    let listing = means_the_same_on_the_wire_and_as_text(&everything());
+    assert!(listing.contains("comment \"default/web:http\""), "{listing}");
+}
+
+/// The sets that hold what the node is, and not what it serves.
+#[test]
+fn the_wire_means_what_the_text_says_of_the_node() {
+    if !require_root() {
+        return;
+    }
+    let ranges = "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: kubernetes}\n\
+                  spec: {cidrs: [10.96.0.0/12, 10.100.0.0/16, 'fd00:96::/108']}\n";
+    let mut model = model(ranges);
+    let addresses = ["192.0.2.10", "192.0.2.11", "127.0.0.1", "2001:db8::10"];
+    let addresses = addresses.map(|text| text.parse().unwrap()).to_vec();
+    let object = Object::InterfaceAddresses(Arc::new(InterfaceAddresses { addresses }));
+    let provenance = Provenance("test".into());
+    model.apply(Origin::Kernel, Change::Apply(Sourced { object, provenance }));
+    let cidrs = ["192.0.2.0/24", "2001:db8::/64"].map(|cidr| cidr.parse().unwrap()).to_vec();
+    for pattern in [InterfacePattern::named("cni0"), InterfacePattern::starting_with("veth")] {
+        let pattern = pattern.unwrap();
+        let settings = Settings {
+            detect_local: DetectLocal::Interface(pattern),
+            node_port_addresses: NodePortAddresses::Cidrs(cidrs.clone()),
+            ..Settings::clone(&settings())
+        };
+        let program = Program::compile(&model, Arc::new(settings), &State::default());
+        let listing = means_the_same_on_the_wire_and_as_text(&program);
+        for element in [&format!("\"{pattern}\""), "10.96.0.0/12", "192.0.2.11", "fd00:96::/108"] {
+            assert!(listing.contains(element), "{element}: {listing}");
+        }
+        assert!(!listing.contains("10.100.0.0"), "it is in the other range: {listing}");
+    }
+}
+
+/// Asserts it, and that the listing can be loaded again. Returns the listing.
+fn means_the_same_on_the_wire_and_as_text(program: &Program) -> String {
     let (wire, tool, again) =
         (Namespace::new("wire"), Namespace::new("tool"), Namespace::new("again"));
-    let program = everything();
     let held = wire.run(|| {
         let mut sink = open(Ownership::Shared);
-        install(&mut sink, &program);
+        install(&mut sink, program);
         sink.read().unwrap().0
     });
     assert_eq!(held, program.state(), "what is read is what was written");
-    tool.nft(&script(&first_install(&program)));
+    tool.nft(&script(&first_install(program)));
     let listing = wire.nft_list();
     assert_eq!(listing, tool.nft_list(), "the wire and the text differ");
-    assert!(listing.contains("comment \"default/web:http\""), "{listing}");
 
     // Admins dump rulesets to disk and load them again.
     again.nft(&listing);
@@ -157,11 +194,12 @@ fn the_wire_means_what_the_text_says() {
     for namespace in [&tool, &again] {
         let (delta, held) = namespace.run(|| {
             let held = open(Ownership::Shared).read().unwrap().0;
-            (Delta::reconcile(&held, &program), held)
+            (Delta::reconcile(&held, program), held)
         });
         assert!(delta.is_empty(), "{delta:?}");
         assert_eq!(held, program.state());
     }
+    listing
 }
 
 /// Session affinity over IPv6 has the widest keys: all of it is read back as it was written.

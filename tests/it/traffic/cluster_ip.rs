@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rulec_testkit::{
-    Family, Options, Protocol, address, ask, ask_many, require_root, sctp_supported,
+    Family, Options, Protocol, Server, address, ask, ask_many, require_root, sctp_supported,
 };
 
 use super::{
@@ -410,4 +410,49 @@ fn services_do_not_look_at_each_other() {
         });
         site.silent(&Who::ALL, &[Protocol::Tcp], &[cluster_ip(family, 11, 80)]);
     }
+}
+
+/// An address that no Service has leads to somebody, if a route does; unless a ServiceCIDR says that it
+/// is the cluster's.
+#[test]
+fn addresses_of_a_service_cidr_that_nobody_has_are_dropped() {
+    if !require_root() {
+        return;
+    }
+    let web =
+        service("web", 10, "ports: [{name: http, port: 80}]") + &endpoints("web", HTTP, &["a"]);
+    let ranges = "---
+apiVersion: networking.k8s.io/v1
+kind: ServiceCIDR
+metadata: {name: kubernetes}
+spec: {cidrs: [10.90.0.0/24, 'fd90::/120']}
+";
+    let mut site = Site::start(&web);
+    let stranger = [Family::V4, Family::V6].map(|family| cluster_ip(family, 77, 8080));
+    site.world.client.sh("ip addr add 10.90.0.77 dev lo; ip addr add fd90::77 dev lo nodad");
+    let client = (address::CLIENT.0, address::CLIENT.1);
+    site.world.node.sh(&format!(
+        "ip route add 10.90.0.77 via {}; ip route add fd90::77 via {}",
+        client.0, client.1
+    ));
+    let _server =
+        Server::start_at(&site.world.client, "stranger", &stranger.map(|at| (Protocol::Tcp, at)));
+    let reached = |site: &Site| {
+        for to in stranger {
+            for who in [Who::Pod, Who::Host] {
+                assert_eq!(who.ask(&site.world, Protocol::Tcp, to).unwrap().name, "stranger");
+            }
+        }
+    };
+    reached(&site);
+    site.apply(&(web.clone() + ranges));
+    site.silent(&[Who::Pod, Who::Host], &[Protocol::Tcp], &stranger);
+    for family in Family::BOTH {
+        let to = cluster_ip(family, 10, 80);
+        site.served(Who::Client, Protocol::Tcp, to, &["a"], Seen::Masqueraded);
+        // Of a Service's address, an undefined port is refused and not dropped.
+        site.refused(&[Who::Pod], &[Protocol::Tcp], &[cluster_ip(family, 10, 81)]);
+    }
+    site.apply(&web);
+    reached(&site);
 }

@@ -5,6 +5,8 @@
 
 use std::time::Instant;
 
+use rulec_testkit::require_root;
+
 use super::*;
 
 const UDP: &str = "[{name: dns, protocol: UDP, port: 8080}]";
@@ -83,6 +85,9 @@ fn flows() -> Vec<Flow> {
 
 #[test]
 fn a_flow_goes_on_elsewhere_when_its_endpoint_has_gone() {
+    if !require_root() {
+        return;
+    }
     let other = service("other", 11, "ports: [{name: dns, protocol: UDP, port: 53}]");
     let rest = other + &endpoints("other", UDP, &["a"]);
     let mut site = Site::start(&(dns() + &endpoints("dns", UDP, &["a"]) + &rest + NODE));
@@ -116,6 +121,9 @@ fn a_flow_goes_on_elsewhere_when_its_endpoint_has_gone() {
 
 #[test]
 fn a_flow_follows_its_endpoint_to_another_port() {
+    if !require_root() {
+        return;
+    }
     let mut site = Site::start(&(dns() + &endpoints("dns", UDP, &["a"]) + NODE));
     let flow = Flow { who: Who::Client, port: 40_000, to: cluster_ip(Family::V4, 10, 53) };
     assert_eq!(flow.now(&site), ("a".to_owned(), 8080));
@@ -126,6 +134,9 @@ fn a_flow_follows_its_endpoint_to_another_port() {
 
 #[test]
 fn who_sent_before_there_was_a_service_is_served_when_there_is() {
+    if !require_root() {
+        return;
+    }
     let mut site = Site::start(NODE);
     // These are forwarded as they are, and conntrack remembers them as such.
     let flows = [Family::V4, Family::V6].map(|family| Flow {
@@ -144,6 +155,9 @@ fn who_sent_before_there_was_a_service_is_served_when_there_is() {
 
 #[test]
 fn without_endpoints_flows_stay_until_there_is_another() {
+    if !require_root() {
+        return;
+    }
     let mut site = Site::start(&(dns() + &endpoints("dns", UDP, &["a"]) + NODE));
     let flow = Flow { who: Who::Client, port: 40_000, to: cluster_ip(Family::V4, 10, 53) };
     assert_eq!(flow.now(&site).0, "a");
@@ -156,6 +170,9 @@ fn without_endpoints_flows_stay_until_there_is_another() {
 
 #[test]
 fn an_endpoint_that_is_shutting_down_keeps_its_flows_while_it_serves() {
+    if !require_root() {
+        return;
+    }
     let with = |conditions: &str| {
         let of = |backend, conditions: &str| endpoint(Family::V4, backend, conditions);
         let both = [of("a", conditions), of("b", "{ready: true}")];
