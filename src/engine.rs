@@ -603,7 +603,7 @@ impl Engine {
 
     fn committed(&mut self, result: Result<Outcome, SinkError>, now: Instant) {
         let Some(Busy::Committing(commit)) = self.busy.take() else { return };
-        let Commit { mut program, model, mut locals, stale, started, repair } = *commit;
+        let Commit { mut program, model, mut locals, mut stale, started, repair } = *commit;
         let outcome = match result {
             Ok(outcome) => outcome,
             Err(error) => return self.failed(&error, now),
@@ -639,6 +639,11 @@ impl Engine {
                 restore(locals, service, &self.applied_locals);
             }
         }
+        // The kernel still leads to what a refused Service had: its flows wait for the next try.
+        stale.retain(|flows| {
+            let owner = program.winner(flows.frontend).map(|winner| &winner.owner.service);
+            !outcome.refused.iter().any(|refusal| Some(&refusal.service) == owner)
+        });
         // Those that were tried again and not refused are well.
         self.quarantine.retain(|_, quarantine| quarantine.retry_at.is_some());
         tracing::info!(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rulec_compiler::change::{Origin, Provenance, Sourced};
 use rulec_compiler::name::NodeName;
-use rulec_compiler::net::Protocol;
+use rulec_compiler::net::{Backend, Protocol};
 use rulec_compiler::nft::{ChainId, Key, Value};
 use rulec_compiler::object::{
     ClusterIps, Endpoint, EndpointSlice, Kind, Object, ObjectKey, Service, ServicePort,
@@ -416,6 +416,58 @@ fn a_belief_that_was_wrong_is_corrected_on_the_next_change() {
     assert_eq!(world.settle(), ["commit", "adopt", "commit"]);
     assert_eq!(world.backends(1), 2);
     world.assert_converged();
+}
+
+/// The same Service or slice over UDP.
+fn over_udp(sourced: Sourced) -> Sourced {
+    let object = match sourced.object {
+        Object::Service(service) => {
+            let mut service = Arc::unwrap_or_clone(service);
+            service.ports.iter_mut().for_each(|port| port.protocol = Protocol::Udp);
+            Object::Service(Arc::new(service))
+        }
+        Object::EndpointSlice(slice) => {
+            let mut slice = Arc::unwrap_or_clone(slice);
+            slice.ports.iter_mut().for_each(|port| port.protocol = Protocol::Udp);
+            Object::EndpointSlice(Arc::new(slice))
+        }
+        other => other,
+    };
+    Sourced { object, ..sourced }
+}
+
+#[test]
+fn udp_flows_are_stale_when_the_kernel_has_changed_and_not_before() {
+    let mut world = World::new(FakeSink::default());
+    let list = [service(1), slice(1, 2), service(2), slice(2, 2)].map(over_udp);
+    world.change(vec![Change::everything(list.to_vec())]);
+    world.event(Event::SourcesReady);
+    world.settle();
+    assert_eq!(world.engine.take_stale(), [], "a first start has no flows of ours");
+
+    let gone = |name: u8| Stale {
+        frontend: conntrack::Frontend::Address { address: cluster_ip(name), port: port(80) },
+        gone: Gone::Backend(Backend { address: [10, 244, name, 2].into(), port: port(8080) }),
+    };
+    world.kernel.refuses.insert(key(1), 12);
+    world.change([slice(1, 1), slice(2, 1)].map(over_udp).map(Change::Apply).to_vec());
+    let request = world.engine.next_request(world.now).unwrap();
+    assert_eq!(world.engine.take_stale(), []);
+    let reply = answer(&mut world.kernel, request);
+    world.event(Event::Reply(reply));
+    assert_eq!(world.engine.take_stale(), [gone(2)], "of a refused Service, the kernel has all");
+    world.kernel.refuses.clear();
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.engine.take_stale(), [gone(1)]);
+
+    // Without endpoints flows stay, and the next endpoint ends them.
+    world.change(vec![Change::Apply(over_udp(slice(1, 0)))]);
+    world.settle();
+    assert_eq!(world.engine.take_stale(), []);
+    world.change(vec![Change::Apply(over_udp(slice(1, 1)))]);
+    world.settle();
+    let stale = world.engine.take_stale();
+    assert!(matches!(&stale[..], [Stale { gone: Gone::AllBut(but), .. }] if but.len() == 1));
 }
 
 #[test]
