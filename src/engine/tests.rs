@@ -419,21 +419,16 @@ fn a_belief_that_was_wrong_is_corrected_on_the_next_change() {
 }
 
 /// The same Service or slice over UDP.
-fn over_udp(sourced: Sourced) -> Sourced {
-    let object = match sourced.object {
-        Object::Service(service) => {
-            let mut service = Arc::unwrap_or_clone(service);
-            service.ports.iter_mut().for_each(|port| port.protocol = Protocol::Udp);
-            Object::Service(Arc::new(service))
-        }
-        Object::EndpointSlice(slice) => {
-            let mut slice = Arc::unwrap_or_clone(slice);
-            slice.ports.iter_mut().for_each(|port| port.protocol = Protocol::Udp);
-            Object::EndpointSlice(Arc::new(slice))
-        }
-        other => other,
-    };
-    Sourced { object, ..sourced }
+fn over_udp(mut sourced: Sourced) -> Sourced {
+    if let Object::Service(service) = &mut sourced.object {
+        let ports = &mut Arc::make_mut(service).ports;
+        ports.iter_mut().for_each(|port| port.protocol = Protocol::Udp);
+    }
+    if let Object::EndpointSlice(slice) = &mut sourced.object {
+        let ports = &mut Arc::make_mut(slice).ports;
+        ports.iter_mut().for_each(|port| port.protocol = Protocol::Udp);
+    }
+    sourced
 }
 
 #[test]
