@@ -13,7 +13,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use rulec_compiler::change::{Change, Origin};
 use rulec_compiler::nft::{Delta, Program, State, text as nft_text};
-use rulec_compiler::{Model, Settings, resolve};
+use rulec_compiler::{Model, Settings};
 use rulec_sinks::nft::Ownership;
 use rulec_sinks::{NftSink, Sink};
 use rulec_sources::Severity;
@@ -123,11 +123,6 @@ impl Side {
         if settings.node_port_addresses.needs_interfaces() {
             let addresses = rulec_sources::read_interfaces()?;
             model.apply(Origin::Kernel, Change::Apply(addresses));
-        }
-        for entry in model.services() {
-            for what in resolve::unsupported(&entry.object) {
-                anstream::eprintln!("{}: Service {}: {what}", entry.provenance, entry.object.key);
-            }
         }
         Ok(Self {
             name: state.to_owned(),

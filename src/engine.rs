@@ -18,10 +18,11 @@ use rulec_compiler::change::{Change, Origin};
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::flows::{self, StaleFlows, Which};
-use rulec_compiler::nft::{Delta, MAX_AFFINITY_BACKENDS, Pick, Program, Scope, State};
+use rulec_compiler::nft::program::PickId;
+use rulec_compiler::nft::{Delta, MAX_AFFINITY_BACKENDS, Program, State};
 use rulec_compiler::object::Kind;
 use rulec_compiler::resolve::local::{LocalView, local_view};
-use rulec_compiler::{Dirty, Frontend, Model, Settings, resolve};
+use rulec_compiler::{Dirty, Frontend, Model, Settings};
 use rulec_sinks::conntrack::{self, Gone, Stale};
 use rulec_sinks::nft::watch::Tampering;
 use rulec_sinks::{Base, Outcome, SinkError};
@@ -213,7 +214,7 @@ pub struct Engine {
     disputes: u32,
     culprit: Option<Tampering>,
     quarantine: BTreeMap<NamespacedName, Quarantine>,
-    idle_picks: BTreeMap<(Family, Scope, Pick), Instant>,
+    idle_picks: BTreeMap<PickId, Instant>,
     stale: Vec<Stale>,
     counts: Counts,
 }
@@ -443,7 +444,7 @@ impl Engine {
             Some(mut wanted) => {
                 if !dirty.is_empty() {
                     wanted.update(&self.model, &dirty);
-                    self.report_unsupported(&wanted, dirty.services.iter());
+                    self.report_left_out(&wanted, dirty.services.iter());
                     self.report_conflicts(&wanted, &dirty);
                 }
                 wanted
@@ -451,7 +452,7 @@ impl Engine {
             None => {
                 let wanted = Program::compile(&self.model, Arc::clone(&self.settings), seed);
                 let services = self.model.services().map(|entry| &entry.object.key);
-                self.report_unsupported(&wanted, services);
+                self.report_left_out(&wanted, services);
                 for conflict in wanted.conflicts() {
                     tracing::warn!(
                         frontend = %conflict.frontend,
@@ -484,16 +485,13 @@ impl Engine {
         }
     }
 
-    fn report_unsupported<'a>(
+    fn report_left_out<'a>(
         &self,
         wanted: &Program,
         services: impl Iterator<Item = &'a NamespacedName>,
     ) {
         for entry in services.filter_map(|key| self.model.service(key)) {
             let service = &entry.object.key;
-            for what in resolve::unsupported(&entry.object) {
-                tracing::warn!(%service, file = %entry.provenance, "{what}");
-            }
             for (port, endpoints) in wanted.left_out(service) {
                 let most = MAX_AFFINITY_BACKENDS;
                 let what = "more endpoints than session affinity has room for";
@@ -769,7 +767,7 @@ impl Engine {
 
     fn note_idle_picks(&mut self, now: Instant) {
         let Some(applied) = &self.applied else { return };
-        let idle: Vec<(Family, Scope, Pick)> = applied.idle_picks().collect();
+        let idle: Vec<PickId> = applied.idle_picks().collect();
         self.idle_picks.retain(|pick, _| idle.contains(pick));
         for pick in idle {
             self.idle_picks.entry(pick).or_insert(now);

@@ -270,7 +270,7 @@ mod tests {
         });
         refused("no pick code", &|picks, _| {
             let mut other = picks[0].clone();
-            other["Pick"][1]["backends"] = json!(0);
+            other["Pick"][2]["backends"] = json!(0);
             picks.as_array_mut().unwrap().push(other);
         });
         refused("the element exists", &|_, elements| {

@@ -1,8 +1,8 @@
 //! What one Service port means on this node, before any kernel: its frontends and its backends.
 //!
-//! Follows kube-proxy's categories (KEP-1669 for terminating endpoints), independently per family.
+//! `candidate` gathers the endpoints of a port, `select` chooses those that serve.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -10,15 +10,19 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use ipnet::IpNet;
+
 use crate::model::Model;
-use crate::name::{NamespacedName, NodeName, PortName};
+use crate::name::{NamespacedName, PortName};
 use crate::net::{Backend, Family, Fnv, Protocol};
-use crate::object::{
-    Affinity, Conditions, Service, ServicePort, SlicePort, TargetPort, TrafficPolicy,
-};
+use crate::object::{Affinity, Service, ServicePort, ServiceType, TrafficPolicy};
 use crate::settings::Settings;
 
+pub mod candidate;
 pub mod local;
+pub mod select;
+
+pub use candidate::{Candidate, candidates};
 
 /// A Service port: the unit that is compiled. Prints as `namespace/name:port`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -173,22 +177,26 @@ pub struct Route {
     pub cluster_ip: IpAddr,
     /// Session affinity.
     pub affinity: Affinity,
+    /// The policy of the cluster address.
+    pub internal: TrafficPolicy,
+    /// The policy of the other frontends; under `Local`, it is for clients from outside only.
+    pub external: TrafficPolicy,
     /// The backends under policy Cluster, sorted, no duplicates.
-    pub backends: Vec<Backend>,
+    pub cluster: Vec<Backend>,
+    /// The backends under policy Local, likewise; empty if neither policy is Local.
+    pub local: Vec<Backend>,
+    /// Whether the cluster has any endpoint that could serve, wherever it is: if not, connections are
+    /// rejected, whatever the policy.
+    pub has_endpoints: bool,
     /// The addresses of those backends that are on this node, sorted, no duplicates.
-    pub local: Vec<IpAddr>,
+    pub hairpin: Vec<IpAddr>,
+    /// Who may connect to the VIPs of load balancers, sorted, without overlaps; `None` for everybody.
+    pub sources: Option<Vec<IpNet>>,
     /// Of a UDP port, every backend that is serving, whether it gets new flows or not: flows to others
     /// lead nowhere. Sorted, no duplicates.
     pub serving: Option<Vec<Backend>>,
-}
-
-/// An endpoint of a Service port, whether it is used or not, for selection and for explanation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// What it may be used for.
-    pub conditions: Conditions,
-    /// Whether it is on this node.
-    pub local: bool,
+    /// Whether anything here would be different on a node with another zone or other addresses.
+    pub depends_on_node: bool,
 }
 
 /// Resolves every port of a Service in every family. A Service that does not exist, or that has no
@@ -199,150 +207,89 @@ pub fn resolve(model: &Model, settings: &Settings, key: &NamespacedName) -> Vec<
     let mut routes = Vec::new();
     for family in Family::ALL {
         let Some(cluster_ip) = service.cluster_ips.of(family) else { continue };
+        let sources = sources(model, settings, service, family);
         for port in &service.ports {
-            let candidates = candidates(model, settings, service, port, family);
-            let chosen = select(&candidates);
-            let serving = (port.protocol == Protocol::Udp).then(|| {
-                let serves = |candidate: &Candidate| {
-                    candidate.conditions.serving || candidate.conditions.ready
-                };
-                let serving = candidates.iter().filter(|(_, candidate)| serves(candidate));
-                serving.map(|(backend, _)| *backend).collect()
-            });
-            let mut local: Vec<IpAddr> = chosen
-                .iter()
-                .filter(|(_, candidate)| candidate.local)
-                .map(|(backend, _)| backend.address)
-                .collect();
-            local.dedup();
-            routes.push(Route {
-                port: Arc::new(PortKey { service: service.key.clone(), port: port.name.clone() }),
-                family,
-                frontends: frontends(service, port, family, cluster_ip),
-                cluster_ip,
-                affinity: service.affinity,
-                backends: chosen.into_iter().map(|(backend, _)| backend).collect(),
-                local,
-                serving,
-            });
+            let route = resolve_port(model, settings, service, port, family, cluster_ip);
+            let depends_on_node = route.depends_on_node || sources.is_some();
+            routes.push(Route { sources: sources.clone(), depends_on_node, ..route });
         }
     }
     routes
 }
 
-/// All endpoints of a Service port in a family: those of its EndpointSlices and those of the Pods
-/// it selects. Of several with the same address and port, one that is not terminating counts before
-/// one that is, then a ready one, whatever the order in which they were seen.
-pub fn candidates(
+fn resolve_port(
     model: &Model,
     settings: &Settings,
     service: &Service,
     port: &ServicePort,
     family: Family,
-) -> BTreeMap<Backend, Candidate> {
-    let mut found = BTreeMap::new();
-    let mut add = |backend: Backend, candidate: Candidate| {
-        found
-            .entry(backend)
-            .and_modify(|known: &mut Candidate| {
-                if preference(&candidate) > preference(known) {
-                    *known = candidate;
-                }
-            })
-            .or_insert(candidate);
-    };
-    let is_local = |node: &NodeName| *node == settings.node_name;
-
-    for slice in model.slices_of(&service.key) {
-        let slice = &*slice.object;
-        if slice.family != family {
-            continue;
-        }
-        for slice_port in slice.ports.iter().filter(|slice_port| implements(slice_port, port)) {
-            for endpoint in &slice.endpoints {
-                let backend = Backend { address: endpoint.address, port: slice_port.port };
-                let local = endpoint.node.as_ref().is_some_and(is_local);
-                add(backend, Candidate { conditions: endpoint.conditions, local });
-            }
-        }
-    }
-
-    for pod in model.pods_of(service) {
-        let pod = &*pod.object;
-        let Some(target) = target(port, &pod.ports) else { continue };
-        let mut conditions = pod.conditions;
-        conditions.ready |= service.publish_not_ready;
-        let local = pod.node.as_ref().is_none_or(is_local);
-        for address in model.addresses_of(pod, &settings.node_name) {
-            if Family::of(address) == family {
-                add(Backend { address, port: target }, Candidate { conditions, local });
-            }
-        }
-    }
-    found
-}
-
-/// The endpoints that serve under policy Cluster: the ready ones, or else those that are
-/// terminating but still serving.
-fn select(candidates: &BTreeMap<Backend, Candidate>) -> Vec<(Backend, Candidate)> {
-    let pick = |usable: fn(Conditions) -> bool| -> Vec<(Backend, Candidate)> {
-        candidates
-            .iter()
-            .filter(|(_, candidate)| usable(candidate.conditions))
-            .map(|(backend, candidate)| (*backend, *candidate))
-            .collect()
-    };
-    let ready = pick(|conditions| conditions.ready);
-    if ready.is_empty() {
-        pick(|conditions| conditions.serving && conditions.terminating)
-    } else {
-        ready
+    cluster_ip: IpAddr,
+) -> Route {
+    let candidates = candidates(model, settings, service, port, family);
+    let frontends = frontends(service, port, family, cluster_ip);
+    let internal = service.internal_policy;
+    let external =
+        if is_external(service) { service.external_policy } else { TrafficPolicy::Cluster };
+    let is_local = |policy| policy == TrafficPolicy::Local;
+    let has_external = frontends.iter().any(|(_, rank)| rank.is_external());
+    // Under the external policy Local, Pods and the node itself still have all endpoints.
+    let uses_cluster = !is_local(internal) || has_external;
+    let uses_local = is_local(internal) || is_local(external);
+    let zone = model.node(&settings.node_name).and_then(|node| node.object.zone.as_ref());
+    let node = &settings.node_name;
+    let cluster = if uses_cluster { select::cluster(&candidates, node, zone) } else { Vec::new() };
+    let local = if uses_local { select::local(&candidates) } else { Vec::new() };
+    let is_here = |backend: &&Backend| candidates.get(*backend).is_some_and(|it| it.local);
+    let here = cluster.iter().chain(&local).filter(is_here).map(|backend| backend.address);
+    let here: BTreeSet<IpAddr> = here.collect();
+    Route {
+        port: Arc::new(PortKey { service: service.key.clone(), port: port.name.clone() }),
+        family,
+        frontends,
+        cluster_ip,
+        affinity: service.affinity,
+        internal,
+        external,
+        cluster,
+        local,
+        has_endpoints: candidates.values().any(Candidate::is_usable),
+        hairpin: here.into_iter().collect(),
+        sources: None,
+        serving: (port.protocol == Protocol::Udp).then(|| select::serving(&candidates)),
+        depends_on_node: uses_cluster && candidates.values().any(|it| it.hints.is_some()),
     }
 }
 
-/// What a Service asks for that is not done yet, by field, with what is done instead.
-pub fn unsupported(service: &Service) -> Vec<&'static str> {
-    let mut found = Vec::new();
-    if service.internal_policy == TrafficPolicy::Local {
-        found.push("spec.internalTrafficPolicy: Local is not supported yet; served as Cluster");
+/// Who may connect to the VIPs of a Service in a family, if not everybody may.
+///
+/// A node that is allowed to connect often does so with the VIP itself as its source, where that is
+/// one of its own addresses; so with the node, the VIPs are allowed (as in kube-proxy).
+fn sources(
+    model: &Model,
+    settings: &Settings,
+    service: &Service,
+    family: Family,
+) -> Option<Vec<IpNet>> {
+    let vips = || service.load_balancer_vips.iter().filter(|vip| Family::of(**vip) == family);
+    let of_family = |range: &&IpNet| Family::of(range.addr()) == family;
+    let mut ranges: Vec<IpNet> = service.source_ranges.iter().filter(of_family).copied().collect();
+    vips().next()?;
+    let node = model.node(&settings.node_name).map(|node| &*node.object);
+    let is_of_node = |address| ranges.iter().any(|range| range.contains(&address));
+    if settings.primary_address(node, family).is_some_and(is_of_node) {
+        ranges.extend(vips().map(|vip| IpNet::from(*vip)));
     }
-    if service.external_policy == TrafficPolicy::Local {
-        found.push("spec.externalTrafficPolicy: Local is not supported yet; served as Cluster");
-    }
-    let restricted = Family::ALL.into_iter().any(|family| is_restricted(service, family));
-    if restricted && !service.load_balancer_vips.is_empty() {
-        found.push(
-            "spec.loadBalancerSourceRanges is not supported yet; \
-             the addresses of status.loadBalancer are not served",
-        );
-    }
-    found
+    let ranges = IpNet::aggregate(&ranges);
+    let is_everybody = ranges.iter().any(|range| range.prefix_len() == 0);
+    (!ranges.is_empty() && !is_everybody).then_some(ranges)
 }
 
-/// Whether the source ranges keep anybody of the family out: there are some, and none is everybody.
-fn is_restricted(service: &Service, family: Family) -> bool {
-    let mut ranges =
-        service.source_ranges.iter().filter(|range| Family::of(range.addr()) == family).peekable();
-    ranges.peek().is_some() && ranges.all(|range| range.prefix_len() > 0)
-}
-
-fn preference(candidate: &Candidate) -> (bool, bool, bool, bool) {
-    let Conditions { ready, serving, terminating } = candidate.conditions;
-    (!terminating, ready, serving, candidate.local)
-}
-
-fn implements(slice_port: &SlicePort, port: &ServicePort) -> bool {
-    slice_port.name == port.name && slice_port.protocol == port.protocol
-}
-
-/// The port to connect to on a Pod: a named target port is looked up there.
-fn target(port: &ServicePort, container_ports: &[SlicePort]) -> Option<NonZeroU16> {
-    match &port.target {
-        TargetPort::Number(number) => Some(*number),
-        TargetPort::Name(name) => container_ports
-            .iter()
-            .find(|candidate| candidate.name == *name && candidate.protocol == port.protocol)
-            .map(|candidate| candidate.port),
+/// Whether the Service's type or fields let anything come from outside the cluster.
+fn is_external(service: &Service) -> bool {
+    match service.kind {
+        ServiceType::NodePort | ServiceType::LoadBalancer => true,
+        ServiceType::ClusterIP => !service.external_ips.is_empty(),
+        ServiceType::ExternalName => false,
     }
 }
 
@@ -356,10 +303,7 @@ fn frontends(
     let at =
         |address: IpAddr| Frontend::Address { address, protocol: port.protocol, port: port.port };
     let mut frontends: Vec<(Frontend, Rank)> = vec![(at(cluster_ip), Rank::ClusterIp)];
-    // A VIP whose clients are restricted is not served to everybody while the restriction cannot be
-    // enforced.
-    let open = !is_restricted(service, family);
-    let vips = service.load_balancer_vips.iter().filter(of_family).filter(|_| open);
+    let vips = service.load_balancer_vips.iter().filter(of_family);
     frontends.extend(vips.map(|vip| (at(*vip), Rank::LoadBalancerVip)));
     let external = service.external_ips.iter().filter(of_family);
     frontends.extend(external.map(|address| (at(*address), Rank::ExternalIp)));
@@ -368,7 +312,7 @@ fn frontends(
         frontends.push((frontend, Rank::NodePort));
     }
     // A Service may name one address twice, as VIP and as external IP: the better rank counts.
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     frontends.retain(|(frontend, _)| seen.insert(*frontend));
     frontends
 }

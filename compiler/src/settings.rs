@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::interface::InterfacePattern;
 use crate::name::NodeName;
 use crate::net::Family;
+use crate::object::Node;
 
 /// The settings a compilation depends on. They are constant while a process runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,13 @@ impl Settings {
             masquerade_all: false,
             masquerade_bit: MasqueradeBit::default(),
         }
+    }
+
+    /// The node's primary address of a family: the operator's word, or else that of its object.
+    pub fn primary_address(&self, node: Option<&Node>, family: Family) -> Option<IpAddr> {
+        let mut own = self.node_addresses.iter().copied();
+        let own = own.find(|address| Family::of(*address) == family);
+        own.or_else(|| node.and_then(|node| node.address(family)))
     }
 }
 

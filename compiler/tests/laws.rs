@@ -16,18 +16,22 @@ use proptest::sample::{Index, select, subsequence};
 use proptest::test_runner::Config;
 
 use rulec_compiler::interface::InterfacePattern;
-use rulec_compiler::name::{LabelKey, LabelValue, Name, NamespacedName, NodeName, PortName};
+use rulec_compiler::name::{LabelKey, LabelValue, Name, NamespacedName, NodeName, PortName, Zone};
 use rulec_compiler::net::{Backend, Family, Protocol};
 use rulec_compiler::nft::delta::parse_owner;
 use rulec_compiler::nft::element::Value;
+use rulec_compiler::nft::pick::Clients;
+use rulec_compiler::nft::program::PickId;
+use rulec_compiler::nft::skeleton::View;
 use rulec_compiler::nft::skeleton::{self, Statement};
 use rulec_compiler::nft::state::Table;
 use rulec_compiler::nft::{ChainId, Delta, Key, Op, Pick, Program, Scope, SetId, State, text};
 use rulec_compiler::object::{
-    Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, InterfaceAddresses, Kind, Node,
-    Object, ObjectKey, Pod, PodAddresses, Service, ServiceCidr, ServicePort, SlicePort, TargetPort,
+    Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, Hints, InterfaceAddresses, Kind,
+    Node, Object, ObjectKey, Pod, PodAddresses, Service, ServiceCidr, ServicePort, ServiceType,
+    SlicePort, TargetPort, TrafficPolicy,
 };
-use rulec_compiler::resolve::{PortKey, Rank, resolve};
+use rulec_compiler::resolve::{PortKey, Rank, Route, resolve};
 use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
 use rulec_compiler::{Change, Dirty, Frontend, Model, Origin, Provenance, Settings, Sourced};
 
@@ -138,6 +142,34 @@ fn labels(most: usize) -> impl Strategy<Value = BTreeMap<LabelKey, LabelValue>> 
     btree_map(key, value, 0..=most)
 }
 
+fn traffic_policy() -> impl Strategy<Value = TrafficPolicy> {
+    prop_oneof![3 => Just(TrafficPolicy::Cluster), 2 => Just(TrafficPolicy::Local)]
+}
+
+/// Type, internal and external policy, and source ranges; some contain the node's own address.
+fn exposure()
+-> impl Strategy<Value = (ServiceType, TrafficPolicy, TrafficPolicy, Vec<ipnet::IpNet>)> {
+    use ServiceType::{ClusterIP, LoadBalancer, NodePort};
+    let pool = nets(&["10.96.2.0/31", "10.0.0.0/9", "192.0.2.0/24", "0.0.0.0/0", "fd00::/64"]);
+    let ranges = prop_oneof![2 => Just(Vec::new()), 1 => subsequence(pool, 0..=3)];
+    let kind = select(&[ClusterIP, NodePort, LoadBalancer, LoadBalancer][..]);
+    (kind, traffic_policy(), traffic_policy(), ranges)
+}
+
+fn zone() -> impl Strategy<Value = Option<Zone>> {
+    option::of(select(&["z1", "z2"][..]).prop_map(Zone::from))
+}
+
+fn hints() -> impl Strategy<Value = Option<Box<Hints>>> {
+    let zones = subsequence(vec![Zone::from("z1"), Zone::from("z2")], 0..=2);
+    let nodes = subsequence(vec![NodeName::from(HERE), NodeName::from("there")], 0..=1);
+    let some = (zones, nodes).prop_map(|(zones, nodes)| {
+        let hints = Hints { zones: zones.into(), nodes: nodes.into() };
+        (!hints.zones.is_empty() || !hints.nodes.is_empty()).then(|| Box::new(hints))
+    });
+    prop_oneof![1 => Just(None), 2 => some]
+}
+
 fn service() -> impl Strategy<Value = Service> {
     let affinity = prop_oneof![
         3 => Just(Affinity::None),
@@ -156,13 +188,18 @@ fn service() -> impl Strategy<Value = Service> {
         labels(2),
         any::<bool>(),
     );
-    (key, rest).prop_map(|((namespace, number, cluster_ips), rest)| {
+    (key, rest, exposure()).prop_map(|((namespace, number, cluster_ips), rest, exposure)| {
         let (ports, external_ips, load_balancer_vips, affinity, selector, publish) = rest;
+        let (kind, internal_policy, external_policy, source_ranges) = exposure;
         Service {
+            kind,
             cluster_ips,
             ports,
             external_ips,
             load_balancer_vips,
+            source_ranges,
+            internal_policy,
+            external_policy,
             affinity,
             selector,
             publish_not_ready: publish,
@@ -180,15 +217,21 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
             port: number(port),
         },
     );
+    // Hints count only if all endpoints have some: mostly, none has.
+    let hints = prop_oneof![2 => Just(vec![None; 7]), 1 => vec(hints(), 7)];
     let endpoints = vec((0..24_u8, conditions(), option::of(node_name())), 0..7);
-    (place, vec(port, 0..=2), endpoints).prop_map(|(place, mut ports, endpoints)| {
+    (place, vec(port, 0..=2), endpoints, hints).prop_map(|(place, mut ports, endpoints, hints)| {
         let (namespace, number, service, family) = place;
         ports.extend([slice_port("http", 8080), slice_port("dns", 8053)]);
         ports.sort();
         ports.dedup();
         let mut endpoints: Vec<Endpoint> = endpoints
             .into_iter()
-            .map(|(d, conditions, node)| endpoint(endpoint_address(family, d), conditions, node))
+            .zip(hints)
+            .map(|((d, conditions, node), hints)| Endpoint {
+                hints,
+                ..endpoint(endpoint_address(family, d), conditions, node)
+            })
             .collect();
         endpoints.sort();
         let name = format!("slice-{number}");
@@ -220,13 +263,11 @@ fn pod() -> impl Strategy<Value = Pod> {
 fn node() -> impl Strategy<Value = Node> {
     let pool = vec![v4(2, 1), v4(2, 2), v6(2, 1), v6(2, 2)];
     let cidrs = subsequence(nets(&["10.244.1.0/24", "10.244.2.0/24", "fd00:1::/64"]), 0..=2);
-    (node_name(), subsequence(pool, 0..=4), cidrs).prop_map(|(name, addresses, pod_cidrs)| Node {
-        name: NodeName::from(name),
-        addresses,
-        pod_cidrs,
-        zone: None,
-        taints: Vec::new(),
-        deleting: false,
+    let taints = subsequence(vec![Arc::from("ToBeDeletedByClusterAutoscaler")], 0..=1);
+    let facts = (subsequence(pool, 0..=4), cidrs, zone(), taints, any::<bool>());
+    (node_name(), facts).prop_map(|(name, (addresses, pod_cidrs, zone, taints, deleting))| {
+        let name = NodeName::from(name);
+        Node { name, addresses, pod_cidrs, zone, taints, deleting }
     })
 }
 
@@ -235,7 +276,7 @@ fn object() -> impl Strategy<Value = Object> {
         8 => service().prop_map(|service| Object::Service(Arc::new(service))),
         12 => slice().prop_map(|slice| Object::EndpointSlice(Arc::new(slice))),
         4 => pod().prop_map(|pod| Object::Pod(Arc::new(pod))),
-        1 => node().prop_map(|node| Object::Node(Arc::new(node))),
+        2 => node().prop_map(|node| Object::Node(Arc::new(node))),
         1 => surroundings(),
     ]
 }
@@ -368,7 +409,7 @@ impl Daemon {
 
 // ---- What a state means -------------------------------------------------------------------------
 
-/// Where a frontend leads, whatever the slots.
+/// Where a view of a frontend leads, whatever the slots.
 #[derive(Debug, PartialEq)]
 struct Served {
     owner: Arc<PortKey>,
@@ -376,29 +417,32 @@ struct Served {
     backends: BTreeSet<Backend>,
 }
 
+/// The key of what is served: clients from outside may see something else.
+type Seen = (Frontend, View);
+
 /// A state without its history.
 #[derive(Debug, PartialEq)]
 struct Meaning {
-    frontends: BTreeMap<Frontend, Served>,
-    /// Elements of the node, cluster addresses, hairpins.
+    frontends: BTreeMap<Seen, Served>,
+    /// Elements of the node, cluster addresses, hairpins, and who may connect.
     others: BTreeSet<Key>,
-    picks: BTreeSet<(Family, Scope, Pick)>,
+    picks: BTreeSet<PickId>,
 }
 
 /// Reads a state, and checks that it is sound: slots are dense, ids and backends are not there
 /// twice, every pick code in use has its chain, and nothing is left over.
 fn meaning(state: &State) -> Meaning {
     let elements = elements(state);
-    let mut frontends: BTreeMap<Frontend, Served> = BTreeMap::new();
+    let mut frontends: BTreeMap<Seen, Served> = BTreeMap::new();
     let mut others = BTreeSet::new();
     let mut goto = BTreeSet::new();
     let mut read = 0;
     for (key, (value, comment)) in &elements {
-        let pick = match (key, value) {
-            (Key::Service(_), Value::Pick(pick)) => Some(*pick),
-            (Key::Reject(_), Value::Present) => None,
-            (Key::Pick(family, scope, pick), Value::Goto) => {
-                goto.insert((*family, *scope, *pick));
+        let (view, pick) = match (key, value) {
+            (Key::Service(view, _), Value::Pick(pick)) => (*view, Some(*pick)),
+            (Key::Reject(_), Value::Present) => (View::Cluster, None),
+            (Key::Pick(family, scope, view, pick), Value::Goto) => {
+                goto.insert((*family, *scope, *view, *pick));
                 read += 1;
                 continue;
             }
@@ -413,10 +457,9 @@ fn meaning(state: &State) -> Meaning {
         let Some(frontend) = key.frontend() else { panic!("{key:?} has no frontend") };
         let mut backends = BTreeSet::new();
         read += 1;
-        let Pick { affinity, backends: n, .. } =
-            pick.unwrap_or(Pick { masquerade: false, affinity: None, backends: 0 });
+        let Pick { affinity, backends: n, .. } = pick.unwrap_or(Pick::DROP);
         for position in 0..n {
-            let id = match elements.get(&Key::AffinitySlot(frontend, position)) {
+            let id = match elements.get(&Key::AffinitySlot(view, frontend, position)) {
                 Some((Value::Id(id), None)) if affinity.is_some() => {
                     read += 1;
                     *id
@@ -424,7 +467,7 @@ fn meaning(state: &State) -> Meaning {
                 None if affinity.is_none() => position,
                 other => panic!("slot {position} of {frontend} is {other:?}"),
             };
-            match elements.get(&Key::Endpoint(frontend, id)) {
+            match elements.get(&Key::Endpoint(view, frontend, id)) {
                 Some((Value::Backend(backend), None)) => {
                     assert!(backends.insert(*backend), "{backend} is twice in {frontend}");
                     read += 1;
@@ -434,7 +477,8 @@ fn meaning(state: &State) -> Meaning {
         }
         let Some(owner) = comment.clone() else { panic!("{frontend} has no owner") };
         let served = Served { owner, pick, backends };
-        assert_eq!(frontends.insert(frontend, served), None, "{frontend} is served and rejected");
+        let known = frontends.insert((frontend, view), served);
+        assert_eq!(known, None, "{frontend} is served and rejected");
     }
     assert_eq!(read, elements.len(), "elements that nothing leads to");
 
@@ -444,8 +488,8 @@ fn meaning(state: &State) -> Meaning {
         assert_eq!(table.foreign, Vec::<String>::new());
         for (chain, intact) in &table.chains {
             assert!(*intact, "{chain} is not intact");
-            if let ChainId::Pick(scope, pick) = chain {
-                chains.insert((*family, *scope, *pick));
+            if let ChainId::Pick(scope, view, pick) = chain {
+                chains.insert((*family, *scope, *view, *pick));
             }
         }
         assert!(ChainId::CONSTANT.iter().all(|chain| table.chains.contains_key(chain)));
@@ -458,39 +502,63 @@ fn meaning(state: &State) -> Meaning {
 }
 
 impl Meaning {
-    fn used_picks(&self) -> BTreeSet<(Family, Scope, Pick)> {
-        let used = self.frontends.iter().filter_map(|(frontend, served)| {
-            Some((frontend.family(), Scope::of(*frontend), served.pick?))
+    fn used_picks(&self) -> BTreeSet<PickId> {
+        let used = self.frontends.iter().filter_map(|((frontend, view), served)| {
+            Some((frontend.family(), Scope::of(*frontend), *view, served.pick?))
         });
         used.collect()
     }
 }
 
 /// What should be served, worked out without the compiler: all routes of all Services, side by side.
-fn expected(model: &Model, settings: &Settings) -> BTreeMap<Frontend, Served> {
-    let mut claims: BTreeMap<Frontend, BTreeMap<(Rank, Arc<PortKey>), Served>> = BTreeMap::new();
+fn expected(model: &Model, settings: &Settings) -> BTreeMap<Seen, Served> {
+    let mut claims: BTreeMap<Frontend, BTreeMap<(Rank, Arc<PortKey>), [Option<Served>; 2]>> =
+        BTreeMap::new();
     for service in model.services() {
         for route in resolve(model, settings, &service.object.key) {
-            let affinity = match route.affinity {
-                Affinity::None => None,
-                Affinity::ClientIp { timeout } => Some(timeout),
-            };
-            let backends: BTreeSet<Backend> = route.backends.iter().copied().collect();
-            let n = u32::try_from(backends.len()).unwrap_or(u32::MAX);
             for (frontend, rank) in &route.frontends {
-                let pick = Pick { masquerade: *rank != Rank::ClusterIp, affinity, backends: n };
-                let served = Served {
-                    owner: Arc::clone(&route.port),
-                    pick: (n > 0).then_some(pick),
-                    backends: backends.clone(),
-                };
                 let claim = (*rank, Arc::clone(&route.port));
-                claims.entry(*frontend).or_default().insert(claim, served);
+                claims.entry(*frontend).or_default().insert(claim, served(&route, *rank));
             }
         }
     }
-    let first = |claims: BTreeMap<_, Served>| claims.into_values().next();
-    claims.into_iter().filter_map(|(frontend, claims)| Some((frontend, first(claims)?))).collect()
+    let mut expected = BTreeMap::new();
+    for (frontend, claims) in claims {
+        let Some(views) = claims.into_values().next() else { continue };
+        for (view, served) in View::ALL.into_iter().zip(views) {
+            expected.extend(served.map(|served| ((frontend, view), served)));
+        }
+    }
+    expected
+}
+
+/// What a frontend of this rank shows in each view.
+fn served(route: &Route, rank: Rank) -> [Option<Served>; 2] {
+    let affinity = match route.affinity {
+        Affinity::None => None,
+        Affinity::ClientIp { timeout } => Some(timeout),
+    };
+    let view = |clients, backends: &[Backend], otherwise: Option<Pick>| {
+        let backends: BTreeSet<Backend> = backends.iter().copied().collect();
+        let n = u32::try_from(backends.len()).unwrap_or(u32::MAX);
+        let pick = Some(Pick { clients, affinity, backends: n });
+        let pick = if n > 0 { pick } else { otherwise };
+        Served { owner: Arc::clone(&route.port), pick, backends }
+    };
+    let dropped = route.has_endpoints.then_some(Pick::DROP);
+    let is_external = rank.is_external();
+    match (if is_external { route.external } else { route.internal }, is_external) {
+        (TrafficPolicy::Cluster, false) => [Some(view(Clients::Kept, &route.cluster, None)), None],
+        (TrafficPolicy::Local, false) => [Some(view(Clients::Kept, &route.local, dropped)), None],
+        (TrafficPolicy::Cluster, true) => {
+            [Some(view(Clients::Masqueraded, &route.cluster, None)), None]
+        }
+        (TrafficPolicy::Local, true) => {
+            let local = view(Clients::Kept, &route.local, None);
+            let is_here = local.pick.is_some();
+            [Some(view(Clients::Split, &route.cluster, None)), is_here.then_some(local)]
+        }
+    }
 }
 
 /// Two programs mean the same; the second one may not have idle pick chains.
@@ -607,8 +675,10 @@ impl Damage {
             Self::AddEndpoint(index, slot) => {
                 let Some(index) = some(index, frontends.len()) else { return };
                 let backend = Backend { address: v4(3, 3), port: number(1) };
-                add(Key::Endpoint(frontends[index], *slot), Value::Backend(backend), None);
-                add(Key::AffinitySlot(frontends[index], *slot), Value::Id(*slot), None);
+                let view = if slot % 3 == 0 { View::Local } else { View::Cluster };
+                add(Key::Endpoint(view, frontends[index], *slot), Value::Backend(backend), None);
+                add(Key::AffinitySlot(view, frontends[index], *slot), Value::Id(*slot), None);
+                add(Key::Firewalled(frontends[index]), Value::Present, None);
             }
             Self::AddFrontend(d, owner) => {
                 let frontend = Frontend::Address {
@@ -637,12 +707,13 @@ impl Damage {
                 }
             }
             Self::AddPick(family, backends) => {
-                let pick = Pick { masquerade: false, affinity: None, backends: *backends };
+                let pick = Pick { clients: Clients::Kept, affinity: None, backends: *backends };
                 if let Some(table) = state.tables.get_mut(family)
-                    && table.sets.contains(&SetId::Picks(Scope::Address))
+                    && table.sets.contains(&SetId::Picks(Scope::Address, View::Cluster))
                 {
-                    table.chains.insert(ChainId::Pick(Scope::Address, pick), *backends % 2 == 0);
-                    let key = Key::Pick(*family, Scope::Address, pick);
+                    let chain = ChainId::Pick(Scope::Address, View::Cluster, pick);
+                    table.chains.insert(chain, *backends % 2 == 0);
+                    let key = Key::Pick(*family, Scope::Address, View::Cluster, pick);
                     table.elements.insert(key, (Value::Goto, None));
                 }
             }
@@ -656,14 +727,15 @@ impl Damage {
                 let (family, chain) = chains[index];
                 let table = table(state, family);
                 table.chains.remove(&chain);
-                if let ChainId::Pick(scope, pick) = chain {
-                    table.elements.remove(&Key::Pick(family, scope, pick));
+                if let ChainId::Pick(scope, view, pick) = chain {
+                    table.elements.remove(&Key::Pick(family, scope, view, pick));
                 }
                 // A kernel deletes a chain only when no rule jumps there any more.
                 for (other, intact) in &mut table.chains {
-                    let jumps = skeleton::rules(*other)
-                        .into_iter()
-                        .any(|rule| rule.0.contains(&Statement::Jump(chain)));
+                    let jumps = skeleton::rules(*other).into_iter().any(|rule| {
+                        let leads = [Statement::Jump(chain), Statement::Goto(chain)];
+                        leads.iter().any(|statement| rule.0.contains(statement))
+                    });
                     *intact &= !jumps;
                 }
             }
@@ -743,8 +815,9 @@ proptest! {
             let delta = checked_delta(&before.program, &daemon.program);
             let used = meaning(&daemon.program.state()).used_picks();
             for op in &delta.prelude {
-                if let Op::AddChain(family, ChainId::Pick(scope, pick)) = op {
-                    prop_assert!(used.contains(&(*family, *scope, *pick)), "nobody needs {}", pick);
+                if let Op::AddChain(family, ChainId::Pick(scope, view, pick)) = op {
+                    let id = (*family, *scope, *view, *pick);
+                    prop_assert!(used.contains(&id), "nobody needs {}", pick);
                 }
             }
             let reconciled = Delta::reconcile(&before.program.state(), &daemon.program);
@@ -927,7 +1000,7 @@ proptest! {
                     let winner = restored.winner(*frontend).unwrap();
                     if winner.owner == &port.port {
                         prop_assert_eq!(winner.rank, *rank);
-                        prop_assert_eq!(winner.target, &port.target);
+                        prop_assert_eq!(winner.target, port.target(*rank));
                     } else {
                         let claim = (winner.rank, winner.owner);
                         prop_assert!(claim < (*rank, &port.port), "{} lost {frontend}", port.port);
@@ -1066,8 +1139,8 @@ fn check_served(state: &State, old: &State, new: &State) {
         );
     }
     for (key, (value, _)) in elements(state) {
-        if let (Key::Service(frontend), Value::Pick(pick)) = (key, value) {
-            let goto = Key::Pick(frontend.family(), Scope::of(frontend), pick);
+        if let (Key::Service(view, frontend), Value::Pick(pick)) = (key, value) {
+            let goto = Key::Pick(frontend.family(), Scope::of(frontend), view, pick);
             assert!(elements_hold(state, goto), "the code of {frontend} leads nowhere");
         }
     }
@@ -1118,12 +1191,13 @@ proptest! {
     /// A code names one pick, and the chain's name tells it from others.
     #[test]
     fn pick_codes_are_read_back(
-        masquerade in any::<bool>(),
+        clients in select(&[Clients::Kept, Clients::Masqueraded, Clients::Split][..]),
         affinity in option::of(1..=86_400_u32),
         backends in 1..=4_095_u32,
     ) {
-        let pick = Pick { masquerade, affinity, backends };
+        let pick = Pick { clients, affinity, backends };
         prop_assert_eq!(Pick::from_code(pick.code()), Some(pick));
+        prop_assert_eq!(Pick::from_name(&pick.to_string()), Some(pick));
     }
 }
 
@@ -1198,8 +1272,9 @@ fn a_passing_pick_code_needs_no_chain() {
     winner.load_balancer_vips = vec![v4(9, 1)];
     let list = objects(&[(&loser, &[1, 2]), (&winner, &[1])]);
     let external_two = |program: &Program| {
-        let pick = Pick { masquerade: true, affinity: None, backends: 2 };
-        meaning(&program.state()).picks.contains(&(Family::Ipv4, Scope::Address, pick))
+        let pick = Pick { clients: Clients::Masqueraded, affinity: None, backends: 2 };
+        let id = (Family::Ipv4, Scope::Address, View::Cluster, pick);
+        meaning(&program.state()).picks.contains(&id)
     };
     assert!(!external_two(&Daemon::start(&list).program));
     let mut daemon = Daemon::start(&[]);

@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use rulec_compiler::Frontend;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Backend;
 use rulec_compiler::nft::element::Value;
-use rulec_compiler::nft::{Group, Key, Pick, State};
+use rulec_compiler::nft::pick::Clients;
+use rulec_compiler::nft::skeleton::View;
+use rulec_compiler::nft::state::Table;
+use rulec_compiler::nft::{Group, Key, Op, Pick, State};
 use rulec_compiler::resolve::PortKey;
 use serde::Serialize;
 
@@ -41,7 +45,10 @@ pub(super) enum What {
     FrontendServed,
     /// The frontend has no endpoints any more: connections are rejected.
     FrontendRejected,
-    /// Session affinity or masquerading is another.
+    /// The frontend has endpoints, but none on this node, which is all its policy allows: connections
+    /// are dropped in silence.
+    FrontendDropped,
+    /// Clients are treated another way: session affinity, traffic policy, or who may connect.
     FrontendAltered,
     /// The backend is used from now on.
     BackendAdded,
@@ -59,6 +66,7 @@ impl What {
             Self::FrontendMoved
             | Self::FrontendServed
             | Self::FrontendRejected
+            | Self::FrontendDropped
             | Self::FrontendAltered
             | Self::Repaired => '~',
         }
@@ -72,6 +80,9 @@ impl What {
             Self::FrontendRejected => {
                 "frontend has no endpoints any more, connections are rejected"
             }
+            Self::FrontendDropped => {
+                "frontend has no endpoint on this node any more, connections are dropped"
+            }
             Self::FrontendAltered => "frontend is served another way",
             Self::BackendAdded | Self::BackendRemoved => "backend",
             Self::Repaired => "elements",
@@ -81,24 +92,70 @@ impl What {
 
 /// What a frontend leads to in a state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct View {
+pub(super) struct Seen {
     owner: Option<PortKey>,
+    /// `None` if connections are rejected.
     pick: Option<Pick>,
     backends: BTreeSet<Backend>,
+    /// The backends for clients from outside, if they are treated apart.
+    local: Option<BTreeSet<Backend>>,
+    /// Who may connect; `None` for everybody.
+    sources: Option<BTreeSet<IpNet>>,
 }
 
-impl View {
+impl Seen {
     fn of(state: &State, frontend: Frontend) -> Option<Self> {
         let table = state.tables.get(&frontend.family())?;
+        let is_firewalled = table.elements.contains_key(&Key::Firewalled(frontend));
+        let sources = is_firewalled.then(|| sources(table, frontend));
         if let Some((_, owner)) = table.elements.get(&Key::Reject(frontend)) {
             let owner = owner.as_deref().cloned();
-            return Some(Self { owner, ..Self::default() });
+            return Some(Self { owner, sources, ..Self::default() });
         }
-        let (value, owner) = table.elements.get(&Key::Service(frontend))?;
+        let (value, owner) = table.elements.get(&Key::Service(View::Cluster, frontend))?;
         let pick = if let Value::Pick(pick) = value { Some(*pick) } else { None };
-        let backends = state.slots(frontend).into_iter().map(|slot| slot.backend).collect();
-        Some(Self { owner: owner.as_deref().cloned(), pick, backends })
+        let backends = |view| -> BTreeSet<Backend> {
+            state.slots(view, frontend).into_iter().map(|slot| slot.backend).collect()
+        };
+        let is_split = pick.is_some_and(|pick| pick.clients == Clients::Split);
+        Some(Self {
+            owner: owner.as_deref().cloned(),
+            pick,
+            backends: backends(View::Cluster),
+            local: is_split.then(|| backends(View::Local)),
+            sources,
+        })
     }
+
+    /// The fields of a Service that make the difference in how clients are treated.
+    pub(super) fn differing_fields(&self, other: &Self) -> Vec<&'static str> {
+        let mut fields = Vec::new();
+        if let (Some(old), Some(new)) = (self.pick, other.pick) {
+            // Where everything is dropped, nothing else is known of how clients are treated.
+            if old != Pick::DROP && new != Pick::DROP {
+                if old.affinity != new.affinity {
+                    fields.push("spec.sessionAffinity");
+                }
+                if old.clients != new.clients {
+                    fields.push("spec.externalTrafficPolicy");
+                }
+            }
+        }
+        if self.sources != other.sources {
+            fields.push("spec.loadBalancerSourceRanges");
+        }
+        fields
+    }
+}
+
+fn sources(table: &Table, frontend: Frontend) -> BTreeSet<IpNet> {
+    let from = Key::Firewalled(frontend);
+    let keys = table.elements.range(from..).map(|(key, _)| key);
+    keys.filter_map(|key| match key {
+        Key::SourceRange(of, net) if *of == frontend => Some(*net),
+        _ => None,
+    })
+    .collect()
 }
 
 /// What changes for the Service of a group of operations.
@@ -106,44 +163,58 @@ pub(super) fn of(comparison: &Comparison, group: &Group) -> Vec<Change> {
     let service = &group.service;
     let mut frontends: BTreeSet<Frontend> = BTreeSet::new();
     for op in &group.ops {
-        if let rulec_compiler::nft::Op::Add(element) | rulec_compiler::nft::Op::Delete(element) = op
-        {
+        if let Op::Add(element) | Op::Delete(element) = op {
             frontends.extend(element.key.frontend());
         }
     }
     // The same backend comes and goes at all frontends of a port at once: said once.
-    let mut backends: BTreeMap<(What, Option<PortKey>, Backend), Vec<Frontend>> = BTreeMap::new();
+    let mut backends: BTreeMap<(What, Option<PortKey>, Backend), Vec<String>> = BTreeMap::new();
     let mut changes = Vec::new();
     for frontend in frontends {
-        let old = View::of(&comparison.old, frontend);
-        let new = View::of(&comparison.new, frontend);
-        let what = what(old.as_ref(), new.as_ref());
+        let old = Seen::of(&comparison.old, frontend);
+        let new = Seen::of(&comparison.new, frontend);
+        let fields = match (&old, &new) {
+            (Some(old), Some(new)) => old.differing_fields(new),
+            (Some(_) | None, Some(_) | None) => Vec::new(),
+        };
+        let what = what(old.as_ref(), new.as_ref(), &fields);
         if let Some(what) = what {
             changes.push(Change {
                 what,
                 frontends: vec![frontend.to_string()],
                 backend: None,
-                reason: reason::frontend(comparison, service, what, frontend),
+                reason: reason::frontend(comparison, service, what, frontend, &fields),
             });
         }
         let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
         let owner = new.owner.clone().or_else(|| old.owner.clone());
-        for backend in new.backends.difference(&old.backends) {
-            let key = (What::BackendAdded, owner.clone(), *backend);
-            backends.entry(key).or_default().push(frontend);
-        }
-        if matches!(what, Some(What::FrontendRemoved | What::FrontendMoved)) {
-            // They leave with their frontend, and the reason is the frontend's: they may be ready.
-            continue;
-        }
-        for backend in old.backends.difference(&new.backends) {
-            let key = (What::BackendRemoved, owner.clone(), *backend);
-            backends.entry(key).or_default().push(frontend);
+        let none = BTreeSet::new();
+        let views = [
+            (frontend.to_string(), &old.backends, &new.backends),
+            (
+                format!("{frontend} from outside"),
+                old.local.as_ref().unwrap_or(&none),
+                new.local.as_ref().unwrap_or(&none),
+            ),
+        ];
+        for (name, old, new) in views {
+            for backend in new.difference(old) {
+                let key = (What::BackendAdded, owner.clone(), *backend);
+                backends.entry(key).or_default().push(name.clone());
+            }
+            if matches!(what, Some(What::FrontendRemoved | What::FrontendMoved)) {
+                // They leave with their frontend, and the reason is the frontend's: they may be ready.
+                continue;
+            }
+            for backend in old.difference(new) {
+                let key = (What::BackendRemoved, owner.clone(), *backend);
+                backends.entry(key).or_default().push(name.clone());
+            }
         }
     }
     changes.extend(backends.into_iter().map(|((what, owner, backend), frontends)| Change {
         what,
-        frontends: frontends.iter().map(ToString::to_string).collect(),
+        frontends,
         backend: Some(backend),
         reason: reason::backend(comparison, owner.as_ref(), what, backend),
     }));
@@ -158,20 +229,21 @@ pub(super) fn of(comparison: &Comparison, group: &Group) -> Vec<Change> {
     changes
 }
 
-fn what(old: Option<&View>, new: Option<&View>) -> Option<What> {
+fn what(old: Option<&Seen>, new: Option<&Seen>, fields: &[&str]) -> Option<What> {
     match (old, new) {
         (None, None) => None,
         (None, Some(_)) => Some(What::FrontendAdded),
         (Some(_), None) => Some(What::FrontendRemoved),
         (Some(old), Some(new)) => {
-            let mode = |view: &View| view.pick.map(|pick| (pick.masquerade, pick.affinity));
             if service(old) != service(new) {
                 Some(What::FrontendMoved)
-            } else if old.pick.is_none() && new.pick.is_some() {
-                Some(What::FrontendServed)
-            } else if old.pick.is_some() && new.pick.is_none() {
+            } else if old.pick != new.pick && new.pick.is_none() {
                 Some(What::FrontendRejected)
-            } else if mode(old) != mode(new) {
+            } else if old.pick != new.pick && new.pick == Some(Pick::DROP) {
+                Some(What::FrontendDropped)
+            } else if old.backends.is_empty() && !new.backends.is_empty() {
+                Some(What::FrontendServed)
+            } else if !fields.is_empty() {
                 Some(What::FrontendAltered)
             } else {
                 None
@@ -180,6 +252,6 @@ fn what(old: Option<&View>, new: Option<&View>) -> Option<What> {
     }
 }
 
-fn service(view: &View) -> Option<&NamespacedName> {
-    view.owner.as_ref().map(|owner| &owner.service)
+fn service(seen: &Seen) -> Option<&NamespacedName> {
+    seen.owner.as_ref().map(|owner| &owner.service)
 }

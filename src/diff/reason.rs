@@ -4,7 +4,7 @@ use rulec_compiler::Frontend;
 use rulec_compiler::change::Provenance;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::{Backend, Family};
-use rulec_compiler::object::{Conditions, Service, ServicePort};
+use rulec_compiler::object::{Conditions, Service, ServicePort, TrafficPolicy};
 use rulec_compiler::resolve::{self, PortKey};
 
 use super::changes::What;
@@ -16,6 +16,7 @@ pub(super) fn frontend(
     service: &NamespacedName,
     what: What,
     frontend: Frontend,
+    fields: &[&str],
 ) -> String {
     let (from, to) = (&comparison.from, &comparison.to);
     match what {
@@ -35,11 +36,12 @@ pub(super) fn frontend(
         }
         What::FrontendServed
         | What::FrontendRejected
+        | What::FrontendDropped
         | What::BackendAdded
         | What::BackendRemoved => endpoints(to, service),
         What::FrontendAltered => match service_of(to, service) {
             Some((_, provenance)) => {
-                format!("Service {service} ({provenance}) spec.sessionAffinity")
+                format!("Service {service} ({provenance}) {}", fields.join(", "))
             }
             None => format!("it is so in {}", to.name),
         },
@@ -128,15 +130,24 @@ fn endpoints(side: &Side, key: &NamespacedName) -> String {
         return format!("there is no Service {key} in {}", side.name);
     };
     let mut ready = 0;
+    let mut here = 0;
     let mut all = 0;
     for family in Family::ALL {
         for port in &service.ports {
             let found = resolve::candidates(model, &side.settings, service, port, family);
             all += found.len();
-            ready += found.values().filter(|candidate| candidate.conditions.ready).count();
+            let is_ready = found.values().filter(|candidate| candidate.conditions.ready);
+            ready += is_ready.clone().count();
+            here += is_ready.filter(|candidate| candidate.local).count();
         }
     }
-    format!("Service {key} ({provenance}) has {ready} ready of {all} endpoints")
+    let is_local = |policy| policy == TrafficPolicy::Local;
+    let text = format!("Service {key} ({provenance}) has {ready} ready of {all} endpoints");
+    if is_local(service.internal_policy) || is_local(service.external_policy) {
+        format!("{text}, {here} on this node")
+    } else {
+        text
+    }
 }
 
 /// The field of a Service that asks for a frontend.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rulec_compiler::change::{Origin, Provenance, Sourced};
 use rulec_compiler::name::NodeName;
 use rulec_compiler::net::{Backend, Protocol};
+use rulec_compiler::nft::skeleton::View;
 use rulec_compiler::nft::{ChainId, Key, Value};
 use rulec_compiler::object::{
     ClusterIps, Endpoint, EndpointSlice, Kind, Object, ObjectKey, Service, ServicePort,
@@ -95,7 +96,7 @@ impl World {
             protocol: Protocol::Tcp,
             port: port(80),
         };
-        self.kernel.state.slots(frontend).len()
+        self.kernel.state.slots(View::Cluster, frontend).len()
     }
 
     /// How many pick chains the kernel holds in IPv4.
@@ -408,7 +409,7 @@ fn a_belief_that_was_wrong_is_corrected_on_the_next_change() {
     let mut world = World::with(&[(1, 3)]);
     let table = world.kernel.state.tables.get_mut(&Family::Ipv4).unwrap();
     let found = table.elements.iter().find_map(|(key, (value, _))| match (key, value) {
-        (Key::Service(_), Value::Pick(_)) => Some(*key),
+        (Key::Service(..), Value::Pick(_)) => Some(*key),
         _ => None,
     });
     table.elements.remove(&found.unwrap()).unwrap();

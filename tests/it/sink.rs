@@ -846,9 +846,9 @@ fn a_long_history_ends_where_a_fresh_start_does() {
         let mut compared = 0;
         for table in fresh.tables.values() {
             for key in table.elements.keys() {
-                let Key::Service(frontend) = key else { continue };
+                let Key::Service(view, frontend) = key else { continue };
                 let backends = |state: &State| {
-                    let slots = state.slots(*frontend).into_iter();
+                    let slots = state.slots(*view, *frontend).into_iter();
                     let mut backends: Vec<_> = slots.map(|slot| slot.backend).collect();
                     backends.sort_unstable();
                     backends

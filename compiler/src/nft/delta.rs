@@ -7,8 +7,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::element::{Element, Key, Value};
-use super::program::{Program, Winner, frontend_elements};
-use super::skeleton::{ChainId, SetId, SetKind};
+use super::program::{
+    PickId, Program, Winner, firewall_elements, head, local_head, slot_element, slot_elements,
+};
+use super::skeleton::{ChainId, SetId, SetKind, View};
+use super::slots::Slot;
 use super::state::{Held, State, Table};
 use crate::name::NamespacedName;
 use crate::net::Family;
@@ -99,7 +102,8 @@ impl Delta {
     /// The delta from what a kernel was found to hold to a program: at start, and to repair.
     pub fn reconcile(found: &State, wanted: &Program) -> Self {
         let picks = wanted.picks().keys().copied();
-        let chains = picks.map(|(family, scope, pick)| (family, ChainId::Pick(scope, pick)));
+        let chains =
+            picks.map(|(family, scope, view, pick)| (family, ChainId::Pick(scope, view, pick)));
         let chains: Vec<(Family, ChainId)> = chains.collect();
         if found.tables.is_empty() {
             return Self::install(wanted, &chains);
@@ -264,7 +268,7 @@ pub(super) type Owned = (Element, Option<Arc<PortKey>>);
 struct Builder {
     delta: Delta,
     groups: BTreeMap<(u8, NamespacedName), Vec<Op>>,
-    /// Additions of intervals: a kernel refuses one that overlaps with another that is still there.
+    /// Additions of intervals that belong to no Service; see `intervals_last`.
     intervals: Vec<Op>,
 }
 
@@ -278,10 +282,9 @@ impl Builder {
     }
 
     fn push_for(&mut self, owner: Option<&Arc<PortKey>>, op: Op) {
-        let is_interval = |element: &Element| element.key.set().spec().kind == SetKind::Interval;
         match (owner, &op) {
             (Some(owner), _) => self.push(&owner.service, op),
-            (None, Op::Add(element)) if is_interval(element) => self.intervals.push(op),
+            (None, op) if is_added_interval(op) => self.intervals.push(op.clone()),
             (None, _) => self.prelude(op),
         }
     }
@@ -299,8 +302,11 @@ impl Builder {
     fn finish(self) -> Delta {
         let mut delta = self.delta;
         delta.prelude.extend(self.intervals);
-        delta.groups =
-            self.groups.into_iter().map(|((_, service), ops)| Group { service, ops }).collect();
+        let group = |((_, service), ops): ((u8, NamespacedName), Vec<Op>)| Group {
+            service,
+            ops: intervals_last(ops),
+        };
+        delta.groups = self.groups.into_iter().map(group).collect();
         delta
     }
 
@@ -327,18 +333,16 @@ impl Builder {
     fn picks(&mut self, applied: &Program, wanted: &Program) {
         for item in applied.picks().diff(wanted.picks()) {
             match item {
-                im::ordmap::DiffItem::Add((family, scope, pick), _) => {
-                    let chain = ChainId::Pick(*scope, *pick);
-                    self.prelude(Op::AddChain(*family, chain));
-                    self.prelude(Op::FillChain(*family, chain));
-                    let key = Key::Pick(*family, *scope, *pick);
-                    self.prelude(Op::Add(Element::new(key, Value::Goto)));
+                im::ordmap::DiffItem::Add(pick, _) => {
+                    let (family, chain, element) = pick_parts(*pick);
+                    self.prelude(Op::AddChain(family, chain));
+                    self.prelude(Op::FillChain(family, chain));
+                    self.prelude(Op::Add(element));
                 }
-                im::ordmap::DiffItem::Remove((family, scope, pick), _) => {
-                    let key = Key::Pick(*family, *scope, *pick);
-                    self.delta.epilogue.push(Op::Delete(Element::new(key, Value::Goto)));
-                    let chain = ChainId::Pick(*scope, *pick);
-                    self.delta.epilogue.push(Op::DeleteChain(*family, chain));
+                im::ordmap::DiffItem::Remove(pick, _) => {
+                    let (family, chain, element) = pick_parts(*pick);
+                    self.delta.epilogue.push(Op::Delete(element));
+                    self.delta.epilogue.push(Op::DeleteChain(family, chain));
                 }
                 im::ordmap::DiffItem::Update { .. } => {}
             }
@@ -350,53 +354,74 @@ impl Builder {
             return;
         }
         let Some(owner) = new.as_ref().or(old.as_ref()).map(|winner| winner.owner) else { return };
-        if let (Some(old), Some(new)) = (&old, &new)
-            && old.target.affinity.is_none()
-            && new.target.affinity.is_none()
-        {
-            // By far the most frequent change: compared slot by slot, without building elements.
-            self.plain_frontend(frontend, old, new);
+        let owner = Arc::clone(owner);
+        let (old, new) = (old.as_ref(), new.as_ref());
+        self.head(&owner, old.map(|it| head(frontend, it)), new.map(|it| head(frontend, it)));
+        let slots = |winner: Option<&Winner<'_>>| -> (Option<u32>, Arc<[Slot]>) {
+            let target = winner.map(|winner| winner.target);
+            target.map(|it| (it.affinity, Arc::clone(&it.slots))).unwrap_or_default()
+        };
+        self.slots(&owner, View::Cluster, frontend, slots(old), slots(new));
+        // By far most frontends are no more than that.
+        let is_plain = |winner: Option<&Winner<'_>>| winner.is_none_or(|it| it.target.is_plain());
+        if is_plain(old) && is_plain(new) {
             return;
         }
-        let elements = |winner: Option<Winner<'_>>| {
-            let elements = winner.map(|winner| frontend_elements(frontend, &winner));
-            let mut elements = elements.unwrap_or_default();
-            elements.sort_unstable_by_key(|element| element.key);
-            let of = |element| (element, Some(Arc::clone(owner)));
-            elements.into_iter().map(of).collect()
+        let local = |winner: Option<&Winner<'_>>| local_head(frontend, winner?);
+        self.head(&owner, local(old), local(new));
+        let slots = |winner: Option<&Winner<'_>>| -> Option<(Option<u32>, Arc<[Slot]>)> {
+            let winner = winner?;
+            Some((winner.target.affinity, Arc::clone(winner.local()?)))
         };
-        self.elements(elements(old), elements(new));
+        let (old_slots, new_slots) = (slots(old), slots(new));
+        self.slots(
+            &owner,
+            View::Local,
+            frontend,
+            old_slots.unwrap_or_default(),
+            new_slots.unwrap_or_default(),
+        );
+        let firewall = |winner: Option<&Winner<'_>>| {
+            let elements = winner.into_iter().flat_map(|it| firewall_elements(frontend, it));
+            sorted(elements.collect(), &owner)
+        };
+        self.elements(firewall(old), firewall(new));
     }
 
-    fn plain_frontend(&mut self, frontend: Frontend, old: &Winner<'_>, new: &Winner<'_>) {
-        let service = new.owner.service.clone();
-        let head = |winner: &Winner<'_>| {
-            let (key, value) = match winner.pick() {
-                Some(pick) => (Key::Service(frontend), Value::Pick(pick)),
-                None => (Key::Reject(frontend), Value::Present),
-            };
-            Element { key, value, comment: Some(winner.owner.comment()) }
-        };
-        let (old_head, new_head) = (head(old), head(new));
-        if old_head != new_head {
-            self.push(&service, Op::Delete(old_head));
-            self.push(&service, Op::Add(new_head));
+    fn head(&mut self, owner: &PortKey, old: Option<Element>, new: Option<Element>) {
+        if old != new {
+            let ops = [old.map(Op::Delete), new.map(Op::Add)];
+            ops.into_iter().flatten().for_each(|op| self.push(&owner.service, op));
         }
-        let (old, new) = (&old.target.slots, &new.target.slots);
-        let element = |slot: &super::slots::Slot| {
-            Element::new(Key::Endpoint(frontend, slot.id), Value::Backend(slot.backend))
-        };
+    }
+
+    /// Slots of a view of a frontend, with the affinity of the frontend.
+    fn slots(
+        &mut self,
+        owner: &Arc<PortKey>,
+        view: View,
+        frontend: Frontend,
+        (old_affinity, old): (Option<u32>, Arc<[Slot]>),
+        (new_affinity, new): (Option<u32>, Arc<[Slot]>),
+    ) {
+        if old_affinity.is_some() || new_affinity.is_some() {
+            let elements = |affinity, slots: &[Slot]| {
+                let mut elements = Vec::new();
+                slot_elements(&mut elements, view, frontend, affinity, slots);
+                sorted(elements, owner)
+            };
+            self.elements(elements(old_affinity, &old), elements(new_affinity, &new));
+            return;
+        }
         for position in 0..old.len().max(new.len()) {
             let (old, new) = (old.get(position), new.get(position));
             if old == new {
                 continue;
             }
-            if let Some(slot) = old {
-                self.push(&service, Op::Delete(element(slot)));
-            }
-            if let Some(slot) = new {
-                self.push(&service, Op::Add(element(slot)));
-            }
+            let element = |slot: &Slot| slot_element(view, frontend, slot);
+            let ops =
+                [old.map(|slot| Op::Delete(element(slot))), new.map(|slot| Op::Add(element(slot)))];
+            ops.into_iter().flatten().for_each(|op| self.push(&owner.service, op));
         }
     }
 
@@ -427,10 +452,34 @@ impl Builder {
     }
 }
 
+/// A pick chain and the element that leads there.
+fn pick_parts((family, scope, view, pick): PickId) -> (Family, ChainId, Element) {
+    let element = Element::new(Key::Pick(family, scope, view, pick), Value::Goto);
+    (family, ChainId::Pick(scope, view, pick), element)
+}
+
+fn is_added_interval(op: &Op) -> bool {
+    matches!(op, Op::Add(element) if element.key.set().spec().kind == SetKind::Interval)
+}
+
+/// A kernel refuses an interval that overlaps with another that is still there.
+fn intervals_last(mut ops: Vec<Op>) -> Vec<Op> {
+    if ops.iter().any(is_added_interval) {
+        ops.sort_by_key(is_added_interval);
+    }
+    ops
+}
+
+fn sorted(mut elements: Vec<Element>, owner: &Arc<PortKey>) -> Vec<Owned> {
+    elements.sort_unstable_by_key(|element| element.key);
+    elements.into_iter().map(|element| (element, Some(Arc::clone(owner)))).collect()
+}
+
 /// Whom the frontend of a key is for, by the element that says so.
 fn head_owner(elements: &[Owned], key: Key) -> Option<&Arc<PortKey>> {
     let frontend = key.frontend()?;
-    [Key::Service(frontend), Key::Reject(frontend)].into_iter().find_map(|head| {
+    let heads = [Key::Service(View::Cluster, frontend), Key::Reject(frontend)];
+    heads.into_iter().find_map(|head| {
         let found = elements.binary_search_by_key(&head, |(element, _)| element.key).ok()?;
         elements.get(found)?.1.as_ref()
     })

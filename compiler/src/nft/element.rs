@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::pick::Pick;
-use super::skeleton::{Scope, SetId};
+use super::skeleton::{Scope, SetId, View};
 use crate::interface::InterfacePattern;
 use crate::net::{Backend, Family, Protocol};
 use crate::resolve::{Frontend, PortKey};
@@ -19,11 +19,15 @@ pub enum Key {
     /// A protocol that Services can have; constant.
     Protocol(Family, Protocol),
     /// A pick code in use.
-    Pick(Family, Scope, Pick),
+    Pick(Family, Scope, View, Pick),
     /// A source whose traffic to cluster addresses keeps its address.
     UnmasqueradedSource(IpNet),
     /// Interfaces from which traffic to cluster addresses keeps its address.
     UnmasqueradedInterface(Family, InterfacePattern),
+    /// A source that is known to be a Pod.
+    PodSource(IpNet),
+    /// Interfaces from which only Pods come.
+    PodInterface(Family, InterfacePattern),
     /// A range that cluster addresses are taken from.
     ServiceCidr(IpNet),
     /// An address of this node that node ports answer on.
@@ -35,14 +39,18 @@ pub enum Key {
     ClusterIp(IpAddr),
     /// A local endpoint, which must be masqueraded when it reaches itself.
     Hairpin(IpAddr),
-    /// A frontend with backends.
-    Service(Frontend),
+    /// A frontend with backends, in a view of it.
+    Service(View, Frontend),
     /// A frontend without any.
     Reject(Frontend),
     /// The id of the backend at a slot of a frontend with session affinity.
-    AffinitySlot(Frontend, u32),
+    AffinitySlot(View, Frontend, u32),
     /// A backend of a frontend, by slot or id.
-    Endpoint(Frontend, u32),
+    Endpoint(View, Frontend, u32),
+    /// A frontend whose clients are restricted.
+    Firewalled(Frontend),
+    /// Clients that may connect to it.
+    SourceRange(Frontend, IpNet),
 }
 
 impl Key {
@@ -52,15 +60,20 @@ impl Key {
             Self::Protocol(family, _)
             | Self::Pick(family, ..)
             | Self::UnmasqueradedInterface(family, _)
+            | Self::PodInterface(family, _)
             | Self::NodeAddressType(family) => family,
-            Self::UnmasqueradedSource(net) | Self::ServiceCidr(net) => Family::of(net.addr()),
+            Self::UnmasqueradedSource(net) | Self::PodSource(net) | Self::ServiceCidr(net) => {
+                Family::of(net.addr())
+            }
             Self::NodeIp(address) | Self::ClusterIp(address) | Self::Hairpin(address) => {
                 Family::of(address)
             }
-            Self::Service(frontend)
+            Self::Service(_, frontend)
             | Self::Reject(frontend)
-            | Self::AffinitySlot(frontend, _)
-            | Self::Endpoint(frontend, _) => frontend.family(),
+            | Self::AffinitySlot(_, frontend, _)
+            | Self::Endpoint(_, frontend, _)
+            | Self::Firewalled(frontend)
+            | Self::SourceRange(frontend, _) => frontend.family(),
         }
     }
 
@@ -68,18 +81,24 @@ impl Key {
     pub fn set(self) -> SetId {
         match self {
             Self::Protocol(..) => SetId::Protocols,
-            Self::Pick(_, scope, _) => SetId::Picks(scope),
+            Self::Pick(_, scope, view, _) => SetId::Picks(scope, view),
             Self::UnmasqueradedSource(_) => SetId::UnmasqueradedSources,
             Self::UnmasqueradedInterface(..) => SetId::UnmasqueradedInterfaces,
+            Self::PodSource(_) => SetId::PodSources,
+            Self::PodInterface(..) => SetId::PodInterfaces,
             Self::ServiceCidr(_) => SetId::ServiceCidrs,
             Self::NodeIp(_) => SetId::NodeIps,
             Self::NodeAddressType(_) => SetId::NodeAddressTypes,
             Self::ClusterIp(_) => SetId::ClusterIps,
             Self::Hairpin(_) => SetId::Hairpin,
-            Self::Service(frontend) => SetId::Services(Scope::of(frontend)),
+            Self::Service(view, frontend) => SetId::Services(Scope::of(frontend), view),
             Self::Reject(frontend) => SetId::Rejects(Scope::of(frontend)),
-            Self::AffinitySlot(frontend, _) => SetId::AffinitySlots(Scope::of(frontend)),
-            Self::Endpoint(frontend, _) => SetId::Endpoints(Scope::of(frontend)),
+            Self::AffinitySlot(view, frontend, _) => {
+                SetId::AffinitySlots(Scope::of(frontend), view)
+            }
+            Self::Endpoint(view, frontend, _) => SetId::Endpoints(Scope::of(frontend), view),
+            Self::Firewalled(_) => SetId::Firewalled,
+            Self::SourceRange(..) => SetId::SourceRanges,
         }
     }
 
@@ -91,27 +110,35 @@ impl Key {
             | Self::Pick(..)
             | Self::UnmasqueradedSource(_)
             | Self::UnmasqueradedInterface(..)
+            | Self::PodSource(_)
+            | Self::PodInterface(..)
             | Self::ServiceCidr(_)
             | Self::NodeIp(_)
             | Self::NodeAddressType(_)
-            | Self::Service(_)
+            | Self::Service(..)
             | Self::Reject(_)
             | Self::AffinitySlot(..)
-            | Self::Endpoint(..) => None,
+            | Self::Endpoint(..)
+            | Self::Firewalled(_)
+            | Self::SourceRange(..) => None,
         }
     }
 
     /// The frontend it belongs to, if it belongs to one.
     pub fn frontend(self) -> Option<Frontend> {
         match self {
-            Self::Service(frontend)
+            Self::Service(_, frontend)
             | Self::Reject(frontend)
-            | Self::AffinitySlot(frontend, _)
-            | Self::Endpoint(frontend, _) => Some(frontend),
+            | Self::AffinitySlot(_, frontend, _)
+            | Self::Endpoint(_, frontend, _)
+            | Self::Firewalled(frontend)
+            | Self::SourceRange(frontend, _) => Some(frontend),
             Self::Protocol(..)
             | Self::Pick(..)
             | Self::UnmasqueradedSource(_)
             | Self::UnmasqueradedInterface(..)
+            | Self::PodSource(_)
+            | Self::PodInterface(..)
             | Self::ServiceCidr(_)
             | Self::NodeIp(_)
             | Self::NodeAddressType(_)

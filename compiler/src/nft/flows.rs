@@ -78,7 +78,7 @@ pub fn of_repair(delta: &Delta, wanted: &Program) -> Vec<StaleFlows> {
     for op in delta.ops() {
         let Op::Delete(Element { key, value, .. }) = op else { continue };
         match (key, value) {
-            (Key::Endpoint(frontend, _), Value::Backend(backend)) => {
+            (Key::Endpoint(_, frontend, _), Value::Backend(backend)) => {
                 if let Some(backends) = gone.entry(*frontend).or_insert_with(|| Some(Vec::new())) {
                     backends.push(*backend);
                 }

@@ -3,19 +3,22 @@
 //! A frontend's code names a chain that all frontends with the same code share:
 //!
 //! ```text
-//!  31        30       29          28 ................. 0
-//!  affinity  0        masquerade  number of backends              (affinity = 0)
-//!  affinity  0        masquerade  timeout (17) | backends (12)    (affinity = 1)
+//!  31        30     29          28 ................. 0
+//!  affinity  split  masquerade  number of backends              (affinity = 0)
+//!  affinity  split  masquerade  timeout (17) | backends (12)    (affinity = 1)
 //! ```
 //!
-//! Bit 30 is kept free for the local view of `externalTrafficPolicy: Local`.
+//! No frontend splits its clients and masquerades them all: both bits together, and nothing else, mean
+//! that connections are dropped.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 const AFFINITY: u32 = 1 << 31;
+const SPLIT: u32 = 1 << 30;
 const MASQUERADE: u32 = 1 << 29;
+const DROP: u32 = SPLIT | MASQUERADE;
 const TIMEOUT_SHIFT: u32 = 12;
 const TIMEOUT_MASK: u32 = (1 << 17) - 1;
 const PLAIN_MASK: u32 = MASQUERADE - 1;
@@ -26,45 +29,106 @@ pub const MAX_AFFINITY_BACKENDS: usize = (1 << TIMEOUT_SHIFT) - 1;
 /// How to choose a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Pick {
-    /// Replace the client's address by the node's.
-    pub masquerade: bool,
+    /// What becomes of the clients.
+    pub clients: Clients,
     /// The timeout of the client's record in seconds, if connections of a client stick.
     pub affinity: Option<u32>,
-    /// The number of backends, at least 1.
+    /// The number of backends; 0 for `Pick::DROP` alone.
     pub backends: u32,
 }
 
+/// What a frontend does with its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Clients {
+    /// Their addresses are kept here: those of cluster addresses, of whom the cluster address decides,
+    /// and those from outside under policy Local.
+    Kept,
+    /// The node's address takes the place of theirs: external frontends under policy Cluster.
+    Masqueraded,
+    /// External frontends under policy Local: those from outside go on to the local view, Pods stay as
+    /// they are, and the node itself is masqueraded.
+    Split,
+}
+
 impl Pick {
+    /// Drops connections in silence: there are backends, but the policy lets nobody reach them.
+    pub const DROP: Self = Self { clients: Clients::Kept, affinity: None, backends: 0 };
+
     /// The code in the map.
     pub fn code(self) -> u32 {
-        let masquerade = if self.masquerade { MASQUERADE } else { 0 };
+        if self == Self::DROP {
+            return DROP;
+        }
+        let clients = match self.clients {
+            Clients::Kept => 0,
+            Clients::Masqueraded => MASQUERADE,
+            Clients::Split => SPLIT,
+        };
         match self.affinity {
-            None => masquerade | (self.backends & PLAIN_MASK),
+            None => clients | (self.backends & PLAIN_MASK),
             Some(timeout) => {
-                AFFINITY | masquerade | (timeout & TIMEOUT_MASK) << TIMEOUT_SHIFT | self.backends
+                AFFINITY | clients | (timeout & TIMEOUT_MASK) << TIMEOUT_SHIFT | self.backends
             }
         }
     }
 
     /// The meaning of a code read from a kernel; `None` if nothing of ours has this code.
     pub fn from_code(code: u32) -> Option<Self> {
-        let masquerade = code & MASQUERADE != 0;
+        if code == DROP {
+            return Some(Self::DROP);
+        }
+        let clients = match code & (SPLIT | MASQUERADE) {
+            0 => Clients::Kept,
+            MASQUERADE => Clients::Masqueraded,
+            SPLIT => Clients::Split,
+            _ => return None,
+        };
         let pick = if code & AFFINITY == 0 {
-            Self { masquerade, affinity: None, backends: code & PLAIN_MASK }
+            Self { clients, affinity: None, backends: code & PLAIN_MASK }
         } else {
             let timeout = code >> TIMEOUT_SHIFT & TIMEOUT_MASK;
             let backends = code & ((1 << TIMEOUT_SHIFT) - 1);
-            Self { masquerade, affinity: Some(timeout), backends }
+            Self { clients, affinity: Some(timeout), backends }
         };
         (pick.backends > 0 && pick.affinity != Some(0) && pick.code() == code).then_some(pick)
     }
+
+    /// The pick whose chain's name has this stem.
+    pub fn from_name(name: &str) -> Option<Self> {
+        if name == Self::DROP.to_string() {
+            return Some(Self::DROP);
+        }
+        let known = [("masquerade-", Clients::Masqueraded), ("split-", Clients::Split)];
+        let (clients, rest) = known
+            .into_iter()
+            .find_map(|(prefix, clients)| Some((clients, name.strip_prefix(prefix)?)))
+            .unwrap_or((Clients::Kept, name));
+        let (affinity, rest) = match rest.strip_prefix("affinity-") {
+            Some(rest) => {
+                let (timeout, rest) = rest.split_once('-')?;
+                (Some(timeout.parse().ok()?), rest)
+            }
+            None => (None, rest),
+        };
+        let backends = rest.strip_prefix("pick-")?.parse().ok()?;
+        let pick = Self { clients, affinity, backends };
+        // Numbers have many spellings, and not each of them has a code.
+        let is_own_name = Self::from_code(pick.code()) == Some(pick) && pick.to_string() == name;
+        is_own_name.then_some(pick)
+    }
 }
 
-/// The stem of the chain's name: `pick-3`, `masquerade-affinity-10800-pick-3`.
+/// The stem of the chain's name: `pick-3`, `masquerade-affinity-10800-pick-3`, `drop`.
 impl fmt::Display for Pick {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.masquerade {
-            f.write_str("masquerade-")?;
+        if *self == Self::DROP {
+            return f.write_str("drop");
+        }
+        match self.clients {
+            Clients::Kept => {}
+            Clients::Masqueraded => f.write_str("masquerade-")?,
+            Clients::Split => f.write_str("split-")?,
         }
         if let Some(timeout) = self.affinity {
             write!(f, "affinity-{timeout}-")?;
@@ -79,23 +143,44 @@ mod tests {
 
     #[test]
     fn codes_are_distinct_and_read_back() {
-        let mut codes = std::collections::BTreeSet::new();
-        for masquerade in [false, true] {
+        let mut codes = std::collections::BTreeSet::from([Pick::DROP.code()]);
+        assert_eq!(Pick::from_code(Pick::DROP.code()), Some(Pick::DROP));
+        for clients in [Clients::Kept, Clients::Masqueraded, Clients::Split] {
             for affinity in [None, Some(1), Some(4), Some(10_800), Some(86_400)] {
                 for backends in [1, 2, 3, 4_095] {
-                    let pick = Pick { masquerade, affinity, backends };
+                    let pick = Pick { clients, affinity, backends };
                     assert!(codes.insert(pick.code()), "{pick} shares its code");
                     assert_eq!(Pick::from_code(pick.code()), Some(pick));
+                    assert_eq!(Pick::from_name(&pick.to_string()), Some(pick));
                 }
             }
         }
-        let many = Pick { masquerade: true, affinity: None, backends: 1_000_000 };
+        let many = Pick { clients: Clients::Masqueraded, affinity: None, backends: 1_000_000 };
         assert_eq!(Pick::from_code(many.code()), Some(many));
     }
 
     #[test]
+    fn names_of_nobody_are_refused() {
+        assert_eq!(Pick::from_name("drop"), Some(Pick::DROP));
+        for name in [
+            "",
+            "pick-",
+            "pick-0",
+            "pick-03",
+            "pick-+3",
+            "split-drop",
+            "affinity-0-pick-1",
+            "Pick-1",
+        ] {
+            assert_eq!(Pick::from_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
     fn codes_of_nobody_are_refused() {
-        for code in [0, MASQUERADE, AFFINITY, AFFINITY | 5, 1 << 30, 1 << 30 | 2] {
+        for code in
+            [0, MASQUERADE, SPLIT, DROP | 1, AFFINITY | DROP | 1 << 12 | 1, AFFINITY, AFFINITY | 5]
+        {
             assert_eq!(Pick::from_code(code), None, "{code:#x}");
         }
     }

@@ -16,16 +16,20 @@ use im::{OrdMap, OrdSet};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::element::{Element, Key, Value};
-use super::pick::{MAX_AFFINITY_BACKENDS, Pick};
-use super::skeleton::{ChainId, Scope, SetId};
+use super::pick::{Clients, MAX_AFFINITY_BACKENDS, Pick};
+use super::skeleton::{ChainId, Scope, SetId, View};
 use super::slots::{self, Slot};
 use super::state::{State, Table};
+use crate::interface::InterfacePattern;
 use crate::model::{Dirty, Model};
 use crate::name::NamespacedName;
 use crate::net::{Backend, Family, Protocol};
-use crate::object::Affinity;
+use crate::object::{Affinity, TrafficPolicy};
 use crate::resolve::{self, Frontend, PortKey, Rank, Route};
 use crate::settings::{DetectLocal, NodePortAddresses, Settings, first_of};
+
+/// A pick code, where it is used.
+pub type PickId = (Family, Scope, View, Pick);
 
 /// A frontend and who asks for it. `None` sorts before every claim: the start of a scan.
 type ClaimKey = (Frontend, Option<(Rank, Arc<PortKey>)>);
@@ -37,10 +41,33 @@ type MemberKey = (Key, Option<Arc<PortKey>>);
 pub struct Target {
     /// The timeout in seconds, with session affinity.
     pub affinity: Option<u32>,
-    /// The backends by slot. Empty means that connections are rejected.
-    pub slots: Box<[Slot]>,
+    /// The backends by slot.
+    pub slots: Arc<[Slot]>,
+    /// What becomes of connections if there is no backend.
+    pub unserved: Unserved,
+    /// Under external policy Local, the backends by slot for clients from outside, whose connections
+    /// are dropped if there is none.
+    pub local: Option<Arc<[Slot]>>,
+    /// Who may connect to the VIPs of load balancers; `None` for everybody.
+    pub sources: Option<Arc<[IpNet]>>,
     /// How many more backends there are than session affinity has room for.
     pub left_out: usize,
+}
+
+/// What becomes of connections that no backend takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unserved {
+    /// They are refused: there is no endpoint anywhere.
+    Reject,
+    /// They are dropped in silence: there are endpoints, but not here.
+    Drop,
+}
+
+impl Target {
+    /// Whether it is nothing but backends that any client may reach, each connection anew.
+    pub(super) fn is_plain(&self) -> bool {
+        self.affinity.is_none() && self.local.is_none() && self.sources.is_none()
+    }
 }
 
 /// What one Service port in one family puts into the kernel.
@@ -54,10 +81,31 @@ pub struct PortFragment {
     pub frontends: Box<[(Frontend, Rank)]>,
     /// The members of sets it needs, sorted.
     pub members: Box<[Key]>,
-    /// Where its frontends lead.
-    pub target: Arc<Target>,
+    /// Where its cluster address leads.
+    pub internal: Arc<Target>,
+    /// Where its other frontends lead.
+    pub external: Arc<Target>,
+    /// The slots of the backends under each policy: each has a history of its own, whichever frontends
+    /// it is for at a time.
+    slots: Slots,
     /// Of a UDP port, the backends whose flows go on, sorted.
     pub serving: Option<Arc<[Backend]>>,
+    /// Whether it would be different on a node with another zone or other addresses.
+    depends_on_node: bool,
+}
+
+/// The slots of a port's backends under each policy; `None` if no frontend asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Slots {
+    cluster: Option<Arc<[Slot]>>,
+    local: Option<Arc<[Slot]>>,
+}
+
+impl PortFragment {
+    /// Where a frontend of this rank leads.
+    pub fn target(&self, rank: Rank) -> &Arc<Target> {
+        if rank.is_external() { &self.external } else { &self.internal }
+    }
 }
 
 /// What a Service puts into the kernel.
@@ -75,10 +123,47 @@ pub struct Winner<'a> {
 }
 
 impl Winner<'_> {
-    /// The pick code, if there is a backend.
+    /// The pick code; `None` if connections are rejected.
     pub fn pick(&self) -> Option<Pick> {
-        pick(self.rank, self.target)
+        let target = self.target;
+        let clients = match (&target.local, self.rank.is_external()) {
+            (_, false) => Clients::Kept,
+            (None, true) => Clients::Masqueraded,
+            (Some(_), true) => Clients::Split,
+        };
+        match (backends(&target.slots), target.unserved) {
+            (Some(backends), _) => Some(Pick { clients, affinity: target.affinity, backends }),
+            (None, Unserved::Drop) => Some(Pick::DROP),
+            (None, Unserved::Reject) => None,
+        }
     }
+
+    /// The backends for clients from outside, if they are others.
+    pub fn local(&self) -> Option<&Arc<[Slot]>> {
+        self.target.local.as_ref().filter(|_| self.rank.is_external())
+    }
+
+    /// The pick code for clients from outside, if they have backends of their own.
+    pub fn local_pick(&self) -> Option<Pick> {
+        let backends = backends(self.local()?)?;
+        Some(Pick { clients: Clients::Kept, affinity: self.target.affinity, backends })
+    }
+
+    /// Who may connect, if not everybody may.
+    pub fn sources(&self) -> Option<&[IpNet]> {
+        self.target.sources.as_deref().filter(|_| self.rank == Rank::LoadBalancerVip)
+    }
+
+    fn picks(&self, frontend: Frontend) -> [Option<PickId>; 2] {
+        let id = |view, pick: Option<Pick>| {
+            pick.map(|pick| (frontend.family(), Scope::of(frontend), view, pick))
+        };
+        [id(View::Cluster, self.pick()), id(View::Local, self.local_pick())]
+    }
+}
+
+fn backends(slots: &[Slot]) -> Option<u32> {
+    u32::try_from(slots.len()).ok().filter(|n| *n > 0)
 }
 
 impl PartialEq for Winner<'_> {
@@ -108,9 +193,11 @@ pub struct Program {
     claims: OrdMap<ClaimKey, Arc<Target>>,
     members: OrdSet<MemberKey>,
     /// Uses of each pick code; 0 means that nobody uses the chain now, but it stays for a while.
-    picks: OrdMap<(Family, Scope, Pick), usize>,
+    picks: OrdMap<PickId, usize>,
     /// Elements that depend on the settings and the node.
     node: OrdSet<Key>,
+    /// The Services that would be different on a node with another zone or other addresses.
+    node_dependent: OrdSet<NamespacedName>,
 }
 
 impl Program {
@@ -123,6 +210,7 @@ impl Program {
             members: OrdSet::new(),
             picks: OrdMap::new(),
             node: OrdSet::new(),
+            node_dependent: OrdSet::new(),
         };
         program.update_node(&Model::default());
         program
@@ -135,8 +223,8 @@ impl Program {
         program.update_node(model);
         for (family, table) in &seed.tables {
             for chain in table.chains.keys() {
-                if let ChainId::Pick(scope, pick) = chain {
-                    program.picks.insert((*family, *scope, *pick), 0);
+                if let ChainId::Pick(scope, view, pick) = chain {
+                    program.picks.insert((*family, *scope, *view, *pick), 0);
                 }
             }
         }
@@ -151,12 +239,15 @@ impl Program {
 
     /// Recompiles what a change of the model has touched, and nothing else.
     pub fn update(&mut self, model: &Model, dirty: &Dirty) {
-        if dirty.surroundings || dirty.nodes.contains(&self.settings.node_name) {
+        let is_node_dirty = dirty.nodes.contains(&self.settings.node_name);
+        if dirty.surroundings || is_node_dirty {
             self.update_node(model);
         }
         let nothing = State::default();
         let known = self.picks.clone();
-        for service in &dirty.services {
+        let dependent = self.node_dependent.clone();
+        let dependent = dependent.iter().filter(|it| is_node_dirty && !dirty.services.contains(it));
+        for service in dirty.services.iter().chain(dependent) {
             let fragment = self.lower(model, service, &nothing);
             self.put(service, (!fragment.is_empty()).then_some(fragment));
         }
@@ -206,8 +297,8 @@ impl Program {
     pub fn left_out(&self, service: &NamespacedName) -> impl Iterator<Item = (&PortKey, usize)> {
         let ports = self.fragments.get(service).into_iter().flat_map(|fragment| fragment.iter());
         ports
-            .filter(|port| port.target.left_out > 0)
-            .map(|port| (&*port.port, port.target.left_out))
+            .map(|port| (&*port.port, port.internal.left_out.max(port.external.left_out)))
+            .filter(|(_, left_out)| *left_out > 0)
     }
 
     /// Who asks for a member of a set, the first of all.
@@ -257,12 +348,12 @@ impl Program {
     }
 
     /// The pick chains that nobody uses now.
-    pub fn idle_picks(&self) -> impl Iterator<Item = (Family, Scope, Pick)> {
+    pub fn idle_picks(&self) -> impl Iterator<Item = PickId> {
         self.picks.iter().filter(|(_, uses)| **uses == 0).map(|(pick, _)| *pick)
     }
 
     /// Lets go of a pick chain that nobody uses. Does nothing if somebody does.
-    pub fn retire(&mut self, pick: (Family, Scope, Pick)) {
+    pub fn retire(&mut self, pick: PickId) {
         if self.picks.get(&pick) == Some(&0) {
             self.picks.remove(&pick);
         }
@@ -282,8 +373,8 @@ impl Program {
         for key in &self.node {
             each(Element::new(*key, Value::Present), None);
         }
-        for (family, scope, pick) in self.picks.keys() {
-            each(Element::new(Key::Pick(*family, *scope, *pick), Value::Goto), None);
+        for (family, scope, view, pick) in self.picks.keys() {
+            each(Element::new(Key::Pick(*family, *scope, *view, *pick), Value::Goto), None);
         }
         let mut last = None;
         for (key, owner) in &self.members {
@@ -314,9 +405,9 @@ impl Program {
                 (family, Table { sets, chains, ..Table::default() })
             })
             .collect();
-        for (family, scope, pick) in self.picks.keys() {
+        for (family, scope, view, pick) in self.picks.keys() {
             if let Some(table) = tables.get_mut(family) {
-                table.chains.insert(ChainId::Pick(*scope, *pick), true);
+                table.chains.insert(ChainId::Pick(*scope, *view, *pick), true);
             }
         }
         for (element, _) in self.elements() {
@@ -344,7 +435,7 @@ impl Program {
             .collect()
     }
 
-    pub(super) fn picks(&self) -> &OrdMap<(Family, Scope, Pick), usize> {
+    pub(super) fn picks(&self) -> &OrdMap<PickId, usize> {
         &self.picks
     }
 
@@ -391,6 +482,11 @@ impl Program {
         };
         let old: &Fragment = old.as_deref().unwrap_or(&[]);
         let new: &Fragment = fragment.as_deref().unwrap_or(&[]);
+        if new.iter().any(|port| port.depends_on_node) {
+            self.node_dependent.insert(service.clone());
+        } else {
+            self.node_dependent.remove(service);
+        }
         let (old, new): (Vec<&PortFragment>, Vec<&PortFragment>) = (
             old.iter().filter(|port| !new.contains(port)).collect(),
             new.iter().filter(|port| !old.contains(port)).collect(),
@@ -411,7 +507,7 @@ impl Program {
             for (frontend, rank) in &port.frontends {
                 let key = (*frontend, Some((*rank, Arc::clone(&port.port))));
                 self.claim(*frontend, |claims| {
-                    claims.insert(key, Arc::clone(&port.target));
+                    claims.insert(key, Arc::clone(port.target(*rank)));
                 });
             }
             for key in &port.members {
@@ -426,31 +522,32 @@ impl Program {
         frontend: Frontend,
         change: impl FnOnce(&mut OrdMap<ClaimKey, Arc<Target>>),
     ) {
-        let pick = |program: &Self| {
-            let pick = program.winner(frontend)?.pick()?;
-            Some((frontend.family(), Scope::of(frontend), pick))
+        let picks = |program: &Self| {
+            program.winner(frontend).map_or([None; 2], |winner| winner.picks(frontend))
         };
-        let before = pick(self);
+        let before = picks(self);
         change(&mut self.claims);
-        let after = pick(self);
+        let after = picks(self);
         if before == after {
             return;
         }
-        if let Some(uses) = before.and_then(|before| self.picks.get_mut(&before)) {
-            *uses = uses.saturating_sub(1);
+        for pick in before.into_iter().flatten() {
+            if let Some(uses) = self.picks.get_mut(&pick) {
+                *uses = uses.saturating_sub(1);
+            }
         }
-        if let Some(after) = after {
-            *self.picks.entry(after).or_insert(0) += 1;
+        for pick in after.into_iter().flatten() {
+            *self.picks.entry(pick).or_insert(0) += 1;
         }
     }
 
     /// Forgets the pick codes that a frontend had only until the next claim was put in: no kernel
     /// has their chains.
-    fn forget_passing_picks(&mut self, known: &OrdMap<(Family, Scope, Pick), usize>) {
+    fn forget_passing_picks(&mut self, known: &OrdMap<PickId, usize>) {
         if self.picks.ptr_eq(known) {
             return;
         }
-        let passing: Vec<(Family, Scope, Pick)> = known
+        let passing: Vec<PickId> = known
             .diff(&self.picks)
             .filter_map(|item| match item {
                 im::ordmap::DiffItem::Add(pick, 0) => Some(*pick),
@@ -468,10 +565,19 @@ impl Program {
         let mut keys = OrdSet::new();
         for family in Family::ALL {
             keys.extend(Protocol::ALL.map(|protocol| Key::Protocol(family, protocol)));
+            let pods = self.pods(model, family);
+            keys.extend(pods.map(|pods| match pods {
+                Pods::At(net) => Key::PodSource(net),
+                Pods::By(pattern) => Key::PodInterface(family, pattern),
+            }));
             // Everybody is masqueraded on the way to a cluster address but who is in these sets: Pods;
             // or nobody, if who is a Pod is not known.
             if !self.settings.masquerade_all {
-                keys.insert(self.unmasqueraded(model, family));
+                keys.insert(match pods {
+                    Some(Pods::At(net)) => Key::UnmasqueradedSource(net),
+                    Some(Pods::By(pattern)) => Key::UnmasqueradedInterface(family, pattern),
+                    None => Key::UnmasqueradedSource(everything(family)),
+                });
             }
             keys.extend(self.node_port_addresses(model, family));
         }
@@ -481,18 +587,17 @@ impl Program {
         self.node = keys;
     }
 
-    fn unmasqueraded(&self, model: &Model, family: Family) -> Key {
-        let pods = match &self.settings.detect_local {
+    /// Who is known to be a Pod.
+    fn pods(&self, model: &Model, family: Family) -> Option<Pods> {
+        let cidr = match &self.settings.detect_local {
             DetectLocal::ClusterCidr(cidrs) => first_of(family, cidrs),
             DetectLocal::NodeCidr => {
                 let node = model.node(&self.settings.node_name);
                 node.and_then(|node| first_of(family, &node.object.pod_cidrs))
             }
-            DetectLocal::Interface(pattern) => {
-                return Key::UnmasqueradedInterface(family, *pattern);
-            }
+            DetectLocal::Interface(pattern) => return Some(Pods::By(*pattern)),
         };
-        Key::UnmasqueradedSource(pods.unwrap_or(everything(family)))
+        cidr.map(Pods::At)
     }
 
     fn node_port_addresses(&self, model: &Model, family: Family) -> Vec<Key> {
@@ -501,10 +606,8 @@ impl Program {
         let usable = |address: &IpAddr| of_family(address) && !address.is_loopback();
         let addresses: Vec<IpAddr> = match &settings.node_port_addresses {
             NodePortAddresses::Primary => {
-                let own = settings.node_addresses.iter().copied().find(of_family);
-                let node = model.node(&settings.node_name);
-                let primary = own.or_else(|| node.and_then(|node| node.object.address(family)));
-                match primary.filter(usable) {
+                let node = model.node(&settings.node_name).map(|node| &*node.object);
+                match settings.primary_address(node, family).filter(usable) {
                     Some(address) => vec![address],
                     None => return vec![Key::NodeAddressType(family)],
                 }
@@ -543,31 +646,59 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
         Affinity::None => None,
         Affinity::ClientIp { timeout } => Some(timeout),
     };
-    let mut backends = route.backends;
+    let is_local = |policy| policy == TrafficPolicy::Local;
+    let uses_local = is_local(route.internal) || is_local(route.external);
+    let has_external = route.frontends.iter().any(|(_, rank)| rank.is_external());
+    let uses_cluster = has_external || !is_local(route.internal);
     let room = if affinity.is_some() { MAX_AFFINITY_BACKENDS } else { usize::MAX };
-    let left_out = backends.len().saturating_sub(room);
-    backends.truncate(room);
-    let found;
-    let previous: &[Slot] = match old {
-        Some(old) => &old.target.slots,
-        None => {
-            // A frontend that another Service port has tells of the other's slots, if of any.
-            let comment = route.port.comment();
-            let frontends = || route.frontends.iter().map(|(frontend, _)| *frontend);
-            let own = frontends().filter(|frontend| seed.owner(*frontend) == Some(&comment));
-            let held = own.chain(frontends()).map(|frontend| seed.slots(frontend));
-            found = held.into_iter().find(|slots| !slots.is_empty()).unwrap_or_default();
-            &found
+    let assign = |backends: &[Backend], view| -> Arc<[Slot]> {
+        let backends = &backends[..backends.len().min(room)];
+        let assign = |previous: &[Slot]| slots::assign(previous, backends, affinity.is_some());
+        let before = old.map(|old| match view {
+            View::Cluster => old.slots.cluster.as_ref(),
+            View::Local => old.slots.local.as_ref(),
+        });
+        match before {
+            Some(Some(before)) => {
+                let slots = assign(before);
+                if *slots == **before { Arc::clone(before) } else { slots.into() }
+            }
+            Some(None) => assign(&[]).into(),
+            None => assign(&seeded(&route, view, seed)).into(),
         }
     };
-    let slots = slots::assign(previous, &backends, affinity.is_some()).into_boxed_slice();
-    let target = Target { affinity, slots, left_out };
-    let target = match old {
-        Some(old) if *old.target == target => Arc::clone(&old.target),
+    let slots = Slots {
+        cluster: uses_cluster.then(|| assign(&route.cluster, View::Cluster)),
+        local: uses_local.then(|| assign(&route.local, View::Local)),
+    };
+    let known = |target: Target, old: Option<&Arc<Target>>| match old {
+        Some(old) if **old == target => Arc::clone(old),
         Some(_) | None => Arc::new(target),
     };
-    let local = route.local.into_iter().map(Key::Hairpin);
-    let mut members: Box<[Key]> = local.chain([Key::ClusterIp(route.cluster_ip)]).collect();
+    let of = |policy: TrafficPolicy| match policy {
+        TrafficPolicy::Cluster => (slots.cluster.clone().unwrap_or_default(), &route.cluster),
+        TrafficPolicy::Local => (slots.local.clone().unwrap_or_default(), &route.local),
+    };
+    let target = |(slots, backends): (Arc<[Slot]>, &Vec<Backend>)| {
+        let is_dropped = route.has_endpoints && slots.is_empty();
+        let unserved = if is_dropped { Unserved::Drop } else { Unserved::Reject };
+        let left_out = backends.len() - slots.len();
+        Target { affinity, slots, unserved, local: None, sources: None, left_out }
+    };
+    let internal = known(target(of(route.internal)), old.map(|old| &old.internal));
+    let external = if has_external {
+        let sources = route.sources.as_deref().map(Arc::from);
+        let local = slots.local.clone().filter(|_| is_local(route.external));
+        let mut target = Target { sources, ..target(of(TrafficPolicy::Cluster)) };
+        // Where there is nobody to serve them, clients from outside are refused like all others.
+        target.local = local.filter(|_| route.has_endpoints);
+        let old = old.map(|old| &old.external);
+        if target == *internal { Arc::clone(&internal) } else { known(target, old) }
+    } else {
+        Arc::clone(&internal)
+    };
+    let hairpin = route.hairpin.into_iter().map(Key::Hairpin);
+    let mut members: Box<[Key]> = hairpin.chain([Key::ClusterIp(route.cluster_ip)]).collect();
     members.sort_unstable();
     let serving = route.serving.map(|serving| match old.and_then(|old| old.serving.as_ref()) {
         Some(old) if **old == *serving => Arc::clone(old),
@@ -582,36 +713,104 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
         family: route.family,
         frontends: route.frontends.into_boxed_slice(),
         members,
-        target,
+        internal,
+        external,
+        slots,
+        depends_on_node: route.depends_on_node,
     }
 }
 
-fn pick(rank: Rank, target: &Target) -> Option<Pick> {
-    let backends = u32::try_from(target.slots.len()).ok().filter(|n| *n > 0)?;
-    Some(Pick { masquerade: rank.is_external(), affinity: target.affinity, backends })
+/// The slots that a kernel holds for a port under a policy.
+fn seeded(route: &Route, view: View, seed: &State) -> Vec<Slot> {
+    let places = route.frontends.iter().filter_map(|(frontend, rank)| {
+        let policy = if rank.is_external() { route.external } else { route.internal };
+        match (view, policy, rank.is_external()) {
+            (View::Cluster, TrafficPolicy::Cluster, _)
+            | (View::Cluster, TrafficPolicy::Local, true)
+            | (View::Local, TrafficPolicy::Local, false) => Some((View::Cluster, *frontend)),
+            (View::Local, TrafficPolicy::Local, true) => Some((View::Local, *frontend)),
+            (View::Cluster, TrafficPolicy::Local, false)
+            | (View::Local, TrafficPolicy::Cluster, _) => None,
+        }
+    });
+    // A frontend that another Service port has tells of the other's slots, if of any.
+    let comment = route.port.comment();
+    let own = places.clone().filter(|(_, frontend)| seed.owner(*frontend) == Some(&comment));
+    let held = own.chain(places).map(|(view, frontend)| seed.slots(view, frontend));
+    held.into_iter().find(|slots| !slots.is_empty()).unwrap_or_default()
 }
 
-/// The elements of a frontend. Sets come in the order of `Key`, slots in theirs.
+/// Who is known to be a Pod.
+#[derive(Clone, Copy)]
+enum Pods {
+    /// Who has one of these addresses.
+    At(IpNet),
+    /// Who comes by such an interface.
+    By(InterfacePattern),
+}
+
+/// The elements of a frontend. Sets come in the order of `Key` for each view, slots in theirs.
 pub(super) fn frontend_elements(frontend: Frontend, winner: &Winner<'_>) -> Vec<Element> {
-    let comment = Some(winner.owner.comment());
-    let Some(pick) = winner.pick() else {
-        return vec![Element { key: Key::Reject(frontend), value: Value::Present, comment }];
-    };
     let target = winner.target;
     let mut elements = Vec::with_capacity(1 + 2 * target.slots.len());
-    elements.push(Element { key: Key::Service(frontend), value: Value::Pick(pick), comment });
-    if target.affinity.is_some() {
-        for (position, slot) in (0..).zip(&target.slots) {
-            let key = Key::AffinitySlot(frontend, position);
+    elements.push(head(frontend, winner));
+    slot_elements(&mut elements, View::Cluster, frontend, target.affinity, &target.slots);
+    if let Some(local) = winner.local() {
+        elements.extend(local_head(frontend, winner));
+        slot_elements(&mut elements, View::Local, frontend, target.affinity, local);
+    }
+    elements.extend(firewall_elements(frontend, winner));
+    elements
+}
+
+/// The element that says what becomes of connections to a frontend.
+pub(super) fn head(frontend: Frontend, winner: &Winner<'_>) -> Element {
+    let (key, value) = match winner.pick() {
+        Some(pick) => (Key::Service(View::Cluster, frontend), Value::Pick(pick)),
+        None => (Key::Reject(frontend), Value::Present),
+    };
+    Element { key, value, comment: Some(winner.owner.comment()) }
+}
+
+/// The same for clients from outside, if they have backends of their own.
+pub(super) fn local_head(frontend: Frontend, winner: &Winner<'_>) -> Option<Element> {
+    let pick = winner.local_pick()?;
+    let (key, value) = (Key::Service(View::Local, frontend), Value::Pick(pick));
+    Some(Element { key, value, comment: Some(winner.owner.comment()) })
+}
+
+/// The elements that lead from slots to backends.
+pub(super) fn slot_elements(
+    elements: &mut Vec<Element>,
+    view: View,
+    frontend: Frontend,
+    affinity: Option<u32>,
+    slots: &[Slot],
+) {
+    if affinity.is_some() {
+        for (position, slot) in (0..).zip(slots) {
+            let key = Key::AffinitySlot(view, frontend, position);
             elements.push(Element::new(key, Value::Id(slot.id)));
         }
     }
-    elements.extend(
-        target.slots.iter().map(|slot| {
-            Element::new(Key::Endpoint(frontend, slot.id), Value::Backend(slot.backend))
-        }),
-    );
-    elements
+    elements.extend(slots.iter().map(|slot| slot_element(view, frontend, slot)));
+}
+
+/// The element that leads from a slot, or an id, to its backend.
+pub(super) fn slot_element(view: View, frontend: Frontend, slot: &Slot) -> Element {
+    Element::new(Key::Endpoint(view, frontend, slot.id), Value::Backend(slot.backend))
+}
+
+/// The elements that say who may connect.
+pub(super) fn firewall_elements(
+    frontend: Frontend,
+    winner: &Winner<'_>,
+) -> impl Iterator<Item = Element> {
+    let sources = winner.sources();
+    let restricted = sources.map(|_| Key::Firewalled(frontend));
+    let ranges = sources.unwrap_or_default().iter();
+    let keys = restricted.into_iter().chain(ranges.map(move |it| Key::SourceRange(frontend, *it)));
+    keys.map(|key| Element::new(key, Value::Present))
 }
 
 fn everything(family: Family) -> IpNet {

@@ -12,7 +12,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::pick::Pick;
+use super::pick::{Clients, Pick};
 use crate::net::{Family, Fnv};
 use crate::resolve::Frontend;
 
@@ -45,13 +45,6 @@ impl Scope {
         }
     }
 
-    fn prefix(self) -> &'static str {
-        match self {
-            Self::Address => "",
-            Self::NodePort => "nodeport-",
-        }
-    }
-
     /// The fields of a packet that name its frontend.
     fn frontend(self) -> Vec<Field> {
         match self {
@@ -67,17 +60,44 @@ impl Scope {
     }
 }
 
+/// Who sees a frontend so: under external policy Local it leads clients from outside to other backends
+/// than those of the cluster, so it is there twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum View {
+    /// Everybody; or, where there is a local view too, Pods and the node itself.
+    Cluster,
+    /// Clients from outside, if the external policy is Local.
+    Local,
+}
+
+impl View {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Cluster, Self::Local];
+}
+
+/// One of two names.
+const fn by_view(view: View, cluster: &'static str, local: &'static str) -> &'static str {
+    match view {
+        View::Cluster => cluster,
+        View::Local => local,
+    }
+}
+
 /// A set or map of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum SetId {
     /// The protocols a Service can have.
     Protocols,
-    /// Pick code → chain. The only verdict map; one element per code in use.
-    Picks(Scope),
+    /// Pick code → chain. The only verdict maps; one element per code in use.
+    Picks(Scope, View),
     /// Sources that are not masqueraded on their way to a cluster address.
     UnmasqueradedSources,
     /// Interfaces from which nobody is masqueraded on the way to a cluster address.
     UnmasqueradedInterfaces,
+    /// Sources that are known to be Pods.
+    PodSources,
+    /// Interfaces from which only Pods come.
+    PodInterfaces,
     /// Ranges that cluster addresses are taken from.
     ServiceCidrs,
     /// Addresses that node ports answer on.
@@ -89,65 +109,100 @@ pub enum SetId {
     /// (address, same address) of local endpoints.
     Hairpin,
     /// Frontend → pick code.
-    Services(Scope),
+    Services(Scope, View),
     /// Frontends without endpoints.
     Rejects(Scope),
     /// Frontend, slot → id of the backend, for session affinity.
-    AffinitySlots(Scope),
+    AffinitySlots(Scope, View),
     /// Frontend, slot or id → backend.
-    Endpoints(Scope),
+    Endpoints(Scope, View),
     /// Frontend, client → id of the backend: written by the packets themselves, with a timeout.
-    Affinity(Scope),
+    Affinity(Scope, View),
+    /// Frontends whose clients are restricted.
+    Firewalled,
+    /// Frontend, client: who may connect to those.
+    SourceRanges,
 }
 
 impl SetId {
     /// All, in the order in which they are created.
-    pub const ALL: [Self; 20] = [
-        Self::Protocols,
-        Self::Picks(Scope::Address),
-        Self::Picks(Scope::NodePort),
-        Self::UnmasqueradedSources,
-        Self::UnmasqueradedInterfaces,
-        Self::ServiceCidrs,
-        Self::NodeIps,
-        Self::NodeAddressTypes,
-        Self::ClusterIps,
-        Self::Hairpin,
-        Self::Services(Scope::Address),
-        Self::Services(Scope::NodePort),
-        Self::Rejects(Scope::Address),
-        Self::Rejects(Scope::NodePort),
-        Self::AffinitySlots(Scope::Address),
-        Self::AffinitySlots(Scope::NodePort),
-        Self::Endpoints(Scope::Address),
-        Self::Endpoints(Scope::NodePort),
-        Self::Affinity(Scope::Address),
-        Self::Affinity(Scope::NodePort),
-    ];
+    pub const ALL: [Self; 34] = {
+        use Scope::{Address, NodePort};
+        use View::{Cluster, Local};
+        [
+            Self::Protocols,
+            Self::Picks(Address, Cluster),
+            Self::Picks(Address, Local),
+            Self::Picks(NodePort, Cluster),
+            Self::Picks(NodePort, Local),
+            Self::UnmasqueradedSources,
+            Self::UnmasqueradedInterfaces,
+            Self::PodSources,
+            Self::PodInterfaces,
+            Self::ServiceCidrs,
+            Self::NodeIps,
+            Self::NodeAddressTypes,
+            Self::ClusterIps,
+            Self::Hairpin,
+            Self::Services(Address, Cluster),
+            Self::Services(Address, Local),
+            Self::Services(NodePort, Cluster),
+            Self::Services(NodePort, Local),
+            Self::Rejects(Address),
+            Self::Rejects(NodePort),
+            Self::AffinitySlots(Address, Cluster),
+            Self::AffinitySlots(Address, Local),
+            Self::AffinitySlots(NodePort, Cluster),
+            Self::AffinitySlots(NodePort, Local),
+            Self::Endpoints(Address, Cluster),
+            Self::Endpoints(Address, Local),
+            Self::Endpoints(NodePort, Cluster),
+            Self::Endpoints(NodePort, Local),
+            Self::Affinity(Address, Cluster),
+            Self::Affinity(Address, Local),
+            Self::Affinity(NodePort, Cluster),
+            Self::Affinity(NodePort, Local),
+            Self::Firewalled,
+            Self::SourceRanges,
+        ]
+    };
 
     /// The name in the kernel.
     pub fn name(self) -> &'static str {
+        use Scope::{Address, NodePort};
         match self {
             Self::Protocols => "protocols",
-            Self::Picks(Scope::Address) => "picks",
-            Self::Picks(Scope::NodePort) => "nodeport-picks",
+            Self::Picks(Address, view) => by_view(view, "picks", "local-picks"),
+            Self::Picks(NodePort, view) => by_view(view, "nodeport-picks", "local-nodeport-picks"),
             Self::UnmasqueradedSources => "unmasqueraded-sources",
             Self::UnmasqueradedInterfaces => "unmasqueraded-interfaces",
+            Self::PodSources => "pod-sources",
+            Self::PodInterfaces => "pod-interfaces",
             Self::ServiceCidrs => "service-cidrs",
             Self::NodeIps => "node-ips",
             Self::NodeAddressTypes => "node-address-types",
             Self::ClusterIps => "cluster-ips",
             Self::Hairpin => "hairpin",
-            Self::Services(Scope::Address) => "services",
-            Self::Services(Scope::NodePort) => "nodeports",
-            Self::Rejects(Scope::Address) => "reject-services",
-            Self::Rejects(Scope::NodePort) => "reject-nodeports",
-            Self::AffinitySlots(Scope::Address) => "affinity-slots",
-            Self::AffinitySlots(Scope::NodePort) => "nodeport-affinity-slots",
-            Self::Endpoints(Scope::Address) => "endpoints",
-            Self::Endpoints(Scope::NodePort) => "nodeport-endpoints",
-            Self::Affinity(Scope::Address) => "affinity",
-            Self::Affinity(Scope::NodePort) => "nodeport-affinity",
+            Self::Services(Address, view) => by_view(view, "services", "local-services"),
+            Self::Services(NodePort, view) => by_view(view, "nodeports", "local-nodeports"),
+            Self::Rejects(Address) => "reject-services",
+            Self::Rejects(NodePort) => "reject-nodeports",
+            Self::AffinitySlots(Address, view) => {
+                by_view(view, "affinity-slots", "local-affinity-slots")
+            }
+            Self::AffinitySlots(NodePort, view) => {
+                by_view(view, "nodeport-affinity-slots", "local-nodeport-affinity-slots")
+            }
+            Self::Endpoints(Address, view) => by_view(view, "endpoints", "local-endpoints"),
+            Self::Endpoints(NodePort, view) => {
+                by_view(view, "nodeport-endpoints", "local-nodeport-endpoints")
+            }
+            Self::Affinity(Address, view) => by_view(view, "affinity", "local-affinity"),
+            Self::Affinity(NodePort, view) => {
+                by_view(view, "nodeport-affinity", "local-nodeport-affinity")
+            }
+            Self::Firewalled => "firewalled",
+            Self::SourceRanges => "source-ranges",
         }
     }
 
@@ -169,27 +224,31 @@ impl SetId {
             key
         };
         let set = |key| SetSpec { key, data: Data::None, kind: SetKind::Hash };
-        let ranges = |part| SetSpec { key: vec![part], data: Data::None, kind: SetKind::Interval };
+        let ranges = |key| SetSpec { key, data: Data::None, kind: SetKind::Interval };
         let map = |key, data| SetSpec { key, data: Data::Value(data), kind: SetKind::Hash };
         match self {
             Self::Protocols => set(vec![Protocol]),
-            Self::Picks(_) => {
+            Self::Picks(..) => {
                 SetSpec { key: vec![Priority], data: Data::Verdict, kind: SetKind::Hash }
             }
-            Self::UnmasqueradedSources | Self::ServiceCidrs => ranges(Address),
-            Self::UnmasqueradedInterfaces => ranges(Interface),
+            Self::UnmasqueradedSources | Self::PodSources | Self::ServiceCidrs => {
+                ranges(vec![Address])
+            }
+            Self::UnmasqueradedInterfaces | Self::PodInterfaces => ranges(vec![Interface]),
             Self::NodeIps | Self::ClusterIps => set(vec![Address]),
             Self::NodeAddressTypes => set(vec![FibType]),
             Self::Hairpin => set(vec![Address, Address]),
-            Self::Services(scope) => map(frontend(scope), vec![Priority]),
+            Self::Services(scope, _) => map(frontend(scope), vec![Priority]),
             Self::Rejects(scope) => set(frontend(scope)),
-            Self::AffinitySlots(scope) => map(frontend_and(scope, Priority), vec![Priority]),
-            Self::Endpoints(scope) => map(frontend_and(scope, Priority), vec![Address, Port]),
-            Self::Affinity(scope) => SetSpec {
+            Self::AffinitySlots(scope, _) => map(frontend_and(scope, Priority), vec![Priority]),
+            Self::Endpoints(scope, _) => map(frontend_and(scope, Priority), vec![Address, Port]),
+            Self::Affinity(scope, _) => SetSpec {
                 key: frontend_and(scope, Address),
                 data: Data::Value(vec![Priority]),
                 kind: SetKind::Dynamic { size: AFFINITY_RECORDS },
             },
+            Self::Firewalled => set(frontend(Scope::Address)),
+            Self::SourceRanges => ranges(frontend_and(Scope::Address, Address)),
         }
     }
 }
@@ -221,7 +280,9 @@ pub enum Data {
 pub enum SetKind {
     /// Exact match; constant cost at any size.
     Hash,
-    /// Ranges. Only for settings of the node, never per Service.
+    /// Ranges; of several parts, only the last is more than one value. A change costs the kernel what the
+    /// set is large, so they are for the node's settings, and for the few Services that restrict their
+    /// clients.
     Interval,
     /// Exact match, filled by packets, with timeouts.
     Dynamic {
@@ -254,10 +315,18 @@ pub enum ChainId {
     Dispatch,
     /// The part of it for packets to an address of this node.
     NodePorts,
+    /// The part of it for clients from outside, where the policy is Local.
+    Outside(Scope),
+    /// Drops what comes from a client that a frontend does not take.
+    Firewall,
     /// Rejects what goes to a frontend without endpoints.
     Unserved,
     /// The part of it for node ports.
     UnservedNodePorts,
+    /// Filter of what arrives, before NAT.
+    FirewallPrerouting,
+    /// Filter of what this node sends, before NAT.
+    FirewallOutput,
     /// NAT of what arrives.
     Prerouting,
     /// NAT of what this node sends.
@@ -271,16 +340,21 @@ pub enum ChainId {
     /// Filter of what this node sends.
     FilterOutput,
     /// Chooses a backend.
-    Pick(Scope, Pick),
+    Pick(Scope, View, Pick),
 }
 
 impl ChainId {
     /// The constant ones, in the order in which they are created.
-    pub const CONSTANT: [Self; 10] = [
+    pub const CONSTANT: [Self; 15] = [
         Self::Dispatch,
         Self::NodePorts,
+        Self::Outside(Scope::Address),
+        Self::Outside(Scope::NodePort),
+        Self::Firewall,
         Self::Unserved,
         Self::UnservedNodePorts,
+        Self::FirewallPrerouting,
+        Self::FirewallOutput,
         Self::Prerouting,
         Self::Output,
         Self::Postrouting,
@@ -289,11 +363,32 @@ impl ChainId {
         Self::FilterOutput,
     ];
 
+    /// The chain of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let constant = Self::CONSTANT.into_iter().find(|chain| chain.to_string() == name);
+        constant.or_else(|| {
+            let (view, stem) = match name.strip_prefix("local-") {
+                Some(stem) => (View::Local, stem),
+                None => (View::Cluster, name),
+            };
+            let (scope, stem) = match stem.strip_prefix("nodeport-") {
+                Some(stem) => (Scope::NodePort, stem),
+                None => (Scope::Address, stem),
+            };
+            Some(Self::Pick(scope, view, Pick::from_name(stem)?))
+        })
+    }
+
     /// The hook of a base chain.
     pub fn hook(self) -> Option<Hook> {
         // The names and numbers are those of <linux/netfilter_ipv4.h>: dstnat −100, filter 0,
         // srcnat 100.
         match self {
+            // Before NAT: who may come is asked of the address that was connected to.
+            Self::FirewallPrerouting => {
+                Some(Hook::new(HookType::Filter, HookPoint::Prerouting, -110))
+            }
+            Self::FirewallOutput => Some(Hook::new(HookType::Filter, HookPoint::Output, -110)),
             Self::Prerouting => Some(Hook::new(HookType::Nat, HookPoint::Prerouting, -100)),
             Self::Output => Some(Hook::new(HookType::Nat, HookPoint::Output, -100)),
             Self::Postrouting => Some(Hook::new(HookType::Nat, HookPoint::Postrouting, 100)),
@@ -302,6 +397,8 @@ impl ChainId {
             Self::FilterOutput => Some(Hook::new(HookType::Filter, HookPoint::Output, 0)),
             Self::Dispatch
             | Self::NodePorts
+            | Self::Outside(_)
+            | Self::Firewall
             | Self::Unserved
             | Self::UnservedNodePorts
             | Self::Pick(..) => None,
@@ -314,15 +411,26 @@ impl fmt::Display for ChainId {
         match self {
             Self::Dispatch => f.write_str("dispatch"),
             Self::NodePorts => f.write_str("nodeports"),
+            Self::Outside(Scope::Address) => f.write_str("outside"),
+            Self::Outside(Scope::NodePort) => f.write_str("outside-nodeports"),
+            Self::Firewall => f.write_str("firewall"),
             Self::Unserved => f.write_str("unserved"),
             Self::UnservedNodePorts => f.write_str("unserved-nodeports"),
+            Self::FirewallPrerouting => f.write_str("firewall-prerouting"),
+            Self::FirewallOutput => f.write_str("firewall-output"),
             Self::Prerouting => f.write_str("prerouting"),
             Self::Output => f.write_str("output"),
             Self::Postrouting => f.write_str("postrouting"),
             Self::FilterInput => f.write_str("filter-input"),
             Self::FilterForward => f.write_str("filter-forward"),
             Self::FilterOutput => f.write_str("filter-output"),
-            Self::Pick(scope, pick) => write!(f, "{}{pick}", scope.prefix()),
+            Self::Pick(scope, view, pick) => {
+                f.write_str(by_view(*view, "", "local-"))?;
+                match scope {
+                    Scope::Address => write!(f, "{pick}"),
+                    Scope::NodePort => write!(f, "nodeport-{pick}"),
+                }
+            }
         }
     }
 }
@@ -379,6 +487,10 @@ pub enum Field {
     Daddr,
     /// The transport protocol.
     Protocol,
+    /// The same, as the IP header has it: nft 1.0.6 swaps the bytes of the other in keys of sets with
+    /// ranges. In IPv6 it is another if there are extension headers, of which conntrack has taken the
+    /// only usual one, that of fragments, away by then.
+    HeaderProtocol,
     /// The destination port.
     Dport,
     /// The scratch register.
@@ -405,6 +517,8 @@ pub enum Statement {
     NotLoopback,
     /// The route type of the destination is in the set.
     DaddrType(SetId),
+    /// The source is, or is not, an address of this node.
+    SaddrIsLocal(bool),
     /// The packet starts a flow.
     StateNew,
     /// The flow's destination is translated.
@@ -418,16 +532,18 @@ pub enum Statement {
     /// Set the scratch register.
     SetPriority(Source),
     /// Go where the map says for the scratch register.
-    GotoPick(Scope),
+    GotoPick(Scope, View),
     /// Write (client, frontend) → scratch register, or renew the timeout if there is a record.
     RecordAffinity {
         /// The scope.
         scope: Scope,
+        /// The view.
+        view: View,
         /// Seconds.
         timeout: u32,
     },
     /// Delete the client's record.
-    ForgetAffinity(Scope),
+    ForgetAffinity(Scope, View),
     /// Translate the destination to what the map gives for the fields; if it gives nothing, the
     /// rule ends here.
     Dnat {
@@ -444,6 +560,8 @@ pub enum Statement {
     Drop,
     /// Continue in a chain, then here.
     Jump(ChainId),
+    /// Continue in a chain, and not here.
+    Goto(ChainId),
     /// Leave the chain.
     Return,
 }
@@ -483,9 +601,10 @@ pub fn rules(chain: ChainId) -> Vec<Rule> {
         [by_address, by_type].map(|rest| Rule(first.iter().cloned().chain(rest).collect()))
     };
     let [nodeports_by_address, nodeports_by_type] = to_this_node(ChainId::NodePorts, None);
-    let choose = |scope: Scope| {
-        let map = SetId::Services(scope);
-        Rule(vec![SetPriority(Source::Map { fields: scope.frontend(), map }), GotoPick(scope)])
+    let choose = |scope: Scope, view: View| {
+        let map = SetId::Services(scope, view);
+        let fields = scope.frontend();
+        Rule(vec![SetPriority(Source::Map { fields, map }), GotoPick(scope, view)])
     };
     let reject = |scope: Scope| Rule(vec![member(scope.frontend(), SetId::Rejects(scope)), Reject]);
     match chain {
@@ -497,11 +616,25 @@ pub fn rules(chain: ChainId) -> Vec<Rule> {
                 not_member(vec![Field::Iifname], SetId::UnmasqueradedInterfaces),
                 SetMark,
             ]),
-            choose(Scope::Address),
+            choose(Scope::Address, View::Cluster),
             nodeports_by_address,
             nodeports_by_type,
         ],
-        ChainId::NodePorts => vec![choose(Scope::NodePort)],
+        ChainId::NodePorts => vec![choose(Scope::NodePort, View::Cluster)],
+        // No backend here, no answer: a load balancer that has not noticed yet, or a client that has
+        // asked the wrong node, shall try again rather than give up.
+        ChainId::Outside(scope) => vec![choose(scope, View::Local), Rule(vec![Drop])],
+        ChainId::Firewall => {
+            let source = [Field::Daddr, Field::HeaderProtocol, Field::Dport, Field::Saddr];
+            vec![Rule(vec![
+                member(Scope::Address.frontend(), SetId::Firewalled),
+                not_member(source.to_vec(), SetId::SourceRanges),
+                Drop,
+            ])]
+        }
+        ChainId::FirewallPrerouting | ChainId::FirewallOutput => {
+            vec![Rule(vec![StateNew, Jump(ChainId::Firewall)])]
+        }
         ChainId::Unserved => vec![reject(Scope::Address)],
         ChainId::UnservedNodePorts => vec![reject(Scope::NodePort)],
         ChainId::Prerouting | ChainId::Output => vec![Rule(vec![Jump(ChainId::Dispatch)])],
@@ -525,45 +658,63 @@ pub fn rules(chain: ChainId) -> Vec<Rule> {
             // An address that no Service has, and one might soon: no answer, but no route either.
             Rule(vec![StateNew, member(vec![Field::Daddr], SetId::ServiceCidrs), Drop]),
         ],
-        ChainId::Pick(scope, pick) => pick_rules(scope, pick),
+        ChainId::Pick(scope, view, pick) => pick_rules(scope, view, pick),
     }
 }
 
-fn pick_rules(scope: Scope, pick: Pick) -> Vec<Rule> {
-    let fields = scope.frontend_and(Field::Priority);
-    let dnat = Statement::Dnat { fields: fields.clone(), map: SetId::Endpoints(scope) };
-    let mut rules = Vec::new();
-    if pick.masquerade {
-        rules.push(Rule(vec![Statement::SetMark]));
+fn pick_rules(scope: Scope, view: View, pick: Pick) -> Vec<Rule> {
+    if pick == Pick::DROP {
+        return vec![Rule(vec![Statement::Drop])];
     }
+    let mut rules = clients_rules(scope, pick.clients);
+    let fields = scope.frontend_and(Field::Priority);
+    let map = SetId::Endpoints(scope, view);
+    let dnat = Statement::Dnat { fields: fields.clone(), map };
     let Some(timeout) = pick.affinity else {
         rules.push(Rule(vec![Statement::SetPriority(Source::Random(pick.backends))]));
         rules.push(Rule(vec![dnat]));
         return rules;
     };
-    let record = Statement::RecordAffinity { scope, timeout };
+    let record = Statement::RecordAffinity { scope, view, timeout };
     rules.extend([
         // A record of a live backend: renew it and go. If the backend is gone, the translation
         // finds nothing and the rule ends.
         Rule(vec![
             Statement::SetPriority(Source::Map {
                 fields: scope.frontend_and(Field::Saddr),
-                map: SetId::Affinity(scope),
+                map: SetId::Affinity(scope, view),
             }),
             record.clone(),
             dnat.clone(),
         ]),
         // None, or a dead one: choose a slot, turn it into the backend's id, record it, go.
-        Rule(vec![Statement::ForgetAffinity(scope)]),
+        Rule(vec![Statement::ForgetAffinity(scope, view)]),
         Rule(vec![Statement::SetPriority(Source::ClientHash(pick.backends))]),
         Rule(vec![Statement::SetPriority(Source::Map {
             fields,
-            map: SetId::AffinitySlots(scope),
+            map: SetId::AffinitySlots(scope, view),
         })]),
         Rule(vec![record]),
         Rule(vec![dnat]),
     ]);
     rules
+}
+
+fn clients_rules(scope: Scope, clients: Clients) -> Vec<Rule> {
+    let not_in = |field, set| Statement::Member { fields: vec![field], set, is_member: false };
+    match clients {
+        Clients::Kept => Vec::new(),
+        Clients::Masqueraded => vec![Rule(vec![Statement::SetMark])],
+        Clients::Split => vec![
+            Rule(vec![
+                not_in(Field::Saddr, SetId::PodSources),
+                not_in(Field::Iifname, SetId::PodInterfaces),
+                Statement::SaddrIsLocal(false),
+                Statement::Goto(ChainId::Outside(scope)),
+            ]),
+            Rule(vec![Statement::SaddrIsLocal(true), Statement::SetMark]),
+        ],
+    }
 }
 
 /// The key of a client's record: the frontend and the client.

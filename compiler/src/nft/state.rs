@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::delta::{Delta, Op, Owned};
 use super::element::{Element, Key, Value};
 use super::pick::Pick;
-use super::skeleton::{ChainId, Data, SetId};
+use super::skeleton::{ChainId, Data, SetId, View};
 use super::slots::Slot;
 use crate::net::Family;
 use crate::resolve::{Frontend, PortKey};
@@ -71,21 +71,20 @@ impl State {
         })
     }
 
-    /// The backends of a frontend by slot; empty if the kernel holds none, or holds slots that no
+    /// The backends of a view of a frontend by slot; empty if the kernel holds none, or holds slots that no
     /// history of ours can have led to.
-    pub fn slots(&self, frontend: Frontend) -> Vec<Slot> {
+    pub fn slots(&self, view: View, frontend: Frontend) -> Vec<Slot> {
         let Some(table) = self.tables.get(&frontend.family()) else { return Vec::new() };
-        let backend = |id: u32| match table.elements.get(&Key::Endpoint(frontend, id)) {
+        let backend = |id: u32| match table.elements.get(&Key::Endpoint(view, frontend, id)) {
             Some((Value::Backend(backend), _)) => Some(Slot { id, backend: *backend }),
             Some(_) | None => None,
         };
-        let Some((Value::Pick(pick), _)) = table.elements.get(&Key::Service(frontend)) else {
-            return Vec::new();
-        };
+        let head = table.elements.get(&Key::Service(view, frontend));
+        let Some((Value::Pick(pick), _)) = head else { return Vec::new() };
         let slots: Option<Vec<Slot>> = (0..pick.backends)
             .map(|position| match pick.affinity {
                 None => backend(position),
-                Some(_) => match table.elements.get(&Key::AffinitySlot(frontend, position)) {
+                Some(_) => match table.elements.get(&Key::AffinitySlot(view, frontend, position)) {
                     Some((Value::Id(id), _)) => backend(*id),
                     Some(_) | None => None,
                 },
@@ -97,7 +96,8 @@ impl State {
     /// Whom a frontend is for, as its comment says.
     pub(super) fn owner(&self, frontend: Frontend) -> Option<&Arc<PortKey>> {
         let table = self.tables.get(&frontend.family())?;
-        let heads = [Key::Service(frontend), Key::Reject(frontend)];
+        let of_view = |view| Key::Service(view, frontend);
+        let heads = [of_view(View::Cluster), Key::Reject(frontend), of_view(View::Local)];
         heads.iter().find_map(|key| table.elements.get(key)?.1.as_ref())
     }
 
@@ -124,8 +124,8 @@ impl State {
         if !addresses.is_empty() {
             for (key, (value, _)) in self.tables.values().flat_map(|table| &table.elements) {
                 let address = match (key, value) {
-                    (Key::Endpoint(_, _), Value::Backend(backend)) => backend.address,
-                    (Key::Service(frontend) | Key::Reject(frontend), _) => match frontend {
+                    (Key::Endpoint(..), Value::Backend(backend)) => backend.address,
+                    (Key::Service(_, frontend) | Key::Reject(frontend), _) => match frontend {
                         Frontend::Address { address, .. } => *address,
                         Frontend::NodePort { .. } => continue,
                     },
@@ -160,7 +160,7 @@ impl State {
                     Err("the set exists")
                 }
             }
-            Op::AddChain(_, ChainId::Pick(_, pick)) if !has_code(*pick) => {
+            Op::AddChain(_, ChainId::Pick(_, _, pick)) if !has_code(*pick) => {
                 Err("the chain is that of no pick code")
             }
             Op::AddChain(family, chain) => {
@@ -197,8 +197,8 @@ impl State {
             }
             Op::DeleteChain(family, chain) => {
                 let table = self.table(*family)?;
-                if let ChainId::Pick(scope, pick) = chain
-                    && table.elements.contains_key(&Key::Pick(*family, *scope, *pick))
+                if let ChainId::Pick(scope, view, pick) = chain
+                    && table.elements.contains_key(&Key::Pick(*family, *scope, *view, *pick))
                 {
                     return Err("an element leads to the chain");
                 }
@@ -212,8 +212,8 @@ impl State {
                 if !fits(element) {
                     return Err("the value is none of this key's");
                 }
-                if let Key::Pick(_, scope, pick) = element.key
-                    && !table.chains.contains_key(&ChainId::Pick(scope, pick))
+                if let Key::Pick(_, scope, view, pick) = element.key
+                    && !table.chains.contains_key(&ChainId::Pick(scope, view, pick))
                 {
                     return Err("the element leads to a chain that does not exist");
                 }
@@ -242,11 +242,11 @@ impl State {
 /// Whether the value is one that the map can hold for the key.
 fn fits(element: &Element) -> bool {
     match (element.key, element.value) {
-        (Key::Pick(_, _, pick), Value::Goto) | (Key::Service(_), Value::Pick(pick)) => {
+        (Key::Pick(.., pick), Value::Goto) | (Key::Service(..), Value::Pick(pick)) => {
             has_code(pick)
         }
         (Key::AffinitySlot(..), Value::Id(_)) => true,
-        (Key::Endpoint(frontend, _), Value::Backend(backend)) => {
+        (Key::Endpoint(_, frontend, _), Value::Backend(backend)) => {
             Family::of(backend.address) == frontend.family()
         }
         (key, Value::Present) => key.set().spec().data == Data::None,

@@ -86,8 +86,8 @@ pub fn element(element: &Element) -> String {
             let _ = write!(text, " : {} . {}", backend.address, backend.port);
         }
         Value::Goto => {
-            if let Key::Pick(_, scope, pick) = element.key {
-                let _ = write!(text, " : goto {}", ChainId::Pick(scope, pick));
+            if let Key::Pick(_, scope, view, pick) = element.key {
+                let _ = write!(text, " : goto {}", ChainId::Pick(scope, view, pick));
             }
         }
     }
@@ -98,16 +98,23 @@ pub fn element(element: &Element) -> String {
 pub fn key(key: Key) -> String {
     match key {
         Key::Protocol(_, protocol) => self::protocol(protocol).to_owned(),
-        Key::Pick(_, _, pick) => priority(pick.code()),
-        Key::UnmasqueradedSource(net) | Key::ServiceCidr(net) => net.to_string(),
-        Key::UnmasqueradedInterface(_, pattern) => format!("\"{pattern}\""),
+        Key::Pick(_, _, _, pick) => priority(pick.code()),
+        Key::UnmasqueradedSource(net) | Key::PodSource(net) | Key::ServiceCidr(net) => {
+            net.to_string()
+        }
+        Key::UnmasqueradedInterface(_, pattern) | Key::PodInterface(_, pattern) => {
+            format!("\"{pattern}\"")
+        }
         Key::NodeIp(address) | Key::ClusterIp(address) => address.to_string(),
         Key::NodeAddressType(_) => "local".to_owned(),
         Key::Hairpin(address) => format!("{address} . {address}"),
-        Key::Service(frontend) | Key::Reject(frontend) => self::frontend(frontend),
-        Key::AffinitySlot(frontend, slot) | Key::Endpoint(frontend, slot) => {
+        Key::Service(_, frontend) | Key::Reject(frontend) | Key::Firewalled(frontend) => {
+            self::frontend(frontend)
+        }
+        Key::AffinitySlot(_, frontend, slot) | Key::Endpoint(_, frontend, slot) => {
             format!("{} . {}", self::frontend(frontend), priority(slot))
         }
+        Key::SourceRange(frontend, net) => format!("{} . {net}", self::frontend(frontend)),
     }
 }
 
@@ -123,12 +130,13 @@ pub(super) fn sets_of(rule: &Rule) -> Vec<SetId> {
     let of = |statement: &Statement| match statement {
         Statement::Member { set, .. } | Statement::DaddrType(set) => Some(*set),
         Statement::SetPriority(Source::Map { map, .. }) | Statement::Dnat { map, .. } => Some(*map),
-        Statement::GotoPick(scope) => Some(SetId::Picks(*scope)),
-        Statement::RecordAffinity { scope, .. } | Statement::ForgetAffinity(scope) => {
-            Some(SetId::Affinity(*scope))
+        Statement::GotoPick(scope, view) => Some(SetId::Picks(*scope, *view)),
+        Statement::RecordAffinity { scope, view, .. } | Statement::ForgetAffinity(scope, view) => {
+            Some(SetId::Affinity(*scope, *view))
         }
         Statement::SetPriority(Source::Zero | Source::Random(_) | Source::ClientHash(_))
         | Statement::NotLoopback
+        | Statement::SaddrIsLocal(_)
         | Statement::StateNew
         | Statement::StatusDnat
         | Statement::MarkIsSet
@@ -138,15 +146,17 @@ pub(super) fn sets_of(rule: &Rule) -> Vec<SetId> {
         | Statement::Reject
         | Statement::Drop
         | Statement::Jump(_)
+        | Statement::Goto(_)
         | Statement::Return => None,
     };
     rule.0.iter().filter_map(of).collect()
 }
 
-/// The chains a rule jumps to.
+/// The chains a rule leads to.
 pub(super) fn chains_of(rule: &Rule) -> impl Iterator<Item = ChainId> {
-    rule.0.iter().filter_map(|statement| {
-        if let Statement::Jump(chain) = statement { Some(*chain) } else { None }
+    rule.0.iter().filter_map(|statement| match statement {
+        Statement::Jump(chain) | Statement::Goto(chain) => Some(*chain),
+        _ => None,
     })
 }
 
@@ -241,6 +251,10 @@ fn fields(family: Family, fields: &[Field]) -> String {
             Field::Saddr => format!("{ip} saddr"),
             Field::Daddr => format!("{ip} daddr"),
             Field::Protocol => "meta l4proto".to_owned(),
+            Field::HeaderProtocol => match family {
+                Family::Ipv4 => "ip protocol".to_owned(),
+                Family::Ipv6 => "ip6 nexthdr".to_owned(),
+            },
             Field::Dport => "th dport".to_owned(),
             Field::Priority => "meta priority".to_owned(),
         })
@@ -260,6 +274,8 @@ fn statement(family: Family, mark: u32, statement: &Statement) -> String {
             Family::Ipv6 => "ip6 daddr != ::1".to_owned(),
         },
         Statement::DaddrType(set) => format!("fib daddr type @{}", set.name()),
+        Statement::SaddrIsLocal(true) => "fib saddr type local".to_owned(),
+        Statement::SaddrIsLocal(false) => "fib saddr type != local".to_owned(),
         Statement::StateNew => "ct state new".to_owned(),
         Statement::StatusDnat => "ct status dnat".to_owned(),
         Statement::MarkIsSet => format!("meta mark & {mark:#010x} == {mark:#010x}"),
@@ -275,16 +291,16 @@ fn statement(family: Family, mark: u32, statement: &Statement) -> String {
         Statement::SetPriority(Source::ClientHash(modulus)) => {
             format!("meta priority set jhash {ip} saddr mod {modulus} seed {HASH_SEED:#x}")
         }
-        Statement::GotoPick(scope) => {
-            format!("meta priority vmap @{}", SetId::Picks(*scope).name())
+        Statement::GotoPick(scope, view) => {
+            format!("meta priority vmap @{}", SetId::Picks(*scope, *view).name())
         }
-        Statement::RecordAffinity { scope, timeout } => {
+        Statement::RecordAffinity { scope, view, timeout } => {
             let record = affinity_record(family, *scope, &format!(" timeout {timeout}s"));
-            format!("update @{} {record}", SetId::Affinity(*scope).name())
+            format!("update @{} {record}", SetId::Affinity(*scope, *view).name())
         }
-        Statement::ForgetAffinity(scope) => {
+        Statement::ForgetAffinity(scope, view) => {
             let record = affinity_record(family, *scope, "");
-            format!("delete @{} {record}", SetId::Affinity(*scope).name())
+            format!("delete @{} {record}", SetId::Affinity(*scope, *view).name())
         }
         Statement::Dnat { fields: key, map } => {
             format!("dnat {ip} to {} map @{}", fields(family, key), map.name())
@@ -293,6 +309,7 @@ fn statement(family: Family, mark: u32, statement: &Statement) -> String {
         Statement::Reject => "reject".to_owned(),
         Statement::Drop => "drop".to_owned(),
         Statement::Jump(chain) => format!("jump {chain}"),
+        Statement::Goto(chain) => format!("goto {chain}"),
         Statement::Return => "return".to_owned(),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-use super::{Candidate, candidates};
+use super::{Candidate, candidates, is_external};
 use crate::model::Model;
 use crate::name::NamespacedName;
 use crate::net::Family;
@@ -73,10 +73,10 @@ fn of_family(
     for port in &service.ports {
         let candidates = candidates(model, settings, service, port, family);
         let is_local_and_ready =
-            |candidate: &Candidate| candidate.local && candidate.conditions.ready;
+            |candidate: &Candidate<'_>| candidate.local && candidate.conditions.ready;
         let here = candidates.iter().filter(|(_, candidate)| is_local_and_ready(candidate));
         ready.extend(here.map(|(backend, _)| backend.address));
-        let mut usable = candidates.values().filter(|candidate| is_usable(candidate)).peekable();
+        let mut usable = candidates.values().filter(|it| it.is_usable()).peekable();
         let has_any = usable.peek().is_some();
         dropped += usize::from(has_any && !usable.any(|candidate| candidate.local));
     }
@@ -85,21 +85,6 @@ fn of_family(
         dropped_internal: if internal { dropped } else { 0 },
         dropped_external: if external { dropped } else { 0 },
     }
-}
-
-/// Whether the Service's type or fields let anything come from outside the cluster.
-fn is_external(service: &Service) -> bool {
-    match service.kind {
-        ServiceType::NodePort | ServiceType::LoadBalancer => true,
-        ServiceType::ClusterIP => !service.external_ips.is_empty(),
-        ServiceType::ExternalName => false,
-    }
-}
-
-/// Whether an endpoint may serve at all, if need be while it terminates.
-fn is_usable(candidate: &Candidate) -> bool {
-    let conditions = candidate.conditions;
-    conditions.ready || (conditions.serving && conditions.terminating)
 }
 
 #[cfg(test)]

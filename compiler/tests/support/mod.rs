@@ -168,11 +168,15 @@ fn check_frontends_are_whole(delta: &Delta) {
 
 /// nf_tables refuses an interval that overlaps with one that is there, or goes only later.
 fn check_intervals(before: &State, delta: &Delta) {
-    let range = |key: &Key| {
-        let (Key::UnmasqueradedSource(net) | Key::ServiceCidr(net)) = key else { return None };
-        Some((key.set(), *net))
+    let range = |key: &Key| match key {
+        Key::UnmasqueradedSource(net) | Key::PodSource(net) | Key::ServiceCidr(net) => {
+            Some(((key.set(), None), *net))
+        }
+        Key::SourceRange(frontend, net) => Some(((key.set(), Some(*frontend)), *net)),
+        _ => None,
     };
-    let mut nets: Vec<(SetId, ipnet::IpNet)> = elements(before).keys().filter_map(range).collect();
+    type Place = (SetId, Option<Frontend>);
+    let mut nets: Vec<(Place, ipnet::IpNet)> = elements(before).keys().filter_map(range).collect();
     for op in delta.ops() {
         if let Op::DeleteTable(family) = op {
             nets.retain(|(_, net)| Family::of(net.addr()) != *family);
@@ -182,7 +186,7 @@ fn check_intervals(before: &State, delta: &Delta) {
         };
         nets.retain(|held| *held != (set, net));
         if matches!(op, Op::Add(_)) {
-            let overlaps = |(of, held): &&(SetId, ipnet::IpNet)| {
+            let overlaps = |(of, held): &&(Place, ipnet::IpNet)| {
                 *of == set && (held.contains(&net) || net.contains(held))
             };
             assert_eq!(nets.iter().find(overlaps), None, "{net} overlaps when it is added");

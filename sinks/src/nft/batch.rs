@@ -206,6 +206,11 @@ fn write_element(writer: &mut Writer, element: &Element, is_add: bool) {
         let nest = writer.nest(wire::NFTA_SET_ELEM_KEY);
         writer.attribute(wire::NFTA_DATA_VALUE, key);
         writer.close_nest(nest);
+        if let Some(last) = wire::last_key(element.key) {
+            let nest = writer.nest(wire::NFTA_SET_ELEM_KEY_END);
+            writer.attribute(wire::NFTA_DATA_VALUE, &last);
+            writer.close_nest(nest);
+        }
         if let Some(flags) = flags {
             writer.be32(wire::NFTA_SET_ELEM_FLAGS, flags);
         }
@@ -226,11 +231,11 @@ fn write_value(writer: &mut Writer, element: &Element) {
         writer.attribute(wire::NFTA_DATA_VALUE, &value);
         writer.close_nest(nest);
     }
-    if let (Value::Goto, Key::Pick(_, scope, pick)) = (element.value, element.key) {
+    if let (Value::Goto, Key::Pick(_, scope, view, pick)) = (element.value, element.key) {
         let nest = writer.nest(wire::NFTA_SET_ELEM_DATA);
         let verdict = writer.nest(wire::NFTA_DATA_VERDICT);
         writer.be32(wire::NFTA_VERDICT_CODE, wire::NFT_GOTO);
-        writer.text(wire::NFTA_VERDICT_CHAIN, &ChainId::Pick(scope, pick).to_string());
+        writer.text(wire::NFTA_VERDICT_CHAIN, &ChainId::Pick(scope, view, pick).to_string());
         writer.close_nest(verdict);
         writer.close_nest(nest);
     }

@@ -12,8 +12,7 @@ use std::sync::Arc;
 
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::element::{Key, Value};
-use rulec_compiler::nft::pick::Pick;
-use rulec_compiler::nft::skeleton::{self, ChainId, HookType, Scope, SetId, SetKind, TABLE};
+use rulec_compiler::nft::skeleton::{self, ChainId, HookType, SetId, SetKind, TABLE};
 use rulec_compiler::nft::state::{Held, State, Table};
 use rulec_compiler::nft::{Op, delta};
 
@@ -274,7 +273,7 @@ impl Reader<'_> {
                     return;
                 }
                 let name = attributes.clone().text(wire::NFTA_CHAIN_NAME).unwrap_or_default();
-                let Some(chain) = chain_named(name) else {
+                let Some(chain) = ChainId::from_name(name) else {
                     table.foreign.push(format!("chain {name}"));
                     return;
                 };
@@ -311,7 +310,8 @@ impl Reader<'_> {
             return Ok(Dump::Whole((found, 0)));
         }
         let mut bounds: BTreeSet<(Vec<u8>, bool)> = BTreeSet::new();
-        let is_interval = set.spec().kind == SetKind::Interval;
+        let spec = set.spec();
+        let has_bounds = spec.kind == SetKind::Interval && spec.key.len() == 1;
         let ask = |writer: &mut Writer| {
             writer.text(wire::NFTA_SET_ELEM_LIST_TABLE, TABLE);
             writer.text(wire::NFTA_SET_ELEM_LIST_SET, set.name());
@@ -324,10 +324,11 @@ impl Reader<'_> {
                 let elements = message.attributes().nested(wire::NFTA_SET_ELEM_LIST_ELEMENTS);
                 for (_, bytes) in elements.into_iter().flatten() {
                     let attributes = crate::netlink::attributes(bytes);
-                    if is_interval {
+                    if has_bounds {
                         let flags = attributes.clone().be32(wire::NFTA_SET_ELEM_FLAGS).unwrap_or(0);
                         let is_start = flags & wire::NFT_SET_ELEM_INTERVAL_END == 0;
-                        let key = key_bytes(&attributes).unwrap_or_default();
+                        let key =
+                            key_bytes(&attributes, wire::NFTA_SET_ELEM_KEY).unwrap_or_default();
                         bounds.insert((key.to_vec(), is_start));
                         continue;
                     }
@@ -369,15 +370,19 @@ fn ranges(
 }
 
 fn element(family: Family, set: SetId, attributes: &Attributes<'_>) -> Option<(Key, Held)> {
-    let key = wire::read_key(family, set, key_bytes(attributes)?)?;
+    let first = key_bytes(attributes, wire::NFTA_SET_ELEM_KEY)?;
+    let key = match key_bytes(attributes, wire::NFTA_SET_ELEM_KEY_END) {
+        Some(last) => wire::read_key_range(family, set, first, last)?,
+        None => wire::read_key(family, set, first)?,
+    };
     let data = attributes.clone().nested(wire::NFTA_SET_ELEM_DATA);
     let value = match (key, data) {
-        (Key::Pick(_, scope, pick), Some(data)) => {
+        (Key::Pick(_, scope, view, pick), Some(data)) => {
             let verdict = data.nested(wire::NFTA_DATA_VERDICT)?;
             let code = verdict.clone().be32(wire::NFTA_VERDICT_CODE)?;
             let chain = verdict.text(wire::NFTA_VERDICT_CHAIN)?;
-            let ours = code == wire::NFT_GOTO && chain == ChainId::Pick(scope, pick).to_string();
-            ours.then_some(Value::Goto)?
+            let ours = ChainId::Pick(scope, view, pick).to_string();
+            (code == wire::NFT_GOTO && chain == ours).then_some(Value::Goto)?
         }
         (_, Some(data)) => wire::read_value(family, set, data.find(wire::NFTA_DATA_VALUE)?)?,
         (_, None) => Value::Present,
@@ -391,40 +396,8 @@ fn element(family: Family, set: SetId, attributes: &Attributes<'_>) -> Option<(K
     Some((key, (value, comment)))
 }
 
-fn key_bytes<'a>(attributes: &Attributes<'a>) -> Option<&'a [u8]> {
-    attributes.clone().nested(wire::NFTA_SET_ELEM_KEY)?.find(wire::NFTA_DATA_VALUE)
-}
-
-fn chain_named(name: &str) -> Option<ChainId> {
-    let constant = ChainId::CONSTANT.into_iter().find(|chain| chain.to_string() == name);
-    constant.or_else(|| {
-        Scope::ALL.into_iter().find_map(|scope| {
-            let pick = parse_pick(scope, name)?;
-            let chain = ChainId::Pick(scope, pick);
-            (chain.to_string() == name).then_some(chain)
-        })
-    })
-}
-
-fn parse_pick(scope: Scope, name: &str) -> Option<Pick> {
-    let name = match scope {
-        Scope::Address => name,
-        Scope::NodePort => name.strip_prefix("nodeport-")?,
-    };
-    let (masquerade, name) = match name.strip_prefix("masquerade-") {
-        Some(rest) => (true, rest),
-        None => (false, name),
-    };
-    let (affinity, name) = match name.strip_prefix("affinity-") {
-        Some(rest) => {
-            let (timeout, rest) = rest.split_once('-')?;
-            (Some(timeout.parse().ok()?), rest)
-        }
-        None => (None, name),
-    };
-    let backends = name.strip_prefix("pick-")?.parse().ok()?;
-    let pick = Pick { masquerade, affinity, backends };
-    Pick::from_code(pick.code()).filter(|read| *read == pick)
+fn key_bytes<'a>(attributes: &Attributes<'a>, which: u16) -> Option<&'a [u8]> {
+    attributes.clone().nested(which)?.find(wire::NFTA_DATA_VALUE)
 }
 
 fn hook_matches(chain: ChainId, attributes: Attributes<'_>) -> bool {

@@ -6,7 +6,7 @@ use nftnl::nftnl_sys as sys;
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::skeleton::{
     self, ChainId, Data, Field, Hook, HookPoint, HookType, Rule as IrRule, Scope, SetId, SetKind,
-    SetSpec, Source, Statement, TABLE,
+    SetSpec, Source, Statement, TABLE, View,
 };
 use rulec_compiler::nft::text::HASH_SEED;
 
@@ -60,6 +60,11 @@ pub(super) fn add_set(family: Family, set: SetId, seq: u32) -> Vec<u8> {
     }
     if let SetKind::Dynamic { size } = spec.kind {
         object = object.u32(sys::NFTNL_SET_DESC_SIZE, size);
+    }
+    if shape.flags & wire::NFT_SET_CONCAT != 0 {
+        let lengths: Vec<u8> =
+            spec.key.iter().map(|part| wire::length_byte(*part, family)).collect();
+        object = object.data(sys::NFTNL_SET_DESC_CONCAT, &lengths);
     }
     object.data(sys::NFTNL_SET_USERDATA, &byte_orders(&spec)).message(
         wire::NEWSET,
@@ -181,6 +186,9 @@ impl Shape {
         let len = |types| u32::try_from(wire::lengths(types, family)).unwrap_or(0);
         let kind = match spec.kind {
             SetKind::Hash => 0,
+            SetKind::Interval if spec.key.len() > 1 => {
+                wire::NFT_SET_INTERVAL | wire::NFT_SET_CONCAT
+            }
             SetKind::Interval => wire::NFT_SET_INTERVAL,
             SetKind::Dynamic { .. } => wire::NFT_SET_EVAL | wire::NFT_SET_TIMEOUT,
         };
@@ -251,6 +259,7 @@ const CT_STATUS: u32 = 2;
 const STATE_NEW: u32 = 8;
 /// `IPS_DST_NAT`.
 const STATUS_DNAT: u32 = 1 << 5;
+const FIB_FLAG_SADDR: u32 = 1;
 const FIB_FLAG_DADDR: u32 = 2;
 const FIB_RESULT_ADDRTYPE: u32 = 3;
 const NG_RANDOM: u32 = 1;
@@ -287,13 +296,13 @@ impl Encoder {
                 exprs.push(cmp(CMP_NEQ, &loopback));
             }
             Statement::DaddrType(set) => {
-                exprs.push(
-                    Expr::new(c"fib")
-                        .u32(sys::NFTNL_EXPR_FIB_FLAGS, FIB_FLAG_DADDR)
-                        .u32(sys::NFTNL_EXPR_FIB_RESULT, FIB_RESULT_ADDRTYPE)
-                        .u32(sys::NFTNL_EXPR_FIB_DREG, REG32),
-                );
+                exprs.push(fib_type(FIB_FLAG_DADDR));
                 exprs.push(lookup(*set));
+            }
+            Statement::SaddrIsLocal(is_local) => {
+                exprs.push(fib_type(FIB_FLAG_SADDR));
+                let op = if *is_local { CMP_EQ } else { CMP_NEQ };
+                exprs.push(cmp(op, &wire::RTN_LOCAL.to_ne_bytes()));
             }
             Statement::StateNew => exprs.extend(ct_has(CT_STATE, STATE_NEW)),
             Statement::StatusDnat => exprs.extend(ct_has(CT_STATUS, STATUS_DNAT)),
@@ -308,16 +317,17 @@ impl Encoder {
                 self.source(&mut exprs, source);
                 exprs.push(meta_store(META_PRIORITY));
             }
-            Statement::GotoPick(scope) => {
+            Statement::GotoPick(scope, view) => {
+                let picks = SetId::Picks(*scope, *view);
                 exprs.push(meta_load(META_PRIORITY, REG32));
-                exprs.push(lookup(SetId::Picks(*scope)).u32(sys::NFTNL_EXPR_LOOKUP_DREG, VERDICT));
+                exprs.push(lookup(picks).u32(sys::NFTNL_EXPR_LOOKUP_DREG, VERDICT));
             }
-            Statement::RecordAffinity { scope, timeout } => {
+            Statement::RecordAffinity { scope, view, timeout } => {
                 let milliseconds = u64::from(*timeout) * 1000;
-                self.dynset(&mut exprs, *scope, DYNSET_UPDATE, Some(milliseconds));
+                self.dynset(&mut exprs, *scope, *view, DYNSET_UPDATE, Some(milliseconds));
             }
-            Statement::ForgetAffinity(scope) => {
-                self.dynset(&mut exprs, *scope, DYNSET_DELETE, None);
+            Statement::ForgetAffinity(scope, view) => {
+                self.dynset(&mut exprs, *scope, *view, DYNSET_DELETE, None);
             }
             Statement::Dnat { fields, map } => {
                 self.load(&mut exprs, fields);
@@ -349,11 +359,8 @@ impl Encoder {
                 );
             }
             Statement::Drop => exprs.push(verdict(NF_DROP)),
-            Statement::Jump(chain) => {
-                exprs.push(
-                    verdict(wire::NFT_JUMP).text(sys::NFTNL_EXPR_IMM_CHAIN, &c(&chain.to_string())),
-                );
-            }
+            Statement::Jump(chain) => exprs.push(verdict_to(wire::NFT_JUMP, *chain)),
+            Statement::Goto(chain) => exprs.push(verdict_to(wire::NFT_GOTO, *chain)),
             Statement::Return => exprs.push(verdict(wire::NFT_RETURN)),
         }
         exprs
@@ -394,13 +401,20 @@ impl Encoder {
         }
     }
 
-    fn dynset(&self, exprs: &mut Vec<Expr>, scope: Scope, op: u32, timeout: Option<u64>) {
+    fn dynset(
+        &self,
+        exprs: &mut Vec<Expr>,
+        scope: Scope,
+        view: View,
+        op: u32,
+        timeout: Option<u64>,
+    ) {
         let fields = skeleton::affinity_key(scope);
         self.load(exprs, &fields);
         let used: u32 = fields.iter().map(|field| self.registers(*field)).sum();
         let data = REG32 + used;
         exprs.push(meta_load(META_PRIORITY, data));
-        let set = c(SetId::Affinity(scope).name());
+        let set = c(SetId::Affinity(scope, view).name());
         let expr = Expr::new(c"dynset")
             .text(sys::NFTNL_EXPR_DYNSET_SET_NAME, &set)
             .u32(sys::NFTNL_EXPR_DYNSET_OP, op)
@@ -423,6 +437,13 @@ impl Encoder {
                     payload(NETWORK_HEADER, offset, len, register)
                 }
                 Field::Protocol => meta_load(META_L4PROTO, register),
+                Field::HeaderProtocol => {
+                    let offset = match self.family {
+                        Family::Ipv4 => 9,
+                        Family::Ipv6 => 6,
+                    };
+                    payload(NETWORK_HEADER, offset, 1, register)
+                }
                 Field::Dport => payload(TRANSPORT_HEADER, 2, 2, register),
                 Field::Priority => meta_load(META_PRIORITY, register),
             });
@@ -435,7 +456,7 @@ impl Encoder {
         match (field, self.family) {
             (Field::Saddr | Field::Daddr, Family::Ipv6) | (Field::Iifname, _) => 4,
             (Field::Saddr | Field::Daddr, Family::Ipv4)
-            | (Field::Protocol | Field::Dport | Field::Priority, _) => 1,
+            | (Field::Protocol | Field::HeaderProtocol | Field::Dport | Field::Priority, _) => 1,
         }
     }
 
@@ -498,6 +519,18 @@ fn ct_has(key: u32, bit: u32) -> [Expr; 3] {
     let load =
         Expr::new(c"ct").u32(sys::NFTNL_EXPR_CT_KEY, key).u32(sys::NFTNL_EXPR_CT_DREG, REG32);
     [load, bitwise(bit, 0), cmp(CMP_NEQ, &[0; 4])]
+}
+
+/// Looks up the type of the route to the source or the destination.
+fn fib_type(of: u32) -> Expr {
+    Expr::new(c"fib")
+        .u32(sys::NFTNL_EXPR_FIB_FLAGS, of)
+        .u32(sys::NFTNL_EXPR_FIB_RESULT, FIB_RESULT_ADDRTYPE)
+        .u32(sys::NFTNL_EXPR_FIB_DREG, REG32)
+}
+
+fn verdict_to(code: u32, chain: ChainId) -> Expr {
+    verdict(code).text(sys::NFTNL_EXPR_IMM_CHAIN, &c(&chain.to_string()))
 }
 
 fn verdict(code: u32) -> Expr {

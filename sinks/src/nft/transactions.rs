@@ -13,8 +13,10 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use rulec_compiler::nft::delta::{Delta, Group, Op};
-use rulec_compiler::nft::element::{Element, Key};
-use rulec_compiler::nft::skeleton::ChainId;
+use rulec_compiler::nft::element::{Element, Key, Value};
+use rulec_compiler::nft::pick::{Clients, Pick};
+use rulec_compiler::nft::skeleton::{ChainId, View};
+use rulec_compiler::resolve::Frontend;
 
 /// A transaction holds at most about this many operations, so that it holds the kernel's lock for
 /// less than about 10 ms; other users of nf_tables, and packets on this CPU, wait meanwhile.
@@ -93,7 +95,16 @@ fn stages(group: &Group) -> (Cow<'_, Group>, Cow<'_, Group>) {
     let part = |ops| Cow::Owned(Group { service: group.service.clone(), ops });
     // Most changes take nothing away that a packet could look for.
     let may_be_late = |op: &Op| {
-        matches!(deleted(op), Some(Key::Endpoint(..) | Key::AffinitySlot(..) | Key::Reject(_)))
+        matches!(
+            deleted(op),
+            Some(
+                Key::Endpoint(..)
+                    | Key::AffinitySlot(..)
+                    | Key::Reject(_)
+                    | Key::Service(View::Local, _)
+                    | Key::SourceRange(..)
+            )
+        )
     };
     if !group.ops.iter().any(may_be_late) {
         return (Cow::Borrowed(group), part(Vec::new()));
@@ -103,14 +114,30 @@ fn stages(group: &Group) -> (Cow<'_, Group>, Cow<'_, Group>) {
     let (added, deleted) = (keys(added), keys(deleted));
     // To delete and to add one key is to change its value: every packet finds one.
     let goes = |key: Key| deleted.contains(&key) && !added.contains(&key);
+    let service = |frontend| Key::Service(View::Cluster, frontend);
+    let is_joined = |frontend: Frontend| {
+        group.ops.iter().any(|op| match op {
+            Op::Add(Element { key, value: Value::Pick(Pick { clients, .. }), .. }) => {
+                *key == service(frontend) && *clients != Clients::Split
+            }
+            _ => false,
+        })
+    };
     let is_late = |op: &Op| {
         let Op::Delete(Element { key, .. }) = op else { return false };
-        if let Key::Endpoint(frontend, _) | Key::AffinitySlot(frontend, _) = key {
+        match *key {
             // With its frontend goes everything: nobody is served any more.
-            return goes(*key) && !goes(Key::Service(*frontend));
+            Key::Endpoint(_, frontend, _) | Key::AffinitySlot(_, frontend, _) => {
+                goes(*key) && !goes(service(frontend))
+            }
+            // Clients from outside are no longer treated apart: those that still are must not be lost.
+            Key::Service(View::Local, frontend) => goes(*key) && is_joined(frontend),
+            // Who came too early to be served has to be refused.
+            Key::Reject(frontend) => added.contains(&service(frontend)),
+            // Nobody is kept out any more: who is being looked at must still find himself allowed.
+            Key::SourceRange(frontend, _) => goes(Key::Firewalled(frontend)),
+            _ => false,
         }
-        // Who came too early to be served has to be refused.
-        matches!(key, Key::Reject(frontend) if added.contains(&Key::Service(*frontend)))
     };
     if !group.ops.iter().any(is_late) {
         return (Cow::Borrowed(group), part(Vec::new()));
@@ -134,10 +161,7 @@ mod tests {
 
     use rulec_compiler::name::NamespacedName;
     use rulec_compiler::net::{Backend, Family, Protocol};
-    use rulec_compiler::nft::Pick;
-    use rulec_compiler::nft::element::Value;
     use rulec_compiler::nft::skeleton::Scope;
-    use rulec_compiler::resolve::Frontend;
 
     use super::*;
 
@@ -154,16 +178,16 @@ mod tests {
     }
 
     fn pick(backends: u32) -> Pick {
-        Pick { masquerade: false, affinity: None, backends }
+        Pick { clients: Clients::Kept, affinity: None, backends }
     }
 
     fn code(backends: u32) -> Element {
-        Element::new(Key::Service(frontend()), Value::Pick(pick(backends)))
+        Element::new(Key::Service(View::Cluster, frontend()), Value::Pick(pick(backends)))
     }
 
     fn slot(slot: u32, last: u8) -> Element {
         let backend = Backend { address: IpAddr::from([10, 244, 0, last]), port: port() };
-        Element::new(Key::Endpoint(frontend(), slot), Value::Backend(backend))
+        Element::new(Key::Endpoint(View::Cluster, frontend(), slot), Value::Backend(backend))
     }
 
     fn delta(prelude: Vec<Op>, ops: Vec<Op>) -> Delta {
@@ -215,6 +239,43 @@ mod tests {
         assert_eq!(transactions, [ops[1..].to_vec(), ops[..1].to_vec()]);
     }
 
+    /// From policy Local to policy Cluster, and from one local endpoint to none.
+    #[test]
+    fn the_local_view_goes_after_what_leads_there() {
+        let local_slot = |slot: u32, last: u8| {
+            let backend = Backend { address: IpAddr::from([10, 244, 0, last]), port: port() };
+            let key = Key::Endpoint(View::Local, frontend(), slot);
+            Op::Delete(Element::new(key, Value::Backend(backend)))
+        };
+        let value = |clients| Value::Pick(Pick { clients, ..pick(1) });
+        let cluster =
+            |clients| Element::new(Key::Service(View::Cluster, frontend()), value(clients));
+        let key = Key::Service(View::Local, frontend());
+        let local = Op::Delete(Element::new(key, value(Clients::Kept)));
+        let flip = vec![
+            Op::Delete(cluster(Clients::Split)),
+            Op::Add(cluster(Clients::Masqueraded)),
+            local.clone(),
+            local_slot(0, 1),
+        ];
+        let transactions = cut(&delta(Vec::new(), flip.clone()));
+        assert_eq!(transactions, [flip[..2].to_vec(), flip[2..].to_vec()]);
+        let last = vec![local, local_slot(0, 1)];
+        let transactions = cut(&delta(Vec::new(), last.clone()));
+        assert_eq!(transactions, [last[..1].to_vec(), last[1..].to_vec()]);
+    }
+
+    #[test]
+    fn ranges_go_after_the_restriction() {
+        let range = Key::SourceRange(frontend(), "10.0.0.0/8".parse().unwrap());
+        let delete = |key| Op::Delete(Element::new(key, Value::Present));
+        let open = vec![delete(Key::Firewalled(frontend())), delete(range)];
+        let transactions = cut(&delta(Vec::new(), open.clone()));
+        assert_eq!(transactions, [open[..1].to_vec(), open[1..].to_vec()]);
+        let fewer = vec![delete(range)];
+        assert_eq!(cut(&delta(Vec::new(), fewer.clone())), [fewer]);
+    }
+
     #[test]
     fn a_service_goes_at_once() {
         let ops = vec![Op::Delete(code(1)), Op::Delete(slot(0, 1))];
@@ -223,8 +284,8 @@ mod tests {
 
     #[test]
     fn a_chain_is_complete_before_it_is_used() {
-        let chain = ChainId::Pick(Scope::Address, pick(3));
-        let key = Key::Pick(Family::Ipv4, Scope::Address, pick(3));
+        let chain = ChainId::Pick(Scope::Address, View::Cluster, pick(3));
+        let key = Key::Pick(Family::Ipv4, Scope::Address, View::Cluster, pick(3));
         let prelude = vec![
             Op::AddChain(Family::Ipv4, chain),
             Op::FillChain(Family::Ipv4, chain),

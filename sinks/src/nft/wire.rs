@@ -69,6 +69,7 @@ pub(super) const NFTA_SET_ELEM_KEY: u16 = 1;
 pub(super) const NFTA_SET_ELEM_DATA: u16 = 2;
 pub(super) const NFTA_SET_ELEM_FLAGS: u16 = 3;
 pub(super) const NFTA_SET_ELEM_USERDATA: u16 = 6;
+pub(super) const NFTA_SET_ELEM_KEY_END: u16 = 10;
 pub(super) const NFTA_DATA_VALUE: u16 = 1;
 pub(super) const NFTA_DATA_VERDICT: u16 = 2;
 pub(super) const NFTA_VERDICT_CODE: u16 = 1;
@@ -84,13 +85,14 @@ pub(super) const NFT_SET_INTERVAL: u32 = 0x4;
 pub(super) const NFT_SET_MAP: u32 = 0x8;
 pub(super) const NFT_SET_TIMEOUT: u32 = 0x10;
 pub(super) const NFT_SET_EVAL: u32 = 0x20;
+pub(super) const NFT_SET_CONCAT: u32 = 0x80;
 pub(super) const NFT_SET_ELEM_INTERVAL_END: u32 = 0x1;
 pub(super) const NFT_DATA_VERDICT: u32 = 0xffff_ff00;
 pub(super) const NFT_RETURN: u32 = (-5_i32).cast_unsigned();
 pub(super) const NFT_GOTO: u32 = (-4_i32).cast_unsigned();
 pub(super) const NFT_JUMP: u32 = (-3_i32).cast_unsigned();
 /// `RTN_LOCAL` of <linux/rtnetlink.h>.
-const RTN_LOCAL: u32 = 2;
+pub(super) const RTN_LOCAL: u32 = 2;
 
 /// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
 pub(super) fn nfproto(family: Family) -> u8 {
@@ -113,6 +115,11 @@ pub(super) fn length(datatype: Datatype, family: Family) -> usize {
         (Datatype::Protocol, _) => 1,
         (Datatype::Port, _) => 2,
     }
+}
+
+/// The same as a byte, as the kernel wants it of each part of a key that may be a range.
+pub(super) fn length_byte(datatype: Datatype, family: Family) -> u8 {
+    u8::try_from(length(datatype, family)).unwrap_or(0)
 }
 
 /// The length of several parts: one stands alone, several take whole registers.
@@ -186,37 +193,78 @@ pub(super) fn key(key: Key) -> Vec<u8> {
     let parts = Parts::default();
     match key {
         Key::Protocol(_, protocol) => vec![protocol.number()],
-        Key::Pick(_, _, pick) => pick.code().to_ne_bytes().to_vec(),
-        Key::UnmasqueradedSource(net) | Key::ServiceCidr(net) => {
+        Key::Pick(.., pick) => pick.code().to_ne_bytes().to_vec(),
+        Key::UnmasqueradedSource(net) | Key::PodSource(net) | Key::ServiceCidr(net) => {
             parts.address(net.network()).registers()
         }
-        Key::UnmasqueradedInterface(_, pattern) => pattern.range().0.to_vec(),
+        Key::UnmasqueradedInterface(_, pattern) | Key::PodInterface(_, pattern) => {
+            pattern.range().0.to_vec()
+        }
         Key::NodeIp(address) | Key::ClusterIp(address) => parts.address(address).registers(),
         Key::NodeAddressType(_) => RTN_LOCAL.to_ne_bytes().to_vec(),
         Key::Hairpin(address) => parts.address(address).address(address).registers(),
-        Key::Service(frontend) | Key::Reject(frontend) => parts.frontend(frontend).registers(),
-        Key::AffinitySlot(frontend, number) | Key::Endpoint(frontend, number) => {
+        Key::Service(_, frontend) | Key::Reject(frontend) | Key::Firewalled(frontend) => {
+            parts.frontend(frontend).registers()
+        }
+        Key::AffinitySlot(_, frontend, number) | Key::Endpoint(_, frontend, number) => {
             parts.frontend(frontend).part(&number.to_ne_bytes()).registers()
+        }
+        Key::SourceRange(frontend, net) => {
+            parts.frontend(frontend).address(net.network()).registers()
         }
     }
 }
 
-/// The bytes of what comes behind a range, if the key is one and something does: a range up to the
-/// last address has no end in the kernel.
+/// The bytes of the last key of a range, if the key is a range of a set with several parts: there, an
+/// element has both ends.
+pub(super) fn last_key(key: Key) -> Option<Vec<u8>> {
+    match key {
+        Key::SourceRange(frontend, net) => {
+            Some(Parts::default().frontend(frontend).address(net.broadcast()).registers())
+        }
+        _ => None,
+    }
+}
+
+/// The meaning of an element with both ends; `None` if nothing of ours is such a range.
+pub(super) fn read_key_range(family: Family, set: SetId, first: &[u8], last: &[u8]) -> Option<Key> {
+    if set != SetId::SourceRanges {
+        return None;
+    }
+    let (frontend, first) = take_frontend(family, Scope::Address, first)?;
+    let (same, last) = take_frontend(family, Scope::Address, last)?;
+    let (first, last) = (take_address(family, first)?.0, take_address(family, last)?.0);
+    let differing = match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => (first.to_bits() ^ last.to_bits()).count_ones(),
+        (IpAddr::V6(first), IpAddr::V6(last)) => (first.to_bits() ^ last.to_bits()).count_ones(),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
+    };
+    let prefix = width(family).checked_sub(u8::try_from(differing).ok()?)?;
+    let net = IpNet::new(first, prefix).ok()?;
+    let is_range = frontend == same && net.network() == first && net.broadcast() == last;
+    is_range.then_some(Key::SourceRange(frontend, net))
+}
+
+/// The bytes of what comes behind a range, if the key is one of a set with one part and something does:
+/// a range up to the last address has no end in the kernel.
 pub(super) fn range_end(key: Key) -> Option<Vec<u8>> {
     let net = match key {
-        Key::UnmasqueradedSource(net) | Key::ServiceCidr(net) => net,
-        Key::UnmasqueradedInterface(_, pattern) => return Some(pattern.range().1.to_vec()),
+        Key::UnmasqueradedSource(net) | Key::PodSource(net) | Key::ServiceCidr(net) => net,
+        Key::UnmasqueradedInterface(_, pattern) | Key::PodInterface(_, pattern) => {
+            return Some(pattern.range().1.to_vec());
+        }
         Key::Protocol(..)
         | Key::Pick(..)
         | Key::NodeIp(_)
         | Key::NodeAddressType(_)
         | Key::ClusterIp(_)
         | Key::Hairpin(_)
-        | Key::Service(_)
+        | Key::Service(..)
         | Key::Reject(_)
         | Key::AffinitySlot(..)
-        | Key::Endpoint(..) => return None,
+        | Key::Endpoint(..)
+        | Key::Firewalled(_)
+        | Key::SourceRange(..) => return None,
     };
     match net.broadcast() {
         IpAddr::V4(last) => {
@@ -241,19 +289,32 @@ pub(super) fn read_range(
     match set {
         SetId::UnmasqueradedSources => network(family, start, end).map(Key::UnmasqueradedSource),
         SetId::ServiceCidrs => network(family, start, end).map(Key::ServiceCidr),
+        SetId::PodSources => network(family, start, end).map(Key::PodSource),
         SetId::UnmasqueradedInterfaces => InterfacePattern::from_range(start, end?)
             .map(|pattern| Key::UnmasqueradedInterface(family, pattern)),
+        SetId::PodInterfaces => InterfacePattern::from_range(start, end?)
+            .map(|pattern| Key::PodInterface(family, pattern)),
         SetId::Protocols
-        | SetId::Picks(_)
+        | SetId::Picks(..)
         | SetId::NodeIps
         | SetId::NodeAddressTypes
         | SetId::ClusterIps
         | SetId::Hairpin
-        | SetId::Services(_)
+        | SetId::Services(..)
         | SetId::Rejects(_)
-        | SetId::AffinitySlots(_)
-        | SetId::Endpoints(_)
-        | SetId::Affinity(_) => None,
+        | SetId::AffinitySlots(..)
+        | SetId::Endpoints(..)
+        | SetId::Affinity(..)
+        | SetId::Firewalled
+        | SetId::SourceRanges => None,
+    }
+}
+
+/// The bits of an address.
+fn width(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => 32,
+        Family::Ipv6 => 128,
     }
 }
 
@@ -264,7 +325,7 @@ fn network(family: Family, start: &[u8], end: Option<&[u8]>) -> Option<IpNet> {
             Family::Ipv6 => Some(u128::from_be_bytes(bytes.try_into().ok()?)),
         }
     };
-    let width: u8 = if family == Family::Ipv4 { 32 } else { 128 };
+    let width = width(family);
     let start_number = number(start)?;
     let host_bits = match end {
         Some(end) => {
@@ -296,23 +357,13 @@ pub(super) fn value(value: Value) -> Option<Vec<u8>> {
 
 /// The meaning of a key that a kernel gave; `None` if nothing of ours has such a key.
 pub(super) fn read_key(family: Family, set: SetId, bytes: &[u8]) -> Option<Key> {
-    let frontend = |scope: Scope| -> Option<(Frontend, &[u8])> {
-        let (address, rest) = match scope {
-            Scope::Address => take_address(family, bytes).map(|(a, rest)| (Some(a), rest))?,
-            Scope::NodePort => (None, bytes),
-        };
-        let protocol = Protocol::from_number(*rest.first()?)?;
-        let port = NonZeroU16::new(u16::from_be_bytes(rest.get(4..6)?.try_into().ok()?))?;
-        let frontend = match address {
-            Some(address) => Frontend::Address { address, protocol, port },
-            None => Frontend::NodePort { family, protocol, port },
-        };
-        Some((frontend, rest.get(8..)?))
-    };
+    let frontend = |scope: Scope| take_frontend(family, scope, bytes);
     let number = |rest: &[u8]| Some(u32::from_ne_bytes(rest.get(..4)?.try_into().ok()?));
     match set {
         SetId::Protocols => Some(Key::Protocol(family, Protocol::from_number(*bytes.first()?)?)),
-        SetId::Picks(scope) => Some(Key::Pick(family, scope, Pick::from_code(number(bytes)?)?)),
+        SetId::Picks(scope, view) => {
+            Some(Key::Pick(family, scope, view, Pick::from_code(number(bytes)?)?))
+        }
         SetId::NodeIps => Some(Key::NodeIp(take_address(family, bytes)?.0)),
         SetId::ClusterIps => Some(Key::ClusterIp(take_address(family, bytes)?.0)),
         SetId::NodeAddressTypes => {
@@ -323,21 +374,25 @@ pub(super) fn read_key(family: Family, set: SetId, bytes: &[u8]) -> Option<Key> 
             let (destination, _) = take_address(family, rest)?;
             (source == destination).then_some(Key::Hairpin(source))
         }
-        SetId::Services(scope) => Some(Key::Service(frontend(scope)?.0)),
+        SetId::Services(scope, view) => Some(Key::Service(view, frontend(scope)?.0)),
         SetId::Rejects(scope) => Some(Key::Reject(frontend(scope)?.0)),
-        SetId::AffinitySlots(scope) => {
+        SetId::AffinitySlots(scope, view) => {
             let (frontend, rest) = frontend(scope)?;
-            Some(Key::AffinitySlot(frontend, number(rest)?))
+            Some(Key::AffinitySlot(view, frontend, number(rest)?))
         }
-        SetId::Endpoints(scope) => {
+        SetId::Endpoints(scope, view) => {
             let (frontend, rest) = frontend(scope)?;
-            Some(Key::Endpoint(frontend, number(rest)?))
+            Some(Key::Endpoint(view, frontend, number(rest)?))
         }
-        // Ranges come in two parts, and records are the packets' own.
+        SetId::Firewalled => Some(Key::Firewalled(frontend(Scope::Address)?.0)),
+        // Ranges have two ends, and records are the packets' own.
         SetId::UnmasqueradedSources
         | SetId::UnmasqueradedInterfaces
+        | SetId::PodSources
+        | SetId::PodInterfaces
         | SetId::ServiceCidrs
-        | SetId::Affinity(_) => None,
+        | SetId::SourceRanges
+        | SetId::Affinity(..) => None,
     }
 }
 
@@ -345,24 +400,28 @@ pub(super) fn read_key(family: Family, set: SetId, bytes: &[u8]) -> Option<Key> 
 pub(super) fn read_value(family: Family, set: SetId, bytes: &[u8]) -> Option<Value> {
     let number = || Some(u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?));
     match set {
-        SetId::Services(_) => Some(Value::Pick(Pick::from_code(number()?)?)),
-        SetId::AffinitySlots(_) => Some(Value::Id(number()?)),
-        SetId::Endpoints(_) => {
+        SetId::Services(..) => Some(Value::Pick(Pick::from_code(number()?)?)),
+        SetId::AffinitySlots(..) => Some(Value::Id(number()?)),
+        SetId::Endpoints(..) => {
             let (address, rest) = take_address(family, bytes)?;
             let port = NonZeroU16::new(u16::from_be_bytes(rest.get(..2)?.try_into().ok()?))?;
             Some(Value::Backend(Backend { address, port }))
         }
         SetId::Protocols
-        | SetId::Picks(_)
+        | SetId::Picks(..)
         | SetId::UnmasqueradedSources
         | SetId::UnmasqueradedInterfaces
+        | SetId::PodSources
+        | SetId::PodInterfaces
         | SetId::ServiceCidrs
         | SetId::NodeIps
         | SetId::NodeAddressTypes
         | SetId::ClusterIps
         | SetId::Hairpin
         | SetId::Rejects(_)
-        | SetId::Affinity(_) => None,
+        | SetId::Firewalled
+        | SetId::SourceRanges
+        | SetId::Affinity(..) => None,
     }
 }
 
@@ -385,6 +444,20 @@ pub(super) fn read_comment(mut userdata: &[u8]) -> Option<&str> {
         userdata = rest.get(usize::from(*len)..)?;
     }
     None
+}
+
+fn take_frontend(family: Family, scope: Scope, bytes: &[u8]) -> Option<(Frontend, &[u8])> {
+    let (address, rest) = match scope {
+        Scope::Address => take_address(family, bytes).map(|(a, rest)| (Some(a), rest))?,
+        Scope::NodePort => (None, bytes),
+    };
+    let protocol = Protocol::from_number(*rest.first()?)?;
+    let port = NonZeroU16::new(u16::from_be_bytes(rest.get(4..6)?.try_into().ok()?))?;
+    let frontend = match address {
+        Some(address) => Frontend::Address { address, protocol, port },
+        None => Frontend::NodePort { family, protocol, port },
+    };
+    Some((frontend, rest.get(8..)?))
 }
 
 fn take_address(family: Family, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
@@ -415,6 +488,38 @@ mod tests {
             let (start, end) = (key(range), range_end(range));
             let set = SetId::UnmasqueradedSources;
             assert_eq!(read_range(family, set, &start, end.as_deref()), Some(range), "{text}");
+        }
+    }
+
+    #[test]
+    fn ranges_with_both_ends_read_back() {
+        for text in
+            ["0.0.0.0/0", "10.0.0.0/8", "255.255.255.255/32", "::/0", "fd00::/64", "::1/128"]
+        {
+            let net: IpNet = text.parse().unwrap();
+            let family = Family::of(net.addr());
+            let frontend = Frontend::Address {
+                address: net.addr(),
+                protocol: Protocol::Tcp,
+                port: NonZeroU16::new(80).unwrap(),
+            };
+            let range = Key::SourceRange(frontend, net);
+            let (first, last) = (key(range), last_key(range).unwrap());
+            let read = |first: &[u8], last: &[u8]| {
+                read_key_range(family, SetId::SourceRanges, first, last)
+            };
+            assert_eq!(read(&first, &last), Some(range), "{text}");
+            assert_eq!(read(&first[1..], &last), None, "{text}");
+            assert_eq!(read(&[], &[]), None);
+            let mut other = last.clone();
+            other[0] ^= 1;
+            assert_eq!(read(&first, &other), None, "{text}: another frontend");
+            if net.prefix_len() < 30 {
+                let middle = last.len() - 1;
+                let mut odd = last.clone();
+                odd[middle] ^= 2;
+                assert_eq!(read(&first, &odd), None, "{text}: no network");
+            }
         }
     }
 
