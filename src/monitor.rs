@@ -143,6 +143,9 @@ impl Monitor {
         for (took, updates) in engine.take_latencies() {
             own.acknowledged(took, updates);
         }
+        for (family, took) in engine.take_programmed() {
+            kube_proxy.programmed(family, took);
+        }
         let updated = (counts.acknowledged > before.acknowledged).then(Timestamp::now);
         if let Some(wall) = updated {
             kube_proxy.up_to_date(wall);

@@ -252,10 +252,11 @@ pub(crate) async fn tell(
         if news.changes.is_empty() && news.suppressed == 0 && !problems_changed && !completed {
             continue;
         }
-        let News { changes, suppressed } = news;
+        let News { changes, triggers, suppressed } = news;
         debug!(changes = changes.len(), suppressed, complete, "the API server has news");
         let problems = holdings.problems();
-        let update = Update { origin: Origin::Api, changes, complete, suppressed, problems };
+        let origin = Origin::Api;
+        let update = Update { origin, changes, triggers, complete, suppressed, problems };
         if out.send(update).await.is_err() {
             return;
         }

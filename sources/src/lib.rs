@@ -44,5 +44,5 @@ pub use interfaces::{InterfaceSource, read_interfaces};
 pub use once::{Reading, read};
 pub use problem::{Problem, Severity};
 pub use scan::{Manifests, Scan};
-pub use update::Update;
+pub use update::{Trigger, Update};
 pub use watch::{ManifestOptions, ManifestSource};

@@ -9,12 +9,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rulec_apiserver::{ApiServer, Credential, Resource, Restart};
 use rulec_testkit::{Namespace, require_root};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::daemon::{Daemon, Manifests, NODE_NAME, SETTLED, rulec};
+use crate::health::Metrics;
 use crate::support::{Dice, loadable};
 
 /// A node with an API server beside it; both are in the node's namespace.
@@ -186,6 +188,52 @@ fn nothing_is_removed_before_every_source_has_delivered() {
     cluster.daemon().wait_for("two sources have this object");
     manifests.remove("other.json");
     cluster.holds(&[node_object(), service(1, 80), slice(1, 2), service(2, 80)]);
+}
+
+#[test]
+fn a_change_of_endpoints_is_timed_from_its_trigger() {
+    if !require_root() {
+        return;
+    }
+    let triggered = |endpoints, at: &str| {
+        let mut slice = slice(1, endpoints);
+        let annotation = "endpoints.kubernetes.io/last-change-trigger-time";
+        slice["metadata"]["annotations"] = json!({annotation: at});
+        slice
+    };
+    let now = || Timestamp::now().to_string();
+    let mut cluster = Cluster::new("api-trigger");
+    cluster.server.apply(&service(1, 80));
+    cluster.server.apply(&triggered(1, &now()));
+    cluster.start(&[]);
+    cluster.daemon().wait_for(SETTLED);
+    let started = Timestamp::now();
+    let mut reach = |object: Value| {
+        cluster.server.apply(&object);
+        cluster.holds(&[node_object(), service(1, 80), object]);
+        // A scrape is answered by the loop, which has then seen the kernel's acknowledgement.
+        let metrics = Metrics::of(&cluster.node);
+        let name = "kubeproxy_network_programming_duration_seconds";
+        let of = |part, family| {
+            metrics.value(&format!("{name}_{part}"), &format!("{{ip_family=\"{family}\"}}"))
+        };
+        assert_eq!(of("count", "IPv6"), 0.0);
+        (of("count", "IPv4"), of("sum", "IPv4"))
+    };
+    // Without a note, with one that is none, and with one from before the start.
+    for (endpoints, noted) in [(2, ""), (3, "just now"), (4, "2026-01-01T00:00:00Z")] {
+        assert_eq!(reach(triggered(endpoints, noted)), (0.0, 0.0), "{noted:?}");
+    }
+    let (count, sum) = reach(triggered(5, &now()));
+    let passed = Timestamp::now().duration_since(started).as_secs_f64();
+    assert_eq!(count, 1.0);
+    assert!(sum > 0.0 && sum < passed, "{sum} of {passed}");
+    // The next note stands on a slice that means the same.
+    assert_eq!(reach(triggered(5, &now())), (1.0, sum));
+    assert_eq!(reach(slice(1, 6)), (1.0, sum));
+    // A clock that is ahead of ours.
+    let ahead = Timestamp::now() + Duration::from_secs(3_600);
+    assert_eq!(reach(triggered(7, &ahead.to_string())).0, 2.0);
 }
 
 /// A long random history with a server that comes and goes, forgets, and repeats itself.

@@ -312,14 +312,14 @@ fn load_balancers_are_told_how_many_endpoints_are_here() {
 }
 
 /// What a scraper reads.
-struct Metrics {
+pub(crate) struct Metrics {
     types: BTreeMap<String, String>,
     /// By name and labels.
     samples: BTreeMap<String, f64>,
 }
 
 impl Metrics {
-    fn of(namespace: &Namespace) -> Self {
+    pub(crate) fn of(namespace: &Namespace) -> Self {
         let answer = get(namespace, METRICS, "/metrics");
         assert_eq!(answer.code, 200, "{}", answer.body);
         let content_type = "text/plain; version=0.0.4; charset=utf-8";
@@ -346,7 +346,7 @@ impl Metrics {
         Self { types, samples }
     }
 
-    fn value(&self, name: &str, labels: &str) -> f64 {
+    pub(crate) fn value(&self, name: &str, labels: &str) -> f64 {
         let series = format!("{name}{labels}");
         *self.samples.get(&series).unwrap_or_else(|| panic!("{series}: {:#?}", self.samples))
     }
