@@ -19,7 +19,7 @@ use rulec_sources::ApiStatus;
 use tokio::sync::{mpsc, watch};
 
 use crate::engine::{Counts, Engine, Reply, Request};
-use crate::health::check::HealthChecks;
+use crate::health::check::{self, HealthChecks};
 use crate::health::{Health, is_eligible};
 use crate::metrics::Metrics;
 use crate::metrics::own::Tally;
@@ -149,6 +149,7 @@ impl Monitor {
         let updated = (counts.acknowledged > before.acknowledged).then(Timestamp::now);
         if let Some(wall) = updated {
             kube_proxy.up_to_date(wall);
+            self.checks.listen_on(check::addresses(engine.model(), engine.settings()));
         }
         self.checks.follow(engine.applied_locals());
         let behind_since = engine.behind_since();

@@ -19,6 +19,7 @@ use crate::object::{
 use crate::settings::Settings;
 
 pub mod local;
+pub mod node_ports;
 
 /// A Service port: the unit that is compiled. Prints as `namespace/name:port`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

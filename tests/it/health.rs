@@ -311,6 +311,54 @@ fn load_balancers_are_told_how_many_endpoints_are_here() {
     assert_eq!(ask("127.0.0.1:31002"), (200, "2".to_owned()));
 }
 
+#[test]
+fn load_balancers_are_answered_on_the_addresses_of_node_ports() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("answered");
+    namespace.sh("ip addr add 192.0.2.10/32 dev lo; ip addr add 192.0.2.11/32 dev lo
+                  ip addr add 198.51.100.10/32 dev lo; ip addr add 2001:db8::10/128 dev lo nodad");
+    let manifests = Manifests::new();
+    let both = "  clusterIPs: [10.96.0.20, \"fd00:96::20\"]\n";
+    let lb = service("lb", "10.96.0.20", &(both.to_owned() + &balanced(31_000)));
+    manifests.write("lb.yaml", &file(&[lb, local_slice("lb", &["10.50.1.1"])]));
+    let v6 = local_slice("lb", &["fd00:50::1"]);
+    manifests.write("v6.yaml", &v6);
+    let open = |ip: &str| code(&namespace, &format!("{ip}:31000"), "/") == 200;
+    let opens = |ip: &str| eventually(&format!("{ip} answers"), || open(ip));
+    let closes = |ip: &str| eventually(&format!("{ip} does not answer"), || !open(ip));
+    {
+        let networks = ["--nodeport-addresses", "192.0.2.0/24,127.0.0.0/8"];
+        let _daemon = Daemon::start(&namespace, &manifests.path(), &networks);
+        opens("192.0.2.10");
+        opens("192.0.2.11");
+        opens("127.0.0.1");
+        // No network of this family means all of its addresses.
+        opens("[2001:db8::10]");
+        opens("[::1]");
+        assert!(!open("198.51.100.10"));
+        namespace.sh("ip addr add 192.0.2.12/32 dev lo; ip addr del 192.0.2.11/32 dev lo");
+        opens("192.0.2.12");
+        // Its server is gone, and not merely out of reach.
+        let listening = || namespace.sh("ss -Hltn 'sport = 31000'").contains("192.0.2.11");
+        eventually("the server of an address goes with it", || !listening());
+    }
+    let mut daemon = Daemon::start(&namespace, &manifests.path(), &[]);
+    // Nobody has said which is the primary address.
+    opens("198.51.100.10");
+    opens("127.0.0.1");
+    let addresses = "status: {addresses: [{type: InternalIP, address: 192.0.2.10}]}\n";
+    daemon.after(|| manifests.write("node.yaml", &node(addresses)));
+    closes("198.51.100.10");
+    closes("127.0.0.1");
+    opens("192.0.2.10");
+    opens("[::1]");
+    assert_eq!(daemon.count("cannot listen"), 0, "{}", daemon.log());
+    daemon.after(|| manifests.remove("node.yaml"));
+    opens("198.51.100.10");
+}
+
 /// What a scraper reads.
 pub(crate) struct Metrics {
     types: BTreeMap<String, String>,
