@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::daemon::{Daemon, Manifests, NODE_NAME, SETTLED, rulec};
 use crate::health::Metrics;
-use crate::support::{Dice, loadable};
+use crate::support::{Dice, RULEC, loadable};
 
 /// A node with an API server beside it; both are in the node's namespace.
 struct Cluster {
@@ -188,6 +188,46 @@ fn nothing_is_removed_before_every_source_has_delivered() {
     cluster.daemon().wait_for("two sources have this object");
     manifests.remove("other.json");
     cluster.holds(&[node_object(), service(1, 80), slice(1, 2), service(2, 80)]);
+}
+
+#[test]
+fn a_pod_finds_the_server_by_its_service_account() {
+    if !require_root() {
+        return;
+    }
+    let mut cluster = Cluster::new("api-pod");
+    cluster.server.apply(&service(1, 80));
+    let account = cluster.path("run/secrets/kubernetes.io/serviceaccount");
+    cluster.server.write_service_account(&account, "token");
+    let address = cluster.server.address();
+    // Its own /run, in which nothing else is.
+    let script = "mount --bind \"$0\" /run; exec \"$@\"";
+    let run = cluster.path("run");
+    let args = ["--mount", "sh", "-ec", script, run.to_str().unwrap()];
+    let rulec = [RULEC, "run", "--node-name", NODE_NAME];
+    let mut command = cluster.node.command("unshare", args.into_iter().chain(rulec));
+    command.env_remove("RULEC_LOG").env("NO_COLOR", "1");
+    command.env("KUBERNETES_SERVICE_HOST", address.ip().to_string());
+    command.env("KUBERNETES_SERVICE_PORT", address.port().to_string());
+    cluster.daemon = Some(Daemon::of(command));
+    cluster.daemon().wait_for(SETTLED);
+    cluster.holds(&[node_object(), service(1, 80)]);
+
+    // The token is exchanged, and the old one is not let in any more.
+    cluster.server.set_tokens(["next"]);
+    cluster.server.write_service_account(&account, "next");
+    cluster.server.drop_connections();
+    cluster.server.apply(&slice(1, 2));
+    cluster.holds(&[node_object(), service(1, 80), slice(1, 2)]);
+
+    // So is the authority, before the files say so.
+    cluster.server.rotate_authority();
+    cluster.server.drop_connections();
+    cluster.server.apply(&slice(1, 3));
+    cluster.daemon().wait_for("certificate");
+    cluster.server.set_tokens(["last"]);
+    cluster.server.write_service_account(&account, "last");
+    cluster.holds(&[node_object(), service(1, 80), slice(1, 3)]);
 }
 
 #[test]
