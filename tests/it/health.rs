@@ -368,7 +368,11 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn of(namespace: &Namespace) -> Self {
-        let answer = get(namespace, METRICS, "/metrics");
+        Self::at(namespace, "/metrics")
+    }
+
+    fn at(namespace: &Namespace, path: &str) -> Self {
+        let answer = get(namespace, METRICS, path);
         assert_eq!(answer.code, 200, "{}", answer.body);
         let content_type = "text/plain; version=0.0.4; charset=utf-8";
         assert_eq!(answer.headers["content-type"], content_type);
@@ -538,6 +542,35 @@ fn metrics_have_their_names_and_types_and_say_what_happens() {
         third.value("rulec_transactions_total", ""),
         second.value("rulec_transactions_total", "")
     );
+}
+
+#[test]
+fn checks_of_the_metrics_server_are_counted_apart() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("slis");
+    let manifests = web();
+    let _daemon = Daemon::start(&namespace, &manifests.path(), &[]);
+    assert!(Metrics::at(&namespace, "/metrics/slis").samples.is_empty());
+    for times in [1.0, 2.0] {
+        assert_eq!(code(&namespace, METRICS, "/healthz"), 200);
+        let slis = Metrics::at(&namespace, "/metrics/slis");
+        let types =
+            [("kubernetes_healthcheck", "gauge"), ("kubernetes_healthchecks_total", "counter")];
+        let exported: Vec<(&str, &str)> =
+            slis.types.iter().map(|(name, kind)| (name.as_str(), kind.as_str())).collect();
+        assert_eq!(exported, types);
+        let last = "{name=\"ping\",type=\"healthz\"}";
+        assert_eq!(slis.value("kubernetes_healthcheck", last), 1.0);
+        let all = "{name=\"ping\",status=\"success\",type=\"healthz\"}";
+        assert_eq!(slis.value("kubernetes_healthchecks_total", all), times);
+    }
+    // Probes of the proxy itself have metrics of their own.
+    assert_eq!(code(&namespace, HEALTH, "/healthz"), 200);
+    let slis = Metrics::at(&namespace, "/metrics/slis");
+    assert_eq!(slis.samples.len(), 2, "{:?}", slis.samples);
+    assert!(!Metrics::of(&namespace).types.contains_key("kubernetes_healthcheck"));
 }
 
 /// The bounds of a histogram's buckets but for the last, which is infinite.
