@@ -31,7 +31,8 @@ use crate::serve::sites::{HealthSite, MetricsSite};
 pub struct Monitor {
     metrics: Arc<Metrics>,
     health: watch::Sender<Health>,
-    checks: HealthChecks,
+    /// The servers that load balancers ask.
+    pub checks: HealthChecks,
     scraper: Scraper,
     asks: mpsc::Receiver<Ask>,
     sources: BTreeMap<Origin, Source>,

@@ -109,6 +109,7 @@ async fn serve(
     let show = Options::from(&config);
     daemon.monitor = Monitor::new(show.staleness, sources.origins());
     daemon.monitor.api.clone_from(&sources.api);
+    daemon.monitor.checks.notes.clone_from(&sources.notes);
     let servers = Servers::start(&show, &daemon.monitor, effective);
     daemon.snapshot.clone_from(&args.snapshot);
     daemon.forgetter = Some(Forgetter::start(Arc::clone(daemon.monitor.metrics()))?);

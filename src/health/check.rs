@@ -6,6 +6,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use rulec_compiler::net::Family;
 use rulec_compiler::resolve::local::LocalView;
 use rulec_compiler::resolve::node_ports;
 use rulec_compiler::{Model, Settings};
+use rulec_sources::{Note, Notes};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -51,6 +53,8 @@ pub struct HealthChecks {
     /// The Services they are for.
     known: Locals,
     addresses: Addresses,
+    /// Where the owners of Services are told what goes wrong with them, if anywhere.
+    pub notes: Option<Notes>,
     servers: BTreeMap<(NamespacedName, Family), Server>,
 }
 
@@ -76,7 +80,13 @@ impl Drop for Listener {
 impl HealthChecks {
     /// No servers yet.
     pub fn new(health: watch::Receiver<Health>) -> Self {
-        Self { health, known: Locals::new(), addresses: Addresses::new(), servers: BTreeMap::new() }
+        Self {
+            health,
+            known: Locals::new(),
+            addresses: Addresses::new(),
+            notes: None,
+            servers: BTreeMap::new(),
+        }
     }
 
     /// Moves the servers there are, and those that will be, to these addresses. Must be called from
@@ -121,6 +131,7 @@ impl HealthChecks {
                         service: Arc::new(service.clone()),
                         endpoints: Arc::new(AtomicUsize::new(ready)),
                         health: self.health.clone(),
+                        notes: self.notes.clone(),
                     };
                     let name = format!("health check of Service {service} ({family})");
                     let mut server = Server { name, port, site, listeners: BTreeMap::new() };
@@ -158,6 +169,7 @@ struct CheckSite {
     service: Arc<NamespacedName>,
     endpoints: Arc<AtomicUsize>,
     health: watch::Receiver<Health>,
+    notes: Option<Notes>,
 }
 
 /// The body, as kube-proxy's.
@@ -194,6 +206,15 @@ impl Site for CheckSite {
     async fn answer(&self, _: &str) -> Answer {
         self.at(Instant::now())
     }
+
+    /// As kube-proxy tells of it.
+    fn waits_for(&self, address: SocketAddr, error: &io::Error) {
+        let Some(notes) = &self.notes else { return };
+        let service = (*self.service).clone();
+        let text = format!("failed to start healthcheck {service} on {address}: {error}");
+        let (reason, action) = ("FailedToStartServiceHealthcheck", "Listen");
+        notes.leave(Note { service, reason, action, text });
+    }
 }
 
 #[cfg(test)]
@@ -213,6 +234,7 @@ mod tests {
             service: Arc::new(NamespacedName::new("shop", "web")),
             endpoints: Arc::new(AtomicUsize::new(0)),
             health: watched,
+            notes: None,
         };
         let start = Instant::now();
         let ask = |time: Duration| {
