@@ -365,6 +365,7 @@ fn update(change: Change) -> Update {
     Update {
         origin: Origin::Manifests,
         changes: vec![change],
+        triggers: Vec::new(),
         complete: true,
         suppressed: 0,
         problems: Vec::new(),

@@ -76,8 +76,9 @@ impl Default for Periods {
 /// Everything that can wake the engine, but for the passing of time.
 #[derive(Debug)]
 pub enum Event {
-    /// A source has something to say.
-    Changes(Origin, Vec<Change>),
+    /// A source has something to say. Beside it, when what set off changes of EndpointSlices happened,
+    /// and their families.
+    Changes(Origin, Vec<Change>, Vec<(Family, Instant)>),
     /// Every source has delivered its first complete list: from now on, what no source names may be
     /// removed.
     SourcesReady,
@@ -199,6 +200,8 @@ pub struct Engine {
     backlog: Backlog,
     /// How long acknowledged updates took, and how many took so long. Not yet asked for.
     latencies: Vec<(Duration, u32)>,
+    /// How long it took from what set off acknowledged changes. Not yet asked for.
+    programmed: Vec<(Family, Duration)>,
     busy: Option<Busy>,
     /// What the kernel was found to hold, not yet looked at.
     reading: Option<(State, Base)>,
@@ -236,6 +239,7 @@ impl Engine {
             applied_locals: Locals::new(),
             backlog: Backlog::default(),
             latencies: Vec::new(),
+            programmed: Vec::new(),
             busy: None,
             reading: None,
             adopt: true,
@@ -256,7 +260,9 @@ impl Engine {
     /// Takes in an event. Call `next_request` after the last of those that are there.
     pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Changes(origin, changes) => self.changes(origin, changes, now),
+            Event::Changes(origin, changes, triggers) => {
+                self.changes(origin, changes, triggers, now);
+            }
             Event::SourcesReady => {
                 self.sources_ready = true;
                 // What came until now had to wait for the others: nobody is late but from here on.
@@ -384,6 +390,12 @@ impl Engine {
         std::mem::take(&mut self.latencies)
     }
 
+    /// How long it took from what set off changes of EndpointSlices to the kernel's acknowledgement, by
+    /// the family of the slice, since this was last asked.
+    pub fn take_programmed(&mut self) -> Vec<(Family, Duration)> {
+        std::mem::take(&mut self.programmed)
+    }
+
     /// The Services with a `Local` policy, as the kernel last acknowledged them.
     pub fn applied_locals(&self) -> &Locals {
         &self.applied_locals
@@ -399,7 +411,13 @@ impl Engine {
         self.counts
     }
 
-    fn changes(&mut self, origin: Origin, changes: Vec<Change>, now: Instant) {
+    fn changes(
+        &mut self,
+        origin: Origin,
+        changes: Vec<Change>,
+        triggers: Vec<(Family, Instant)>,
+        now: Instant,
+    ) {
         let before = self.model.clone();
         let mut dirty = Dirty::default();
         for change in changes {
@@ -428,7 +446,7 @@ impl Engine {
             }
             if self.sources_ready {
                 let changed = std::mem::take(&mut dirty.changed);
-                self.backlog.push(Batch { since: now, updates: 1, changed });
+                self.backlog.push(Batch { since: now, updates: 1, changed, triggers });
             }
             self.dirty.merge(dirty);
         }
@@ -707,8 +725,12 @@ impl Engine {
         self.applied_model = model;
         self.applied_locals = locals;
         self.counts.acknowledged += 1;
-        let arrived = self.backlog.arrive().into_iter().filter(|batch| batch.updates > 0);
-        self.latencies.extend(arrived.map(|batch| (now - batch.since, batch.updates)));
+        for batch in self.backlog.arrive().into_iter().filter(|batch| batch.updates > 0) {
+            self.latencies.push((now - batch.since, batch.updates));
+            let took = |at| now.saturating_duration_since(at);
+            self.programmed
+                .extend(batch.triggers.into_iter().map(|(family, at)| (family, took(at))));
+        }
         self.note_idle_picks(now);
     }
 

@@ -15,9 +15,11 @@ pub mod exposition;
 pub mod kube_proxy;
 pub mod own;
 pub mod scrape;
+pub mod slis;
 
 pub use kube_proxy::KubeProxy;
 pub use own::Own;
+pub use slis::Slis;
 
 /// All metrics of a process.
 #[derive(Debug)]
@@ -26,7 +28,10 @@ pub struct Metrics {
     pub kube_proxy: KubeProxy,
     /// Ours.
     pub own: Own,
+    /// Those of `/metrics/slis`, and of nowhere else.
+    pub slis: Slis,
     registry: Registry,
+    slis_registry: Registry,
 }
 
 impl Default for Metrics {
@@ -34,21 +39,36 @@ impl Default for Metrics {
         let mut registry = Registry::default();
         let kube_proxy = KubeProxy::register(registry.sub_registry_with_prefix("kubeproxy"));
         let own = Own::register(registry.sub_registry_with_prefix("rulec"));
-        Self { kube_proxy, own, registry }
+        let mut slis_registry = Registry::default();
+        let slis = Slis::register(slis_registry.sub_registry_with_prefix("kubernetes"));
+        Self { kube_proxy, own, slis, registry, slis_registry }
     }
 }
 
 impl Metrics {
-    /// All metrics, in Prometheus' text format, version 0.0.4.
+    /// All metrics but those of checks, in Prometheus' text format, version 0.0.4.
     ///
     /// # Errors
     ///
     /// None that is known of.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
-        let mut text = String::new();
-        encode(&mut text, &self.registry)?;
-        Ok(exposition::plain(&text))
+        plain(&self.registry)
     }
+
+    /// The metrics of checks, in the same format.
+    ///
+    /// # Errors
+    ///
+    /// None that is known of.
+    pub fn slis_text(&self) -> Result<String, std::fmt::Error> {
+        plain(&self.slis_registry)
+    }
+}
+
+fn plain(registry: &Registry) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    encode(&mut text, registry)?;
+    Ok(exposition::plain(&text))
 }
 
 /// The family that something concerns.

@@ -19,7 +19,7 @@ use rulec_sources::ApiStatus;
 use tokio::sync::{mpsc, watch};
 
 use crate::engine::{Counts, Engine, Reply, Request};
-use crate::health::check::HealthChecks;
+use crate::health::check::{self, HealthChecks};
 use crate::health::{Health, is_eligible};
 use crate::metrics::Metrics;
 use crate::metrics::own::Tally;
@@ -31,7 +31,8 @@ use crate::serve::sites::{HealthSite, MetricsSite};
 pub struct Monitor {
     metrics: Arc<Metrics>,
     health: watch::Sender<Health>,
-    checks: HealthChecks,
+    /// The servers that load balancers ask.
+    pub checks: HealthChecks,
     scraper: Scraper,
     asks: mpsc::Receiver<Ask>,
     sources: BTreeMap<Origin, Source>,
@@ -143,9 +144,13 @@ impl Monitor {
         for (took, updates) in engine.take_latencies() {
             own.acknowledged(took, updates);
         }
+        for (family, took) in engine.take_programmed() {
+            kube_proxy.programmed(family, took);
+        }
         let updated = (counts.acknowledged > before.acknowledged).then(Timestamp::now);
         if let Some(wall) = updated {
             kube_proxy.up_to_date(wall);
+            self.checks.listen_on(check::addresses(engine.model(), engine.settings()));
         }
         self.checks.follow(engine.applied_locals());
         let behind_since = engine.behind_since();

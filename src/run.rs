@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use jiff::Timestamp;
 use rulec_compiler::Origin;
+use rulec_compiler::net::Family;
 use rulec_compiler::object::Kind;
 use rulec_sinks::nft::Ownership;
-use rulec_sources::{Problem, Severity, Update};
+use rulec_sources::{Problem, Severity, Trigger, Update};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -107,6 +109,7 @@ async fn serve(
     let show = Options::from(&config);
     daemon.monitor = Monitor::new(show.staleness, sources.origins());
     daemon.monitor.api.clone_from(&sources.api);
+    daemon.monitor.checks.notes.clone_from(&sources.notes);
     let servers = Servers::start(&show, &daemon.monitor, effective);
     daemon.snapshot.clone_from(&args.snapshot);
     daemon.forgetter = Some(Forgetter::start(Arc::clone(daemon.monitor.metrics()))?);
@@ -146,6 +149,7 @@ fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
 /// The engine, the sink's thread, and the loop that joins them.
 #[derive(Debug)]
 pub struct Daemon {
+    started: Timestamp,
     engine: Engine,
     installer: Installer,
     snapshot: Option<PathBuf>,
@@ -169,6 +173,7 @@ impl Daemon {
     ) -> Self {
         let incomplete: BTreeSet<Origin> = sources.into_iter().collect();
         Self {
+            started: Timestamp::now(),
             engine,
             installer,
             snapshot: None,
@@ -286,13 +291,14 @@ impl Daemon {
 
     fn update(&mut self, update: Update) {
         let now = Instant::now();
-        let Update { origin, changes, complete, suppressed, problems } = update;
+        let Update { origin, changes, triggers, complete, suppressed, problems } = update;
         self.report(origin, problems);
         if suppressed > 0 {
             tracing::debug!(%origin, objects = suppressed, "read again, and mean the same");
         }
         let before = self.engine.counts().suppressed;
-        self.engine.handle(Event::Changes(origin, changes), now);
+        let triggers = self.on_our_clock(triggers, now);
+        self.engine.handle(Event::Changes(origin, changes, triggers), now);
         let here = u64::try_from(self.engine.counts().suppressed - before).unwrap_or_default();
         self.monitor.heard(origin, complete, suppressed + here, now);
         // A list is complete when the source says so: a directory that exists but cannot be read
@@ -300,6 +306,18 @@ impl Daemon {
         if complete && self.incomplete.remove(&origin) && self.incomplete.is_empty() {
             self.engine.handle(Event::SourcesReady, now);
         }
+    }
+
+    /// When triggers happened, as far as they count: those from before this process say nothing of it,
+    /// as in kube-proxy. One that a fast clock has noted for later happens now.
+    fn on_our_clock(&self, triggers: Vec<Trigger>, now: Instant) -> Vec<(Family, Instant)> {
+        let wall = Timestamp::now();
+        let counting = triggers.into_iter().filter(|trigger| trigger.at > self.started);
+        let at = |Trigger { family, at }| {
+            let age = Duration::try_from(wall.duration_since(at)).unwrap_or_default();
+            Some((family, now.checked_sub(age)?))
+        };
+        counting.filter_map(at).collect()
     }
 
     /// Tells of problems that are new, and of those that are over.

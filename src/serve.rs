@@ -100,6 +100,9 @@ impl Answer {
 pub trait Site: Clone + Send + Sync + 'static {
     /// The answer at a path, whatever the method.
     fn answer(&self, path: &str) -> impl Future<Output = Answer> + Send;
+
+    /// Hears once that an address cannot be had for now.
+    fn waits_for(&self, _: SocketAddr, _: &io::Error) {}
 }
 
 /// Where a server listens.
@@ -119,7 +122,7 @@ pub struct Bind {
 ///
 /// If the address cannot be had, and that is fatal.
 pub async fn serve(what: String, bind: Bind, site: impl Site) -> io::Result<Infallible> {
-    let listener = listen(&what, bind).await?;
+    let listener = listen(&what, bind, &site).await?;
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let stream = match listener.accept().await {
@@ -148,7 +151,7 @@ fn is_of_the_client(error: &io::Error) -> bool {
 }
 
 /// Listens, as soon as it is possible.
-async fn listen(what: &str, bind: Bind) -> io::Result<TcpListener> {
+async fn listen(what: &str, bind: Bind, site: &impl Site) -> io::Result<TcpListener> {
     let address = bind.address;
     let mut pause = FIRST_RETRY;
     loop {
@@ -165,6 +168,7 @@ async fn listen(what: &str, bind: Bind) -> io::Result<TcpListener> {
                 // Once is enough: when it works at last, that is told, too.
                 if pause == FIRST_RETRY {
                     tracing::warn!(server = what, %address, %error, "cannot listen; trying on");
+                    site.waits_for(address, &error);
                 }
             }
         }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use rulec_compiler::Origin;
 use rulec_sources::{
     ApiAccess, ApiOptions, ApiSource, ApiStatus, InterfaceSource, ManifestOptions, ManifestSource,
-    SourceError, Update,
+    Notes, SourceError, Update,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -22,6 +22,8 @@ pub struct Sources {
     origins: Vec<Origin>,
     /// How the API source fares, if there is one.
     pub api: Option<Arc<ApiStatus>>,
+    /// Where Events of the API begin, if there is one.
+    pub notes: Option<Notes>,
 }
 
 impl Sources {
@@ -35,7 +37,8 @@ impl Sources {
         config: &Config,
         out: &mpsc::Sender<Update>,
     ) -> anyhow::Result<Self> {
-        let mut sources = Self { tasks: JoinSet::new(), origins: Vec::new(), api: None };
+        let mut sources =
+            Self { tasks: JoinSet::new(), origins: Vec::new(), api: None, notes: None };
         if let Some(path) = &config.manifests {
             let options = ManifestOptions {
                 rescan: Duration::from_secs(args.rescan_seconds),
@@ -49,6 +52,7 @@ impl Sources {
                 ApiAccess { kubeconfig: access.kubeconfig.clone(), master: access.master.clone() };
             let source = ApiSource::new(ApiOptions::new(access, config.node_name.clone()));
             sources.api = Some(source.status());
+            sources.notes = Some(source.notes());
             sources.spawn(Origin::Api, source.run(out.clone()));
         }
         sources.spawn(Origin::Kernel, InterfaceSource::default().run(out.clone()));

@@ -20,6 +20,7 @@ use crate::settings::Settings;
 
 pub mod candidate;
 pub mod local;
+pub mod node_ports;
 pub mod select;
 
 pub use candidate::{Candidate, candidates};

@@ -512,8 +512,8 @@ impl Meaning {
 
 /// What should be served, worked out without the compiler: all routes of all Services, side by side.
 fn expected(model: &Model, settings: &Settings) -> BTreeMap<Seen, Served> {
-    let mut claims: BTreeMap<Frontend, BTreeMap<(Rank, Arc<PortKey>), [Option<Served>; 2]>> =
-        BTreeMap::new();
+    type Claims = BTreeMap<(Rank, Arc<PortKey>), [Option<Served>; 2]>;
+    let mut claims: BTreeMap<Frontend, Claims> = BTreeMap::new();
     for service in model.services() {
         for route in resolve(model, settings, &service.object.key) {
             for (frontend, rank) in &route.frontends {

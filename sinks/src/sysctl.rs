@@ -19,8 +19,9 @@ const HASHSIZE: &str = "module/nf_conntrack/parameters/hashsize";
 /// What is wanted; `None` leaves a setting as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// `nf_conntrack_max`: how many flows there can be. The hash table grows to a quarter of it if it
-    /// is smaller, and never shrinks. Belongs to the first network namespace.
+    /// `nf_conntrack_max`: how many flows there can be, at least: whoever has made it more needs more. The
+    /// hash table grows to a quarter of it if it is smaller, and never shrinks. Belongs to the first
+    /// network namespace.
     pub max: Option<NonZeroU32>,
     /// `nf_conntrack_tcp_timeout_established`, in seconds.
     pub tcp_timeout_established: Option<NonZeroU32>,
@@ -57,7 +58,7 @@ pub struct Setting {
 /// What became of a setting.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It was so already (or more, for the hash table); nothing was written.
+    /// It was so already (or more, for the number of flows and the hash table); nothing was written.
     Already {
         /// Its value.
         value: u32,
@@ -117,7 +118,7 @@ impl Sysctls {
     pub fn apply(&self, request: &Request) -> Vec<Setting> {
         let mut settings = Vec::new();
         if let Some(max) = request.max {
-            let setting = self.set("max", max.get());
+            let setting = raise(self.conntrack("max"), max.get());
             let is_so = !matches!(setting.outcome, Outcome::Refused(_));
             settings.push(setting);
             // Without the flows, their buckets would be memory for nothing.
@@ -140,8 +141,11 @@ impl Sysctls {
     }
 
     fn set(&self, name: &str, wanted: u32) -> Setting {
-        let path = self.proc_sys.join(format!("net/netfilter/nf_conntrack_{name}"));
-        make(path, wanted, |value| value == wanted)
+        make(self.conntrack(name), wanted, |value| value == wanted)
+    }
+
+    fn conntrack(&self, name: &str) -> PathBuf {
+        self.proc_sys.join(format!("net/netfilter/nf_conntrack_{name}"))
     }
 }
 

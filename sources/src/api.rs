@@ -19,7 +19,7 @@
 //!
 //! `list` and `watch` of `services`, `endpointslices.discovery.k8s.io` and
 //! `servicecidrs.networking.k8s.io`; `get`, `list` and `watch` of `nodes`, for the node's own name at
-//! least. This is what the role `system:node-proxier` has.
+//! least; `create` and `patch` of `events.events.k8s.io`. This is what the role `system:node-proxier` has.
 
 mod access;
 mod answer;
@@ -27,6 +27,7 @@ mod backoff;
 mod fault;
 mod follow;
 mod holdings;
+mod notes;
 mod resource;
 mod status;
 mod wire;
@@ -54,6 +55,7 @@ use holdings::{Holdings, News};
 use resource::Resource;
 
 pub(crate) use follow::{Event, Item, What};
+pub use notes::{Note, Notes};
 pub use status::{ApiStatus, ErrorKind};
 
 /// How many events may wait to be compared. A page is one event, so this bounds the memory that a
@@ -133,12 +135,20 @@ impl Default for ApiTiming {
 pub struct ApiSource {
     options: ApiOptions,
     status: Arc<ApiStatus>,
+    notes: Notes,
+    left: mpsc::Receiver<Note>,
 }
 
 impl ApiSource {
     /// Touches nothing yet. The server need not be there.
     pub fn new(options: ApiOptions) -> Self {
-        Self { options, status: Arc::new(ApiStatus::default()) }
+        let (notes, left) = Notes::new();
+        Self { options, status: Arc::new(ApiStatus::default()), notes, left }
+    }
+
+    /// Where notes are left that become Events of the API while the source runs.
+    pub fn notes(&self) -> Notes {
+        self.notes.clone()
     }
 
     /// How the source fares; can be asked at any time, from anywhere.
@@ -162,12 +172,13 @@ impl ApiSource {
         // Dropped with this future, which tells the thread that nobody wants more.
         let (_wanted, unwanted) = oneshot::channel::<()>();
         let updates = out.clone();
+        let Self { options, status, left, .. } = self;
         std::thread::Builder::new()
             .name("rulec-api".to_owned())
             .spawn(move || {
                 let _ = ended.send(block_on(async {
                     tokio::select! {
-                        () = follow(self.options, self.status, updates) => {}
+                        () = follow(options, status, updates, left) => {}
                         _ = unwanted => {}
                     }
                 }));
@@ -194,7 +205,12 @@ fn block_on(task: impl Future<Output = ()>) -> std::io::Result<()> {
 }
 
 /// Follows all resources until nobody listens.
-async fn follow(options: ApiOptions, status: Arc<ApiStatus>, out: mpsc::Sender<Update>) {
+async fn follow(
+    options: ApiOptions,
+    status: Arc<ApiStatus>,
+    out: mpsc::Sender<Update>,
+    left: mpsc::Receiver<Note>,
+) {
     let patience = sleep(options.timing.node);
     let access = Rc::new(Access::new(options, status.clone()));
     info!(server = %access.name(), "following the API server");
@@ -206,6 +222,7 @@ async fn follow(options: ApiOptions, status: Arc<ApiStatus>, out: mpsc::Sender<U
             follower(Resource::EndpointSlices),
             follower(Resource::Nodes),
             follower(Resource::ServiceCidrs),
+            notes::write(access.clone(), left),
         );
     };
     tokio::select! {
@@ -252,10 +269,11 @@ pub(crate) async fn tell(
         if news.changes.is_empty() && news.suppressed == 0 && !problems_changed && !completed {
             continue;
         }
-        let News { changes, suppressed } = news;
+        let News { changes, triggers, suppressed } = news;
         debug!(changes = changes.len(), suppressed, complete, "the API server has news");
         let problems = holdings.problems();
-        let update = Update { origin: Origin::Api, changes, complete, suppressed, problems };
+        let origin = Origin::Api;
+        let update = Update { origin, changes, triggers, complete, suppressed, problems };
         if out.send(update).await.is_err() {
             return;
         }

@@ -118,6 +118,7 @@ fn update(addresses: InterfaceAddresses, is_first: bool) -> Update {
     Update {
         origin: Origin::Kernel,
         changes: vec![change],
+        triggers: Vec::new(),
         complete: true,
         suppressed: 0,
         problems: Vec::new(),

@@ -38,11 +38,11 @@ mod yaml;
 mod tests;
 
 pub use address::{parse_ip, parse_range};
-pub use api::{ApiAccess, ApiOptions, ApiSource, ApiStatus, ApiTiming, ErrorKind};
+pub use api::{ApiAccess, ApiOptions, ApiSource, ApiStatus, ApiTiming, ErrorKind, Note, Notes};
 pub use error::SourceError;
 pub use interfaces::{InterfaceSource, read_interfaces};
 pub use once::{Reading, read};
 pub use problem::{Problem, Severity};
 pub use scan::{Manifests, Scan};
-pub use update::Update;
+pub use update::{Trigger, Update};
 pub use watch::{ManifestOptions, ManifestSource};

@@ -47,7 +47,13 @@ part!(
         namespace: Field<Text>,
         resource_version: Field<Text>,
         labels: Field<Texts>,
+        annotations: Field<Box<Annotations>>,
         deletion_timestamp: Field<Text>,
+    }
+);
+part!(
+    Annotations {
+        last_change_trigger_time: Field<Text> = "endpoints.kubernetes.io/last-change-trigger-time",
     }
 );
 part!(

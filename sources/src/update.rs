@@ -1,5 +1,7 @@
 //! What every source sends.
 
+use jiff::Timestamp;
+use rulec_compiler::net::Family;
 use rulec_compiler::{Change, Origin};
 
 use crate::problem::Problem;
@@ -12,6 +14,9 @@ pub struct Update {
     /// What changed. The first change of a kind is a `Replace`; until then the source has not delivered
     /// it. It may be empty.
     pub changes: Vec<Change>,
+    /// What set off those of EndpointSlices, where that was noted. To measure with: it is no part of
+    /// what the objects mean.
+    pub triggers: Vec<Trigger>,
     /// Whether the source has by now delivered the first complete list of everything it must deliver.
     /// An empty source has, once it knows that it is empty.
     pub complete: bool,
@@ -19,4 +24,14 @@ pub struct Update {
     pub suppressed: u64,
     /// Everything that is wrong with the source's objects at the moment, in order of place.
     pub problems: Vec<Problem>,
+}
+
+/// What set off a change of an EndpointSlice: the change of a Pod or Service, as the endpoints controller
+/// noted it (annotation `endpoints.kubernetes.io/last-change-trigger-time`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// The family of the slice.
+    pub family: Family,
+    /// When it happened, by the clock of whoever noted it.
+    pub at: Timestamp,
 }

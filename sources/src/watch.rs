@@ -242,7 +242,9 @@ impl Watching {
         self.complete |= changes.iter().any(|change| matches!(change, Change::Replace { .. }));
         let complete = self.complete;
         let origin = Origin::Manifests;
-        let update = Update { origin, changes, complete, suppressed, problems };
+        // What set a file off nobody has noted.
+        let triggers = Vec::new();
+        let update = Update { origin, changes, triggers, complete, suppressed, problems };
         self.out.blocking_send(update).map_err(|_| Gone)
     }
 

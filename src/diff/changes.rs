@@ -150,12 +150,10 @@ impl Seen {
 
 fn sources(table: &Table, frontend: Frontend) -> BTreeSet<IpNet> {
     let from = Key::Firewalled(frontend);
-    let keys = table.elements.range(from..).map(|(key, _)| key);
-    keys.filter_map(|key| match key {
-        Key::SourceRange(of, net) if *of == frontend => Some(*net),
-        _ => None,
-    })
-    .collect()
+    let keys = table.elements.range(from..).map(|(key, _)| *key);
+    let ranges = keys
+        .filter_map(|key| if let Key::SourceRange(of, net) = key { Some((of, net)) } else { None });
+    ranges.filter(|(of, _)| *of == frontend).map(|(_, net)| net).collect()
 }
 
 /// What changes for the Service of a group of operations.

@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use rulec_compiler::net::Family;
 use rulec_compiler::object::Kind;
 
 /// How many batches are told apart. A kernel that cannot be programmed for hours must not cost memory
-/// for every change; the later ones then count as if they had come together.
+/// for every change; the later ones then count as if they had come together, and of what set them off,
+/// no more than this is kept.
 const MOST: usize = 4096;
 
 /// Changes that came together.
@@ -22,6 +24,8 @@ pub(super) struct Batch {
     pub(super) updates: u32,
     /// How many objects of each kind.
     pub(super) changed: BTreeMap<Kind, usize>,
+    /// When what set them off happened, where that is known.
+    pub(super) triggers: Vec<(Family, Instant)>,
 }
 
 /// See the module's documentation.
@@ -41,6 +45,8 @@ impl Backlog {
                 for (kind, count) in batch.changed {
                     *last.changed.entry(kind).or_default() += count;
                 }
+                let room = MOST.saturating_sub(last.triggers.len());
+                last.triggers.extend(batch.triggers.into_iter().take(room));
             }
             Some(_) | None => self.waiting.push(batch),
         }
@@ -49,7 +55,8 @@ impl Backlog {
     /// Notes that the kernel is owed something from now on, even if nothing changes any more.
     pub(super) fn owe(&mut self, now: Instant) {
         if self.oldest().is_none() {
-            self.push(Batch { since: now, updates: 0, changed: BTreeMap::new() });
+            let (changed, triggers) = (BTreeMap::new(), Vec::new());
+            self.push(Batch { since: now, updates: 0, changed, triggers });
         }
     }
 
@@ -88,7 +95,8 @@ mod tests {
     use super::*;
 
     fn batch(since: Instant) -> Batch {
-        Batch { since, updates: 1, changed: BTreeMap::from([(Kind::Service, 2)]) }
+        let changed = BTreeMap::from([(Kind::Service, 2)]);
+        Batch { since, updates: 1, changed, triggers: vec![(Family::Ipv4, since)] }
     }
 
     #[test]
@@ -136,7 +144,10 @@ mod tests {
         let all = 3 * (MOST + 10);
         assert_eq!(backlog.pending(Kind::Service), 2 * all);
         backlog.depart();
-        let updates: u32 = backlog.arrive().iter().map(|batch| batch.updates).sum();
+        let arrived = backlog.arrive();
+        let updates: u32 = arrived.iter().map(|batch| batch.updates).sum();
         assert_eq!(usize::try_from(updates).unwrap(), all);
+        let triggers: usize = arrived.iter().map(|batch| batch.triggers.len()).sum();
+        assert_eq!(triggers, 2 * MOST - 1);
     }
 }

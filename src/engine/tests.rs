@@ -53,7 +53,7 @@ impl World {
     }
 
     fn change(&mut self, changes: Vec<Change>) {
-        self.event(Event::Changes(Origin::Manifests, changes));
+        self.event(Event::Changes(Origin::Manifests, changes, Vec::new()));
     }
 
     /// Does what the engine asks, until it asks nothing more at this time. Says what it asked.
@@ -604,6 +604,37 @@ fn the_kernel_is_behind_from_the_oldest_change_to_its_acknowledgement() {
     assert_eq!(world.engine.take_latencies(), [(Duration::from_secs(3), 1)]);
     assert_eq!(world.engine.counts().endpoint_changes, 3);
     assert_eq!(world.engine.counts().service_changes, 1);
+}
+
+#[test]
+fn a_change_takes_from_its_trigger_to_the_acknowledgement() {
+    let seconds = Duration::from_secs;
+    let mut world = World::with(&[(1, 2)]);
+    world.now += seconds(10);
+    let trigger = world.now - seconds(4);
+    let slices = |world: &mut World, endpoints, triggers| {
+        let changes = vec![Change::Apply(slice(1, endpoints))];
+        world.event(Event::Changes(Origin::Manifests, changes, triggers));
+    };
+    // What changes nothing has set nothing off.
+    slices(&mut world, 2, vec![(Family::Ipv4, trigger)]);
+    world.settle();
+    assert_eq!(world.engine.take_programmed(), []);
+    // Nobody knows what the kernel holds: it is not programmed before it is said to be.
+    world.kernel.faults.push_back(Fault::LostAnswer);
+    world.kernel.unreadable = 1;
+    let now = world.now;
+    slices(&mut world, 3, vec![(Family::Ipv4, trigger), (Family::Ipv6, now)]);
+    world.settle();
+    assert_eq!(world.engine.take_programmed(), []);
+    while !world.engine.is_settled() {
+        world.now = world.engine.deadline().unwrap();
+        world.settle();
+    }
+    let waited = world.now - now;
+    let expected = [(Family::Ipv4, waited + seconds(4)), (Family::Ipv6, waited)];
+    assert_eq!(world.engine.take_programmed(), expected);
+    assert_eq!(world.engine.take_programmed(), []);
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! The servers of `spec.healthCheckNodePort`: they tell load balancers how many endpoints of a Service
 //! this node has.
 //!
-//! One server for each Service and family, as in kube-proxy. What a change of Services or endpoints
-//! costs here is its size.
+//! One server for each Service and family, as in kube-proxy, on the addresses that node ports have. What a
+//! change of Services or endpoints costs here is its size.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -16,6 +18,9 @@ use im::ordmap::DiffItem;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
 use rulec_compiler::resolve::local::LocalView;
+use rulec_compiler::resolve::node_ports;
+use rulec_compiler::{Model, Settings};
+use rulec_sources::{Note, Notes};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -24,33 +29,76 @@ use super::Health;
 use crate::engine::Locals;
 use crate::serve::{Answer, Bind, Site, serve};
 
+/// Where servers listen.
+pub type Addresses = BTreeMap<Family, BTreeSet<IpAddr>>;
+
+/// Where servers listen, according to the settings: on the addresses that node ports have, and on
+/// loopback where that is among the networks.
+pub fn addresses(model: &Model, settings: &Settings) -> Addresses {
+    let any = |family| match family {
+        Family::Ipv4 => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        Family::Ipv6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    };
+    let of = |family| match node_ports::addresses(model, settings, family) {
+        None => BTreeSet::from([any(family)]),
+        Some(some) => some.into_iter().collect(),
+    };
+    Family::ALL.into_iter().map(|family| (family, of(family))).collect()
+}
+
 /// The servers there are.
 #[derive(Debug)]
 pub struct HealthChecks {
     health: watch::Receiver<Health>,
     /// The Services they are for.
     known: Locals,
+    addresses: Addresses,
+    /// Where the owners of Services are told what goes wrong with them, if anywhere.
+    pub notes: Option<Notes>,
     servers: BTreeMap<(NamespacedName, Family), Server>,
 }
 
-/// One server. Dropping it closes its port.
+/// One server, listening on all of its addresses.
 #[derive(Debug)]
 struct Server {
+    name: String,
     port: NonZeroU16,
-    endpoints: Arc<AtomicUsize>,
-    task: JoinHandle<()>,
+    site: CheckSite,
+    listeners: BTreeMap<IpAddr, Listener>,
 }
 
-impl Drop for Server {
+/// Dropping it closes the port on its address.
+#[derive(Debug)]
+struct Listener(JoinHandle<()>);
+
+impl Drop for Listener {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.abort();
     }
 }
 
 impl HealthChecks {
     /// No servers yet.
     pub fn new(health: watch::Receiver<Health>) -> Self {
-        Self { health, known: Locals::new(), servers: BTreeMap::new() }
+        Self {
+            health,
+            known: Locals::new(),
+            addresses: Addresses::new(),
+            notes: None,
+            servers: BTreeMap::new(),
+        }
+    }
+
+    /// Moves the servers there are, and those that will be, to these addresses. Must be called from
+    /// within a runtime.
+    pub fn listen_on(&mut self, addresses: Addresses) {
+        if self.addresses == addresses {
+            return;
+        }
+        self.addresses = addresses;
+        for ((_, family), server) in &mut self.servers {
+            server.listen_on(self.addresses.get(family));
+        }
     }
 
     /// Opens, changes and closes servers, so that they are those of these Services. Must be called
@@ -76,10 +124,18 @@ impl HealthChecks {
             let key = (service.clone(), family);
             match (wanted, self.servers.get(&key)) {
                 (Some((port, ready)), Some(server)) if server.port == port => {
-                    server.endpoints.store(ready, Ordering::Relaxed);
+                    server.site.endpoints.store(ready, Ordering::Relaxed);
                 }
                 (Some((port, ready)), _) => {
-                    let server = self.open(service, family, port, ready);
+                    let site = CheckSite {
+                        service: Arc::new(service.clone()),
+                        endpoints: Arc::new(AtomicUsize::new(ready)),
+                        health: self.health.clone(),
+                        notes: self.notes.clone(),
+                    };
+                    let name = format!("health check of Service {service} ({family})");
+                    let mut server = Server { name, port, site, listeners: BTreeMap::new() };
+                    server.listen_on(self.addresses.get(&family));
                     self.servers.insert(key, server);
                 }
                 (None, _) => {
@@ -88,32 +144,22 @@ impl HealthChecks {
             }
         }
     }
+}
 
-    fn open(
-        &self,
-        service: &NamespacedName,
-        family: Family,
-        port: NonZeroU16,
-        ready: usize,
-    ) -> Server {
-        let address: IpAddr = match family {
-            Family::Ipv4 => Ipv4Addr::UNSPECIFIED.into(),
-            Family::Ipv6 => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let address = SocketAddr::new(address, port.get());
-        let endpoints = Arc::new(AtomicUsize::new(ready));
-        let site = CheckSite {
-            service: Arc::new(service.clone()),
-            endpoints: Arc::clone(&endpoints),
-            health: self.health.clone(),
-        };
-        let what = format!("health check of Service {service} ({family})");
-        let bind = Bind { address, v6_only: true, hard_fail: false };
-        let task = tokio::spawn(async move {
-            let Err(error) = serve(what, bind, site).await;
-            tracing::error!(%error, "a health check server ended");
-        });
-        Server { port, endpoints, task }
+impl Server {
+    fn listen_on(&mut self, addresses: Option<&BTreeSet<IpAddr>>) {
+        // What closes comes first: every address and one of them cannot both be had.
+        self.listeners.retain(|held, _| addresses.is_some_and(|wanted| wanted.contains(held)));
+        for ip in addresses.into_iter().flatten() {
+            let Entry::Vacant(vacant) = self.listeners.entry(*ip) else { continue };
+            let address = SocketAddr::new(*ip, self.port.get());
+            let bind = Bind { address, v6_only: true, hard_fail: false };
+            let (name, site) = (self.name.clone(), self.site.clone());
+            vacant.insert(Listener(tokio::spawn(async move {
+                let Err(error) = serve(name, bind, site).await;
+                tracing::error!(%error, "a health check server ended");
+            })));
+        }
     }
 }
 
@@ -123,6 +169,7 @@ struct CheckSite {
     service: Arc<NamespacedName>,
     endpoints: Arc<AtomicUsize>,
     health: watch::Receiver<Health>,
+    notes: Option<Notes>,
 }
 
 /// The body, as kube-proxy's.
@@ -159,6 +206,15 @@ impl Site for CheckSite {
     async fn answer(&self, _: &str) -> Answer {
         self.at(Instant::now())
     }
+
+    /// As kube-proxy tells of it.
+    fn waits_for(&self, address: SocketAddr, error: &io::Error) {
+        let Some(notes) = &self.notes else { return };
+        let service = (*self.service).clone();
+        let text = format!("failed to start healthcheck {service} on {address}: {error}");
+        let (reason, action) = ("FailedToStartServiceHealthcheck", "Listen");
+        notes.leave(Note { service, reason, action, text });
+    }
 }
 
 #[cfg(test)]
@@ -178,6 +234,7 @@ mod tests {
             service: Arc::new(NamespacedName::new("shop", "web")),
             endpoints: Arc::new(AtomicUsize::new(0)),
             health: watched,
+            notes: None,
         };
         let start = Instant::now();
         let ask = |time: Duration| {

@@ -22,7 +22,7 @@ use crate::monitor::Monitor;
 pub struct Options {
     /// Where `/healthz`, `/livez` and `/readyz` are, if anywhere.
     pub healthz: Option<SocketAddr>,
-    /// Where `/metrics`, `/proxyMode` and `/configz` are, if anywhere.
+    /// Where `/metrics`, `/metrics/slis`, `/proxyMode` and `/configz` are, if anywhere.
     pub metrics: Option<SocketAddr>,
     /// How long the kernel may be behind before that is unhealthy.
     pub staleness: Duration,
@@ -110,6 +110,17 @@ impl Site for HealthSite {
     }
 }
 
+/// Metrics, or why there are none at the moment.
+fn exposition(text: anyhow::Result<String>) -> Answer {
+    match text {
+        Ok(text) => Answer {
+            content_type: "text/plain; version=0.0.4; charset=utf-8",
+            ..Answer::text(StatusCode::OK, text)
+        },
+        Err(error) => Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}\n")),
+    }
+}
+
 /// `/metrics` and what says what this is.
 #[derive(Clone, Debug)]
 pub struct MetricsSite {
@@ -124,15 +135,13 @@ pub struct MetricsSite {
 impl Site for MetricsSite {
     async fn answer(&self, path: &str) -> Answer {
         match path {
-            "/metrics" => match self.scraper.scrape(Arc::clone(&self.metrics)).await {
-                Ok(text) => Answer {
-                    content_type: "text/plain; version=0.0.4; charset=utf-8",
-                    ..Answer::text(StatusCode::OK, text)
-                },
-                Err(error) => Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}\n")),
-            },
+            "/metrics" => exposition(self.scraper.scrape(Arc::clone(&self.metrics)).await),
+            "/metrics/slis" => exposition(self.metrics.slis_text().map_err(Into::into)),
             // Here, it says only that somebody answers.
-            "/healthz" => Answer::text(StatusCode::OK, "ok"),
+            "/healthz" => {
+                self.metrics.slis.pinged();
+                Answer::text(StatusCode::OK, "ok")
+            }
             "/proxyMode" => Answer::text(StatusCode::OK, "nftables"),
             "/configz" => Answer::json(StatusCode::OK, &*self.config),
             _ => Answer::not_found(),

@@ -6,16 +6,21 @@
 )]
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rulec_apiserver::{ApiServer, Credential, Resource, Restart};
+use jiff::Timestamp;
+use rulec_apiserver::{
+    ApiServer, Credential, Fault, RecordedEvent, Resource, Restart, Scope, Verb,
+};
 use rulec_testkit::{Namespace, require_root};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::daemon::{Daemon, Manifests, NODE_NAME, SETTLED, rulec};
-use crate::support::{Dice, loadable};
+use crate::health::Metrics;
+use crate::support::{Dice, RULEC, loadable};
 
 /// A node with an API server beside it; both are in the node's namespace.
 struct Cluster {
@@ -186,6 +191,155 @@ fn nothing_is_removed_before_every_source_has_delivered() {
     cluster.daemon().wait_for("two sources have this object");
     manifests.remove("other.json");
     cluster.holds(&[node_object(), service(1, 80), slice(1, 2), service(2, 80)]);
+}
+
+#[test]
+fn a_health_check_that_cannot_listen_is_an_event_of_its_service() {
+    if !require_root() {
+        return;
+    }
+    let balanced = |port: u16| {
+        let mut balanced = service(1, 80);
+        let spec = balanced["spec"].as_object_mut().unwrap();
+        spec.insert("type".to_owned(), "LoadBalancer".into());
+        spec.insert("externalTrafficPolicy".to_owned(), "Local".into());
+        spec.insert("healthCheckNodePort".to_owned(), port.into());
+        balanced
+    };
+    let mut cluster = Cluster::new("api-events");
+    let _taken = cluster
+        .node
+        .run(|| [31_000, 31_001, 31_002].map(|port| TcpListener::bind(("0.0.0.0", port)).unwrap()));
+    // Where the Node says that node ports are.
+    cluster.node.sh("ip addr add 192.0.2.10/32 dev lo");
+    cluster.server.apply(&balanced(31_000));
+    // Events that are refused for a while are in the way of nothing.
+    cluster.server.fault_times(2, Scope::resource(Resource::Events), Fault::status(503));
+    cluster.start(&[]);
+    cluster.daemon().wait_for(SETTLED);
+    let events = |cluster: &Cluster, n: usize| {
+        let patience = Duration::from_secs(30);
+        let there = cluster.server.wait_until(patience, |server| server.events().len() >= n);
+        assert!(there, "{:?}", cluster.server.events());
+        cluster.server.events().swap_remove(n - 1)
+    };
+    let RecordedEvent { verb, namespace, object } = events(&cluster, 1);
+    assert_eq!((verb, namespace.as_str()), (Verb::Create, "default"));
+    let words = ["reason", "action", "type", "reportingController", "reportingInstance"];
+    assert_eq!(
+        words.map(|word| object[word].as_str().unwrap()),
+        ["FailedToStartServiceHealthcheck", "Listen", "Warning", "rulec", "rulec-na"]
+    );
+    assert_eq!(
+        object["regarding"],
+        json!({"apiVersion": "v1", "kind": "Service", "namespace": "default", "name": "web-1"})
+    );
+    let note = object["note"].as_str().unwrap();
+    let expected = "node na failed to start healthcheck default/web-1 on 192.0.2.10:31000: ";
+    assert!(note.starts_with(expected), "{note}");
+    let time: Timestamp = object["eventTime"].as_str().unwrap().parse().unwrap();
+    assert!(Timestamp::now().duration_since(time).as_secs() < 60, "{object}");
+
+    // More of the same is counted where it stands.
+    cluster.server.apply(&balanced(31_001));
+    let RecordedEvent { verb, object, .. } = events(&cluster, 2);
+    assert_eq!((verb, &object["series"]["count"]), (Verb::Patch, &json!(2)));
+    assert!(object["series"]["lastObservedTime"].is_string(), "{object}");
+    cluster.holds(&[node_object(), balanced(31_001)]);
+
+    // Unless it is gone, as if the kind were.
+    let patches = Scope::resource(Resource::Events).verb(Verb::Patch);
+    cluster.server.fault_times(1, patches, Fault::NotServed);
+    cluster.server.apply(&balanced(31_002));
+    assert_eq!(events(&cluster, 3).verb, Verb::Create);
+}
+
+#[test]
+fn a_pod_finds_the_server_by_its_service_account() {
+    if !require_root() {
+        return;
+    }
+    let mut cluster = Cluster::new("api-pod");
+    cluster.server.apply(&service(1, 80));
+    let account = cluster.path("run/secrets/kubernetes.io/serviceaccount");
+    cluster.server.write_service_account(&account, "token");
+    let address = cluster.server.address();
+    // Its own /run, in which nothing else is.
+    let script = "mount --bind \"$0\" /run; exec \"$@\"";
+    let run = cluster.path("run");
+    let args = ["--mount", "sh", "-ec", script, run.to_str().unwrap()];
+    let rulec = [RULEC, "run", "--node-name", NODE_NAME];
+    let mut command = cluster.node.command("unshare", args.into_iter().chain(rulec));
+    command.env_remove("RULEC_LOG").env("NO_COLOR", "1");
+    command.env("KUBERNETES_SERVICE_HOST", address.ip().to_string());
+    command.env("KUBERNETES_SERVICE_PORT", address.port().to_string());
+    cluster.daemon = Some(Daemon::of(command));
+    cluster.daemon().wait_for(SETTLED);
+    cluster.holds(&[node_object(), service(1, 80)]);
+
+    // The token is exchanged, and the old one is not let in any more.
+    cluster.server.set_tokens(["next"]);
+    cluster.server.write_service_account(&account, "next");
+    cluster.server.drop_connections();
+    cluster.server.apply(&slice(1, 2));
+    cluster.holds(&[node_object(), service(1, 80), slice(1, 2)]);
+
+    // So is the authority, before the files say so.
+    cluster.server.rotate_authority();
+    cluster.server.drop_connections();
+    cluster.server.apply(&slice(1, 3));
+    cluster.daemon().wait_for("certificate");
+    cluster.server.set_tokens(["last"]);
+    cluster.server.write_service_account(&account, "last");
+    cluster.holds(&[node_object(), service(1, 80), slice(1, 3)]);
+}
+
+#[test]
+fn a_change_of_endpoints_is_timed_from_its_trigger() {
+    if !require_root() {
+        return;
+    }
+    let triggered = |endpoints, at: &str| {
+        let mut slice = slice(1, endpoints);
+        let annotation = "endpoints.kubernetes.io/last-change-trigger-time";
+        slice["metadata"]["annotations"] = json!({annotation: at});
+        slice
+    };
+    let now = || Timestamp::now().to_string();
+    let mut cluster = Cluster::new("api-trigger");
+    cluster.server.apply(&service(1, 80));
+    cluster.server.apply(&triggered(1, &now()));
+    cluster.start(&[]);
+    cluster.daemon().wait_for(SETTLED);
+    let mut reach = |object: Value| {
+        cluster.server.apply(&object);
+        cluster.holds(&[node_object(), service(1, 80), object]);
+        // A scrape is answered by the loop, which has then seen the kernel's acknowledgement.
+        let metrics = Metrics::of(&cluster.node);
+        let name = "kubeproxy_network_programming_duration_seconds";
+        let of = |part, family| {
+            metrics.value(&format!("{name}_{part}"), &format!("{{ip_family=\"{family}\"}}"))
+        };
+        assert_eq!(of("count", "IPv6"), 0.0);
+        (of("count", "IPv4"), of("sum", "IPv4"))
+    };
+    // Without a note, with one that is none, and with one from before the start.
+    for (endpoints, noted) in [(2, ""), (3, "just now"), (4, "2026-01-01T00:00:00Z")] {
+        assert_eq!(reach(triggered(endpoints, noted)), (0.0, 0.0), "{noted:?}");
+    }
+    // The controller, the server and the network take their time, and that counts.
+    let noted = Timestamp::now();
+    std::thread::sleep(Duration::from_millis(200));
+    let (count, sum) = reach(triggered(5, &noted.to_string()));
+    let passed = Timestamp::now().duration_since(noted).as_secs_f64();
+    assert_eq!(count, 1.0);
+    assert!(sum >= 0.15 && sum <= passed, "{sum} of {passed}");
+    // The next note stands on a slice that means the same.
+    assert_eq!(reach(triggered(5, &now())), (1.0, sum));
+    assert_eq!(reach(slice(1, 6)), (1.0, sum));
+    // A clock that is ahead of ours.
+    let ahead = Timestamp::now() + Duration::from_secs(3_600);
+    assert_eq!(reach(triggered(7, &ahead.to_string())).0, 2.0);
 }
 
 /// A long random history with a server that comes and goes, forgets, and repeats itself.

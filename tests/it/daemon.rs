@@ -94,14 +94,19 @@ impl Daemon {
 
     /// Starts it as node `na`, with these arguments and no others.
     pub(crate) fn spawn_with(node: &Namespace, args: &[&str]) -> Self {
-        let directory = TempDir::new().expect("a temporary directory is made");
-        let log = directory.path().join("log");
         let mut all = vec!["run"];
         if !args.contains(&"--node-name") {
             all.extend(["--node-name", NODE_NAME]);
         }
         all.extend(args);
-        let child = command(node, &all)
+        Self::of(command(node, &all))
+    }
+
+    /// Starts it by a command that becomes the daemon.
+    pub(crate) fn of(mut command: Command) -> Self {
+        let directory = TempDir::new().expect("a temporary directory is made");
+        let log = directory.path().join("log");
+        let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).expect("a log file is made"))

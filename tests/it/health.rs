@@ -311,16 +311,68 @@ fn load_balancers_are_told_how_many_endpoints_are_here() {
     assert_eq!(ask("127.0.0.1:31002"), (200, "2".to_owned()));
 }
 
+#[test]
+fn load_balancers_are_answered_on_the_addresses_of_node_ports() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("answered");
+    namespace.sh("ip addr add 192.0.2.10/32 dev lo; ip addr add 192.0.2.11/32 dev lo
+                  ip addr add 198.51.100.10/32 dev lo; ip addr add 2001:db8::10/128 dev lo nodad");
+    let manifests = Manifests::new();
+    let both = "  clusterIPs: [10.96.0.20, \"fd00:96::20\"]\n";
+    let lb = service("lb", "10.96.0.20", &(both.to_owned() + &balanced(31_000)));
+    manifests.write("lb.yaml", &file(&[lb, local_slice("lb", &["10.50.1.1"])]));
+    let v6 = local_slice("lb", &["fd00:50::1"]);
+    manifests.write("v6.yaml", &v6);
+    let open = |ip: &str| code(&namespace, &format!("{ip}:31000"), "/") == 200;
+    let opens = |ip: &str| eventually(&format!("{ip} answers"), || open(ip));
+    let closes = |ip: &str| eventually(&format!("{ip} does not answer"), || !open(ip));
+    {
+        let networks = ["--nodeport-addresses", "192.0.2.0/24,127.0.0.0/8"];
+        let _daemon = Daemon::start(&namespace, &manifests.path(), &networks);
+        opens("192.0.2.10");
+        opens("192.0.2.11");
+        opens("127.0.0.1");
+        // No network of this family means all of its addresses.
+        opens("[2001:db8::10]");
+        opens("[::1]");
+        assert!(!open("198.51.100.10"));
+        namespace.sh("ip addr add 192.0.2.12/32 dev lo; ip addr del 192.0.2.11/32 dev lo");
+        opens("192.0.2.12");
+        // Its server is gone, and not merely out of reach.
+        let listening = || namespace.sh("ss -Hltn 'sport = 31000'").contains("192.0.2.11");
+        eventually("the server of an address goes with it", || !listening());
+    }
+    let mut daemon = Daemon::start(&namespace, &manifests.path(), &[]);
+    // Nobody has said which is the primary address.
+    opens("198.51.100.10");
+    opens("127.0.0.1");
+    let addresses = "status: {addresses: [{type: InternalIP, address: 192.0.2.10}]}\n";
+    daemon.after(|| manifests.write("node.yaml", &node(addresses)));
+    closes("198.51.100.10");
+    closes("127.0.0.1");
+    opens("192.0.2.10");
+    opens("[::1]");
+    assert_eq!(daemon.count("cannot listen"), 0, "{}", daemon.log());
+    daemon.after(|| manifests.remove("node.yaml"));
+    opens("198.51.100.10");
+}
+
 /// What a scraper reads.
-struct Metrics {
+pub(crate) struct Metrics {
     types: BTreeMap<String, String>,
     /// By name and labels.
     samples: BTreeMap<String, f64>,
 }
 
 impl Metrics {
-    fn of(namespace: &Namespace) -> Self {
-        let answer = get(namespace, METRICS, "/metrics");
+    pub(crate) fn of(namespace: &Namespace) -> Self {
+        Self::at(namespace, "/metrics")
+    }
+
+    fn at(namespace: &Namespace, path: &str) -> Self {
+        let answer = get(namespace, METRICS, path);
         assert_eq!(answer.code, 200, "{}", answer.body);
         let content_type = "text/plain; version=0.0.4; charset=utf-8";
         assert_eq!(answer.headers["content-type"], content_type);
@@ -346,7 +398,7 @@ impl Metrics {
         Self { types, samples }
     }
 
-    fn value(&self, name: &str, labels: &str) -> f64 {
+    pub(crate) fn value(&self, name: &str, labels: &str) -> f64 {
         let series = format!("{name}{labels}");
         *self.samples.get(&series).unwrap_or_else(|| panic!("{series}: {:#?}", self.samples))
     }
@@ -490,6 +542,35 @@ fn metrics_have_their_names_and_types_and_say_what_happens() {
         third.value("rulec_transactions_total", ""),
         second.value("rulec_transactions_total", "")
     );
+}
+
+#[test]
+fn checks_of_the_metrics_server_are_counted_apart() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("slis");
+    let manifests = web();
+    let _daemon = Daemon::start(&namespace, &manifests.path(), &[]);
+    assert!(Metrics::at(&namespace, "/metrics/slis").samples.is_empty());
+    for times in [1.0, 2.0] {
+        assert_eq!(code(&namespace, METRICS, "/healthz"), 200);
+        let slis = Metrics::at(&namespace, "/metrics/slis");
+        let types =
+            [("kubernetes_healthcheck", "gauge"), ("kubernetes_healthchecks_total", "counter")];
+        let exported: Vec<(&str, &str)> =
+            slis.types.iter().map(|(name, kind)| (name.as_str(), kind.as_str())).collect();
+        assert_eq!(exported, types);
+        let last = "{name=\"ping\",type=\"healthz\"}";
+        assert_eq!(slis.value("kubernetes_healthcheck", last), 1.0);
+        let all = "{name=\"ping\",status=\"success\",type=\"healthz\"}";
+        assert_eq!(slis.value("kubernetes_healthchecks_total", all), times);
+    }
+    // Probes of the proxy itself have metrics of their own.
+    assert_eq!(code(&namespace, HEALTH, "/healthz"), 200);
+    let slis = Metrics::at(&namespace, "/metrics/slis");
+    assert_eq!(slis.samples.len(), 2, "{:?}", slis.samples);
+    assert!(!Metrics::of(&namespace).types.contains_key("kubernetes_healthcheck"));
 }
 
 /// The bounds of a histogram's buckets but for the last, which is infinite.

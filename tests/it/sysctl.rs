@@ -125,12 +125,26 @@ fn what_differs_is_set_and_what_is_right_is_not_written() {
 }
 
 #[test]
-fn the_hash_table_never_shrinks() {
+fn the_number_of_flows_and_the_hash_table_never_shrink() {
     let (directory, sysctls) = files();
+    let before = held(&directory);
     let request = Request { max: number(131_072), ..Request::default() };
     let found = outcomes(&sysctls.apply(&request));
-    same(&found, &[("nf_conntrack_max", "262144 to 131072"), ("hashsize", "already 65536")]);
-    assert_eq!(held(&directory).last().unwrap(), "65536");
+    same(&found, &[("nf_conntrack_max", "already 262144"), ("hashsize", "already 65536")]);
+    assert_eq!(held(&directory), before);
+    // A hash table that is too small for the flows that were asked for grows all the same.
+    fs::write(directory.path().join(HASHSIZE), "1024\n").unwrap();
+    let found = outcomes(&sysctls.apply(&request));
+    same(&found, &[("nf_conntrack_max", "already 262144"), ("hashsize", "1024 to 32768")]);
+}
+
+#[test]
+fn times_are_as_asked_also_if_that_is_shorter() {
+    let (directory, sysctls) = files();
+    let request = Request { tcp_timeout_established: number(86_400), ..Request::default() };
+    let found = outcomes(&sysctls.apply(&request));
+    same(&found, &[("nf_conntrack_tcp_timeout_established", "432000 to 86400")]);
+    assert_eq!(held(&directory)[2], "86400");
 }
 
 #[test]

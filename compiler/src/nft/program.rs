@@ -25,8 +25,8 @@ use crate::model::{Dirty, Model};
 use crate::name::NamespacedName;
 use crate::net::{Backend, Family, Protocol};
 use crate::object::{Affinity, TrafficPolicy};
-use crate::resolve::{self, Frontend, PortKey, Rank, Route};
-use crate::settings::{DetectLocal, NodePortAddresses, Settings, first_of};
+use crate::resolve::{self, Frontend, PortKey, Rank, Route, node_ports};
+use crate::settings::{DetectLocal, Settings, first_of};
 
 /// A pick code, where it is used.
 pub type PickId = (Family, Scope, View, Pick);
@@ -600,30 +600,15 @@ impl Program {
         cidr.map(Pods::At)
     }
 
+    /// Node ports are never on loopback, as in the nftables mode of kube-proxy.
     fn node_port_addresses(&self, model: &Model, family: Family) -> Vec<Key> {
-        let settings = &self.settings;
-        let of_family = |address: &IpAddr| Family::of(*address) == family;
-        let usable = |address: &IpAddr| of_family(address) && !address.is_loopback();
-        let addresses: Vec<IpAddr> = match &settings.node_port_addresses {
-            NodePortAddresses::Primary => {
-                let node = model.node(&settings.node_name).map(|node| &*node.object);
-                match settings.primary_address(node, family).filter(usable) {
-                    Some(address) => vec![address],
-                    None => return vec![Key::NodeAddressType(family)],
-                }
+        match node_ports::addresses(model, &self.settings, family) {
+            None => vec![Key::NodeAddressType(family)],
+            Some(addresses) => {
+                let usable = addresses.into_iter().filter(|address| !address.is_loopback());
+                usable.map(Key::NodeIp).collect()
             }
-            some @ NodePortAddresses::Cidrs(_) => {
-                let Some(cidrs) = some.cidrs(family) else {
-                    return vec![Key::NodeAddressType(family)];
-                };
-                let held = model.interface_addresses();
-                held.into_iter()
-                    .flat_map(|entry| entry.object.addresses.iter().copied())
-                    .filter(|address| usable(address) && cidrs.iter().any(|c| c.contains(address)))
-                    .collect()
-            }
-        };
-        addresses.into_iter().map(Key::NodeIp).collect()
+        }
     }
 }
 

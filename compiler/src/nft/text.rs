@@ -154,9 +154,12 @@ pub(super) fn sets_of(rule: &Rule) -> Vec<SetId> {
 
 /// The chains a rule leads to.
 pub(super) fn chains_of(rule: &Rule) -> impl Iterator<Item = ChainId> {
-    rule.0.iter().filter_map(|statement| match statement {
-        Statement::Jump(chain) | Statement::Goto(chain) => Some(*chain),
-        _ => None,
+    rule.0.iter().filter_map(|statement| {
+        if let Statement::Jump(chain) | Statement::Goto(chain) = statement {
+            Some(*chain)
+        } else {
+            None
+        }
     })
 }
 

@@ -168,14 +168,17 @@ fn check_frontends_are_whole(delta: &Delta) {
 
 /// nf_tables refuses an interval that overlaps with one that is there, or goes only later.
 fn check_intervals(before: &State, delta: &Delta) {
-    let range = |key: &Key| match key {
-        Key::UnmasqueradedSource(net) | Key::PodSource(net) | Key::ServiceCidr(net) => {
-            Some(((key.set(), None), *net))
-        }
-        Key::SourceRange(frontend, net) => Some(((key.set(), Some(*frontend)), *net)),
-        _ => None,
-    };
     type Place = (SetId, Option<Frontend>);
+    let range = |key: &Key| {
+        if let Key::SourceRange(frontend, net) = key {
+            return Some(((key.set(), Some(*frontend)), *net));
+        }
+        let (Key::UnmasqueradedSource(net) | Key::PodSource(net) | Key::ServiceCidr(net)) = key
+        else {
+            return None;
+        };
+        Some(((key.set(), None), *net))
+    };
     let mut nets: Vec<(Place, ipnet::IpNet)> = elements(before).keys().filter_map(range).collect();
     for op in delta.ops() {
         if let Op::DeleteTable(family) = op {

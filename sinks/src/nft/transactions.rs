@@ -116,27 +116,27 @@ fn stages(group: &Group) -> (Cow<'_, Group>, Cow<'_, Group>) {
     let goes = |key: Key| deleted.contains(&key) && !added.contains(&key);
     let service = |frontend| Key::Service(View::Cluster, frontend);
     let is_joined = |frontend: Frontend| {
-        group.ops.iter().any(|op| match op {
-            Op::Add(Element { key, value: Value::Pick(Pick { clients, .. }), .. }) => {
-                *key == service(frontend) && *clients != Clients::Split
-            }
-            _ => false,
+        group.ops.iter().any(|op| {
+            matches!(op, Op::Add(Element { key, value: Value::Pick(Pick { clients, .. }), .. })
+                if *key == service(frontend) && *clients != Clients::Split)
         })
     };
     let is_late = |op: &Op| {
         let Op::Delete(Element { key, .. }) = op else { return false };
-        match *key {
+        if let Key::Endpoint(_, frontend, _) | Key::AffinitySlot(_, frontend, _) = *key {
             // With its frontend goes everything: nobody is served any more.
-            Key::Endpoint(_, frontend, _) | Key::AffinitySlot(_, frontend, _) => {
-                goes(*key) && !goes(service(frontend))
-            }
+            goes(*key) && !goes(service(frontend))
+        } else if let Key::Service(View::Local, frontend) = *key {
             // Clients from outside are no longer treated apart: those that still are must not be lost.
-            Key::Service(View::Local, frontend) => goes(*key) && is_joined(frontend),
+            goes(*key) && is_joined(frontend)
+        } else if let Key::Reject(frontend) = *key {
             // Who came too early to be served has to be refused.
-            Key::Reject(frontend) => added.contains(&service(frontend)),
+            added.contains(&service(frontend))
+        } else if let Key::SourceRange(frontend, _) = *key {
             // Nobody is kept out any more: who is being looked at must still find himself allowed.
-            Key::SourceRange(frontend, _) => goes(Key::Firewalled(frontend)),
-            _ => false,
+            goes(Key::Firewalled(frontend))
+        } else {
+            false
         }
     };
     if !group.ops.iter().any(is_late) {

@@ -218,12 +218,8 @@ pub(super) fn key(key: Key) -> Vec<u8> {
 /// The bytes of the last key of a range, if the key is a range of a set with several parts: there, an
 /// element has both ends.
 pub(super) fn last_key(key: Key) -> Option<Vec<u8>> {
-    match key {
-        Key::SourceRange(frontend, net) => {
-            Some(Parts::default().frontend(frontend).address(net.broadcast()).registers())
-        }
-        _ => None,
-    }
+    let Key::SourceRange(frontend, net) = key else { return None };
+    Some(Parts::default().frontend(frontend).address(net.broadcast()).registers())
 }
 
 /// The meaning of an element with both ends; `None` if nothing of ours is such a range.

@@ -86,7 +86,16 @@ pub(super) async fn ask(
             path.watch(&params, version)
         }
     };
-    let request = request.map_err(|error| Fault::Config(chain(&error)))?.map(Body::from);
+    send(access, client, request.map_err(|error| Fault::Config(chain(&error)))?).await
+}
+
+/// Sends a request, and waits for the answer to begin. One that is no success is an error.
+pub(super) async fn send(
+    access: &Access,
+    client: &Client,
+    request: http::Request<Vec<u8>>,
+) -> Result<Answer, Fault> {
+    let request = request.map(Body::from);
     let patience = access.options.timing.answer;
     let response = match timeout(patience, client.send(request)).await {
         Ok(Ok(response)) => response,

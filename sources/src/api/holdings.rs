@@ -15,6 +15,7 @@ use crate::field::{Field, Text};
 use crate::intern::Interner;
 use crate::manifest::Document;
 use crate::problem::{Problem, Severity};
+use crate::update::Trigger;
 
 /// What stands for a file in problems and provenances.
 const PLACE: &str = "API server";
@@ -38,6 +39,8 @@ pub(crate) struct Holdings {
 #[derive(Debug, Default)]
 pub(crate) struct News {
     pub(crate) changes: Vec<Change>,
+    /// What set off those of slices.
+    pub(crate) triggers: Vec<Trigger>,
     /// Objects that were written to and mean the same.
     pub(crate) suppressed: u64,
 }
@@ -64,6 +67,7 @@ struct Holding {
 #[derive(Debug, Default)]
 struct Listing {
     objects: BTreeMap<ObjectKey, Object>,
+    triggers: Vec<Trigger>,
     faults: Faults,
 }
 
@@ -80,6 +84,7 @@ struct Reading {
     key: Option<ObjectKey>,
     meaning: Meaning,
     problems: Vec<Problem>,
+    trigger: Option<Trigger>,
 }
 
 enum Meaning {
@@ -197,6 +202,10 @@ impl Holding {
                 (Some(key), Meaning::Object(object)) => {
                     // The copy that is held is shared with whoever got it, so the new one is a waste.
                     let held = self.objects.get(&key).filter(|held| **held == object);
+                    // What a first list holds has changed before anybody looked.
+                    if held.is_none() && self.listed {
+                        listing.triggers.extend(reading.trigger);
+                    }
                     listing.objects.insert(key, held.cloned().unwrap_or(object));
                 }
                 (Some(key), Meaning::Broken) => {
@@ -227,6 +236,7 @@ impl Holding {
         let is_first = !std::mem::replace(&mut self.listed, true);
         if is_first || self.objects != listing.objects {
             self.objects = listing.objects;
+            news.triggers.append(&mut listing.triggers);
             let objects = self.objects.values().map(|object| context.sourced(object)).collect();
             news.changes.push(Change::Replace { kinds: resource.kinds(), objects });
         }
@@ -239,7 +249,7 @@ impl Holding {
         context: &mut Context,
         news: &mut News,
     ) {
-        let Reading { key, meaning, problems } = context.read(resource, document);
+        let Reading { key, meaning, problems, trigger } = context.read(resource, document);
         match (&key, meaning) {
             (Some(key), Meaning::Object(object)) => {
                 if self.objects.get(key) == Some(&object) {
@@ -247,6 +257,7 @@ impl Holding {
                 } else {
                     self.objects.insert(key.clone(), object.clone());
                     news.changes.push(Change::Apply(context.sourced(&object)));
+                    news.triggers.extend(trigger);
                 }
             }
             (Some(key), Meaning::Nothing) => self.remove(key, news),
@@ -308,18 +319,19 @@ impl Context {
             let message = format!("expected {kind} of {version}, found {found}");
             let problem = Problem::of_file(&self.place, Severity::Error, message);
             let problems = vec![Problem { object: name, ..problem }];
-            return Reading { key, meaning: Meaning::Broken, problems };
+            return Reading { key, meaning: Meaning::Broken, problems, trigger: None };
         }
         let mut decoded = decode_known(&self.place, document, (version, kind), &mut self.interner);
         let problems = decoded.problems;
         match decoded.objects.pop() {
             Some(object) => {
-                Reading { key: Some(object.key()), meaning: Meaning::Object(object), problems }
+                let (key, trigger) = (Some(object.key()), trigger(document, &object));
+                Reading { key, meaning: Meaning::Object(object), problems, trigger }
             }
             None if decoded.nameless || !decoded.broken.is_empty() => {
-                Reading { key, meaning: Meaning::Broken, problems }
+                Reading { key, meaning: Meaning::Broken, problems, trigger: None }
             }
-            None => Reading { key, meaning: Meaning::Nothing, problems },
+            None => Reading { key, meaning: Meaning::Nothing, problems, trigger: None },
         }
     }
 
@@ -327,8 +339,18 @@ impl Context {
     fn unreadable(&self, resource: Resource, reason: &str) -> Reading {
         let message = format!("{resource}: {reason}");
         let problems = vec![Problem::of_file(&self.place, Severity::Error, message)];
-        Reading { key: None, meaning: Meaning::Broken, problems }
+        Reading { key: None, meaning: Meaning::Broken, problems, trigger: None }
     }
+}
+
+/// What set off the last change of a slice, if that was noted. A note that cannot be read is none: nothing
+/// depends on it.
+fn trigger(document: &Document, object: &Object) -> Option<Trigger> {
+    let Object::EndpointSlice(slice) = object else { return None };
+    let Field::Is(metadata) = &document.metadata else { return None };
+    let Field::Is(annotations) = &metadata.annotations else { return None };
+    let Field::Is(noted) = &annotations.last_change_trigger_time else { return None };
+    Some(Trigger { family: slice.family, at: noted.parse().ok()? })
 }
 
 /// What a field says, if it says something else.

@@ -1,6 +1,6 @@
 //! Watches and connections that break.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rulec_apiserver::{Cut, Fault, Injection, Resource, Scope, Verb};
 use rulec_sources::{ApiOptions, ApiTiming, ErrorKind};
@@ -97,6 +97,29 @@ async fn failures_of_the_server_are_waited_out() {
     }
     assert_eq!(following.changes_since(before), [""; 0]);
     following.problems_until(<[String]>::is_empty).await;
+}
+
+#[tokio::test]
+async fn a_server_that_says_when_to_ask_again_is_asked_then() {
+    let world = World::new();
+    let mut following = world.following().await;
+    let watches = || world.server.count(Verb::Watch, Resource::Services);
+    for code in [429, 503] {
+        let wait = Duration::from_secs(2);
+        let retry_after = Some(u32::try_from(wait.as_secs()).unwrap());
+        let scope = Scope::resource(Resource::Services);
+        let before = watches();
+        // Earlier than any request that is refused.
+        let broken = Instant::now();
+        let fault = world.server.fault(scope, Fault::Status { code, retry_after });
+        world.server.drop_connections();
+        world.until(|_| watches() > before).await;
+        let refused = watches();
+        world.until(|_| watches() > refused).await;
+        assert!(broken.elapsed() >= wait, "{code}: {:?}", broken.elapsed());
+        world.server.lift(fault);
+        world.probe(&mut following).await;
+    }
 }
 
 /// A source that has less patience with silence.

@@ -1,7 +1,9 @@
 //! The handle that a test holds.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
@@ -136,7 +138,35 @@ impl ApiServer {
     /// When the file cannot be written.
     pub fn write_kubeconfig(&self, path: &Path, credential: &Credential) {
         let text = kubeconfig(&self.url(), &self.tls.lock().unwrap(), credential);
-        std::fs::write(path, text).expect("a kubeconfig is written");
+        fs::write(path, text).expect("a kubeconfig is written");
+    }
+
+    /// Writes what a Pod finds in the directory of its service account, as the kubelet does: all of it is
+    /// exchanged at once, by a link.
+    ///
+    /// # Panics
+    ///
+    /// When something cannot be written.
+    pub fn write_service_account(&self, directory: &Path, token: &str) {
+        let write = || {
+            let version = format!("..{token}");
+            let path = directory.join(&version);
+            fs::create_dir_all(&path)?;
+            let files = [
+                ("ca.crt", self.authority_pem()),
+                ("namespace", "kube-system".to_owned()),
+                ("token", token.to_owned()),
+            ];
+            for (name, content) in files {
+                fs::write(path.join(name), content)?;
+                if !directory.join(name).is_symlink() {
+                    symlink(Path::new("..data").join(name), directory.join(name))?;
+                }
+            }
+            symlink(version, directory.join("..data.new"))?;
+            fs::rename(directory.join("..data.new"), directory.join("..data"))
+        };
+        write().expect("the files of a service account are written");
     }
 
     /// From now on only these bearer tokens are accepted.

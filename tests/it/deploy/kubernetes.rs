@@ -237,11 +237,13 @@ fn the_role_is_exactly_what_the_program_asks_for() {
         }
     }
     let needed = [
+        "create events.events.k8s.io",
         "get nodes.",
         "list endpointslices.discovery.k8s.io",
         "list nodes.",
         "list servicecidrs.networking.k8s.io",
         "list services.",
+        "patch events.events.k8s.io",
         "watch endpointslices.discovery.k8s.io",
         "watch nodes.",
         "watch servicecidrs.networking.k8s.io",

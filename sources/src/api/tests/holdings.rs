@@ -1,5 +1,6 @@
 //! What of the server's words is news.
 
+use rulec_compiler::net::Family;
 use rulec_compiler::object::Object;
 use rulec_compiler::{Change, Origin};
 use serde_json::{Value, json};
@@ -142,6 +143,58 @@ fn updates_that_mean_the_same_stop_here_and_are_counted() {
     assert_eq!((short(&news), news.suppressed), (vec![], 1));
     let news = world.apply(EndpointSlices, &slice("a", &["10.0.0.2"]));
     assert_eq!((short(&news), news.suppressed), (vec!["+ EndpointSlice default/a".to_owned()], 0));
+}
+
+/// The times that were noted on slices, in seconds.
+fn triggers(news: &News) -> Vec<i64> {
+    news.triggers.iter().map(|trigger| trigger.at.as_second()).collect()
+}
+
+/// A slice with the time of its trigger.
+fn triggered(name: &str, addresses: &[&str], time: &str) -> Value {
+    let mut slice = slice(name, addresses);
+    let annotation = "endpoints.kubernetes.io/last-change-trigger-time";
+    slice["metadata"]["annotations"] = json!({ "note": "x".repeat(2_000), annotation: time });
+    slice
+}
+
+#[test]
+fn triggers_come_with_the_changes_of_slices_and_make_none() {
+    let mut world = World::default();
+    let first = triggered("a", &["10.0.0.1"], "1970-01-01T00:00:01Z");
+    // How long ago it was before anybody looked says nothing.
+    assert_eq!(triggers(&world.list(EndpointSlices, &[first])), [0; 0]);
+    let one = ["10.0.0.1"];
+    let news = world.apply(EndpointSlices, &triggered("a", &one, "1970-01-01T00:00:02Z"));
+    assert_eq!((short(&news), news.suppressed, triggers(&news)), (vec![], 1, vec![]));
+    let two = ["10.0.0.1", "10.0.0.2"];
+    let news = world.apply(EndpointSlices, &triggered("a", &two, "1970-01-01T01:00:03.5+01:00"));
+    assert_eq!(short(&news), ["+ EndpointSlice default/a"]);
+    let [trigger] = news.triggers[..] else { panic!("{news:?}") };
+    assert_eq!((trigger.family, trigger.at.as_millisecond()), (Family::Ipv4, 3_500));
+    // The last slice of a list has changed while nobody watched; another is as it was.
+    let news = world.list(
+        EndpointSlices,
+        &[
+            triggered("a", &two, "1970-01-01T00:00:04Z"),
+            triggered("b", &one, "1970-01-01T00:00:05Z"),
+        ],
+    );
+    assert_eq!(triggers(&news), [5]);
+    // Neither what nobody noted nor what cannot be read is in the way of the change.
+    for (number, time) in ["", "yesterday", "2026-13-01T00:00:00Z"].into_iter().enumerate() {
+        let address = format!("10.0.1.{number}");
+        let news = world.apply(EndpointSlices, &triggered("a", &[&address], time));
+        assert_eq!((short(&news).len(), triggers(&news).len()), (1, 0), "{time:?}");
+    }
+    let mut odd = slice("a", &["10.0.2.1"]);
+    odd["metadata"]["annotations"] = json!([1, 2]);
+    assert_eq!(short(&world.apply(EndpointSlices, &odd)), ["+ EndpointSlice default/a"]);
+    assert!(world.problems().is_empty());
+    // A deletion carries the note of the change before it.
+    let gone = triggered("a", &two, "1970-01-01T00:00:06Z");
+    let news = world.take(of(EndpointSlices, What::Delete(document(&gone))));
+    assert_eq!((short(&news).len(), triggers(&news).len()), (1, 0));
 }
 
 #[test]
@@ -359,7 +412,7 @@ async fn impatience_with_the_node_does_not_make_up_for_missing_services() {
         telling.events.send(event).await.unwrap();
     }
     let update = telling.updates.recv().await.unwrap();
-    assert_eq!((short(&News { changes: update.changes, suppressed: 0 })), ["[Service] = "]);
+    assert_eq!((short(&News { changes: update.changes, ..News::default() })), ["[Service] = "]);
     assert!(update.complete);
 }
 
@@ -371,7 +424,7 @@ async fn what_has_arrived_together_is_one_update() {
     events.push(of(EndpointSlices, What::Apply(document(&slice("a", &["10.0.0.1"])))));
     let changes = Telling::after(events).await.next().await.changes;
     assert_eq!(
-        short(&News { changes, suppressed: 0 }),
+        short(&News { changes, ..News::default() }),
         [
             "[Service] = ",
             "[EndpointSlice] = ",

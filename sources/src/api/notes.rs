@@ -1,0 +1,192 @@
+//! Events of the API (`events.k8s.io/v1`): what goes wrong with a Service on this node, for those who look at
+//! the Service and not at the node's log.
+//!
+//! Nobody waits for them: they queue up, and what does not fit is only in the log. The same that comes
+//! again within minutes is counted in the Event that there is, as the API wants it.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::Client;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::Request;
+use rulec_compiler::name::NamespacedName;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, warn};
+
+use super::access::Access;
+use super::answer::send;
+use super::backoff::Backoff;
+use super::fault::{Fault, chain, printable};
+
+/// How many notes may wait to be written.
+const WAITING: usize = 64;
+
+/// How many Events are known, so that more of the same is counted.
+const KNOWN: usize = 256;
+
+/// For how long an Event is added to, as in client-go.
+const SERIES: Duration = Duration::from_secs(360);
+
+/// How often it is tried to write one.
+const ATTEMPTS: u32 = 10;
+
+/// What shows up in the Events that we write.
+const CONTROLLER: &str = "rulec";
+
+/// Something that goes wrong with a Service on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The Service.
+    pub service: NamespacedName,
+    /// A word for programs, such as `FailedToStartServiceHealthcheck`.
+    pub reason: &'static str,
+    /// What was tried, in a word.
+    pub action: &'static str,
+    /// For people, after the name of the node.
+    pub text: String,
+}
+
+/// Where notes are left.
+#[derive(Clone, Debug)]
+pub struct Notes(mpsc::Sender<Note>);
+
+impl Notes {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Note>) {
+        let (sender, notes) = mpsc::channel(WAITING);
+        (Self(sender), notes)
+    }
+
+    /// Leaves a note, if there is room.
+    pub fn leave(&self, note: Note) {
+        if let Err(error) = self.0.try_send(note) {
+            debug!(%error, "no Event of it");
+        }
+    }
+}
+
+/// An Event that was written.
+struct Written {
+    name: String,
+    count: u32,
+    last: Instant,
+}
+
+/// Writes what is left, until nobody can leave anything any more.
+pub(super) async fn write(access: Rc<Access>, mut notes: mpsc::Receiver<Note>) {
+    let mut written: BTreeMap<(NamespacedName, &'static str), Written> = BTreeMap::new();
+    while let Some(note) = notes.recv().await {
+        written.retain(|_, event| event.last.elapsed() < SERIES);
+        let key = (note.service.clone(), note.reason);
+        let count = written.get(&key).map_or(1, |event| event.count.saturating_add(1));
+        let known = written.get(&key).map(|event| event.name.clone());
+        match persist(&access, &note, known.as_deref(), count).await {
+            Ok(event) => {
+                if known.is_some() || written.len() < KNOWN {
+                    written.insert(key, event);
+                }
+            }
+            Err(fault) => {
+                written.remove(&key);
+                warn!(service = %note.service, reason = note.reason, %fault, "cannot write an Event");
+            }
+        }
+    }
+}
+
+/// Writes a note, trying again what may come to work. Returns its Event.
+async fn persist(
+    access: &Access,
+    note: &Note,
+    mut known: Option<&str>,
+    mut count: u32,
+) -> Result<Written, Fault> {
+    let timing = access.options.timing;
+    let mut backoff = Backoff::new(timing.first_retry, timing.longest_retry);
+    let now = Timestamp::now();
+    let mut attempts = 1;
+    loop {
+        let (client, generation) = access.client().await?;
+        let fault = match once(access, &client, note, known, count, now).await {
+            Ok(name) => return Ok(Written { name, count, last: Instant::now() }),
+            Err(fault) => fault,
+        };
+        if fault.is_about_access() {
+            access.doubt(generation);
+        }
+        if fault.code() == Some(404) && known.take().is_some() {
+            // Somebody has deleted it.
+            count = 1;
+            continue;
+        }
+        let may_pass = match fault.code() {
+            Some(code) => matches!(code, 401 | 429 | 500..),
+            None => true,
+        };
+        if attempts == ATTEMPTS || !may_pass {
+            return Err(fault);
+        }
+        attempts += 1;
+        sleep(backoff.wait().max(fault.retry_after().unwrap_or_default())).await;
+    }
+}
+
+async fn once(
+    access: &Access,
+    client: &Client,
+    note: &Note,
+    known: Option<&str>,
+    count: u32,
+    now: Timestamp,
+) -> Result<String, Fault> {
+    let namespace = &note.service.namespace;
+    let path = Request::new(format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events"));
+    let (name, request) = match known {
+        Some(name) => {
+            let series = json!({ "count": count, "lastObservedTime": format!("{now:.6}") });
+            let patch = Patch::Merge(json!({ "series": series }));
+            (name.to_owned(), path.patch(name, &PatchParams::default(), &patch))
+        }
+        None => {
+            let name = name_of(note, now);
+            let event = event(note, &name, access.options.node_name.as_str(), now);
+            let text = event.to_string().into_bytes();
+            (name, path.create(&PostParams::default(), text))
+        }
+    };
+    let request = request.map_err(|error| Fault::Config(chain(&error)))?;
+    let answer = send(access, client, request).await?;
+    answer.text(access.options.timing.answer).await?;
+    Ok(name)
+}
+
+/// A name that nobody else chooses: the Service's, as far as there is room, and the time.
+fn name_of(note: &Note, now: Timestamp) -> String {
+    let name: String = note.service.name.as_str().chars().take(200).collect();
+    format!("{name}.{:x}", now.as_nanosecond())
+}
+
+fn event(note: &Note, name: &str, node: &str, now: Timestamp) -> Value {
+    let Note { service, reason, action, text } = note;
+    let (namespace, service) = (service.namespace.as_str(), service.name.as_str());
+    let instance: String = format!("{CONTROLLER}-{node}").chars().take(128).collect();
+    json!({
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": { "name": name, "namespace": namespace },
+        "eventTime": format!("{now:.6}"),
+        "reportingController": CONTROLLER,
+        "reportingInstance": instance,
+        "action": action,
+        "reason": reason,
+        "regarding": {
+            "apiVersion": "v1", "kind": "Service", "namespace": namespace, "name": service,
+        },
+        "note": printable(&format!("node {node} {text}")),
+        "type": "Warning",
+    })
+}
