@@ -1,6 +1,9 @@
 //! The command line, as typed.
 
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use anyhow::Context;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -8,6 +11,7 @@ use ipnet::IpNet;
 use rulec_compiler::Settings;
 use rulec_compiler::interface::InterfacePattern;
 use rulec_compiler::name::NodeName;
+use rulec_compiler::net::Protocol;
 use rulec_compiler::settings::{DetectLocal, MasqueradeBit, NodePortAddresses};
 
 use crate::config::{KubeProxyFlags, Log, go_bool};
@@ -37,6 +41,12 @@ pub enum Command {
     /// Exits with 0 if nothing would, 1 if something would, 2 on trouble. It is trouble, too, if a
     /// manifest has an error: it is reported, and the rest is compared all the same.
     Diff(DiffArgs),
+    /// Tell what becomes of a packet, by which rules, and why
+    ///
+    /// Follows the first packet of a connection through the rules, over what the kernel holds or
+    /// manifests come to, and names the objects and fields that decide. Where a backend is chosen at
+    /// random, all that may be chosen are listed.
+    Explain(ExplainArgs),
     /// Remove every trace of rulec from this node's kernel, or of kube-proxy
     ///
     /// Connections to Services are translated only as long as somebody's rules are there: let the
@@ -292,6 +302,79 @@ pub struct DiffArgs {
     /// Save the state of --to as a snapshot
     #[arg(long, value_name = "FILE")]
     pub save: Option<PathBuf>,
+}
+
+/// `rulec explain`
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Where the packet goes: ADDRESS:PORT, ADDRESS:PORT/PROTOCOL (tcp, udp or sctp), or an ADDRESS
+    /// alone, for a ping
+    #[arg(value_name = "FRONTEND")]
+    pub to: Destination,
+    /// Where it comes from [default: this node]
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: Option<IpAddr>,
+    /// The interface it arrives by, where Pods are told by interfaces
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// The state to look at: `kernel`, a manifest directory or file, or a snapshot
+    #[arg(long, value_name = "STATE", default_value = "kernel")]
+    pub state: String,
+    /// Manifests to name as reasons, if the state does not tell its objects
+    #[arg(long, value_name = "PATH")]
+    pub manifests: Option<PathBuf>,
+    /// What the compilation of manifests depends on
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+    /// What of the node itself it depends on
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t = ExplainOutput::Text)]
+    pub output: ExplainOutput,
+}
+
+/// How to print an explanation
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExplainOutput {
+    /// For people
+    Text,
+    /// As documented in docs/explain-json.md
+    Json,
+}
+
+/// Where a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// The address.
+    pub address: IpAddr,
+    /// Protocol and port; `None` for a ping.
+    pub transport: Option<(Protocol, NonZeroU16)>,
+}
+
+impl FromStr for Destination {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (place, protocol) = match text.split_once('/') {
+            Some((place, protocol)) => (place, Some(protocol)),
+            None => (text, None),
+        };
+        let named = |name: &str| {
+            let is_it = |it: &Protocol| it.to_string().eq_ignore_ascii_case(name);
+            let found = Protocol::ALL.into_iter().find(is_it);
+            found.ok_or_else(|| format!("{name:?} is none of tcp, udp and sctp"))
+        };
+        if let (Ok(address), None) = (place.parse(), protocol) {
+            return Ok(Self { address, transport: None });
+        }
+        let socket: SocketAddr = place.parse().map_err(|_| {
+            format!("{place:?} is not ADDRESS:PORT (an IPv6 address stands in brackets)")
+        })?;
+        let port = NonZeroU16::new(socket.port()).ok_or("port 0 is not a port")?;
+        let protocol = protocol.map_or(Ok(Protocol::Tcp), named)?;
+        Ok(Self { address: socket.ip(), transport: Some((protocol, port)) })
+    }
 }
 
 /// `rulec completions`

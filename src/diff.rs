@@ -6,34 +6,15 @@ mod reason;
 mod text;
 
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use rulec_compiler::change::{Change, Origin};
-use rulec_compiler::nft::{Delta, Program, State, text as nft_text};
-use rulec_compiler::{Model, Settings};
-use rulec_sinks::nft::Ownership;
-use rulec_sinks::{NftSink, Sink};
-use rulec_sources::Severity;
+use rulec_compiler::nft::{Delta, State, text as nft_text};
 
 use crate::cli::{DiffArgs, Output};
+use crate::side::Side;
 use crate::snapshot::Snapshot;
-
-/// One side of a comparison.
-struct Side {
-    /// What it is called in the output.
-    name: String,
-    /// The objects, if they are known.
-    model: Option<Model>,
-    /// What the kernel holds; of manifests, that is decided when the other side is known, since
-    /// slots go on from there.
-    state: Option<State>,
-    settings: Arc<Settings>,
-    /// Whether something of it could not be read, or not be used as it is.
-    incomplete: bool,
-}
 
 /// A comparison.
 struct Comparison {
@@ -85,59 +66,6 @@ pub fn run(args: DiffArgs) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::from(1)
     })
-}
-
-impl Side {
-    fn read(state: &str, settings: &Arc<Settings>) -> anyhow::Result<Self> {
-        let path = Path::new(state);
-        if state == "kernel" {
-            let mark = settings.masquerade_bit.mark();
-            let mut sink = NftSink::open(Ownership::Shared, mark)
-                .context("opening nf_tables (are you root?)")?;
-            let (held, _) = sink.read().context("reading nf_tables")?;
-            return Ok(Self {
-                name: state.to_owned(),
-                model: None,
-                state: Some(held),
-                settings: Arc::clone(settings),
-                incomplete: false,
-            });
-        }
-        if Snapshot::is_one(path) {
-            let snapshot = Snapshot::read(path)?;
-            return Ok(Self {
-                name: state.to_owned(),
-                model: snapshot.model(),
-                state: Some(snapshot.state()),
-                settings: Arc::new(snapshot.settings().clone()),
-                incomplete: false,
-            });
-        }
-        let reading = rulec_sources::read(path)?;
-        for problem in &reading.problems {
-            anstream::eprintln!("{problem}");
-        }
-        let incomplete = reading.problems.iter().any(|problem| problem.severity == Severity::Error);
-        let mut model = Model::default();
-        model.apply(Origin::Manifests, Change::everything(reading.objects));
-        if settings.node_port_addresses.needs_interfaces() {
-            let addresses = rulec_sources::read_interfaces()?;
-            model.apply(Origin::Kernel, Change::Apply(addresses));
-        }
-        Ok(Self {
-            name: state.to_owned(),
-            model: Some(model),
-            state: None,
-            settings: Arc::clone(settings),
-            incomplete,
-        })
-    }
-
-    /// Compiles the manifests, with slots that go on from a state.
-    fn compile(&self, seed: &State) -> Program {
-        let model = self.model.clone().unwrap_or_default();
-        Program::compile(&model, Arc::clone(&self.settings), seed)
-    }
 }
 
 impl Comparison {

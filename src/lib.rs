@@ -10,7 +10,8 @@
 //! `config` says what to do, `setup` asks of the kernel what is asked once, `sources` starts the sources,
 //! and `run` is the loop around the engine. Beside it, `forget` deletes stale UDP flows, `monitor` collects
 //! what `health`, `metrics` and `serve` show, `notify` tells a service manager, and `reload` notices another
-//! configuration. `diff` compares any two states; `cleanup` removes all traces.
+//! configuration. `diff` compares any two states, `explain` says what becomes of a packet in one (`side` is a state
+//! as the command line names it); `cleanup` removes all traces.
 #![forbid(unsafe_code)]
 
 pub mod cleanup;
@@ -19,6 +20,7 @@ pub mod completions;
 pub mod config;
 pub mod diff;
 pub mod engine;
+pub mod explain;
 pub mod forget;
 pub mod health;
 pub mod install;
@@ -29,6 +31,7 @@ pub mod reload;
 pub mod run;
 pub mod serve;
 pub mod setup;
+mod side;
 pub mod snapshot;
 pub mod sources;
 pub mod telemetry;

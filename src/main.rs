@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rulec::cli::{Cli, Command};
-use rulec::{cleanup, completions, diff, run, telemetry};
+use rulec::{cleanup, completions, diff, explain, run, telemetry};
 
 fn main() -> ExitCode {
     let Cli { command, log } = Cli::parse();
@@ -12,6 +12,7 @@ fn main() -> ExitCode {
         // Its configuration may say how to log.
         Command::Run(args) => run::run(args, &log),
         Command::Diff(args) => telemetry::init(&log.log()).and_then(|()| diff::run(args)),
+        Command::Explain(args) => telemetry::init(&log.log()).and_then(|()| explain::run(args)),
         Command::Cleanup(args) => telemetry::init(&log.log()).and_then(|()| cleanup::run(&args)),
         Command::Completions(args) => completions::run(&args),
     };

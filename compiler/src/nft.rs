@@ -11,11 +11,13 @@
 //! - `program`: everything that is wanted, as a persistent snapshot;
 //! - `state`: everything a kernel holds, and the reference semantics of an operation;
 //! - `delta`: the operations from one to the other;
+//! - `oracle`: what becomes of a packet, by those rules over a state;
 //! - `text`: all of it in the language of the `nft` tool.
 
 pub mod delta;
 pub mod element;
 pub mod flows;
+pub mod oracle;
 pub mod pick;
 pub mod program;
 pub mod skeleton;

@@ -1,10 +1,9 @@
 //! Why something changes: which object, which field, in which file.
 
 use rulec_compiler::Frontend;
-use rulec_compiler::change::Provenance;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::{Backend, Family};
-use rulec_compiler::object::{Conditions, Service, ServicePort, TrafficPolicy};
+use rulec_compiler::object::TrafficPolicy;
 use rulec_compiler::resolve::{self, PortKey};
 
 use super::changes::What;
@@ -20,10 +19,10 @@ pub(super) fn frontend(
 ) -> String {
     let (from, to) = (&comparison.from, &comparison.to);
     match what {
-        What::FrontendRemoved => match field_of(to, service, frontend) {
+        What::FrontendRemoved => match to.field_of(service, frontend) {
             // It is still asked for: another change explains it.
             Some(field) => field,
-            None => match field_of(from, service, frontend) {
+            None => match from.field_of(service, frontend) {
                 Some(field) => format!("no longer in {}: was {field}", to.name),
                 None if exists(to, service) => {
                     format!("Service {service} in {} does not ask for it", to.name)
@@ -32,14 +31,14 @@ pub(super) fn frontend(
             },
         },
         What::FrontendAdded | What::FrontendMoved => {
-            field_of(to, service, frontend).unwrap_or_else(|| format!("it is in {}", to.name))
+            to.field_of(service, frontend).unwrap_or_else(|| format!("it is in {}", to.name))
         }
         What::FrontendServed
         | What::FrontendRejected
         | What::FrontendDropped
         | What::BackendAdded
         | What::BackendRemoved => endpoints(to, service),
-        What::FrontendAltered => match service_of(to, service) {
+        What::FrontendAltered => match to.service(service) {
             Some((_, provenance)) => {
                 format!("Service {service} ({provenance}) {}", fields.join(", "))
             }
@@ -58,12 +57,12 @@ pub(super) fn backend(
 ) -> String {
     let (from, to) = (&comparison.from, &comparison.to);
     let Some(owner) = owner else { return format!("it is so in {}", to.name) };
-    match (what == What::BackendAdded, sighting(to, owner, backend)) {
+    match (what == What::BackendAdded, to.sighting(owner, backend)) {
         (true, Some(sighting)) => sighting,
         (true, None) => format!("it is in {}", to.name),
         // Named still, but not used: its conditions say why.
         (false, Some(sighting)) => sighting,
-        (false, None) => match sighting(from, owner, backend) {
+        (false, None) => match from.sighting(owner, backend) {
             Some(sighting) => format!("no longer in {}: was {sighting}", to.name),
             None => format!("no EndpointSlice or Pod in {} has it", to.name),
         },
@@ -78,55 +77,10 @@ pub(super) fn repair(comparison: &Comparison, service: &NamespacedName) -> Strin
     )
 }
 
-/// Which object names a backend, and in which condition.
-fn sighting(side: &Side, owner: &PortKey, backend: Backend) -> Option<String> {
-    let model = side.model.as_ref()?;
-    let (service, port, _) = port_of(side, owner)?;
-    for slice in model.slices_of(&owner.service) {
-        let implements = slice.object.ports.iter().any(|slice_port| {
-            slice_port.name == port.name
-                && slice_port.protocol == port.protocol
-                && slice_port.port == backend.port
-        });
-        let endpoint =
-            slice.object.endpoints.iter().find(|endpoint| endpoint.address == backend.address);
-        if let Some(endpoint) = endpoint.filter(|_| implements) {
-            return Some(format!(
-                "EndpointSlice {} ({}) endpoint {}: {}",
-                slice.object.key,
-                slice.provenance,
-                endpoint.address,
-                condition(endpoint.conditions)
-            ));
-        }
-    }
-    for pod in model.pods_of(service) {
-        let addresses = model.addresses_of(&pod.object, &side.settings.node_name);
-        if addresses.contains(&backend.address) {
-            return Some(format!(
-                "Pod {} ({}) selected by spec.selector: {}",
-                pod.object.key,
-                pod.provenance,
-                condition(pod.object.conditions)
-            ));
-        }
-    }
-    None
-}
-
-fn condition(conditions: Conditions) -> &'static str {
-    match conditions {
-        Conditions { ready: true, .. } => "ready",
-        Conditions { serving: true, terminating: true, .. } => "serving, but terminating",
-        Conditions { terminating: true, .. } => "terminating",
-        Conditions { .. } => "not ready",
-    }
-}
-
 /// How many endpoints a Service has, and how many can be used.
 fn endpoints(side: &Side, key: &NamespacedName) -> String {
     let Some(model) = &side.model else { return format!("it is so in {}", side.name) };
-    let Some((service, provenance)) = service_of(side, key) else {
+    let Some((service, provenance)) = side.service(key) else {
         return format!("there is no Service {key} in {}", side.name);
     };
     let mut ready = 0;
@@ -150,30 +104,6 @@ fn endpoints(side: &Side, key: &NamespacedName) -> String {
     }
 }
 
-/// The field of a Service that asks for a frontend.
-fn field_of(side: &Side, key: &NamespacedName, frontend: Frontend) -> Option<String> {
-    let model = side.model.as_ref()?;
-    let (_, provenance) = service_of(side, key)?;
-    resolve::resolve(model, &side.settings, key).into_iter().find_map(|route| {
-        let (_, rank) = route.frontends.iter().find(|(asked, _)| *asked == frontend)?;
-        Some(format!("Service {key} ({provenance}) {}", rank.field()))
-    })
-}
-
 fn exists(side: &Side, key: &NamespacedName) -> bool {
-    service_of(side, key).is_some()
-}
-
-fn service_of<'a>(side: &'a Side, key: &NamespacedName) -> Option<(&'a Service, &'a Provenance)> {
-    let entry = side.model.as_ref()?.service(key)?;
-    Some((&entry.object, &entry.provenance))
-}
-
-fn port_of<'a>(
-    side: &'a Side,
-    owner: &PortKey,
-) -> Option<(&'a Service, &'a ServicePort, &'a Provenance)> {
-    let (service, provenance) = service_of(side, &owner.service)?;
-    let port = service.ports.iter().find(|port| port.name == owner.port)?;
-    Some((service, port, provenance))
+    side.service(key).is_some()
 }

@@ -94,7 +94,7 @@ impl State {
     }
 
     /// Whom a frontend is for, as its comment says.
-    pub(super) fn owner(&self, frontend: Frontend) -> Option<&Arc<PortKey>> {
+    pub fn owner(&self, frontend: Frontend) -> Option<&Arc<PortKey>> {
         let table = self.tables.get(&frontend.family())?;
         let of_view = |view| Key::Service(view, frontend);
         let heads = [of_view(View::Cluster), Key::Reject(frontend), of_view(View::Local)];

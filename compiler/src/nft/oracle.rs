@@ -1,0 +1,504 @@
+//! What becomes of a packet: the rules of the skeleton, followed over what a state holds.
+//!
+//! This reads the same rules that the sink installs, statement by statement, so that it cannot have an
+//! opinion of its own. Where the kernel would choose at random, every choice is followed. It knows of a
+//! packet what a new flow's first packet shows: addresses, protocol, port and interface.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::element::{Key, Value};
+use super::pick::Pick;
+use super::skeleton::{self, ChainId, Field, Rule, Scope, SetId, Source, Statement};
+use super::state::{State, Table};
+use super::text;
+use crate::interface::InterfacePattern;
+use crate::net::{Backend, Family, Protocol};
+use crate::resolve::Frontend;
+
+/// The first packet of a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Where it comes from.
+    pub source: IpAddr,
+    /// The interface it arrives by; `None` if it is not known, or if this node sends it.
+    pub interface: Option<String>,
+    /// Where it goes.
+    pub destination: IpAddr,
+    /// Protocol and destination port; `None` for a protocol that Services cannot have, as ICMP.
+    pub transport: Option<(Protocol, NonZeroU16)>,
+}
+
+/// What may become of a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// Where it ends.
+    pub verdict: Verdict,
+    /// The chain that decided so; `None` if none did.
+    #[serde(skip)]
+    pub decided_in: Option<ChainId>,
+    /// Whether the node's address takes the place of the client's, and why.
+    pub masquerade: Option<Masquerade>,
+    /// The rules that had a say, in order.
+    pub path: Vec<Step>,
+}
+
+/// Where a packet ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verdict {
+    /// It goes where it was sent to, as if there were no rules.
+    Pass,
+    /// It goes to a backend.
+    Backend(Backend),
+    /// It is refused with ICMP port unreachable.
+    Reject,
+    /// It is dropped in silence.
+    Drop,
+}
+
+/// Why a packet is masqueraded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Masquerade {
+    /// A rule has asked for it by the mark.
+    Mark,
+    /// It would go back to the endpoint it comes from.
+    Hairpin,
+}
+
+/// A rule that had a say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// The chain.
+    pub chain: String,
+    /// The rule, in the language of `nft`.
+    pub rule: String,
+}
+
+/// Follows a packet through the tables of a state. `is_local` says which addresses are this node's;
+/// `mark` is the one that asks for masquerading. The outcomes differ from each other.
+pub fn explain(
+    state: &State,
+    packet: &Packet,
+    mark: u32,
+    is_local: &dyn Fn(IpAddr) -> bool,
+) -> Vec<Outcome> {
+    let family = Family::of(packet.destination);
+    let Some(table) = state.tables.get(&family) else {
+        let verdict = Verdict::Pass;
+        return vec![Outcome { verdict, decided_in: None, masquerade: None, path: Vec::new() }];
+    };
+    let oracle = Oracle { family, table, mark, is_local };
+    let traveller = Traveller {
+        packet: packet.clone(),
+        backend: None,
+        decided_in: None,
+        is_marked: false,
+        masquerade: None,
+        priority: 0,
+        path: Vec::new(),
+    };
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for (traveller, end) in oracle.travel(traveller) {
+        let verdict = match (end, traveller.backend) {
+            (End::Drop, _) => Verdict::Drop,
+            (End::Reject, _) => Verdict::Reject,
+            (End::Accept, Some(backend)) => Verdict::Backend(backend),
+            (End::Accept, None) => Verdict::Pass,
+        };
+        let Traveller { decided_in, masquerade, path, .. } = traveller;
+        let is_known = |known: &Outcome| (known.verdict, known.masquerade) == (verdict, masquerade);
+        if !outcomes.iter().any(is_known) {
+            outcomes.push(Outcome { verdict, decided_in, masquerade, path });
+        }
+    }
+    outcomes.sort_by_key(|outcome| (outcome.verdict, outcome.masquerade));
+    outcomes
+}
+
+struct Oracle<'a> {
+    family: Family,
+    table: &'a Table,
+    mark: u32,
+    is_local: &'a dyn Fn(IpAddr) -> bool,
+}
+
+/// A packet on its way.
+#[derive(Clone)]
+struct Traveller {
+    packet: Packet,
+    backend: Option<Backend>,
+    decided_in: Option<ChainId>,
+    is_marked: bool,
+    masquerade: Option<Masquerade>,
+    priority: u32,
+    path: Vec<Step>,
+}
+
+/// What became of a packet in a hook.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Accept,
+    Drop,
+    Reject,
+}
+
+/// How a chain, or a rule, is left.
+enum Left {
+    /// The next rule has its turn.
+    Next,
+    /// The rest of the chain has not.
+    Return,
+    End(End),
+}
+
+impl Oracle<'_> {
+    /// The hooks of a packet's way, in their order (Documentation/networking of the kernel; priorities
+    /// are those of the chains). What this node sends to itself comes back by the loopback interface.
+    fn travel(&self, traveller: Traveller) -> Vec<(Traveller, End)> {
+        let is_sent = (self.is_local)(traveller.packet.source);
+        let first: &[ChainId] = if is_sent {
+            &[ChainId::FirewallOutput, ChainId::Output]
+        } else {
+            &[ChainId::FirewallPrerouting, ChainId::Prerouting]
+        };
+        let mut ended = Vec::new();
+        for (traveller, end) in self.hooks(traveller, first) {
+            if end != End::Accept {
+                ended.push((traveller, end));
+                continue;
+            }
+            let is_for_us = (self.is_local)(traveller.packet.destination);
+            let rest: &[ChainId] = match (is_sent, is_for_us) {
+                (true, true) => &[
+                    ChainId::FilterOutput,
+                    ChainId::Postrouting,
+                    ChainId::FirewallPrerouting,
+                    ChainId::FilterInput,
+                ],
+                (true, false) => &[ChainId::FilterOutput, ChainId::Postrouting],
+                (false, true) => &[ChainId::FilterInput],
+                (false, false) => &[ChainId::FilterForward, ChainId::Postrouting],
+            };
+            ended.extend(self.hooks(traveller, rest));
+        }
+        ended
+    }
+
+    fn hooks(&self, traveller: Traveller, chains: &[ChainId]) -> Vec<(Traveller, End)> {
+        let mut under_way = vec![traveller];
+        let mut ended = Vec::new();
+        for chain in chains {
+            let mut next = Vec::new();
+            for traveller in under_way {
+                for (traveller, left) in self.chain(*chain, traveller) {
+                    match left {
+                        Left::Next | Left::Return | Left::End(End::Accept) => next.push(traveller),
+                        Left::End(end) => ended.push((traveller, end)),
+                    }
+                }
+            }
+            under_way = next;
+        }
+        ended.extend(under_way.into_iter().map(|traveller| (traveller, End::Accept)));
+        ended
+    }
+
+    /// All the ways through a chain. A chain that is not there, or not as it should be, is passed by.
+    fn chain(&self, chain: ChainId, traveller: Traveller) -> Vec<(Traveller, Left)> {
+        if self.table.chains.get(&chain) != Some(&true) {
+            return vec![(traveller, Left::Next)];
+        }
+        let mut under_way = vec![traveller];
+        let mut done = Vec::new();
+        for rule in skeleton::rules(chain) {
+            let place = Place { chain, rule: &rule };
+            let mut next = Vec::new();
+            for traveller in under_way {
+                for (traveller, left) in self.follow(&place, &rule.0, traveller) {
+                    match left {
+                        Left::Next => next.push(traveller),
+                        Left::Return | Left::End(_) => done.push((traveller, left)),
+                    }
+                }
+            }
+            under_way = next;
+        }
+        done.extend(under_way.into_iter().map(|traveller| (traveller, Left::Next)));
+        done
+    }
+
+    /// All the ways through the rest of a rule.
+    fn follow(
+        &self,
+        place: &Place<'_>,
+        statements: &[Statement],
+        mut traveller: Traveller,
+    ) -> Vec<(Traveller, Left)> {
+        let Some((statement, rest)) = statements.split_first() else {
+            return vec![(traveller, Left::Next)];
+        };
+        let on = |traveller| self.follow(place, rest, traveller);
+        let on_if = |matches, traveller| {
+            if matches { on(traveller) } else { vec![(traveller, Left::Next)] }
+        };
+        let packet = &traveller.packet;
+        match statement {
+            Statement::Member { fields, set, is_member } => {
+                let found = self.is_member(*set, fields, &traveller);
+                on_if(found == *is_member, traveller)
+            }
+            Statement::NotLoopback => on_if(!packet.destination.is_loopback(), traveller),
+            Statement::DaddrType(set) => {
+                let key = Key::NodeAddressType(self.family);
+                let counts = *set == SetId::NodeAddressTypes && self.holds(key);
+                on_if(counts && (self.is_local)(packet.destination), traveller)
+            }
+            Statement::SaddrIsLocal(is_local) => {
+                on_if((self.is_local)(packet.source) == *is_local, traveller)
+            }
+            Statement::StateNew => on(traveller),
+            Statement::StatusDnat => on_if(traveller.backend.is_some(), traveller),
+            Statement::MarkIsSet => on_if(traveller.is_marked, traveller),
+            Statement::SetMark | Statement::ClearMark => {
+                traveller.is_marked = *statement == Statement::SetMark;
+                traveller.note(self, place);
+                on(traveller)
+            }
+            Statement::SetPriority(source) => match source {
+                Source::Zero => on(Traveller { priority: 0, ..traveller }),
+                Source::Map { map, .. } => match self.number(*map, &traveller) {
+                    Some(priority) => on(Traveller { priority, ..traveller }),
+                    None => vec![(traveller, Left::Next)],
+                },
+                Source::Random(n) | Source::ClientHash(n) => (0..*n)
+                    .flat_map(|priority| on(Traveller { priority, ..traveller.clone() }))
+                    .collect(),
+            },
+            Statement::GotoPick(scope, view) => {
+                let pick = Pick::from_code(traveller.priority);
+                let is_known =
+                    |pick: &Pick| self.holds(Key::Pick(self.family, *scope, *view, *pick));
+                match pick.filter(is_known) {
+                    Some(pick) => self.go(place, ChainId::Pick(*scope, *view, pick), traveller),
+                    None => vec![(traveller, Left::Next)],
+                }
+            }
+            // Records are the packets' own: nobody is known to have one.
+            Statement::RecordAffinity { .. } | Statement::ForgetAffinity(..) => on(traveller),
+            Statement::Dnat { map, .. } => match self.backend(*map, &traveller) {
+                Some(backend) => {
+                    traveller.backend = Some(backend);
+                    traveller.decided_in = Some(place.chain);
+                    traveller.packet.destination = backend.address;
+                    if let Some((_, port)) = &mut traveller.packet.transport {
+                        *port = backend.port;
+                    }
+                    traveller.note(self, place);
+                    vec![(traveller, Left::End(End::Accept))]
+                }
+                None => vec![(traveller, Left::Next)],
+            },
+            Statement::Masquerade => {
+                let is_asked = place.rule.0.contains(&Statement::MarkIsSet);
+                let why = if is_asked { Masquerade::Mark } else { Masquerade::Hairpin };
+                traveller.masquerade = Some(why);
+                traveller.note(self, place);
+                vec![(traveller, Left::End(End::Accept))]
+            }
+            Statement::Reject | Statement::Drop => {
+                let is_reject = *statement == Statement::Reject;
+                traveller.decided_in = Some(place.chain);
+                traveller.note(self, place);
+                let end = if is_reject { End::Reject } else { End::Drop };
+                vec![(traveller, Left::End(end))]
+            }
+            Statement::Jump(chain) => {
+                let from = traveller.path.len();
+                traveller.note(self, place);
+                let mut ways = Vec::new();
+                for (mut traveller, left) in self.chain(*chain, traveller) {
+                    match left {
+                        Left::Next | Left::Return => {
+                            // Nothing happened there.
+                            if traveller.path.len() == from + 1 {
+                                traveller.path.pop();
+                            }
+                            ways.extend(on(traveller));
+                        }
+                        Left::End(_) => ways.push((traveller, left)),
+                    }
+                }
+                ways
+            }
+            Statement::Goto(chain) => self.go(place, *chain, traveller),
+            Statement::Return => vec![(traveller, Left::Return)],
+        }
+    }
+
+    /// Who leaves a chain that he was sent to for good is back where the sending chain was entered.
+    fn go(
+        &self,
+        place: &Place<'_>,
+        chain: ChainId,
+        mut traveller: Traveller,
+    ) -> Vec<(Traveller, Left)> {
+        traveller.note(self, place);
+        let ways = self.chain(chain, traveller).into_iter();
+        ways.map(|(traveller, left)| match left {
+            Left::Next | Left::Return => (traveller, Left::Return),
+            Left::End(_) => (traveller, left),
+        })
+        .collect()
+    }
+
+    fn holds(&self, key: Key) -> bool {
+        self.table.elements.contains_key(&key)
+    }
+
+    fn value(&self, key: Key) -> Option<Value> {
+        self.table.elements.get(&key).map(|(value, _)| *value)
+    }
+
+    fn frontend(&self, scope: Scope, packet: &Packet) -> Option<Frontend> {
+        let (protocol, port) = packet.transport?;
+        Some(match scope {
+            Scope::Address => Frontend::Address { address: packet.destination, protocol, port },
+            Scope::NodePort => Frontend::NodePort { family: self.family, protocol, port },
+        })
+    }
+
+    /// Whether the packet's fields are a member of a set. The fields are those the set is made for.
+    fn is_member(&self, set: SetId, fields: &[Field], traveller: &Traveller) -> bool {
+        let packet = &traveller.packet;
+        debug_assert_eq!(fields.len(), set.spec().key.len());
+        match set {
+            SetId::Protocols => packet
+                .transport
+                .is_some_and(|(protocol, _)| self.holds(Key::Protocol(self.family, protocol))),
+            SetId::UnmasqueradedSources | SetId::PodSources => {
+                self.is_in_range(set, packet.source)
+            }
+            SetId::ServiceCidrs => self.is_in_range(set, packet.destination),
+            SetId::UnmasqueradedInterfaces | SetId::PodInterfaces => self.is_by_interface(set, packet),
+            SetId::NodeIps => self.holds(Key::NodeIp(packet.destination)),
+            SetId::ClusterIps => self.holds(Key::ClusterIp(packet.destination)),
+            SetId::Hairpin => {
+                packet.source == packet.destination && self.holds(Key::Hairpin(packet.source))
+            }
+            SetId::Rejects(scope) => {
+                self.frontend(scope, packet).is_some_and(|it| self.holds(Key::Reject(it)))
+            }
+            SetId::Firewalled => self
+                .frontend(Scope::Address, packet)
+                .is_some_and(|it| self.holds(Key::Firewalled(it))),
+            SetId::SourceRanges => self.frontend(Scope::Address, packet).is_some_and(|it| {
+                let keys = self.keys_of(set);
+                keys.into_iter().any(|key| {
+                    matches!(key, Key::SourceRange(of, net) if of == it && net.contains(&packet.source))
+                })
+            }),
+            // Not asked whether something is a member.
+            SetId::Picks(..)
+            | SetId::NodeAddressTypes
+            | SetId::Services(..)
+            | SetId::AffinitySlots(..)
+            | SetId::Endpoints(..)
+            | SetId::Affinity(..) => false,
+        }
+    }
+
+    fn keys_of(&self, set: SetId) -> Vec<Key> {
+        self.table.elements.keys().filter(|key| key.set() == set).copied().collect()
+    }
+
+    fn is_in_range(&self, set: SetId, address: IpAddr) -> bool {
+        let net = |key: Key| -> Option<IpNet> {
+            if let Key::UnmasqueradedSource(net) | Key::PodSource(net) | Key::ServiceCidr(net) = key
+            {
+                Some(net)
+            } else {
+                None
+            }
+        };
+        self.keys_of(set).into_iter().filter_map(net).any(|net| net.contains(&address))
+    }
+
+    fn is_by_interface(&self, set: SetId, packet: &Packet) -> bool {
+        let Some(name) = packet.interface.as_deref() else { return false };
+        let Ok(name) = InterfacePattern::named(name) else { return false };
+        let name = name.range().0;
+        let covers = |key: Key| {
+            if let Key::UnmasqueradedInterface(_, pattern) | Key::PodInterface(_, pattern) = key {
+                let (first, end) = pattern.range();
+                first <= name && name < end
+            } else {
+                false
+            }
+        };
+        self.keys_of(set).into_iter().any(covers)
+    }
+
+    /// What a map of numbers gives.
+    fn number(&self, map: SetId, traveller: &Traveller) -> Option<u32> {
+        let frontend = |scope| self.frontend(scope, &traveller.packet);
+        let value = match map {
+            SetId::Services(scope, view) => self.value(Key::Service(view, frontend(scope)?)),
+            SetId::AffinitySlots(scope, view) => {
+                self.value(Key::AffinitySlot(view, frontend(scope)?, traveller.priority))
+            }
+            // Nobody is known to have a record; and others are no maps, or not of numbers.
+            SetId::Affinity(..)
+            | SetId::Endpoints(..)
+            | SetId::Protocols
+            | SetId::Picks(..)
+            | SetId::UnmasqueradedSources
+            | SetId::UnmasqueradedInterfaces
+            | SetId::PodSources
+            | SetId::PodInterfaces
+            | SetId::ServiceCidrs
+            | SetId::NodeIps
+            | SetId::NodeAddressTypes
+            | SetId::ClusterIps
+            | SetId::Hairpin
+            | SetId::Rejects(_)
+            | SetId::Firewalled
+            | SetId::SourceRanges => None,
+        };
+        match value? {
+            Value::Pick(pick) => Some(pick.code()),
+            Value::Id(id) => Some(id),
+            Value::Present | Value::Backend(_) | Value::Goto => None,
+        }
+    }
+
+    fn backend(&self, map: SetId, traveller: &Traveller) -> Option<Backend> {
+        let SetId::Endpoints(scope, view) = map else { return None };
+        let frontend = self.frontend(scope, &traveller.packet)?;
+        match self.value(Key::Endpoint(view, frontend, traveller.priority))? {
+            Value::Backend(backend) => Some(backend),
+            Value::Present | Value::Pick(_) | Value::Id(_) | Value::Goto => None,
+        }
+    }
+}
+
+/// A rule in its chain.
+struct Place<'a> {
+    chain: ChainId,
+    rule: &'a Rule,
+}
+
+impl Traveller {
+    /// Writes down that a rule had a say.
+    fn note(&mut self, oracle: &Oracle<'_>, place: &Place<'_>) {
+        let rule = text::rule(oracle.family, oracle.mark, place.rule);
+        let step = Step { chain: place.chain.to_string(), rule };
+        if self.path.last() != Some(&step) {
+            self.path.push(step);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! `rulec explain`: what becomes of a packet, by which rules, and why.
+
+mod json;
+mod reason;
+mod text;
+
+use std::net::IpAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use rulec_compiler::Frontend;
+use rulec_compiler::net::{Backend, Family};
+use rulec_compiler::nft::element::{Key, Value};
+use rulec_compiler::nft::oracle::{self, Outcome, Packet, Verdict};
+use rulec_compiler::nft::skeleton::View;
+use rulec_compiler::nft::{Pick, State};
+use rulec_compiler::object::Object;
+use rulec_compiler::resolve::PortKey;
+
+use crate::cli::{ExplainArgs, ExplainOutput};
+use crate::side::Side;
+
+/// A packet and what becomes of it.
+struct Explanation {
+    packet: Packet,
+    frontend: Option<Served>,
+    outcomes: Vec<Explained>,
+    /// The endpoints of the Service port that are not used, and why.
+    left_out: Vec<String>,
+    /// What is not as rulec would have made it: the rules in force may do something else.
+    warnings: Vec<String>,
+}
+
+/// The frontend that the packet goes to.
+struct Served {
+    frontend: Frontend,
+    owner: Option<Arc<PortKey>>,
+    /// Whether clients stick to an endpoint, and for how many seconds.
+    affinity: Option<u32>,
+}
+
+/// One thing that may become of it, and why.
+struct Explained {
+    outcome: Outcome,
+    reasons: Vec<String>,
+}
+
+/// Explains, and prints.
+///
+/// # Errors
+///
+/// If the state or the manifests cannot be read, or nothing is known of where the packet is from.
+pub fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
+    let mut settings = args.settings.settings()?;
+    args.node.refine(&mut settings)?;
+    let settings = Arc::new(settings);
+    let mut side =
+        Side::read(&args.state, &settings).with_context(|| format!("--state {}", args.state))?;
+    let state = match side.state.take() {
+        Some(state) => state,
+        None => side.compile(&State::default()).state(),
+    };
+    if let Some(path) = &args.manifests {
+        let path = path.to_string_lossy();
+        let known = Side::read(&path, &settings).with_context(|| format!("--manifests {path}"))?;
+        side.model = known.model;
+        side.incomplete |= known.incomplete;
+    }
+    let own = own_addresses(&side, &state, args.state == "kernel")?;
+    let to = args.to.address;
+    let is_same_family = |address: &IpAddr| Family::of(*address) == Family::of(to);
+    let source = match args.from {
+        Some(from) => from,
+        None => {
+            let mut own = own.iter().copied().filter(|it| is_same_family(it) && !it.is_loopback());
+            own.next().context("this node has no address of that family: name one with --from")?
+        }
+    };
+    anyhow::ensure!(is_same_family(&source), "{source} and {to} are not of one family");
+    let packet =
+        Packet { source, interface: args.interface, destination: to, transport: args.to.transport };
+    let is_own = |address: IpAddr| address.is_loopback() || own.contains(&address);
+    let explanation = Explanation::of(&side, &state, packet, &is_own);
+    let printed = match args.output {
+        ExplainOutput::Text => text::print(&explanation),
+        ExplainOutput::Json => json::print(&explanation),
+    };
+    match printed {
+        // Whoever reads has had enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        other => other.context("writing to standard output")?,
+    }
+    Ok(if side.incomplete { ExitCode::from(2) } else { ExitCode::SUCCESS })
+}
+
+/// The addresses of this node: those of its interfaces where it is this node's kernel that is looked
+/// at, or else what is said of it.
+fn own_addresses(side: &Side, state: &State, is_kernel: bool) -> anyhow::Result<Vec<IpAddr>> {
+    if is_kernel {
+        let read = rulec_sources::read_interfaces().context("reading the node's addresses")?;
+        let Object::InterfaceAddresses(held) = read.object else { return Ok(Vec::new()) };
+        return Ok(held.addresses.clone());
+    }
+    let mut own = side.settings.node_addresses.clone();
+    if let Some(model) = &side.model {
+        let node = model.node(&side.settings.node_name);
+        own.extend(node.into_iter().flat_map(|node| node.object.addresses.iter().copied()));
+        let held = model.interface_addresses();
+        own.extend(held.into_iter().flat_map(|held| held.object.addresses.iter().copied()));
+    }
+    let keys = state.tables.values().flat_map(|table| table.elements.keys());
+    own.extend(keys.filter_map(|key| if let Key::NodeIp(ip) = key { Some(*ip) } else { None }));
+    Ok(own)
+}
+
+impl Explanation {
+    fn of(side: &Side, state: &State, packet: Packet, is_own: &dyn Fn(IpAddr) -> bool) -> Self {
+        let mark = side.settings.masquerade_bit.mark();
+        let outcomes = oracle::explain(state, &packet, mark, is_own);
+        let frontend = served(state, &packet, is_own);
+        let outcomes = outcomes.into_iter().map(|outcome| {
+            let reasons = reason::of(side, &packet, frontend.as_ref(), &outcome);
+            Explained { outcome, reasons }
+        });
+        let outcomes: Vec<Explained> = outcomes.collect();
+        let used: Vec<Backend> = outcomes
+            .iter()
+            .filter_map(|explained| match explained.outcome.verdict {
+                Verdict::Backend(backend) => Some(backend),
+                Verdict::Pass | Verdict::Reject | Verdict::Drop => None,
+            })
+            .collect();
+        let left_out = frontend.as_ref().and_then(|served| {
+            Some(reason::left_out(side, served.owner.as_deref()?, served, &used))
+        });
+        Self {
+            outcomes,
+            left_out: left_out.unwrap_or_default(),
+            warnings: warnings(state, Family::of(packet.destination)),
+            packet,
+            frontend,
+        }
+    }
+}
+
+fn served(state: &State, packet: &Packet, is_own: &dyn Fn(IpAddr) -> bool) -> Option<Served> {
+    let (protocol, port) = packet.transport?;
+    let (address, family) = (packet.destination, Family::of(packet.destination));
+    let table = state.tables.get(&family)?;
+    let node_port = Frontend::NodePort { family, protocol, port };
+    let node_port = is_own(address).then_some(node_port);
+    let frontends = [Some(Frontend::Address { address, protocol, port }), node_port];
+    frontends.into_iter().flatten().find_map(|frontend| {
+        let head = table.elements.get(&Key::Service(View::Cluster, frontend));
+        let is_refused = table.elements.contains_key(&Key::Reject(frontend));
+        if head.is_none() && !is_refused {
+            return None;
+        }
+        let affinity = match head {
+            Some((Value::Pick(Pick { affinity, .. }), _)) => *affinity,
+            Some(_) | None => None,
+        };
+        Some(Served { frontend, owner: state.owner(frontend).cloned(), affinity })
+    })
+}
+
+fn warnings(state: &State, family: Family) -> Vec<String> {
+    let Some(table) = state.tables.get(&family) else {
+        return vec![format!("there is no table of rulec for {family}")];
+    };
+    let chains = table.chains.iter().filter(|(_, is_intact)| !**is_intact);
+    let altered = chains.map(|(chain, _)| {
+        format!("chain {chain} is not as rulec makes it (or with another --masquerade-bit)")
+    });
+    altered.chain(table.foreign.iter().cloned()).collect()
+}

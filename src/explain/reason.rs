@@ -1,0 +1,138 @@
+//! Why a packet ends where it does: objects and fields, as far as they are known.
+
+use rulec_compiler::net::Backend;
+use rulec_compiler::nft::Pick;
+use rulec_compiler::nft::oracle::{Masquerade, Outcome, Packet, Verdict};
+use rulec_compiler::nft::skeleton::{ChainId, View};
+use rulec_compiler::object::TrafficPolicy;
+use rulec_compiler::resolve::select::{Topology, topology};
+use rulec_compiler::resolve::{Candidate, PortKey, candidates};
+
+use super::Served;
+use crate::side::{Side, condition};
+
+/// Why a packet ends so.
+pub(super) fn of(
+    side: &Side,
+    packet: &Packet,
+    served: Option<&Served>,
+    outcome: &Outcome,
+) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let owner = served.and_then(|served| served.owner.as_deref());
+    if let (Some(served), Some(owner)) = (served, owner) {
+        let asked = side.field_of(&owner.service, served.frontend);
+        let unknown = || format!("Service {owner} has {}", served.frontend);
+        reasons.push(asked.map_or_else(unknown, |field| format!("{field}: {}", served.frontend)));
+    }
+    match (outcome.verdict, outcome.decided_in) {
+        (Verdict::Backend(backend), _) => {
+            reasons.extend(owner.and_then(|owner| side.sighting(owner, backend)));
+        }
+        (Verdict::Drop, Some(ChainId::Firewall)) => reasons.push(field(
+            side,
+            owner,
+            &format!("spec.loadBalancerSourceRanges does not have {}", packet.source),
+        )),
+        (Verdict::Drop, Some(ChainId::Pick(_, _, Pick::DROP))) => reasons.push(field(
+            side,
+            owner,
+            "spec.internalTrafficPolicy is Local, and no endpoint is on this node",
+        )),
+        (Verdict::Drop, Some(ChainId::Outside(_))) => reasons.push(field(
+            side,
+            owner,
+            &format!(
+                "spec.externalTrafficPolicy is Local, no endpoint is on this node, and {} is neither a \
+                 Pod nor this node",
+                packet.source
+            ),
+        )),
+        (Verdict::Drop, _) => reasons.push(range_of(side, packet)),
+        (Verdict::Reject, _) if served.is_some() => {
+            reasons.push(field(side, owner, "has no endpoint that could serve"));
+        }
+        (Verdict::Reject, _) => reasons.push(match packet.transport {
+            Some((protocol, port)) => {
+                format!("{} is a cluster address that has no port {port}/{protocol}", packet.destination)
+            }
+            None => format!("{} is a cluster address, of which only ports answer", packet.destination),
+        }),
+        (Verdict::Pass, _) => reasons.push("no rule has a say".to_owned()),
+    }
+    if matches!(outcome.decided_in, Some(ChainId::Pick(_, View::Local, _))) {
+        let why = format!(
+            "spec.externalTrafficPolicy is Local, and {} is neither a Pod nor this node: only \
+             endpoints of this node",
+            packet.source
+        );
+        reasons.push(field(side, owner, &why));
+    }
+    reasons.extend(outcome.masquerade.map(|why| match why {
+        Masquerade::Mark => "masqueraded, so that answers come back by this node".to_owned(),
+        Masquerade::Hairpin => "masqueraded, since it goes back to where it comes from".to_owned(),
+    }));
+    reasons
+}
+
+/// The endpoints of a Service port that are not among these, and why not.
+pub(super) fn left_out(
+    side: &Side,
+    owner: &PortKey,
+    served: &Served,
+    used: &[Backend],
+) -> Vec<String> {
+    let (Some(model), Some((service, port, _))) = (&side.model, side.port(owner)) else {
+        return Vec::new();
+    };
+    let settings = &side.settings;
+    let family = served.frontend.family();
+    let found = candidates(model, settings, service, port, family);
+    let zone = model.node(&settings.node_name).and_then(|node| node.object.zone.as_ref());
+    let topology = topology(&found, &settings.node_name, zone);
+    let is_local =
+        [service.internal_policy, service.external_policy].contains(&TrafficPolicy::Local);
+    let left = found.iter().filter(|(backend, _)| !used.contains(backend));
+    left.map(|(backend, candidate)| {
+        format!("{backend}: {}", why_not(candidate, topology, is_local))
+    })
+    .collect()
+}
+
+fn why_not(candidate: &Candidate<'_>, topology: Topology<'_>, is_local: bool) -> String {
+    if !candidate.conditions.ready {
+        return condition(candidate.conditions).to_owned();
+    }
+    match topology {
+        Topology::Node(node) if !topology.prefers(candidate) => {
+            format!("ready, but its hints do not name node {node}, and those of others do")
+        }
+        Topology::Zone(zone) if !topology.prefers(candidate) => {
+            format!("ready, but its hints do not name zone {zone}, and those of others do")
+        }
+        _ if is_local && !candidate.local => "ready, but on another node".to_owned(),
+        Topology::Anywhere | Topology::Node(_) | Topology::Zone(_) => {
+            "ready, but not used".to_owned()
+        }
+    }
+}
+
+fn field(side: &Side, owner: Option<&PortKey>, what: &str) -> String {
+    let Some(owner) = owner else { return what.to_owned() };
+    match side.service(&owner.service) {
+        Some((_, provenance)) => format!("Service {} ({provenance}) {what}", owner.service),
+        None => format!("Service {} {what}", owner.service),
+    }
+}
+
+/// Which ServiceCIDR makes an address one of nobody's.
+fn range_of(side: &Side, packet: &Packet) -> String {
+    let address = packet.destination;
+    let ranges = side.model.iter().flat_map(|model| model.service_cidrs());
+    let found = ranges
+        .filter(|entry| entry.object.cidrs.iter().any(|cidr| cidr.contains(&address)))
+        .map(|entry| format!("ServiceCIDR {} ({})", entry.object.name, entry.provenance))
+        .next();
+    let range = found.unwrap_or_else(|| "a ServiceCIDR".to_owned());
+    format!("{range} has {address}, and no Service does")
+}

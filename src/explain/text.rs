@@ -1,0 +1,73 @@
+//! An explanation for people.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use rulec_compiler::nft::oracle::{Outcome, Packet, Verdict};
+
+use super::Explanation;
+
+const HEAD: Style = Style::new().bold();
+const FAINT: Style = Style::new().dimmed();
+const WARN: Style = AnsiColor::Yellow.on_default();
+
+pub(super) fn print(explanation: &Explanation) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    write(&mut out, explanation)?;
+    out.flush()
+}
+
+fn write(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
+    let Explanation { packet, frontend, outcomes, left_out, warnings } = explanation;
+    writeln!(out, "{HEAD}{}{HEAD:#}", title(packet))?;
+    for warning in warnings {
+        writeln!(out, "  {WARN}{warning}{WARN:#}")?;
+    }
+    let affinity = frontend.as_ref().and_then(|frontend| frontend.affinity);
+    if let (Some(seconds), true) = (affinity, outcomes.len() > 1) {
+        let what = "a client that has one keeps its endpoint until it was not used for";
+        writeln!(out, "  {what} {seconds} s")?;
+    }
+    let mut last: Option<&Outcome> = None;
+    for explained in outcomes {
+        let outcome = &explained.outcome;
+        let masqueraded = if outcome.masquerade.is_some() { ", masqueraded" } else { "" };
+        writeln!(out, "  {HEAD}{}{masqueraded}{HEAD:#}", verdict(outcome.verdict))?;
+        for reason in &explained.reasons {
+            writeln!(out, "    {reason}")?;
+        }
+        if last.is_none_or(|last| last.path != outcome.path) {
+            for step in &outcome.path {
+                writeln!(out, "    {FAINT}{}: {}{FAINT:#}", step.chain, step.rule)?;
+            }
+        }
+        last = Some(outcome);
+    }
+    if !left_out.is_empty() {
+        writeln!(out, "  {HEAD}not used{HEAD:#}")?;
+        for endpoint in left_out {
+            writeln!(out, "    {endpoint}")?;
+        }
+    }
+    Ok(())
+}
+
+fn title(packet: &Packet) -> String {
+    let from = packet.source;
+    let to = packet.destination;
+    match packet.transport {
+        Some((protocol, port)) => {
+            format!("{from} -> {}/{protocol}", std::net::SocketAddr::new(to, port.get()))
+        }
+        None => format!("{from} -> {to}, no port"),
+    }
+}
+
+fn verdict(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Pass => "passes untouched".to_owned(),
+        Verdict::Backend(backend) => format!("goes to {backend}"),
+        Verdict::Reject => "is refused (ICMP port unreachable)".to_owned(),
+        Verdict::Drop => "is dropped in silence".to_owned(),
+    }
+}

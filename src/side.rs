@@ -1,0 +1,155 @@
+//! A state as the command line names it: the kernel's, a snapshot's, or what manifests come to.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use rulec_compiler::change::{Change, Origin, Provenance};
+use rulec_compiler::name::NamespacedName;
+use rulec_compiler::net::Backend;
+use rulec_compiler::nft::{Program, State};
+use rulec_compiler::object::{Conditions, Service, ServicePort};
+use rulec_compiler::resolve::{self, PortKey};
+use rulec_compiler::{Frontend, Model, Settings};
+use rulec_sinks::nft::Ownership;
+use rulec_sinks::{NftSink, Sink};
+use rulec_sources::Severity;
+
+use crate::snapshot::Snapshot;
+
+/// A state and what is known of it.
+pub(crate) struct Side {
+    /// What it is called in the output.
+    pub(crate) name: String,
+    /// The objects, if they are known.
+    pub(crate) model: Option<Model>,
+    /// What the kernel holds; of manifests, that depends on the slots that were there before.
+    pub(crate) state: Option<State>,
+    pub(crate) settings: Arc<Settings>,
+    /// Whether something of it could not be read, or not be used as it is.
+    pub(crate) incomplete: bool,
+}
+
+impl Side {
+    /// Reads what a word on the command line names: `kernel`, a snapshot, or manifests.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    pub(crate) fn read(state: &str, settings: &Arc<Settings>) -> anyhow::Result<Self> {
+        let path = Path::new(state);
+        if state == "kernel" {
+            let mark = settings.masquerade_bit.mark();
+            let mut sink = NftSink::open(Ownership::Shared, mark)
+                .context("opening nf_tables (are you root?)")?;
+            let (held, _) = sink.read().context("reading nf_tables")?;
+            return Ok(Self {
+                name: state.to_owned(),
+                model: None,
+                state: Some(held),
+                settings: Arc::clone(settings),
+                incomplete: false,
+            });
+        }
+        if Snapshot::is_one(path) {
+            let snapshot = Snapshot::read(path)?;
+            return Ok(Self {
+                name: state.to_owned(),
+                model: snapshot.model(),
+                state: Some(snapshot.state()),
+                settings: Arc::new(snapshot.settings().clone()),
+                incomplete: false,
+            });
+        }
+        let reading = rulec_sources::read(path)?;
+        for problem in &reading.problems {
+            anstream::eprintln!("{problem}");
+        }
+        let incomplete = reading.problems.iter().any(|problem| problem.severity == Severity::Error);
+        let mut model = Model::default();
+        model.apply(Origin::Manifests, Change::everything(reading.objects));
+        if settings.node_port_addresses.needs_interfaces() {
+            let addresses = rulec_sources::read_interfaces()?;
+            model.apply(Origin::Kernel, Change::Apply(addresses));
+        }
+        Ok(Self {
+            name: state.to_owned(),
+            model: Some(model),
+            state: None,
+            settings: Arc::clone(settings),
+            incomplete,
+        })
+    }
+
+    /// Compiles the manifests, with slots that go on from a state.
+    pub(crate) fn compile(&self, seed: &State) -> Program {
+        let model = self.model.clone().unwrap_or_default();
+        Program::compile(&model, Arc::clone(&self.settings), seed)
+    }
+
+    /// Which object names a backend, and in which condition.
+    pub(crate) fn sighting(&self, owner: &PortKey, backend: Backend) -> Option<String> {
+        let model = self.model.as_ref()?;
+        let (service, port, _) = self.port(owner)?;
+        for slice in model.slices_of(&owner.service) {
+            let implements = slice.object.ports.iter().any(|slice_port| {
+                slice_port.name == port.name
+                    && slice_port.protocol == port.protocol
+                    && slice_port.port == backend.port
+            });
+            let endpoint =
+                slice.object.endpoints.iter().find(|endpoint| endpoint.address == backend.address);
+            if let Some(endpoint) = endpoint.filter(|_| implements) {
+                return Some(format!(
+                    "EndpointSlice {} ({}) endpoint {}: {}",
+                    slice.object.key,
+                    slice.provenance,
+                    endpoint.address,
+                    condition(endpoint.conditions)
+                ));
+            }
+        }
+        for pod in model.pods_of(service) {
+            let addresses = model.addresses_of(&pod.object, &self.settings.node_name);
+            if addresses.contains(&backend.address) {
+                return Some(format!(
+                    "Pod {} ({}) selected by spec.selector: {}",
+                    pod.object.key,
+                    pod.provenance,
+                    condition(pod.object.conditions)
+                ));
+            }
+        }
+        None
+    }
+
+    /// The field of a Service that asks for a frontend.
+    pub(crate) fn field_of(&self, key: &NamespacedName, frontend: Frontend) -> Option<String> {
+        let model = self.model.as_ref()?;
+        let (_, provenance) = self.service(key)?;
+        resolve::resolve(model, &self.settings, key).into_iter().find_map(|route| {
+            let (_, rank) = route.frontends.iter().find(|(asked, _)| *asked == frontend)?;
+            Some(format!("Service {key} ({provenance}) {}", rank.field()))
+        })
+    }
+
+    pub(crate) fn service(&self, key: &NamespacedName) -> Option<(&Service, &Provenance)> {
+        let entry = self.model.as_ref()?.service(key)?;
+        Some((&entry.object, &entry.provenance))
+    }
+
+    pub(crate) fn port(&self, owner: &PortKey) -> Option<(&Service, &ServicePort, &Provenance)> {
+        let (service, provenance) = self.service(&owner.service)?;
+        let port = service.ports.iter().find(|port| port.name == owner.port)?;
+        Some((service, port, provenance))
+    }
+}
+
+pub(crate) fn condition(conditions: Conditions) -> &'static str {
+    match conditions {
+        Conditions { ready: true, .. } => "ready",
+        Conditions { serving: true, terminating: true, .. } => "serving, but terminating",
+        Conditions { terminating: true, .. } => "terminating",
+        Conditions { .. } => "not ready",
+    }
+}
