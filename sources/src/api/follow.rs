@@ -280,7 +280,13 @@ impl Follower {
         match fault {
             Fault::Status { code: 410, .. } if listing => self.page = None,
             Fault::Status { code: 410, .. } => self.version = None,
-            Fault::Garbled(_) | Fault::Silence(_) if streaming => self.paged = true,
+            // One whose etcd cannot tell how far it has come says 500 to every streaming list, also of
+            // those that stream by default.
+            Fault::Status { code: 500.., .. } | Fault::Garbled(_) | Fault::Silence(_)
+                if streaming =>
+            {
+                self.paged = true;
+            }
             Fault::Garbled(_) if self.failures > 1 => self.version = None,
             Fault::Config(_)
             | Fault::Connection(_)
