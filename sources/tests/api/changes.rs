@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rulec_apiserver::{Fault, Resource, Scope, Server, on_both_servers};
 use rulec_compiler::object::Object;
-use rulec_sources::{ApiOptions, ApiTiming, Severity};
+use rulec_sources::{ApiOptions, ApiTiming, ErrorKind, Severity};
 use serde_json::json;
 
 use crate::objects::{node, service, service_cidr, slice};
@@ -151,6 +151,26 @@ async fn a_node_that_may_not_be_seen_is_done_without<S: Server>() {
     assert!(problem.message.starts_with("the Node: done without: "), "{problem}");
     world.server.allow(Resource::Nodes);
     following.until(|known| known.contains_key("Node node-1")).await;
+    following.problems_until(<[String]>::is_empty).await;
+}
+
+/// Servers know no roles yet when they begin to answer.
+#[tokio::test]
+async fn a_node_that_may_not_be_seen_for_a_moment_is_asked_for_again_soon() {
+    let world = World::new();
+    let timing = ApiTiming { refused: Duration::from_secs(3600), ..world.options().timing };
+    let mut following = Following::with(ApiOptions { timing, ..world.options() });
+    following.listed().await;
+    world.server.fault_times(3, Scope::resource(Resource::Nodes), Fault::status(403));
+    world.server.drop_connections();
+    world.until(|_| following.status.errors(ErrorKind::Forbidden) >= 3).await;
+    world.server.apply(&node(NODE, "192.0.2.7"));
+    following
+        .until(|known| {
+            let Some(Object::Node(node)) = known.get("Node node-1") else { return false };
+            node.addresses.iter().any(|address| address.to_string() == "192.0.2.7")
+        })
+        .await;
     following.problems_until(<[String]>::is_empty).await;
 }
 
