@@ -97,7 +97,7 @@ impl RealServer {
         loop {
             let answer = self.client.send(method.clone(), path, body);
             if let Ok(answer) = &answer
-                && !matches!(answer.code, 401 | 403 | 429 | 500..)
+                && !is_about_the_server(answer)
             {
                 return answer.clone();
             }
@@ -116,32 +116,37 @@ impl RealServer {
         answer
     }
 
-    /// Creates or replaces an object at a path of a collection.
+    /// Replaces an object at a path of a collection; creates it if it is not there.
     fn put(&self, collection: &str, object: &Value) {
         let name = object["metadata"]["name"].as_str().expect("the object has a name");
         let path = format!("{collection}/{name}");
-        let is_node = object["kind"] == "Node";
+        let replaced = self.insist(Method::PUT, &path, Some(object));
+        if !replaced.is_success() {
+            // A PUT creates Services, so it may find the address taken as well.
+            assert!(
+                replaced.code == 404 || self.frees_address(&replaced, object),
+                "{path}: {replaced:?}"
+            );
+            self.create(collection, object);
+        } else if object["kind"] == "Node" && object.get("status").is_some() {
+            self.must(Method::PUT, &format!("{path}/status"), Some(object));
+        }
+    }
+
+    /// Creates an object; replaces it if it is there.
+    fn create(&self, collection: &str, object: &Value) {
         let end = Instant::now() + PATIENCE;
         loop {
-            let replaced = self.insist(Method::PUT, &path, Some(object));
-            if replaced.is_success() {
-                if is_node && object.get("status").is_some() {
-                    self.must(Method::PUT, &format!("{path}/status"), Some(object));
-                }
-                return;
-            }
-            assert_eq!(replaced.code, 404, "{path}: {replaced:?}");
             let created = self.insist(Method::POST, collection, Some(object));
             if created.is_success() {
                 return;
             }
-            // It was written, and the answer lost with the server: the next round replaces it.
-            let is_there = created.code == 409;
-            assert!(
-                is_there || self.frees_address(&created, object),
-                "{path}: {created:?}; {object}"
-            );
-            assert!(Instant::now() < end, "{path}: {created:?}");
+            if created.code == 409 {
+                // The answer to the first try was lost with the server.
+                return self.put(collection, object);
+            }
+            assert!(self.frees_address(&created, object), "{collection}: {created:?}; {object}");
+            assert!(Instant::now() < end, "{collection}: {created:?}; {object}");
         }
     }
 
@@ -236,6 +241,7 @@ impl Server for RealServer {
             forbidden: Mutex::default(),
             directory,
         };
+        server.api.lock().unwrap().start(&server.client);
         server.wait_until_ready();
         server.write_role();
         server
@@ -270,15 +276,15 @@ impl Server for RealServer {
     }
 
     fn apply(&self, object: &Value) {
-        let resource = Resource::of(object).expect("the object is of a kind that is served");
-        let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
-        self.put(&collection(resource, namespace), object);
+        self.put(&collection_of(object), object);
     }
 
     fn apply_all(&self, objects: &[Value]) {
         thread::scope(|scope| {
             for share in objects.chunks(objects.len().div_ceil(WRITERS).max(1)) {
-                scope.spawn(|| share.iter().for_each(|object| self.apply(object)));
+                scope.spawn(|| {
+                    share.iter().for_each(|object| self.create(&collection_of(object), object));
+                });
             }
         });
     }
@@ -321,7 +327,7 @@ impl Server for RealServer {
         let mut api = self.api.lock().unwrap();
         api.kill();
         self.audit.begin_anew();
-        api.start();
+        api.start(&self.client);
     }
 
     fn requests(&self) -> Vec<Request> {
@@ -333,11 +339,28 @@ impl Server for RealServer {
     }
 }
 
+/// Whether a refusal says more of the server than of the request: one that has just started knows
+/// neither the roles nor, for a while, the cluster's addresses.
+fn is_about_the_server(answer: &Answer) -> bool {
+    match answer.code {
+        401 | 403 | 429 | 500.. => true,
+        422 => answer.body.to_string().contains("does not match the current range"),
+        _ => false,
+    }
+}
+
 /// One connection of a client, which ends when either side ends it.
 async fn relay(mut client: TcpStream, server: SocketAddr) {
     let Ok(mut server) = TcpStream::connect(server).await else { return };
     let _best_effort = (client.set_nodelay(true), server.set_nodelay(true));
     let _ended = copy_bidirectional(&mut client, &mut server).await;
+}
+
+/// The path under which an object is made.
+fn collection_of(object: &Value) -> String {
+    let resource = Resource::of(object).expect("the object is of a kind that is served");
+    let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
+    collection(resource, namespace)
 }
 
 /// The path of the objects of a kind.

@@ -31,11 +31,14 @@ impl Answer {
     }
 }
 
-struct Job {
-    method: Method,
-    path: String,
-    body: Option<String>,
-    answer: answers::Sender<Result<Answer, String>>,
+enum Job {
+    Run(Box<dyn FnOnce() + Send>),
+    Send {
+        method: Method,
+        path: String,
+        body: Option<String>,
+        answer: answers::Sender<Result<Answer, String>>,
+    },
 }
 
 /// A thread with connections, in the network namespace of its maker.
@@ -68,9 +71,15 @@ impl Client {
             config.default_retry = false;
             let client = kube::Client::try_from(config).expect("a client is made");
             while let Some(job) = received.recv().await {
+                let (method, path, body, answer) = match job {
+                    Job::Run(work) => {
+                        work();
+                        continue;
+                    }
+                    Job::Send { method, path, body, answer } => (method, path, body, answer),
+                };
                 let client = client.clone();
                 tokio::spawn(async move {
-                    let Job { method, path, body, answer } = job;
                     let outcome = timeout(PATIENCE, send(&client, method, &path, body)).await;
                     let outcome = outcome.unwrap_or_else(|_| Err("no answer".to_owned()));
                     // Nobody waits whose test has failed.
@@ -103,10 +112,24 @@ impl Client {
         body: Option<&Value>,
     ) -> Result<Answer, String> {
         let (answer, wait) = answers::channel();
-        let job = Job { method, path: path.to_owned(), body: body.map(Value::to_string), answer };
-        let jobs = self.jobs.as_ref().expect("until drop there is a thread");
-        jobs.send(job).map_err(|_| "the thread is gone".to_owned())?;
+        let body = body.map(Value::to_string);
+        self.give(Job::Send { method, path: path.to_owned(), body, answer });
         wait.recv().map_err(|error| error.to_string())?
+    }
+
+    /// Does something in the thread's network namespace, which processes inherit.
+    pub(super) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (done, wait) = answers::channel();
+        self.give(Job::Run(Box::new(move || {
+            // Nobody waits whose test has failed.
+            let _gone = done.send(work());
+        })));
+        wait.recv().expect("the thread lives")
+    }
+
+    fn give(&self, job: Job) {
+        let jobs = self.jobs.as_ref().expect("until drop there is a thread");
+        assert!(jobs.send(job).is_ok(), "the thread lives");
     }
 }
 

@@ -22,10 +22,10 @@ const SERVICE_CIDR: &str = "10.90.0.0/16";
 
 /// A process that is killed with this value.
 #[derive(Debug)]
-struct Process(Child);
+pub(super) struct Process(Child);
 
 impl Process {
-    fn start(mut command: Command, log: &Path) -> Self {
+    pub(super) fn start(mut command: Command, log: &Path) -> Self {
         let log = File::options().create(true).append(true).open(log).expect("the log opens");
         let child = command
             .stdin(Stdio::null())
@@ -105,7 +105,7 @@ pub(super) struct ApiProcess {
 }
 
 impl ApiProcess {
-    /// Starts, and does not wait for it.
+    /// Is not started yet.
     pub(super) fn new(
         assets: &Assets,
         directory: &Path,
@@ -146,21 +146,21 @@ impl ApiProcess {
             format!("--feature-gates=WatchList={streaming_lists}"),
         ];
         arguments.extend(Audit::arguments(directory));
-        let mut api = Self {
+        Self {
             process: None,
             program: assets.apiserver.clone(),
             arguments,
             log: directory.join("kube-apiserver.log"),
             _port: port,
-        };
-        api.start();
-        api
+        }
     }
 
-    pub(super) fn start(&mut self) {
+    /// Starts, where the client is, and does not wait for it.
+    pub(super) fn start(&mut self, client: &Client) {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments);
-        self.process = Some(Process::start(command, &self.log));
+        let log = self.log.clone();
+        self.process = Some(client.run(move || Process::start(command, &log)));
     }
 
     /// SIGKILL.
