@@ -116,7 +116,9 @@ fn event_to_acknowledgement<S: Server + 'static>(services: usize) {
                 let (number, endpoints) =
                     (round / 2 * 7 % services, if round % 2 == 0 { 3 } else { 2 });
                 let object = slice(number, endpoints);
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                // What is still to come of the round before must not be taken for this one's.
+                while acknowledgements.try_recv().is_ok() {}
                 let cluster = Arc::clone(&cluster);
                 let started = Instant::now();
                 let written = tokio::task::spawn_blocking(move || {
