@@ -1,7 +1,8 @@
 //! The figures of the node daemon with an API server, as a table: `cargo bench --bench api`.
 //!
-//! The server is the one of the tests, in this process, on the same two cores: what it costs is in
-//! the latencies. Needs root; everything happens in network namespaces of its own.
+//! The server is the one of the tests, in this process, and then a real one if it is named
+//! (`rulec_apiserver::Assets`). It has the same cores as the daemon: what it costs is in the
+//! latencies. Needs root; everything happens in network namespaces of its own.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -14,13 +15,14 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Child;
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rulec::engine::{Engine, Periods};
 use rulec::install::Installer;
 use rulec::run::Daemon;
-use rulec_apiserver::{ApiServer, Credential};
+use rulec_apiserver::{ApiServer, Assets, Credential, RealServer, Server};
 use rulec_compiler::name::NodeName;
 use rulec_compiler::{Origin, Settings};
 use rulec_sinks::nft::Ownership;
@@ -38,32 +40,40 @@ fn main() {
     if std::env::args().any(|argument| argument == "--test") || !require_root() {
         return;
     }
-    println!("\n## Figures with an API server\n\n| what | setup | figure |\n|---|---|---|");
-    for services in [1_000, 10_000, 45_000] {
-        event_to_acknowledgement(services);
+    println!("\n## Figures with an API server");
+    measure::<ApiServer>();
+    if Assets::named().is_some() {
+        measure::<RealServer>();
     }
-    process(20_000, 10);
+}
+
+fn measure<S: Server + 'static>() {
+    let namespace = Namespace::new("bench");
+    let version = namespace.run(S::start).git_version();
+    println!("\nThe server: {version}.\n\n| what | setup | figure |\n|---|---|---|");
+    for services in [1_000, 10_000, 45_000] {
+        event_to_acknowledgement::<S>(services);
+    }
+    process::<S>(20_000, 10);
 }
 
 /// A server with this many Services.
-struct Cluster {
-    server: ApiServer,
+struct Cluster<S> {
+    server: S,
     directory: tempfile::TempDir,
 }
 
-impl Cluster {
+impl<S: Server> Cluster<S> {
     fn start(services: usize, endpoints: usize) -> Self {
-        let cluster = Self { server: ApiServer::start(), directory: tempfile::tempdir().unwrap() };
+        let cluster = Self { server: S::start(), directory: tempfile::tempdir().unwrap() };
         cluster.server.write_kubeconfig(&cluster.kubeconfig(), &Credential::Token("token".into()));
         let node = json!({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE},
             "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.10"}]},
         });
         cluster.server.apply(&node);
-        for number in 0..services {
-            cluster.server.apply(&service(number));
-            cluster.server.apply(&slice(number, endpoints));
-        }
+        let objects = |number| [service(number), slice(number, endpoints)];
+        cluster.server.apply_all(&(0..services).flat_map(objects).collect::<Vec<_>>());
         cluster
     }
 
@@ -72,12 +82,13 @@ impl Cluster {
     }
 }
 
-/// From the write to the server to the kernel's acknowledgement, one change at a time.
-fn event_to_acknowledgement(services: usize) {
+/// From the write to the server to its answer, and to the kernel's acknowledgement, one change at a
+/// time.
+fn event_to_acknowledgement<S: Server + 'static>(services: usize) {
     let namespace = Namespace::new("bench");
     namespace.sh("ip link set lo up");
-    let times = namespace.run(|| {
-        let cluster = Cluster::start(services, 2);
+    let (answers, times) = namespace.run(|| {
+        let cluster = Arc::new(Cluster::<S>::start(services, 2));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let settings = Settings::new(NodeName::from(NODE));
@@ -100,34 +111,39 @@ fn event_to_acknowledgement(services: usize) {
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
             while acknowledgements.try_recv().is_ok() {}
-            let mut times = Vec::new();
+            let (mut answers, mut times) = (Vec::new(), Vec::new());
             for round in 0..1_000 {
                 let (number, endpoints) =
                     (round / 2 * 7 % services, if round % 2 == 0 { 3 } else { 2 });
                 let object = slice(number, endpoints);
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                // What is still to come of the round before must not be taken for this one's.
+                while acknowledgements.try_recv().is_ok() {}
+                let cluster = Arc::clone(&cluster);
                 let started = Instant::now();
-                cluster.server.apply(&object);
+                let written = tokio::task::spawn_blocking(move || {
+                    cluster.server.apply(&object);
+                    started.elapsed()
+                });
                 acknowledgements.recv().await.unwrap();
                 times.push(started.elapsed());
+                answers.push(written.await.unwrap());
             }
             daemon.abort();
             source.abort();
-            times
+            (answers, times)
         })
     });
-    row(
-        "written to the server → kernel ACK",
-        &format!("{services} services × 2"),
-        &percentiles(times),
-    );
+    let setup = format!("{services} services × 2");
+    row("written to the server → its answer", &setup, &percentiles(answers));
+    row("written to the server → kernel ACK", &setup, &percentiles(times));
 }
 
 /// The real process: start, memory, and what it costs when nothing changes.
-fn process(services: usize, endpoints: usize) {
+fn process<S: Server>(services: usize, endpoints: usize) {
     let namespace = Namespace::new("bench");
     namespace.sh("ip link set lo up");
-    let cluster = namespace.run(|| Cluster::start(services, endpoints));
+    let cluster = namespace.run(|| Cluster::<S>::start(services, endpoints));
     let log = cluster.directory.path().join("log");
     let started = Instant::now();
     let mut child = namespace
@@ -147,11 +163,15 @@ fn process(services: usize, endpoints: usize) {
     let idle = share_of_a_core(&child, || sleep(Duration::from_secs(20)));
     row("CPU while idle", &setup, &format!("**{idle:.2} %** of a core"));
     let noisy = share_of_a_core(&child, || {
-        for update in 0..2_000 {
-            let mut object = slice(update % services, endpoints);
+        let started = Instant::now();
+        for update in 0..2_000_u32 {
+            let mut object = slice(update as usize % services, endpoints);
             object["metadata"]["annotations"] = json!({"update": update.to_string()});
             cluster.server.apply(&object);
-            sleep(Duration::from_millis(10));
+            sleep(
+                (started + Duration::from_millis(10) * update)
+                    .saturating_duration_since(Instant::now()),
+            );
         }
     });
     let writes = committed() - before;
@@ -179,7 +199,7 @@ fn share_of_a_core(child: &Child, during: impl FnOnce()) -> f64 {
 }
 
 fn service(number: usize) -> Value {
-    let address = Ipv4Addr::from(0x0a80_0000 + u32::try_from(number).unwrap());
+    let address = Ipv4Addr::from(0x0a5a_0100 + u32::try_from(number).unwrap());
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": format!("service-{number}"), "namespace": "default"},

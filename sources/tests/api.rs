@@ -1,4 +1,5 @@
-//! The API source against a server with all the faults that servers have.
+//! The API source against servers: one in this process with all the faults that servers have, and a real
+//! one when it is named (`rulec_apiserver::Assets`).
 //!
 //! Nothing here asserts how long anything takes: limits only turn a hang into a failure. What must not
 //! happen is shown by something later that has happened without it.

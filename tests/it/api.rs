@@ -5,14 +5,17 @@
     reason = "a test that cannot be set up has failed"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rulec_apiserver::{
-    ApiServer, Credential, Fault, RecordedEvent, Resource, Restart, Scope, Verb,
+    ApiServer, Assets, Credential, Fault, RealServer, RecordedEvent, Resource, Scope, Server, Verb,
+    on_both_servers,
 };
 use rulec_testkit::{Namespace, require_root};
 use serde_json::{Value, json};
@@ -23,19 +26,19 @@ use crate::health::Metrics;
 use crate::support::{Dice, RULEC, loadable};
 
 /// A node with an API server beside it; both are in the node's namespace.
-struct Cluster {
+struct Cluster<S> {
     // In the order of dropping.
     daemon: Option<Daemon>,
-    server: ApiServer,
+    server: S,
     node: Namespace,
     directory: TempDir,
 }
 
-impl Cluster {
+impl<S: Server> Cluster<S> {
     fn new(name: &str) -> Self {
         let node = Namespace::new(name);
         node.sh("ip link set lo up");
-        let server = node.run(ApiServer::start);
+        let server = node.run(S::start);
         let directory = TempDir::new().unwrap();
         let cluster = Self { daemon: None, server, node, directory };
         cluster.server.apply(&node_object());
@@ -60,8 +63,10 @@ impl Cluster {
         self.daemon.as_mut().expect("the daemon runs")
     }
 
-    /// Waits until the kernel holds what a fresh compilation of these objects says.
+    /// Waits until the kernel holds what a fresh compilation of these objects says, and of those that
+    /// the server has of its own accord.
     fn holds(&mut self, objects: &[Value]) {
+        let objects = [objects, &self.server.its_own()].concat();
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         let path = self.path("expected.json");
         std::fs::write(&path, list.to_string()).unwrap();
@@ -91,7 +96,7 @@ fn service(number: usize, port: u16) -> Value {
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": format!("web-{number}"), "namespace": "default"},
         "spec": {
-            "clusterIP": format!("10.90.{}.{}", number / 250, number % 250 + 1),
+            "clusterIP": format!("10.90.{}.{}", number / 250 + 1, number % 250 + 1),
             "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
         },
     })
@@ -113,12 +118,18 @@ fn slice(number: usize, endpoints: usize) -> Value {
     })
 }
 
-#[test]
-fn the_kernel_follows_the_server() {
+on_both_servers!(
+    the_kernel_follows_the_server,
+    what_the_server_had_stays_while_it_is_away,
+    nothing_is_removed_before_every_source_has_delivered,
+    a_long_history_ends_where_a_fresh_start_does,
+);
+
+fn the_kernel_follows_the_server<S: Server>() {
     if !require_root() {
         return;
     }
-    let mut cluster = Cluster::new("api-follow");
+    let mut cluster = Cluster::<S>::new("api-follow");
     cluster.server.apply(&service(1, 80));
     cluster.server.apply(&slice(1, 2));
     cluster.start(&[]);
@@ -139,12 +150,11 @@ fn the_kernel_follows_the_server() {
     assert_eq!(cluster.daemon().committed(), before + 1, "the noise was written");
 }
 
-#[test]
-fn what_the_server_had_stays_while_it_is_away() {
+fn what_the_server_had_stays_while_it_is_away<S: Server>() {
     if !require_root() {
         return;
     }
-    let mut cluster = Cluster::new("api-away");
+    let mut cluster = Cluster::<S>::new("api-away");
     for object in [service(1, 80), slice(1, 2), service(2, 80), slice(2, 2)] {
         cluster.server.apply(&object);
     }
@@ -154,19 +164,18 @@ fn what_the_server_had_stays_while_it_is_away() {
     // What went while nobody could see it has gone when it is seen again.
     cluster.server.delete(Resource::Services, "default", "web-2");
     cluster.server.apply(&slice(1, 4));
-    cluster.server.compact();
+    cluster.server.forget();
     cluster.daemon().wait_for("API server");
     cluster.holds(&[node_object(), service(1, 80), slice(1, 2), service(2, 80), slice(2, 2)]);
     cluster.server.up();
     cluster.holds(&[node_object(), service(1, 80), slice(1, 4), slice(2, 2)]);
 }
 
-#[test]
-fn nothing_is_removed_before_every_source_has_delivered() {
+fn nothing_is_removed_before_every_source_has_delivered<S: Server>() {
     if !require_root() {
         return;
     }
-    let mut cluster = Cluster::new("api-both");
+    let mut cluster = Cluster::<S>::new("api-both");
     cluster.server.apply(&service(1, 80));
     cluster.server.apply(&slice(1, 2));
     cluster.start(&[]);
@@ -179,7 +188,7 @@ fn nothing_is_removed_before_every_source_has_delivered() {
     let path = manifests.path();
     cluster.start(&["--manifests", path.to_str().unwrap()]);
     cluster.daemon().wait_for("watching manifests");
-    std::thread::sleep(Duration::from_millis(300));
+    thread::sleep(Duration::from_millis(300));
     cluster.holds(&[node_object(), service(1, 80), slice(1, 2)]);
     assert_eq!(cluster.daemon().committed(), 0);
     cluster.server.up();
@@ -206,7 +215,7 @@ fn a_health_check_that_cannot_listen_is_an_event_of_its_service() {
         spec.insert("healthCheckNodePort".to_owned(), port.into());
         balanced
     };
-    let mut cluster = Cluster::new("api-events");
+    let mut cluster = Cluster::<ApiServer>::new("api-events");
     let _taken = cluster
         .node
         .run(|| [31_000, 31_001, 31_002].map(|port| TcpListener::bind(("0.0.0.0", port)).unwrap()));
@@ -217,7 +226,7 @@ fn a_health_check_that_cannot_listen_is_an_event_of_its_service() {
     cluster.server.fault_times(2, Scope::resource(Resource::Events), Fault::status(503));
     cluster.start(&[]);
     cluster.daemon().wait_for(SETTLED);
-    let events = |cluster: &Cluster, n: usize| {
+    let events = |cluster: &Cluster<ApiServer>, n: usize| {
         let patience = Duration::from_secs(30);
         let there = cluster.server.wait_until(patience, |server| server.events().len() >= n);
         assert!(there, "{:?}", cluster.server.events());
@@ -259,7 +268,7 @@ fn a_pod_finds_the_server_by_its_service_account() {
     if !require_root() {
         return;
     }
-    let mut cluster = Cluster::new("api-pod");
+    let mut cluster = Cluster::<ApiServer>::new("api-pod");
     cluster.server.apply(&service(1, 80));
     let account = cluster.path("run/secrets/kubernetes.io/serviceaccount");
     cluster.server.write_service_account(&account, "token");
@@ -306,7 +315,7 @@ fn a_change_of_endpoints_is_timed_from_its_trigger() {
         slice
     };
     let now = || Timestamp::now().to_string();
-    let mut cluster = Cluster::new("api-trigger");
+    let mut cluster = Cluster::<ApiServer>::new("api-trigger");
     cluster.server.apply(&service(1, 80));
     cluster.server.apply(&triggered(1, &now()));
     cluster.start(&[]);
@@ -329,7 +338,7 @@ fn a_change_of_endpoints_is_timed_from_its_trigger() {
     }
     // The controller, the server and the network take their time, and that counts.
     let noted = Timestamp::now();
-    std::thread::sleep(Duration::from_millis(200));
+    thread::sleep(Duration::from_millis(200));
     let (count, sum) = reach(triggered(5, &noted.to_string()));
     let passed = Timestamp::now().duration_since(noted).as_secs_f64();
     assert_eq!(count, 1.0);
@@ -342,54 +351,117 @@ fn a_change_of_endpoints_is_timed_from_its_trigger() {
     assert_eq!(reach(triggered(7, &ahead.to_string())).0, 2.0);
 }
 
-/// A long random history with a server that comes and goes, forgets, and repeats itself.
-#[test]
-fn a_long_history_ends_where_a_fresh_start_does() {
+/// What happens to a server once so many objects have been written.
+#[derive(Clone, Copy)]
+enum Blow {
+    Down,
+    Up,
+    Crash,
+    Forget,
+    Drop,
+}
+
+/// How many objects have been written; all there will be, once whoever writes them has ended.
+struct Writing<'a>(&'a AtomicUsize);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.store(usize::MAX, Ordering::Release);
+    }
+}
+
+/// A long random history with a server that comes and goes, is killed while it is written to, and
+/// forgets.
+fn a_long_history_ends_where_a_fresh_start_does<S: Server>() {
     const EVENTS: usize = 10_000;
+    const ROUND: usize = 2_500;
     const SERVICES: u64 = 200;
     if !require_root() {
         return;
     }
-    let mut cluster = Cluster::new("api-chaos");
+    let mut cluster = Cluster::<S>::new("api-chaos");
     cluster.start(&[]);
     cluster.daemon().wait_for(SETTLED);
-    let mut dice = Dice::new(11);
-    let mut roll = |sides: u64| usize::try_from(dice.roll(sides)).unwrap();
+    let server = &cluster.server;
+    let written = AtomicUsize::new(0);
     let mut held: BTreeMap<(Resource, usize), Value> = BTreeMap::new();
-    for event in 0..EVENTS {
-        let number = roll(SERVICES);
-        let (resource, object) = match roll(8) {
-            0 => (Resource::Services, Some(service(number, 80))),
-            1 => (Resource::Services, Some(service(number, 81))),
-            2 => (Resource::Services, None),
-            3 => (Resource::EndpointSlices, None),
-            more => (Resource::EndpointSlices, Some(slice(number, more - 3))),
-        };
-        let suffix = if resource == Resource::Services { "" } else { "-a" };
-        let name = format!("web-{number}{suffix}");
-        match object {
-            Some(object) => {
-                cluster.server.apply(&object);
-                held.insert((resource, number), object);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..EVENTS / ROUND {
+                for (when, blow) in [
+                    (600, Blow::Down),
+                    (900, Blow::Up),
+                    (1_200, Blow::Crash),
+                    (1_500, Blow::Forget),
+                    (1_800, Blow::Drop),
+                ] {
+                    while written.load(Ordering::Acquire) < round * ROUND + when {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    match blow {
+                        Blow::Down => server.down(),
+                        Blow::Up => server.up(),
+                        Blow::Crash => server.crash(),
+                        Blow::Forget => server.forget(),
+                        Blow::Drop => server.drop_connections(),
+                    }
+                }
             }
-            None => {
-                cluster.server.delete(resource, "default", &name);
-                held.remove(&(resource, number));
+        });
+        // A failure here must not leave the other thread waiting for more.
+        let writing = Writing(&written);
+        let mut dice = Dice::new(11);
+        let mut roll = |sides: u64| usize::try_from(dice.roll(sides)).unwrap();
+        for event in 0..EVENTS {
+            let number = roll(SERVICES);
+            let (resource, object) = match roll(8) {
+                0 => (Resource::Services, Some(service(number, 80))),
+                1 => (Resource::Services, Some(service(number, 81))),
+                2 => (Resource::Services, None),
+                3 => (Resource::EndpointSlices, None),
+                more => (Resource::EndpointSlices, Some(slice(number, more - 3))),
+            };
+            let suffix = if resource == Resource::Services { "" } else { "-a" };
+            let name = format!("web-{number}{suffix}");
+            match object {
+                Some(object) => {
+                    server.apply(&object);
+                    held.insert((resource, number), object);
+                }
+                None => {
+                    server.delete(resource, "default", &name);
+                    held.remove(&(resource, number));
+                }
+            }
+            writing.0.store(event + 1, Ordering::Release);
+            if event % 50 == 0 {
+                thread::sleep(Duration::from_millis(5));
             }
         }
-        match event % 2_500 {
-            600 => cluster.server.down(),
-            900 => cluster.server.up(),
-            1_200 => cluster.server.restart(Restart::Kept),
-            1_500 => cluster.server.compact(),
-            1_800 => cluster.server.drop_connections(),
-            _ => {}
-        }
-        if event % 50 == 0 {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
+    });
     let all: Vec<Value> = std::iter::once(node_object()).chain(held.into_values()).collect();
     assert!(all.len() > 100, "a history that leaves nothing shows nothing");
     cluster.holds(&all);
+}
+
+/// With a token of the ServiceAccount that `deploy/kubernetes` makes.
+#[test]
+fn the_role_that_is_deployed_is_enough_on_the_real_server() {
+    if Assets::named().is_none() || !require_root() {
+        return;
+    }
+    let mut cluster = Cluster::<RealServer>::new("api-role");
+    let credential = Credential::Token(cluster.server.service_account_token());
+    cluster.server.write_kubeconfig(&cluster.path("kubeconfig"), &credential);
+    cluster.server.apply(&service(1, 80));
+    cluster.server.apply(&slice(1, 2));
+    cluster.start(&[]);
+    cluster.daemon().wait_for(SETTLED);
+    cluster.holds(&[node_object(), service(1, 80), slice(1, 2)]);
+    let requests = cluster.server.requests();
+    let asked: BTreeSet<_> = requests.iter().map(|it| (it.resource, it.verb)).collect();
+    let wanted =
+        [Resource::EndpointSlices, Resource::Nodes, Resource::ServiceCidrs, Resource::Services];
+    assert_eq!(asked, wanted.map(|resource| (Some(resource), Verb::Watch)).into());
+    assert_eq!(cluster.server.forbidden_requests(), [""; 0]);
 }

@@ -35,6 +35,10 @@ pub(crate) use super::wire::Item;
 /// Objects in a page, as client-go asks for.
 const PAGE: u32 = 500;
 
+/// How often something that can be done without is asked for as after any failure, before it is left
+/// alone for longer. A server that starts refuses everything until it knows the roles.
+const REFUSALS: u32 = 8;
+
 /// A watch that ends sooner, and without a word, is no watch.
 const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -77,6 +81,8 @@ pub(super) struct Follower {
     listed: bool,
     /// Failures since a watch last brought something.
     failures: u32,
+    /// Whether the last failure was that the server no longer knew where we were.
+    expired: bool,
     /// Whether the last word was one of failure.
     complained: bool,
     /// Whether the server is one that sends bookmarks.
@@ -98,6 +104,7 @@ impl Follower {
             version: None,
             listed: false,
             failures: 0,
+            expired: false,
             complained: false,
             bookmarked: false,
             paged: false,
@@ -256,6 +263,7 @@ impl Follower {
 
     fn progress(&mut self) {
         self.failures = 0;
+        self.expired = false;
         self.backoff.reset();
     }
 
@@ -272,15 +280,22 @@ impl Follower {
             self.access.streams_not(&fault);
             return;
         }
+        self.failures += 1;
+        let expired_again = std::mem::replace(&mut self.expired, fault.is_expired());
         if !resource.is_required() && matches!(fault.code(), Some(403 | 404)) {
             self.do_without(&fault).await;
             return;
         }
-        self.failures += 1;
         match fault {
             Fault::Status { code: 410, .. } if listing => self.page = None,
             Fault::Status { code: 410, .. } => self.version = None,
-            Fault::Garbled(_) | Fault::Silence(_) if streaming => self.paged = true,
+            // One whose etcd cannot tell how far it has come says 500 to every streaming list, also of
+            // those that stream by default.
+            Fault::Status { code: 500.., .. } | Fault::Garbled(_) | Fault::Silence(_)
+                if streaming =>
+            {
+                self.paged = true;
+            }
             Fault::Garbled(_) if self.failures > 1 => self.version = None,
             Fault::Config(_)
             | Fault::Connection(_)
@@ -289,7 +304,9 @@ impl Follower {
             | Fault::Garbled(_) => {}
         }
         debug!(%resource, %fault, failures = self.failures, "failed");
-        if fault.is_expired() && self.failures == 1 {
+        // The server answers, and what is missing is a list: also after an outage, nothing is won by
+        // waiting. One that expires whatever it is asked is another matter.
+        if fault.is_expired() && !expired_again {
             return;
         }
         // A connection that breaks once is nothing to be told of.
@@ -312,7 +329,10 @@ impl Follower {
             self.complained = true;
             self.tell(What::Refused(fault.to_string())).await;
         }
-        sleep(self.access.options.timing.refused).await;
+        let may_be_starting = fault.code() == Some(403) && self.failures <= REFUSALS;
+        let wait =
+            if may_be_starting { self.backoff.wait() } else { self.access.options.timing.refused };
+        sleep(wait).await;
     }
 }
 

@@ -1,21 +1,27 @@
 //! Being let in: addresses, certificates, tokens.
 
-use rulec_apiserver::{Credential, Resource};
+use rulec_apiserver::{Credential, Resource, Server, on_both_servers};
 use rulec_compiler::name::NodeName;
 use rulec_sources::{ApiAccess, ApiOptions, ErrorKind};
 
 use crate::objects::service;
 use crate::world::{Following, NODE, World};
 
-#[tokio::test]
-async fn a_token_that_was_exchanged_is_read_again() {
-    let world = World::new();
+on_both_servers!(async
+    a_token_that_was_exchanged_is_read_again,
+    a_client_certificate_lets_in,
+    a_server_that_comes_later_is_waited_for,
+    master_overrides_the_address_of_the_kubeconfig,
+    a_source_ends_when_nobody_listens,
+);
+
+async fn a_token_that_was_exchanged_is_read_again<S: Server>() {
+    let world = World::<S>::of(true);
     world.server.apply(&service("web", 80));
     let mut following = world.following().await;
     let before = following.seen.len();
 
-    world.server.set_tokens(["next"]);
-    world.server.drop_connections();
+    world.server.set_tokens(&["next"]);
     following.problems_until(|problems| problems.iter().any(|p| p.contains("401"))).await;
     assert!(following.status.errors(ErrorKind::Unauthorized) >= 1);
     assert_eq!(following.changes_since(before), [""; 0], "the last known state stays");
@@ -63,11 +69,11 @@ async fn a_new_certificate_of_the_same_authority_is_nothing_to_speak_of() {
     world.probe(&mut following).await;
 }
 
-#[tokio::test]
-async fn a_client_certificate_lets_in() {
-    let world = World::new();
+async fn a_client_certificate_lets_in<S: Server>() {
+    let world = World::<S>::of(true);
     world.server.apply(&service("web", 80));
-    let certificate = Credential::ClientCertificate("system:node-proxier".to_owned());
+    // To whom Kubernetes itself gives the role `system:node-proxier`.
+    let certificate = Credential::ClientCertificate("system:kube-proxy".to_owned());
     world.server.write_kubeconfig(&world.kubeconfig(), &certificate);
     let following = world.following().await;
     assert_eq!(following.services(), ["web"]);
@@ -94,9 +100,8 @@ async fn a_kubeconfig_that_comes_later_is_waited_for() {
     following.problems_until(<[String]>::is_empty).await;
 }
 
-#[tokio::test]
-async fn a_server_that_comes_later_is_waited_for() {
-    let world = World::new();
+async fn a_server_that_comes_later_is_waited_for<S: Server>() {
+    let world = World::<S>::of(true);
     world.server.apply(&service("web", 80));
     world.server.down();
     let mut following = world.follow();
@@ -109,9 +114,8 @@ async fn a_server_that_comes_later_is_waited_for() {
     following.problems_until(<[String]>::is_empty).await;
 }
 
-#[tokio::test]
-async fn master_overrides_the_address_of_the_kubeconfig() {
-    let world = World::new();
+async fn master_overrides_the_address_of_the_kubeconfig<S: Server>() {
+    let world = World::<S>::of(true);
     world.server.apply(&service("web", 80));
     let text = std::fs::read_to_string(world.kubeconfig()).unwrap();
     std::fs::write(world.kubeconfig(), text.replace(&world.server.url(), "https://192.0.2.9:1"))
@@ -137,9 +141,8 @@ async fn a_master_that_is_no_url_is_said_to_be_none() {
     }
 }
 
-#[tokio::test]
-async fn a_source_ends_when_nobody_listens() {
-    let world = World::new();
+async fn a_source_ends_when_nobody_listens<S: Server>() {
+    let world = World::<S>::of(true);
     let following = world.following().await;
     following.stop().await.unwrap();
     world.until(|server| server.open_watches(Resource::Services) == 0).await;

@@ -2,17 +2,25 @@
 
 use std::time::Duration;
 
-use rulec_apiserver::{Fault, Resource, Scope};
+use rulec_apiserver::{Fault, Resource, Scope, Server, on_both_servers};
 use rulec_compiler::object::Object;
-use rulec_sources::{ApiOptions, ApiTiming, Severity};
+use rulec_sources::{ApiOptions, ApiTiming, ErrorKind, Severity};
 use serde_json::json;
 
 use crate::objects::{node, service, service_cidr, slice};
 use crate::world::{Following, NODE, World};
 
-#[tokio::test]
-async fn updates_without_meaning_are_suppressed_and_counted() {
-    let world = World::new();
+on_both_servers!(async
+    updates_without_meaning_are_suppressed_and_counted,
+    a_label_that_gives_a_service_to_another_proxy_takes_it_from_us,
+    a_node_that_is_not_there_is_waited_for_and_then_done_without,
+    a_node_that_comes_in_time_completes_the_list,
+    a_node_that_may_not_be_seen_is_done_without,
+    services_that_may_not_be_seen_are_an_error_and_asked_for_again,
+);
+
+async fn updates_without_meaning_are_suppressed_and_counted<S: Server>() {
+    let world = World::<S>::of(true);
     world.server.apply(&service("web", 80));
     world.server.apply(&slice("web-1", &["10.0.0.1", "10.0.0.2"]));
     let mut following = world.following().await;
@@ -52,9 +60,8 @@ async fn events_that_come_twice_count_once() {
     assert_eq!(following.port("web"), Some(82));
 }
 
-#[tokio::test]
-async fn a_label_that_gives_a_service_to_another_proxy_takes_it_from_us() {
-    let world = World::new();
+async fn a_label_that_gives_a_service_to_another_proxy_takes_it_from_us<S: Server>() {
+    let world = World::<S>::of(true);
     world.server.apply(&service("web", 80));
     world.server.apply(&slice("web-1", &["10.0.0.1"]));
     let mut following = world.following().await;
@@ -106,9 +113,8 @@ async fn a_broken_object_keeps_its_last_good_version_and_harms_no_other() {
     following.problems_until(|problems| problems.len() == 1).await;
 }
 
-#[tokio::test]
-async fn a_node_that_is_not_there_is_waited_for_and_then_done_without() {
-    let world = World::new();
+async fn a_node_that_is_not_there_is_waited_for_and_then_done_without<S: Server>() {
+    let world = World::<S>::of(true);
     world.server.delete(Resource::Nodes, "", NODE);
     world.server.apply(&service("web", 80));
     let timing = ApiTiming { node: Duration::from_millis(500), ..world.options().timing };
@@ -120,9 +126,8 @@ async fn a_node_that_is_not_there_is_waited_for_and_then_done_without() {
     following.until(|known| known.len() == 2).await;
 }
 
-#[tokio::test]
-async fn a_node_that_comes_in_time_completes_the_list() {
-    let world = World::new();
+async fn a_node_that_comes_in_time_completes_the_list<S: Server>() {
+    let world = World::<S>::of(true);
     world.server.delete(Resource::Nodes, "", NODE);
     let timing = ApiTiming { node: Duration::from_secs(3600), ..world.options().timing };
     let mut following = Following::with(ApiOptions { timing, ..world.options() });
@@ -134,10 +139,9 @@ async fn a_node_that_comes_in_time_completes_the_list() {
     assert_eq!(node.addresses.len(), 1);
 }
 
-#[tokio::test]
-async fn a_node_that_may_not_be_seen_is_done_without() {
-    let world = World::new();
-    let fault = world.server.fault(Scope::resource(Resource::Nodes), Fault::status(403));
+async fn a_node_that_may_not_be_seen_is_done_without<S: Server>() {
+    let world = World::<S>::of(true);
+    world.server.forbid(Resource::Nodes);
     let timing = ApiTiming { node: Duration::from_secs(3600), ..world.options().timing };
     let mut following = Following::with(ApiOptions { timing, ..world.options() });
     following.complete().await;
@@ -145,15 +149,35 @@ async fn a_node_that_may_not_be_seen_is_done_without() {
     let problem = following.seen.last().unwrap().problems[0].clone();
     assert_eq!(problem.severity, Severity::Warning);
     assert!(problem.message.starts_with("the Node: done without: "), "{problem}");
-    world.server.lift(fault);
+    world.server.allow(Resource::Nodes);
     following.until(|known| known.contains_key("Node node-1")).await;
+    following.problems_until(<[String]>::is_empty).await;
+}
+
+/// Servers know no roles yet when they begin to answer.
+#[tokio::test]
+async fn a_node_that_may_not_be_seen_for_a_moment_is_asked_for_again_soon() {
+    let world = World::new();
+    let timing = ApiTiming { refused: Duration::from_secs(3600), ..world.options().timing };
+    let mut following = Following::with(ApiOptions { timing, ..world.options() });
+    following.listed().await;
+    world.server.fault_times(3, Scope::resource(Resource::Nodes), Fault::status(403));
+    world.server.drop_connections();
+    world.until(|_| following.status.errors(ErrorKind::Forbidden) >= 3).await;
+    world.server.apply(&node(NODE, "192.0.2.7"));
+    following
+        .until(|known| {
+            let Some(Object::Node(node)) = known.get("Node node-1") else { return false };
+            node.addresses.iter().any(|address| address.to_string() == "192.0.2.7")
+        })
+        .await;
     following.problems_until(<[String]>::is_empty).await;
 }
 
 #[tokio::test]
 async fn a_server_without_service_cidrs_has_none_until_it_has() {
     let world = World::new();
-    world.server.apply(&service_cidr("kubernetes", "10.90.0.0/16"));
+    world.server.apply(&service_cidr("more", "10.91.0.0/16"));
     let fault = world.server.fault(Scope::resource(Resource::ServiceCidrs), Fault::NotServed);
     let mut following = world.follow();
     following.complete().await;
@@ -163,21 +187,20 @@ async fn a_server_without_service_cidrs_has_none_until_it_has() {
     }
     assert_eq!(following.problems(), [""; 0]);
     world.server.lift(fault);
-    following.until(|known| known.contains_key("ServiceCIDR kubernetes")).await;
+    following.until(|known| known.contains_key("ServiceCIDR more")).await;
 }
 
-#[tokio::test]
-async fn services_that_may_not_be_seen_are_an_error_and_asked_for_again() {
-    let world = World::new();
+async fn services_that_may_not_be_seen_are_an_error_and_asked_for_again<S: Server>() {
+    let world = World::<S>::of(true);
     world.server.apply(&service("web", 80));
-    let fault = world.server.fault(Scope::resource(Resource::Services), Fault::status(403));
+    world.server.forbid(Resource::Services);
     let mut following = world.follow();
     following.problems_until(|problems| problems.len() == 1).await;
     let problem = following.seen.last().unwrap().problems[0].clone();
     assert_eq!(problem.severity, Severity::Error);
     assert!(problem.message.contains("403"), "{problem}");
     assert!(following.seen.iter().all(|update| !update.complete));
-    world.server.lift(fault);
+    world.server.allow(Resource::Services);
     following.complete().await;
     assert_eq!(following.services(), ["web"]);
     following.problems_until(<[String]>::is_empty).await;

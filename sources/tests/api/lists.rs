@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use rulec_apiserver::{Cut, Expiry, Fault, Injection, Resource, Restart, Scope, Verb};
+use rulec_apiserver::{
+    Cut, Expiry, Fault, Injection, Resource, Restart, Scope, Server, Verb, on_both_servers,
+};
 use rulec_compiler::object::Object;
 use rulec_sources::{ApiAccess, ApiOptions, ApiTiming, ErrorKind};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -15,23 +17,26 @@ use crate::world::{Following, NODE, World};
 const ALL: [Resource; 4] =
     [Resource::Services, Resource::EndpointSlices, Resource::Nodes, Resource::ServiceCidrs];
 
-#[tokio::test]
-async fn a_streaming_server_is_listed_by_its_watches() {
-    let world = World::new();
+on_both_servers!(async
+    a_streaming_server_is_listed_by_its_watches,
+    what_is_asked_for_is_what_kube_proxy_asks_for,
+    a_server_that_does_not_stream_is_listed_in_pages,
+    what_changed_while_the_server_was_away_is_one_replacement,
+    a_list_of_what_is_known_says_nothing,
+    a_restart_in_which_objects_changed_is_followed,
+);
+
+async fn a_streaming_server_is_listed_by_its_watches<S: Server>() {
+    let world = World::<S>::of(true);
     world.server.apply(&service("web", 80));
     world.server.apply(&slice("web-1", &["10.0.0.1"]));
-    world.server.apply(&service_cidr("kubernetes", "10.90.0.0/16"));
+    world.server.apply(&service_cidr("more", "10.91.0.0/16"));
     world.server.apply(&node("node-2", "192.0.2.2"));
     let mut following = world.following().await;
     following.until(|known| known.len() == 4).await;
     assert_eq!(
         following.names(),
-        [
-            "EndpointSlice default/web-1",
-            "Node node-1",
-            "Service default/web",
-            "ServiceCIDR kubernetes",
-        ]
+        ["EndpointSlice default/web-1", "Node node-1", "Service default/web", "ServiceCIDR more",]
     );
     assert!(following.status.is_connected());
     for resource in ALL {
@@ -40,11 +45,9 @@ async fn a_streaming_server_is_listed_by_its_watches() {
     }
 }
 
-#[tokio::test]
-async fn what_is_asked_for_is_what_kube_proxy_asks_for() {
+async fn what_is_asked_for_is_what_kube_proxy_asks_for<S: Server>() {
     for streaming in [true, false] {
-        let world = World::new();
-        world.server.set_streaming_lists(streaming);
+        let world = World::<S>::of(streaming);
         world.following().await;
         for request in world.server.requests() {
             let query = request.query.replace("%21", "!").replace("%3D", "=").replace("%2F", "/");
@@ -69,13 +72,10 @@ async fn what_is_asked_for_is_what_kube_proxy_asks_for() {
     }
 }
 
-#[tokio::test]
-async fn a_server_that_does_not_stream_is_listed_in_pages() {
-    let world = World::new();
-    world.server.set_streaming_lists(false);
-    for number in 0..1201 {
-        world.server.apply(&service(&format!("s{number}"), 80));
-    }
+async fn a_server_that_does_not_stream_is_listed_in_pages<S: Server>() {
+    let world = World::<S>::of(false);
+    let services: Vec<Value> = (0..1201).map(|number| service(&format!("s{number}"), 80)).collect();
+    world.server.apply_all(&services);
     let mut following = world.following().await;
     assert_eq!(following.services().len(), 1201);
     assert_eq!(world.server.count(Verb::List, Resource::Services), 3);
@@ -83,55 +83,59 @@ async fn a_server_that_does_not_stream_is_listed_in_pages() {
     let refused = world.server.requests();
     let refused = refused.iter().filter(|r| r.query.contains("sendInitialEvents")).count();
     assert!(refused <= ALL.len(), "{refused}");
-    world.server.compact();
+    world.server.forget();
     world.server.drop_connections();
     world.probe(&mut following).await;
     let asked = world.server.requests();
     assert_eq!(asked.iter().filter(|r| r.query.contains("sendInitialEvents")).count(), refused);
 }
 
-#[tokio::test]
-async fn what_changed_while_the_server_was_away_is_one_replacement() {
-    for (streaming, expiry) in
-        [(true, Expiry::Event), (true, Expiry::Status), (false, Expiry::Event)]
-    {
-        let world = World::new();
-        world.server.set_streaming_lists(streaming);
-        world.server.set_expiry(expiry);
-        for name in ["a", "b", "c"] {
-            world.server.apply(&service(name, 80));
-        }
-        let mut following = world.following().await;
-        let before = following.seen.len();
-        let held = following.known["Service default/a"].clone();
-
-        world.server.down();
-        world.server.delete(Resource::Services, "default", "b");
-        world.server.apply(&service("c", 81));
-        world.server.apply(&service("d", 80));
-        world.server.compact();
-        world.server.up();
-        following.until(|known| known.contains_key("Service default/d")).await;
-
-        assert_eq!(following.services(), ["a", "c", "d"]);
-        assert_eq!(following.port("c"), Some(81));
-        assert_eq!(
-            following.changes_since(before),
-            ["[Service] = Service default/a, Service default/c, Service default/d"]
-        );
-        let (Object::Service(then), Object::Service(now)) =
-            (held, following.known["Service default/a"].clone())
-        else {
-            panic!()
-        };
-        assert!(std::sync::Arc::ptr_eq(&then, &now), "what stays is shared");
-        assert!(following.status.errors(ErrorKind::Expired) >= 1);
+async fn what_changed_while_the_server_was_away_is_one_replacement<S: Server>() {
+    for streaming in [true, false] {
+        away(World::<S>::of(streaming)).await;
     }
 }
 
 #[tokio::test]
-async fn a_list_of_what_is_known_says_nothing() {
+async fn it_is_so_too_with_a_server_that_answers_with_a_status() {
     let world = World::new();
+    world.server.set_expiry(Expiry::Status);
+    away(world).await;
+}
+
+async fn away<S: Server>(world: World<S>) {
+    for name in ["a", "b", "c"] {
+        world.server.apply(&service(name, 80));
+    }
+    let mut following = world.following().await;
+    let before = following.seen.len();
+    let held = following.known["Service default/a"].clone();
+
+    world.server.down();
+    world.server.delete(Resource::Services, "default", "b");
+    world.server.apply(&service("c", 81));
+    world.server.apply(&service("d", 80));
+    world.server.forget();
+    world.server.up();
+    following.until(|known| known.contains_key("Service default/d")).await;
+
+    assert_eq!(following.services(), ["a", "c", "d"]);
+    assert_eq!(following.port("c"), Some(81));
+    assert_eq!(
+        following.changes_since(before),
+        ["[Service] = Service default/a, Service default/c, Service default/d"]
+    );
+    let (Object::Service(then), Object::Service(now)) =
+        (held, following.known["Service default/a"].clone())
+    else {
+        panic!()
+    };
+    assert!(std::sync::Arc::ptr_eq(&then, &now), "what stays is shared");
+    assert!(following.status.errors(ErrorKind::Expired) >= 1);
+}
+
+async fn a_list_of_what_is_known_says_nothing<S: Server>() {
+    let world = World::<S>::of(true);
     world.server.apply(&service("a", 80));
     world.server.apply(&slice("a-1", &["10.0.0.1"]));
     let mut following = world.following().await;
@@ -139,8 +143,11 @@ async fn a_list_of_what_is_known_says_nothing() {
     let (before, lists) = (following.seen.len(), following.status.lists());
 
     world.server.down();
-    world.server.advance(100);
-    world.server.compact();
+    // Versions pass by what is of no concern to this source.
+    for number in 0..100 {
+        world.server.apply(&node("node-2", &format!("192.0.2.{number}")));
+    }
+    world.server.forget();
     world.server.up();
     world.probe(&mut following).await;
     assert!(following.status.lists() > lists);
@@ -193,6 +200,20 @@ async fn a_list_that_is_no_list_takes_nothing_away() {
         world.probe(&mut following).await;
     }
     assert_eq!(following.changes_since(before), [""; 0]);
+}
+
+/// Kubernetes 1.34 and newer with an etcd before 3.4.31 or 3.5.13.
+#[tokio::test]
+async fn a_server_that_cannot_stream_after_all_is_listed_in_pages() {
+    let world = World::new();
+    world.server.apply(&service("a", 80));
+    let scope = Scope::resource(Resource::Services).verb(Verb::Watch);
+    let error = Fault::WatchBegins(Injection::Error(500));
+    world.server.fault_times(1, scope, error);
+    let mut following = world.following().await;
+    assert_eq!(following.services(), ["a"]);
+    assert_eq!(world.server.count(Verb::List, Resource::Services), 1);
+    world.probe(&mut following).await;
 }
 
 #[tokio::test]
@@ -293,9 +314,8 @@ async fn a_watch_without_a_word_where_there_should_have_been_some_is_followed_by
     assert_eq!(following.next().await.problems, []);
 }
 
-#[tokio::test]
-async fn a_restart_in_which_objects_changed_is_followed() {
-    let world = World::new();
+async fn a_restart_in_which_objects_changed_is_followed<S: Server>() {
+    let world = World::<S>::of(true);
     world.server.apply(&service("a", 80));
     world.server.apply(&service("b", 80));
     let mut following = world.following().await;

@@ -1,19 +1,33 @@
 //! Objects as clients write them.
 
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::{LazyLock, Mutex};
+
 use serde_json::{Value, json};
 
 /// A Service `default/{name}` with one port.
 pub(crate) fn service(name: &str, port: u16) -> Value {
+    let address = cluster_ip(name);
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": { "namespace": "default", "name": name, "labels": { "app": name } },
         "spec": {
-            "clusterIP": "10.90.0.10", "clusterIPs": ["10.90.0.10"], "ipFamilies": ["IPv4"],
+            "clusterIP": address, "clusterIPs": [address], "ipFamilies": ["IPv4"],
             "type": "ClusterIP", "selector": { "app": name },
             "ports": [{ "port": port, "protocol": "TCP", "targetPort": 8080 }],
         },
         "status": { "loadBalancer": {} },
     })
+}
+
+/// An address for each name: a real server gives none to two Services.
+fn cluster_ip(name: &str) -> Ipv4Addr {
+    static GIVEN: LazyLock<Mutex<BTreeMap<String, u32>>> = LazyLock::new(Mutex::default);
+    let mut given = GIVEN.lock().unwrap();
+    let next = u32::try_from(given.len()).unwrap();
+    let number = *given.entry(name.to_owned()).or_insert(next);
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 90, 1, 0)) + number)
 }
 
 /// An EndpointSlice of the Service `web`.

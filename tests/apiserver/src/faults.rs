@@ -221,6 +221,13 @@ impl Faults {
         self.changed.send_replace(());
     }
 
+    /// Lifts what was added with just this scope and fault.
+    pub(crate) fn lift_all_of(&self, scope: Scope, fault: &Fault) {
+        let is_it = |active: &Active| active.scope == scope && active.fault == *fault;
+        self.state.lock().unwrap().active.retain(|active| !is_it(active));
+        self.changed.send_replace(());
+    }
+
     /// Silences the answers under way for ever, and returns how many.
     pub(crate) fn freeze(&self, scope: Scope) -> usize {
         let mut frozen = 0;

@@ -5,20 +5,19 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::sync::{Arc, Mutex, mpsc};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::faults::{Fault, FaultId, Faults, Injection, Scope};
-use crate::http::Shared;
+use crate::http::{Shared, converse};
 use crate::journal::{RecordedEvent, Request};
 use crate::kubeconfig::{Credential, kubeconfig};
 use crate::options::{Expiry, Features};
 use crate::resource::{Resource, Verb};
-use crate::serve::{Order, Port, serve};
+use crate::serve::{Order, Port, Serving};
 use crate::store::{Key, Message, Restart, Store};
 use crate::tls::Tls;
 
@@ -32,6 +31,8 @@ pub struct Settings {
     pub names: Vec<String>,
     /// The bearer tokens accepted. The default is `token`.
     pub tokens: BTreeSet<String>,
+    /// Whether lists can be had as watches (the feature `WatchList`). They can by default.
+    pub streaming_lists: bool,
 }
 
 impl Default for Settings {
@@ -40,6 +41,7 @@ impl Default for Settings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             names: Vec::new(),
             tokens: BTreeSet::from(["token".to_owned()]),
+            streaming_lists: true,
         }
     }
 }
@@ -47,12 +49,9 @@ impl Default for Settings {
 /// A server, which ends with this value.
 #[derive(Debug)]
 pub struct ApiServer {
-    address: SocketAddr,
     shared: Arc<Shared>,
     tls: Arc<Mutex<Tls>>,
-    orders: UnboundedSender<(Order, mpsc::Sender<()>)>,
-    // Invariant: `Some` until drop.
-    thread: Option<JoinHandle<()>>,
+    serving: Serving,
 }
 
 impl ApiServer {
@@ -73,36 +72,22 @@ impl ApiServer {
     /// When the address cannot be listened on.
     #[must_use]
     pub fn with(settings: Settings) -> Self {
-        let Settings { listen, mut names, tokens } = settings;
+        let Settings { listen, names, tokens, streaming_lists } = settings;
         let port = Port::reserve(listen).expect("the test's address can be bound");
-        let address = port.address();
-        names.push(address.ip().to_string());
-        names.extend(["localhost", "kubernetes.default.svc"].map(str::to_owned));
-        let tls = Arc::new(Mutex::new(Tls::new(names)));
+        let tls = Arc::new(Mutex::new(Tls::of(port.address().ip(), names)));
         let shared = Arc::new(Shared {
             store: Mutex::new(Store::new()),
             faults: Arc::new(Faults::new()),
             journal: Arc::default(),
             tokens: Mutex::new(tokens),
-            features: Mutex::new(Features { streaming_lists: true, expiry: Expiry::Event }),
+            features: Mutex::new(Features { streaming_lists, expiry: Expiry::Event }),
         });
-        let (orders, received) = unbounded_channel();
         let (its_tls, its_shared) = (Arc::clone(&tls), Arc::clone(&shared));
-        // The thread, and so every socket, is in the network namespace of its maker.
-        let thread = thread::Builder::new()
-            .name("api server".to_owned())
-            .spawn(move || {
-                tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .expect("a runtime starts")
-                    .block_on(serve(&port, its_tls, its_shared, received))
-                    .expect("the reserved port can be listened on");
-            })
-            .expect("a thread starts");
-        let server = Self { address, shared, tls, orders, thread: Some(thread) };
-        server.order(Order::Up);
-        server
+        let serving = Serving::start(port, move |stream| {
+            let config = its_tls.lock().unwrap().config();
+            converse(stream, config.into(), Arc::clone(&its_shared))
+        });
+        Self { shared, tls, serving }
     }
 
     // How to reach it.
@@ -110,13 +95,13 @@ impl ApiServer {
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.serving.address()
     }
 
     /// `https://` and the address.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("https://{}", self.address)
+        format!("https://{}", self.address())
     }
 
     /// The certificate of the authority that signed the server's, in PEM.
@@ -290,6 +275,11 @@ impl ApiServer {
         self.shared.faults.lift(Some(fault));
     }
 
+    /// Ends a fault by what it is, wherever it was ordered.
+    pub fn lift_same(&self, scope: Scope, fault: &Fault) {
+        self.shared.faults.lift_all_of(scope, fault);
+    }
+
     /// Ends all faults.
     pub fn lift_all(&self) {
         self.shared.faults.lift(None);
@@ -313,12 +303,12 @@ impl ApiServer {
 
     /// Refuses connections and closes all there are. The port stays reserved.
     pub fn down(&self) {
-        self.order(Order::Down);
+        self.serving.order(Order::Down);
     }
 
     /// Listens again, on the same port.
     pub fn up(&self) {
-        self.order(Order::Up);
+        self.serving.order(Order::Up);
     }
 
     /// Goes down, loses what it loses, and comes up.
@@ -331,12 +321,12 @@ impl ApiServer {
     /// Accepts connections and never says a word on them, not even TLS; or does so no more. Those
     /// accepted meanwhile stay silent.
     pub fn set_deaf(&self, deaf: bool) {
-        self.order(Order::Deaf(deaf));
+        self.serving.order(Order::Deaf(deaf));
     }
 
     /// Closes all connections, and accepts new ones.
     pub fn drop_connections(&self) {
-        self.order(Order::Drop);
+        self.serving.order(Order::Drop);
     }
 
     /// Shows a new certificate, by the same authority, to new connections.
@@ -348,25 +338,5 @@ impl ApiServer {
     /// trust it; clients' certificates stay valid.
     pub fn rotate_authority(&self) {
         self.tls.lock().unwrap().rotate_authority();
-    }
-
-    /// Returns when the order is carried out.
-    fn order(&self, order: Order) {
-        let (done, wait) = mpsc::channel();
-        self.orders.send((order, done)).expect("the server's thread lives");
-        wait.recv().expect("the server's thread lives");
-    }
-}
-
-impl Drop for ApiServer {
-    fn drop(&mut self) {
-        // If the thread is gone already, joining says why.
-        let _gone = self.orders.send((Order::Stop, mpsc::channel().0));
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-            && !thread::panicking()
-        {
-            panic!("the API server panicked, see above");
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! One request and its answer.
+//! A connection, its requests and their answers.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -9,15 +9,20 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper::{Method, Response};
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 
 use crate::auth::{self, User};
 use crate::body::{Body, Outlet};
 use crate::discovery::{self, Document};
 use crate::faults::{Fault, Faults, line};
 use crate::journal::{Journal, RecordedEvent, Request};
-use crate::link::Link;
+use crate::link::{Link, Wire};
 use crate::list::list;
 use crate::object;
 use crate::options::{Expiry, Features, Options};
@@ -41,14 +46,25 @@ pub(crate) struct Shared {
 
 /// A connection, as far as its requests need to know.
 #[derive(Debug, Clone)]
-pub(crate) struct Peer {
-    pub(crate) link: Arc<Link>,
+struct Peer {
+    link: Arc<Link>,
     /// It has shown a certificate of the client authority.
-    pub(crate) certified: bool,
+    certified: bool,
+}
+
+/// One connection, which ends as it likes: whatever fails here is the client's to notice.
+pub(crate) async fn converse(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
+    let _best_effort = stream.set_nodelay(true);
+    let Ok(stream) = acceptor.accept(stream).await else { return };
+    let certified = stream.get_ref().1.peer_certificates().is_some();
+    let peer = Peer { link: Arc::default(), certified };
+    let wire = Wire::new(stream, Arc::clone(&peer.link));
+    let service = service_fn(move |request| answer(Arc::clone(&shared), peer.clone(), request));
+    let _ended = http1::Builder::new().serve_connection(TokioIo::new(wire), service).await;
 }
 
 /// Answers a request; never, if a fault says so.
-pub(crate) async fn answer(
+async fn answer(
     shared: Arc<Shared>,
     peer: Peer,
     request: hyper::Request<Incoming>,

@@ -1,4 +1,8 @@
-//! An API server inside the test's process, with the faults that real ones have.
+//! API servers for tests: [`ApiServer`] is inside the test's process and has the faults that real ones
+//! have; [`RealServer`] is a kube-apiserver with an etcd, when [`Assets`] are named. A scenario that
+//! both can play is written once, over [`Server`], and [`on_both_servers!`] makes the tests.
+//!
+//! # The server in the test's process
 //!
 //! ```no_run
 //! use rulec_apiserver::{ApiServer, Credential, Fault, Resource, Scope};
@@ -68,9 +72,11 @@ mod link;
 mod list;
 mod object;
 mod options;
+mod real;
 mod resource;
 mod selector;
 mod serve;
+mod server;
 mod status;
 mod store;
 mod tls;
@@ -81,5 +87,7 @@ pub use handle::{ApiServer, Settings};
 pub use journal::{RecordedEvent, Request};
 pub use kubeconfig::Credential;
 pub use options::Expiry;
+pub use real::{Assets, RealServer};
 pub use resource::{Resource, Verb};
+pub use server::Server;
 pub use store::Restart;

@@ -1,21 +1,14 @@
-//! The server's thread: the port, the connections, and orders of the handle.
+//! A thread that serves: the port, the connections, and orders of the handle.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
-
-use crate::http::{Peer, Shared, answer};
-use crate::link::Wire;
-use crate::tls::Tls;
 
 /// What the handle wants; done when the sender that comes along is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +25,67 @@ pub(crate) enum Order {
     Stop,
 }
 
-pub(crate) type Orders = UnboundedReceiver<(Order, std::sync::mpsc::Sender<()>)>;
+type Orders = UnboundedReceiver<(Order, mpsc::Sender<()>)>;
+
+/// A thread that serves a port, and ends with this value.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    address: SocketAddr,
+    orders: UnboundedSender<(Order, mpsc::Sender<()>)>,
+    // Invariant: `Some` until drop.
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Serving {
+    /// Starts, and listens when this returns. The thread, and so every socket, is in the network
+    /// namespace of its maker.
+    pub(crate) fn start<C, F>(port: Port, converse: C) -> Self
+    where
+        C: Fn(TcpStream) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let address = port.address();
+        let (orders, received) = unbounded_channel();
+        let thread = thread::Builder::new()
+            .name("api server".to_owned())
+            .spawn(move || {
+                tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .expect("a runtime starts")
+                    .block_on(serve(&port, converse, received))
+                    .expect("the reserved port can be listened on");
+            })
+            .expect("a thread starts");
+        let serving = Self { address, orders, thread: Some(thread) };
+        serving.order(Order::Up);
+        serving
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns when the order is carried out.
+    pub(crate) fn order(&self, order: Order) {
+        let (done, wait) = mpsc::channel();
+        self.orders.send((order, done)).expect("the server's thread lives");
+        wait.recv().expect("the server's thread lives");
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // If the thread is gone already, joining says why.
+        let _gone = self.orders.send((Order::Stop, mpsc::channel().0));
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !thread::panicking()
+        {
+            panic!("the API server panicked, see above");
+        }
+    }
+}
 
 /// A port that stays ours while nobody listens. Without it somebody else could take it, or a client
 /// that tries to connect could be given it as its own and so connect to itself.
@@ -79,12 +132,11 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
 /// # Errors
 ///
 /// The port cannot be listened on.
-pub(crate) async fn serve(
-    port: &Port,
-    tls: Arc<Mutex<Tls>>,
-    shared: Arc<Shared>,
-    mut orders: Orders,
-) -> io::Result<()> {
+async fn serve<C, F>(port: &Port, converse: C, mut orders: Orders) -> io::Result<()>
+where
+    C: Fn(TcpStream) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
     let mut listener = Some(port.listen()?);
     let mut deaf = false;
     let mut connections = JoinSet::new();
@@ -115,8 +167,7 @@ pub(crate) async fn serve(
                         std::future::pending().await
                     });
                 } else {
-                    let config = tls.lock().unwrap().config();
-                    connections.spawn(converse(stream, config.into(), Arc::clone(&shared)));
+                    connections.spawn(converse(stream));
                 }
             }
             Some(_) = connections.join_next() => {}
@@ -129,15 +180,4 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
         Some(listener) => Ok(listener.accept().await?.0),
         None => std::future::pending().await,
     }
-}
-
-/// One connection, which ends as it likes: whatever fails here is the client's to notice.
-async fn converse(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
-    let _best_effort = stream.set_nodelay(true);
-    let Ok(stream) = acceptor.accept(stream).await else { return };
-    let certified = stream.get_ref().1.peer_certificates().is_some();
-    let peer = Peer { link: Arc::default(), certified };
-    let wire = Wire::new(stream, Arc::clone(&peer.link));
-    let service = service_fn(move |request| answer(Arc::clone(&shared), peer.clone(), request));
-    let _ended = http1::Builder::new().serve_connection(TokioIo::new(wire), service).await;
 }

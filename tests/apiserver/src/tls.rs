@@ -1,10 +1,11 @@
 //! Certificates: made at start, and made anew when the test says so.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
 };
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -20,16 +21,27 @@ pub(crate) struct Tls {
     authority: Authority,
     /// Signs clients. Separate, so that a new authority of the server shuts nobody out.
     clients: Authority,
+    own: Own,
     config: Arc<ServerConfig>,
 }
 
+/// The server's own certificate and key.
+#[derive(Debug)]
+struct Own {
+    certificate: Certificate,
+    key: KeyPair,
+}
+
 impl Tls {
-    /// For a server known under these names or addresses.
-    pub(crate) fn new(names: Vec<String>) -> Self {
+    /// For a server with this address, and known under these names or addresses as well.
+    pub(crate) fn of(address: IpAddr, mut names: Vec<String>) -> Self {
+        names.push(address.to_string());
+        names.extend(["localhost", "kubernetes.default.svc"].map(str::to_owned));
         let authority = authority("kubernetes");
         let clients = authority_of_clients();
-        let config = config(&names, &authority, &clients);
-        Self { names, authority, clients, config }
+        let own = own(&names, &authority);
+        let config = config(&own, &clients);
+        Self { names, authority, clients, own, config }
     }
 
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
@@ -42,13 +54,24 @@ impl Tls {
 
     /// A new certificate of the server by the same authority.
     pub(crate) fn rotate_certificate(&mut self) {
-        self.config = config(&self.names, &self.authority, &self.clients);
+        self.own = own(&self.names, &self.authority);
+        self.config = config(&self.own, &self.clients);
     }
 
     /// A new authority, whom nobody trusts yet, and a certificate by it.
     pub(crate) fn rotate_authority(&mut self) {
         self.authority = authority("kubernetes");
         self.rotate_certificate();
+    }
+
+    /// The certificate of the authority that signs clients, in PEM.
+    pub(crate) fn clients_pem(&self) -> String {
+        self.clients.pem()
+    }
+
+    /// The server's certificate and key, in PEM.
+    pub(crate) fn own_pem(&self) -> (String, String) {
+        (self.own.certificate.pem(), self.own.key.serialize_pem())
     }
 
     /// A client's certificate and key, in PEM.
@@ -79,12 +102,15 @@ fn params(common_name: &str, names: &[String]) -> CertificateParams {
     params
 }
 
-fn config(names: &[String], authority: &Authority, clients: &Authority) -> Arc<ServerConfig> {
+fn own(names: &[String], authority: &Authority) -> Own {
     let mut params = params("kube-apiserver", names);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let key = KeyPair::generate().expect("a key is made");
     let certificate = params.signed_by(&key, authority).expect("the authority signs");
+    Own { certificate, key }
+}
 
+fn config(own: &Own, clients: &Authority) -> Arc<ServerConfig> {
     let provider = Arc::new(ring::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(clients.der().clone()).expect("an authority's certificate is valid");
@@ -93,12 +119,12 @@ fn config(names: &[String], authority: &Authority, clients: &Authority) -> Arc<S
             .allow_unauthenticated()
             .build()
             .expect("there is a root");
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(own.key.serialize_der()));
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring knows TLS 1.2 and 1.3")
         .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![certificate.der().clone()], key)
+        .with_single_cert(vec![own.certificate.der().clone()], key)
         .expect("certificate and key belong together");
     Arc::new(config)
 }

@@ -1,0 +1,207 @@
+//! What a test may ask of a server, whichever it is.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::faults::{Fault, Scope};
+use crate::handle::{ApiServer, Settings};
+use crate::journal::Request;
+use crate::kubeconfig::Credential;
+use crate::resource::{Resource, Verb};
+use crate::store::Restart;
+
+/// A server that a scenario can be played on. What only the server in this process can do, such as to
+/// send garbage, is not here: a scenario that needs it asks for an [`ApiServer`].
+pub trait Server: Sized + Send + Sync {
+    /// Starts, and serves when this returns.
+    fn with(settings: Settings) -> Self;
+
+    /// Starts with the default settings.
+    fn start() -> Self {
+        Self::with(Settings::default())
+    }
+
+    /// What `/version` says.
+    fn git_version(&self) -> String;
+
+    /// Where clients reach it.
+    fn url(&self) -> String;
+
+    /// Writes a kubeconfig that trusts the server.
+    fn write_kubeconfig(&self, path: &Path, credential: &Credential);
+
+    /// From now on only these bearer tokens are accepted. Clients may have to connect anew.
+    fn set_tokens(&self, tokens: &[&str]);
+
+    /// The objects that it has of its own accord, of the kinds of [`Resource`].
+    fn its_own(&self) -> Vec<Value>;
+
+    /// Creates or replaces an object. If nothing changes, nobody is told.
+    fn apply(&self, object: &Value);
+
+    /// Creates or replaces many, in any order.
+    fn apply_all(&self, objects: &[Value]) {
+        for object in objects {
+            self.apply(object);
+        }
+    }
+
+    /// Deletes an object, if there is one.
+    fn delete(&self, resource: Resource, namespace: &str, name: &str);
+
+    /// Forgets all versions but the latest: what asks for older ones gets 410.
+    fn forget(&self);
+
+    /// Stops to let clients see a kind: 403.
+    fn forbid(&self, resource: Resource);
+
+    /// Lets them see it again.
+    fn allow(&self, resource: Resource);
+
+    /// Refuses connections of clients, and closes all there are. Objects can still be written.
+    fn down(&self);
+
+    /// Accepts connections again.
+    fn up(&self);
+
+    /// Closes all connections of clients.
+    fn drop_connections(&self);
+
+    /// Ends without a word and comes back with the objects it had. Those who write wait meanwhile; this
+    /// does not.
+    fn crash(&self);
+
+    /// All requests of clients, in the order in which they came.
+    fn requests(&self) -> Vec<Request>;
+
+    /// How many requests with the verb there were for the kind.
+    fn count(&self, verb: Verb, resource: Resource) -> usize {
+        let wanted =
+            |request: &&Request| (request.verb, request.resource) == (verb, Some(resource));
+        self.requests().iter().filter(wanted).count()
+    }
+
+    /// How many watches of the kind there are now.
+    fn open_watches(&self, resource: Resource) -> usize;
+}
+
+impl Server for ApiServer {
+    fn with(settings: Settings) -> Self {
+        Self::with(settings)
+    }
+
+    fn git_version(&self) -> String {
+        "of the tests, in this process".to_owned()
+    }
+
+    fn url(&self) -> String {
+        self.url()
+    }
+
+    fn write_kubeconfig(&self, path: &Path, credential: &Credential) {
+        self.write_kubeconfig(path, credential);
+    }
+
+    fn set_tokens(&self, tokens: &[&str]) {
+        self.set_tokens(tokens.iter().copied());
+        self.drop_connections();
+    }
+
+    fn its_own(&self) -> Vec<Value> {
+        Vec::new()
+    }
+
+    fn apply(&self, object: &Value) {
+        self.apply(object);
+    }
+
+    fn delete(&self, resource: Resource, namespace: &str, name: &str) {
+        self.delete(resource, namespace, name);
+    }
+
+    fn forget(&self) {
+        self.compact();
+    }
+
+    fn forbid(&self, resource: Resource) {
+        self.fault(Scope::resource(resource), Fault::status(403));
+    }
+
+    fn allow(&self, resource: Resource) {
+        self.lift_same(Scope::resource(resource), &Fault::status(403));
+    }
+
+    fn down(&self) {
+        self.down();
+    }
+
+    fn up(&self) {
+        self.up();
+    }
+
+    fn drop_connections(&self) {
+        self.drop_connections();
+    }
+
+    fn crash(&self) {
+        self.restart(Restart::Kept);
+    }
+
+    fn requests(&self) -> Vec<Request> {
+        self.requests()
+    }
+
+    fn open_watches(&self, resource: Resource) -> usize {
+        self.open_watches(resource)
+    }
+}
+
+/// Makes a test of each scenario on each server. A scenario is a function over the kind of server,
+/// `fn name<S: Server>()`, or with `async` before the list an asynchronous one.
+///
+/// The tests are in the modules `on_the_server_in_process` and `on_the_real_server`. The latter end at
+/// once, and say so, when no real server is named: see [`Assets`](crate::Assets).
+#[macro_export]
+macro_rules! on_both_servers {
+    (async $($scenario:ident),+ $(,)?) => {
+        mod on_the_server_in_process {
+            $(
+                #[tokio::test]
+                async fn $scenario() {
+                    super::$scenario::<$crate::ApiServer>().await;
+                }
+            )+
+        }
+        mod on_the_real_server {
+            $(
+                #[tokio::test]
+                async fn $scenario() {
+                    if $crate::Assets::named().is_some() {
+                        super::$scenario::<$crate::RealServer>().await;
+                    }
+                }
+            )+
+        }
+    };
+    ($($scenario:ident),+ $(,)?) => {
+        mod on_the_server_in_process {
+            $(
+                #[test]
+                fn $scenario() {
+                    super::$scenario::<$crate::ApiServer>();
+                }
+            )+
+        }
+        mod on_the_real_server {
+            $(
+                #[test]
+                fn $scenario() {
+                    if $crate::Assets::named().is_some() {
+                        super::$scenario::<$crate::RealServer>();
+                    }
+                }
+            )+
+        }
+    };
+}
