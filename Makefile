@@ -23,7 +23,7 @@ build: setup
 	cargo build --release --locked
 
 bench: setup
-	cargo bench --locked --bench figures --bench api
+	cargo bench --locked --bench figures --bench api --bench packets
 
 # cargo-deb is built on first use. Its own build would not make the man pages and completions.
 deb: build

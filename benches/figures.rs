@@ -38,7 +38,7 @@ use rulec_sources::Update;
 use rulec_testkit::{Namespace, require_root};
 use tokio::sync::mpsc;
 
-use crate::table::{memory, percentiles, row, time, wait_for};
+use crate::table::{machine, memory, percentiles, row, time, wait_for};
 
 fn main() {
     // `cargo test --benches` builds and starts benches too, only to see that they start.
@@ -58,15 +58,6 @@ fn main() {
     unchanged_restart(45_000, 2);
     process(20_000, 10);
     stale_flows(100_000);
-}
-
-fn machine() {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let cpus = read("/proc/cpuinfo");
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("");
-    let n = cpus.lines().filter(|line| line.starts_with("processor")).count();
-    let release = read("/proc/sys/kernel/osrelease");
-    println!("{n} ×{}, Linux {}", model.trim_start_matches(['\t', ' ', ':']), release.trim());
 }
 
 /// One endpoint more, one less, in turn, each at another Service.

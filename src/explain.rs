@@ -131,7 +131,8 @@ impl Explanation {
                 Verdict::Pass | Verdict::Reject | Verdict::Drop => None,
             })
             .collect();
-        let left_out = frontend.as_ref().and_then(|served| {
+        let is_asked = outcomes.iter().any(|it| reason::is_for_endpoints(&it.outcome));
+        let left_out = frontend.as_ref().filter(|_| is_asked).and_then(|served| {
             Some(reason::left_out(side, served.owner.as_deref()?, served, &used))
         });
         Self {

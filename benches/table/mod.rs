@@ -1,9 +1,20 @@
 //! How figures are taken and printed, the same in every bench.
+#![allow(dead_code, reason = "not every bench needs all of it")]
 
 use std::fs;
 use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
+
+/// Prints what was measured on.
+pub(crate) fn machine() {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpus = read("/proc/cpuinfo");
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("");
+    let n = cpus.lines().filter(|line| line.starts_with("processor")).count();
+    let release = read("/proc/sys/kernel/osrelease");
+    println!("{n} ×{}, Linux {}", model.trim_start_matches(['\t', ' ', ':']), release.trim());
+}
 
 /// Prints a row of the table.
 pub(crate) fn row(what: &str, setup: &str, figure: &str) {

@@ -1,5 +1,6 @@
 //! Why a packet ends where it does: objects and fields, as far as they are known.
 
+use rulec_compiler::Frontend;
 use rulec_compiler::net::Backend;
 use rulec_compiler::nft::Pick;
 use rulec_compiler::nft::oracle::{Masquerade, Outcome, Packet, Verdict};
@@ -58,7 +59,12 @@ pub(super) fn of(
             }
             None => format!("{} is a cluster address, of which only ports answer", packet.destination),
         }),
-        (Verdict::Pass, _) => reasons.push("no rule has a say".to_owned()),
+        (Verdict::Pass, _) => reasons.push(match served.map(|served| served.frontend) {
+            Some(Frontend::NodePort { .. }) => {
+                format!("node ports do not answer on {} (--nodeport-addresses)", packet.destination)
+            }
+            Some(Frontend::Address { .. }) | None => "no rule has a say".to_owned(),
+        }),
     }
     if matches!(outcome.decided_in, Some(ChainId::Pick(_, View::Local, _))) {
         let why = format!(
@@ -73,6 +79,15 @@ pub(super) fn of(
         Masquerade::Hairpin => "masqueraded, since it goes back to where it comes from".to_owned(),
     }));
     reasons
+}
+
+/// Whether it is for the endpoints there are that a packet ends so.
+pub(super) fn is_for_endpoints(outcome: &Outcome) -> bool {
+    match outcome.verdict {
+        Verdict::Backend(_) | Verdict::Reject => true,
+        Verdict::Drop => outcome.decided_in != Some(ChainId::Firewall),
+        Verdict::Pass => false,
+    }
 }
 
 /// The endpoints of a Service port that are not among these, and why not.

@@ -291,6 +291,12 @@ impl ApiServer {
         self.shared.faults.freeze(scope)
     }
 
+    /// Whether lists are streamed to those who ask for it.
+    #[must_use]
+    pub fn streams(&self) -> bool {
+        self.shared.features.lock().unwrap().streaming_lists
+    }
+
     /// Switches streaming lists (the feature `WatchList`); they are on at start.
     pub fn set_streaming_lists(&self, on: bool) {
         self.shared.features.lock().unwrap().streaming_lists = on;

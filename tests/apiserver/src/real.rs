@@ -252,6 +252,14 @@ impl Server for RealServer {
         answer.body["gitVersion"].as_str().expect("a server knows its version").to_owned()
     }
 
+    fn streams(&self) -> bool {
+        let query = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan\
+                     &allowWatchBookmarks=true&timeoutSeconds=1";
+        let answer = self.insist(Method::GET, &format!("/api/v1/nodes?{query}"), None);
+        // Some refuse, others accept and then say that they cannot.
+        answer.is_success() && answer.body["type"] != "ERROR"
+    }
+
     fn url(&self) -> String {
         format!("https://{}", self.relay.address())
     }

@@ -25,6 +25,10 @@ pub trait Server: Sized + Send + Sync {
     /// What `/version` says.
     fn git_version(&self) -> String;
 
+    /// Whether it lists by watches. A kube-apiserver does if its etcd tells how far a watch is
+    /// (3.4.25, 3.5.8).
+    fn streams(&self) -> bool;
+
     /// Where clients reach it.
     fn url(&self) -> String;
 
@@ -93,6 +97,10 @@ impl Server for ApiServer {
 
     fn git_version(&self) -> String {
         "of the tests, in this process".to_owned()
+    }
+
+    fn streams(&self) -> bool {
+        self.streams()
     }
 
     fn url(&self) -> String {
