@@ -7,6 +7,7 @@ mod crash;
 mod daemon;
 mod deploy;
 mod diff;
+mod explain;
 mod golden;
 mod health;
 mod kube_proxy;

@@ -1,0 +1,141 @@
+//! `rulec explain`: what it says, in text and JSON, and what it refuses. That it is right is shown
+//! elsewhere, by packets.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::process::Command;
+
+use rulec_testkit::{Namespace, require_root};
+use serde_json::Value;
+
+use crate::daemon::{Daemon, Manifests};
+use crate::support::{RULEC, Ran, SETTINGS, finish, rulec};
+
+const OBJECTS: &str = "
+apiVersion: v1
+kind: Node
+metadata: {name: na, labels: {topology.kubernetes.io/zone: z1}}
+status: {addresses: [{type: InternalIP, address: 192.0.2.10}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: LoadBalancer
+  clusterIP: 10.90.0.10
+  externalTrafficPolicy: Local
+  loadBalancerSourceRanges: [203.0.113.0/24]
+  ports: [{name: http, port: 80, nodePort: 30080, targetPort: 8080}]
+status: {loadBalancer: {ingress: [{ip: 198.51.100.20}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints:
+- {addresses: [10.50.1.5], nodeName: na, conditions: {ready: true}}
+- {addresses: [10.50.2.5], nodeName: nb, conditions: {ready: true}}
+- {addresses: [10.50.3.5], nodeName: nc, conditions: {ready: false}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: empty}
+spec: {clusterIP: 10.90.0.11, sessionAffinity: ClientIP, ports: [{port: 53, protocol: UDP}]}
+";
+
+/// Explains from manifests, without a kernel.
+fn offline(objects: &str, args: &[&str]) -> Ran {
+    let manifests = Manifests::of(objects);
+    let mut command = Command::new(RULEC);
+    command.env_remove("RULEC_LOG").current_dir(manifests.path());
+    command.arg("explain").args(args).args(["--state", "."]).args(SETTINGS);
+    finish(command)
+}
+
+fn explained(args: &[&str]) -> String {
+    let Ran { status, stdout, stderr } = offline(OBJECTS, args);
+    assert_eq!((status, stderr.as_str()), (0, ""), "{args:?}: {stdout}");
+    stdout
+}
+
+#[test]
+fn the_text_names_rules_objects_and_fields() {
+    insta::assert_snapshot!(explained(&["10.90.0.10:80", "--from", "10.50.1.5"]));
+    insta::assert_snapshot!(explained(&["198.51.100.20:80", "--from", "203.0.113.7"]));
+    insta::assert_snapshot!(explained(&["198.51.100.20:80", "--from", "203.0.114.7"]));
+    insta::assert_snapshot!(explained(&["192.0.2.10:30080/tcp", "--from", "203.0.114.7"]));
+    insta::assert_snapshot!(explained(&["10.90.0.11:53/UDP", "--from", "10.50.1.5"]));
+    insta::assert_snapshot!(explained(&["10.90.0.11", "--from", "10.50.1.5"]));
+}
+
+#[test]
+fn what_is_nobodys_passes() {
+    for (to, word) in [
+        ("10.90.0.99:80", "no rule has a say"),
+        ("127.0.0.1:30080", "127.0.0.1"),
+        ("[2001:db8::1]:80/sctp", "no rule has a say"),
+    ] {
+        let from = if to.starts_with('[') { "2001:db8::2" } else { "203.0.113.7" };
+        let text = explained(&[to, "--from", from]);
+        assert!(text.contains("passes untouched") && text.contains(word), "{to}: {text}");
+    }
+}
+
+#[test]
+fn bad_questions_get_a_clear_answer() {
+    let cases: [(&[&str], &str); 7] = [
+        (&["10.90.0.10:80/icmp"], "\"icmp\" is none of tcp, udp and sctp"),
+        (&["10.90.0.10:0"], "10.90.0.10:0"),
+        (&["10.90.0.10:65536"], "10.90.0.10:65536"),
+        (&["web:80"], "web:80"),
+        (&["10.90.0.10:80", "--from", "nowhere"], "nowhere"),
+        (&["10.90.0.10:80", "--from", "2001:db8::2"], "are not of one family"),
+        (&["[fd90::1]:80"], "name one with --from"),
+    ];
+    for (args, word) in cases {
+        let ran = offline(OBJECTS, args);
+        assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{args:?}: {ran:?}");
+        assert!(ran.stderr.contains(word), "{args:?}: {ran:?}");
+    }
+    // What is wrong with manifests is said, and the rest explained.
+    let objects = format!("{OBJECTS}---\napiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: []\n");
+    let ran = offline(&objects, &["10.90.0.10:80", "--from", "10.50.1.5"]);
+    assert_eq!(ran.status, 2);
+    assert!(ran.stderr.contains("all.yaml:"), "{}", ran.stderr);
+    assert!(ran.stdout.contains("goes to 10.50.2.5:8080"), "{}", ran.stdout);
+}
+
+/// The kernel does not know objects; manifests beside it do.
+#[test]
+fn the_kernels_rules_are_explained_by_manifests() {
+    if !require_root() {
+        return;
+    }
+    let node = Namespace::new("explain");
+    node.sh("ip link set lo up; ip addr add 192.0.2.10/32 dev lo");
+    let manifests = Manifests::of(OBJECTS);
+    let path = manifests.path();
+    let path = path.to_str().unwrap();
+    let daemon = Daemon::start(&node, &manifests.path(), &SETTINGS);
+    let explain = |to: &str, more: &[&str]| {
+        let args = [&["explain", to, "--from", "203.0.113.7"], &SETTINGS[..], more].concat();
+        let ran = rulec(&node, &args);
+        assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{to}: {ran:?}");
+        ran.stdout
+    };
+    for to in ["198.51.100.20:80", "192.0.2.10:30080", "10.90.0.11:53/udp", "8.8.8.8:53/udp"] {
+        let both = explain(to, &["--manifests", path]);
+        assert_eq!(both, explain(to, &["--state", path]), "{to}: the kernel has what they say");
+        let alone: Value = serde_json::from_str(&explain(to, &["-o", "json"])).unwrap();
+        let with: Value =
+            serde_json::from_str(&explain(to, &["-o", "json", "--manifests", path])).unwrap();
+        assert_eq!(alone["outcomes"][0]["verdict"], with["outcomes"][0]["verdict"]);
+        assert_eq!(alone["outcomes"][0]["path"], with["outcomes"][0]["path"]);
+    }
+    // Rules that are not rulec's do what nobody can foretell.
+    daemon.stop();
+    node.sh("nft delete table ip rulec");
+    let gone = explain("198.51.100.20:80", &[]);
+    assert!(gone.contains("there is no table of rulec for IPv4"), "{gone}");
+}
