@@ -35,6 +35,8 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+use std::future::pending;
+use std::mem;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::Rc;
@@ -44,7 +46,7 @@ use std::time::Duration;
 use rulec_compiler::Origin;
 use rulec_compiler::name::NodeName;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info};
 
 use crate::error::SourceError;
@@ -231,6 +233,10 @@ async fn follow(
     }
 }
 
+/// How long it may take until the receiver hears of what changes nothing: to wake it for each would be
+/// most of what such an event costs.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// Makes updates of events: whatever has arrived by the time that the receiver takes one. When
 /// `patience` is over, the Node is no longer waited for.
 pub(crate) async fn tell(
@@ -242,11 +248,22 @@ pub(crate) async fn tell(
     let mut patient = true;
     let mut holdings = Holdings::default();
     let mut complete = false;
+    // What means the same, and is still to be told.
+    let mut untold = 0;
+    let mut telling: Option<Instant> = None;
     loop {
-        let mut news = News::default();
+        let mut news = News { suppressed: mem::take(&mut untold), ..News::default() };
+        let mut is_due = false;
+        let due = async {
+            match telling {
+                Some(at) => sleep_until(at).await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = out.closed() => return,
+            () = due => is_due = true,
             () = &mut patience, if patient => {
                 patient = false;
                 holdings.give_up_node();
@@ -266,9 +283,14 @@ pub(crate) async fn tell(
         let completed = !complete && holdings.is_complete();
         complete |= completed;
         let problems_changed = holdings.problems_changed();
-        if news.changes.is_empty() && news.suppressed == 0 && !problems_changed && !completed {
+        if news.changes.is_empty() && !problems_changed && !completed && !is_due {
+            if news.suppressed > 0 {
+                untold = news.suppressed;
+                telling.get_or_insert_with(|| Instant::now() + QUIET);
+            }
             continue;
         }
+        telling = None;
         let News { changes, triggers, suppressed } = news;
         debug!(changes = changes.len(), suppressed, complete, "the API server has news");
         let problems = holdings.problems();

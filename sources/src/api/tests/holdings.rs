@@ -433,3 +433,25 @@ async fn what_has_arrived_together_is_one_update() {
         ]
     );
 }
+
+#[tokio::test]
+async fn what_changes_nothing_is_told_with_what_does_or_a_little_later() {
+    let lists = [Services, EndpointSlices].into_iter().flat_map(empty);
+    let web = of(Services, What::Apply(document(&service("web", 2))));
+    let mut telling = Telling::after(lists.chain([web])).await;
+    assert_eq!(telling.next().await.changes.len(), 3);
+    let again = |version| of(Services, What::Apply(document(&service("web", version))));
+    for version in 3..6 {
+        telling.events.send(again(version)).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert!(telling.updates.try_recv().is_err(), "nobody is woken for that");
+    let later = telling.next().await;
+    assert_eq!((later.changes.len(), later.suppressed), (0, 3));
+    telling.events.send(again(6)).await.unwrap();
+    tokio::task::yield_now().await;
+    let change = of(EndpointSlices, What::Apply(document(&slice("a", &["10.0.0.1"]))));
+    telling.events.send(change).await.unwrap();
+    let with = telling.next().await;
+    assert_eq!((with.changes.len(), with.suppressed), (1, 1));
+}
