@@ -99,7 +99,8 @@ fn bad_questions_get_a_clear_answer() {
         assert!(ran.stderr.contains(word), "{args:?}: {ran:?}");
     }
     // What is wrong with manifests is said, and the rest explained.
-    let objects = format!("{OBJECTS}---\napiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: []\n");
+    let objects =
+        format!("{OBJECTS}---\napiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: []\n");
     let ran = offline(&objects, &["10.90.0.10:80", "--from", "10.50.1.5"]);
     assert_eq!(ran.status, 2);
     assert!(ran.stderr.contains("all.yaml:"), "{}", ran.stderr);

@@ -18,6 +18,7 @@ mod audit;
 mod client;
 mod process;
 mod role;
+mod stored;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -45,9 +46,6 @@ use process::{ApiProcess, Etcd};
 
 /// As long as a server may take for anything, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// How many objects are written at a time when there are many.
-const WRITERS: usize = 16;
 
 /// The token of the test itself.
 const ADMIN: &str = "admin";
@@ -287,14 +285,9 @@ impl Server for RealServer {
         self.put(&collection_of(object), object);
     }
 
+    /// Past the server, which takes 70 ms to create a Service when it has 25,000 (1.36).
     fn apply_all(&self, objects: &[Value]) {
-        thread::scope(|scope| {
-            for share in objects.chunks(objects.len().div_ceil(WRITERS).max(1)) {
-                scope.spawn(|| {
-                    share.iter().for_each(|object| self.create(&collection_of(object), object));
-                });
-            }
-        });
+        self.etcd.put_all(objects.iter().flat_map(stored::of));
     }
 
     fn delete(&self, resource: Resource, namespace: &str, name: &str) {

@@ -7,9 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hyper::Method;
 use rcgen::KeyPair;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::audit::Audit;
 use super::client::Client;
@@ -83,6 +85,23 @@ impl Etcd {
         let body = json!({ "revision": revision, "physical": true });
         let answer = self.client.send(Method::POST, "/v3/kv/compaction", Some(&body));
         assert!(answer.as_ref().is_ok_and(super::Answer::is_success), "{answer:?}");
+    }
+
+    /// Writes values under keys, many at a time.
+    pub(super) fn put_all(&self, entries: impl Iterator<Item = (String, Value)>) {
+        // The most that etcd takes in one transaction, if nobody says otherwise.
+        const OPERATIONS: usize = 128;
+        let put = |(key, value): (String, Value)| {
+            let encode = |text: &str| STANDARD.encode(text);
+            json!({"requestPut": {"key": encode(&key), "value": encode(&value.to_string())}})
+        };
+        let mut puts = entries.map(put).peekable();
+        while puts.peek().is_some() {
+            let success: Vec<Value> = puts.by_ref().take(OPERATIONS).collect();
+            let body = json!({ "success": success });
+            let answer = self.client.send(Method::POST, "/v3/kv/txn", Some(&body));
+            assert!(answer.as_ref().is_ok_and(super::Answer::is_success), "{answer:?}");
+        }
     }
 
     fn revision(&self) -> Option<String> {
