@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use ipnet::IpNet;
 
 use crate::model::Model;
-use crate::name::{NamespacedName, PortName};
+use crate::name::{NamespacedName, PortName, Zone};
 use crate::net::{Backend, Family, Fnv, Protocol};
 use crate::object::{Affinity, Service, ServicePort, ServiceType, TrafficPolicy};
 use crate::settings::Settings;
@@ -196,8 +196,27 @@ pub struct Route {
     /// Of a UDP port, every backend that is serving, whether it gets new flows or not: flows to others
     /// lead nowhere. Sorted, no duplicates.
     pub serving: Option<Vec<Backend>>,
-    /// Whether anything here would be different on a node with another zone or other addresses.
+    /// Whether other facts of the node could change anything here.
     pub depends_on_node: bool,
+}
+
+/// What a Service may depend on of the node it is resolved for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    zone: Option<Zone>,
+    addresses: Vec<IpAddr>,
+}
+
+impl NodeFacts {
+    /// What is known of the node now.
+    pub fn of(model: &Model, settings: &Settings) -> Self {
+        let node = model.node(&settings.node_name).map(|node| &*node.object);
+        let primary = |family| settings.primary_address(node, family);
+        Self {
+            zone: node.and_then(|node| node.zone.clone()),
+            addresses: Family::ALL.into_iter().filter_map(primary).collect(),
+        }
+    }
 }
 
 /// Resolves every port of a Service in every family. A Service that does not exist, or that has no
