@@ -645,16 +645,18 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
     let assign = |backends: &[Backend], view| -> Arc<[Slot]> {
         let backends = &backends[..backends.len().min(room)];
         let assign = |previous: &[Slot]| slots::assign(previous, backends, affinity.is_some());
-        let before = old.map(|old| match view {
-            View::Cluster => old.slots.cluster.as_ref(),
-            View::Local => old.slots.local.as_ref(),
-        });
+        // A policy that nobody asked for before goes on where the other one stands: a frontend that
+        // changes from one to the other keeps the backends that both have where they are.
+        let before =
+            old.and_then(|PortFragment { slots: Slots { cluster, local }, .. }| match view {
+                View::Cluster => cluster.as_ref().or(local.as_ref()),
+                View::Local => local.as_ref().or(cluster.as_ref()),
+            });
         match before {
-            Some(Some(before)) => {
+            Some(before) => {
                 let slots = assign(before);
                 if *slots == **before { Arc::clone(before) } else { slots.into() }
             }
-            Some(None) => assign(&[]).into(),
             None => assign(&seeded(&route, view, seed)).into(),
         }
     };
