@@ -248,10 +248,14 @@ fn resolve_port(
     let candidates = candidates(model, settings, service, port, family);
     let frontends = frontends(service, port, family, cluster_ip);
     let internal = service.internal_policy;
-    let external =
-        if is_external(service) { service.external_policy } else { TrafficPolicy::Cluster };
     let is_local = |policy| policy == TrafficPolicy::Local;
     let has_external = frontends.iter().any(|(_, rank)| rank.is_external());
+    let external = if has_external && is_external(service) {
+        service.external_policy
+    } else {
+        // A policy for nobody asks for no endpoints.
+        TrafficPolicy::Cluster
+    };
     // Under the external policy Local, Pods and the node itself still have all endpoints.
     let uses_cluster = !is_local(internal) || has_external;
     let uses_local = is_local(internal) || is_local(external);
@@ -292,14 +296,18 @@ fn sources(
 ) -> Option<Vec<IpNet>> {
     let vips = || service.load_balancer_vips.iter().filter(|vip| Family::of(**vip) == family);
     let of_family = |range: &&IpNet| Family::of(range.addr()) == family;
-    let mut ranges: Vec<IpNet> = service.source_ranges.iter().filter(of_family).copied().collect();
+    let ranges = service.source_ranges.iter().filter(of_family);
+    let mut ranges: Vec<IpNet> = ranges.map(IpNet::trunc).collect();
     vips().next()?;
     let node = model.node(&settings.node_name).map(|node| &*node.object);
     let is_of_node = |address| ranges.iter().any(|range| range.contains(&address));
     if settings.primary_address(node, family).is_some_and(is_of_node) {
         ranges.extend(vips().map(|vip| IpNet::from(*vip)));
     }
-    let ranges = IpNet::aggregate(&ranges);
+    // Ranges of a set must not overlap. Two that stand side by side stay two, though, so that each
+    // comes and goes alone.
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, kept| kept.contains(&*next));
     let is_everybody = ranges.iter().any(|range| range.prefix_len() == 0);
     (!ranges.is_empty() && !is_everybody).then_some(ranges)
 }
