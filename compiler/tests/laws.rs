@@ -36,7 +36,7 @@ use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
 use rulec_compiler::{Change, Dirty, Frontend, Model, Origin, Provenance, Settings, Sourced};
 
 use support::{
-    HERE, applied, bare_service, bare_slice, check, checked_delta, elements, endpoint, model,
+    HERE, applied, bare_service, bare_slice, check, checked_delta, elements, endpoint, model, nets,
     number, replacement, service_port, settings, slice_port, sourced,
 };
 
@@ -294,10 +294,6 @@ fn surroundings() -> impl Strategy<Value = Object> {
         Object::InterfaceAddresses(Arc::new(InterfaceAddresses { addresses }))
     });
     prop_oneof![service_cidr, addresses]
-}
-
-fn nets(texts: &[&str]) -> Vec<ipnet::IpNet> {
-    texts.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 fn object_key() -> impl Strategy<Value = ObjectKey> {

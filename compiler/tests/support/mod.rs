@@ -80,6 +80,14 @@ pub(crate) fn endpoint(address: IpAddr, conditions: Conditions, node: Option<&st
     Endpoint { address, conditions, node: node.map(NodeName::from), hints: None }
 }
 
+/// The networks, in order.
+pub(crate) fn nets(texts: &[&str]) -> Vec<ipnet::IpNet> {
+    let mut nets: Vec<ipnet::IpNet> = texts.iter().filter_map(|text| text.parse().ok()).collect();
+    assert_eq!(nets.len(), texts.len(), "one of them is no network: {texts:?}");
+    nets.sort_unstable();
+    nets
+}
+
 /// The elements of a state, of both families.
 pub(crate) fn elements(state: &State) -> BTreeMap<Key, (Value, Option<Arc<PortKey>>)> {
     let tables = state.tables.values();
