@@ -115,6 +115,8 @@ pub fn explain(
             (End::Accept, None) => Verdict::Pass,
         };
         let Traveller { decided_in, masquerade, path, .. } = traveller;
+        // What this node sends to itself may come to nothing behind postrouting.
+        let masquerade = masquerade.filter(|_| end == End::Accept);
         let is_known = |known: &Outcome| (known.verdict, known.masquerade) == (verdict, masquerade);
         if !outcomes.iter().any(is_known) {
             outcomes.push(Outcome { verdict, decided_in, masquerade, path });
