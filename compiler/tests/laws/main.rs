@@ -164,7 +164,8 @@ struct Exposure {
 /// Of source ranges, some contain the node's own address.
 fn exposure() -> impl Strategy<Value = Exposure> {
     use ServiceType::{ClusterIP, ExternalName, LoadBalancer, NodePort};
-    let pool = nets(&["10.96.2.0/31", "10.0.0.0/9", "192.0.2.0/24", "0.0.0.0/0", "fd00::/64"]);
+    let v4 = ["10.96.2.0/31", "10.0.0.0/9", "192.0.2.0/24", "0.0.0.0/0"];
+    let pool = nets(&[&v4[..], &["fd00::/64", "fd00::2:0/112"]].concat());
     let ranges = prop_oneof![2 => Just(Vec::new()), 1 => subsequence(pool, 0..=3)];
     let kind = prop_oneof![
         2 => Just(ClusterIP),

@@ -21,7 +21,8 @@ enum Client {
     Endpoint(u8),
     Pod(u8),
     Node,
-    Vip,
+    /// The address that it connects to, as a node does to which that belongs.
+    Itself,
     Outside,
 }
 
@@ -42,7 +43,7 @@ fn probe() -> impl Strategy<Value = Probe> {
         3 => (0..24_u8).prop_map(Client::Endpoint),
         3 => (0..3_u8).prop_map(Client::Pod),
         3 => Just(Client::Node),
-        1 => Just(Client::Vip),
+        3 => Just(Client::Itself),
         3 => Just(Client::Outside),
     ];
     let to = prop_oneof![
@@ -107,10 +108,7 @@ impl Probe {
             Client::Endpoint(d) => endpoint_address(family, d),
             Client::Pod(d) => by_family([10, 244, d, 9], [0xfd00, [0x10, 1, 2][usize::from(d)]]),
             Client::Node => own(family)?,
-            Client::Vip => match family {
-                Family::Ipv4 => v4(9, 2),
-                Family::Ipv6 => v6(9, 1),
-            },
+            Client::Itself => destination,
             Client::Outside => by_family([192, 0, 2, 77], [0x2001, 0xdb8]),
         };
         let interface = self.interface.map(str::to_owned);
