@@ -1,6 +1,7 @@
 //! What one Service port means on this node, before any kernel: its frontends and its backends.
 //!
-//! `candidate` gathers the endpoints of a port, `select` chooses those that serve.
+//! `candidate` gathers the endpoints of a port, `select` chooses those that serve, `sources` says who may
+//! connect.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,6 +23,7 @@ pub mod candidate;
 pub mod local;
 pub mod node_ports;
 pub mod select;
+mod sources;
 
 pub use candidate::{Candidate, candidates};
 
@@ -227,7 +229,7 @@ pub fn resolve(model: &Model, settings: &Settings, key: &NamespacedName) -> Vec<
     let mut routes = Vec::new();
     for family in Family::ALL {
         let Some(cluster_ip) = service.cluster_ips.of(family) else { continue };
-        let sources = sources(model, settings, service, family);
+        let sources = sources::sources(model, settings, service, family);
         for port in &service.ports {
             let route = resolve_port(model, settings, service, port, family, cluster_ip);
             let depends_on_node = route.depends_on_node || sources.is_some();
@@ -282,34 +284,6 @@ fn resolve_port(
         serving: (port.protocol == Protocol::Udp).then(|| select::serving(&candidates)),
         depends_on_node: uses_cluster && candidates.values().any(|it| it.hints.is_some()),
     }
-}
-
-/// Who may connect to the VIPs of a Service in a family, if not everybody may.
-///
-/// A node that is allowed to connect often does so with the VIP itself as its source, where that is
-/// one of its own addresses; so with the node, the VIPs are allowed (as in kube-proxy).
-fn sources(
-    model: &Model,
-    settings: &Settings,
-    service: &Service,
-    family: Family,
-) -> Option<Vec<IpNet>> {
-    let vips = || service.load_balancer_vips.iter().filter(|vip| Family::of(**vip) == family);
-    let of_family = |range: &&IpNet| Family::of(range.addr()) == family;
-    let ranges = service.source_ranges.iter().filter(of_family);
-    let mut ranges: Vec<IpNet> = ranges.map(IpNet::trunc).collect();
-    vips().next()?;
-    let node = model.node(&settings.node_name).map(|node| &*node.object);
-    let is_of_node = |address| ranges.iter().any(|range| range.contains(&address));
-    if settings.primary_address(node, family).is_some_and(is_of_node) {
-        ranges.extend(vips().map(|vip| IpNet::from(*vip)));
-    }
-    // Ranges of a set must not overlap. Two that stand side by side stay two, though, so that each
-    // comes and goes alone.
-    ranges.sort_unstable();
-    ranges.dedup_by(|next, kept| kept.contains(&*next));
-    let is_everybody = ranges.iter().any(|range| range.prefix_len() == 0);
-    (!ranges.is_empty() && !is_everybody).then_some(ranges)
 }
 
 /// Whether the Service's type or fields let anything come from outside the cluster.
