@@ -2,6 +2,8 @@
 
 mod json;
 mod reason;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::net::IpAddr;
@@ -10,9 +12,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use rulec_compiler::Frontend;
-use rulec_compiler::net::{Backend, Family};
+use rulec_compiler::net::Family;
 use rulec_compiler::nft::element::{Key, Value};
-use rulec_compiler::nft::oracle::{self, Outcome, Packet, Verdict};
+use rulec_compiler::nft::oracle::{self, Outcome, Packet};
 use rulec_compiler::nft::skeleton::View;
 use rulec_compiler::nft::{Pick, State};
 use rulec_compiler::object::Object;
@@ -124,16 +126,9 @@ impl Explanation {
             Explained { outcome, reasons }
         });
         let outcomes: Vec<Explained> = outcomes.collect();
-        let used: Vec<Backend> = outcomes
-            .iter()
-            .filter_map(|explained| match explained.outcome.verdict {
-                Verdict::Backend(backend) => Some(backend),
-                Verdict::Pass | Verdict::Reject | Verdict::Drop => None,
-            })
-            .collect();
         let is_asked = outcomes.iter().any(|it| reason::is_for_endpoints(&it.outcome));
         let left_out = frontend.as_ref().filter(|_| is_asked).and_then(|served| {
-            Some(reason::left_out(side, served.owner.as_deref()?, served, &used))
+            Some(reason::left_out(side, served.owner.as_deref()?, served, &outcomes))
         });
         Self {
             outcomes,
@@ -149,12 +144,15 @@ fn served(state: &State, packet: &Packet, is_own: &dyn Fn(IpAddr) -> bool) -> Op
     let (protocol, port) = packet.transport?;
     let (address, family) = (packet.destination, Family::of(packet.destination));
     let table = state.tables.get(&family)?;
-    let node_port = Frontend::NodePort { family, protocol, port };
-    let node_port = is_own(address).then_some(node_port);
+    let holds = |key| table.elements.contains_key(&key);
+    // Node ports do not answer on all addresses of the node, and never on loopback.
+    let answers = holds(Key::NodeIp(address))
+        || holds(Key::NodeAddressType(family)) && is_own(address) && !address.is_loopback();
+    let node_port = answers.then_some(Frontend::NodePort { family, protocol, port });
     let frontends = [Some(Frontend::Address { address, protocol, port }), node_port];
     frontends.into_iter().flatten().find_map(|frontend| {
         let head = table.elements.get(&Key::Service(View::Cluster, frontend));
-        let is_refused = table.elements.contains_key(&Key::Reject(frontend));
+        let is_refused = holds(Key::Reject(frontend));
         if head.is_none() && !is_refused {
             return None;
         }

@@ -1,6 +1,7 @@
 //! What one Service port means on this node, before any kernel: its frontends and its backends.
 //!
-//! `candidate` gathers the endpoints of a port, `select` chooses those that serve.
+//! `candidate` gathers the endpoints of a port, `select` chooses those that serve, `sources` says who may
+//! connect.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use ipnet::IpNet;
 
 use crate::model::Model;
-use crate::name::{NamespacedName, PortName};
+use crate::name::{NamespacedName, PortName, Zone};
 use crate::net::{Backend, Family, Fnv, Protocol};
 use crate::object::{Affinity, Service, ServicePort, ServiceType, TrafficPolicy};
 use crate::settings::Settings;
@@ -22,6 +23,7 @@ pub mod candidate;
 pub mod local;
 pub mod node_ports;
 pub mod select;
+mod sources;
 
 pub use candidate::{Candidate, candidates};
 
@@ -196,8 +198,27 @@ pub struct Route {
     /// Of a UDP port, every backend that is serving, whether it gets new flows or not: flows to others
     /// lead nowhere. Sorted, no duplicates.
     pub serving: Option<Vec<Backend>>,
-    /// Whether anything here would be different on a node with another zone or other addresses.
+    /// Whether other facts of the node could change anything here.
     pub depends_on_node: bool,
+}
+
+/// What a Service may depend on of the node it is resolved for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    zone: Option<Zone>,
+    addresses: Vec<IpAddr>,
+}
+
+impl NodeFacts {
+    /// What is known of the node now.
+    pub fn of(model: &Model, settings: &Settings) -> Self {
+        let node = model.node(&settings.node_name).map(|node| &*node.object);
+        let primary = |family| settings.primary_address(node, family);
+        Self {
+            zone: node.and_then(|node| node.zone.clone()),
+            addresses: Family::ALL.into_iter().filter_map(primary).collect(),
+        }
+    }
 }
 
 /// Resolves every port of a Service in every family. A Service that does not exist, or that has no
@@ -208,7 +229,7 @@ pub fn resolve(model: &Model, settings: &Settings, key: &NamespacedName) -> Vec<
     let mut routes = Vec::new();
     for family in Family::ALL {
         let Some(cluster_ip) = service.cluster_ips.of(family) else { continue };
-        let sources = sources(model, settings, service, family);
+        let sources = sources::sources(model, settings, service, family);
         for port in &service.ports {
             let route = resolve_port(model, settings, service, port, family, cluster_ip);
             let depends_on_node = route.depends_on_node || sources.is_some();
@@ -229,10 +250,14 @@ fn resolve_port(
     let candidates = candidates(model, settings, service, port, family);
     let frontends = frontends(service, port, family, cluster_ip);
     let internal = service.internal_policy;
-    let external =
-        if is_external(service) { service.external_policy } else { TrafficPolicy::Cluster };
     let is_local = |policy| policy == TrafficPolicy::Local;
     let has_external = frontends.iter().any(|(_, rank)| rank.is_external());
+    let external = if has_external && is_external(service) {
+        service.external_policy
+    } else {
+        // A policy for nobody asks for no endpoints.
+        TrafficPolicy::Cluster
+    };
     // Under the external policy Local, Pods and the node itself still have all endpoints.
     let uses_cluster = !is_local(internal) || has_external;
     let uses_local = is_local(internal) || is_local(external);
@@ -259,30 +284,6 @@ fn resolve_port(
         serving: (port.protocol == Protocol::Udp).then(|| select::serving(&candidates)),
         depends_on_node: uses_cluster && candidates.values().any(|it| it.hints.is_some()),
     }
-}
-
-/// Who may connect to the VIPs of a Service in a family, if not everybody may.
-///
-/// A node that is allowed to connect often does so with the VIP itself as its source, where that is
-/// one of its own addresses; so with the node, the VIPs are allowed (as in kube-proxy).
-fn sources(
-    model: &Model,
-    settings: &Settings,
-    service: &Service,
-    family: Family,
-) -> Option<Vec<IpNet>> {
-    let vips = || service.load_balancer_vips.iter().filter(|vip| Family::of(**vip) == family);
-    let of_family = |range: &&IpNet| Family::of(range.addr()) == family;
-    let mut ranges: Vec<IpNet> = service.source_ranges.iter().filter(of_family).copied().collect();
-    vips().next()?;
-    let node = model.node(&settings.node_name).map(|node| &*node.object);
-    let is_of_node = |address| ranges.iter().any(|range| range.contains(&address));
-    if settings.primary_address(node, family).is_some_and(is_of_node) {
-        ranges.extend(vips().map(|vip| IpNet::from(*vip)));
-    }
-    let ranges = IpNet::aggregate(&ranges);
-    let is_everybody = ranges.iter().any(|range| range.prefix_len() == 0);
-    (!ranges.is_empty() && !is_everybody).then_some(ranges)
 }
 
 /// Whether the Service's type or fields let anything come from outside the cluster.

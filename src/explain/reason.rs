@@ -9,7 +9,7 @@ use rulec_compiler::object::TrafficPolicy;
 use rulec_compiler::resolve::select::{Topology, topology};
 use rulec_compiler::resolve::{Candidate, PortKey, candidates};
 
-use super::Served;
+use super::{Explained, Served};
 use crate::side::{Side, condition};
 
 /// Why a packet ends so.
@@ -90,12 +90,12 @@ pub(super) fn is_for_endpoints(outcome: &Outcome) -> bool {
     }
 }
 
-/// The endpoints of a Service port that are not among these, and why not.
+/// The endpoints of a Service port that none of the outcomes leads to, and why not.
 pub(super) fn left_out(
     side: &Side,
     owner: &PortKey,
     served: &Served,
-    used: &[Backend],
+    outcomes: &[Explained],
 ) -> Vec<String> {
     let (Some(model), Some((service, port, _))) = (&side.model, side.port(owner)) else {
         return Vec::new();
@@ -104,31 +104,40 @@ pub(super) fn left_out(
     let family = served.frontend.family();
     let found = candidates(model, settings, service, port, family);
     let zone = model.node(&settings.node_name).and_then(|node| node.object.zone.as_ref());
-    let topology = topology(&found, &settings.node_name, zone);
-    let is_local =
-        [service.internal_policy, service.external_policy].contains(&TrafficPolicy::Local);
-    let left = found.iter().filter(|(backend, _)| !used.contains(backend));
-    left.map(|(backend, candidate)| {
-        format!("{backend}: {}", why_not(candidate, topology, is_local))
-    })
-    .collect()
+    let is_cluster_ip = matches!(served.frontend, Frontend::Address { address, .. }
+        if service.cluster_ips.of(family) == Some(address));
+    let is_outside = |explained: &Explained| {
+        let decided_in = explained.outcome.decided_in;
+        matches!(decided_in, Some(ChainId::Pick(_, View::Local, _) | ChainId::Outside(_)))
+    };
+    // Under policy Local, topology has no say.
+    let rule = if outcomes.iter().any(is_outside)
+        || is_cluster_ip && service.internal_policy == TrafficPolicy::Local
+    {
+        None
+    } else {
+        Some(topology(&found, &settings.node_name, zone))
+    };
+    let verdicts = || outcomes.iter().map(|explained| explained.outcome.verdict);
+    let is_used = |backend: &Backend| verdicts().any(|it| it == Verdict::Backend(*backend));
+    let left = found.iter().filter(|(backend, _)| !is_used(backend));
+    left.map(|(backend, candidate)| format!("{backend}: {}", why_not(candidate, rule))).collect()
 }
 
-fn why_not(candidate: &Candidate<'_>, topology: Topology<'_>, is_local: bool) -> String {
+/// Why an endpoint is not used by this rule of topology, or, without one, under policy Local.
+fn why_not(candidate: &Candidate<'_>, rule: Option<Topology<'_>>) -> String {
     if !candidate.conditions.ready {
         return condition(candidate.conditions).to_owned();
     }
-    match topology {
-        Topology::Node(node) if !topology.prefers(candidate) => {
+    match rule {
+        None if !candidate.local => "ready, but on another node".to_owned(),
+        Some(rule @ Topology::Node(node)) if !rule.prefers(candidate) => {
             format!("ready, but its hints do not name node {node}, and those of others do")
         }
-        Topology::Zone(zone) if !topology.prefers(candidate) => {
+        Some(rule @ Topology::Zone(zone)) if !rule.prefers(candidate) => {
             format!("ready, but its hints do not name zone {zone}, and those of others do")
         }
-        _ if is_local && !candidate.local => "ready, but on another node".to_owned(),
-        Topology::Anywhere | Topology::Node(_) | Topology::Zone(_) => {
-            "ready, but not used".to_owned()
-        }
+        Some(_) | None => "ready, but not used".to_owned(),
     }
 }
 

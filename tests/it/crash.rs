@@ -106,7 +106,7 @@ fn meaning(namespace: &Namespace) -> Vec<String> {
         }
         let is_elements = line.starts_with("elements = {") || line.contains(" . ");
         let skip = ["", "picks", "nodeport-picks", "affinity-slots", "nodeport-affinity-slots"];
-        if skip.contains(&set.as_str()) || !is_elements {
+        if skip.contains(&set.strip_prefix("local-").unwrap_or(&set)) || !is_elements {
             continue;
         }
         let line = line.trim_start_matches("elements = {").trim_end_matches('}');

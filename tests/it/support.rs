@@ -242,8 +242,30 @@ pub(crate) fn slice(service: &str, addresses: &[&str]) -> String {
     text
 }
 
-/// One random Service with its slices: any of both families, node ports, affinity, external
-/// addresses that several may ask for, and endpoints in all conditions.
+/// Of these, some are side by side, some are in others, and some have the node's own address.
+const SOURCE_RANGES: [&str; 8] = [
+    "203.0.113.0/25",
+    "203.0.113.128/25",
+    "203.0.113.64/26",
+    "192.0.2.0/24",
+    "10.0.0.0/8",
+    "\"2001:db8:ff00::/41\"",
+    "\"2001:db8:ff80::/41\"",
+    "\"2001:db8::/64\"",
+];
+
+/// The node that the tests program, in a zone.
+pub(crate) fn node(zone: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Node\nmetadata:\n  name: na\n  labels: \
+         {{topology.kubernetes.io/zone: {zone}}}\nstatus:\n  addresses:\n    - {{type: \
+         InternalIP, address: 192.0.2.10}}\n"
+    )
+}
+
+/// One random Service with its slices: any of both families, node ports, affinity, external addresses
+/// that several may ask for, traffic policies, source ranges that overlap or touch, hints, and endpoints
+/// in all conditions.
 pub(crate) fn random_service(dice: &mut Dice, number: u64) -> String {
     let name = format!("s{number}");
     let (v4, v6) = match dice.roll(4) {
@@ -278,9 +300,21 @@ pub(crate) fn random_service(dice: &mut Dice, number: u64) -> String {
             dice.roll(4)
         );
     }
-    let is_node_port = dice.roll(3) == 0;
+    if dice.roll(4) == 0 {
+        text += "  internalTrafficPolicy: Local\n";
+    }
+    if dice.roll(2) == 0 {
+        text += "  externalTrafficPolicy: Local\n";
+    }
+    let is_node_port = dice.roll(3) > 0;
+    let is_balanced = is_node_port && dice.roll(2) == 0;
     if is_node_port {
-        text += "  type: NodePort\n";
+        let _ = writeln!(text, "  type: {}", if is_balanced { "LoadBalancer" } else { "NodePort" });
+    }
+    if is_balanced {
+        let mut ranges = SOURCE_RANGES.to_vec();
+        ranges.retain(|_| dice.roll(3) == 0);
+        let _ = writeln!(text, "  loadBalancerSourceRanges: [{}]", ranges.join(", "));
     }
     text += "  ports:\n";
     let ports = 1 + dice.roll(2);
@@ -295,6 +329,12 @@ pub(crate) fn random_service(dice: &mut Dice, number: u64) -> String {
             let _ = writeln!(text, "      nodePort: {}", 30_000 + number * 2 + port);
         }
         // The slices below do not say which protocol: both are listed there.
+    }
+    if is_balanced {
+        let (v4, v6) = (dice.roll(3), dice.roll(3));
+        let ingress =
+            format!("{{ip: 198.51.100.{}}}, {{ip: \"2001:db8:5::{:x}\"}}", 40 + v4, 40 + v6);
+        let _ = writeln!(text, "status:\n  loadBalancer:\n    ingress: [{ingress}]");
     }
     for (is_v6, kind) in [(false, "IPv4"), (true, "IPv6")] {
         if dice.roll(8) == 0 {
@@ -316,6 +356,7 @@ pub(crate) fn random_service(dice: &mut Dice, number: u64) -> String {
                 );
             }
         }
+        let is_hinted = dice.roll(3) == 0;
         let count = dice.roll(6);
         text += if count == 0 { "endpoints: []\n" } else { "endpoints:\n" };
         for _ in 0..count {
@@ -332,6 +373,10 @@ pub(crate) fn random_service(dice: &mut Dice, number: u64) -> String {
             ][usize::try_from(dice.roll(5)).unwrap()];
             let _ =
                 write!(text, "  - addresses: [\"{address}\"]\n    nodeName: {node}\n{condition}");
+            if is_hinted {
+                let zone = dice.roll(2) + 1;
+                let _ = writeln!(text, "    hints: {{forZones: [{{name: z{zone}}}]}}");
+            }
         }
     }
     text
@@ -349,9 +394,7 @@ pub(crate) fn random_directory(seed: u64, services: u64) -> TempDir {
         }
     }
     if dice.roll(2) == 0 {
-        let node = "apiVersion: v1\nkind: Node\nmetadata:\n  name: na\nstatus:\n  addresses:\n    \
-                    - {type: InternalIP, address: 192.0.2.10}\n";
-        fs::write(directory.path().join("node.yaml"), node).unwrap();
+        fs::write(directory.path().join("node.yaml"), node("z1")).unwrap();
     }
     directory
 }

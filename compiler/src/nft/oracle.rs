@@ -7,7 +7,6 @@
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-use ipnet::IpNet;
 use serde::Serialize;
 
 use super::element::{Key, Value};
@@ -24,7 +23,7 @@ use crate::resolve::Frontend;
 pub struct Packet {
     /// Where it comes from.
     pub source: IpAddr,
-    /// The interface it arrives by; `None` if it is not known, or if this node sends it.
+    /// The interface it arrives by, if that is known. What this node sends arrives by none.
     pub interface: Option<String>,
     /// Where it goes.
     pub destination: IpAddr,
@@ -92,9 +91,14 @@ pub fn explain(
         let verdict = Verdict::Pass;
         return vec![Outcome { verdict, decided_in: None, masquerade: None, path: Vec::new() }];
     };
-    let oracle = Oracle { family, table, mark, is_local };
+    let ranges = table.elements.keys().filter(|key| is_range(**key)).copied().collect();
+    let oracle = Oracle { family, table, ranges, mark, is_local };
+    let mut packet = packet.clone();
+    if is_local(packet.source) {
+        packet.interface = None;
+    }
     let traveller = Traveller {
-        packet: packet.clone(),
+        packet,
         backend: None,
         decided_in: None,
         is_marked: false,
@@ -111,6 +115,8 @@ pub fn explain(
             (End::Accept, None) => Verdict::Pass,
         };
         let Traveller { decided_in, masquerade, path, .. } = traveller;
+        // What this node sends to itself may come to nothing behind postrouting.
+        let masquerade = masquerade.filter(|_| end == End::Accept);
         let is_known = |known: &Outcome| (known.verdict, known.masquerade) == (verdict, masquerade);
         if !outcomes.iter().any(is_known) {
             outcomes.push(Outcome { verdict, decided_in, masquerade, path });
@@ -123,6 +129,8 @@ pub fn explain(
 struct Oracle<'a> {
     family: Family,
     table: &'a Table,
+    /// The elements that stand for more than one value: few among many, and asked for often.
+    ranges: Vec<Key>,
     mark: u32,
     is_local: &'a dyn Fn(IpAddr) -> bool,
 }
@@ -318,14 +326,15 @@ impl Oracle<'_> {
                 vec![(traveller, Left::End(end))]
             }
             Statement::Jump(chain) => {
-                let from = traveller.path.len();
+                let before = traveller.path.len();
                 traveller.note(self, place);
+                let after = traveller.path.len();
                 let mut ways = Vec::new();
                 for (mut traveller, left) in self.chain(*chain, traveller) {
                     match left {
                         Left::Next | Left::Return => {
                             // Nothing happened there.
-                            if traveller.path.len() == from + 1 {
+                            if traveller.path.len() == after && after > before {
                                 traveller.path.pop();
                             }
                             ways.extend(on(traveller));
@@ -380,11 +389,11 @@ impl Oracle<'_> {
             SetId::Protocols => packet
                 .transport
                 .is_some_and(|(protocol, _)| self.holds(Key::Protocol(self.family, protocol))),
-            SetId::UnmasqueradedSources | SetId::PodSources => {
-                self.is_in_range(set, packet.source)
-            }
+            SetId::UnmasqueradedSources | SetId::PodSources => self.is_in_range(set, packet.source),
             SetId::ServiceCidrs => self.is_in_range(set, packet.destination),
-            SetId::UnmasqueradedInterfaces | SetId::PodInterfaces => self.is_by_interface(set, packet),
+            SetId::UnmasqueradedInterfaces | SetId::PodInterfaces => {
+                self.is_by_interface(set, packet)
+            }
             SetId::NodeIps => self.holds(Key::NodeIp(packet.destination)),
             SetId::ClusterIps => self.holds(Key::ClusterIp(packet.destination)),
             SetId::Hairpin => {
@@ -396,11 +405,12 @@ impl Oracle<'_> {
             SetId::Firewalled => self
                 .frontend(Scope::Address, packet)
                 .is_some_and(|it| self.holds(Key::Firewalled(it))),
-            SetId::SourceRanges => self.frontend(Scope::Address, packet).is_some_and(|it| {
-                let keys = self.keys_of(set);
-                keys.into_iter().any(|key| {
-                    matches!(key, Key::SourceRange(of, net) if of == it && net.contains(&packet.source))
-                })
+            SetId::SourceRanges => self.frontend(Scope::Address, packet).is_some_and(|frontend| {
+                let allows = |key: &Key| {
+                    matches!(key, Key::SourceRange(of, net)
+                        if *of == frontend && net.contains(&packet.source))
+                };
+                self.ranges.iter().any(allows)
             }),
             // Not asked whether something is a member.
             SetId::Picks(..)
@@ -412,35 +422,29 @@ impl Oracle<'_> {
         }
     }
 
-    fn keys_of(&self, set: SetId) -> Vec<Key> {
-        self.table.elements.keys().filter(|key| key.set() == set).copied().collect()
-    }
-
     fn is_in_range(&self, set: SetId, address: IpAddr) -> bool {
-        let net = |key: Key| -> Option<IpNet> {
+        self.ranges.iter().filter(|key| key.set() == set).any(|key| {
             if let Key::UnmasqueradedSource(net) | Key::PodSource(net) | Key::ServiceCidr(net) = key
             {
-                Some(net)
+                net.contains(&address)
             } else {
-                None
+                false
             }
-        };
-        self.keys_of(set).into_iter().filter_map(net).any(|net| net.contains(&address))
+        })
     }
 
     fn is_by_interface(&self, set: SetId, packet: &Packet) -> bool {
         let Some(name) = packet.interface.as_deref() else { return false };
         let Ok(name) = InterfacePattern::named(name) else { return false };
         let name = name.range().0;
-        let covers = |key: Key| {
+        self.ranges.iter().filter(|key| key.set() == set).any(|key| {
             if let Key::UnmasqueradedInterface(_, pattern) | Key::PodInterface(_, pattern) = key {
                 let (first, end) = pattern.range();
                 first <= name && name < end
             } else {
                 false
             }
-        };
-        self.keys_of(set).into_iter().any(covers)
+        })
     }
 
     /// What a map of numbers gives.
@@ -484,6 +488,19 @@ impl Oracle<'_> {
             Value::Present | Value::Pick(_) | Value::Id(_) | Value::Goto => None,
         }
     }
+}
+
+/// Whether the element is of a set that is asked for what is between, and not for what is there.
+fn is_range(key: Key) -> bool {
+    matches!(
+        key,
+        Key::UnmasqueradedSource(_)
+            | Key::UnmasqueradedInterface(..)
+            | Key::PodSource(_)
+            | Key::PodInterface(..)
+            | Key::ServiceCidr(_)
+            | Key::SourceRange(..)
+    )
 }
 
 /// A rule in its chain.

@@ -119,11 +119,12 @@ impl Pick {
     }
 }
 
-/// The stem of the chain's name: `pick-3`, `masquerade-affinity-10800-pick-3`, `drop`.
+/// The stem of the chain's name: `pick-3`, `masquerade-affinity-10800-pick-3`, `dropped`. None is a word
+/// of the language of `nft`, which would not read it back.
 impl fmt::Display for Pick {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == Self::DROP {
-            return f.write_str("drop");
+            return f.write_str("dropped");
         }
         match self.clients {
             Clients::Kept => {}
@@ -161,14 +162,15 @@ mod tests {
 
     #[test]
     fn names_of_nobody_are_refused() {
-        assert_eq!(Pick::from_name("drop"), Some(Pick::DROP));
+        assert_eq!(Pick::from_name("dropped"), Some(Pick::DROP));
         for name in [
             "",
             "pick-",
             "pick-0",
             "pick-03",
             "pick-+3",
-            "split-drop",
+            "split-dropped",
+            "drop",
             "affinity-0-pick-1",
             "Pick-1",
         ] {

@@ -25,7 +25,7 @@ use crate::model::{Dirty, Model};
 use crate::name::NamespacedName;
 use crate::net::{Backend, Family, Protocol};
 use crate::object::{Affinity, TrafficPolicy};
-use crate::resolve::{self, Frontend, PortKey, Rank, Route, node_ports};
+use crate::resolve::{self, Frontend, NodeFacts, PortKey, Rank, Route, node_ports};
 use crate::settings::{DetectLocal, Settings, first_of};
 
 /// A pick code, where it is used.
@@ -90,7 +90,7 @@ pub struct PortFragment {
     slots: Slots,
     /// Of a UDP port, the backends whose flows go on, sorted.
     pub serving: Option<Arc<[Backend]>>,
-    /// Whether it would be different on a node with another zone or other addresses.
+    /// Whether other facts of the node could change it.
     depends_on_node: bool,
 }
 
@@ -196,8 +196,10 @@ pub struct Program {
     picks: OrdMap<PickId, usize>,
     /// Elements that depend on the settings and the node.
     node: OrdSet<Key>,
-    /// The Services that would be different on a node with another zone or other addresses.
+    /// The Services that other facts of the node could change.
     node_dependent: OrdSet<NamespacedName>,
+    /// What they were compiled with.
+    facts: NodeFacts,
 }
 
 impl Program {
@@ -211,6 +213,7 @@ impl Program {
             picks: OrdMap::new(),
             node: OrdSet::new(),
             node_dependent: OrdSet::new(),
+            facts: NodeFacts::default(),
         };
         program.update_node(&Model::default());
         program
@@ -239,14 +242,16 @@ impl Program {
 
     /// Recompiles what a change of the model has touched, and nothing else.
     pub fn update(&mut self, model: &Model, dirty: &Dirty) {
-        let is_node_dirty = dirty.nodes.contains(&self.settings.node_name);
-        if dirty.surroundings || is_node_dirty {
+        let facts = self.facts.clone();
+        if dirty.surroundings || dirty.nodes.contains(&self.settings.node_name) {
             self.update_node(model);
         }
         let nothing = State::default();
         let known = self.picks.clone();
-        let dependent = self.node_dependent.clone();
-        let dependent = dependent.iter().filter(|it| is_node_dirty && !dirty.services.contains(it));
+        // Most of what is new of a node, its taints for one, is nothing to Services.
+        let is_other = facts != self.facts;
+        let dependent = if is_other { self.node_dependent.clone() } else { OrdSet::new() };
+        let dependent = dependent.iter().filter(|it| !dirty.services.contains(it));
         for service in dirty.services.iter().chain(dependent) {
             let fragment = self.lower(model, service, &nothing);
             self.put(service, (!fragment.is_empty()).then_some(fragment));
@@ -585,6 +590,7 @@ impl Program {
         // Ranges of a set must not overlap, while those of ServiceCIDRs may.
         keys.extend(IpNet::aggregate(&ranges.collect()).into_iter().map(Key::ServiceCidr));
         self.node = keys;
+        self.facts = NodeFacts::of(model, &self.settings);
     }
 
     /// Who is known to be a Pod.
@@ -639,16 +645,18 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
     let assign = |backends: &[Backend], view| -> Arc<[Slot]> {
         let backends = &backends[..backends.len().min(room)];
         let assign = |previous: &[Slot]| slots::assign(previous, backends, affinity.is_some());
-        let before = old.map(|old| match view {
-            View::Cluster => old.slots.cluster.as_ref(),
-            View::Local => old.slots.local.as_ref(),
-        });
+        // A policy that nobody asked for before goes on where the other one stands: a frontend that
+        // changes from one to the other keeps the backends that both have where they are.
+        let before =
+            old.and_then(|PortFragment { slots: Slots { cluster, local }, .. }| match view {
+                View::Cluster => cluster.as_ref().or(local.as_ref()),
+                View::Local => local.as_ref().or(cluster.as_ref()),
+            });
         match before {
-            Some(Some(before)) => {
+            Some(before) => {
                 let slots = assign(before);
                 if *slots == **before { Arc::clone(before) } else { slots.into() }
             }
-            Some(None) => assign(&[]).into(),
             None => assign(&seeded(&route, view, seed)).into(),
         }
     };

@@ -112,3 +112,201 @@ fn target(port: &ServicePort, container_ports: &[SlicePort]) -> Option<NonZeroU1
             .map(|candidate| candidate.port),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::change::{Change, Origin, Provenance, Sourced};
+    use crate::name::NamespacedName;
+    use crate::net::Protocol;
+    use crate::object::{Endpoint, EndpointSlice, Node, Object, Pod, PodAddresses};
+
+    const TERMINATING: Conditions = Conditions { ready: false, serving: true, terminating: true };
+    const NOT_READY: Conditions = Conditions { ready: false, serving: false, terminating: false };
+
+    fn number(port: u16) -> NonZeroU16 {
+        NonZeroU16::new(port).unwrap()
+    }
+
+    fn service() -> Service {
+        let selector = [("app".into(), "web".into())].into();
+        Service { selector, ..Service::new(NamespacedName::new("default", "web")) }
+    }
+
+    fn port(target: TargetPort) -> ServicePort {
+        ServicePort {
+            name: "http".into(),
+            protocol: Protocol::Tcp,
+            port: number(80),
+            node_port: None,
+            target,
+        }
+    }
+
+    fn slice(name: &str, port: u16, endpoints: &[(u8, Option<&str>, Conditions)]) -> Object {
+        let endpoint = |(last, node, conditions): &(u8, Option<&str>, Conditions)| Endpoint {
+            conditions: *conditions,
+            node: node.map(NodeName::from),
+            ..Endpoint::ready(IpAddr::from([10, 0, 0, *last]))
+        };
+        Object::EndpointSlice(Arc::new(EndpointSlice {
+            key: NamespacedName::new("default", name),
+            service: NamespacedName::new("default", "web"),
+            family: Family::Ipv4,
+            ports: vec![slice_port("http", Protocol::Tcp, port)],
+            endpoints: endpoints.iter().map(endpoint).collect(),
+        }))
+    }
+
+    fn slice_port(name: &str, protocol: Protocol, port: u16) -> SlicePort {
+        SlicePort { name: name.into(), protocol, port: number(port) }
+    }
+
+    /// The endpoints: address and port, whether it is local, and conditions.
+    fn found(objects: &[Object], service: &Service) -> Vec<(String, bool, Conditions)> {
+        found_at(objects, service, TargetPort::Number(number(8080)))
+    }
+
+    fn found_at(
+        objects: &[Object],
+        service: &Service,
+        target: TargetPort,
+    ) -> Vec<(String, bool, Conditions)> {
+        let mut model = Model::default();
+        for object in objects {
+            let sourced = Sourced { object: object.clone(), provenance: Provenance("test".into()) };
+            model.apply(Origin::Manifests, Change::Apply(sourced));
+        }
+        let settings = Settings::new(NodeName::from("here"));
+        let all = candidates(&model, &settings, service, &port(target), Family::Ipv4);
+        let all = all.into_iter();
+        all.map(|(backend, it)| (backend.to_string(), it.local, it.conditions)).collect()
+    }
+
+    fn of(backend: &str, local: bool, conditions: Conditions) -> (String, bool, Conditions) {
+        (backend.to_owned(), local, conditions)
+    }
+
+    #[test]
+    fn an_endpoint_is_local_if_it_names_this_node_exactly() {
+        let ready = Conditions::READY;
+        let endpoints = [(1, Some("here"), ready), (2, Some("HERE"), ready), (3, None, ready)];
+        let expected = [("10.0.0.1:80", true), ("10.0.0.2:80", false), ("10.0.0.3:80", false)];
+        assert_eq!(
+            found(&[slice("a", 80, &endpoints)], &service()),
+            expected.map(|(backend, local)| of(backend, local, ready))
+        );
+    }
+
+    #[test]
+    fn a_port_is_known_by_name_and_protocol() {
+        let ready = [(1, None, Conditions::READY)];
+        let with = |ports: Vec<SlicePort>| {
+            let Object::EndpointSlice(slice) = slice("a", 80, &ready) else { unreachable!() };
+            found(
+                &[Object::EndpointSlice(Arc::new(EndpointSlice { ports, ..(*slice).clone() }))],
+                &service(),
+            )
+        };
+        assert_eq!(with(vec![slice_port("http", Protocol::Udp, 80)]), []);
+        assert_eq!(with(vec![slice_port("web", Protocol::Tcp, 80)]), []);
+        assert_eq!(with(vec![slice_port("", Protocol::Tcp, 80)]), []);
+        // Two numbers for one name are two endpoints.
+        let two =
+            vec![slice_port("http", Protocol::Tcp, 80), slice_port("http", Protocol::Tcp, 81)];
+        let ready = Conditions::READY;
+        assert_eq!(with(two), ["10.0.0.1:80", "10.0.0.1:81"].map(|it| of(it, false, ready)));
+    }
+
+    #[test]
+    fn of_copies_the_better_counts_in_whichever_order_they_come() {
+        let ready = Conditions::READY;
+        let better = [
+            // Not terminating before terminating, even if it is ready; then ready; then local.
+            ((None, NOT_READY), (None, TERMINATING)),
+            ((None, NOT_READY), (None, Conditions { terminating: true, ..ready })),
+            ((None, ready), (Some("here"), NOT_READY)),
+            ((Some("here"), ready), (Some("there"), ready)),
+        ];
+        for ((node, conditions), (other_node, other)) in better {
+            let expected = [of("10.0.0.1:80", node == Some("here"), conditions)];
+            for names in [["a", "b"], ["b", "a"]] {
+                let objects = [
+                    slice(names[0], 80, &[(1, node, conditions)]),
+                    slice(names[1], 80, &[(1, other_node, other)]),
+                ];
+                assert_eq!(found(&objects, &service()), expected);
+            }
+        }
+        // Another port is another endpoint.
+        let two = [slice("a", 80, &[(1, None, ready)]), slice("b", 81, &[(1, None, ready)])];
+        assert_eq!(found(&two, &service()).len(), 2);
+    }
+
+    fn pod(name: &str, addresses: PodAddresses, conditions: Conditions) -> Pod {
+        Pod {
+            key: NamespacedName::new("default", name),
+            labels: [("app".into(), "web".into()), ("more".into(), "labels".into())].into(),
+            node: None,
+            addresses,
+            ports: vec![slice_port("web", Protocol::Tcp, 9090)],
+            conditions,
+        }
+    }
+
+    fn own(last: u8) -> PodAddresses {
+        PodAddresses::Own(vec![IpAddr::from([10, 0, 0, last])])
+    }
+
+    #[test]
+    fn pods_are_endpoints_by_selector() {
+        let ready = Conditions::READY;
+        let here = pod("a", own(1), ready);
+        let there = Pod { node: Some("there".into()), ..pod("b", own(2), ready) };
+        let other = Pod { labels: [].into(), ..pod("c", own(3), ready) };
+        let pods = [here, there, other].map(|pod| Object::Pod(Arc::new(pod)));
+        let expected = [("10.0.0.1:8080", true), ("10.0.0.2:8080", false)];
+        assert_eq!(
+            found(&pods, &service()),
+            expected.map(|(backend, local)| of(backend, local, ready))
+        );
+        let unselective = Service { selector: [].into(), ..service() };
+        assert_eq!(found(&pods, &unselective), []);
+        // A named port is looked up in each Pod; who has none is no endpoint.
+        let found = |name: &str| found_at(&pods, &service(), TargetPort::Name(name.into()));
+        assert_eq!(found("web")[0], of("10.0.0.1:9090", true, ready));
+        assert_eq!(found("metrics"), []);
+    }
+
+    #[test]
+    fn pods_that_are_not_ready_may_be_published() {
+        let pods = [Object::Pod(Arc::new(pod("a", own(1), TERMINATING)))];
+        assert_eq!(found(&pods, &service()), [of("10.0.0.1:8080", true, TERMINATING)]);
+        let publishing = Service { publish_not_ready: true, ..service() };
+        let published = Conditions { ready: true, ..TERMINATING };
+        assert_eq!(found(&pods, &publishing), [of("10.0.0.1:8080", true, published)]);
+        // What slices say of readiness was decided by who has written them.
+        let slice = [slice("a", 80, &[(1, None, NOT_READY)])];
+        assert_eq!(found(&slice, &publishing), [of("10.0.0.1:80", false, NOT_READY)]);
+    }
+
+    #[test]
+    fn pods_of_the_hosts_network_are_at_their_nodes_address() {
+        let ready = Conditions::READY;
+        let pods = [Object::Pod(Arc::new(pod("a", PodAddresses::Node, ready)))];
+        assert_eq!(found(&pods, &service()), [], "the node is not known");
+        let node = Object::Node(Arc::new(Node {
+            name: "here".into(),
+            addresses: vec![[192, 0, 2, 10].into(), [192, 0, 2, 11].into()],
+            pod_cidrs: Vec::new(),
+            zone: None,
+            taints: Vec::new(),
+            deleting: false,
+        }));
+        let all = [pods[0].clone(), node];
+        assert_eq!(found(&all, &service()), [of("192.0.2.10:8080", true, ready)]);
+    }
+}

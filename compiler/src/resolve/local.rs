@@ -185,6 +185,28 @@ mod tests {
     }
 
     #[test]
+    fn each_family_counts_for_itself() {
+        let v6 = Some([0xfd00, 0, 0, 0, 0, 0, 0, 1].into());
+        let dual = ClusterIps { v6, ..balanced().cluster_ips };
+        let dual = Service { cluster_ips: dual, ..balanced() };
+        let found = view(dual, &[(1, "here", Conditions::READY)]).unwrap();
+        let ready = found.families.iter().map(|(family, counted)| (*family, counted.ready));
+        assert_eq!(ready.collect::<Vec<_>>(), [(Family::Ipv4, 1), (Family::Ipv6, 0)]);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_ready_counts_even_if_it_terminates() {
+        let published = Conditions { terminating: true, ..Conditions::READY };
+        assert_eq!(v4(view(balanced(), &[(1, "here", published)])).ready, 1);
+    }
+
+    #[test]
+    fn what_terminates_here_is_better_than_what_is_ready_elsewhere() {
+        let both = [(1, "here", TERMINATING), (2, "there", Conditions::READY)];
+        assert_eq!(v4(view(balanced(), &both)), LocalFamily::default());
+    }
+
+    #[test]
     fn services_without_a_local_policy_have_no_view() {
         let cluster = Service { external_policy: TrafficPolicy::Cluster, ..balanced() };
         assert_eq!(view(cluster, &[]), None);

@@ -81,3 +81,143 @@ fn choose(candidates: &Candidates<'_>, is_chosen: impl Fn(&Candidate<'_>) -> boo
     let chosen = candidates.iter().filter(|(_, candidate)| is_chosen(candidate));
     chosen.map(|(backend, _)| *backend).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::num::NonZeroU16;
+
+    use super::*;
+    use crate::object::{Conditions, Hints};
+
+    const READY: Conditions = Conditions::READY;
+    const NOT_READY: Conditions = Conditions { ready: false, serving: false, terminating: false };
+    const WARM: Conditions = Conditions { ready: false, serving: true, terminating: false };
+    const TERMINATING: Conditions = Conditions { ready: false, serving: true, terminating: true };
+    const DEAD: Conditions = Conditions { ready: false, serving: false, terminating: true };
+
+    fn backend(last: u8) -> Backend {
+        Backend { address: IpAddr::from([10, 0, 0, last]), port: NonZeroU16::MIN }
+    }
+
+    fn hints(zones: &[&str], nodes: &[&str]) -> Hints {
+        Hints {
+            zones: zones.iter().map(|zone| Zone::from(*zone)).collect(),
+            nodes: nodes.iter().map(|node| NodeName::from(*node)).collect(),
+        }
+    }
+
+    /// Endpoints by their last bytes, from 1: conditions, and whether they are here.
+    fn plain(all: &[(Conditions, bool)]) -> Candidates<'static> {
+        let candidate = |(conditions, local): &(Conditions, bool)| Candidate {
+            conditions: *conditions,
+            local: *local,
+            hints: None,
+        };
+        (1..).map(backend).zip(all.iter().map(candidate)).collect()
+    }
+
+    /// Endpoints that are nowhere: conditions and hints.
+    fn hinted<'a>(all: &[(Conditions, &'a Hints)]) -> Candidates<'a> {
+        let candidate = |(conditions, hints): &(Conditions, &'a Hints)| Candidate {
+            conditions: *conditions,
+            local: false,
+            hints: Some(hints),
+        };
+        (1..).map(backend).zip(all.iter().map(candidate)).collect()
+    }
+
+    fn chosen(candidates: &Candidates<'_>, zone: Option<&str>) -> Vec<Backend> {
+        cluster(candidates, &NodeName::from("here"), zone.map(Zone::from).as_ref())
+    }
+
+    fn backends(last: &[u8]) -> Vec<Backend> {
+        last.iter().copied().map(backend).collect()
+    }
+
+    #[test]
+    fn ready_endpoints_serve_wherever_they_are() {
+        let candidates = plain(&[(READY, true), (NOT_READY, true), (READY, false), (WARM, false)]);
+        assert_eq!(chosen(&candidates, None), backends(&[1, 3]));
+        assert_eq!(local(&candidates), backends(&[1]));
+        // The flows of one that only is not ready any more go on.
+        assert_eq!(serving(&candidates), backends(&[1, 3, 4]));
+    }
+
+    #[test]
+    fn terminating_endpoints_serve_if_there_are_no_others() {
+        let candidates = plain(&[(TERMINATING, true), (DEAD, true), (TERMINATING, false)]);
+        assert_eq!(chosen(&candidates, None), backends(&[1, 3]));
+        assert_eq!(local(&candidates), backends(&[1]));
+        // Each policy has a last resort of its own.
+        let candidates = plain(&[(TERMINATING, true), (READY, false)]);
+        assert_eq!(chosen(&candidates, None), backends(&[2]));
+        assert_eq!(local(&candidates), backends(&[1]));
+        let candidates = plain(&[(WARM, true), (DEAD, true), (NOT_READY, false)]);
+        assert_eq!(chosen(&candidates, None), []);
+        assert_eq!(local(&candidates), []);
+    }
+
+    #[test]
+    fn a_ready_endpoint_that_terminates_is_ready() {
+        let published = Conditions { ready: true, serving: false, terminating: true };
+        let candidates = plain(&[(published, true), (TERMINATING, true)]);
+        assert_eq!(chosen(&candidates, None), backends(&[1]));
+        assert_eq!(local(&candidates), backends(&[1]));
+        assert_eq!(serving(&candidates), backends(&[1, 2]));
+    }
+
+    #[test]
+    fn zones_count_if_all_have_one_and_some_are_for_ours() {
+        let (one, two, none) = (hints(&["z1"], &[]), hints(&["z2"], &[]), hints(&[], &["there"]));
+        let both = hints(&["z1", "z2"], &[]);
+        let candidates = hinted(&[(READY, &one), (READY, &two), (READY, &both)]);
+        assert_eq!(chosen(&candidates, Some("z1")), backends(&[1, 3]));
+        assert_eq!(chosen(&candidates, Some("z2")), backends(&[2, 3]));
+        for zone in [None, Some("z3")] {
+            assert_eq!(chosen(&candidates, zone), backends(&[1, 2, 3]));
+        }
+        // A hint for nodes alone is none for zones.
+        let candidates = hinted(&[(READY, &one), (READY, &two), (READY, &none)]);
+        assert_eq!(chosen(&candidates, Some("z1")), backends(&[1, 2, 3]));
+    }
+
+    #[test]
+    fn nodes_count_before_zones() {
+        let here = hints(&["z2"], &["here"]);
+        let there = hints(&["z1"], &["there"]);
+        let zone_only = hints(&["z1"], &[]);
+        let candidates = hinted(&[(READY, &here), (READY, &there)]);
+        assert_eq!(chosen(&candidates, Some("z1")), backends(&[1]));
+        // Not all have one, or none is for us: the zone decides.
+        let candidates = hinted(&[(READY, &here), (READY, &zone_only)]);
+        assert_eq!(chosen(&candidates, Some("z1")), backends(&[2]));
+        let candidates = hinted(&[(READY, &there), (READY, &there)]);
+        assert_eq!(chosen(&candidates, Some("z1")), backends(&[1, 2]));
+    }
+
+    #[test]
+    fn only_ready_endpoints_are_asked_for_hints() {
+        let (one, two, none) = (hints(&["z1"], &[]), hints(&["z2"], &[]), hints(&[], &[]));
+        let candidates = hinted(&[(READY, &one), (READY, &two), (TERMINATING, &none)]);
+        assert_eq!(chosen(&candidates, Some("z1")), backends(&[1]));
+        // The only one for us is not ready: its hint is no reason to leave the others out.
+        let candidates = hinted(&[(NOT_READY, &one), (READY, &two)]);
+        assert_eq!(chosen(&candidates, Some("z1")), backends(&[2]));
+        // Where none is ready, all that terminate serve.
+        let candidates = hinted(&[(TERMINATING, &one), (TERMINATING, &two)]);
+        assert_eq!(chosen(&candidates, Some("z1")), backends(&[1, 2]));
+        assert_eq!(
+            topology(&candidates, &NodeName::from("here"), Some(&Zone::from("z1"))),
+            Topology::Anywhere
+        );
+    }
+
+    #[test]
+    fn topology_is_nothing_to_policy_local() {
+        let two = hints(&["z2"], &[]);
+        let mut candidates = hinted(&[(READY, &two), (READY, &two)]);
+        candidates.values_mut().take(1).for_each(|it| it.local = true);
+        assert_eq!(local(&candidates), backends(&[1]));
+    }
+}

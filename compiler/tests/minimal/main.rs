@@ -4,22 +4,26 @@
 //! should, and there is no smaller one. Pick chains, which all Services share, are left out of the
 //! lines: see `a_pick_chain_comes_with_its_first_user`.
 
+mod policies;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use rulec_compiler::name::NodeName;
+use rulec_compiler::name::{NodeName, Zone};
 use rulec_compiler::net::Family;
+use rulec_compiler::nft::program::Fragment;
 use rulec_compiler::nft::{Delta, Key, Op, Program, State, text};
 use rulec_compiler::object::{
-    Affinity, Conditions, Endpoint, EndpointSlice, Node, Object, Service, ServiceType,
+    Affinity, Conditions, Endpoint, EndpointSlice, Hints, Node, Object, Service, ServiceType,
+    TrafficPolicy,
 };
 use rulec_compiler::{Change, Dirty, Model, Origin, Provenance, Sourced};
 
 use support::{
-    HERE, bare_service, bare_slice, checked_delta, element, endpoint, model, number, replacement,
-    service_port, settings, slice_port,
+    HERE, bare_service, bare_slice, checked_delta, element, endpoint, model, nets, number,
+    replacement, service_port, settings, slice_port,
 };
 
 // ---- Objects ------------------------------------------------------------------------------------
@@ -42,6 +46,32 @@ fn exposed(service: &mut Service) {
     service.kind = ServiceType::NodePort;
     service.ports[0].node_port = Some(number(30080));
     service.external_ips = vec![external(1)];
+}
+
+/// At a load balancer's VIP, 192.0.2.1, from outside only by way of endpoints of this node.
+fn outside_local(service: &mut Service) {
+    balanced(service);
+    service.external_policy = TrafficPolicy::Local;
+}
+
+/// At a load balancer's VIP, 192.0.2.1.
+fn balanced(service: &mut Service) {
+    service.kind = ServiceType::LoadBalancer;
+    service.load_balancer_vips = vec![external(1)];
+}
+
+/// From inside only by way of endpoints of this node.
+fn inside_local(service: &mut Service) {
+    service.internal_policy = TrafficPolicy::Local;
+}
+
+/// At the VIP, for these clients only.
+fn restricted(ranges: &[&str]) -> impl FnOnce(&mut Service) {
+    let ranges = nets(ranges);
+    move |service| {
+        balanced(service);
+        service.source_ranges = ranges;
+    }
 }
 
 fn sticky(service: &mut Service) {
@@ -71,6 +101,16 @@ fn terminating(d: u8) -> Endpoint {
     endpoint(at(d).address, conditions, None)
 }
 
+/// The endpoint, meant for clients of a zone.
+fn hinted(endpoint: Endpoint, zone: &str) -> Endpoint {
+    let hints = Hints { zones: [Zone::from(zone)].into(), nodes: [].into() };
+    Endpoint { hints: Some(Box::new(hints)), ..endpoint }
+}
+
+fn local_terminating(d: u8) -> Endpoint {
+    Endpoint { node: Some(NodeName::from(HERE)), ..terminating(d) }
+}
+
 fn slice(service: &str, name: &str, endpoints: &[Endpoint]) -> EndpointSlice {
     let family = endpoints.first().map_or(Family::Ipv4, |first| Family::of(first.address));
     let mut slice = bare_slice("default", name, service, family);
@@ -90,14 +130,24 @@ fn more(service: &str, name: &str, endpoints: &[Endpoint]) -> Object {
 }
 
 fn node(addresses: &[IpAddr]) -> Object {
-    Object::Node(Arc::new(Node {
+    node_with(|node| node.addresses = addresses.to_vec())
+}
+
+fn node_in(zone: &str) -> Object {
+    node_with(|node| node.zone = Some(Zone::from(zone)))
+}
+
+fn node_with(change: impl FnOnce(&mut Node)) -> Object {
+    let mut node = Node {
         name: NodeName::from(HERE),
-        addresses: addresses.to_vec(),
+        addresses: Vec::new(),
         pod_cidrs: Vec::new(),
         zone: None,
         taints: Vec::new(),
         deleting: false,
-    }))
+    };
+    change(&mut node);
+    Object::Node(Arc::new(node))
 }
 
 // ---- Operations ---------------------------------------------------------------------------------
@@ -813,6 +863,46 @@ fn a_changed_node_address_is_two() {
         ops(&[web(exposed), endpoints(&[at(1)])], &with(node(&[address(1)]))),
         ["add node-ips 172.16.0.1", "delete node-address-types local"]
     );
+}
+
+/// Of what is said of a node, Services depend on its zone and its first addresses: nothing is
+/// compiled again for the rest, let alone written.
+#[test]
+fn a_taint_of_the_node_costs_nothing() {
+    let whole = |change: fn(&mut Node)| {
+        node_with(|node| {
+            node.zone = Some(Zone::from("z1"));
+            node.addresses = vec![IpAddr::from([172, 16, 0, 1])];
+            change(node);
+        })
+    };
+    let services = [
+        web(restricted(&["172.16.0.0/16"])),
+        service("api", 2, exposed),
+        endpoints(&[hinted(at(1), "z1"), hinted(at(2), "z2")]),
+        more("api", "api-1", &[hinted(at(1), "z1"), hinted(at(2), "z2")]),
+    ];
+    let with = |node: Object| [&[node][..], &services].concat();
+    let mut daemon = Daemon::start(&with(whole(|_| ())));
+    let fragments = |daemon: &Daemon| -> Vec<Arc<Fragment>> {
+        daemon.program.services().map(|(_, fragment)| Arc::clone(fragment)).collect()
+    };
+    let before = fragments(&daemon);
+    let changes: [fn(&mut Node); 3] = [
+        |node| node.taints = vec!["ToBeDeletedByClusterAutoscaler".into()],
+        |node| node.deleting = true,
+        |node| node.addresses.push(IpAddr::from([172, 17, 0, 1])),
+    ];
+    for change in changes {
+        let (dirty, delta) = daemon.apply(replacement(&with(whole(change))));
+        assert!(dirty.nodes.contains(&NodeName::from(HERE)), "{dirty:?}");
+        assert!(delta.is_empty(), "{delta:?}");
+        let after = fragments(&daemon);
+        assert!(before.iter().zip(&after).all(|(old, new)| Arc::ptr_eq(old, new)));
+    }
+    // A zone is not like that: both Services are looked at again.
+    let (_, delta) = daemon.apply(replacement(&with(node_in("z2"))));
+    assert_eq!(delta.groups.len(), 2);
 }
 
 /// The commands; without the comments of rules, which are hashes of them.

@@ -3,10 +3,14 @@
 //! The generators outgrow a node of the persistent maps on purpose: with few keys, a map whose
 //! `diff` loses updates passes. `PROPTEST_CASES` asks for more cases than a test run has time for.
 
+mod packets;
+mod reference;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use proptest::collection::{btree_map, vec};
@@ -36,7 +40,7 @@ use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
 use rulec_compiler::{Change, Dirty, Frontend, Model, Origin, Provenance, Settings, Sourced};
 
 use support::{
-    HERE, applied, bare_service, bare_slice, check, checked_delta, elements, endpoint, model,
+    HERE, applied, bare_service, bare_slice, check, checked_delta, elements, endpoint, model, nets,
     number, replacement, service_port, settings, slice_port, sourced,
 };
 
@@ -133,6 +137,7 @@ fn cluster_ips(number: u8) -> impl Strategy<Value = ClusterIps> {
     prop_oneof![
         9 => (any::<bool>(), any::<bool>()).prop_map(move |(v4, v6)| of(v4 || !v6, v6, number)),
         1 => (any::<bool>(), any::<bool>(), 0..4_u8).prop_map(move |(v4, v6, n)| of(v4, v6, n)),
+        1 => Just(ClusterIps::default()),
     ]
 }
 
@@ -146,14 +151,40 @@ fn traffic_policy() -> impl Strategy<Value = TrafficPolicy> {
     prop_oneof![3 => Just(TrafficPolicy::Cluster), 2 => Just(TrafficPolicy::Local)]
 }
 
-/// Type, internal and external policy, and source ranges; some contain the node's own address.
-fn exposure()
--> impl Strategy<Value = (ServiceType, TrafficPolicy, TrafficPolicy, Vec<ipnet::IpNet>)> {
-    use ServiceType::{ClusterIP, LoadBalancer, NodePort};
-    let pool = nets(&["10.96.2.0/31", "10.0.0.0/9", "192.0.2.0/24", "0.0.0.0/0", "fd00::/64"]);
+/// What says who may come, and how.
+#[derive(Debug)]
+struct Exposure {
+    kind: ServiceType,
+    internal_policy: TrafficPolicy,
+    external_policy: TrafficPolicy,
+    source_ranges: Vec<ipnet::IpNet>,
+    health_check_node_port: Option<NonZeroU16>,
+}
+
+/// Of source ranges, some contain the node's own address.
+fn exposure() -> impl Strategy<Value = Exposure> {
+    use ServiceType::{ClusterIP, ExternalName, LoadBalancer, NodePort};
+    let v4 = ["10.96.2.0/31", "10.0.0.0/9", "192.0.2.0/24", "0.0.0.0/0"];
+    let pool = nets(&[&v4[..], &["fd00::/64", "fd00::2:0/112"]].concat());
     let ranges = prop_oneof![2 => Just(Vec::new()), 1 => subsequence(pool, 0..=3)];
-    let kind = select(&[ClusterIP, NodePort, LoadBalancer, LoadBalancer][..]);
-    (kind, traffic_policy(), traffic_policy(), ranges)
+    let kind = prop_oneof![
+        2 => Just(ClusterIP),
+        2 => Just(NodePort),
+        4 => Just(LoadBalancer),
+        1 => Just(ExternalName),
+    ];
+    let check = option::of((32_000..32_003_u16).prop_map(number));
+    (kind, traffic_policy(), traffic_policy(), ranges, check).prop_map(
+        |(kind, internal_policy, external_policy, source_ranges, health_check_node_port)| {
+            Exposure {
+                kind,
+                internal_policy,
+                external_policy,
+                source_ranges,
+                health_check_node_port,
+            }
+        },
+    )
 }
 
 fn zone() -> impl Strategy<Value = Option<Zone>> {
@@ -190,10 +221,14 @@ fn service() -> impl Strategy<Value = Service> {
     );
     (key, rest, exposure()).prop_map(|((namespace, number, cluster_ips), rest, exposure)| {
         let (ports, external_ips, load_balancer_vips, affinity, selector, publish) = rest;
-        let (kind, internal_policy, external_policy, source_ranges) = exposure;
+        let Exposure { kind, internal_policy, external_policy, source_ranges, .. } = exposure;
+        // An alias is not served, and no source says that it had an address. Nor has a headless
+        // Service one.
+        let is_alias = kind == ServiceType::ExternalName;
         Service {
             kind,
-            cluster_ips,
+            cluster_ips: if is_alias { ClusterIps::default() } else { cluster_ips },
+            health_check_node_port: exposure.health_check_node_port,
             ports,
             external_ips,
             load_balancer_vips,
@@ -294,10 +329,6 @@ fn surroundings() -> impl Strategy<Value = Object> {
         Object::InterfaceAddresses(Arc::new(InterfaceAddresses { addresses }))
     });
     prop_oneof![service_cidr, addresses]
-}
-
-fn nets(texts: &[&str]) -> Vec<ipnet::IpNet> {
-    texts.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 fn object_key() -> impl Strategy<Value = ObjectKey> {

@@ -1,0 +1,146 @@
+//! Who may connect to the VIPs of load balancers: `spec.loadBalancerSourceRanges`.
+
+use ipnet::IpNet;
+
+use crate::model::Model;
+use crate::net::Family;
+use crate::object::Service;
+use crate::settings::Settings;
+
+/// Who may connect to the VIPs of a Service in a family, if not everybody may.
+///
+/// A node that is allowed to connect often does so with the VIP itself as its source, where that is
+/// one of its own addresses; so with the node, the VIPs are allowed (as in kube-proxy).
+pub(super) fn sources(
+    model: &Model,
+    settings: &Settings,
+    service: &Service,
+    family: Family,
+) -> Option<Vec<IpNet>> {
+    let vips = || service.load_balancer_vips.iter().filter(|vip| Family::of(**vip) == family);
+    let of_family = |range: &&IpNet| Family::of(range.addr()) == family;
+    let ranges = service.source_ranges.iter().filter(of_family);
+    let mut ranges: Vec<IpNet> = ranges.map(IpNet::trunc).collect();
+    vips().next()?;
+    let node = model.node(&settings.node_name).map(|node| &*node.object);
+    let is_of_node = |address| ranges.iter().any(|range| range.contains(&address));
+    if settings.primary_address(node, family).is_some_and(is_of_node) {
+        ranges.extend(vips().map(|vip| IpNet::from(*vip)));
+    }
+    // Ranges of a set must not overlap. Two that stand side by side stay two, though, so that each
+    // comes and goes alone.
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, kept| kept.contains(&*next));
+    let is_everybody = ranges.iter().any(|range| range.prefix_len() == 0);
+    (!ranges.is_empty() && !is_everybody).then_some(ranges)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::change::{Change, Origin, Provenance, Sourced};
+    use crate::name::{NamespacedName, NodeName};
+    use crate::object::{Node, Object};
+
+    /// The ranges that are asked for, on a node with this address, as texts.
+    fn on(
+        node: Option<&str>,
+        vips: &[&str],
+        ranges: &[&str],
+        family: Family,
+    ) -> Option<Vec<String>> {
+        let address = |text: &&str| -> IpAddr { text.parse().unwrap() };
+        let service = Service {
+            load_balancer_vips: vips.iter().map(address).collect(),
+            source_ranges: ranges.iter().map(|text| text.parse().unwrap()).collect(),
+            ..Service::new(NamespacedName::new("default", "web"))
+        };
+        let mut model = Model::default();
+        let node = Node {
+            name: NodeName::from("here"),
+            addresses: node.iter().map(address).collect(),
+            pod_cidrs: Vec::new(),
+            zone: None,
+            taints: Vec::new(),
+            deleting: false,
+        };
+        let object = Object::Node(Arc::new(node));
+        let sourced = Sourced { object, provenance: Provenance("test".into()) };
+        model.apply(Origin::Manifests, Change::Apply(sourced));
+        let settings = Settings::new(NodeName::from("here"));
+        let found = sources(&model, &settings, &service, family)?;
+        Some(found.iter().map(ToString::to_string).collect())
+    }
+
+    fn v4(ranges: &[&str]) -> Option<Vec<String>> {
+        on(Some("192.0.2.10"), &["198.51.100.20", "198.51.100.21"], ranges, Family::Ipv4)
+    }
+
+    fn some(ranges: &[&str]) -> Option<Vec<String>> {
+        Some(ranges.iter().map(|range| (*range).to_owned()).collect())
+    }
+
+    #[test]
+    fn without_ranges_or_without_vips_nobody_is_restricted() {
+        assert_eq!(v4(&[]), None);
+        assert_eq!(on(None, &[], &["10.0.0.0/8"], Family::Ipv4), None);
+    }
+
+    #[test]
+    fn ranges_count_in_their_family_only() {
+        assert_eq!(v4(&["2001:db8::/32"]), None);
+        assert_eq!(v4(&["2001:db8::/32", "10.0.0.0/8"]), some(&["10.0.0.0/8"]));
+        let vips = ["198.51.100.20", "2001:db8:5::20"];
+        let ranges = ["10.0.0.0/8", "2001:db8::/32"];
+        assert_eq!(on(None, &vips, &ranges, Family::Ipv6), some(&["2001:db8::/32"]));
+        // A VIP of the other family only.
+        assert_eq!(on(None, &vips[..1], &ranges, Family::Ipv6), None);
+    }
+
+    #[test]
+    fn everybody_is_everybody() {
+        assert_eq!(v4(&["10.0.0.0/8", "0.0.0.0/0"]), None);
+        assert_eq!(v4(&["1.2.3.4/0"]), None);
+        // Of the other family, it is nothing to this one.
+        assert_eq!(v4(&["10.0.0.0/8", "::/0"]), some(&["10.0.0.0/8"]));
+    }
+
+    #[test]
+    fn ranges_do_not_overlap_in_the_end() {
+        let overlapping = ["10.1.0.0/16", "10.0.0.0/8", "10.0.0.0/8", "10.1.2.3/32", "11.0.0.0/8"];
+        assert_eq!(v4(&overlapping), some(&["10.0.0.0/8", "11.0.0.0/8"]));
+        let beginning_alike = ["10.0.0.0/16", "10.0.0.0/8", "10.0.0.0/24"];
+        assert_eq!(v4(&beginning_alike), some(&["10.0.0.0/8"]));
+        let side_by_side = ["10.128.0.0/9", "10.0.0.0/9"];
+        assert_eq!(v4(&side_by_side), some(&["10.0.0.0/9", "10.128.0.0/9"]));
+    }
+
+    #[test]
+    fn bits_of_hosts_do_not_count() {
+        assert_eq!(v4(&["203.0.113.77/25"]), some(&["203.0.113.0/25"]));
+        assert_eq!(v4(&["203.0.113.77/25", "203.0.113.99/26"]), some(&["203.0.113.0/25"]));
+    }
+
+    #[test]
+    fn with_the_node_the_vips_may_connect() {
+        let both = ["192.0.2.0/24", "198.51.100.20/32", "198.51.100.21/32"];
+        assert_eq!(v4(&["192.0.2.0/24"]), some(&both));
+        assert_eq!(v4(&["192.0.2.77/24"]), some(&both), "bits of hosts do not count here either");
+        assert_eq!(v4(&["192.0.2.10/32"]).map(|found| found.len()), Some(3));
+        assert_eq!(v4(&["192.0.2.11/32"]), some(&["192.0.2.11/32"]), "that is not the node");
+        // VIPs that are allowed anyway are not named twice.
+        let wide = ["192.0.2.0/24", "198.51.0.0/16"];
+        assert_eq!(v4(&wide), some(&wide));
+        // The node of the other family is nothing to this one.
+        let vips = ["2001:db8:5::20"];
+        let ranges = ["2001:db8::/32", "2001:dbf::/32"];
+        assert_eq!(on(Some("192.0.2.10"), &vips, &ranges, Family::Ipv6), some(&ranges));
+        assert_eq!(
+            on(Some("2001:dbf::10"), &vips, &ranges[1..], Family::Ipv6),
+            some(&["2001:db8:5::20/128", "2001:dbf::/32"])
+        );
+    }
+}

@@ -1,0 +1,554 @@
+//! What becomes of a packet, by the specification alone: its tables, read from top to bottom over the
+//! plain list of objects. Slow, and without a word of the compiler's but for objects and verdicts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use rulec_compiler::Settings;
+use rulec_compiler::interface::InterfacePattern;
+use rulec_compiler::name::{NamespacedName, PortName};
+use rulec_compiler::net::{Backend, Family, Protocol};
+use rulec_compiler::nft::oracle::{Packet, Verdict};
+use rulec_compiler::object::{
+    Conditions, EndpointSlice, Hints, Node, Object, Pod, PodAddresses, Service, ServicePort,
+    ServiceType, TargetPort, TrafficPolicy,
+};
+use rulec_compiler::resolve::local::{LocalFamily, LocalView};
+use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
+
+/// Where a packet ends, and whether it is masqueraded on the way to a backend.
+pub(crate) type Fate = (Verdict, bool);
+
+/// All objects, by kind.
+pub(crate) struct Cluster<'a> {
+    settings: &'a Settings,
+    own: &'a [IpAddr],
+    services: Vec<Arc<Service>>,
+    slices: Vec<Arc<EndpointSlice>>,
+    pods: Vec<Arc<Pod>>,
+    nodes: Vec<Arc<Node>>,
+    service_cidrs: Vec<IpNet>,
+    interfaces: Vec<IpAddr>,
+}
+
+/// What clients connect to: an address, or a node port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entrance {
+    pub(crate) family: Family,
+    /// `None` for a node port.
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) protocol: Protocol,
+    pub(crate) port: NonZeroU16,
+}
+
+/// Why a Service port has an entrance, the better reason first (§4.12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reason {
+    ClusterIp,
+    Vip,
+    ExternalIp,
+    NodePort,
+}
+
+#[derive(Clone)]
+struct Claim<'a> {
+    entrance: Entrance,
+    reason: Reason,
+    service: &'a Service,
+    port: &'a ServicePort,
+}
+
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    conditions: Conditions,
+    local: bool,
+    hints: Option<&'a Hints>,
+}
+
+type Endpoints<'a> = BTreeMap<Backend, Found<'a>>;
+
+/// What §3 makes of the endpoints of a Service port.
+struct Selected {
+    cluster: BTreeSet<Backend>,
+    local: BTreeSet<Backend>,
+    any: bool,
+}
+
+/// What becomes of a packet in the NAT hook.
+enum Translated {
+    To(BTreeSet<Backend>, bool),
+    Dropped,
+    Not,
+}
+
+impl<'a> Cluster<'a> {
+    pub(crate) fn of(
+        objects: impl Iterator<Item = Object>,
+        settings: &'a Settings,
+        own: &'a [IpAddr],
+    ) -> Self {
+        let mut all = Self {
+            settings,
+            own,
+            services: Vec::new(),
+            slices: Vec::new(),
+            pods: Vec::new(),
+            nodes: Vec::new(),
+            service_cidrs: Vec::new(),
+            interfaces: Vec::new(),
+        };
+        for object in objects {
+            match object {
+                Object::Service(service) => all.services.push(service),
+                Object::EndpointSlice(slice) => all.slices.push(slice),
+                Object::Pod(pod) => all.pods.push(pod),
+                Object::Node(node) => all.nodes.push(node),
+                Object::ServiceCidr(cidr) => all.service_cidrs.extend(&cidr.cidrs),
+                Object::InterfaceAddresses(held) => all.interfaces.extend(&held.addresses),
+            }
+        }
+        all
+    }
+
+    pub(crate) fn services(&self) -> &[Arc<Service>] {
+        &self.services
+    }
+
+    /// Every entrance that a Service asks for.
+    pub(crate) fn entrances(&self) -> Vec<Entrance> {
+        self.claims().into_iter().map(|claim| claim.entrance).collect()
+    }
+
+    /// What may become of the first packet of a flow.
+    pub(crate) fn fates(&self, packet: &Packet) -> BTreeSet<Fate> {
+        let claims = self.claims();
+        let is_sent = self.is_own(packet.source);
+        if self.is_kept_out(&claims, packet) {
+            return [(Verdict::Drop, false)].into();
+        }
+        let (backends, is_marked) = match self.translate(&claims, packet) {
+            Translated::Dropped => return [(Verdict::Drop, false)].into(),
+            Translated::Not => {
+                let verdict = self.filter(&claims, packet).unwrap_or(Verdict::Pass);
+                return [(verdict, false)].into();
+            }
+            Translated::To(backends, is_marked) => (backends, is_marked),
+        };
+        let mut fates = BTreeSet::new();
+        for backend in backends {
+            let translated = Packet {
+                destination: backend.address,
+                transport: packet.transport.map(|(protocol, _)| (protocol, backend.port)),
+                ..packet.clone()
+            };
+            if let Some(verdict) = self.filter(&claims, &translated) {
+                fates.insert((verdict, false));
+                continue;
+            }
+            // §4.0; what arrives and stays here never comes to postrouting.
+            let leaves = is_sent || !self.is_own(backend.address);
+            let is_hairpin =
+                packet.source == backend.address && self.hairpins().contains(&backend.address);
+            fates.insert((Verdict::Backend(backend), leaves && (is_marked || is_hairpin)));
+        }
+        fates
+    }
+
+    /// What §8.3 and the gauges of §9 count of a Service.
+    pub(crate) fn local_view(&self, service: &Service) -> Option<LocalView> {
+        let (internal, external) = (is_internal_local(service), is_external_local(service));
+        let families: BTreeMap<Family, LocalFamily> = Family::ALL
+            .into_iter()
+            .filter(|family| is_served(service, *family))
+            .map(|family| {
+                let mut weight = BTreeSet::new();
+                let mut dropped = 0;
+                for port in &service.ports {
+                    let endpoints = self.endpoints(service, port, family);
+                    let here = endpoints.iter().filter(|(_, it)| it.local && it.conditions.ready);
+                    weight.extend(here.map(|(backend, _)| backend.address));
+                    let selected = self.select(&endpoints);
+                    dropped += usize::from(selected.any && selected.local.is_empty());
+                }
+                let counted = LocalFamily {
+                    ready: weight.len(),
+                    dropped_internal: if internal { dropped } else { 0 },
+                    dropped_external: if external { dropped } else { 0 },
+                };
+                (family, counted)
+            })
+            .collect();
+        let is_asked = external && service.kind == ServiceType::LoadBalancer;
+        let is_any = (internal || external) && !families.is_empty() && !service.ports.is_empty();
+        is_any.then(|| LocalView {
+            health_check: service.health_check_node_port.filter(|_| is_asked),
+            families,
+        })
+    }
+
+    // ---- §2: endpoints ----
+
+    fn endpoints(&self, service: &Service, port: &ServicePort, family: Family) -> Endpoints<'_> {
+        let mut all: Vec<(Backend, Found<'_>)> = Vec::new();
+        for slice in &self.slices {
+            if slice.service != service.key || slice.family != family {
+                continue;
+            }
+            let ports = slice.ports.iter();
+            for number in ports
+                .filter(|it| it.name == port.name && it.protocol == port.protocol)
+                .map(|it| it.port)
+            {
+                for endpoint in &slice.endpoints {
+                    let found = Found {
+                        conditions: endpoint.conditions,
+                        local: endpoint.node.as_ref() == Some(&self.settings.node_name),
+                        hints: endpoint.hints.as_deref(),
+                    };
+                    all.push((Backend { address: endpoint.address, port: number }, found));
+                }
+            }
+        }
+        for pod in &self.pods {
+            let is_selected = pod.key.namespace == service.key.namespace
+                && !service.selector.is_empty()
+                && service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value));
+            if !is_selected {
+                continue;
+            }
+            let named = |name: &PortName| {
+                let mut ports = pod.ports.iter();
+                ports.find(|it| it.name == *name && it.protocol == port.protocol).map(|it| it.port)
+            };
+            let number = match &port.target {
+                TargetPort::Number(number) => Some(*number),
+                TargetPort::Name(name) => named(name),
+            };
+            let on = pod.node.as_ref().unwrap_or(&self.settings.node_name);
+            let addresses: &[IpAddr] = match &pod.addresses {
+                PodAddresses::Own(addresses) => addresses,
+                PodAddresses::Node => self
+                    .nodes
+                    .iter()
+                    .find(|node| node.name == *on)
+                    .map_or(&[], |node| node.addresses.as_slice()),
+            };
+            let address = addresses.iter().find(|address| Family::of(**address) == family);
+            if let (Some(port), Some(address)) = (number, address) {
+                let ready = pod.conditions.ready || service.publish_not_ready;
+                let found = Found {
+                    conditions: Conditions { ready, ..pod.conditions },
+                    local: *on == self.settings.node_name,
+                    hints: None,
+                };
+                all.push((Backend { address: *address, port }, found));
+            }
+        }
+        // §2.9: of copies, one that is not terminating; then, so that it does not depend on the order,
+        // the better one.
+        let worth = |found: &Found<'_>| {
+            let Conditions { ready, serving, terminating } = found.conditions;
+            (!terminating, ready, serving, found.local, found.hints.cloned())
+        };
+        all.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| worth(one).cmp(&worth(other))));
+        all.into_iter().collect()
+    }
+
+    // ---- §3: selection ----
+
+    fn select(&self, endpoints: &Endpoints<'_>) -> Selected {
+        let those = |is: &dyn Fn(&Found<'_>) -> bool| -> BTreeSet<Backend> {
+            let chosen = endpoints.iter().filter(|(_, found)| is(found));
+            chosen.map(|(backend, _)| *backend).collect()
+        };
+        let or = |first: BTreeSet<Backend>, second: BTreeSet<Backend>| {
+            if first.is_empty() { second } else { first }
+        };
+        let is_last_resort = |it: &Found<'_>| it.conditions.serving && it.conditions.terminating;
+        let ready: Vec<&Found<'_>> = endpoints.values().filter(|it| it.conditions.ready).collect();
+
+        let node = &self.settings.node_name;
+        let nodes = |it: &Found<'_>| it.hints.map(|hints| hints.nodes.clone()).unwrap_or_default();
+        let zones = |it: &Found<'_>| it.hints.map(|hints| hints.zones.clone()).unwrap_or_default();
+        let zone = self.node().and_then(|node| node.zone.clone());
+        let same_node = ready.iter().all(|it| !nodes(it).is_empty())
+            && ready.iter().any(|it| nodes(it).contains(node));
+        let same_zone = zone.as_ref().is_some_and(|zone| {
+            ready.iter().all(|it| !zones(it).is_empty())
+                && ready.iter().any(|it| zones(it).contains(zone))
+        });
+        let is_allowed = |it: &Found<'_>| {
+            if same_node {
+                nodes(it).contains(node)
+            } else if same_zone {
+                zone.as_ref().is_some_and(|zone| zones(it).contains(zone))
+            } else {
+                true
+            }
+        };
+        Selected {
+            cluster: or(those(&|it| it.conditions.ready && is_allowed(it)), those(&is_last_resort)),
+            local: or(
+                those(&|it| it.local && it.conditions.ready),
+                those(&|it| it.local && is_last_resort(it)),
+            ),
+            any: endpoints.values().any(|it| it.conditions.ready || is_last_resort(it)),
+        }
+    }
+
+    fn selected(&self, claim: &Claim<'_>) -> Selected {
+        self.select(&self.endpoints(claim.service, claim.port, claim.entrance.family))
+    }
+
+    // ---- §4: frontends ----
+
+    fn claims(&self) -> Vec<Claim<'_>> {
+        let mut claims = Vec::new();
+        for service in &self.services {
+            for family in Family::ALL.into_iter().filter(|family| is_served(service, *family)) {
+                for port in &service.ports {
+                    let mut claim = |reason, address, number| {
+                        let protocol = port.protocol;
+                        let entrance = Entrance { family, address, protocol, port: number };
+                        claims.push(Claim { entrance, reason, service, port });
+                    };
+                    let own = service.cluster_ips.of(family);
+                    claim(Reason::ClusterIp, own, port.port);
+                    let of_family = |address: &&IpAddr| Family::of(**address) == family;
+                    for vip in service.load_balancer_vips.iter().filter(of_family) {
+                        claim(Reason::Vip, Some(*vip), port.port);
+                    }
+                    for address in service.external_ips.iter().filter(of_family) {
+                        claim(Reason::ExternalIp, Some(*address), port.port);
+                    }
+                    if let Some(number) = port.node_port {
+                        claim(Reason::NodePort, None, number);
+                    }
+                }
+            }
+        }
+        claims
+    }
+
+    /// The rest of §4.0 to §4.6: what the services chain does.
+    fn translate(&self, claims: &[Claim<'_>], packet: &Packet) -> Translated {
+        let Some((protocol, port)) = packet.transport else { return Translated::Not };
+        let family = Family::of(packet.destination);
+        let is_sent = self.is_own(packet.source);
+        let is_pod = self.is_pod(packet, is_sent);
+        // §4.3: for any packet to an active cluster address.
+        let mut is_marked = self.is_cluster_ip(packet.destination)
+            && (self.settings.masquerade_all || is_pod == Some(false));
+        let address = Entrance { family, address: Some(packet.destination), protocol, port };
+        let node_port = Entrance { family, address: None, protocol, port };
+        let node_port = self.is_node_port_address(packet.destination).then_some(node_port);
+        for entrance in [Some(address), node_port].into_iter().flatten() {
+            let Some(claim) = winner(claims, entrance) else { continue };
+            let Selected { cluster, local, any } = self.selected(claim);
+            if !any {
+                continue;
+            }
+            let targets = if claim.reason == Reason::ClusterIp {
+                if is_internal_local(claim.service) { local } else { cluster }
+            } else if !is_external_local(claim.service) {
+                is_marked = true;
+                cluster
+            } else if is_sent {
+                // Before the row of Pods: an address may be in both.
+                is_marked = true;
+                cluster
+            } else if is_pod == Some(true) {
+                cluster
+            } else {
+                local
+            };
+            return if targets.is_empty() {
+                Translated::Dropped
+            } else {
+                Translated::To(targets, is_marked)
+            };
+        }
+        Translated::Not
+    }
+
+    /// §4.8.
+    fn is_kept_out(&self, claims: &[Claim<'_>], packet: &Packet) -> bool {
+        let Some((protocol, port)) = packet.transport else { return false };
+        let family = Family::of(packet.destination);
+        let entrance = Entrance { family, address: Some(packet.destination), protocol, port };
+        let Some(claim) = winner(claims, entrance) else { return false };
+        if claim.reason != Reason::Vip {
+            return false;
+        }
+        let of_family = |range: &&IpNet| Family::of(range.addr()) == family;
+        let ranges = || claim.service.source_ranges.iter().filter(of_family);
+        if ranges().next().is_none() || ranges().any(|range| range.prefix_len() == 0) {
+            return false;
+        }
+        let node = self.primary_address(family);
+        let has_node = node.is_some_and(|node| ranges().any(|range| range.contains(&node)));
+        let is_vip = claim.service.load_balancer_vips.contains(&packet.source);
+        !(ranges().any(|range| range.contains(&packet.source)) || has_node && is_vip)
+    }
+
+    /// §4.9 and §4.10: what the filter hooks do, if anything.
+    fn filter(&self, claims: &[Claim<'_>], packet: &Packet) -> Option<Verdict> {
+        let (is_sent, is_for_us) = (self.is_own(packet.source), self.is_own(packet.destination));
+        let unserved = |address| {
+            let (protocol, port) = packet.transport?;
+            let family = Family::of(packet.destination);
+            let claim = winner(claims, Entrance { family, address, protocol, port })?;
+            (!self.selected(claim).any).then_some(Verdict::Reject)
+        };
+        let at_address = unserved(Some(packet.destination));
+        if is_sent || !is_for_us {
+            let is_unknown_port = self.is_cluster_ip(packet.destination);
+            let is_unallocated =
+                self.service_cidrs.iter().any(|cidr| cidr.contains(&packet.destination));
+            if at_address.is_some() || is_unknown_port {
+                return Some(Verdict::Reject);
+            }
+            if is_unallocated {
+                return Some(Verdict::Drop);
+            }
+        }
+        if !is_for_us {
+            return None;
+        }
+        let is_node = self.is_node_port_address(packet.destination);
+        at_address.or_else(|| if is_node { unserved(None) } else { None })
+    }
+
+    /// §4.0 (b): local endpoints that are reachable, by address, since what is addressed to itself
+    /// needs it at any port.
+    fn hairpins(&self) -> BTreeSet<IpAddr> {
+        let mut hairpins = BTreeSet::new();
+        for claim in self.claims().iter().filter(|claim| claim.reason == Reason::ClusterIp) {
+            let family = claim.entrance.family;
+            let endpoints = self.endpoints(claim.service, claim.port, family);
+            let selected = self.select(&endpoints);
+            let own = claim.entrance.address;
+            let addresses = claim.service.load_balancer_vips.iter();
+            let mut addresses = addresses.chain(&claim.service.external_ips);
+            // The cluster address once more is no other frontend.
+            let is_accessible = claim.port.node_port.is_some()
+                || addresses.any(|it| Family::of(*it) == family && Some(*it) != own);
+            let (internal, external) =
+                (is_internal_local(claim.service), is_external_local(claim.service));
+            let mut reachable = BTreeSet::new();
+            if !internal || is_accessible {
+                reachable.extend(selected.cluster);
+            }
+            if internal || external && is_accessible {
+                reachable.extend(selected.local);
+            }
+            let here = reachable.into_iter().filter(|backend| endpoints[backend].local);
+            hairpins.extend(here.map(|backend| backend.address));
+        }
+        hairpins
+    }
+
+    // ---- §1.7, §4.1, §4.6: the node ----
+
+    fn node(&self) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.name == self.settings.node_name).map(|node| &**node)
+    }
+
+    fn primary_address(&self, family: Family) -> Option<IpAddr> {
+        let named = self.settings.node_addresses.iter();
+        let of_node = self.node().into_iter().flat_map(|node| &node.addresses);
+        named.chain(of_node).find(|address| Family::of(**address) == family).copied()
+    }
+
+    /// `None` if it is not implemented.
+    fn is_pod(&self, packet: &Packet, is_sent: bool) -> Option<bool> {
+        let family = Family::of(packet.source);
+        let within = |cidrs: &[IpNet]| {
+            let first = cidrs.iter().find(|cidr| Family::of(cidr.addr()) == family);
+            first.map(|cidr| cidr.contains(&packet.source))
+        };
+        match &self.settings.detect_local {
+            DetectLocal::ClusterCidr(cidrs) => within(cidrs),
+            DetectLocal::NodeCidr => within(&self.node()?.pod_cidrs),
+            DetectLocal::Interface(pattern) => {
+                let name = packet.interface.as_deref().filter(|_| !is_sent);
+                Some(name.is_some_and(|name| matches_pattern(*pattern, name)))
+            }
+        }
+    }
+
+    fn is_node_port_address(&self, address: IpAddr) -> bool {
+        let family = Family::of(address);
+        if address.is_loopback() {
+            return false;
+        }
+        let cidrs: Option<Vec<IpNet>> = match &self.settings.node_port_addresses {
+            NodePortAddresses::Primary => {
+                let primary = self.primary_address(family).filter(|it| !it.is_loopback());
+                return primary.map_or(self.is_own(address), |primary| primary == address);
+            }
+            NodePortAddresses::Cidrs(cidrs) => {
+                let of_family = cidrs.iter().filter(|cidr| Family::of(cidr.addr()) == family);
+                let cidrs: Vec<IpNet> = of_family.copied().collect();
+                let is_all = cidrs.is_empty() || cidrs.iter().any(|cidr| cidr.prefix_len() == 0);
+                (!is_all).then_some(cidrs)
+            }
+        };
+        match cidrs {
+            None => self.is_own(address),
+            Some(cidrs) => {
+                self.interfaces.contains(&address)
+                    && cidrs.iter().any(|cidr| cidr.contains(&address))
+            }
+        }
+    }
+
+    fn is_cluster_ip(&self, address: IpAddr) -> bool {
+        self.services.iter().any(|service| {
+            let own = service.cluster_ips.of(Family::of(address));
+            own == Some(address) && !service.ports.is_empty()
+        })
+    }
+
+    fn is_own(&self, address: IpAddr) -> bool {
+        self.own.contains(&address)
+    }
+}
+
+/// §1.2.
+fn is_served(service: &Service, family: Family) -> bool {
+    service.kind != ServiceType::ExternalName && service.cluster_ips.of(family).is_some()
+}
+
+/// §1.4.
+fn is_internal_local(service: &Service) -> bool {
+    service.internal_policy == TrafficPolicy::Local
+}
+
+fn is_external_local(service: &Service) -> bool {
+    let counts = match service.kind {
+        ServiceType::LoadBalancer | ServiceType::NodePort => true,
+        ServiceType::ClusterIP => !service.external_ips.is_empty(),
+        ServiceType::ExternalName => false,
+    };
+    counts && service.external_policy == TrafficPolicy::Local
+}
+
+/// §4.12: the best reason; then the first name.
+fn winner<'a, 'b>(claims: &'a [Claim<'b>], entrance: Entrance) -> Option<&'a Claim<'b>> {
+    fn rank<'c>(claim: &'c Claim<'_>) -> (Reason, &'c NamespacedName, &'c PortName) {
+        (claim.reason, &claim.service.key, &claim.port.name)
+    }
+    let all = claims.iter().filter(|claim| claim.entrance == entrance);
+    all.min_by(|one, other| rank(one).cmp(&rank(other)))
+}
+
+fn matches_pattern(pattern: InterfacePattern, name: &str) -> bool {
+    match pattern.to_string().strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => name == pattern.to_string(),
+    }
+}

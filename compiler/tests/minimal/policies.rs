@@ -1,0 +1,637 @@
+//! What changes of traffic policies, topology and source ranges cost.
+//!
+//! A number says how it comes about: a changed head (the element that says how to choose) is two
+//! operations, since an element cannot be changed in place; a slot more or less is one; and all of
+//! it is there once for each frontend that shows the endpoint, and once more for the local view of
+//! an external frontend, if it shows it.
+
+use super::*;
+
+// ---- External policy Local ----------------------------------------------------------------------
+
+/// Ten: one for the hairpin, and three (a head, a slot) for the cluster address and for both views
+/// of the VIP, since clients from outside and from inside reach it.
+#[test]
+fn an_endpoint_of_this_node_is_ten() {
+    let one = [web(outside_local), endpoints(&[local(1), at(2)])];
+    let two = [web(outside_local), endpoints(&[local(1), at(2), local(3)])];
+    assert_eq!(
+        ops(&one, &two),
+        [
+            "add hairpin 10.0.0.3 . 10.0.0.3",
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:3",
+            "add endpoints 10.96.0.1 . tcp . 80 . 0:2 : 10.0.0.3 . 8080",
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 4000:3",
+            "add endpoints 192.0.2.1 . tcp . 80 . 0:2 : 10.0.0.3 . 8080",
+            "delete local-services 192.0.2.1 . tcp . 80",
+            "add local-services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "add local-endpoints 192.0.2.1 . tcp . 80 . 0:1 : 10.0.0.3 . 8080",
+        ]
+    );
+    assert_eq!(
+        ops(&two, &one),
+        [
+            "delete hairpin 10.0.0.3 . 10.0.0.3",
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 4000:2",
+            "delete endpoints 192.0.2.1 . tcp . 80 . 0:2",
+            "delete local-services 192.0.2.1 . tcp . 80",
+            "add local-services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 0:1",
+            "delete local-endpoints 192.0.2.1 . tcp . 80 . 0:1",
+        ]
+    );
+}
+
+/// Six: three for the cluster address, three for the VIP as Pods see it. Clients from outside are
+/// not concerned.
+#[test]
+fn an_endpoint_of_another_node_is_six() {
+    let one = [web(outside_local), endpoints(&[local(1), at(2)])];
+    let two = [web(outside_local), endpoints(&[local(1), at(2), at(3)])];
+    assert_eq!(
+        ops(&one, &two),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:3",
+            "add endpoints 10.96.0.1 . tcp . 80 . 0:2 : 10.0.0.3 . 8080",
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 4000:3",
+            "add endpoints 192.0.2.1 . tcp . 80 . 0:2 : 10.0.0.3 . 8080",
+        ]
+    );
+    assert_eq!(
+        ops(&two, &one),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 4000:2",
+            "delete endpoints 192.0.2.1 . tcp . 80 . 0:2",
+        ]
+    );
+}
+
+/// Nine: as for any endpoint of this node, but the head of the local view comes or goes, which is
+/// one operation. What load balancers are told by the health check is nothing to the kernel.
+#[test]
+fn readiness_of_the_only_endpoint_of_this_node_is_nine() {
+    let with_check = || {
+        web(|service| {
+            outside_local(service);
+            service.health_check_node_port = Some(number(32000));
+        })
+    };
+    let not_ready_here = Endpoint { node: Some(NodeName::from(HERE)), ..not_ready(2) };
+    let ready = [with_check(), endpoints(&[at(1), local(2)])];
+    let unready = [with_check(), endpoints(&[at(1), not_ready_here])];
+    assert_eq!(
+        ops(&ready, &unready),
+        [
+            "delete hairpin 10.0.0.2 . 10.0.0.2",
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 4000:1",
+            "delete endpoints 192.0.2.1 . tcp . 80 . 0:1",
+            "delete local-services 192.0.2.1 . tcp . 80",
+            "delete local-endpoints 192.0.2.1 . tcp . 80 . none",
+        ]
+    );
+    assert_eq!(
+        ops(&unready, &ready),
+        [
+            "add hairpin 10.0.0.2 . 10.0.0.2",
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "add endpoints 10.96.0.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 4000:2",
+            "add endpoints 192.0.2.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+            "add local-services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 0:1",
+            "add local-endpoints 192.0.2.1 . tcp . 80 . none : 10.0.0.2 . 8080",
+        ]
+    );
+}
+
+/// Nothing: it serves on in both views, since there is no other in either.
+#[test]
+fn the_last_endpoint_terminating_costs_nothing() {
+    let both = |service: &mut Service| {
+        outside_local(service);
+        inside_local(service);
+    };
+    for policies in [outside_local, inside_local, both] {
+        let before = [web(policies), endpoints(&[local(1)])];
+        let after = [web(policies), endpoints(&[local_terminating(1)])];
+        assert_eq!(ops(&before, &after), [""; 0]);
+        assert_eq!(ops(&after, &before), [""; 0]);
+    }
+}
+
+/// Six: it leaves the cluster view of both frontends, where another is ready; clients from outside
+/// have no other here. When it is gone, that is three more: the local view, and the hairpin.
+#[test]
+fn the_last_endpoint_of_this_node_terminating_is_six_and_its_end_three() {
+    let with = |endpoints: &[Endpoint]| [web(outside_local), self::endpoints(endpoints)];
+    let (ready, terminating) = (with(&[at(1), local(2)]), with(&[at(1), local_terminating(2)]));
+    assert_eq!(
+        ops(&ready, &terminating),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 4000:1",
+            "delete endpoints 192.0.2.1 . tcp . 80 . 0:1",
+        ]
+    );
+    assert_eq!(
+        ops(&terminating, &with(&[at(1)])),
+        [
+            "delete hairpin 10.0.0.2 . 10.0.0.2",
+            "delete local-services 192.0.2.1 . tcp . 80",
+            "delete local-endpoints 192.0.2.1 . tcp . 80 . none",
+        ]
+    );
+}
+
+/// Two for the head, which now tells clients apart, and the local view: a head and two slots. The
+/// slots of the cluster view stay, since Pods go on to use them; the cluster address has no part.
+#[test]
+fn the_external_policy_is_two_and_the_local_view() {
+    let backends = || endpoints(&[at(1), local(2), local(3)]);
+    let cluster = [web(balanced), backends()];
+    let local = [web(outside_local), backends()];
+    assert_eq!(
+        ops(&cluster, &local),
+        [
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 4000:3",
+            "add local-services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "add local-endpoints 192.0.2.1 . tcp . 80 . none : 10.0.0.3 . 8080",
+            "add local-endpoints 192.0.2.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+        ]
+    );
+    assert_eq!(
+        ops(&local, &cluster),
+        [
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 2000:3",
+            "delete local-services 192.0.2.1 . tcp . 80",
+            "delete local-endpoints 192.0.2.1 . tcp . 80 . none",
+            "delete local-endpoints 192.0.2.1 . tcp . 80 . 0:1",
+        ]
+    );
+}
+
+/// Without an endpoint here, there is no local view; without any, not even a head.
+#[test]
+fn the_external_policy_without_endpoints_here_is_two_and_without_any_nothing() {
+    let none_here = || endpoints(&[at(1), at(2)]);
+    let (cluster, local) = ([web(balanced), none_here()], [web(outside_local), none_here()]);
+    assert_eq!(
+        ops(&cluster, &local),
+        [
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 4000:2",
+        ]
+    );
+    assert_eq!(
+        ops(&local, &cluster),
+        [
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 2000:2",
+        ]
+    );
+    assert_eq!(ops(&[web(balanced)], &[web(outside_local)]), [""; 0]);
+    assert_eq!(ops(&[web(outside_local)], &[web(balanced)]), [""; 0]);
+}
+
+/// A policy for nobody: the Service has no frontend that clients from outside could use.
+#[test]
+fn the_external_policy_without_external_frontends_costs_nothing() {
+    let with = |policy: TrafficPolicy| {
+        let service = move |service: &mut Service| {
+            service.kind = ServiceType::NodePort;
+            service.external_policy = policy;
+        };
+        // What topology leaves out of the cluster view would be in the local one.
+        [node_in("z1"), web(service), endpoints(&[hinted(local(1), "z2"), hinted(at(2), "z1")])]
+    };
+    let (cluster, local) = (with(TrafficPolicy::Cluster), with(TrafficPolicy::Local));
+    assert_eq!(ops(&cluster, &local), [""; 0]);
+    assert_eq!(ops(&local, &cluster), [""; 0]);
+}
+
+// ---- Internal policy Local ----------------------------------------------------------------------
+
+/// From three endpoints to two of them: two for the head, and as for any endpoint that goes from a
+/// slot before the last, a deletion and a move. Back, it is the last slot that comes: the
+/// backends that both policies have do not move.
+#[test]
+fn the_internal_policy_is_the_slots_that_differ() {
+    let backends = || endpoints(&[at(1), local(2), local(3)]);
+    let cluster = [web(|_| ()), backends()];
+    let local = [web(inside_local), backends()];
+    assert_eq!(
+        ops(&cluster, &local),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "delete endpoints 10.96.0.1 . tcp . 80 . none",
+            "add endpoints 10.96.0.1 . tcp . 80 . none : 10.0.0.3 . 8080",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
+        ]
+    );
+    assert_eq!(
+        history(&[&cluster, &local, &cluster]),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:3",
+            "add endpoints 10.96.0.1 . tcp . 80 . 0:2 : 10.0.0.1 . 8080",
+        ]
+    );
+    assert_eq!(
+        history(&[&cluster, &local, &cluster, &local]),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
+        ]
+    );
+}
+
+/// The VIP has all endpoints under both policies, and its slots are those of the cluster address
+/// under policy Cluster: one assignment for both. So they do not change, and the way back is as
+/// long as the way there.
+#[test]
+fn the_internal_policy_leaves_external_frontends_alone() {
+    let backends = || endpoints(&[at(1), local(2), local(3)]);
+    let inside = |service: &mut Service| {
+        balanced(service);
+        inside_local(service);
+    };
+    let (cluster, local) = ([web(balanced), backends()], [web(inside), backends()]);
+    assert_eq!(
+        ops(&cluster, &local),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "delete endpoints 10.96.0.1 . tcp . 80 . none",
+            "add endpoints 10.96.0.1 . tcp . 80 . none : 10.0.0.3 . 8080",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
+        ]
+    );
+    assert_eq!(
+        history(&[&cluster, &local, &cluster]),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:3",
+            "delete endpoints 10.96.0.1 . tcp . 80 . none",
+            "add endpoints 10.96.0.1 . tcp . 80 . none : 10.0.0.1 . 8080",
+            "add endpoints 10.96.0.1 . tcp . 80 . 0:2 : 10.0.0.3 . 8080",
+        ]
+    );
+}
+
+/// Two for the head, which now says to drop, and one for each slot. Without any endpoint, connections
+/// are refused under both policies.
+#[test]
+fn the_internal_policy_without_endpoints_here_is_two_and_the_slots() {
+    let none_here = || endpoints(&[at(1), at(2)]);
+    let (cluster, local) = ([web(|_| ()), none_here()], [web(inside_local), none_here()]);
+    assert_eq!(
+        ops(&cluster, &local),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 6000:0",
+            "delete endpoints 10.96.0.1 . tcp . 80 . none",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
+        ]
+    );
+    assert_eq!(
+        ops(&local, &cluster),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "add endpoints 10.96.0.1 . tcp . 80 . none : 10.0.0.1 . 8080",
+            "add endpoints 10.96.0.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+        ]
+    );
+    assert_eq!(ops(&[web(|_| ())], &[web(inside_local)]), [""; 0]);
+}
+
+/// Nothing: no frontend shows it. (The first endpoint anywhere turns a refusal into a drop: two.)
+#[test]
+fn an_endpoint_of_another_node_is_nothing_under_internal_policy_local() {
+    let with = |endpoints: &[Endpoint]| [web(inside_local), self::endpoints(endpoints)];
+    assert_eq!(ops(&with(&[local(1)]), &with(&[local(1), at(2)])), [""; 0]);
+    assert_eq!(ops(&with(&[at(1)]), &with(&[at(1), at(2)])), [""; 0]);
+    assert_eq!(
+        ops(&with(&[]), &with(&[at(1)])),
+        [
+            "delete reject-services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 6000:0",
+        ]
+    );
+}
+
+// ---- Session affinity under Local ---------------------------------------------------------------
+
+/// Two for each head, and one for the id of each slot: three heads, five slots. It costs the same to
+/// take it away, if the ids are still those that the slots had without it.
+#[test]
+fn affinity_under_external_policy_local_is_a_head_and_the_ids_in_each_view() {
+    let sticky_local = |service: &mut Service| {
+        outside_local(service);
+        sticky(service);
+    };
+    let backends = || endpoints(&[at(1), local(2)]);
+    let (none, sticky) = ([web(outside_local), backends()], [web(sticky_local), backends()]);
+    assert_eq!(
+        ops(&none, &sticky),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 8000:a002",
+            "add affinity-slots 10.96.0.1 . tcp . 80 . none : none",
+            "add affinity-slots 10.96.0.1 . tcp . 80 . 0:1 : 0:1",
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : c000:a002",
+            "add affinity-slots 192.0.2.1 . tcp . 80 . none : none",
+            "add affinity-slots 192.0.2.1 . tcp . 80 . 0:1 : 0:1",
+            "delete local-services 192.0.2.1 . tcp . 80",
+            "add local-services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 8000:a001",
+            "add local-affinity-slots 192.0.2.1 . tcp . 80 . none : none",
+        ]
+    );
+    assert_eq!(
+        history(&[&none, &sticky, &none]),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "delete affinity-slots 10.96.0.1 . tcp . 80 . none",
+            "delete affinity-slots 10.96.0.1 . tcp . 80 . 0:1",
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 4000:2",
+            "delete affinity-slots 192.0.2.1 . tcp . 80 . none",
+            "delete affinity-slots 192.0.2.1 . tcp . 80 . 0:1",
+            "delete local-services 192.0.2.1 . tcp . 80",
+            "add local-services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 0:1",
+            "delete local-affinity-slots 192.0.2.1 . tcp . 80 . none",
+        ]
+    );
+    // Ids that came with affinity are the backends' own, so that records find them after a restart.
+    // Without affinity it is the number of the slot that is drawn: each endpoint is two more.
+    assert_eq!(ops(&sticky, &none).len(), 11 + 2 * 5);
+}
+
+// ---- Topology -----------------------------------------------------------------------------------
+
+/// Three, as for any endpoint that comes or goes.
+#[test]
+fn the_zone_of_an_endpoint_is_three() {
+    let with = |zone| {
+        let backends = [hinted(at(1), "z1"), hinted(at(2), zone), hinted(at(3), "z2")];
+        [node_in("z1"), web(|_| ()), endpoints(&backends)]
+    };
+    assert_eq!(
+        ops(&with("z2"), &with("z1")),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "add endpoints 10.96.0.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+        ]
+    );
+    assert_eq!(
+        ops(&with("z1"), &with("z2")),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
+        ]
+    );
+}
+
+/// Two: another backend at the same slot, and the head stays as it is.
+#[test]
+fn the_zone_of_the_node_is_two_for_each_slot() {
+    let with =
+        |node: Object| [node, web(|_| ()), endpoints(&[hinted(at(1), "z1"), hinted(at(2), "z2")])];
+    assert_eq!(
+        ops(&with(node_in("z1")), &with(node_in("z2"))),
+        [
+            "delete endpoints 10.96.0.1 . tcp . 80 . none",
+            "add endpoints 10.96.0.1 . tcp . 80 . none : 10.0.0.2 . 8080",
+        ]
+    );
+    // In no zone, or in one that nobody is for, all are as good: a head and a slot.
+    for elsewhere in [node(&[]), node_in("z3")] {
+        assert_eq!(
+            ops(&with(node_in("z1")), &with(elsewhere)),
+            [
+                "delete services 10.96.0.1 . tcp . 80",
+                "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+                "add endpoints 10.96.0.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+            ]
+        );
+    }
+}
+
+/// Hints count only if all have them: those that were left out come, each in a slot of its own.
+#[test]
+fn a_hint_that_goes_is_two_and_the_endpoints_that_were_left_out() {
+    let with = |second: Endpoint| {
+        let backends = [hinted(at(1), "z1"), second, hinted(at(3), "z2")];
+        [node_in("z1"), web(|_| ()), endpoints(&backends)]
+    };
+    assert_eq!(
+        ops(&with(hinted(at(2), "z1")), &with(at(2))),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:3",
+            "add endpoints 10.96.0.1 . tcp . 80 . 0:2 : 10.0.0.3 . 8080",
+        ]
+    );
+}
+
+/// What is local is served to clients from outside whatever its zone.
+#[test]
+fn topology_is_nothing_to_the_local_view() {
+    let with = |zone| {
+        let backends = endpoints(&[hinted(local(1), "z1"), hinted(local(2), zone)]);
+        [node_in("z1"), web(outside_local), backends]
+    };
+    assert_eq!(
+        ops(&with("z1"), &with("z2")),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 4000:1",
+            "delete endpoints 192.0.2.1 . tcp . 80 . 0:1",
+        ]
+    );
+}
+
+// ---- Source ranges ------------------------------------------------------------------------------
+
+fn at_vip(ranges: &[&str]) -> [Object; 2] {
+    [web(restricted(ranges)), endpoints(&[at(1)])]
+}
+
+/// Two: that it is asked, and who is allowed. Nothing that leads to endpoints changes.
+#[test]
+fn the_first_range_and_the_last_are_two() {
+    let (open, one) = (at_vip(&[]), at_vip(&["10.0.0.0/8"]));
+    assert_eq!(
+        ops(&open, &one),
+        [
+            "add firewalled 192.0.2.1 . tcp . 80",
+            "add source-ranges 192.0.2.1 . tcp . 80 . 10.0.0.0/8",
+        ]
+    );
+    assert_eq!(
+        ops(&one, &open),
+        [
+            "delete firewalled 192.0.2.1 . tcp . 80",
+            "delete source-ranges 192.0.2.1 . tcp . 80 . 10.0.0.0/8",
+        ]
+    );
+    assert_eq!(ops(&one, &at_vip(&["10.0.0.0/8", "0.0.0.0/0"])).len(), 2, "everybody may");
+    assert_eq!(ops(&one, &at_vip(&["2001:db8::/32"])).len(), 2, "no range of that family");
+}
+
+/// One, also beside another range.
+#[test]
+fn a_range_more_or_less_is_one() {
+    let (one, two) = (at_vip(&["10.0.0.0/9"]), at_vip(&["10.0.0.0/9", "10.128.0.0/9"]));
+    assert_eq!(ops(&one, &two), ["add source-ranges 192.0.2.1 . tcp . 80 . 10.128.0.0/9"]);
+    assert_eq!(ops(&two, &one), ["delete source-ranges 192.0.2.1 . tcp . 80 . 10.128.0.0/9"]);
+    let third = at_vip(&["10.0.0.0/9", "10.128.0.0/9", "203.0.113.0/24"]);
+    assert_eq!(ops(&two, &third), ["add source-ranges 192.0.2.1 . tcp . 80 . 203.0.113.0/24"]);
+}
+
+/// A kernel takes no ranges that overlap: the wider takes the place of all in it, and those in a
+/// wider one are not there.
+#[test]
+fn a_range_in_another_costs_nothing() {
+    let wide = at_vip(&["10.0.0.0/8"]);
+    let both = at_vip(&["10.0.0.0/8", "10.1.0.0/16"]);
+    assert_eq!(ops(&wide, &both), [""; 0]);
+    assert_eq!(ops(&both, &wide), [""; 0]);
+    let narrow = at_vip(&["10.1.0.0/16"]);
+    assert_eq!(
+        ops(&narrow, &both),
+        [
+            "delete source-ranges 192.0.2.1 . tcp . 80 . 10.1.0.0/16",
+            "add source-ranges 192.0.2.1 . tcp . 80 . 10.0.0.0/8",
+        ]
+    );
+}
+
+/// One for each VIP and port.
+#[test]
+fn a_range_is_one_for_each_frontend_that_it_is_for() {
+    let with = |ranges: &[&str]| {
+        let restricted = restricted(ranges);
+        let service = |service: &mut Service| {
+            restricted(service);
+            service.load_balancer_vips = vec![external(1), external(2)];
+            service.ports.push(service_port("metrics", 9100));
+            service.ports[0].node_port = Some(number(30080));
+            service.external_ips = vec![external(3)];
+        };
+        [web(service), endpoints(&[at(1)])]
+    };
+    assert_eq!(
+        ops(&with(&["10.0.0.0/8"]), &with(&["10.0.0.0/8", "203.0.113.0/24"])),
+        [
+            "add source-ranges 192.0.2.1 . tcp . 80 . 203.0.113.0/24",
+            "add source-ranges 192.0.2.1 . tcp . 9100 . 203.0.113.0/24",
+            "add source-ranges 192.0.2.2 . tcp . 80 . 203.0.113.0/24",
+            "add source-ranges 192.0.2.2 . tcp . 9100 . 203.0.113.0/24",
+        ]
+    );
+}
+
+/// A node that may connect may do so with the VIP as its source: one for each VIP, for each
+/// frontend. Other addresses of the node count no more than before.
+#[test]
+fn the_address_of_the_node_in_a_range_is_the_vip_as_a_range() {
+    let with = |d: u8| {
+        let [service, slice] = at_vip(&["172.16.0.0/31"]);
+        [node(&[IpAddr::from([172, 16, 0, d])]), service, slice]
+    };
+    let found = ops(&with(2), &with(1));
+    assert_eq!(
+        found,
+        [
+            "add node-ips 172.16.0.1",
+            "delete node-ips 172.16.0.2",
+            "add source-ranges 192.0.2.1 . tcp . 80 . 192.0.2.1/32",
+        ]
+    );
+    assert_eq!(ops(&with(0), &with(1)), ["delete node-ips 172.16.0.0", "add node-ips 172.16.0.1"]);
+}
+
+// ---- Node ports ---------------------------------------------------------------------------------
+
+fn at_node_port(port: Option<u16>, policy: TrafficPolicy) -> [Object; 2] {
+    let service = move |service: &mut Service| {
+        service.kind = ServiceType::NodePort;
+        service.external_policy = policy;
+        service.ports[0].node_port = port.map(number);
+    };
+    [web(service), endpoints(&[local(1)])]
+}
+
+/// A head and a slot; all of it twice when the number changes, since it is another key.
+#[test]
+fn a_node_port_is_its_elements() {
+    let with = |port| at_node_port(port, TrafficPolicy::Cluster);
+    assert_eq!(
+        ops(&with(None), &with(Some(30080))),
+        [
+            "add nodeports tcp . 30080 comment \"default/web:http\" : 2000:1",
+            "add nodeport-endpoints tcp . 30080 . none : 10.0.0.1 . 8080",
+        ]
+    );
+    assert_eq!(
+        ops(&with(Some(30080)), &with(None)),
+        ["delete nodeports tcp . 30080", "delete nodeport-endpoints tcp . 30080 . none"]
+    );
+    assert_eq!(ops(&with(Some(30080)), &with(Some(30081))).len(), 4);
+}
+
+/// The same in each view.
+#[test]
+fn a_node_port_under_external_policy_local_is_its_elements_in_each_view() {
+    let with = |port| at_node_port(port, TrafficPolicy::Local);
+    assert_eq!(
+        ops(&with(None), &with(Some(30080))),
+        [
+            "add nodeports tcp . 30080 comment \"default/web:http\" : 4000:1",
+            "add nodeport-endpoints tcp . 30080 . none : 10.0.0.1 . 8080",
+            "add local-nodeports tcp . 30080 comment \"default/web:http\" : 0:1",
+            "add local-nodeport-endpoints tcp . 30080 . none : 10.0.0.1 . 8080",
+        ]
+    );
+    assert_eq!(
+        ops(&with(Some(30080)), &with(None)),
+        [
+            "delete nodeports tcp . 30080",
+            "delete nodeport-endpoints tcp . 30080 . none",
+            "delete local-nodeports tcp . 30080",
+            "delete local-nodeport-endpoints tcp . 30080 . none",
+        ]
+    );
+    assert_eq!(ops(&with(Some(30080)), &with(Some(30081))).len(), 8);
+}

@@ -1,0 +1,134 @@
+//! Explanations of what manifests come to.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::path::Path;
+
+use rulec_compiler::Settings;
+use rulec_compiler::name::NodeName;
+use rulec_compiler::net::Protocol;
+use rulec_compiler::nft::oracle::Verdict;
+
+use super::*;
+
+const NODE: &str = "apiVersion: v1\nkind: Node\nmetadata:\n  name: na\n  labels: \
+                    {topology.kubernetes.io/zone: z1}\nstatus:\n  addresses:\n    - {type: \
+                    InternalIP, address: 192.0.2.10}\n    - {type: InternalIP, address: \
+                    192.0.2.11}\n";
+
+/// Service web with a node port and an external IP; `more` stands in its `spec`. One endpoint is
+/// here, one elsewhere, and both have hints for a zone.
+fn web(more: &str, zones: [&str; 2]) -> String {
+    let [here, there] = zones;
+    format!(
+        "{NODE}---\napiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec:\n  type: \
+         NodePort\n  clusterIP: 10.96.0.1\n  externalIPs: [198.51.100.1]\n  ports: [{{name: http, \
+         port: 80, nodePort: 30080}}]\n{more}---\napiVersion: discovery.k8s.io/v1\nkind: \
+         EndpointSlice\nmetadata:\n  name: web-1\n  labels: {{kubernetes.io/service-name: \
+         web}}\naddressType: IPv4\nports: [{{name: http, port: 8080}}]\nendpoints:\n  - \
+         {{addresses: [10.244.1.1], nodeName: na, hints: {{forZones: [{{name: {here}}}]}}}}\n  - \
+         {{addresses: [10.244.2.1], nodeName: nb, hints: {{forZones: [{{name: {there}}}]}}}}\n"
+    )
+}
+
+fn explain(manifest: &str, from: [u8; 4], to: [u8; 4], port: u16) -> Explanation {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("all.yaml");
+    std::fs::write(&path, manifest).unwrap();
+    let mut settings = Settings::new(NodeName::from("na"));
+    let pods = "10.244.0.0/16".parse().unwrap();
+    settings.detect_local = rulec_compiler::settings::DetectLocal::ClusterCidr(vec![pods]);
+    let side = Side::read(Path::new(&path).to_str().unwrap(), &Arc::new(settings)).unwrap();
+    assert!(!side.incomplete, "the manifest is good");
+    let state = side.compile(&State::default()).state();
+    let packet = Packet {
+        source: IpAddr::from(from),
+        interface: None,
+        destination: IpAddr::from(to),
+        transport: Some((Protocol::Tcp, NonZeroU16::new(port).unwrap())),
+    };
+    let own = own_addresses(&side, &state, false).unwrap();
+    Explanation::of(&side, &state, packet, &|address| {
+        address.is_loopback() || own.contains(&address)
+    })
+}
+
+const OUTSIDE: [u8; 4] = [203, 0, 113, 1];
+const POD: [u8; 4] = [10, 244, 1, 9];
+const EXTERNAL: [u8; 4] = [198, 51, 100, 1];
+
+fn verdicts(explanation: &Explanation) -> Vec<Verdict> {
+    explanation.outcomes.iter().map(|explained| explained.outcome.verdict).collect()
+}
+
+#[test]
+fn node_ports_are_served_where_they_answer() {
+    let manifest = web("", ["z1", "z1"]);
+    let served = explain(&manifest, OUTSIDE, [192, 0, 2, 10], 30080);
+    assert_eq!(verdicts(&served).len(), 2);
+    let frontend = served.frontend.unwrap();
+    assert_eq!(frontend.frontend.to_string(), "nodePort 30080/TCP (IPv4)");
+    // Only the first address counts, and loopback never does.
+    for other in [[192, 0, 2, 11], [127, 0, 0, 1]] {
+        let passed = explain(&manifest, OUTSIDE, other, 30080);
+        assert_eq!(verdicts(&passed), [Verdict::Pass]);
+        assert!(passed.frontend.is_none(), "nobody serves it");
+        assert_eq!(passed.outcomes[0].reasons, ["no rule has a say"]);
+        assert_eq!(passed.left_out, [""; 0]);
+    }
+}
+
+#[test]
+fn endpoints_are_left_out_by_topology_or_by_policy() {
+    let by_zone = explain(&web("", ["z2", "z1"]), OUTSIDE, EXTERNAL, 80);
+    let why = "10.244.1.1:8080: ready, but its hints do not name zone z1, and those of others do";
+    assert_eq!(by_zone.left_out, [why]);
+
+    // Under policy Local, clients from outside are led to this node whatever the hints, and Pods are
+    // led by hints whatever the node.
+    let local = web("  externalTrafficPolicy: Local\n", ["z2", "z1"]);
+    let outside = explain(&local, OUTSIDE, EXTERNAL, 80);
+    assert_eq!(outside.left_out, ["10.244.2.1:8080: ready, but on another node"]);
+    let reasons = &outside.outcomes[0].reasons;
+    assert!(
+        reasons.iter().any(|why| why.contains("externalTrafficPolicy is Local")),
+        "{reasons:?}"
+    );
+    let hinted_here = local.replace("{name: z1}", "{name: z3}").replace("z2", "z1");
+    let left_out = explain(&hinted_here, OUTSIDE, EXTERNAL, 80).left_out;
+    assert_eq!(left_out, ["10.244.2.1:8080: ready, but on another node"]);
+    assert_eq!(explain(&local, POD, EXTERNAL, 80).left_out, [why]);
+    assert_eq!(explain(&local, POD, [10, 96, 0, 1], 80).left_out, [why]);
+
+    let internal = web("  internalTrafficPolicy: Local\n", ["z2", "z1"]);
+    let inside = explain(&internal, POD, [10, 96, 0, 1], 80);
+    assert_eq!(inside.left_out, ["10.244.2.1:8080: ready, but on another node"]);
+    assert_eq!(explain(&internal, POD, EXTERNAL, 80).left_out, [why]);
+}
+
+#[test]
+fn drops_and_refusals_have_their_reasons() {
+    let remote = |policy: &str| web(policy, ["z1", "z1"]).replace("nodeName: na", "nodeName: nc");
+    let reason = |explanation: &Explanation| {
+        let [explained] = explanation.outcomes.as_slice() else {
+            panic!("{:?}", verdicts(explanation))
+        };
+        (explained.outcome.verdict, explained.reasons.join("; "))
+    };
+    let external = explain(&remote("  externalTrafficPolicy: Local\n"), OUTSIDE, EXTERNAL, 80);
+    let (verdict, why) = reason(&external);
+    assert_eq!(verdict, Verdict::Drop);
+    assert!(why.contains("spec.externalTrafficPolicy is Local, no endpoint is on this"), "{why}");
+    let elsewhere = ["10.244.1.1:8080", "10.244.2.1:8080"];
+    assert_eq!(external.left_out, elsewhere.map(|it| format!("{it}: ready, but on another node")));
+
+    let to = [10, 96, 0, 1];
+    let internal = explain(&remote("  internalTrafficPolicy: Local\n"), POD, to, 80);
+    let (verdict, why) = reason(&internal);
+    assert_eq!(verdict, Verdict::Drop);
+    assert!(why.contains("spec.internalTrafficPolicy is Local, and no endpoint"), "{why}");
+
+    let (verdict, why) = reason(&explain(&remote(""), POD, to, 81));
+    assert_eq!(verdict, Verdict::Reject);
+    assert_eq!(why, "10.96.0.1 is a cluster address that has no port 81/TCP");
+}
