@@ -58,6 +58,8 @@ pub(super) enum Outcome {
     Reach(Vec<Backend>),
     /// All flows of a client find the same one of these.
     Stick { among: Vec<Backend>, whom: Whom },
+    /// While something changes: one of these answers, or "port unreachable" comes.
+    ReachOrRefused(Vec<Backend>),
     /// "Port unreachable".
     Refused,
     /// Nothing comes back, and nothing leaves the node.
@@ -157,6 +159,9 @@ fn outcome_of(text: &str) -> Result<Outcome, String> {
         "dropped" => return Ok(Outcome::Dropped),
         "untouched" => return Ok(Outcome::Untouched),
         _ => {}
+    }
+    if let Some(backends) = text.strip_suffix(" or refused") {
+        return Ok(Outcome::ReachOrRefused(backends_of(backends)?));
     }
     if let Some(among) = text.strip_prefix("each sticks to one of ") {
         return Ok(Outcome::Stick { among: backends_of(among)?, whom: Whom::Each });

@@ -172,6 +172,9 @@ impl Place {
 
     /// Waits until the kernel holds what the objects say.
     pub(super) fn settle(&mut self) {
+        if self.api.is_none() && !self.manifests.path().exists() {
+            return;
+        }
         self.wait_for_reading();
         let to = if self.api.is_some() {
             let list = json!({"apiVersion": "v1", "kind": "List", "items": self.objects.whole()});
@@ -202,7 +205,7 @@ impl Place {
     /// and it complains about this one in the same round as it reads the others, or later.
     fn wait_for_reading(&mut self) {
         const COMPLAINT: &str = "barrier.yaml";
-        if self.api.is_some() || !self.manifests.path().exists() {
+        if self.api.is_some() {
             return;
         }
         let before = self.daemon.count(COMPLAINT);
@@ -295,6 +298,13 @@ fn publish(manifests: &Manifests, api: Option<&ApiServer>, before: &[Value], now
     let Some(api) = api else {
         if !manifests.path().exists() {
             fs::create_dir(manifests.path()).expect("a directory is made");
+        }
+        if now.is_empty() {
+            if before.is_empty() {
+                return;
+            }
+            manifests.remove("all.yaml");
+            return;
         }
         let documents: Vec<String> = now.iter().map(Value::to_string).collect();
         manifests.write("all.yaml", &documents.join("\n---\n"));

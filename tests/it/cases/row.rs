@@ -60,7 +60,7 @@ pub(super) enum Source {
 
 /// Something that happens, and what is so afterwards: in the order of the fields.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Step {
     /// A command on the node.
     pub(super) run: Option<String>,

@@ -196,24 +196,24 @@ fn write(place: &mut Place, step: &Step) {
     }
 }
 
-/// Many slices of Services of their own, one after the other.
+/// Many slices of the Service `web`, one after the other.
 fn burst(place: &mut Place, slices: usize) {
+    let (kind, ip): (_, fn(usize) -> String) = match place.family {
+        Family::V4 => ("IPv4", |number| format!("10.60.{}.{}", number / 250, number % 250 + 1)),
+        Family::V6 => ("IPv6", |number| format!("2001:db8:60::{:x}", number + 1)),
+    };
     let patch = |number: usize| -> (String, Value) {
         let slice = json!({
             "metadata": {"labels": {"kubernetes.io/service-name": "web"}},
-            "addressType": if place.family == Family::V4 { "IPv4" } else { "IPv6" },
+            "addressType": kind,
             "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-            "endpoints": [{"addresses": [match place.family {
-                Family::V4 => format!("10.50.{}.{}", 100 + number / 250, number % 250 + 1),
-                Family::V6 => format!("2001:db8:50:100::{:x}", number + 1),
-            }]}],
+            "endpoints": [{"addresses": [ip(number)]}],
         });
         (format!("EndpointSlice burst-{number}"), slice)
     };
-    let slices: BTreeMap<String, Value> = (0..slices).map(patch).collect();
-    for (name, slice) in slices {
-        place.change(|objects| objects.apply(&BTreeMap::from([(name, slice)])));
-    }
+    let slices = (0..slices).map(patch).collect();
+    // They are published one by one.
+    place.change(|objects| objects.apply(&slices));
 }
 
 /// Asserts how much metrics have grown.

@@ -125,10 +125,13 @@ pub(super) fn throughout(place: &mut Place, text: &str, change: impl FnOnce(&mut
         let sender = Sender { namespace, ip: client.ip.unwrap_or(own) };
         let mut flows = 0_usize;
         while !done.load(Ordering::Relaxed) || flows == 0 {
-            let answer =
-                answer(sender, line.to, 0).map_err(|what| format!("flow {flows}: {what}"))?;
-            is_among(&answer, expected(&line.outcome), sender)?;
             flows += 1;
+            let (protocol, at) = port(line.to);
+            match (ask(namespace, protocol, at, sender.options(0, PATIENCE)), &line.outcome) {
+                (Ok(answer), outcome) => drop(is_among(&answer, expected(outcome), sender)?),
+                (Err(Failure::Refused), Outcome::ReachOrRefused(_)) => {}
+                (Err(failure), _) => return Err(format!("flow {flows}: {failure:?}")),
+            }
         }
         Ok(())
     };
@@ -214,7 +217,9 @@ fn answer(sender: Sender<'_>, to: To, from_port: u16) -> Result<Answer, String> 
 
 fn expected(outcome: &Outcome) -> &[Backend] {
     match outcome {
-        Outcome::Reach(backends) | Outcome::Stick { among: backends, .. } => backends,
+        Outcome::Reach(backends)
+        | Outcome::ReachOrRefused(backends)
+        | Outcome::Stick { among: backends, .. } => backends,
         Outcome::Refused | Outcome::Dropped | Outcome::Untouched => &[],
     }
 }
@@ -244,6 +249,7 @@ fn one(place: &Place, sender: Sender<'_>, line: &Line) -> Verdict {
             Ok(())
         }
         Outcome::Untouched => is_untouched(place, sender, line.to),
+        Outcome::ReachOrRefused(_) => Err("only while something changes".to_owned()),
         Outcome::Stick { .. } => unreachable!("it is checked in order"),
     }
 }
@@ -401,8 +407,9 @@ fn datagram(place: &Place, sender: Sender<'_>, line: &Line, from_port: u16) -> V
                 Err("it has not come to the gateway".to_owned())
             }
         }
-        Outcome::Refused | Outcome::Dropped | Outcome::Stick { .. } => {
-            Err("a flow is served or untouched".to_owned())
-        }
+        Outcome::ReachOrRefused(_)
+        | Outcome::Refused
+        | Outcome::Dropped
+        | Outcome::Stick { .. } => Err("a flow is served or untouched".to_owned()),
     }
 }
