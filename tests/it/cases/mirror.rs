@@ -38,8 +38,7 @@ const RANGES: [(&str, &str); 9] = [
 ];
 
 /// Words that name a family.
-const WORDS: [(&str, &str); 4] =
-    [("IPv4", "IPv6"), ("ipv4", "ipv6"), ("ip", "ip6"), ("InternalIPv4", "InternalIPv6")];
+const WORDS: [(&str, &str); 2] = [("IPv4", "IPv6"), ("ipv4", "ipv6")];
 
 /// Mirrors every string in it, the names of fields included.
 pub(super) fn mirror(value: &Value) -> Value {

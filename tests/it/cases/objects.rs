@@ -20,14 +20,15 @@ impl Objects {
     /// Those that a row begins with.
     pub(super) fn new(given: &str, with: &Patches, family: Family) -> Self {
         let all = of_family(&yaml("objects.yaml"), family);
-        let of = |name: &str| match &all[name] {
-            Value::Object(objects) => objects.clone(),
-            other => panic!("objects.yaml has no {name:?}: {other}"),
+        let of = |name: &str| {
+            let objects = all[name].as_object();
+            objects.unwrap_or_else(|| panic!("objects.yaml has no {name:?}")).clone()
         };
         let now: BTreeMap<String, Value> = of("always").into_iter().chain(of(given)).collect();
-        let mut objects = Self { given: BTreeMap::new(), now, family };
+        let mut objects = Self { given: now.clone(), now, family };
         objects.apply(with);
-        objects.given = objects.now.clone();
+        // What the row has left out is kept as it would have been.
+        objects.given.extend(objects.now.clone());
         objects
     }
 
@@ -35,14 +36,12 @@ impl Objects {
     /// extends what is there. An object that is null goes; one that is `given` is again as at start.
     pub(super) fn apply(&mut self, patches: &Patches) {
         for (name, patch) in patches {
-            match patch {
-                Value::Null => {
-                    assert!(self.now.remove(name).is_some(), "there is no {name}");
-                }
-                Value::String(word) if word == "given" => {
-                    self.now.insert(name.clone(), self.given[name].clone());
-                }
-                patch => merge(self.now.entry(name.clone()).or_insert_with(|| json!({})), patch),
+            if patch.is_null() {
+                assert!(self.now.remove(name).is_some(), "there is no {name}");
+            } else if patch == "given" {
+                self.now.insert(name.clone(), self.given[name].clone());
+            } else {
+                merge(self.now.entry(name.clone()).or_insert_with(|| json!({})), patch);
             }
         }
     }
@@ -79,25 +78,20 @@ fn whole(name: &str, object: &Value, family: Family) -> Value {
 
 /// An endpoint by the name of a pod, or with fields beside `is: <name>`.
 fn endpoint(entry: &Value, family: Family) -> Value {
-    let (name, more) = match entry {
-        Value::String(name) => (name.clone(), json!({})),
-        Value::Object(fields) => match fields.get("is") {
-            Some(Value::String(name)) => {
-                let mut more = fields.clone();
-                more.remove("is");
-                (name.clone(), Value::Object(more))
-            }
-            _ => return entry.clone(),
-        },
-        _ => return entry.clone(),
+    let (name, more) = match (entry.as_str(), entry["is"].as_str()) {
+        (Some(name), _) => (name, json!({})),
+        (None, Some(name)) => (name, entry.clone()),
+        (None, None) => return entry.clone(),
     };
-    let pod = super::place::pod(&name);
+    let pod = super::place::pod(name);
     let mut endpoint = json!({
         "addresses": [family.of(pod.ips()).to_string()],
         "nodeName": pod.node(),
         "conditions": {"ready": true},
     });
     merge(&mut endpoint, &more);
+    // That was for us.
+    merge(&mut endpoint, &json!({"is": null}));
     endpoint
 }
 

@@ -46,6 +46,12 @@ pub(super) const LONG_PORT: u16 = 7070;
 /// The usual options of the daemon.
 const ARGS: &str = "--cluster-cidr 10.50.0.0/16,2001:db8:50::/48 --nodeport-addresses primary";
 
+/// What rows that wait for it set `--iptables-sync-period` to.
+const PERIOD: &str = "1s";
+
+/// Where the node's own health is told.
+const HEALTH: &str = "127.0.0.1:10256";
+
 const METRICS: &str = "127.0.0.1:10249";
 
 /// The pod of a name.
@@ -185,9 +191,10 @@ impl Place {
         };
         let mut args = vec!["diff", "--to", to.to_str().expect("a path in UTF-8")];
         args.extend(["--node-name", NODE_NAME]);
-        let settings = self.args.iter().map(String::as_str);
-        // Options that are not about what the kernel holds.
-        args.extend(settings.filter(|it| !matches!(*it, "--shared-tables")));
+        let settings: Vec<&str> = self.args.iter().map(String::as_str).collect();
+        // Of its options, the comparison takes those about what the kernel holds.
+        let others = ["--shared-tables", "--iptables-sync-period", PERIOD];
+        args.extend(settings.into_iter().filter(|it| !others.contains(it)));
         let mut last = None;
         let node = &self.world.node;
         let same = self.daemon.wait_until(|_| {
@@ -229,20 +236,22 @@ impl Place {
 
     /// Runs a command on the node, and returns what it prints.
     pub(super) fn run(&self, command: &str) -> String {
-        let (family, table) = match self.family {
-            Family::V4 => ("ipv4", "ip"),
-            Family::V6 => ("ipv6", "ip6"),
+        let variables = match self.family {
+            Family::V4 => "FAMILY=ipv4 TABLE=ip OTHER_TABLE=ip6",
+            Family::V6 => "FAMILY=ipv6 TABLE=ip6 OTHER_TABLE=ip",
         };
-        self.world.node.sh(&format!("FAMILY={family} TABLE={table}\n{command}"))
+        self.world.node.sh(&format!("{variables}\n{command}"))
     }
 
-    /// Lets a machine have one more address.
+    /// Lets a machine have one more address, which is nobody's choice as a source.
     pub(super) fn add_address(&self, namespace: &Namespace, ip: IpAddr) {
-        let what = match ip {
-            IpAddr::V4(ip) => format!("{ip}/32 dev lo"),
-            IpAddr::V6(ip) => format!("{ip}/128 dev lo nodad"),
+        let device = if namespace.name() == self.world.node.name() { "uplink" } else { "eth0" };
+        let (length, more) = match ip {
+            IpAddr::V4(_) => (32, ""),
+            IpAddr::V6(_) => (128, "nodad"),
         };
-        namespace.sh(&format!("ip address replace {what}"));
+        let address = format!("{ip}/{length} dev {device} preferred_lft 0 {more}");
+        namespace.sh(&format!("ip address replace {address}"));
     }
 
     /// Whether an address is one of the node's.
@@ -344,9 +353,10 @@ fn pod_in<'w>(world: &'w World, name: &str) -> &'w Pod {
 /// How long a change that must not come is waited for.
 pub(super) const A_MOMENT: Duration = Duration::from_millis(300);
 
-/// The address of a text such as `192.0.2.10:31000/path`, and the path.
+/// The address of a text such as `192.0.2.10:31000`, and the path; `/healthz` alone is the node's.
 pub(super) fn address_and_path(text: &str) -> (SocketAddr, &str) {
     let (at, path) = match text.find('/') {
+        Some(0) => (HEALTH, text),
         Some(slash) => text.split_at(slash),
         None => (text, "/"),
     };

@@ -28,7 +28,7 @@ const MOST: usize = 120;
 const MORE: usize = 8;
 
 /// How often a client is asked that sticks to one.
-const STICKS: usize = 6;
+const STICKS: usize = 4;
 
 /// What packets leave behind for the next steps.
 #[derive(Debug, Default)]

@@ -208,7 +208,9 @@ impl World {
                      }}
                      chain seen {{
                          type filter hook prerouting priority raw
-                         add @seen {{ {family} saddr . {family} daddr . meta l4proto . th sport \
+                         # Where bridges filter, what others send each other passes here, too.
+                         ether daddr {GATEWAY_MAC} \
+                             add @seen {{ {family} saddr . {family} daddr . meta l4proto . th sport \
                              . th dport }}
                      }}
                  }}
@@ -284,7 +286,7 @@ impl World {
         ];
         let mut script = format!(
             "link set lo up
-             link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+             link add br0 address {GATEWAY_MAC} type bridge stp_state 0 forward_delay 0 mcast_snooping 0
              link set br0 up
              addr add {v4}/24 dev br0
              addr add {v6}/64 dev br0 nodad
@@ -378,6 +380,9 @@ impl Settings {
 fn set(name: &str, value: &str) {
     fs::write(Path::new("/proc/sys/net").join(name), value).expect("a kernel setting is written");
 }
+
+// By which the gateway tells what is sent to it from what it only bridges.
+const GATEWAY_MAC: &str = "02:00:00:00:00:02";
 
 // The node's end of every pod link has this address, and every pod knows it as its gateway's: the
 // link needs no address on the node, nor ARP.
