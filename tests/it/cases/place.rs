@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::Stdio;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use rulec_apiserver::{ApiServer, Credential, Fault, Resource, Scope};
@@ -241,6 +244,34 @@ impl Place {
             Family::V6 => "FAMILY=ipv6 TABLE=ip6 OTHER_TABLE=ip",
         };
         self.world.node.sh(&format!("{variables}\n{command}"))
+    }
+
+    /// Another process takes the table of the other family, so that no transaction can change it: it
+    /// has a table of that name for its own, until it ends.
+    pub(super) fn seize(&self, time: Duration) {
+        let table = match self.family {
+            Family::V4 => "ip6 rulec",
+            Family::V6 => "ip rulec",
+        };
+        let mut thief = self
+            .world
+            .node
+            .command("nft", ["-i"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nft starts");
+        let mut prompt = thief.stdin.take().expect("stdin is piped");
+        writeln!(prompt, "delete table {table}; add table {table} {{ flags owner; }}")
+            .expect("nft reads");
+        let listed = || self.world.node.sh(&format!("nft list table {table} || true"));
+        eventually("the table is taken", || listed().contains("flags owner"));
+        thread::spawn(move || {
+            thread::sleep(time);
+            drop(prompt);
+            thief.wait()
+        });
     }
 
     /// Lets a machine have one more address, which is nobody's choice as a source.

@@ -68,6 +68,8 @@ pub(super) struct Step {
     pub(super) prints: Option<String>,
     /// What it does not print.
     pub(super) lacks: Option<String>,
+    /// For so many seconds, another process has the table of the other family for its own.
+    pub(super) seize: Option<f64>,
     /// Another process takes this port of the node.
     pub(super) occupy: Option<String>,
     /// And gives it back.
@@ -120,6 +122,10 @@ pub(super) enum Life {
 #[serde(untagged)]
 pub(super) enum Growth {
     By(f64),
+    #[serde(rename_all = "camelCase")]
+    AtLeast {
+        at_least: f64,
+    },
     #[serde(rename_all = "camelCase")]
     AtMost {
         at_most: f64,

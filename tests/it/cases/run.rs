@@ -61,6 +61,9 @@ impl Run {
                 assert!(!printed.contains(text), "{command} prints {text:?}:\n{printed}");
             }
         }
+        if let Some(seconds) = step.seize {
+            self.place.seize(Duration::from_secs_f64(seconds));
+        }
         if let Some(at) = &step.occupy {
             let listen = || TcpListener::bind(at).expect("the port is free");
             self.occupied.insert(at.clone(), self.place.world.node.run(listen));
@@ -121,7 +124,10 @@ impl Run {
                 Some(life) => place.restart(life, |place| write(place, step)),
                 None => write(place, step),
             }
-            place.settle();
+            // Or else the daemon shall not do yet what the objects say.
+            if step.silence.as_ref().is_none_or(Vec::is_empty) {
+                place.settle();
+            }
         };
         match &step.throughout {
             Some(text) => traffic::throughout(&mut self.place, text, happen),
@@ -227,6 +233,7 @@ fn grown(
         let by = of(after) - of(before);
         let is_so = match growth {
             Growth::By(expected) => (by - expected).abs() < f64::EPSILON,
+            Growth::AtLeast { at_least } => by >= *at_least,
             Growth::AtMost { at_most } => by <= *at_most,
         };
         assert!(is_so, "{name} has grown by {by}, not {growth:?}");
