@@ -67,7 +67,8 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         side.model = known.model;
         side.incomplete |= known.incomplete;
     }
-    let own = own_addresses(&side, &state, args.state == "kernel")?;
+    let mut own = own_addresses(&side, &state, args.state == "kernel")?;
+    own.extend(args.own_addresses);
     let to = args.to.address;
     let is_same_family = |address: &IpAddr| Family::of(*address) == Family::of(to);
     let source = match args.from {
@@ -124,6 +125,9 @@ impl Explanation {
             Explained { outcome, reasons }
         });
         let outcomes: Vec<Explained> = outcomes.collect();
+        // A node port does not answer at each of the node's addresses.
+        let is_served = outcomes.iter().any(|it| it.outcome.verdict != Verdict::Pass);
+        let frontend = frontend.filter(|_| is_served);
         let used: Vec<Backend> = outcomes
             .iter()
             .filter_map(|explained| match explained.outcome.verdict {

@@ -11,6 +11,7 @@
 
 mod mirror;
 mod objects;
+mod oracle;
 mod packets;
 mod place;
 mod row;

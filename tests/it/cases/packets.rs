@@ -86,7 +86,7 @@ pub(super) struct Backend {
 }
 
 /// Which source address an endpoint sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
     /// The client's own.
     Kept,

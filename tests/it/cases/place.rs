@@ -1,6 +1,6 @@
 //! Where a row takes place: the network, the daemon on the node, and where it learns of objects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -185,19 +185,14 @@ impl Place {
             return;
         }
         self.wait_for_reading();
-        let to = if self.api.is_some() {
+        if self.api.is_some() {
             let list = json!({"apiVersion": "v1", "kind": "List", "items": self.objects.whole()});
             self.expected.write("all.json", &list.to_string());
-            self.expected.path()
-        } else {
-            self.manifests.path()
-        };
-        let mut args = vec!["diff", "--to", to.to_str().expect("a path in UTF-8")];
-        args.extend(["--node-name", NODE_NAME]);
-        let settings: Vec<&str> = self.args.iter().map(String::as_str).collect();
-        // Of its options, the comparison takes those about what the kernel holds.
-        let others = ["--shared-tables", "--iptables-sync-period", PERIOD];
-        args.extend(settings.into_iter().filter(|it| !others.contains(it)));
+        }
+        let to = self.objects_for_reading().expect("there are objects");
+        let settings = self.settings();
+        let args = ["diff", "--to", &to].into_iter().chain(settings.iter().map(String::as_str));
+        let args: Vec<&str> = args.collect();
         let mut last = None;
         let node = &self.world.node;
         let same = self.daemon.wait_until(|_| {
@@ -209,6 +204,20 @@ impl Place {
             same
         });
         assert!(same, "the kernel still differs: {last:?}; the log:\n{}", self.daemon.log());
+    }
+
+    /// A directory that has all objects, however the daemon learns of them.
+    pub(super) fn objects_for_reading(&self) -> Option<String> {
+        let manifests = if self.api.is_some() { &self.expected } else { &self.manifests };
+        let path = manifests.path();
+        path.exists().then(|| path.to_str().expect("a path in UTF-8").to_owned())
+    }
+
+    /// The daemon's options, as far as they are about what the kernel holds.
+    pub(super) fn settings(&self) -> Vec<String> {
+        let others = ["--shared-tables", "--iptables-sync-period", PERIOD];
+        let own = self.args.iter().filter(|it| !others.contains(&it.as_str()));
+        ["--node-name", NODE_NAME].map(str::to_owned).iter().chain(own).cloned().collect()
     }
 
     /// Waits until the daemon has read everything that was written so far: files are read in rounds,
@@ -287,8 +296,13 @@ impl Place {
 
     /// Whether an address is one of the node's.
     pub(super) fn is_of_node(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || self.own_addresses().contains(&ip)
+    }
+
+    /// The addresses of the node.
+    pub(super) fn own_addresses(&self) -> BTreeSet<IpAddr> {
         let all = self.world.node.sh("ip -brief address");
-        ip.is_loopback() || all.split([' ', '/', '\n']).any(|word| word == ip.to_string())
+        all.split([' ', '/', '\n']).filter_map(|word| word.parse().ok()).collect()
     }
 }
 

@@ -12,6 +12,7 @@ use rulec_testkit::{
     ask, flow_with, ping_is_refused, sctp_supported,
 };
 
+use super::oracle::{self, Question};
 use super::packets::{Backend, Client, Line, Outcome, Source, To, Whom, parse};
 use super::place::{A_MOMENT, LONG_PORT, Place, client_of};
 
@@ -73,7 +74,9 @@ type Verdict = Result<(), String>;
 ///
 /// With everything that is not as the text says.
 pub(super) fn check(place: &Place, memory: &mut Memory, text: &str) {
-    let lines: Vec<Line> = parse(text).into_iter().filter(can_be_sent).collect();
+    let lines = parse(text);
+    let questions = questions(place, memory, &lines);
+    let lines: Vec<Line> = lines.into_iter().filter(can_be_sent).collect();
     let mut wrong = Vec::new();
     // Processes that would get packets to the node itself, if nobody touches them.
     let _listeners = listeners(place, &lines);
@@ -108,6 +111,24 @@ pub(super) fn check(place: &Place, memory: &mut Memory, text: &str) {
         }
     });
     assert!(wrong.is_empty(), "packets:\n  {}", wrong.join("\n  "));
+    oracle::check(place, questions);
+}
+
+/// What is asked about lines: not what becomes of a flow that there is, and of many addresses of a
+/// client the first.
+fn questions(place: &Place, memory: &Memory, lines: &[Line]) -> Vec<Question> {
+    let is_new =
+        |flow: &str| !memory.datagrams.contains_key(flow) && !memory.connections.contains_key(flow);
+    let mut questions = Vec::new();
+    for line in lines.iter().filter(|line| line.flow.as_deref().is_none_or(is_new)) {
+        let clients: BTreeMap<&str, &Client> =
+            line.clients.iter().rev().map(|client| (client.name.as_str(), client)).collect();
+        questions.extend(clients.values().map(|client| {
+            let sender = sender(place, client, line.to);
+            Question::new(sender.ip, line.to, &line.outcome)
+        }));
+    }
+    questions
 }
 
 /// Sends the packets of a text without a pause while something changes: each of them is answered by
@@ -152,6 +173,12 @@ pub(super) fn throughout(place: &mut Place, text: &str, change: impl FnOnce(&mut
         workers.into_iter().filter_map(wrong).collect()
     });
     assert!(wrong.is_empty(), "packets sent throughout:\n  {}", wrong.join("\n  "));
+    let clients = lines.iter().flat_map(|line| line.clients.iter().map(move |it| (line, it)));
+    let question = |(line, client): (&Line, &Client)| {
+        let (_, own) = client_of(&world, line.to.family(), &client.name);
+        Question::throughout(client.ip.unwrap_or(own), line.to, &line.outcome)
+    };
+    oracle::check(place, clients.map(question).collect());
 }
 
 struct Stop<'a>(&'a AtomicBool);
@@ -329,22 +356,21 @@ fn is_untouched(place: &Place, sender: Sender<'_>, to: To) -> Verdict {
     }
 }
 
-/// Asks as clients that find the same endpoint again and again.
+/// Asks as clients that find the same endpoint again and again, all of them at the same time.
 fn stick(place: &Place, memory: &mut Memory, line: &Line) -> Verdict {
     let Outcome::Stick { among, whom } = &line.outcome else { unreachable!("it is one") };
+    let found: Vec<Result<String, String>> = thread::scope(|scope| {
+        let asking: Vec<_> = line
+            .clients
+            .iter()
+            .map(|client| scope.spawn(|| sticks_to(sender(place, client, line.to), line.to, among)))
+            .collect();
+        let panicked = |_| Err("the check panicked".to_owned());
+        asking.into_iter().map(|it| it.join().unwrap_or_else(panicked)).collect()
+    });
     let mut all = BTreeSet::new();
-    for client in &line.clients {
-        let sender = sender(place, client, line.to);
-        let mut found = None;
-        for _ in 0..STICKS {
-            let answer = answer(sender, line.to, 0)?;
-            is_among(&answer, among, sender)?;
-            let first = found.get_or_insert_with(|| answer.name.clone());
-            if *first != answer.name {
-                return Err(format!("{} has found {first}, then {}", sender.ip, answer.name));
-            }
-        }
-        let found = found.unwrap_or_default();
+    for found in found {
+        let found = found?;
         if let Whom::Named(letter) = whom {
             let first = memory.stuck.entry(letter.clone()).or_insert_with(|| found.clone());
             if *first != found {
@@ -357,6 +383,20 @@ fn stick(place: &Place, memory: &mut Memory, line: &Line) -> Verdict {
         Whom::Each if all.len() < among.len() => Err(format!("only {all:?} were found")),
         Whom::Each | Whom::Named(_) => Ok(()),
     }
+}
+
+/// The one of these that a client finds every time.
+fn sticks_to(sender: Sender<'_>, to: To, among: &[Backend]) -> Result<String, String> {
+    let mut found: Option<String> = None;
+    for _ in 0..STICKS {
+        let answer = answer(sender, to, 0)?;
+        is_among(&answer, among, sender)?;
+        let first = found.get_or_insert_with(|| answer.name.clone());
+        if *first != answer.name {
+            return Err(format!("{} has found {first}, then {}", sender.ip, answer.name));
+        }
+    }
+    Ok(found.unwrap_or_default())
 }
 
 /// Sends a packet more of a flow.
