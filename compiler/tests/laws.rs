@@ -20,6 +20,7 @@ use rulec_compiler::name::{LabelKey, LabelValue, Name, NamespacedName, NodeName,
 use rulec_compiler::net::{Backend, Family, Protocol};
 use rulec_compiler::nft::delta::parse_owner;
 use rulec_compiler::nft::element::Value;
+use rulec_compiler::nft::oracle::{self, Packet, Verdict};
 use rulec_compiler::nft::pick::Clients;
 use rulec_compiler::nft::program::PickId;
 use rulec_compiler::nft::skeleton::View;
@@ -924,6 +925,55 @@ proptest! {
         prop_assert!(Delta::between(&before.program, &daemon.program).is_empty());
     }
 
+    /// The rules of the skeleton lead packets of every kind of client where the routes say, and show
+    /// endpoints the address that they should see.
+    #[test]
+    fn packets_go_where_the_routes_say(
+        list in list(),
+        (is_cidr_known, masquerade_all) in (any::<bool>(), any::<bool>()),
+    ) {
+        let cidrs = nets(if is_cidr_known { &["10.96.200.0/24", "fd00::c8:0/112"] } else { &[] });
+        let detect_local = DetectLocal::ClusterCidr(cidrs.clone());
+        let settings = Settings { detect_local, masquerade_all, ..(*settings()).clone() };
+        let model = model(&list);
+        let state = Program::compile(&model, Arc::new(settings.clone()), &State::default()).state();
+        let node = model.node(&settings.node_name).map(|node| &*node.object);
+        let mut own = vec![v4(2, 1), v6(2, 1)];
+        own.extend(node.into_iter().flat_map(|node| node.addresses.iter().copied()));
+        let services = model.services();
+        let routes = services.flat_map(|service| resolve(&model, &settings, &service.object.key));
+        let routes: Vec<Route> = routes.collect();
+        let world = World {
+            settings: &settings,
+            cidrs: &cidrs,
+            own: &own,
+            primary: |family| settings.primary_address(node, family),
+            cluster_ips: routes.iter().map(|route| route.cluster_ip).collect(),
+            hairpin: routes.iter().flat_map(|route| route.hairpin.iter().copied()).collect(),
+        };
+        let mut claims: BTreeMap<Frontend, BTreeMap<(Rank, &PortKey), &Route>> = BTreeMap::new();
+        for route in &routes {
+            for (frontend, rank) in &route.frontends {
+                claims.entry(*frontend).or_default().insert((*rank, &*route.port), route);
+            }
+        }
+        for (frontend, claims) in &claims {
+            let Some(((rank, _), route)) = claims.first_key_value() else { continue };
+            for (packet, client) in world.packets(*frontend) {
+                let outcomes =
+                    oracle::explain(&state, &packet, settings.masquerade_bit.mark(), &|it| {
+                        own.contains(&it)
+                    });
+                let found: BTreeSet<Fate> = outcomes
+                    .iter()
+                    .map(|outcome| (outcome.verdict, outcome.masquerade.is_some()))
+                    .collect();
+                let expected = world.fates(&packet, client, *rank, route);
+                prop_assert_eq!(found, expected, "{:?} of {:?}: {:?}", packet, client, outcomes);
+            }
+        }
+    }
+
     /// Several sources: of each object, the version of the first source that has it counts, whatever
     /// came in which order; and the program is that of a single source that says just this.
     #[test]
@@ -1087,6 +1137,93 @@ proptest! {
         let old = Program::compile(&model, Arc::new(old), &State::default());
         let new = Program::compile(&model, Arc::new(new), &old.state());
         checked_delta(&old, &new);
+    }
+}
+
+/// Where a packet ends, and whether it is masqueraded.
+type Fate = (Verdict, bool);
+
+/// Who sends a packet, as far as it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Client {
+    Pod,
+    Node,
+    Outside,
+}
+
+/// What becomes of packets, worked out without rules.
+struct World<'a, P> {
+    settings: &'a Settings,
+    cidrs: &'a [ipnet::IpNet],
+    own: &'a [IpAddr],
+    /// The primary address of a family.
+    primary: P,
+    cluster_ips: BTreeSet<IpAddr>,
+    /// The endpoints of this node.
+    hairpin: BTreeSet<IpAddr>,
+}
+
+impl<P: Fn(Family) -> Option<IpAddr>> World<'_, P> {
+    /// Packets to a frontend: from a Pod, the node, outside, and two endpoints.
+    fn packets(&self, frontend: Frontend) -> Vec<(Packet, Client)> {
+        let family = frontend.family();
+        let of = |v4: IpAddr, v6: IpAddr| if family == Family::Ipv4 { v4 } else { v6 };
+        let own = (self.primary)(family).unwrap_or(of(v4(2, 1), v6(2, 1)));
+        let (destination, port) = match frontend {
+            Frontend::Address { address, port, .. } => (address, port),
+            Frontend::NodePort { port, .. } => (own, port),
+        };
+        // Without a network, nobody can be known to be a Pod.
+        let pod = if self.cidrs.is_empty() { Client::Outside } else { Client::Pod };
+        let clients = [
+            (of(v4(200, 1), v6(200, 1)), pod),
+            (own, Client::Node),
+            (of(v4(201, 1), v6(201, 1)), Client::Outside),
+            (endpoint_address(family, 1), Client::Outside),
+            (endpoint_address(family, 2), Client::Outside),
+        ];
+        let packet = |source| Packet {
+            source,
+            interface: None,
+            destination,
+            transport: Some((frontend.protocol(), port)),
+        };
+        clients.into_iter().map(|(source, client)| (packet(source), client)).collect()
+    }
+
+    fn fates(&self, packet: &Packet, client: Client, rank: Rank, route: &Route) -> BTreeSet<Fate> {
+        let is_allowed =
+            |ranges: &Vec<ipnet::IpNet>| ranges.iter().any(|range| range.contains(&packet.source));
+        if rank == Rank::LoadBalancerVip && !route.sources.as_ref().is_none_or(is_allowed) {
+            return BTreeSet::from([(Verdict::Drop, false)]);
+        }
+        if !route.has_endpoints {
+            return BTreeSet::from([(Verdict::Reject, false)]);
+        }
+        let policy = if rank.is_external() { route.external } else { route.internal };
+        let (backends, is_marked) = match (policy, rank.is_external(), client) {
+            (TrafficPolicy::Cluster, is_external, _) => (&route.cluster, is_external),
+            (TrafficPolicy::Local, false, _) => (&route.local, false),
+            (TrafficPolicy::Local, true, Client::Outside) => (&route.local, false),
+            (TrafficPolicy::Local, true, _) => (&route.cluster, client == Client::Node),
+        };
+        if backends.is_empty() {
+            return BTreeSet::from([(Verdict::Drop, false)]);
+        }
+        let is_to_cluster = self.cluster_ips.contains(&packet.destination);
+        let is_kept =
+            !self.settings.masquerade_all && (self.cidrs.is_empty() || client == Client::Pod);
+        let is_marked = is_marked || (is_to_cluster && !is_kept);
+        backends
+            .iter()
+            .map(|backend| {
+                let is_hairpin =
+                    packet.source == backend.address && self.hairpin.contains(&backend.address);
+                // What the node receives for itself leaves it by no interface.
+                let leaves = client == Client::Node || !self.own.contains(&backend.address);
+                (Verdict::Backend(*backend), leaves && (is_marked || is_hairpin))
+            })
+            .collect()
     }
 }
 
