@@ -19,7 +19,7 @@ use super::mirror::mirror_text;
 use super::objects::Objects;
 use super::row::{Life, Row, Source};
 use crate::daemon::{Daemon, Manifests, NODE_NAME, rulec};
-use crate::support::{eventually, get};
+use crate::support::{eventually, get, request};
 
 /// A pod of the world.
 #[derive(Clone, Copy, Debug)]
@@ -236,6 +236,9 @@ impl Place {
 
     /// The sum of a metric over its labels, for every metric.
     pub(super) fn metrics(&self) -> BTreeMap<String, f64> {
+        let node = &self.world.node;
+        // A daemon that was not waited for may not be there yet.
+        eventually("metrics are told", || request(node, "GET", METRICS, "/metrics").is_ok());
         let text = get(&self.world.node, METRICS, "/metrics").body;
         let mut sums: BTreeMap<String, f64> = BTreeMap::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
