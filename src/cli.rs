@@ -317,6 +317,10 @@ pub struct ExplainArgs {
     /// The interface it arrives by, where Pods are told by interfaces
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
+    /// Addresses of this node that the state does not tell: manifests name those of the Node object
+    /// only
+    #[arg(long, value_name = "ADDRESS,...", value_delimiter = ',')]
+    pub own_addresses: Vec<IpAddr>,
     /// The state to look at: `kernel`, a manifest directory or file, or a snapshot
     #[arg(long, value_name = "STATE", default_value = "kernel")]
     pub state: String,

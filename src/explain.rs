@@ -69,7 +69,8 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         side.model = known.model;
         side.incomplete |= known.incomplete;
     }
-    let own = own_addresses(&side, &state, args.state == "kernel")?;
+    let mut own = own_addresses(&side, &state, args.state == "kernel")?;
+    own.extend(args.own_addresses);
     let to = args.to.address;
     let is_same_family = |address: &IpAddr| Family::of(*address) == Family::of(to);
     let source = match args.from {
@@ -121,8 +122,9 @@ impl Explanation {
         let mark = side.settings.masquerade_bit.mark();
         let outcomes = oracle::explain(state, &packet, mark, is_own);
         let frontend = served(state, &packet, is_own);
+        let silent = silent(state, &packet, is_own);
         let outcomes = outcomes.into_iter().map(|outcome| {
-            let reasons = reason::of(side, &packet, frontend.as_ref(), &outcome);
+            let reasons = reason::of(side, &packet, frontend.as_ref(), silent, &outcome);
             Explained { outcome, reasons }
         });
         let outcomes: Vec<Explained> = outcomes.collect();
@@ -162,6 +164,17 @@ fn served(state: &State, packet: &Packet, is_own: &dyn Fn(IpAddr) -> bool) -> Op
         };
         Some(Served { frontend, owner: state.owner(frontend).cloned(), affinity })
     })
+}
+
+/// A node port that does not answer at the address of the node that the packet goes to.
+fn silent(state: &State, packet: &Packet, is_own: &dyn Fn(IpAddr) -> bool) -> Option<Frontend> {
+    let (protocol, port) = packet.transport?;
+    let family = Family::of(packet.destination);
+    let node_port = Frontend::NodePort { family, protocol, port };
+    let elements = &state.tables.get(&family)?.elements;
+    let is_one = elements.contains_key(&Key::Service(View::Cluster, node_port))
+        || elements.contains_key(&Key::Reject(node_port));
+    (is_one && is_own(packet.destination)).then_some(node_port)
 }
 
 fn warnings(state: &State, family: Family) -> Vec<String> {

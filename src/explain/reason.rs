@@ -12,11 +12,12 @@ use rulec_compiler::resolve::{Candidate, PortKey, candidates};
 use super::{Explained, Served};
 use crate::side::{Side, condition};
 
-/// Why a packet ends so.
+/// Why a packet ends so. `silent` is a node port that does not answer where it goes.
 pub(super) fn of(
     side: &Side,
     packet: &Packet,
     served: Option<&Served>,
+    silent: Option<Frontend>,
     outcome: &Outcome,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
@@ -59,11 +60,12 @@ pub(super) fn of(
             }
             None => format!("{} is a cluster address, of which only ports answer", packet.destination),
         }),
-        (Verdict::Pass, _) => reasons.push(match served.map(|served| served.frontend) {
-            Some(Frontend::NodePort { .. }) => {
-                format!("node ports do not answer on {} (--nodeport-addresses)", packet.destination)
+        (Verdict::Pass, _) => reasons.push(match silent {
+            Some(node_port) => {
+                let address = packet.destination;
+                format!("{node_port} does not answer at {address} (--nodeport-addresses)")
             }
-            Some(Frontend::Address { .. }) | None => "no rule has a say".to_owned(),
+            None => "no rule has a say".to_owned(),
         }),
     }
     if matches!(outcome.decided_in, Some(ChainId::Pick(_, View::Local, _))) {

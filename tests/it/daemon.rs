@@ -66,6 +66,10 @@ impl Manifests {
     /// Writes a file, or replaces it, in one step.
     pub(crate) fn write(&self, file: &str, yaml: &str) {
         let draft = self.root.path().join("drafts").join(file);
+        for path in [&draft, &self.path().join(file)] {
+            fs::create_dir_all(path.parent().expect("a file is in a directory"))
+                .expect("a directory is made");
+        }
         fs::write(&draft, yaml).expect("a manifest is written");
         fs::rename(&draft, self.path().join(file)).expect("a manifest is moved into place");
     }

@@ -73,13 +73,57 @@ fn the_text_names_rules_objects_and_fields() {
 fn what_is_nobodys_passes() {
     for (to, word) in [
         ("10.90.0.99:80", "no rule has a say"),
-        ("127.0.0.1:30080", "127.0.0.1"),
+        ("127.0.0.1:30080", "nodePort 30080/TCP (IPv4) does not answer at 127.0.0.1"),
         ("[2001:db8::1]:80/sctp", "no rule has a say"),
     ] {
         let from = if to.starts_with('[') { "2001:db8::2" } else { "203.0.113.7" };
         let text = explained(&[to, "--from", from]);
         assert!(text.contains("passes untouched") && text.contains(word), "{to}: {text}");
     }
+}
+
+/// Manifests tell the Node object's addresses only.
+#[test]
+fn other_addresses_of_the_node_can_be_told() {
+    let from = ["198.51.100.20:80", "--from", "203.0.113.110"];
+    assert!(!explained(&from).contains("masqueraded"), "a client outside is seen as itself");
+    let own = [&from[..], &["--own-addresses", "203.0.113.110,2001:db8::110"]].concat();
+    assert!(explained(&own).contains("masqueraded"), "the node is not, with two addresses");
+    let to = ["203.0.113.110:30080", "--from", "203.0.113.7", "-o", "json"];
+    let own = [&to[..], &["--own-addresses", "203.0.113.110"]].concat();
+    let said: Value = serde_json::from_str(&explained(&own)).unwrap();
+    assert_eq!(said["outcomes"][0]["verdict"], "pass");
+    assert_eq!(said.get("frontend"), None, "node ports answer at the primary address alone");
+}
+
+#[test]
+fn a_pod_can_be_told_by_its_interface() {
+    let by = ["--detect-local-mode", "InterfaceNamePrefix", "--pod-interface-name-prefix", "veth"];
+    for (interface, is_masqueraded) in [("veth7", false), ("eth0", true)] {
+        let from = ["10.90.0.10:80", "--from", "203.0.113.7", "--interface", interface];
+        let text = explained(&[&from[..], &by].concat());
+        assert_eq!(text.contains("masqueraded"), is_masqueraded, "{interface}: {text}");
+    }
+}
+
+#[test]
+fn every_field_is_documented() {
+    let page = include_str!("../../docs/explain-json.md");
+    let objects = OBJECTS.replace("  type:", "  sessionAffinity: ClientIP\n  type:");
+    let args = ["10.90.0.10:80", "--from", "203.0.113.7", "--interface", "eth0", "-o", "json"];
+    let said: Value = serde_json::from_str(&offline(&objects, &args).stdout).unwrap();
+    let outcome = &said["outcomes"][0];
+    let frontend = &said["frontend"];
+    for (prefix, value) in
+        [("", &said), ("frontend.", frontend), ("", outcome), ("", &outcome["path"][0])]
+    {
+        for field in value.as_object().unwrap().keys() {
+            let mut ways = ["", "[]"].map(|end| format!("`{prefix}{field}{end}`")).into_iter();
+            assert!(ways.any(|way| page.contains(&way)), "{prefix}{field} is not documented");
+        }
+    }
+    let known = (&frontend["affinitySeconds"], &outcome["masquerade"]);
+    assert_eq!(known, (&Value::from(10_800), &Value::from("mark")));
 }
 
 #[test]

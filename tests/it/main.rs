@@ -2,6 +2,7 @@
 //! namespaces that the tests make.
 
 mod api;
+mod cases;
 mod conntrack;
 mod crash;
 mod daemon;

@@ -3,10 +3,11 @@
 //! ```text
 //! pod(0) ──┬─ node ─┐               ┌─ client
 //! pod(1) ──┘        ├─ lan (bridge) ┤
-//! remote_pod(0) ─ nb┘               └─ client2
+//! remote_pod(0) ─ nb┤               └─ client2
+//! far_pods() ──── nc┘
 //! ```
 //!
-//! A [`World`] is a node with pods, another node with pods, and two clients from outside, each a
+//! A [`World`] is a node with pods, two other nodes with pods, and two clients from outside, each a
 //! network namespace of its own with IPv4 and IPv6. A [`Server`] in a pod tells every peer its name
 //! and the peer's address; [`ask`] makes one flow and returns that answer, or how it failed.
 //!
@@ -21,6 +22,7 @@
 
 mod client;
 mod connection;
+mod icmp;
 mod namespace;
 mod protocol;
 mod server;
@@ -28,7 +30,8 @@ mod world;
 
 pub use client::{Answer, Failure, Options, ask, ask_many, ask_many_with};
 pub use connection::{Connection, flow, flow_with};
+pub use icmp::{Refusals, ping_is_refused};
 pub use namespace::{Namespace, require_root};
 pub use protocol::{Family, Protocol, sctp_supported};
 pub use server::{LongServer, Server};
-pub use world::{Pod, World, WorldSpec, address};
+pub use world::{Hosts, Pod, World, WorldSpec, address};

@@ -1,0 +1,113 @@
+//! The objects of a row: those of tests/cases/objects.yaml, with what the row says about them.
+
+use std::collections::BTreeMap;
+
+use rulec_testkit::Family;
+use serde_json::{Value, json};
+
+use super::row::{Patches, of_family, yaml};
+
+/// All objects there are, by names such as `Service web`.
+#[derive(Clone, Debug)]
+pub(super) struct Objects {
+    /// What there was at the start.
+    given: BTreeMap<String, Value>,
+    now: BTreeMap<String, Value>,
+    family: Family,
+}
+
+impl Objects {
+    /// Those that a row begins with.
+    pub(super) fn new(given: &str, with: &Patches, family: Family) -> Self {
+        let all = of_family(&yaml("objects.yaml"), family);
+        let of = |name: &str| {
+            let objects = all[name].as_object();
+            objects.unwrap_or_else(|| panic!("objects.yaml has no {name:?}")).clone()
+        };
+        let now: BTreeMap<String, Value> = of("always").into_iter().chain(of(given)).collect();
+        let mut objects = Self { given: now.clone(), now, family };
+        objects.apply(with);
+        // What the row has left out is kept as it would have been.
+        objects.given.extend(objects.now.clone());
+        objects
+    }
+
+    /// Changes objects by merge patches (RFC 7386): a field that is null goes, another replaces or
+    /// extends what is there. An object that is null goes; one that is `given` is again as at start.
+    pub(super) fn apply(&mut self, patches: &Patches) {
+        for (name, patch) in patches {
+            if patch.is_null() {
+                assert!(self.now.remove(name).is_some(), "there is no {name}");
+            } else if patch == "given" {
+                self.now.insert(name.clone(), self.given[name].clone());
+            } else {
+                merge(self.now.entry(name.clone()).or_insert_with(|| json!({})), patch);
+            }
+        }
+    }
+
+    /// Whole objects, as an API server has them.
+    pub(super) fn whole(&self) -> Vec<Value> {
+        self.now.iter().map(|(name, object)| whole(name, object, self.family)).collect()
+    }
+}
+
+/// Names such as `Service web`, or `Service other/web` outside the namespace `default`.
+fn whole(name: &str, object: &Value, family: Family) -> Value {
+    let (kind, name) =
+        name.split_once(' ').unwrap_or_else(|| panic!("{name:?} is no kind and name"));
+    let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
+    let version = match kind {
+        "Service" | "Node" => "v1",
+        "EndpointSlice" => "discovery.k8s.io/v1",
+        "ServiceCIDR" => "networking.k8s.io/v1",
+        other => panic!("no row needs a {other}"),
+    };
+    let mut whole = json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}});
+    if matches!(kind, "Service" | "EndpointSlice") {
+        whole["metadata"]["namespace"] = json!(namespace);
+    }
+    merge(&mut whole, object);
+    if let Some(Value::Array(endpoints)) = whole.get_mut("endpoints") {
+        for entry in endpoints {
+            *entry = endpoint(entry, family);
+        }
+    }
+    whole
+}
+
+/// An endpoint by the name of a pod, or with fields beside `is: <name>`.
+fn endpoint(entry: &Value, family: Family) -> Value {
+    let (name, more) = match (entry.as_str(), entry["is"].as_str()) {
+        (Some(name), _) => (name, json!({})),
+        (None, Some(name)) => (name, entry.clone()),
+        (None, None) => return entry.clone(),
+    };
+    let pod = super::place::pod(name);
+    let mut endpoint = json!({
+        "addresses": [family.of(pod.ips()).to_string()],
+        "nodeName": pod.node(),
+        "conditions": {"ready": true},
+    });
+    merge(&mut endpoint, &more);
+    // That was for us.
+    merge(&mut endpoint, &json!({"is": null}));
+    endpoint
+}
+
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(fields) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (name, patch) in fields {
+        if patch.is_null() {
+            target.as_object_mut().expect("it is an object").remove(name);
+        } else {
+            merge(&mut target[name], patch);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The language of packets: who sends what to which address, and what comes of it.
+//!
+//! ```text
+//! P, H -> 10.90.0.10:80          e1, e2, e3 kept
+//! e1   -> 10.90.0.10:80          e1 masqueraded; e2, e3 kept
+//! X@203.0.113.78 -> 198.51.100.20:53/UDP   refused
+//! ```
+//!
+//! tests/cases/README.md explains it to those who read the table.
+
+use std::net::{IpAddr, SocketAddr};
+
+use rulec_testkit::{Family, Protocol};
+
+/// A line: some clients, one address, one outcome.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    /// As it was written, for messages.
+    pub(super) text: String,
+    /// All packets of a name belong to one flow.
+    pub(super) flow: Option<String>,
+    pub(super) clients: Vec<Client>,
+    pub(super) to: To,
+    pub(super) outcome: Outcome,
+}
+
+/// Who sends.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    /// `P`, `e1` and so on.
+    pub(super) name: String,
+    /// The address it sends from, if not its usual one.
+    pub(super) ip: Option<IpAddr>,
+}
+
+/// Where to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum To {
+    /// A port.
+    Port(Protocol, SocketAddr),
+    /// An address, by ICMP echo.
+    Ping(IpAddr),
+}
+
+impl To {
+    pub(super) fn family(self) -> Family {
+        let (Self::Port(_, SocketAddr::V4(_)) | Self::Ping(IpAddr::V4(_))) = self else {
+            return Family::V6;
+        };
+        Family::V4
+    }
+}
+
+/// What comes of it.
+#[derive(Clone, Debug)]
+pub(super) enum Outcome {
+    /// Each of these endpoints answers some flow, and no other answers any.
+    Reach(Vec<Backend>),
+    /// All flows of a client find the same one of these.
+    Stick { among: Vec<Backend>, whom: Whom },
+    /// While something changes: one of these answers, or "port unreachable" comes.
+    ReachOrRefused(Vec<Backend>),
+    /// "Port unreachable".
+    Refused,
+    /// Nothing comes back, and nothing leaves the node.
+    Dropped,
+    /// It goes on as it came: to a process of the node at that address, or out of the node.
+    Untouched,
+}
+
+/// Whom a client sticks to.
+#[derive(Clone, Debug)]
+pub(super) enum Whom {
+    /// One that the row calls by this letter; the same wherever the letter stands.
+    Named(String),
+    /// Each client to its own, but all of them together to all.
+    Each,
+}
+
+/// An endpoint, and which source it sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Backend {
+    pub(super) name: String,
+    pub(super) port: u16,
+    pub(super) source: Source,
+}
+
+/// Which source address an endpoint sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Source {
+    /// The client's own.
+    Kept,
+    /// The node's.
+    Masqueraded,
+}
+
+/// The port of an endpoint that does not say.
+const TARGET: u16 = 8080;
+
+/// Parses the lines of a text; what follows a `#` is a comment.
+pub(super) fn parse(text: &str) -> Vec<Line> {
+    text.lines()
+        .map(|line| line.split('#').next().unwrap_or_default().trim())
+        .filter(|line| !line.is_empty())
+        .map(|line| parse_line(line).unwrap_or_else(|what| panic!("{line:?}: {what}")))
+        .collect()
+}
+
+fn parse_line(line: &str) -> Result<Line, String> {
+    let (clients, rest) = line.split_once("->").ok_or("there is no `->`")?;
+    let (flow, clients) = match clients.split_once(": ") {
+        Some((flow, clients)) => (Some(flow.trim().to_owned()), clients),
+        None => (None, clients),
+    };
+    let clients =
+        clients.split(',').map(str::trim).map(clients_of).collect::<Result<Vec<_>, _>>()?;
+    let (to, outcome) = rest.trim().split_once(' ').ok_or("there is no outcome")?;
+    Ok(Line {
+        text: line.to_owned(),
+        flow,
+        clients: clients.into_iter().flatten().collect(),
+        to: to_of(to)?,
+        outcome: outcome_of(outcome.trim())?,
+    })
+}
+
+/// `X`, `X@203.0.113.78`, or `X@203.0.113.101-140`, which are forty.
+fn clients_of(text: &str) -> Result<Vec<Client>, String> {
+    let Some((name, from)) = text.split_once('@') else {
+        return Ok(vec![Client { name: text.to_owned(), ip: None }]);
+    };
+    let parse = |ip: &str| ip.parse::<IpAddr>().map_err(|error| format!("{ip}: {error}"));
+    let of = |ip: IpAddr| Client { name: name.to_owned(), ip: Some(ip) };
+    let Some((first, last)) = from.split_once('-') else { return Ok(vec![of(parse(from)?)]) };
+    // The digits of the last number, which in IPv6 are read as hexadecimal ones.
+    let end = first.rfind(['.', ':']).ok_or("not an address")? + 1;
+    let number = |text: &str| text.parse::<u8>().map_err(|error| format!("{text}: {error}"));
+    (number(&first[end..])?..=number(last)?)
+        .map(|host| parse(&format!("{}{host}", &first[..end])).map(of))
+        .collect()
+}
+
+fn to_of(text: &str) -> Result<To, String> {
+    let (at, protocol) = text.rsplit_once('/').unwrap_or((text, "TCP"));
+    let protocol = match protocol {
+        "TCP" => Protocol::Tcp,
+        "UDP" => Protocol::Udp,
+        "SCTP" => Protocol::Sctp,
+        "ICMP" => return at.parse().map(To::Ping).map_err(|error| format!("{at}: {error}")),
+        other => return Err(format!("{other} is no protocol")),
+    };
+    let at = at.parse().map_err(|error| format!("{at}: {error}"))?;
+    Ok(To::Port(protocol, at))
+}
+
+fn outcome_of(text: &str) -> Result<Outcome, String> {
+    match text {
+        "refused" => return Ok(Outcome::Refused),
+        "dropped" => return Ok(Outcome::Dropped),
+        "untouched" => return Ok(Outcome::Untouched),
+        _ => {}
+    }
+    if let Some(backends) = text.strip_suffix(" or refused") {
+        return Ok(Outcome::ReachOrRefused(backends_of(backends)?));
+    }
+    if let Some(among) = text.strip_prefix("each sticks to one of ") {
+        return Ok(Outcome::Stick { among: backends_of(among)?, whom: Whom::Each });
+    }
+    if let Some((name, among)) = text.split_once(" of ")
+        && let Some(name) = name.strip_prefix("sticks to ")
+    {
+        let whom = Whom::Named(name.to_owned());
+        return Ok(Outcome::Stick { among: backends_of(among)?, whom });
+    }
+    Ok(Outcome::Reach(backends_of(text)?))
+}
+
+/// `e1, e2:9090 kept; e3 masqueraded`.
+fn backends_of(text: &str) -> Result<Vec<Backend>, String> {
+    let mut backends = Vec::new();
+    for group in text.split(';') {
+        let (names, source) = group.trim().rsplit_once(' ').ok_or("`kept` or `masqueraded`?")?;
+        let source = match source {
+            "kept" => Source::Kept,
+            "masqueraded" => Source::Masqueraded,
+            other => return Err(format!("{other:?} is neither `kept` nor `masqueraded`")),
+        };
+        for name in names.split(',').map(str::trim) {
+            let (name, port) = match name.split_once(':') {
+                Some((name, port)) => (name, port.parse().map_err(|_| format!("port {port}"))?),
+                None => (name, TARGET),
+            };
+            backends.push(Backend { name: name.to_owned(), port, source });
+        }
+    }
+    Ok(backends)
+}

@@ -1,0 +1,412 @@
+//! Where a row takes place: the network, the daemon on the node, and where it learns of objects.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rulec_apiserver::{ApiServer, Credential, Fault, Resource, Scope};
+use rulec_testkit::{
+    Family, Hosts, LongServer, Namespace, Pod, Protocol, Server, World, address, sctp_supported,
+};
+use serde_json::{Value, json};
+
+use super::mirror::mirror_text;
+use super::objects::Objects;
+use super::row::{Life, Row, Source};
+use crate::daemon::{Daemon, Manifests, NODE_NAME, rulec};
+use crate::support::{eventually, get, request};
+
+/// A pod of the world.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Site {
+    name: &'static str,
+    /// The third number of its address, which says which node's it is.
+    node: u8,
+    host: u8,
+}
+
+/// All pods. Those whose names begin with an `e` are endpoints.
+const PODS: [Site; 6] = [
+    Site { name: "e1", node: 1, host: 5 },
+    Site { name: "e1b", node: 1, host: 6 },
+    Site { name: "P", node: 1, host: 200 },
+    Site { name: "e2", node: 2, host: 5 },
+    Site { name: "Q", node: 2, host: 9 },
+    Site { name: "e3", node: 3, host: 5 },
+];
+
+/// What endpoints listen on for single questions, by every protocol.
+const PORTS: [u16; 5] = [8080, 9090, 5301, 5302, 5303];
+
+/// Where they keep TCP connections open.
+pub(super) const LONG_PORT: u16 = 7070;
+
+/// The usual options of the daemon.
+const ARGS: &str = "--cluster-cidr 10.50.0.0/16,2001:db8:50::/48 --nodeport-addresses primary";
+
+/// What rows that wait for it set `--iptables-sync-period` to.
+const PERIOD: &str = "1s";
+
+/// Where the node's own health is told.
+const HEALTH: &str = "127.0.0.1:10256";
+
+const METRICS: &str = "127.0.0.1:10249";
+
+/// The pod of a name.
+pub(super) fn pod(name: &str) -> Site {
+    *PODS.iter().find(|pod| pod.name == name).unwrap_or_else(|| panic!("{name} is no pod"))
+}
+
+impl Site {
+    pub(super) fn ips(self) -> (Ipv4Addr, Ipv6Addr) {
+        address::pod_at(self.node, self.host)
+    }
+
+    pub(super) fn node(self) -> &'static str {
+        ["na", "nb", "nc"][usize::from(self.node) - 1]
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Place {
+    // In the order of dropping: the daemon must not see its world go.
+    pub(super) daemon: Daemon,
+    pub(super) api: Option<ApiServer>,
+    pub(super) objects: Objects,
+    manifests: Manifests,
+    /// What the objects are, in case that the daemon learns of them in another way.
+    expected: Manifests,
+    args: Vec<String>,
+    _servers: Vec<Server>,
+    _long_servers: Vec<LongServer>,
+    pub(super) world: Arc<World>,
+    pub(super) family: Family,
+}
+
+impl Place {
+    /// Builds everything, and waits until the daemon has done what the objects say.
+    pub(super) fn new(row: &Row, family: Family) -> Self {
+        let hosts = |node: u8| -> Vec<u8> {
+            PODS.iter().filter(|pod| pod.node == node).map(|pod| pod.host).collect()
+        };
+        let [node, nb, nc] = [1, 2, 3].map(hosts);
+        let world = World::with_hosts(Hosts { node: &node, nb: &nb, nc: &nc });
+        world.watch_gateway();
+        let protocols = [Protocol::Tcp, Protocol::Udp]
+            .into_iter()
+            .chain(sctp_supported().then_some(Protocol::Sctp));
+        let ports: Vec<(Protocol, u16)> =
+            protocols.flat_map(|protocol| PORTS.map(|port| (protocol, port))).collect();
+        let endpoints = || PODS.iter().filter(|pod| pod.name.starts_with('e'));
+        let of = |pod: &Site| &pod_in(&world, pod.name).namespace;
+        let servers = endpoints().map(|pod| Server::start(of(pod), pod.name, &ports)).collect();
+        let long_servers =
+            endpoints().map(|pod| LongServer::start(of(pod), pod.name, LONG_PORT)).collect();
+
+        let objects = Objects::new(&row.given, &row.with, family);
+        let manifests = Manifests::new();
+        let expected = Manifests::new();
+        let api = (row.source == Source::Api).then(|| {
+            let server = world.node.run(ApiServer::start);
+            let path = expected.path().with_file_name("kubeconfig");
+            server.write_kubeconfig(&path, &Credential::Token("token".into()));
+            server
+        });
+        let args = options(row.args.as_deref().unwrap_or(ARGS), family);
+        let first = row.steps.first().and_then(|step| step.silence.as_ref());
+        let silenced: Vec<Resource> = first.into_iter().flatten().map(|it| resource(it)).collect();
+        if let Some(api) = &api {
+            for resource in &silenced {
+                api.fault(Scope::resource(*resource), Fault::Stall);
+            }
+        }
+        publish(&manifests, api.as_ref(), &[], &objects.whole());
+        let all = arguments(&manifests, api.is_some(), &expected, &args);
+        let daemon = spawn(&world.node, &all);
+        let mut place = Self {
+            daemon,
+            api,
+            objects,
+            manifests,
+            expected,
+            args,
+            _servers: servers,
+            _long_servers: long_servers,
+            world: Arc::new(world),
+            family,
+        };
+        if silenced.is_empty() {
+            place.settle();
+        }
+        place
+    }
+
+    /// Changes objects, and waits until the daemon has done what they say.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Objects)) {
+        let before = self.objects.whole();
+        change(&mut self.objects);
+        publish(&self.manifests, self.api.as_ref(), &before, &self.objects.whole());
+    }
+
+    /// The same while the daemon is away.
+    pub(super) fn restart(&mut self, life: Life, meanwhile: impl FnOnce(&mut Self)) {
+        match life {
+            Life::Restarts => {
+                self.daemon.signal("TERM");
+            }
+            Life::Crashes => self.daemon.signal("KILL"),
+        }
+        eventually("the daemon ends", || !self.daemon.is_running());
+        meanwhile(self);
+        let all = arguments(&self.manifests, self.api.is_some(), &self.expected, &self.args);
+        self.daemon = spawn(&self.world.node, &all);
+    }
+
+    /// Starts the daemon anew, with other options.
+    pub(super) fn restart_with(&mut self, args: &str) {
+        self.args = options(args, self.family);
+        self.restart(Life::Restarts, |_| {});
+    }
+
+    /// The directory that the daemon reads.
+    pub(super) fn manifests(&self) -> &Manifests {
+        &self.manifests
+    }
+
+    /// Waits until the kernel holds what the objects say.
+    pub(super) fn settle(&mut self) {
+        if self.api.is_none() && !self.manifests.path().exists() {
+            return;
+        }
+        self.wait_for_reading();
+        if self.api.is_some() {
+            let list = json!({"apiVersion": "v1", "kind": "List", "items": self.objects.whole()});
+            self.expected.write("all.json", &list.to_string());
+        }
+        let to = self.objects_for_reading().expect("there are objects");
+        let settings = self.settings();
+        let args = ["diff", "--to", &to].into_iter().chain(settings.iter().map(String::as_str));
+        let args: Vec<&str> = args.collect();
+        let mut last = None;
+        let node = &self.world.node;
+        let same = self.daemon.wait_until(|_| {
+            let output = rulec(node, &args);
+            // Objects that cannot be read are part of some rows: that is trouble, but no difference.
+            let same = output.status.success()
+                || String::from_utf8_lossy(&output.stdout).starts_with("No difference");
+            last = Some(output);
+            same
+        });
+        assert!(same, "the kernel still differs: {last:?}; the log:\n{}", self.daemon.log());
+    }
+
+    /// A directory that has all objects, however the daemon learns of them.
+    pub(super) fn objects_for_reading(&self) -> Option<String> {
+        let manifests = if self.api.is_some() { &self.expected } else { &self.manifests };
+        let path = manifests.path();
+        path.exists().then(|| path.to_str().expect("a path in UTF-8").to_owned())
+    }
+
+    /// The daemon's options, as far as they are about what the kernel holds.
+    pub(super) fn settings(&self) -> Vec<String> {
+        let others = ["--shared-tables", "--iptables-sync-period", PERIOD];
+        let own = self.args.iter().filter(|it| !others.contains(&it.as_str()));
+        ["--node-name", NODE_NAME].map(str::to_owned).iter().chain(own).cloned().collect()
+    }
+
+    /// Waits until the daemon has read everything that was written so far: files are read in rounds,
+    /// and it complains about this one in the same round as it reads the others, or later.
+    fn wait_for_reading(&mut self) {
+        const COMPLAINT: &str = "barrier.yaml";
+        if self.api.is_some() {
+            return;
+        }
+        let before = self.daemon.count(COMPLAINT);
+        self.manifests.write(COMPLAINT, "kind: Service\napiVersion: v1\n");
+        self.daemon.wait_for_count(COMPLAINT, before + 1);
+        self.manifests.remove(COMPLAINT);
+        self.daemon.wait_for_count(COMPLAINT, before + 2);
+    }
+
+    /// The sum of a metric over its labels, for every metric.
+    pub(super) fn metrics(&self) -> BTreeMap<String, f64> {
+        let node = &self.world.node;
+        // A daemon that was not waited for may not be there yet.
+        eventually("metrics are told", || request(node, "GET", METRICS, "/metrics").is_ok());
+        let text = get(&self.world.node, METRICS, "/metrics").body;
+        let mut sums: BTreeMap<String, f64> = BTreeMap::new();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let Some((series, value)) = line.rsplit_once(' ') else { continue };
+            let name = series.split('{').next().unwrap_or_default();
+            *sums.entry(name.to_owned()).or_default() += value.parse().unwrap_or(0.0);
+        }
+        sums
+    }
+
+    /// Runs a command on the node, and returns what it prints.
+    pub(super) fn run(&self, command: &str) -> String {
+        let variables = match self.family {
+            Family::V4 => "FAMILY=ipv4 TABLE=ip OTHER_TABLE=ip6",
+            Family::V6 => "FAMILY=ipv6 TABLE=ip6 OTHER_TABLE=ip",
+        };
+        self.world.node.sh(&format!("{variables}\n{command}"))
+    }
+
+    /// Another process takes the table of the other family, so that no transaction can change it: it
+    /// has a table of that name for its own, until it ends.
+    pub(super) fn seize(&self, time: Duration) {
+        let table = match self.family {
+            Family::V4 => "ip6 rulec",
+            Family::V6 => "ip rulec",
+        };
+        let mut thief = self
+            .world
+            .node
+            .command("nft", ["-i"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nft starts");
+        let mut prompt = thief.stdin.take().expect("stdin is piped");
+        writeln!(prompt, "delete table {table}; add table {table} {{ flags owner; }}")
+            .expect("nft reads");
+        let listed = || self.world.node.sh(&format!("nft list table {table} || true"));
+        eventually("the table is taken", || listed().contains("flags owner"));
+        thread::spawn(move || {
+            thread::sleep(time);
+            drop(prompt);
+            thief.wait()
+        });
+    }
+
+    /// Lets a machine have one more address, which is nobody's choice as a source.
+    pub(super) fn add_address(&self, namespace: &Namespace, ip: IpAddr) {
+        let device = if namespace.name() == self.world.node.name() { "uplink" } else { "eth0" };
+        let (length, more) = match ip {
+            IpAddr::V4(_) => (32, ""),
+            IpAddr::V6(_) => (128, "nodad"),
+        };
+        let address = format!("{ip}/{length} dev {device} preferred_lft 0 {more}");
+        namespace.sh(&format!("ip address replace {address}"));
+    }
+
+    /// Whether an address is one of the node's.
+    pub(super) fn is_of_node(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || self.own_addresses().contains(&ip)
+    }
+
+    /// The addresses of the node.
+    pub(super) fn own_addresses(&self) -> BTreeSet<IpAddr> {
+        let all = self.world.node.sh("ip -brief address");
+        all.split([' ', '/', '\n']).filter_map(|word| word.parse().ok()).collect()
+    }
+}
+
+/// The namespace of a client, and the address it comes from.
+pub(super) fn client_of<'w>(
+    world: &'w World,
+    family: Family,
+    name: &str,
+) -> (&'w Namespace, IpAddr) {
+    let (namespace, ips) = match name {
+        // From its second address, so that masquerading, which is to the first, can be told.
+        "H" => (&world.node, address::NODE_SECOND),
+        "X" => (&world.client, address::CLIENT),
+        "Y" => (&world.client2, address::CLIENT2),
+        name => (&pod_in(world, name).namespace, pod(name).ips()),
+    };
+    (namespace, family.of(ips))
+}
+
+fn spawn(node: &Namespace, args: &[String]) -> Daemon {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    Daemon::spawn_with(node, &args)
+}
+
+fn options(text: &str, family: Family) -> Vec<String> {
+    let text = if text == ARGS && family == Family::V6 { mirror_text(text) } else { text.into() };
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+fn arguments(
+    manifests: &Manifests,
+    is_api: bool,
+    expected: &Manifests,
+    args: &[String],
+) -> Vec<String> {
+    let path = |path: std::path::PathBuf| path.to_str().expect("a path in UTF-8").to_owned();
+    let source = if is_api {
+        ["--kubeconfig".to_owned(), path(expected.path().with_file_name("kubeconfig"))]
+    } else {
+        ["--manifests".to_owned(), path(manifests.path())]
+    };
+    source.into_iter().chain(args.iter().cloned()).collect()
+}
+
+/// Lets the source say what there is.
+fn publish(manifests: &Manifests, api: Option<&ApiServer>, before: &[Value], now: &[Value]) {
+    let Some(api) = api else {
+        if !manifests.path().exists() {
+            fs::create_dir(manifests.path()).expect("a directory is made");
+        }
+        if now.is_empty() {
+            if before.is_empty() {
+                return;
+            }
+            manifests.remove("all.yaml");
+            return;
+        }
+        let documents: Vec<String> = now.iter().map(Value::to_string).collect();
+        manifests.write("all.yaml", &documents.join("\n---\n"));
+        return;
+    };
+    let id = |object: &Value| (object["kind"].clone(), object["metadata"]["name"].clone());
+    for object in before.iter().filter(|it| !now.iter().any(|other| id(it) == id(other))) {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        api.delete(resource(kind), "default", name);
+    }
+    for object in now {
+        api.apply(object);
+    }
+}
+
+/// The resource of a kind.
+pub(super) fn resource(kind: &str) -> Resource {
+    match kind {
+        "Service" => Resource::Services,
+        "EndpointSlice" => Resource::EndpointSlices,
+        "Node" => Resource::Nodes,
+        "ServiceCIDR" => Resource::ServiceCidrs,
+        other => panic!("no row needs a {other}"),
+    }
+}
+
+fn pod_in<'w>(world: &'w World, name: &str) -> &'w Pod {
+    let ips = pod(name).ips();
+    [world.pods(), world.remote_pods(), world.far_pods()]
+        .into_iter()
+        .flatten()
+        .find(|pod| (pod.v4, pod.v6) == ips)
+        .unwrap_or_else(|| panic!("the world has no {name}"))
+}
+
+/// How long a change that must not come is waited for.
+pub(super) const A_MOMENT: Duration = Duration::from_millis(300);
+
+/// The address of a text such as `192.0.2.10:31000`, and the path; `/healthz` alone is the node's.
+pub(super) fn address_and_path(text: &str) -> (SocketAddr, &str) {
+    let (at, path) = match text.find('/') {
+        Some(0) => (HEALTH, text),
+        Some(slash) => text.split_at(slash),
+        None => (text, "/"),
+    };
+    (at.parse().unwrap_or_else(|error| panic!("{text}: {error}")), path)
+}
