@@ -16,6 +16,8 @@ use rulec_sinks::Conntrack;
 use rulec_sinks::conntrack::{Deleted, Frontend, Gone, Stale};
 use rulec_testkit::{Connection, Family, Namespace, Options, flow_with, require_root};
 
+use crate::support::eventually;
+
 /// The frontends' port, the backends' port, a node port.
 const PORT: u16 = 53;
 const TARGET: u16 = 5353;
@@ -116,9 +118,14 @@ impl Site {
     /// Sends a datagram from a port of the client's.
     fn send(&self, from_port: u16, to: IpAddr, port: u16) {
         let from = SocketAddr::new(self.client(), from_port);
-        self.namespace.run(|| {
-            UdpSocket::bind(from).unwrap().send_to(b"?", SocketAddr::new(to, port)).unwrap()
+        // Until it has become another program, a process that another test starts just now has the
+        // socket that was here before.
+        let mut socket = None;
+        eventually("the port is free", || {
+            socket = self.namespace.run(|| UdpSocket::bind(from)).ok();
+            socket.is_some()
         });
+        socket.unwrap().send_to(b"?", SocketAddr::new(to, port)).unwrap();
     }
 
     /// Makes a flow that no socket would.
