@@ -143,8 +143,8 @@ impl SettingsArgs {
 pub struct RunArgs {
     /// A directory of Kubernetes manifests, or one file
     ///
-    /// Services, EndpointSlices, Pods and Nodes are read, from YAML and JSON; other kinds are passed
-    /// over.
+    /// Services, EndpointSlices, Pods, Nodes and ServiceCIDRs are read, from YAML and JSON; other kinds
+    /// are passed over.
     #[arg(long, value_name = "PATH")]
     pub manifests: Option<PathBuf>,
     /// A file with a KubeProxyConfiguration

@@ -34,7 +34,11 @@ pub async fn changed(run: &RunArgs, log: &LogArgs, config: &Config) {
             continue;
         }
         let is_first = seen.replace(bytes).is_none();
-        match setup::load(run, log) {
+        let loaded = setup::load(run, log).and_then(|loaded| {
+            setup::check(&loaded.config)?;
+            Ok(loaded)
+        });
+        match loaded {
             Ok(loaded) if loaded.config == *config => {
                 if !is_first {
                     tracing::info!("the configuration file changed, and means the same");
@@ -54,8 +58,15 @@ pub async fn changed(run: &RunArgs, log: &LogArgs, config: &Config) {
 ///
 /// If there is no such program any more; otherwise it does not return.
 pub fn start_over() -> anyhow::Result<Infallible> {
-    let program = std::env::current_exe().context("finding this program")?;
+    let path = std::env::current_exe().context("finding this program")?;
+    // An upgrade has taken its name away: the kernel still has the file.
+    let program = if path.exists() { path } else { "/proc/self/exe".into() };
     tracing::info!("the configuration has changed: starting over");
-    let error = Command::new(&program).args(std::env::args_os().skip(1)).exec();
+    let mut args = std::env::args_os();
+    let mut command = Command::new(&program);
+    if let Some(name) = args.next() {
+        command.arg0(name);
+    }
+    let error = command.args(args).exec();
     Err(error).with_context(|| format!("starting {} over", program.display()))
 }

@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::cli::{CleanupArgs, LogArgs, RunArgs};
-use crate::config::{Config, Mode};
+use crate::config::Config;
 use crate::engine::{Counts, Engine, Event, Periods};
 use crate::forget::Forgetter;
 use crate::install::Installer;
@@ -58,10 +58,7 @@ pub fn run(args: RunArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
     }
     let effective = loaded.json();
     let config = loaded.config;
-    anyhow::ensure!(
-        config.mode == Mode::Nftables,
-        "mode ipvs is not supported yet: use nftables, which serves the same Services"
-    );
+    setup::check(&config)?;
     setup::ask_of_the_kernel(&config);
     if args.init_only {
         return Ok(ExitCode::SUCCESS);

@@ -11,7 +11,7 @@ use rulec_sinks::kube_proxy;
 use rulec_sinks::sysctl::{self, Outcome, Sysctls};
 
 use crate::cli::{LogArgs, RunArgs};
-use crate::config::{Config, Conntrack, File, Loaded, Surroundings};
+use crate::config::{Config, Conntrack, File, Loaded, Mode, Surroundings};
 
 /// Reads the configuration that the options and the file they name make up.
 ///
@@ -28,6 +28,19 @@ pub fn load(run: &RunArgs, log: &LogArgs) -> anyhow::Result<Loaded> {
     let name = path.display().to_string();
     let bytes = read(path)?;
     Ok(Config::load(run, log, Some(File { name: &name, bytes: &bytes }), &surroundings)?)
+}
+
+/// Whether a daemon can run with it.
+///
+/// # Errors
+///
+/// If it asks for what there is not.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        config.mode == Mode::Nftables,
+        "mode ipvs is not supported yet: use nftables, which serves the same Services"
+    );
+    Ok(())
 }
 
 /// The bytes of a configuration file.

@@ -213,7 +213,9 @@ async fn follow(
     out: mpsc::Sender<Update>,
     left: mpsc::Receiver<Note>,
 ) {
-    let patience = sleep(options.timing.node);
+    let patience = options.timing.node;
+    // From when it is waited for.
+    let patience = async move { sleep(patience).await };
     let access = Rc::new(Access::new(options, status.clone()));
     info!(server = %access.name(), "following the API server");
     let (events, received) = mpsc::channel(EVENTS);
@@ -237,8 +239,8 @@ async fn follow(
 /// most of what such an event costs.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Makes updates of events: whatever has arrived by the time that the receiver takes one. When
-/// `patience` is over, the Node is no longer waited for.
+/// Makes updates of events: whatever has arrived by the time that the receiver takes one. If nothing is
+/// missing but the Node, and then `patience` is over, it is no longer waited for.
 pub(crate) async fn tell(
     mut events: mpsc::Receiver<Event>,
     patience: impl Future<Output = ()>,
@@ -264,7 +266,7 @@ pub(crate) async fn tell(
             biased;
             () = out.closed() => return,
             () = due => is_due = true,
-            () = &mut patience, if patient => {
+            () = &mut patience, if patient && holdings.waits_for_node() => {
                 patient = false;
                 holdings.give_up_node();
             }

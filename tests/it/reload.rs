@@ -2,13 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rulec_testkit::{Namespace, require_root};
 use tempfile::TempDir;
 
-use crate::daemon::{Daemon, Manifests, SETTLED};
-use crate::support::{service, slice};
+use crate::daemon::{Daemon, Manifests, NODE_NAME, SETTLED};
+use crate::support::{RULEC, service, slice};
 
 /// A daemon with a configuration file.
 struct Configured {
@@ -20,6 +20,10 @@ struct Configured {
 
 impl Configured {
     fn start(name: &str) -> Self {
+        Self::of(name, RULEC.as_ref())
+    }
+
+    fn of(name: &str, program: &Path) -> Self {
         let node = Namespace::new(name);
         let documents = [service("web", "10.96.0.10", ""), slice("web", &["10.50.1.5"])];
         let manifests = Manifests::of(&documents.join("---\n"));
@@ -27,8 +31,11 @@ impl Configured {
         let path = directory.path().join("config.conf");
         fs::write(&path, configuration("clusterCIDR: 10.50.0.0/16")).unwrap();
         let (path, read) = (path.to_str().unwrap(), manifests.path());
-        let args = ["--config", path, "--manifests", read.to_str().unwrap()];
-        let mut daemon = Daemon::spawn_with(&node, &args);
+        let args = ["run", "--node-name", NODE_NAME, "--config", path];
+        let mut command = node.command(program, args);
+        command.args(["--manifests", read.to_str().unwrap()]);
+        command.env_remove("RULEC_LOG").env("NO_COLOR", "1");
+        let mut daemon = Daemon::of(command);
         daemon.wait_for(SETTLED);
         Self { daemon, node, _manifests: manifests, directory }
     }
@@ -76,6 +83,22 @@ fn another_setting_is_taken_in_by_the_same_process() {
     assert!(last.contains("operations=4 "), "{last}");
 }
 
+/// A package is upgraded, and the daemon is not started again at once.
+#[test]
+fn it_starts_over_when_its_file_has_gone() {
+    if !require_root() {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let program = directory.path().join("rulec");
+    fs::copy(RULEC, &program).unwrap();
+    let mut configured = Configured::of("reload-gone", &program);
+    fs::remove_file(&program).unwrap();
+    configured.write(&configuration("clusterCIDR: 10.60.0.0/16"));
+    configured.daemon.wait_for_count(SETTLED, 2);
+    assert!(configured.unmasqueraded().contains("10.60.0.0/16"), "{}", configured.unmasqueraded());
+}
+
 #[test]
 fn what_cannot_be_used_or_means_the_same_changes_nothing() {
     if !require_root() {
@@ -88,6 +111,10 @@ fn what_cannot_be_used_or_means_the_same_changes_nothing() {
     configured.daemon.wait_for("the configuration in force stays");
     let log = configured.daemon.log();
     assert!(log.contains("config.conf:5: clusterCIDR"), "{log}");
+    // What no daemon could run with is no reason to end this one.
+    configured.write(&configuration("clusterCIDR: 10.50.0.0/16").replace("nftables", "ipvs"));
+    configured.daemon.wait_for("mode ipvs is not supported yet");
+    assert!(configured.daemon.is_running());
     fs::remove_file(configured.path()).unwrap();
     configured.write(&configuration("clusterCIDR: 10.50.0.0/16"));
     configured.daemon.wait_for_count("the configuration file changed, and means the same", 2);

@@ -12,6 +12,7 @@ use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+use tokio::sync::Notify;
 use tower::{BoxError, ServiceExt};
 use tracing::{debug, info};
 
@@ -33,6 +34,8 @@ pub(super) struct Access {
     pub(super) status: Arc<ApiStatus>,
     held: RefCell<Option<Held>>,
     streams: Cell<bool>,
+    /// Tells that a list has come.
+    pub(super) reached: Notify,
 }
 
 struct Held {
@@ -44,7 +47,13 @@ struct Held {
 
 impl Access {
     pub(super) fn new(options: ApiOptions, status: Arc<ApiStatus>) -> Self {
-        Self { options, status, held: RefCell::new(None), streams: Cell::new(true) }
+        Self {
+            options,
+            status,
+            held: RefCell::new(None),
+            streams: Cell::new(true),
+            reached: Notify::new(),
+        }
     }
 
     /// What to call the server.

@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 use kube::Client;
 use tokio::sync::mpsc;
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 use super::access::Access;
@@ -89,6 +89,8 @@ pub(super) struct Follower {
     bookmarked: bool,
     /// Whether the next list is read in pages although the server may stream.
     paged: bool,
+    /// Whether what was tried last was a list that streams.
+    streaming: bool,
     /// Objects in a page; nothing if they did not come fast enough to be of one list.
     page: Option<u32>,
     backoff: Backoff,
@@ -108,6 +110,7 @@ impl Follower {
             complained: false,
             bookmarked: false,
             paged: false,
+            streaming: false,
             page: Some(PAGE),
             backoff: Backoff::new(timing.first_retry, timing.longest_retry),
         }
@@ -128,19 +131,17 @@ impl Follower {
 
     async fn step(&mut self) -> Result<(), Fault> {
         let (client, generation) = self.access.client().await?;
-        let outcome = match self.version.clone() {
+        let version = self.version.clone();
+        self.streaming = version.is_none() && self.access.streams() && !self.paged;
+        let outcome = match version {
             Some(version) => self.watch(&client, &version).await,
-            None if self.is_streaming() => self.stream(&client).await,
+            None if self.streaming => self.stream(&client).await,
             None => self.list(&client).await,
         };
         if outcome.as_ref().is_err_and(Fault::is_about_access) {
             self.access.doubt(generation);
         }
         outcome
-    }
-
-    fn is_streaming(&self) -> bool {
-        self.access.streams() && !self.paged
     }
 
     async fn ask(&self, client: &Client, query: Query<'_>) -> Result<Answer, Fault> {
@@ -201,6 +202,7 @@ impl Follower {
         self.paged = false;
         self.page = Some(PAGE);
         self.access.status.count_list();
+        self.access.reached.notify_waiters();
         self.tell(What::End).await;
     }
 
@@ -274,7 +276,8 @@ impl Follower {
         status.watch(resource, false);
         status.count_error(fault.kind());
         let listing = self.version.is_none();
-        let streaming = listing && self.is_streaming();
+        // Others may have found out meanwhile that the server does not stream.
+        let streaming = listing && std::mem::take(&mut self.streaming);
         if streaming && matches!(fault.code(), Some(400 | 422)) {
             // Servers that cannot say no do not know the parameters.
             self.access.streams_not(&fault);
@@ -282,8 +285,12 @@ impl Follower {
         }
         self.failures += 1;
         let expired_again = std::mem::replace(&mut self.expired, fault.is_expired());
-        if !resource.is_required() && matches!(fault.code(), Some(403 | 404)) {
-            self.do_without(&fault).await;
+        if resource.is_missing(&fault) {
+            self.do_without().await;
+            return;
+        }
+        if !resource.is_required() && fault.code() == Some(403) && self.failures > REFUSALS {
+            self.give_up(&fault).await;
             return;
         }
         match fault {
@@ -314,25 +321,30 @@ impl Follower {
             self.complained = true;
             self.tell(What::Failing(fault.to_string())).await;
         }
-        sleep(self.backoff.wait().max(fault.retry_after().unwrap_or_default())).await;
+        let wait = self.backoff.wait().max(fault.retry_after().unwrap_or_default());
+        if matches!(fault, Fault::Connection(_)) {
+            // A server that another list has reached can be reached.
+            let _ = timeout(wait, self.access.reached.notified()).await;
+        } else {
+            sleep(wait).await;
+        }
     }
 
-    /// Goes without something for a while: a server may not have it, or not let us see it.
-    async fn do_without(&mut self, fault: &Fault) {
-        if fault.code() == Some(404) {
-            debug!(resource = %self.resource, "the server does not have it");
-            self.version = None;
-            self.tell(What::Begin).await;
-            self.tell(What::End).await;
-        } else {
-            warn!(resource = %self.resource, %fault, "done without");
-            self.complained = true;
-            self.tell(What::Refused(fault.to_string())).await;
-        }
-        let may_be_starting = fault.code() == Some(403) && self.failures <= REFUSALS;
-        let wait =
-            if may_be_starting { self.backoff.wait() } else { self.access.options.timing.refused };
-        sleep(wait).await;
+    /// Goes without something that the server does not have.
+    async fn do_without(&mut self) {
+        debug!(resource = %self.resource, "the server does not have it");
+        self.version = None;
+        self.tell(What::Begin).await;
+        self.tell(What::End).await;
+        sleep(self.access.options.timing.refused).await;
+    }
+
+    /// Goes without something that we may not see.
+    async fn give_up(&mut self, fault: &Fault) {
+        warn!(resource = %self.resource, %fault, "done without");
+        self.complained = true;
+        self.tell(What::Refused(fault.to_string())).await;
+        sleep(self.access.options.timing.refused).await;
     }
 }
 

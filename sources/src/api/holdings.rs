@@ -141,7 +141,16 @@ impl Holdings {
         let is_addressed =
             |object: &Object| matches!(object, Object::Node(node) if !node.addresses.is_empty());
         let node = self.node_given_up || self.nodes.objects.values().any(is_addressed);
-        self.services.listed && self.endpoint_slices.listed && node
+        self.has_required() && node
+    }
+
+    fn has_required(&self) -> bool {
+        self.services.listed && self.endpoint_slices.listed
+    }
+
+    /// Whether nothing is missing but the Node.
+    pub(crate) fn waits_for_node(&self) -> bool {
+        self.has_required() && !self.is_complete()
     }
 
     /// Waits for the Node no longer.

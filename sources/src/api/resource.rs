@@ -5,6 +5,7 @@ use std::fmt;
 use rulec_compiler::name::{Name, Namespace, NamespacedName, NodeName};
 use rulec_compiler::object::{Kind, ObjectKey};
 
+use super::fault::Fault;
 use crate::field::{Field, Text};
 use crate::manifest::Document;
 
@@ -75,6 +76,12 @@ impl Resource {
             Self::Services | Self::EndpointSlices => true,
             Self::Nodes | Self::ServiceCidrs => false,
         }
+    }
+
+    /// Whether a failure says that the server does not have the kind. All but the youngest are in every
+    /// server that can be asked; for them, "not found" is somebody else's word, a proxy's for one.
+    pub(super) fn is_missing(self, fault: &Fault) -> bool {
+        self == Self::ServiceCidrs && fault.code() == Some(404)
     }
 
     pub(super) fn bit(self) -> u8 {

@@ -154,6 +154,32 @@ async fn a_node_that_may_not_be_seen_is_done_without<S: Server>() {
     following.problems_until(<[String]>::is_empty).await;
 }
 
+/// Nobody but a server can say that there is no Node, and it says so with a list.
+#[tokio::test]
+async fn a_node_that_is_not_found_for_a_moment_is_not_gone() {
+    let world = World::new();
+    let timing = ApiTiming { refused: Duration::from_secs(3600), ..world.options().timing };
+    let mut following = Following::with(ApiOptions { timing, ..world.options() });
+    following.listed().await;
+    let before = following.seen.len();
+    world.server.fault_times(3, Scope::resource(Resource::Nodes), Fault::status(404));
+    world.server.drop_connections();
+    following.problems_until(|problems| !problems.is_empty()).await;
+    assert!(following.problems()[0].contains("404"), "{:?}", following.problems());
+    following.problems_until(<[String]>::is_empty).await;
+    assert_eq!(following.changes_since(before), [""; 0]);
+    assert!(following.known.contains_key("Node node-1"));
+}
+
+#[tokio::test]
+async fn a_start_waits_for_a_node_that_may_not_be_seen_yet() {
+    let world = World::new();
+    world.server.fault_times(3, Scope::resource(Resource::Nodes), Fault::status(403));
+    let mut following = world.follow();
+    following.complete().await;
+    assert!(following.known.contains_key("Node node-1"), "{:?}", following.names());
+}
+
 /// Servers know no roles yet when they begin to answer.
 #[tokio::test]
 async fn a_node_that_may_not_be_seen_for_a_moment_is_asked_for_again_soon() {

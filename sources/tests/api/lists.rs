@@ -94,6 +94,15 @@ async fn a_server_that_does_not_stream_is_listed_in_pages<S: Server>() {
     assert_eq!(asked.iter().filter(|r| r.query.contains("sendInitialEvents")).count(), refused);
 }
 
+#[tokio::test]
+async fn that_a_server_does_not_stream_is_no_problem() {
+    let world = World::new();
+    world.server.set_streaming_lists(false);
+    let mut following = world.following().await;
+    world.probe(&mut following).await;
+    assert!(following.seen.iter().all(|update| update.problems.is_empty()), "{:?}", following.seen);
+}
+
 async fn what_changed_while_the_server_was_away_is_one_replacement<S: Server>() {
     for streaming in [true, false] {
         away(World::<S>::of(streaming)).await;

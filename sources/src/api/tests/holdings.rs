@@ -413,7 +413,10 @@ async fn impatience_with_the_node_does_not_make_up_for_missing_services() {
     }
     let update = telling.updates.recv().await.unwrap();
     assert_eq!((short(&News { changes: update.changes, ..News::default() })), ["[Service] = "]);
-    assert!(update.complete);
+    // Only now is it waited for.
+    assert!(!update.complete);
+    let update = telling.updates.recv().await.unwrap();
+    assert_eq!((update.changes.len(), update.complete), (0, true));
 }
 
 #[tokio::test]
