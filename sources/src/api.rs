@@ -46,6 +46,7 @@ use std::time::Duration;
 use rulec_compiler::Origin;
 use rulec_compiler::name::NodeName;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info};
 
@@ -219,20 +220,26 @@ async fn follow(
     let access = Rc::new(Access::new(options, status.clone()));
     info!(server = %access.name(), "following the API server");
     let (events, received) = mpsc::channel(EVENTS);
-    let follower = |resource| Follower::new(resource, access.clone(), events.clone()).run();
-    let followers = async {
-        tokio::join!(
-            follower(Resource::Services),
-            follower(Resource::EndpointSlices),
-            follower(Resource::Nodes),
-            follower(Resource::ServiceCidrs),
-            notes::write(access.clone(), left),
-        );
-    };
-    tokio::select! {
-        () = tell(received, patience, out) => {}
-        () = followers => {}
+    // Tasks of their own: an event wakes the one that it is for.
+    let local = LocalSet::new();
+    let mut tasks = JoinSet::new();
+    for resource in Resource::ALL {
+        let follower = Follower::new(resource, access.clone(), events.clone());
+        tasks.spawn_local_on(follower.run(), &local);
     }
+    let writing = async move {
+        notes::write(access, left).await;
+        pending().await
+    };
+    tasks.spawn_local_on(writing, &local);
+    let work = async {
+        tokio::select! {
+            () = tell(received, patience, out) => {}
+            // None of them ends by itself.
+            _ = tasks.join_next() => {}
+        }
+    };
+    local.run_until(work).await;
 }
 
 /// How long it may take until the receiver hears of what changes nothing: to wake it for each would be
