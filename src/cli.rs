@@ -1,6 +1,6 @@
 //! The command line, as typed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -369,11 +369,17 @@ impl FromStr for Destination {
             let found = Protocol::ALL.into_iter().find(is_it);
             found.ok_or_else(|| format!("{name:?} is none of tcp, udp and sctp"))
         };
-        if let (Ok(address), None) = (place.parse(), protocol) {
+        let in_brackets = |text: &str| {
+            let address = text.strip_prefix('[')?.strip_suffix(']')?;
+            address.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+        };
+        let alone = place.parse().ok().or_else(|| in_brackets(place));
+        if let (Some(address), None) = (alone, protocol) {
             return Ok(Self { address, transport: None });
         }
-        let socket: SocketAddr = place.parse().map_err(|_| {
-            format!("{place:?} is not ADDRESS:PORT (an IPv6 address stands in brackets)")
+        let socket: SocketAddr = place.parse().map_err(|_| match alone {
+            Some(_) => format!("{place:?} has a protocol and no port: ADDRESS:PORT/PROTOCOL"),
+            None => format!("{place:?} is not ADDRESS:PORT (an IPv6 address stands in brackets)"),
         })?;
         let port = NonZeroU16::new(socket.port()).ok_or("port 0 is not a port")?;
         let protocol = protocol.map_or(Ok(Protocol::Tcp), named)?;
