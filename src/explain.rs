@@ -121,7 +121,7 @@ impl Explanation {
     fn of(side: &Side, state: &State, packet: Packet, is_own: &dyn Fn(IpAddr) -> bool) -> Self {
         let mark = side.settings.masquerade_bit.mark();
         let outcomes = oracle::explain(state, &packet, mark, is_own);
-        let frontend = served(state, &packet, is_own);
+        let frontend = served(state, &outcomes);
         let silent = silent(state, &packet, is_own);
         let outcomes = outcomes.into_iter().map(|outcome| {
             let reasons = reason::of(side, &packet, frontend.as_ref(), silent, &outcome);
@@ -142,28 +142,16 @@ impl Explanation {
     }
 }
 
-fn served(state: &State, packet: &Packet, is_own: &dyn Fn(IpAddr) -> bool) -> Option<Served> {
-    let (protocol, port) = packet.transport?;
-    let (address, family) = (packet.destination, Family::of(packet.destination));
-    let table = state.tables.get(&family)?;
-    let holds = |key| table.elements.contains_key(&key);
-    // Node ports do not answer on all addresses of the node, and never on loopback.
-    let answers = holds(Key::NodeIp(address))
-        || holds(Key::NodeAddressType(family)) && is_own(address) && !address.is_loopback();
-    let node_port = answers.then_some(Frontend::NodePort { family, protocol, port });
-    let frontends = [Some(Frontend::Address { address, protocol, port }), node_port];
-    frontends.into_iter().flatten().find_map(|frontend| {
-        let head = table.elements.get(&Key::Service(View::Cluster, frontend));
-        let is_refused = holds(Key::Reject(frontend));
-        if head.is_none() && !is_refused {
-            return None;
-        }
-        let affinity = match head {
-            Some((Value::Pick(Pick { affinity, .. }), _)) => *affinity,
-            Some(_) | None => None,
-        };
-        Some(Served { frontend, owner: state.owner(frontend).cloned(), affinity })
-    })
+/// The frontend that the rules decided about. It need not be the first that the packet could mean: an
+/// external IP without endpoints that is the node's address leaves the packet to node ports.
+fn served(state: &State, outcomes: &[Outcome]) -> Option<Served> {
+    let frontend = outcomes.iter().find_map(|outcome| outcome.frontend)?;
+    let table = state.tables.get(&frontend.family())?;
+    let affinity = match table.elements.get(&Key::Service(View::Cluster, frontend)) {
+        Some((Value::Pick(Pick { affinity, .. }), _)) => *affinity,
+        Some(_) | None => None,
+    };
+    Some(Served { frontend, owner: state.owner(frontend).cloned(), affinity })
 }
 
 /// A node port that does not answer at the address of the node that the packet goes to.

@@ -379,6 +379,24 @@ impl ChainId {
         })
     }
 
+    /// The frontends it decides about, if it is for frontends.
+    pub fn scope(self) -> Option<Scope> {
+        match self {
+            Self::Outside(scope) | Self::Pick(scope, ..) => Some(scope),
+            Self::Firewall | Self::Unserved => Some(Scope::Address),
+            Self::NodePorts | Self::UnservedNodePorts => Some(Scope::NodePort),
+            Self::Dispatch
+            | Self::FirewallPrerouting
+            | Self::FirewallOutput
+            | Self::Prerouting
+            | Self::Output
+            | Self::Postrouting
+            | Self::FilterInput
+            | Self::FilterForward
+            | Self::FilterOutput => None,
+        }
+    }
+
     /// The hook of a base chain.
     pub fn hook(self) -> Option<Hook> {
         // The names and numbers are those of <linux/netfilter_ipv4.h>: dstnat −100, filter 0,
