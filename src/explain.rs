@@ -37,7 +37,7 @@ struct Explanation {
 /// The frontend that the packet goes to.
 struct Served {
     frontend: Frontend,
-    owner: Option<Arc<PortKey>>,
+    owner: Option<PortKey>,
     /// Whether clients stick to an endpoint, and for how many seconds.
     affinity: Option<u32>,
 }
@@ -121,7 +121,7 @@ impl Explanation {
     fn of(side: &Side, state: &State, packet: Packet, is_own: &dyn Fn(IpAddr) -> bool) -> Self {
         let mark = side.settings.masquerade_bit.mark();
         let outcomes = oracle::explain(state, &packet, mark, is_own);
-        let frontend = served(state, &outcomes);
+        let frontend = served(side, state, &outcomes);
         let silent = silent(state, &packet, is_own);
         let outcomes = outcomes.into_iter().map(|outcome| {
             let reasons = reason::of(side, &packet, frontend.as_ref(), silent, &outcome);
@@ -130,7 +130,7 @@ impl Explanation {
         let outcomes: Vec<Explained> = outcomes.collect();
         let is_asked = outcomes.iter().any(|it| reason::is_for_endpoints(&it.outcome));
         let left_out = frontend.as_ref().filter(|_| is_asked).and_then(|served| {
-            Some(reason::left_out(side, served.owner.as_deref()?, served, &outcomes))
+            Some(reason::left_out(side, served.owner.as_ref()?, served, &outcomes))
         });
         Self {
             outcomes,
@@ -144,14 +144,15 @@ impl Explanation {
 
 /// The frontend that the rules decided about. It need not be the first that the packet could mean: an
 /// external IP without endpoints that is the node's address leaves the packet to node ports.
-fn served(state: &State, outcomes: &[Outcome]) -> Option<Served> {
+fn served(side: &Side, state: &State, outcomes: &[Outcome]) -> Option<Served> {
     let frontend = outcomes.iter().find_map(|outcome| outcome.frontend)?;
     let table = state.tables.get(&frontend.family())?;
     let affinity = match table.elements.get(&Key::Service(View::Cluster, frontend)) {
         Some((Value::Pick(Pick { affinity, .. }), _)) => *affinity,
         Some(_) | None => None,
     };
-    Some(Served { frontend, owner: state.owner(frontend).cloned(), affinity })
+    let owner = state.owner(frontend).map(|comment| side.meant(comment));
+    Some(Served { frontend, owner, affinity })
 }
 
 /// A node port that does not answer at the address of the node that the packet goes to.

@@ -87,9 +87,24 @@ impl Side {
         Program::compile(&model, Arc::clone(&self.settings), seed)
     }
 
+    /// The Service port that a comment in the kernel means: a key that is too long for one stands there
+    /// with a shorter name.
+    pub(crate) fn meant(&self, comment: &PortKey) -> PortKey {
+        let services = self.model.iter().flat_map(Model::services);
+        let keys = services.filter(|_| comment.is_shortened()).flat_map(|entry| {
+            let Service { key, ports, .. } = &*entry.object;
+            let key_of =
+                |port: &ServicePort| PortKey { service: key.clone(), port: port.name.clone() };
+            ports.iter().map(key_of).map(Arc::new)
+        });
+        let meant = keys.into_iter().find(|key| *key.comment() == *comment);
+        meant.map_or_else(|| comment.clone(), Arc::unwrap_or_clone)
+    }
+
     /// Which object names a backend, and in which condition.
     pub(crate) fn sighting(&self, owner: &PortKey, backend: Backend) -> Option<String> {
         let model = self.model.as_ref()?;
+        let owner = &self.meant(owner);
         let (service, port, _) = self.port(owner)?;
         for slice in model.slices_of(&owner.service) {
             let implements = slice.object.ports.iter().any(|slice_port| {

@@ -112,6 +112,26 @@ fn the_frontend_is_the_one_that_the_rules_decided_about() {
     assert!(why.ends_with("has no endpoint that could serve"), "{why}");
 }
 
+/// The kernel has a shorter name for a port whose key is too long for a comment.
+#[test]
+fn a_service_is_found_by_its_shortened_name() {
+    let long = "w".repeat(63);
+    let namespace = "n".repeat(63);
+    let manifest = web("", ["z1", "z2"]).replace("name: web-1\n", "name: web-1\n  namespace: NS\n");
+    let manifest = manifest
+        .replace("metadata: {name: web}", &format!("metadata: {{name: {long}, namespace: NS}}"))
+        .replace("service-name: web", &format!("service-name: {long}"))
+        .replace("NS", &namespace);
+    let found = explain(&manifest, OUTSIDE, EXTERNAL, 80);
+    let owner = found.frontend.as_ref().unwrap().owner.as_ref().unwrap();
+    assert_eq!(owner.to_string(), format!("{namespace}/{long}:http"));
+    let reasons = &found.outcomes[0].reasons;
+    let service = format!("Service {namespace}/{long} (all.yaml) spec.externalIPs: ");
+    assert!(reasons[0].starts_with(&service), "{reasons:?}");
+    assert!(reasons[1].contains(&format!("EndpointSlice {namespace}/web-1")), "{reasons:?}");
+    assert_eq!(found.left_out.len(), 1, "by topology: {:?}", found.left_out);
+}
+
 #[test]
 fn endpoints_are_left_out_by_topology_or_by_policy() {
     let by_zone = explain(&web("", ["z2", "z1"]), OUTSIDE, EXTERNAL, 80);

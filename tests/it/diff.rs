@@ -110,6 +110,24 @@ fn a_broken_snapshot_is_trouble() {
     }
 }
 
+/// A key that is too long for a comment stands in the kernel with a shorter name.
+#[test]
+fn reasons_are_given_for_services_with_long_names() {
+    let (name, namespace) = ("w".repeat(63), "n".repeat(63));
+    let with = |endpoints: &[&str]| {
+        let slice = slice("NAME", endpoints).replace("name: NAME-v4", "name: web-v4");
+        let text = file(&[service("NAME", "10.96.0.10", ""), slice]);
+        let metadata = format!("metadata:\n  namespace: {namespace}\n");
+        Manifests::of(&text.replace("NAME", &name).replace("metadata:\n", &metadata))
+    };
+    let (one, two) = (with(&["10.50.1.5"]), with(&["10.50.1.5", "10.50.1.6"]));
+    let found = format!("EndpointSlice {namespace}/web-v4 (all.yaml) endpoint 10.50.1.6: ready");
+    let ran = offline(&one.path(), &two.path(), &[]);
+    assert!(ran.stdout.contains(&found), "{}", ran.stdout);
+    let ran = offline(&two.path(), &one.path(), &[]);
+    assert!(ran.stdout.contains(&format!("was {found}")), "{}", ran.stdout);
+}
+
 /// Comparing manifests needs no rights and asks no kernel.
 #[test]
 fn manifests_are_compared_without_rights() {
