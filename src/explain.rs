@@ -21,7 +21,8 @@ use rulec_compiler::object::Object;
 use rulec_compiler::resolve::PortKey;
 
 use crate::cli::{ExplainArgs, ExplainOutput};
-use crate::side::Side;
+use crate::setup;
+use crate::side::{NodeAddresses, Side};
 
 /// A packet and what becomes of it.
 struct Explanation {
@@ -54,23 +55,24 @@ struct Explained {
 ///
 /// If the state or the manifests cannot be read, or nothing is known of where the packet is from.
 pub fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
-    let mut settings = args.settings.settings()?;
-    args.node.refine(&mut settings)?;
-    let settings = Arc::new(settings);
-    let mut side =
-        Side::read(&args.state, &settings).with_context(|| format!("--state {}", args.state))?;
+    let settings = Arc::new(setup::settings(&args.compile)?);
+    let is_here = args.state == "kernel";
+    let node = NodeAddresses { told: args.compile.own_addresses, is_here };
+    let mut side = Side::read(&args.state, &settings, &node)
+        .with_context(|| format!("--state {}", args.state))?;
     let state = match side.state.take() {
         Some(state) => state,
         None => side.compile(&State::default()).state(),
     };
     if let Some(path) = &args.manifests {
         let path = path.to_string_lossy();
-        let known = Side::read(&path, &settings).with_context(|| format!("--manifests {path}"))?;
+        let known =
+            Side::read(&path, &settings, &node).with_context(|| format!("--manifests {path}"))?;
         side.model = known.model;
         side.incomplete |= known.incomplete;
     }
-    let mut own = own_addresses(&side, &state, args.state == "kernel")?;
-    own.extend(args.own_addresses);
+    let mut own = own_addresses(&side, &state, is_here)?;
+    own.extend(node.told);
     let to = args.to.address;
     let is_same_family = |address: &IpAddr| Family::of(*address) == Family::of(to);
     let source = match args.from {

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
-use std::path::Path;
 
 use rulec_compiler::Settings;
 use rulec_compiler::name::NodeName;
@@ -38,7 +37,8 @@ fn explain(manifest: &str, from: [u8; 4], to: [u8; 4], port: u16) -> Explanation
     let mut settings = Settings::new(NodeName::from("na"));
     let pods = "10.244.0.0/16".parse().unwrap();
     settings.detect_local = rulec_compiler::settings::DetectLocal::ClusterCidr(vec![pods]);
-    let side = Side::read(Path::new(&path).to_str().unwrap(), &Arc::new(settings)).unwrap();
+    let nobody = NodeAddresses { told: Vec::new(), is_here: false };
+    let side = Side::read(path.to_str().unwrap(), &Arc::new(settings), &nobody).unwrap();
     assert!(!side.incomplete, "the manifest is good");
     let state = side.compile(&State::default()).state();
     let packet = Packet {

@@ -39,7 +39,7 @@ fn the_exit_status_says_what_diff_found() {
         (&one.path(), &two.path(), &[], 1, ""),
         (&one.path(), &missing, &[], 2, "missing"),
         (&missing, &one.path(), &[], 2, "missing"),
-        (&one.path(), &one.path(), &["--node-name", " "], 2, "--node-name must not be empty"),
+        (&one.path(), &one.path(), &["--node-name", " "], 2, "--node-name: must not be empty"),
         (
             &one.path(),
             &one.path(),
@@ -58,7 +58,11 @@ fn the_exit_status_says_what_diff_found() {
     let two_of_a_kind = ["--node-name", "na", "--cluster-cidr", "10.0.0.0/8,10.1.0.0/16"];
     let ran = offline(&one.path(), &one.path(), &two_of_a_kind);
     assert_eq!(ran.status, 2);
-    assert!(ran.stderr.contains("one network of each family at the most"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("--cluster-cidr: must be one network, or one of each family"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
