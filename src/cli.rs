@@ -1,18 +1,13 @@
 //! The command line, as typed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::Context;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
-use rulec_compiler::Settings;
-use rulec_compiler::interface::InterfacePattern;
-use rulec_compiler::name::NodeName;
 use rulec_compiler::net::Protocol;
-use rulec_compiler::settings::{DetectLocal, MasqueradeBit, NodePortAddresses};
 
 use crate::config::{KubeProxyFlags, Log, go_bool};
 
@@ -108,36 +103,6 @@ pub struct SettingsArgs {
     pub masquerade_bit: Option<u8>,
 }
 
-impl SettingsArgs {
-    /// What is meant.
-    ///
-    /// # Errors
-    ///
-    /// If the networks are not at most one of each family, or the node has no usable name.
-    pub fn settings(&self) -> anyhow::Result<Settings> {
-        let Self { node_name, cluster_cidr, masquerade_all, masquerade_bit } = self;
-        let v4 = cluster_cidr.iter().filter(|cidr| cidr.addr().is_ipv4()).count();
-        anyhow::ensure!(
-            v4 <= 1 && cluster_cidr.len() - v4 <= 1,
-            "--cluster-cidr takes one network of each family at the most"
-        );
-        let name = match node_name {
-            Some(name) => name.clone(),
-            None => nix::unistd::gethostname()?.to_string_lossy().into_owned(),
-        };
-        // As kube-proxy does: names of Nodes are lower case.
-        let name = name.trim().to_lowercase();
-        anyhow::ensure!(!name.is_empty(), "--node-name must not be empty");
-        let bit = masquerade_bit.and_then(MasqueradeBit::new);
-        Ok(Settings {
-            detect_local: DetectLocal::ClusterCidr(cluster_cidr.iter().map(IpNet::trunc).collect()),
-            masquerade_all: masquerade_all.unwrap_or_default(),
-            masquerade_bit: bit.unwrap_or_default(),
-            ..Settings::new(NodeName::from(name.as_str()))
-        })
-    }
-}
-
 /// `rulec run`
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -205,23 +170,48 @@ pub struct CleanupArgs {
     pub kube_proxy: bool,
 }
 
+/// What manifests are compiled with: the daemon's settings
+#[derive(Debug, Args)]
+pub struct CompileArgs {
+    /// A file with a KubeProxyConfiguration, as `rulec run` takes it
+    ///
+    /// It replaces the options that say the same, but for the node's name.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What the compilation depends on
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+    /// What of the node itself it depends on
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Addresses of the node that nothing else tells: manifests name those of the Node object only
+    ///
+    /// If nothing tells any, the node is taken for this machine where that matters; and it is this
+    /// machine if its kernel is looked at.
+    #[arg(long, value_name = "ADDRESS,...", value_delimiter = ',')]
+    pub own_addresses: Vec<IpAddr>,
+}
+
 /// What of the node itself the compilation depends on
 #[derive(Debug, Args)]
 pub struct NodeArgs {
-    /// How to tell the packets of this node's Pods from others
-    #[arg(long, value_name = "MODE", value_enum, default_value_t = DetectLocalMode::ClusterCidr)]
-    pub detect_local_mode: DetectLocalMode,
+    /// The primary address of the node, in place of what its Node object says
+    #[arg(long, value_name = "ADDRESS")]
+    pub bind_address: Option<IpAddr>,
+    /// How to tell the packets of this node's Pods from others [default: ClusterCIDR]
+    #[arg(long, value_name = "MODE", value_enum)]
+    pub detect_local_mode: Option<DetectLocalMode>,
     /// The bridge that Pods are attached to; counts in mode BridgeInterface
-    #[arg(long, value_name = "NAME", default_value = "")]
-    pub pod_bridge_interface: String,
+    #[arg(long, value_name = "NAME")]
+    pub pod_bridge_interface: Option<String>,
     /// How the names of Pods' interfaces begin; counts in mode InterfaceNamePrefix
-    #[arg(long, value_name = "PREFIX", default_value = "")]
-    pub pod_interface_name_prefix: String,
-    /// Where node ports answer: networks of the node's addresses, or `primary`
+    #[arg(long, value_name = "PREFIX")]
+    pub pod_interface_name_prefix: Option<String>,
+    /// Where node ports answer: networks of the node's addresses, or `primary` [default: primary]
     ///
     /// A family without a network answers on every address of the node but loopback; so does one
     /// with a network of prefix length 0.
-    #[arg(long, value_name = "CIDR,...|primary", value_delimiter = ',', default_value = "primary")]
+    #[arg(long, value_name = "CIDR,...|primary", value_delimiter = ',')]
     pub nodeport_addresses: Vec<String>,
 }
 
@@ -243,41 +233,27 @@ pub enum DetectLocalMode {
 }
 
 impl NodeArgs {
-    /// Puts what is meant into the settings.
-    ///
-    /// # Errors
-    ///
-    /// If the mode of telling Pods lacks its interface, or a place of node ports is neither a network
-    /// nor the sole word `primary`.
-    pub fn refine(&self, settings: &mut Settings) -> anyhow::Result<()> {
-        let interface =
-            |flag, name: &str, pattern: fn(&str) -> Result<InterfacePattern, String>| {
-                let pattern = pattern(name).map_err(anyhow::Error::msg).context(flag)?;
-                anyhow::Ok(DetectLocal::Interface(pattern))
-            };
-        match self.detect_local_mode {
-            DetectLocalMode::ClusterCidr => {}
-            DetectLocalMode::NodeCidr => settings.detect_local = DetectLocal::NodeCidr,
-            DetectLocalMode::BridgeInterface => {
-                let (flag, name) = ("--pod-bridge-interface", &self.pod_bridge_interface);
-                settings.detect_local = interface(flag, name, InterfacePattern::named)?;
-            }
-            DetectLocalMode::InterfaceNamePrefix => {
-                let (flag, name) = ("--pod-interface-name-prefix", &self.pod_interface_name_prefix);
-                settings.detect_local = interface(flag, name, InterfacePattern::starting_with)?;
-            }
+    /// The same as flags of kube-proxy.
+    pub fn flags(&self) -> KubeProxyFlags {
+        let Self {
+            bind_address,
+            detect_local_mode,
+            pod_bridge_interface,
+            pod_interface_name_prefix,
+            nodeport_addresses,
+        } = self;
+        let mode = detect_local_mode.and_then(|mode| mode.to_possible_value());
+        let networks = (!nodeport_addresses.is_empty()).then(|| nodeport_addresses.join(","));
+        let all = [
+            ("bind-address", bind_address.map(|address| address.to_string())),
+            ("detect-local-mode", mode.map(|mode| mode.get_name().to_owned())),
+            ("pod-bridge-interface", pod_bridge_interface.clone()),
+            ("pod-interface-name-prefix", pod_interface_name_prefix.clone()),
+            ("nodeport-addresses", networks),
+        ];
+        KubeProxyFlags {
+            given: all.into_iter().filter_map(|(flag, text)| Some((flag, text?))).collect(),
         }
-        if self.nodeport_addresses != ["primary"] {
-            let network = |text: &String| {
-                text.parse::<IpNet>().map(|network| network.trunc()).with_context(|| {
-                    format!("--nodeport-addresses: {text:?} is no network, nor the word primary")
-                })
-            };
-            let networks = self.nodeport_addresses.iter().map(network);
-            settings.node_port_addresses =
-                NodePortAddresses::Cidrs(networks.collect::<anyhow::Result<_>>()?);
-        }
-        Ok(())
     }
 }
 
@@ -290,12 +266,9 @@ pub struct DiffArgs {
     /// The state to reach, likewise
     #[arg(long, value_name = "STATE", default_value = "kernel")]
     pub to: String,
-    /// What the compilation of manifests depends on
+    /// What manifests are compiled with
     #[command(flatten)]
-    pub settings: SettingsArgs,
-    /// What of the node itself it depends on
-    #[command(flatten)]
-    pub node: NodeArgs,
+    pub compile: CompileArgs,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -317,22 +290,15 @@ pub struct ExplainArgs {
     /// The interface it arrives by, where Pods are told by interfaces
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
-    /// Addresses of this node that the state does not tell: manifests name those of the Node object
-    /// only
-    #[arg(long, value_name = "ADDRESS,...", value_delimiter = ',')]
-    pub own_addresses: Vec<IpAddr>,
     /// The state to look at: `kernel`, a manifest directory or file, or a snapshot
     #[arg(long, value_name = "STATE", default_value = "kernel")]
     pub state: String,
     /// Manifests to name as reasons, if the state does not tell its objects
     #[arg(long, value_name = "PATH")]
     pub manifests: Option<PathBuf>,
-    /// What the compilation of manifests depends on
+    /// What manifests are compiled with
     #[command(flatten)]
-    pub settings: SettingsArgs,
-    /// What of the node itself it depends on
-    #[command(flatten)]
-    pub node: NodeArgs,
+    pub compile: CompileArgs,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t = ExplainOutput::Text)]
     pub output: ExplainOutput,
@@ -369,11 +335,17 @@ impl FromStr for Destination {
             let found = Protocol::ALL.into_iter().find(is_it);
             found.ok_or_else(|| format!("{name:?} is none of tcp, udp and sctp"))
         };
-        if let (Ok(address), None) = (place.parse(), protocol) {
+        let in_brackets = |text: &str| {
+            let address = text.strip_prefix('[')?.strip_suffix(']')?;
+            address.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+        };
+        let alone = place.parse().ok().or_else(|| in_brackets(place));
+        if let (Some(address), None) = (alone, protocol) {
             return Ok(Self { address, transport: None });
         }
-        let socket: SocketAddr = place.parse().map_err(|_| {
-            format!("{place:?} is not ADDRESS:PORT (an IPv6 address stands in brackets)")
+        let socket: SocketAddr = place.parse().map_err(|_| match alone {
+            Some(_) => format!("{place:?} has a protocol and no port: ADDRESS:PORT/PROTOCOL"),
+            None => format!("{place:?} is not ADDRESS:PORT (an IPv6 address stands in brackets)"),
         })?;
         let port = NonZeroU16::new(socket.port()).ok_or("port 0 is not a port")?;
         let protocol = protocol.map_or(Ok(Protocol::Tcp), named)?;

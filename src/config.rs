@@ -23,15 +23,13 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use rulec_compiler::Settings;
-use rulec_compiler::name::NodeName;
-use rulec_compiler::settings::{DetectLocal, MasqueradeBit, NodePortAddresses};
 
-use crate::cli::{LogArgs, LogFormat, RunArgs};
+use crate::cli::{LogArgs, LogFormat, RunArgs, SettingsArgs};
 pub use flags::KubeProxyFlags;
 pub use problem::{Invalid, Problem};
 pub(crate) use value::go_bool;
@@ -45,21 +43,11 @@ pub struct Config {
     pub manifests: Option<PathBuf>,
     /// How to reach the API server, if it is a source.
     pub api: Option<ApiAccess>,
-    /// The name of this node, in lower case.
-    pub node_name: NodeName,
-    /// The primary address of this node, in place of what its Node object says. Nothing is bound to
-    /// it. kube-proxy's bindAddress.
-    pub node_ip: Option<IpAddr>,
+    /// What the compilation depends on. The primary address of the node is kube-proxy's bindAddress, if
+    /// that is one: nothing is bound to it.
+    pub settings: Settings,
     /// What to program.
     pub mode: Mode,
-    /// Masquerade all traffic to cluster addresses, also that of Pods.
-    pub masquerade_all: bool,
-    /// The bit of the packet mark that asks for masquerading.
-    pub masquerade_bit: MasqueradeBit,
-    /// How to know the traffic of local Pods.
-    pub detect_local: DetectLocal,
-    /// On which addresses of the node its node ports answer.
-    pub node_port_addresses: NodePortAddresses,
     /// Where `/healthz` and `/livez` are served, if anywhere.
     pub healthz: Option<SocketAddr>,
     /// Where `/metrics` is served, if anywhere.
@@ -176,18 +164,6 @@ impl Loaded {
 }
 
 impl Config {
-    /// What the compilation depends on, with what the Node object says still missing.
-    pub fn settings(&self) -> Settings {
-        Settings {
-            node_addresses: self.node_ip.into_iter().collect(),
-            detect_local: self.detect_local.clone(),
-            node_port_addresses: self.node_port_addresses.clone(),
-            masquerade_all: self.masquerade_all,
-            masquerade_bit: self.masquerade_bit,
-            ..Settings::new(self.node_name.clone())
-        }
-    }
-
     /// What options and file mean together.
     ///
     /// # Errors
@@ -201,4 +177,20 @@ impl Config {
     ) -> Result<Loaded, Invalid> {
         check::load(run, log, file, surroundings)
     }
+}
+
+/// What the compilation depends on, of what options and file mean together: as `Config::load` has it,
+/// for commands that do nothing else with it. With it, the options that do not count because of the
+/// file.
+///
+/// # Errors
+///
+/// What is wrong with either, as far as it matters here.
+pub fn settings(
+    own: &SettingsArgs,
+    flags: &KubeProxyFlags,
+    file: Option<File<'_>>,
+    surroundings: &Surroundings,
+) -> Result<(Settings, Vec<Problem>), Invalid> {
+    check::settings(own, flags, file, surroundings)
 }

@@ -13,7 +13,8 @@ use anyhow::Context;
 use rulec_compiler::nft::{Delta, State, text as nft_text};
 
 use crate::cli::{DiffArgs, Output};
-use crate::side::Side;
+use crate::setup;
+use crate::side::{NodeAddresses, Side};
 use crate::snapshot::Snapshot;
 
 /// A comparison.
@@ -37,12 +38,13 @@ pub fn run(args: DiffArgs) -> anyhow::Result<ExitCode> {
         (args.from.as_str(), args.to.as_str()) != ("kernel", "kernel"),
         "the kernel equals itself: name a state with --to, or with --from"
     );
-    let mut settings = args.settings.settings()?;
-    args.node.refine(&mut settings)?;
-    let settings = Arc::new(settings);
-    let from =
-        Side::read(&args.from, &settings).with_context(|| format!("--from {}", args.from))?;
-    let to = Side::read(&args.to, &settings).with_context(|| format!("--to {}", args.to))?;
+    let settings = Arc::new(setup::settings(&args.compile)?);
+    let is_here = [&args.from, &args.to].into_iter().any(|state| state == "kernel");
+    let node = NodeAddresses { told: args.compile.own_addresses, is_here };
+    let read = |state: &str, option| {
+        Side::read(state, &settings, &node).with_context(|| format!("{option} {state}"))
+    };
+    let (from, to) = (read(&args.from, "--from")?, read(&args.to, "--to")?);
     let comparison = Comparison::new(from, to);
     if let Some(path) = &args.save {
         let to = &comparison.to;

@@ -21,7 +21,8 @@ use rulec_compiler::object::Object;
 use rulec_compiler::resolve::PortKey;
 
 use crate::cli::{ExplainArgs, ExplainOutput};
-use crate::side::Side;
+use crate::setup;
+use crate::side::{NodeAddresses, Side};
 
 /// A packet and what becomes of it.
 struct Explanation {
@@ -37,7 +38,7 @@ struct Explanation {
 /// The frontend that the packet goes to.
 struct Served {
     frontend: Frontend,
-    owner: Option<Arc<PortKey>>,
+    owner: Option<PortKey>,
     /// Whether clients stick to an endpoint, and for how many seconds.
     affinity: Option<u32>,
 }
@@ -54,23 +55,24 @@ struct Explained {
 ///
 /// If the state or the manifests cannot be read, or nothing is known of where the packet is from.
 pub fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
-    let mut settings = args.settings.settings()?;
-    args.node.refine(&mut settings)?;
-    let settings = Arc::new(settings);
-    let mut side =
-        Side::read(&args.state, &settings).with_context(|| format!("--state {}", args.state))?;
+    let settings = Arc::new(setup::settings(&args.compile)?);
+    let is_here = args.state == "kernel";
+    let node = NodeAddresses { told: args.compile.own_addresses, is_here };
+    let mut side = Side::read(&args.state, &settings, &node)
+        .with_context(|| format!("--state {}", args.state))?;
     let state = match side.state.take() {
         Some(state) => state,
         None => side.compile(&State::default()).state(),
     };
     if let Some(path) = &args.manifests {
         let path = path.to_string_lossy();
-        let known = Side::read(&path, &settings).with_context(|| format!("--manifests {path}"))?;
+        let known =
+            Side::read(&path, &settings, &node).with_context(|| format!("--manifests {path}"))?;
         side.model = known.model;
         side.incomplete |= known.incomplete;
     }
-    let mut own = own_addresses(&side, &state, args.state == "kernel")?;
-    own.extend(args.own_addresses);
+    let mut own = own_addresses(&side, &state, is_here)?;
+    own.extend(node.told);
     let to = args.to.address;
     let is_same_family = |address: &IpAddr| Family::of(*address) == Family::of(to);
     let source = match args.from {
@@ -121,7 +123,7 @@ impl Explanation {
     fn of(side: &Side, state: &State, packet: Packet, is_own: &dyn Fn(IpAddr) -> bool) -> Self {
         let mark = side.settings.masquerade_bit.mark();
         let outcomes = oracle::explain(state, &packet, mark, is_own);
-        let frontend = served(state, &packet, is_own);
+        let frontend = served(side, state, &outcomes);
         let silent = silent(state, &packet, is_own);
         let outcomes = outcomes.into_iter().map(|outcome| {
             let reasons = reason::of(side, &packet, frontend.as_ref(), silent, &outcome);
@@ -130,7 +132,7 @@ impl Explanation {
         let outcomes: Vec<Explained> = outcomes.collect();
         let is_asked = outcomes.iter().any(|it| reason::is_for_endpoints(&it.outcome));
         let left_out = frontend.as_ref().filter(|_| is_asked).and_then(|served| {
-            Some(reason::left_out(side, served.owner.as_deref()?, served, &outcomes))
+            Some(reason::left_out(side, served.owner.as_ref()?, served, &outcomes))
         });
         Self {
             outcomes,
@@ -142,28 +144,17 @@ impl Explanation {
     }
 }
 
-fn served(state: &State, packet: &Packet, is_own: &dyn Fn(IpAddr) -> bool) -> Option<Served> {
-    let (protocol, port) = packet.transport?;
-    let (address, family) = (packet.destination, Family::of(packet.destination));
-    let table = state.tables.get(&family)?;
-    let holds = |key| table.elements.contains_key(&key);
-    // Node ports do not answer on all addresses of the node, and never on loopback.
-    let answers = holds(Key::NodeIp(address))
-        || holds(Key::NodeAddressType(family)) && is_own(address) && !address.is_loopback();
-    let node_port = answers.then_some(Frontend::NodePort { family, protocol, port });
-    let frontends = [Some(Frontend::Address { address, protocol, port }), node_port];
-    frontends.into_iter().flatten().find_map(|frontend| {
-        let head = table.elements.get(&Key::Service(View::Cluster, frontend));
-        let is_refused = holds(Key::Reject(frontend));
-        if head.is_none() && !is_refused {
-            return None;
-        }
-        let affinity = match head {
-            Some((Value::Pick(Pick { affinity, .. }), _)) => *affinity,
-            Some(_) | None => None,
-        };
-        Some(Served { frontend, owner: state.owner(frontend).cloned(), affinity })
-    })
+/// The frontend that the rules decided about. It need not be the first that the packet could mean: an
+/// external IP without endpoints that is the node's address leaves the packet to node ports.
+fn served(side: &Side, state: &State, outcomes: &[Outcome]) -> Option<Served> {
+    let frontend = outcomes.iter().find_map(|outcome| outcome.frontend)?;
+    let table = state.tables.get(&frontend.family())?;
+    let affinity = match table.elements.get(&Key::Service(View::Cluster, frontend)) {
+        Some((Value::Pick(Pick { affinity, .. }), _)) => *affinity,
+        Some(_) | None => None,
+    };
+    let owner = state.owner(frontend).map(|comment| side.meant(comment));
+    Some(Served { frontend, owner, affinity })
 }
 
 /// A node port that does not answer at the address of the node that the packet goes to.

@@ -88,7 +88,7 @@ async fn serve(
     config: Config,
     effective: serde_json::Value,
 ) -> anyhow::Result<Ending> {
-    let settings = config.settings();
+    let settings = config.settings.clone();
     let ownership = if args.shared_tables { Ownership::Shared } else { Ownership::Exclusive };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %settings.node_name, "starting");
     setup::tell_of_kube_proxy();

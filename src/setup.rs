@@ -7,11 +7,12 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::Context;
+use rulec_compiler::Settings;
 use rulec_sinks::kube_proxy;
 use rulec_sinks::sysctl::{self, Outcome, Sysctls};
 
-use crate::cli::{LogArgs, RunArgs};
-use crate::config::{Config, Conntrack, File, Loaded, Mode, Surroundings};
+use crate::cli::{CompileArgs, LogArgs, RunArgs};
+use crate::config::{self, Config, Conntrack, File, Loaded, Mode, Surroundings};
 
 /// Reads the configuration that the options and the file they name make up.
 ///
@@ -19,15 +20,41 @@ use crate::config::{Config, Conntrack, File, Loaded, Mode, Surroundings};
 ///
 /// If the file cannot be read, or anything in it or in the options is wrong.
 pub fn load(run: &RunArgs, log: &LogArgs) -> anyhow::Result<Loaded> {
+    let surroundings = surroundings()?;
+    with_file(run.config.as_deref(), |file| Ok(Config::load(run, log, file, &surroundings)?))
+}
+
+/// Reads what manifests are compiled with, and tells of options that have no effect.
+///
+/// # Errors
+///
+/// As for `load`.
+pub(crate) fn settings(args: &CompileArgs) -> anyhow::Result<Settings> {
+    let surroundings = surroundings()?;
+    let flags = args.node.flags();
+    let (settings, overridden) = with_file(args.config.as_deref(), |file| {
+        Ok(config::settings(&args.settings, &flags, file, &surroundings)?)
+    })?;
+    for problem in overridden {
+        anstream::eprintln!("{problem}");
+    }
+    Ok(settings)
+}
+
+fn surroundings() -> anyhow::Result<Surroundings> {
     let hostname = nix::unistd::gethostname()?.to_string_lossy().into_owned();
     let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-    let surroundings = Surroundings { hostname, in_cluster };
-    let Some(path) = &run.config else {
-        return Ok(Config::load(run, log, None, &surroundings)?);
-    };
+    Ok(Surroundings { hostname, in_cluster })
+}
+
+fn with_file<T>(
+    path: Option<&Path>,
+    load: impl FnOnce(Option<File<'_>>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let Some(path) = path else { return load(None) };
     let name = path.display().to_string();
     let bytes = read(path)?;
-    Ok(Config::load(run, log, Some(File { name: &name, bytes: &bytes }), &surroundings)?)
+    load(Some(File { name: &name, bytes: &bytes }))
 }
 
 /// Whether a daemon can run with it.

@@ -1,14 +1,16 @@
 //! A state as the command line names it: the kernel's, a snapshot's, or what manifests come to.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use rulec_compiler::change::{Change, Origin, Provenance};
+use rulec_compiler::change::{Change, Origin, Provenance, Sourced};
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Backend;
 use rulec_compiler::nft::{Program, State};
-use rulec_compiler::object::{Conditions, Service, ServicePort};
+use rulec_compiler::object::{Conditions, InterfaceAddresses, Object, Service, ServicePort};
 use rulec_compiler::resolve::{self, PortKey};
 use rulec_compiler::{Frontend, Model, Settings};
 use rulec_sinks::nft::Ownership;
@@ -16,6 +18,35 @@ use rulec_sinks::{NftSink, Sink};
 use rulec_sources::Severity;
 
 use crate::snapshot::Snapshot;
+
+/// Which addresses the node has that manifests are compiled for.
+pub(crate) struct NodeAddresses {
+    /// Those that the command line names.
+    pub(crate) told: Vec<IpAddr>,
+    /// Whether the node is this machine: its kernel is looked at, too.
+    pub(crate) is_here: bool,
+}
+
+impl NodeAddresses {
+    /// Those of its interfaces, as far as they are known: this machine's, if it is the node, or if
+    /// nothing else is known of any.
+    fn interfaces(&self, model: &Model, settings: &Settings) -> anyhow::Result<Sourced> {
+        let node = model.node(&settings.node_name);
+        let named = node.into_iter().flat_map(|node| &node.object.addresses);
+        let mut known: BTreeSet<IpAddr> =
+            self.told.iter().chain(named).chain(&settings.node_addresses).copied().collect();
+        if self.is_here || known.is_empty() {
+            let read = rulec_sources::read_interfaces().context("reading the node's addresses")?;
+            let Object::InterfaceAddresses(held) = &read.object else { return Ok(read) };
+            known = self.told.iter().chain(&held.addresses).copied().collect();
+        }
+        let addresses = InterfaceAddresses { addresses: known.into_iter().collect() };
+        Ok(Sourced {
+            object: Object::InterfaceAddresses(Arc::new(addresses)),
+            provenance: Provenance("interfaces".into()),
+        })
+    }
+}
 
 /// A state and what is known of it.
 pub(crate) struct Side {
@@ -36,7 +67,11 @@ impl Side {
     /// # Errors
     ///
     /// If it cannot be read.
-    pub(crate) fn read(state: &str, settings: &Arc<Settings>) -> anyhow::Result<Self> {
+    pub(crate) fn read(
+        state: &str,
+        settings: &Arc<Settings>,
+        node: &NodeAddresses,
+    ) -> anyhow::Result<Self> {
         let path = Path::new(state);
         if state == "kernel" {
             let mark = settings.masquerade_bit.mark();
@@ -69,7 +104,7 @@ impl Side {
         let mut model = Model::default();
         model.apply(Origin::Manifests, Change::everything(reading.objects));
         if settings.node_port_addresses.needs_interfaces() {
-            let addresses = rulec_sources::read_interfaces()?;
+            let addresses = node.interfaces(&model, settings)?;
             model.apply(Origin::Kernel, Change::Apply(addresses));
         }
         Ok(Self {
@@ -87,9 +122,24 @@ impl Side {
         Program::compile(&model, Arc::clone(&self.settings), seed)
     }
 
+    /// The Service port that a comment in the kernel means: a key that is too long for one stands there
+    /// with a shorter name.
+    pub(crate) fn meant(&self, comment: &PortKey) -> PortKey {
+        let services = self.model.iter().flat_map(Model::services);
+        let keys = services.filter(|_| comment.is_shortened()).flat_map(|entry| {
+            let Service { key, ports, .. } = &*entry.object;
+            let key_of =
+                |port: &ServicePort| PortKey { service: key.clone(), port: port.name.clone() };
+            ports.iter().map(key_of).map(Arc::new)
+        });
+        let meant = keys.into_iter().find(|key| *key.comment() == *comment);
+        meant.map_or_else(|| comment.clone(), Arc::unwrap_or_clone)
+    }
+
     /// Which object names a backend, and in which condition.
     pub(crate) fn sighting(&self, owner: &PortKey, backend: Backend) -> Option<String> {
         let model = self.model.as_ref()?;
+        let owner = &self.meant(owner);
         let (service, port, _) = self.port(owner)?;
         for slice in model.slices_of(&owner.service) {
             let implements = slice.object.ports.iter().any(|slice_port| {

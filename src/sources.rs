@@ -50,7 +50,7 @@ impl Sources {
         if let Some(access) = &config.api {
             let access =
                 ApiAccess { kubeconfig: access.kubeconfig.clone(), master: access.master.clone() };
-            let source = ApiSource::new(ApiOptions::new(access, config.node_name.clone()));
+            let source = ApiSource::new(ApiOptions::new(access, config.settings.node_name.clone()));
             sources.api = Some(source.status());
             sources.notes = Some(source.notes());
             sources.spawn(Origin::Api, source.run(out.clone()));

@@ -60,6 +60,11 @@ impl PortKey {
             port: PortName::from(port.as_str()),
         })
     }
+
+    /// Whether it is a comment that stands for a longer key: no Service has such a name.
+    pub fn is_shortened(&self) -> bool {
+        self.service.name.as_str().contains('~')
+    }
 }
 
 impl fmt::Display for PortKey {

@@ -700,6 +700,23 @@ fn case_73_ranges_come_before_the_refusal() {
 
 // ---- What else there is to tell -----------------------------------------------------------------
 
+/// An address of the node in the Pods' network, as that of a bridge, counts as a Pod's.
+#[test]
+fn a_node_address_among_the_pods_is_a_pods() {
+    let both = ["192.0.2.0/24", "2001:db8::/64"];
+    let of = |world: World| world.detect(DetectLocal::ClusterCidr(nets(&both)));
+    for frontend in ["cluster:80", "vip:80", "external:80", "node:30080"] {
+        of(with(external_local)).expect("node", frontend, ALL_KEPT);
+    }
+    // Under policy Cluster, nobody is told from others at external frontends.
+    of(world()).expect("node", "cluster:80", ALL_KEPT).expect("node", "vip:80", ALL_MASQUERADED);
+    // What the node sends comes by no interface.
+    for pattern in [InterfacePattern::named("cni0"), InterfacePattern::starting_with("cni")] {
+        let by = with(external_local).detect(DetectLocal::Interface(pattern.unwrap()));
+        by.expect("node@cni0", "vip:80", ALL_MASQUERADED);
+    }
+}
+
 /// Of session affinity, only who has no record is known: any backend may be his.
 #[test]
 fn affinity_leads_to_all_backends_of_the_view() {

@@ -6,8 +6,10 @@ mod read;
 mod servers;
 mod unused;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use rulec_compiler::Settings;
 use rulec_compiler::name::NodeName;
 use rulec_compiler::settings::MasqueradeBit;
 
@@ -16,12 +18,14 @@ use networks::{detect_local, node_port_addresses};
 use read::{address, duration, flag, text, text_if_given, within};
 use servers::{HEALTHZ, METRICS, server};
 
-use crate::cli::{LogArgs, LogFormat, RunArgs};
+use crate::cli::{LogArgs, LogFormat, RunArgs, SettingsArgs};
 use crate::config::duration::GoDuration;
 use crate::config::fields::{FIELDS, Field};
 use crate::config::value::Typed;
 use crate::config::values::Values;
-use crate::config::{Config, Conntrack, File, Invalid, Loaded, Log, Mode, Surroundings};
+use crate::config::{
+    Config, Conntrack, File, Invalid, KubeProxyFlags, Loaded, Log, Mode, Problem, Surroundings,
+};
 
 pub(super) fn load(
     run: &RunArgs,
@@ -29,31 +33,16 @@ pub(super) fn load(
     file: Option<File<'_>>,
     surroundings: &Surroundings,
 ) -> Result<Loaded, Invalid> {
-    let mut values = Values::default();
-    if let Some(file) = file
-        && !values.read(file.name, file.bytes)
-    {
-        return Err(Invalid(values.errors));
-    }
-    take_flags(&mut values, run, file);
-    if file.is_some() {
-        // To kube-proxy, a file that says nothing of the mode says iptables.
-        values.assume("mode", Typed::Text(String::new()));
-    }
-    let mode_as_said = text(&mut values, "mode");
-    let (mode, section) = mode(&mut values, &mode_as_said);
-    let node_ip = address(&mut values, "bindAddress");
-    let is_v6 = node_ip.is_some_and(|address| address.is_ipv6());
+    let mut values = read(file)?;
+    take_flags(&mut values, &run.settings, &run.kube_proxy, file);
+    let api = api(&mut values, run, file, surroundings);
+    let Compiled { settings, mode, section, bind_address } = compiled(&mut values, surroundings);
+    let is_v6 = bind_address.is_some_and(|address| address.is_ipv6());
     let config = Config {
         manifests: run.manifests.clone(),
-        api: api(&mut values, run, file, surroundings),
-        node_name: node_name(&mut values, surroundings),
-        node_ip: node_ip.filter(|address| !address.is_unspecified()),
+        api,
+        settings,
         mode,
-        masquerade_all: flag(&mut values, section.masquerade_all),
-        masquerade_bit: masquerade_bit(&mut values, section.masquerade_bit),
-        detect_local: detect_local(&mut values),
-        node_port_addresses: node_port_addresses(&mut values, &mode_as_said),
         healthz: server(&mut values, &HEALTHZ, is_v6),
         metrics: server(&mut values, &METRICS, is_v6),
         bind_address_hard_fail: flag(&mut values, "bindAddressHardFail"),
@@ -72,6 +61,58 @@ pub(super) fn load(
     }
     let warnings = std::mem::take(&mut values.warnings);
     Ok(Loaded { config, warnings, values })
+}
+
+pub(super) fn settings(
+    own: &SettingsArgs,
+    flags: &KubeProxyFlags,
+    file: Option<File<'_>>,
+    surroundings: &Surroundings,
+) -> Result<(Settings, Vec<Problem>), Invalid> {
+    let mut values = read(file)?;
+    // What else there is to say of the file, the daemon says.
+    values.warnings.clear();
+    take_flags(&mut values, own, flags, file);
+    let overridden = std::mem::take(&mut values.warnings);
+    let Compiled { settings, .. } = compiled(&mut values, surroundings);
+    if values.errors.is_empty() { Ok((settings, overridden)) } else { Err(Invalid(values.errors)) }
+}
+
+/// What a file says, if there is one. Wrong values are noted, and are no error yet.
+fn read(file: Option<File<'_>>) -> Result<Values, Invalid> {
+    let mut values = Values::default();
+    if let Some(file) = file {
+        if !values.read(file.name, file.bytes) {
+            return Err(Invalid(values.errors));
+        }
+        // To kube-proxy, a file that says nothing of the mode says iptables.
+        values.assume("mode", Typed::Text(String::new()));
+    }
+    Ok(values)
+}
+
+/// What the compilation depends on, and what it was found by.
+struct Compiled {
+    settings: Settings,
+    mode: Mode,
+    section: Section,
+    bind_address: Option<IpAddr>,
+}
+
+fn compiled(values: &mut Values, surroundings: &Surroundings) -> Compiled {
+    let mode_as_said = text(values, "mode");
+    let (mode, section) = mode(values, &mode_as_said);
+    let bind_address = address(values, "bindAddress");
+    let primary = bind_address.filter(|address| !address.is_unspecified());
+    let settings = Settings {
+        node_name: node_name(values, surroundings),
+        node_addresses: primary.into_iter().collect(),
+        masquerade_all: flag(values, section.masquerade_all),
+        masquerade_bit: masquerade_bit(values, section.masquerade_bit),
+        detect_local: detect_local(values),
+        node_port_addresses: node_port_addresses(values, &mode_as_said),
+    };
+    Compiled { settings, mode, section, bind_address }
 }
 
 /// Where the settings are that every mode has for itself.
@@ -100,8 +141,12 @@ const IPVS: Section =
     Section { sync_period: "ipvs.syncPeriod", min_sync_period: "ipvs.minSyncPeriod", ..IPTABLES };
 
 /// Takes in the flags. Beside a file, only those count that do in kube-proxy.
-fn take_flags(values: &mut Values, run: &RunArgs, file: Option<File<'_>>) {
-    let settings = &run.settings;
+fn take_flags(
+    values: &mut Values,
+    settings: &SettingsArgs,
+    kube_proxy: &KubeProxyFlags,
+    file: Option<File<'_>>,
+) {
     let cidrs: Vec<String> = settings.cluster_cidr.iter().map(ToString::to_string).collect();
     let own = [
         ("hostname-override", "node-name", settings.node_name.clone()),
@@ -114,7 +159,7 @@ fn take_flags(values: &mut Values, run: &RunArgs, file: Option<File<'_>>) {
         ),
     ];
     let own = own.into_iter().filter_map(|(flag, name, text)| Some((flag, name, text?)));
-    let others = run.kube_proxy.given.iter().map(|(flag, text)| (*flag, *flag, text.clone()));
+    let others = kube_proxy.given.iter().map(|(flag, text)| (*flag, *flag, text.clone()));
     let flags: Vec<(&str, &str, String)> = own.chain(others).collect();
     let mode =
         flags.iter().find(|(flag, ..)| *flag == "proxy-mode").map(|(_, _, text)| text.as_str());

@@ -54,13 +54,13 @@ fn errors(loaded: Result<Loaded, Invalid>) -> Vec<String> {
 fn without_a_word_the_defaults_are_kube_proxys_in_mode_nftables() {
     let Loaded { config, warnings, .. } = load(&[], None).unwrap();
     assert_eq!(printed(&warnings), [""; 0]);
-    assert_eq!(config.node_name.as_str(), "node-a");
-    assert_eq!(config.node_ip, None);
+    assert_eq!(config.settings.node_name.as_str(), "node-a");
+    assert!(config.settings.node_addresses.is_empty());
     assert_eq!(config.mode, Mode::Nftables);
-    assert!(!config.masquerade_all);
-    assert_eq!(config.masquerade_bit.mark(), 0x4000);
-    assert_eq!(config.detect_local, DetectLocal::ClusterCidr(Vec::new()));
-    assert_eq!(config.node_port_addresses, NodePortAddresses::Primary);
+    assert!(!config.settings.masquerade_all);
+    assert_eq!(config.settings.masquerade_bit.mark(), 0x4000);
+    assert_eq!(config.settings.detect_local, DetectLocal::ClusterCidr(Vec::new()));
+    assert_eq!(config.settings.node_port_addresses, NodePortAddresses::Primary);
     assert_eq!(config.healthz, Some("0.0.0.0:10256".parse().unwrap()));
     assert_eq!(config.metrics, Some("127.0.0.1:10249".parse().unwrap()));
     assert!(!config.bind_address_hard_fail);

@@ -21,7 +21,7 @@ pub(super) fn of(
     outcome: &Outcome,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
-    let owner = served.and_then(|served| served.owner.as_deref());
+    let owner = served.and_then(|served| served.owner.as_ref());
     if let (Some(served), Some(owner)) = (served, owner) {
         let asked = side.field_of(&owner.service, served.frontend);
         let unknown = || format!("Service {owner} has {}", served.frontend);

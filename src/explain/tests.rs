@@ -2,11 +2,10 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
-use std::path::Path;
 
 use rulec_compiler::Settings;
 use rulec_compiler::name::NodeName;
-use rulec_compiler::net::Protocol;
+use rulec_compiler::net::{Backend, Protocol};
 use rulec_compiler::nft::oracle::Verdict;
 
 use super::*;
@@ -38,7 +37,8 @@ fn explain(manifest: &str, from: [u8; 4], to: [u8; 4], port: u16) -> Explanation
     let mut settings = Settings::new(NodeName::from("na"));
     let pods = "10.244.0.0/16".parse().unwrap();
     settings.detect_local = rulec_compiler::settings::DetectLocal::ClusterCidr(vec![pods]);
-    let side = Side::read(Path::new(&path).to_str().unwrap(), &Arc::new(settings)).unwrap();
+    let nobody = NodeAddresses { told: Vec::new(), is_here: false };
+    let side = Side::read(path.to_str().unwrap(), &Arc::new(settings), &nobody).unwrap();
     assert!(!side.incomplete, "the manifest is good");
     let state = side.compile(&State::default()).state();
     let packet = Packet {
@@ -77,6 +77,59 @@ fn node_ports_are_served_where_they_answer() {
         assert!(reason.starts_with("nodePort 30080/TCP (IPv4) does not answer at"), "{reason}");
         assert_eq!(passed.left_out, [""; 0]);
     }
+}
+
+/// A refused frontend at the node's address hides no node port that is served there.
+#[test]
+fn the_frontend_is_the_one_that_the_rules_decided_about() {
+    let also = "---\napiVersion: v1\nkind: Service\nmetadata: {name: also}\nspec:\n  clusterIP: \
+                10.96.0.2\n  externalIPs: [192.0.2.10]\n  ports: [{port: 30080}]\n";
+    let node_port = format!("{}{also}", web("", ["z1", "z1"]));
+    let name = |explanation: &Explanation| {
+        let Served { frontend, owner, .. } = explanation.frontend.as_ref().unwrap();
+        format!("{frontend} of {}", owner.as_ref().unwrap())
+    };
+    let served = explain(&node_port, OUTSIDE, [192, 0, 2, 10], 30080);
+    assert_eq!(name(&served), "nodePort 30080/TCP (IPv4) of default/web:http");
+    let verdicts_of = |hosts: [u8; 2]| {
+        let port = NonZeroU16::new(8080).unwrap();
+        let address = |host| IpAddr::from([10, 244, host, 1]);
+        hosts.map(|host| Verdict::Backend(Backend { address: address(host), port }))
+    };
+    assert_eq!(verdicts(&served), verdicts_of([1, 2]));
+    for Explained { reasons, .. } in &served.outcomes {
+        assert!(reasons[0].starts_with("Service default/web ("), "{reasons:?}");
+        assert!(reasons[1].contains("EndpointSlice default/web-1"), "{reasons:?}");
+    }
+    assert_eq!(served.left_out, [""; 0]);
+
+    // Where nobody else serves, it is refused itself.
+    let alone = node_port.replace("nodePort: 30080", "nodePort: 30081");
+    let refused = explain(&alone, OUTSIDE, [192, 0, 2, 10], 30080);
+    assert_eq!(verdicts(&refused), [Verdict::Reject]);
+    assert_eq!(name(&refused), "192.0.2.10:30080/TCP of default/also");
+    let why = refused.outcomes[0].reasons.last().unwrap();
+    assert!(why.ends_with("has no endpoint that could serve"), "{why}");
+}
+
+/// The kernel has a shorter name for a port whose key is too long for a comment.
+#[test]
+fn a_service_is_found_by_its_shortened_name() {
+    let long = "w".repeat(63);
+    let namespace = "n".repeat(63);
+    let manifest = web("", ["z1", "z2"]).replace("name: web-1\n", "name: web-1\n  namespace: NS\n");
+    let manifest = manifest
+        .replace("metadata: {name: web}", &format!("metadata: {{name: {long}, namespace: NS}}"))
+        .replace("service-name: web", &format!("service-name: {long}"))
+        .replace("NS", &namespace);
+    let found = explain(&manifest, OUTSIDE, EXTERNAL, 80);
+    let owner = found.frontend.as_ref().unwrap().owner.as_ref().unwrap();
+    assert_eq!(owner.to_string(), format!("{namespace}/{long}:http"));
+    let reasons = &found.outcomes[0].reasons;
+    let service = format!("Service {namespace}/{long} (all.yaml) spec.externalIPs: ");
+    assert!(reasons[0].starts_with(&service), "{reasons:?}");
+    assert!(reasons[1].contains(&format!("EndpointSlice {namespace}/web-1")), "{reasons:?}");
+    assert_eq!(found.left_out.len(), 1, "by topology: {:?}", found.left_out);
 }
 
 #[test]

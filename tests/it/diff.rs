@@ -39,7 +39,7 @@ fn the_exit_status_says_what_diff_found() {
         (&one.path(), &two.path(), &[], 1, ""),
         (&one.path(), &missing, &[], 2, "missing"),
         (&missing, &one.path(), &[], 2, "missing"),
-        (&one.path(), &one.path(), &["--node-name", " "], 2, "--node-name must not be empty"),
+        (&one.path(), &one.path(), &["--node-name", " "], 2, "--node-name: must not be empty"),
         (
             &one.path(),
             &one.path(),
@@ -58,7 +58,11 @@ fn the_exit_status_says_what_diff_found() {
     let two_of_a_kind = ["--node-name", "na", "--cluster-cidr", "10.0.0.0/8,10.1.0.0/16"];
     let ran = offline(&one.path(), &one.path(), &two_of_a_kind);
     assert_eq!(ran.status, 2);
-    assert!(ran.stderr.contains("one network of each family at the most"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("--cluster-cidr: must be one network, or one of each family"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
@@ -108,6 +112,24 @@ fn a_broken_snapshot_is_trouble() {
             assert!(ran.stderr.contains("snapshot.json"), "{number}: {ran:?}");
         }
     }
+}
+
+/// A key that is too long for a comment stands in the kernel with a shorter name.
+#[test]
+fn reasons_are_given_for_services_with_long_names() {
+    let (name, namespace) = ("w".repeat(63), "n".repeat(63));
+    let with = |endpoints: &[&str]| {
+        let slice = slice("NAME", endpoints).replace("name: NAME-v4", "name: web-v4");
+        let text = file(&[service("NAME", "10.96.0.10", ""), slice]);
+        let metadata = format!("metadata:\n  namespace: {namespace}\n");
+        Manifests::of(&text.replace("NAME", &name).replace("metadata:\n", &metadata))
+    };
+    let (one, two) = (with(&["10.50.1.5"]), with(&["10.50.1.5", "10.50.1.6"]));
+    let found = format!("EndpointSlice {namespace}/web-v4 (all.yaml) endpoint 10.50.1.6: ready");
+    let ran = offline(&one.path(), &two.path(), &[]);
+    assert!(ran.stdout.contains(&found), "{}", ran.stdout);
+    let ran = offline(&two.path(), &one.path(), &[]);
+    assert!(ran.stdout.contains(&format!("was {found}")), "{}", ran.stdout);
 }
 
 /// Comparing manifests needs no rights and asks no kernel.

@@ -127,8 +127,19 @@ fn every_field_is_documented() {
 }
 
 #[test]
+fn an_address_alone_may_stand_in_brackets() {
+    let ping = |to| explained(&[to, "--from", "2001:db8::2"]);
+    assert!(ping("[fd90::1]").starts_with("2001:db8::2 -> fd90::1, no port\n"));
+    assert_eq!(ping("[fd90::1]"), ping("fd90::1"));
+}
+
+#[test]
 fn bad_questions_get_a_clear_answer() {
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 11] = [
+        (&["[fd90::1]/tcp"], "has a protocol and no port"),
+        (&["[fd90::1"], "is not ADDRESS:PORT"),
+        (&["[10.90.0.10]"], "is not ADDRESS:PORT"),
+        (&["[fd90::1]80"], "is not ADDRESS:PORT"),
         (&["10.90.0.10:80/icmp"], "\"icmp\" is none of tcp, udp and sctp"),
         (&["10.90.0.10:0"], "10.90.0.10:0"),
         (&["10.90.0.10:65536"], "10.90.0.10:65536"),

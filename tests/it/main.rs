@@ -14,6 +14,7 @@ mod health;
 mod kube_proxy;
 mod manifests;
 mod reload;
+mod settings;
 mod sink;
 mod support;
 mod sysctl;

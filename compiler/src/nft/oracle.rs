@@ -39,6 +39,9 @@ pub struct Outcome {
     /// The chain that decided so; `None` if none did.
     #[serde(skip)]
     pub decided_in: Option<ChainId>,
+    /// The frontend that it decided about, if it is for frontends.
+    #[serde(skip)]
+    pub frontend: Option<Frontend>,
     /// Whether the node's address takes the place of the client's, and why.
     pub masquerade: Option<Masquerade>,
     /// The rules that had a say, in order.
@@ -88,8 +91,9 @@ pub fn explain(
 ) -> Vec<Outcome> {
     let family = Family::of(packet.destination);
     let Some(table) = state.tables.get(&family) else {
-        let verdict = Verdict::Pass;
-        return vec![Outcome { verdict, decided_in: None, masquerade: None, path: Vec::new() }];
+        let (verdict, path) = (Verdict::Pass, Vec::new());
+        let (decided_in, frontend, masquerade) = (None, None, None);
+        return vec![Outcome { verdict, decided_in, frontend, masquerade, path }];
     };
     let ranges = table.elements.keys().filter(|key| is_range(**key)).copied().collect();
     let oracle = Oracle { family, table, ranges, mark, is_local };
@@ -101,6 +105,7 @@ pub fn explain(
         packet,
         backend: None,
         decided_in: None,
+        frontend: None,
         is_marked: false,
         masquerade: None,
         priority: 0,
@@ -114,12 +119,12 @@ pub fn explain(
             (End::Accept, Some(backend)) => Verdict::Backend(backend),
             (End::Accept, None) => Verdict::Pass,
         };
-        let Traveller { decided_in, masquerade, path, .. } = traveller;
+        let Traveller { decided_in, frontend, masquerade, path, .. } = traveller;
         // What this node sends to itself may come to nothing behind postrouting.
         let masquerade = masquerade.filter(|_| end == End::Accept);
         let is_known = |known: &Outcome| (known.verdict, known.masquerade) == (verdict, masquerade);
         if !outcomes.iter().any(is_known) {
-            outcomes.push(Outcome { verdict, decided_in, masquerade, path });
+            outcomes.push(Outcome { verdict, decided_in, frontend, masquerade, path });
         }
     }
     outcomes.sort_by_key(|outcome| (outcome.verdict, outcome.masquerade));
@@ -141,6 +146,7 @@ struct Traveller {
     packet: Packet,
     backend: Option<Backend>,
     decided_in: Option<ChainId>,
+    frontend: Option<Frontend>,
     is_marked: bool,
     masquerade: Option<Masquerade>,
     priority: u32,
@@ -300,8 +306,8 @@ impl Oracle<'_> {
             Statement::RecordAffinity { .. } | Statement::ForgetAffinity(..) => on(traveller),
             Statement::Dnat { map, .. } => match self.backend(*map, &traveller) {
                 Some(backend) => {
+                    self.decide(place, &mut traveller);
                     traveller.backend = Some(backend);
-                    traveller.decided_in = Some(place.chain);
                     traveller.packet.destination = backend.address;
                     if let Some((_, port)) = &mut traveller.packet.transport {
                         *port = backend.port;
@@ -320,7 +326,7 @@ impl Oracle<'_> {
             }
             Statement::Reject | Statement::Drop => {
                 let is_reject = *statement == Statement::Reject;
-                traveller.decided_in = Some(place.chain);
+                self.decide(place, &mut traveller);
                 traveller.note(self, place);
                 let end = if is_reject { End::Reject } else { End::Drop };
                 vec![(traveller, Left::End(end))]
@@ -363,6 +369,13 @@ impl Oracle<'_> {
             Left::End(_) => (traveller, left),
         })
         .collect()
+    }
+
+    /// Writes down that a chain has decided, and about which frontend.
+    fn decide(&self, place: &Place<'_>, traveller: &mut Traveller) {
+        let scope = place.chain.scope();
+        traveller.decided_in = Some(place.chain);
+        traveller.frontend = scope.and_then(|scope| self.frontend(scope, &traveller.packet));
     }
 
     fn holds(&self, key: Key) -> bool {

@@ -18,7 +18,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::element::{Element, Key, Value};
 use super::pick::{Clients, MAX_AFFINITY_BACKENDS, Pick};
 use super::skeleton::{ChainId, Scope, SetId, View};
-use super::slots::{self, Slot};
+use super::slots::{self, Ids, Slot};
 use super::state::{State, Table};
 use crate::interface::InterfacePattern;
 use crate::model::{Dirty, Model};
@@ -644,7 +644,9 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
     let room = if affinity.is_some() { MAX_AFFINITY_BACKENDS } else { usize::MAX };
     let assign = |backends: &[Backend], view| -> Arc<[Slot]> {
         let backends = &backends[..backends.len().min(room)];
-        let assign = |previous: &[Slot]| slots::assign(previous, backends, affinity.is_some());
+        let assign = |previous: &[Slot], had_affinity| {
+            slots::assign(previous, backends, Ids::of(affinity.is_some(), had_affinity))
+        };
         // A policy that nobody asked for before goes on where the other one stands: a frontend that
         // changes from one to the other keeps the backends that both have where they are.
         let before =
@@ -652,12 +654,16 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
                 View::Cluster => cluster.as_ref().or(local.as_ref()),
                 View::Local => local.as_ref().or(cluster.as_ref()),
             });
+        let had_affinity = old.is_some_and(|old| old.internal.affinity.is_some());
         match before {
             Some(before) => {
-                let slots = assign(before);
+                let slots = assign(before, had_affinity);
                 if *slots == **before { Arc::clone(before) } else { slots.into() }
             }
-            None => assign(&seeded(&route, view, seed)).into(),
+            None => {
+                let (held, had_affinity) = seeded(&route, view, seed);
+                assign(&held, had_affinity).into()
+            }
         }
     };
     let slots = Slots {
@@ -713,8 +719,8 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
     }
 }
 
-/// The slots that a kernel holds for a port under a policy.
-fn seeded(route: &Route, view: View, seed: &State) -> Vec<Slot> {
+/// The slots that a kernel holds for a port under a policy, and whether with session affinity.
+fn seeded(route: &Route, view: View, seed: &State) -> (Vec<Slot>, bool) {
     let places = route.frontends.iter().filter_map(|(frontend, rank)| {
         let policy = if rank.is_external() { route.external } else { route.internal };
         match (view, policy, rank.is_external()) {
@@ -729,8 +735,12 @@ fn seeded(route: &Route, view: View, seed: &State) -> Vec<Slot> {
     // A frontend that another Service port has tells of the other's slots, if of any.
     let comment = route.port.comment();
     let own = places.clone().filter(|(_, frontend)| seed.owner(*frontend) == Some(&comment));
-    let held = own.chain(places).map(|(view, frontend)| seed.slots(view, frontend));
-    held.into_iter().find(|slots| !slots.is_empty()).unwrap_or_default()
+    let mut held = own.chain(places).map(|(view, frontend)| {
+        let pick = seed.pick(view, frontend);
+        let has_affinity = pick.is_some_and(|pick| pick.affinity.is_some());
+        (seed.slots(view, frontend), has_affinity)
+    });
+    held.find(|(slots, _)| !slots.is_empty()).unwrap_or_default()
 }
 
 /// Who is known to be a Pod.

@@ -379,6 +379,24 @@ impl ChainId {
         })
     }
 
+    /// The frontends it decides about, if it is for frontends.
+    pub fn scope(self) -> Option<Scope> {
+        match self {
+            Self::Outside(scope) | Self::Pick(scope, ..) => Some(scope),
+            Self::Firewall | Self::Unserved => Some(Scope::Address),
+            Self::NodePorts | Self::UnservedNodePorts => Some(Scope::NodePort),
+            Self::Dispatch
+            | Self::FirewallPrerouting
+            | Self::FirewallOutput
+            | Self::Prerouting
+            | Self::Output
+            | Self::Postrouting
+            | Self::FilterInput
+            | Self::FilterForward
+            | Self::FilterOutput => None,
+        }
+    }
+
     /// The hook of a base chain.
     pub fn hook(self) -> Option<Hook> {
         // The names and numbers are those of <linux/netfilter_ipv4.h>: dstnat −100, filter 0,
@@ -702,17 +720,21 @@ fn pick_rules(scope: Scope, view: View, pick: Pick) -> Vec<Rule> {
 
 fn clients_rules(scope: Scope, clients: Clients) -> Vec<Rule> {
     let not_in = |field, set| Statement::Member { fields: vec![field], set, is_member: false };
+    // A Pod is nobody else, also if its address is the node's too, as that of a bridge in the Pods' network.
+    let unless_pod = |is_local, then| {
+        Rule(vec![
+            not_in(Field::Saddr, SetId::PodSources),
+            not_in(Field::Iifname, SetId::PodInterfaces),
+            Statement::SaddrIsLocal(is_local),
+            then,
+        ])
+    };
     match clients {
         Clients::Kept => Vec::new(),
         Clients::Masqueraded => vec![Rule(vec![Statement::SetMark])],
         Clients::Split => vec![
-            Rule(vec![
-                not_in(Field::Saddr, SetId::PodSources),
-                not_in(Field::Iifname, SetId::PodInterfaces),
-                Statement::SaddrIsLocal(false),
-                Statement::Goto(ChainId::Outside(scope)),
-            ]),
-            Rule(vec![Statement::SaddrIsLocal(true), Statement::SetMark]),
+            unless_pod(false, Statement::Goto(ChainId::Outside(scope))),
+            unless_pod(true, Statement::SetMark),
         ],
     }
 }

@@ -20,45 +20,58 @@ pub struct Slot {
     pub backend: Backend,
 }
 
+/// What the ids of slots are to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ids {
+    /// The slots themselves.
+    Positions,
+    /// The backends' own, with session affinity. So far they were the slots themselves, which nobody
+    /// would find again: each is a new one.
+    New,
+    /// The backends' own, as so far. Records name them.
+    Kept,
+}
+
+impl Ids {
+    /// What they are to be with or without session affinity, after they were so.
+    pub fn of(affinity: bool, had_affinity: bool) -> Self {
+        match (affinity, had_affinity) {
+            (false, _) => Self::Positions,
+            (true, false) => Self::New,
+            (true, true) => Self::Kept,
+        }
+    }
+}
+
 /// Assigns slots to the `wanted` backends (sorted, no duplicates) with the fewest changes to
 /// `previous`, and deterministically.
-pub fn assign(previous: &[Slot], wanted: &[Backend], affinity: bool) -> Vec<Slot> {
+pub fn assign(previous: &[Slot], wanted: &[Backend], ids: Ids) -> Vec<Slot> {
     let n = wanted.len();
-    let mut places: Vec<Option<Slot>> = vec![None; n];
+    let kept = |slot: &Slot| (slot.backend, (ids == Ids::Kept).then_some(slot.id));
+    let mut places: Vec<Option<(Backend, Option<u32>)>> = vec![None; n];
     let mut placed: BTreeSet<Backend> = BTreeSet::new();
-    let mut moved: Vec<Slot> = Vec::new();
+    let mut moved: Vec<(Backend, Option<u32>)> = Vec::new();
     for (position, slot) in previous.iter().enumerate() {
         if wanted.binary_search(&slot.backend).is_err() || !placed.insert(slot.backend) {
             continue;
         }
         match places.get_mut(position) {
-            Some(place) => *place = Some(*slot),
-            None => moved.push(*slot),
+            Some(place) => *place = Some(kept(slot)),
+            None => moved.push(kept(slot)),
         }
     }
+    let mut taken: BTreeSet<u32> =
+        places.iter().flatten().chain(&moved).filter_map(|(_, id)| *id).collect();
     // Those beyond the end must move; the new ones take what is left, in order.
-    let known = moved.into_iter().map(|slot| (slot.backend, Some(slot.id)));
     let new = wanted.iter().filter(|backend| !placed.contains(backend)).map(|b| (*b, None));
-    let mut incoming = known.chain(new);
-    let mut ids: BTreeSet<u32> = previous
-        .iter()
-        .filter(|slot| affinity && placed.contains(&slot.backend))
-        .map(|slot| slot.id)
-        .collect();
+    let mut incoming = moved.into_iter().chain(new);
 
     let mut slots = Vec::with_capacity(n);
     for (position, place) in places.into_iter().enumerate() {
-        let (backend, id) = match place {
-            Some(slot) => (slot.backend, Some(slot.id)),
-            None => match incoming.next() {
-                Some(next) => next,
-                None => continue,
-            },
-        };
-        let id = if affinity {
-            id.unwrap_or_else(|| fresh_id(backend, &mut ids))
-        } else {
-            u32::try_from(position).unwrap_or(u32::MAX)
+        let Some((backend, id)) = place.or_else(|| incoming.next()) else { continue };
+        let id = match ids {
+            Ids::Positions => u32::try_from(position).unwrap_or(u32::MAX),
+            Ids::New | Ids::Kept => id.unwrap_or_else(|| fresh_id(backend, &mut taken)),
         };
         slots.push(Slot { id, backend });
     }
@@ -111,29 +124,29 @@ mod tests {
 
     #[test]
     fn a_new_backend_takes_the_next_slot() {
-        let before = assign(&[], &backends(&[2, 3]), false);
-        let after = assign(&before, &backends(&[1, 2, 3]), false);
+        let before = assign(&[], &backends(&[2, 3]), Ids::Positions);
+        let after = assign(&before, &backends(&[1, 2, 3]), Ids::Positions);
         assert_eq!(order(&after), [2, 3, 1]);
     }
 
     #[test]
     fn the_last_moves_into_the_place_of_a_removed_one() {
-        let before = assign(&[], &backends(&[1, 2, 3, 4]), false);
-        let after = assign(&before, &backends(&[1, 3, 4]), false);
+        let before = assign(&[], &backends(&[1, 2, 3, 4]), Ids::Positions);
+        let after = assign(&before, &backends(&[1, 3, 4]), Ids::Positions);
         assert_eq!(order(&after), [1, 4, 3]);
     }
 
     #[test]
     fn a_replacement_takes_the_place_of_what_it_replaces() {
-        let before = assign(&[], &backends(&[1, 2, 3]), false);
-        let after = assign(&before, &backends(&[1, 9, 3]), false);
+        let before = assign(&[], &backends(&[1, 2, 3]), Ids::Positions);
+        let after = assign(&before, &backends(&[1, 9, 3]), Ids::Positions);
         assert_eq!(order(&after), [1, 9, 3]);
     }
 
     #[test]
     fn with_affinity_a_backend_keeps_its_id_when_it_moves() {
-        let before = assign(&[], &backends(&[1, 2, 3]), true);
-        let after = assign(&before, &backends(&[2, 3]), true);
+        let before = assign(&[], &backends(&[1, 2, 3]), Ids::New);
+        let after = assign(&before, &backends(&[2, 3]), Ids::Kept);
         assert_eq!(order(&after), [3, 2]);
         for slot in &after {
             assert!(before.contains(slot), "{slot:?} changed its id");
@@ -141,9 +154,24 @@ mod tests {
     }
 
     #[test]
+    fn a_backend_has_the_id_it_would_have_had_with_affinity_from_the_start() {
+        let before = assign(&[], &backends(&[1, 2, 3]), Ids::Positions);
+        let after = assign(&before, &backends(&[2, 3]), Ids::of(true, false));
+        let from_the_start = assign(&[], &backends(&[2, 3]), Ids::of(true, true));
+        assert_eq!(order(&after), [3, 2], "slots go on, ids begin");
+        for slot in &after {
+            assert!(from_the_start.contains(slot), "{slot:?} has another id");
+        }
+        // Without affinity, it is the slot again that is drawn.
+        let without = assign(&after, &backends(&[2, 3]), Ids::of(false, true));
+        assert_eq!(without.iter().map(|slot| slot.id).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(order(&without), [3, 2]);
+    }
+
+    #[test]
     fn duplicates_in_what_a_kernel_held_are_dropped() {
-        let slot = assign(&[], &backends(&[1]), false)[0];
-        let after = assign(&[slot, slot], &backends(&[1, 2]), false);
+        let slot = assign(&[], &backends(&[1]), Ids::Positions)[0];
+        let after = assign(&[slot, slot], &backends(&[1, 2]), Ids::Positions);
         assert_eq!(order(&after), [1, 2]);
     }
 }

@@ -71,6 +71,13 @@ impl State {
         })
     }
 
+    /// How a view of a frontend chooses; `None` if the kernel holds no backends for it.
+    pub fn pick(&self, view: View, frontend: Frontend) -> Option<Pick> {
+        let table = self.tables.get(&frontend.family())?;
+        let (value, _) = table.elements.get(&Key::Service(view, frontend))?;
+        if let Value::Pick(pick) = value { Some(*pick) } else { None }
+    }
+
     /// The backends of a view of a frontend by slot; empty if the kernel holds none, or holds slots that no
     /// history of ours can have led to.
     pub fn slots(&self, view: View, frontend: Frontend) -> Vec<Slot> {
@@ -79,8 +86,7 @@ impl State {
             Some((Value::Backend(backend), _)) => Some(Slot { id, backend: *backend }),
             Some(_) | None => None,
         };
-        let head = table.elements.get(&Key::Service(view, frontend));
-        let Some((Value::Pick(pick), _)) = head else { return Vec::new() };
+        let Some(pick) = self.pick(view, frontend) else { return Vec::new() };
         let slots: Option<Vec<Slot>> = (0..pick.backends)
             .map(|position| match pick.affinity {
                 None => backend(position),

@@ -605,6 +605,20 @@ fn assert_same_meaning(incremental: &Program, fresh: &Program) {
     assert_eq!(idle, unused, "uses of pick chains are not counted right");
 }
 
+/// By which ids records of clients name endpoints: whatever the history, those of a fresh start.
+fn affinity_ids(program: &Program) -> BTreeMap<(Seen, u32), Backend> {
+    let elements = elements(&program.state());
+    let id = |(key, (value, _)): (&Key, &(Value, _))| {
+        let (Key::AffinitySlot(view, frontend, _), Value::Id(id)) = (key, value) else {
+            return None;
+        };
+        let (value, _) = elements.get(&Key::Endpoint(*view, *frontend, *id))?;
+        let Value::Backend(backend) = value else { return None };
+        Some((((*frontend, *view), *id), *backend))
+    };
+    elements.iter().filter_map(id).collect()
+}
+
 fn names(program: &Program) -> Vec<&NamespacedName> {
     program.services().map(|(name, _)| name).collect()
 }
@@ -824,6 +838,7 @@ proptest! {
             let meaning = meaning(&fresh.state());
             prop_assert_eq!(&meaning.frontends, &expected(&daemon.model, &settings()));
             assert_same_meaning(&daemon.program, &fresh);
+            prop_assert_eq!(affinity_ids(&daemon.program), affinity_ids(&fresh));
             prop_assert_eq!(names(&daemon.program), names(&fresh));
         }
     }

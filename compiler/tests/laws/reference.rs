@@ -356,11 +356,11 @@ impl<'a> Cluster<'a> {
             } else if !is_external_local(claim.service) {
                 is_marked = true;
                 cluster
-            } else if is_sent {
-                // Before the row of Pods: an address may be in both.
-                is_marked = true;
-                cluster
             } else if is_pod == Some(true) {
+                // Before the row of the host (§5.1): an address may be in both.
+                cluster
+            } else if is_sent {
+                is_marked = true;
                 cluster
             } else {
                 local

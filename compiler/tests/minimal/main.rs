@@ -668,6 +668,8 @@ fn families_do_not_touch_each_other() {
 
 // ---- Session affinity ---------------------------------------------------------------------------
 
+/// Two for the head; of each endpoint, three: its id, and its own element, which has stood at the slot.
+/// Positions would be two less, and no ids: after a restart, others would have them.
 #[test]
 fn affinity_gives_each_backend_an_id() {
     let backends = endpoints(&[at(1), at(2), at(3)]);
@@ -677,11 +679,30 @@ fn affinity_gives_each_backend_an_id() {
         [
             "delete services 10.96.0.1 . tcp . 80",
             "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 8000:a003",
-            "add affinity-slots 10.96.0.1 . tcp . 80 . none : none",
-            "add affinity-slots 10.96.0.1 . tcp . 80 . 0:1 : 0:1",
-            "add affinity-slots 10.96.0.1 . tcp . 80 . 0:2 : 0:2",
+            "add affinity-slots 10.96.0.1 . tcp . 80 . none : 1d08:6d6c",
+            "add affinity-slots 10.96.0.1 . tcp . 80 . 0:1 : f843:92d",
+            "add affinity-slots 10.96.0.1 . tcp . 80 . 0:2 : 7bb:1a52",
+            "delete endpoints 10.96.0.1 . tcp . 80 . none",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
+            "add endpoints 10.96.0.1 . tcp . 80 . 7bb:1a52 : 10.0.0.3 . 8080",
+            "add endpoints 10.96.0.1 . tcp . 80 . 1d08:6d6c : 10.0.0.1 . 8080",
+            "add endpoints 10.96.0.1 . tcp . 80 . f843:92d : 10.0.0.2 . 8080",
         ]
     );
+}
+
+/// A start that finds a kernel without affinity where there shall be one does the same.
+#[test]
+fn affinity_that_comes_with_a_start_gives_the_same_ids() {
+    let backends = endpoints(&[at(1), at(2), at(3)]);
+    let before = Daemon::start(&[web(|_| ()), backends.clone()]).program;
+    let after = model(&[web(sticky), backends]);
+    let fresh = Program::compile(&after, settings(), &State::default());
+    let seeded = Program::compile(&after, settings(), &before.state());
+    assert_eq!(lines(&checked_delta(&before, &seeded)), lines(&checked_delta(&before, &fresh)));
+    let again = Program::compile(&after, settings(), &seeded.state());
+    assert!(checked_delta(&seeded, &again).is_empty(), "ids that records name stay");
 }
 
 #[test]

@@ -345,8 +345,9 @@ fn an_endpoint_of_another_node_is_nothing_under_internal_policy_local() {
 
 // ---- Session affinity under Local ---------------------------------------------------------------
 
-/// Two for each head, and one for the id of each slot: three heads, five slots. It costs the same to
-/// take it away, if the ids are still those that the slots had without it.
+/// Two for each head, and three for each slot: its id, and the endpoint, which stood at the slot and now
+/// stands at the id. Three heads, five slots. It costs the same to take it away: without affinity it
+/// is the number of the slot that is drawn.
 #[test]
 fn affinity_under_external_policy_local_is_a_head_and_the_ids_in_each_view() {
     let sticky_local = |service: &mut Service| {
@@ -355,41 +356,44 @@ fn affinity_under_external_policy_local_is_a_head_and_the_ids_in_each_view() {
     };
     let backends = || endpoints(&[at(1), local(2)]);
     let (none, sticky) = ([web(outside_local), backends()], [web(sticky_local), backends()]);
-    assert_eq!(
-        ops(&none, &sticky),
-        [
-            "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 8000:a002",
-            "add affinity-slots 10.96.0.1 . tcp . 80 . none : none",
-            "add affinity-slots 10.96.0.1 . tcp . 80 . 0:1 : 0:1",
-            "delete services 192.0.2.1 . tcp . 80",
-            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : c000:a002",
-            "add affinity-slots 192.0.2.1 . tcp . 80 . none : none",
-            "add affinity-slots 192.0.2.1 . tcp . 80 . 0:1 : 0:1",
-            "delete local-services 192.0.2.1 . tcp . 80",
-            "add local-services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 8000:a001",
-            "add local-affinity-slots 192.0.2.1 . tcp . 80 . none : none",
-        ]
-    );
-    assert_eq!(
-        history(&[&none, &sticky, &none]),
-        [
-            "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
-            "delete affinity-slots 10.96.0.1 . tcp . 80 . none",
-            "delete affinity-slots 10.96.0.1 . tcp . 80 . 0:1",
-            "delete services 192.0.2.1 . tcp . 80",
-            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 4000:2",
-            "delete affinity-slots 192.0.2.1 . tcp . 80 . none",
-            "delete affinity-slots 192.0.2.1 . tcp . 80 . 0:1",
-            "delete local-services 192.0.2.1 . tcp . 80",
-            "add local-services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 0:1",
-            "delete local-affinity-slots 192.0.2.1 . tcp . 80 . none",
-        ]
-    );
-    // Ids that came with affinity are the backends' own, so that records find them after a restart.
-    // Without affinity it is the number of the slot that is drawn: each endpoint is two more.
-    assert_eq!(ops(&sticky, &none).len(), 11 + 2 * 5);
+    let view = |frontend: &str, prefix: &str, heads: [&str; 2], slots: &[(&str, &str, &str)]| {
+        let mut on = vec![
+            format!("delete {prefix}services {frontend}"),
+            format!("add {prefix}services {frontend} comment \"default/web:http\" : {}", heads[1]),
+        ];
+        let mut off = vec![
+            format!("delete {prefix}services {frontend}"),
+            format!("add {prefix}services {frontend} comment \"default/web:http\" : {}", heads[0]),
+        ];
+        let id = |(slot, id, _): &(&str, &str, &str)| {
+            format!("{prefix}affinity-slots {frontend} . {slot} : {id}")
+        };
+        let at = |key: &str, backend: &str| {
+            format!("add {prefix}endpoints {frontend} . {key} : {backend} . 8080")
+        };
+        let not_at = |key: &str| format!("delete {prefix}endpoints {frontend} . {key}");
+        on.extend(slots.iter().map(|slot| format!("add {}", id(slot))));
+        on.extend(slots.iter().map(|(slot, ..)| not_at(slot)));
+        on.extend(slots.iter().map(|(_, id, backend)| at(id, backend)));
+        let no_id = |(slot, ..): &(&str, &str, &str)| {
+            format!("delete {prefix}affinity-slots {frontend} . {slot}")
+        };
+        off.extend(slots.iter().map(no_id));
+        off.extend(slots.iter().map(|(slot, _, backend)| at(slot, backend)));
+        off.extend(slots.iter().map(|(_, id, _)| not_at(id)));
+        [on, off]
+    };
+    let both = [("none", "1d08:6d6c", "10.0.0.1"), ("0:1", "f843:92d", "10.0.0.2")];
+    let here = [("none", "f843:92d", "10.0.0.2")];
+    let (cluster, outside) = ("10.96.0.1 . tcp . 80", "192.0.2.1 . tcp . 80");
+    let [cluster_on, cluster_off] = view(cluster, "", ["0:2", "8000:a002"], &both);
+    let [outside_on, outside_off] = view(outside, "", ["4000:2", "c000:a002"], &both);
+    let [local_on, local_off] = view(outside, "local-", ["0:1", "8000:a001"], &here);
+    assert_eq!(ops(&none, &sticky), [cluster_on, outside_on, local_on].concat());
+    let off = [cluster_off, outside_off, local_off].concat();
+    assert_eq!(off.len(), 3 * 2 + 5 * 3);
+    assert_eq!(ops(&sticky, &none), off, "it was there from the start");
+    assert_eq!(history(&[&none, &sticky, &none]), off, "it was not");
 }
 
 // ---- Topology -----------------------------------------------------------------------------------

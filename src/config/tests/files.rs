@@ -1,5 +1,6 @@
 //! Whole files.
 
+use rulec_compiler::Settings;
 use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
 
 use super::{HEAD, errors, load, load_file, load_in, printed};
@@ -91,8 +92,11 @@ fn kubeadms_file_says_its_kubeconfig_and_its_network_and_no_more() {
     let kubeconfig = Some("/var/lib/kube-proxy/kubeconfig.conf".into());
     let expected = crate::config::Config {
         api: Some(ApiAccess { kubeconfig, master: None }),
-        detect_local: DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().unwrap()]),
-        node_port_addresses: NodePortAddresses::Cidrs(Vec::new()),
+        settings: Settings {
+            detect_local: DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().unwrap()]),
+            node_port_addresses: NodePortAddresses::Cidrs(Vec::new()),
+            ..usual.settings.clone()
+        },
         ..usual
     };
     assert_eq!(config, expected);
@@ -113,7 +117,7 @@ fn json_is_read_as_well() {
         assert_eq!(printed(&warnings), [""; 0]);
         assert_eq!(config.conntrack.min, 7);
         let networks = vec!["10.0.0.0/8".parse().unwrap()];
-        assert_eq!(config.node_port_addresses, NodePortAddresses::Cidrs(networks));
+        assert_eq!(config.settings.node_port_addresses, NodePortAddresses::Cidrs(networks));
     }
 }
 

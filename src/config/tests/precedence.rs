@@ -38,7 +38,7 @@ fn the_nodes_name_and_logging_count_beside_a_file() {
     let options = ["--hostname-override= C ", "-v", "5", "--logging-format=json"];
     let Loaded { config, warnings, .. } = load(&options, Some(&file)).unwrap();
     assert_eq!(printed(&warnings), [""; 0]);
-    assert_eq!(config.node_name.as_str(), "c");
+    assert_eq!(config.settings.node_name.as_str(), "c");
     assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Json, "debug"));
 }
 
@@ -82,7 +82,11 @@ fn flags_are_typed_as_for_go() {
         (&[], false),
     ];
     for (options, expected) in table {
-        assert_eq!(load(options, None).unwrap().config.masquerade_all, expected, "{options:?}");
+        assert_eq!(
+            load(options, None).unwrap().config.settings.masquerade_all,
+            expected,
+            "{options:?}"
+        );
     }
     let table = [
         (&["--conntrack-tcp-be-liberal"][..], true),

@@ -198,9 +198,9 @@ fn modes_choose_their_section_and_the_default_of_node_ports() {
         let loaded = load_file(&format!("{said}{sections}")).unwrap();
         let config = loaded.config;
         assert_eq!(config.mode, mode);
-        assert_eq!(u8::from(config.masquerade_bit), bit, "{said}");
+        assert_eq!(u8::from(config.settings.masquerade_bit), bit, "{said}");
         assert_eq!(config.sync_period.as_secs(), period, "{said}");
-        assert_eq!(config.node_port_addresses, networks, "{said}");
+        assert_eq!(config.settings.node_port_addresses, networks, "{said}");
         let notes: Vec<String> = printed(&loaded.warnings)
             .into_iter()
             .filter(|text| text.contains(": mode: "))
@@ -252,7 +252,7 @@ fn servers_listen_where_kube_proxys_do() {
     );
     let loaded = load_file("mode: nftables\nhealthzBindAddress: ''\nbindAddress: '::'\n").unwrap();
     assert_eq!(loaded.config.healthz, addresses("[::]:10256"));
-    assert_eq!(loaded.config.node_ip, None);
+    assert!(loaded.config.settings.node_addresses.is_empty());
 }
 
 #[test]
@@ -267,17 +267,17 @@ fn a_family_without_a_network_of_its_own_has_node_ports_everywhere() {
     ];
     for (said, v4, v6) in table {
         let loaded = load(&["--nodeport-addresses", said], None).unwrap();
-        assert_eq!(loaded.config.node_port_addresses.cidrs(Family::Ipv4), v4, "{said}");
-        assert_eq!(loaded.config.node_port_addresses.cidrs(Family::Ipv6), v6, "{said}");
+        assert_eq!(loaded.config.settings.node_port_addresses.cidrs(Family::Ipv4), v4, "{said}");
+        assert_eq!(loaded.config.settings.node_port_addresses.cidrs(Family::Ipv6), v6, "{said}");
     }
     for said in ["primary", ""] {
         let loaded = load(&["--nodeport-addresses", said], None).unwrap();
-        assert_eq!(loaded.config.node_port_addresses, NodePortAddresses::Primary);
+        assert_eq!(loaded.config.settings.node_port_addresses, NodePortAddresses::Primary);
     }
     let twice = ["--nodeport-addresses=10.0.0.0/8", "--nodeport-addresses=11.0.0.0/8"];
     let loaded = load(&twice, None).unwrap();
     assert_eq!(
-        loaded.config.node_port_addresses.cidrs(Family::Ipv4),
+        loaded.config.settings.node_port_addresses.cidrs(Family::Ipv4),
         within("10.0.0.0/8,11.0.0.0/8")
     );
 }
@@ -302,7 +302,7 @@ fn local_pods_are_known_in_four_ways() {
         ),
     ];
     for (body, expected) in table {
-        assert_eq!(load_file(body).unwrap().config.detect_local, expected);
+        assert_eq!(load_file(body).unwrap().config.settings.detect_local, expected);
     }
 }
 
@@ -314,6 +314,6 @@ fn zero_is_a_value_where_gos_field_is_a_pointer() {
     assert_eq!((config.conntrack.max_per_core, config.conntrack.min), (0, 0));
     assert_eq!(config.conntrack.tcp_established_timeout, None);
     assert_eq!(config.oom_score_adj, 0);
-    assert_eq!(config.masquerade_bit.mark(), 1);
+    assert_eq!(config.settings.masquerade_bit.mark(), 1);
     assert_eq!(config.sync_period.as_secs(), 30);
 }

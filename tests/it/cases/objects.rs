@@ -1,6 +1,7 @@
 //! The objects of a row: those of tests/cases/objects.yaml, with what the row says about them.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use rulec_testkit::Family;
 use serde_json::{Value, json};
@@ -44,6 +45,18 @@ impl Objects {
                 merge(self.now.entry(name.clone()).or_insert_with(|| json!({})), patch);
             }
         }
+    }
+
+    /// Whether a Service has an address for its own, beside its cluster addresses.
+    pub(super) fn has_external(&self, ip: IpAddr) -> bool {
+        let ip = json!(ip.to_string());
+        let has = |object: &Value| {
+            let named = object["spec"]["externalIPs"].as_array().into_iter().flatten();
+            let ingress = object["status"]["loadBalancer"]["ingress"].as_array();
+            let vips = ingress.into_iter().flatten().map(|it| &it["ip"]);
+            named.chain(vips).any(|it| *it == ip)
+        };
+        self.now.iter().any(|(name, object)| name.starts_with("Service ") && has(object))
     }
 
     /// Whole objects, as an API server has them.

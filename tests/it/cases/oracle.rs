@@ -57,9 +57,22 @@ impl Question {
 
     fn frontend(&self) -> String {
         match self.to {
-            To::Port(protocol, at) => format!("{at}/{protocol}"),
+            To::Port(protocol, at) => format!("{at}/{}", protocol.to_string().to_uppercase()),
             To::Ping(ip) => ip.to_string(),
         }
+    }
+
+    /// What the frontend is called, if it has a Service: at an address of the node, it is a node port,
+    /// unless a Service has that address for its own.
+    fn name(&self, place: &Place) -> Option<String> {
+        let To::Port(protocol, at) = self.to else { return None };
+        if !place.is_of_node(at.ip()) {
+            return Some(self.frontend());
+        }
+        let protocol = protocol.to_string().to_uppercase();
+        let family = if at.is_ipv4() { "IPv4" } else { "IPv6" };
+        let name = || format!("nodePort {}/{protocol} ({family})", at.port());
+        (!place.objects.has_external(at.ip())).then(name)
     }
 }
 
@@ -108,6 +121,11 @@ fn ask(place: &Place, args: &[&str], question: &Question) -> Result<(), String> 
     let is_untouched = fates.contains(&Fate::Untouched);
     if said.get("frontend").map_or(answers, |_| is_untouched) {
         return Err(format!("a frontend has a Service, and another has not: {said}"));
+    }
+    if let (Some(frontend), Some(name)) = (said.get("frontend"), question.name(place))
+        && frontend["name"] != name
+    {
+        return Err(format!("the frontend is {name}: {said}"));
     }
     if said["warnings"] != Value::Array(Vec::new()) {
         return Err(format!("it warns: {}", said["warnings"]));

@@ -144,7 +144,11 @@ fn the_arguments_and_the_configuration_are_what_the_program_takes() {
         assert!(warnings.is_empty(), "{warnings:?}");
         let api = loaded.config.api.expect("an API server is the source");
         assert_eq!(api.kubeconfig, Some(directory.join(kubeconfig)));
-        assert_eq!(loaded.config.node_name.to_string(), "$(node_name)", "the kubelet replaces it");
+        assert_eq!(
+            loaded.config.settings.node_name.to_string(),
+            "$(node_name)",
+            "the kubelet replaces it"
+        );
         let field = string(named(container, "/env", "NODE_NAME"), "/valueFrom/fieldRef/fieldPath");
         assert_eq!(field, "spec.nodeName");
     }

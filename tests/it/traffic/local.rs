@@ -1,10 +1,10 @@
 //! Who counts as a Pod of the node: the modes of telling them, and what becomes of their sources.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rulec_testkit::{Family, Namespace, Options, Protocol, address, ask, require_root};
 
-use super::{HTTP, NODE, PATIENCE, Seen, Site, Who, cluster_ip, endpoints, service};
+use super::{HTTP, NODE, PATIENCE, Seen, Site, Who, cluster_ip, each_of, endpoints, service};
 use crate::support::rulec;
 
 /// A Service whose only endpoint is none of those who ask.
@@ -24,7 +24,7 @@ fn seen(site: &Site, expected: [(Who, Seen); 3]) {
 
 /// Asserts what source the endpoint sees of somebody else.
 #[track_caller]
-fn source_of(from: &Namespace, own: (std::net::Ipv4Addr, std::net::Ipv6Addr), seen: Seen) {
+fn source_of(from: &Namespace, own: (Ipv4Addr, Ipv6Addr), seen: Seen) {
     for family in Family::BOTH {
         let options =
             Options { source: Some(SocketAddr::new(family.of(own), 0)), timeout: PATIENCE };
@@ -93,6 +93,46 @@ fn pods_are_told_by_the_names_of_their_interfaces() {
     );
     source_of(&site.world.pod(1).namespace, address::pod(1), Seen::Own);
     source_of(&site.world.remote_pod(0).namespace, address::remote_pod(0), Seen::Masqueraded);
+}
+
+/// The address that a node has in its Pods' network, as that of a bridge, is one of a Pod: by an
+/// external frontend, too, it is seen as itself, and led to all endpoints.
+#[test]
+fn a_node_address_in_the_pods_network_is_a_pods() {
+    if !require_root() {
+        return;
+    }
+    let own = address::pod_at(1, 1);
+    let (vip4, vip6) = (Ipv4Addr::new(198, 51, 100, 20), "2001:db8:51::20".parse().unwrap());
+    let spec = format!(
+        "
+        type: LoadBalancer
+        externalTrafficPolicy: Local
+        ports: [{{name: http, port: 80}}]
+        externalIPs: [{vip4}, '{vip6}']"
+    );
+    let slices = endpoints("web", HTTP, &["a", "c"]);
+    let site = Site::start(&format!("{}{slices}{NODE}", service("web", 10, &spec)));
+    let (v4, v6) = own;
+    site.world.node.sh(&format!(
+        "ip address add {v4}/32 dev uplink preferred_lft 0
+         ip address add {v6}/128 dev uplink preferred_lft 0 nodad"
+    ));
+    for family in Family::BOTH {
+        let to = SocketAddr::new(family.of((vip4, vip6)), 80);
+        let ask_from = |source: (Ipv4Addr, Ipv6Addr), seen| {
+            let source = Some(SocketAddr::new(family.of(source), 0));
+            each_of(&["a", "c"], &format!("{source:?} -> {to}"), || {
+                let options = Options { source, timeout: PATIENCE };
+                let answer = ask(&site.world.node, Protocol::Tcp, to, options).unwrap();
+                assert_eq!(answer.source, family.of(seen), "{source:?} -> {to}");
+                answer
+            });
+        };
+        ask_from(own, own);
+        // The node's other addresses are no Pod's.
+        ask_from(address::NODE_SECOND, address::NODE);
+    }
 }
 
 #[test]
