@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use ipnet::IpNet;
 use rulec_compiler::net::Protocol;
 
 use crate::config::{KubeProxyFlags, Log, go_bool};
@@ -94,7 +93,7 @@ pub struct SettingsArgs {
     ///
     /// Traffic from elsewhere to a cluster address is masqueraded. Without it, nobody is.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    pub cluster_cidr: Vec<IpNet>,
+    pub cluster_cidr: Vec<String>,
     /// Masquerade all traffic to cluster addresses, also that of Pods
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     pub masquerade_all: Option<bool>,

@@ -147,9 +147,12 @@ fn take_flags(
     kube_proxy: &KubeProxyFlags,
     file: Option<File<'_>>,
 ) {
-    let cidrs: Vec<String> = settings.cluster_cidr.iter().map(ToString::to_string).collect();
+    // Templates write `--cluster-cidr=` where there is nothing to say.
+    let is_said = |text: &&String| !text.is_empty();
+    let cidrs: Vec<&str> =
+        settings.cluster_cidr.iter().filter(is_said).map(String::as_str).collect();
     let own = [
-        ("hostname-override", "node-name", settings.node_name.clone()),
+        ("hostname-override", "node-name", settings.node_name.as_ref().filter(is_said).cloned()),
         ("cluster-cidr", "cluster-cidr", (!cidrs.is_empty()).then(|| cidrs.join(","))),
         ("masquerade-all", "masquerade-all", settings.masquerade_all.map(|all| all.to_string())),
         (

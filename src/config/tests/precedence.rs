@@ -30,6 +30,15 @@ fn a_file_replaces_the_flags_that_say_the_same_and_they_are_named() {
     assert_eq!(printed(&warnings), expected);
 }
 
+/// Templates write options that have nothing to say.
+#[test]
+fn empty_options_say_nothing() {
+    let options = ["--cluster-cidr=", "--hostname-override=", "--nodeport-addresses="];
+    let Loaded { config, warnings, .. } = load(&options, None).unwrap();
+    assert_eq!(printed(&warnings), [""; 0]);
+    assert_eq!(config, load(&[], None).unwrap().config);
+}
+
 #[test]
 fn the_nodes_name_and_logging_count_beside_a_file() {
     let file = format!(

@@ -167,7 +167,7 @@ fn a_flag_that_breaks_a_rule_is_refused_by_its_name() {
             &["--cluster-cidr=10.0.0.0/8,11.0.0.0/8"],
             "--cluster-cidr: must be one network, or one of each family",
         ),
-        (&["--node-name="], "--node-name: must not be empty"),
+        (&["--node-name= "], "--node-name: must not be empty"),
     ];
     for (options, expected) in table {
         let errors = errors(load(options, None));
