@@ -720,7 +720,7 @@ fn pick_rules(scope: Scope, view: View, pick: Pick) -> Vec<Rule> {
 
 fn clients_rules(scope: Scope, clients: Clients) -> Vec<Rule> {
     let not_in = |field, set| Statement::Member { fields: vec![field], set, is_member: false };
-    // A Pod is nobody else, also if its address is the node's too, as that of a bridge in the Pods' network.
+    // Who is a Pod is nothing else, even if the address is also the node's, as that of a bridge is.
     let unless_pod = |is_local, then| {
         Rule(vec![
             not_in(Field::Saddr, SetId::PodSources),
