@@ -33,6 +33,8 @@ pub(crate) struct Holdings {
     context: Context,
     /// Whether the Node is no longer waited for.
     node_given_up: bool,
+    /// Whether the ServiceCIDRs are not waited for: we may not see them.
+    service_cidrs_given_up: bool,
 }
 
 /// What events brought.
@@ -131,6 +133,7 @@ impl Holdings {
                 let problem = Problem::of_file(&context.place, Severity::Warning, message);
                 holding.hinder(Some(problem), context);
                 self.node_given_up |= resource == Resource::Nodes;
+                self.service_cidrs_given_up |= resource == Resource::ServiceCidrs;
             }
         }
     }
@@ -141,7 +144,9 @@ impl Holdings {
         let is_addressed =
             |object: &Object| matches!(object, Object::Node(node) if !node.addresses.is_empty());
         let node = self.node_given_up || self.nodes.objects.values().any(is_addressed);
-        self.has_required() && node
+        // A restart must not take away what a list that comes a little later brings back.
+        let cidrs = self.node_given_up || self.service_cidrs.listed || self.service_cidrs_given_up;
+        self.has_required() && node && cidrs
     }
 
     fn has_required(&self) -> bool {

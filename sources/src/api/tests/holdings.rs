@@ -331,13 +331,15 @@ fn node(addresses: &[&str]) -> Value {
 }
 
 #[test]
-fn it_is_complete_with_services_slices_and_an_address_of_the_node() {
+fn it_is_complete_with_all_lists_and_an_address_of_the_node() {
     let mut world = World::default();
     world.list(Services, &[]);
     world.list(Nodes, &[node(&[])]);
     world.list(EndpointSlices, &[]);
     assert!(!world.holdings.is_complete());
     world.apply(Nodes, &node(&["192.0.2.1"]));
+    assert!(!world.holdings.is_complete());
+    world.list(ServiceCidrs, &[]);
     assert!(world.holdings.is_complete());
 }
 
@@ -391,10 +393,10 @@ fn empty(resource: Resource) -> [Event; 2] {
 
 #[tokio::test]
 async fn a_node_that_does_not_come_is_waited_for_but_not_for_ever() {
-    let lists = [Services, EndpointSlices, Nodes].into_iter().flat_map(empty);
+    let lists = [Services, EndpointSlices, ServiceCidrs, Nodes].into_iter().flat_map(empty);
     let mut telling = Telling::after(lists).await;
     let first = telling.next().await;
-    assert_eq!((first.changes.len(), first.complete, first.origin), (3, false, Origin::Api));
+    assert_eq!((first.changes.len(), first.complete, first.origin), (4, false, Origin::Api));
     telling.impatience.send(()).unwrap();
     let second = telling.updates.recv().await.unwrap();
     assert_eq!((second.changes.len(), second.complete), (0, true));
