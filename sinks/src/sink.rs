@@ -69,7 +69,8 @@ pub struct Outcome {
     pub ops: usize,
     /// The bytes of netlink they took.
     pub bytes: usize,
-    /// The Services the kernel refused; nothing of them was committed.
+    /// The Services the kernel refused. If there are any, what was committed of them in earlier transactions
+    /// is still there, and leads nowhere: read and compare before the next commit.
     pub refused: Vec<Refusal>,
 }
 

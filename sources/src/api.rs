@@ -115,8 +115,8 @@ pub struct ApiTiming {
     /// When to ask again for something that the server does not have or that we may not see, and that
     /// can be done without.
     pub refused: Duration,
-    /// How long the first complete list waits for the Node object to have an address.
-    pub node: Duration,
+    /// How long the first complete list waits for the Node to have an address, and for the ServiceCIDRs.
+    pub optional: Duration,
 }
 
 impl Default for ApiTiming {
@@ -128,7 +128,7 @@ impl Default for ApiTiming {
             first_retry: Duration::from_millis(800),
             longest_retry: Duration::from_secs(30),
             refused: Duration::from_secs(300),
-            node: Duration::from_secs(30),
+            optional: Duration::from_secs(30),
         }
     }
 }
@@ -214,7 +214,7 @@ async fn follow(
     out: mpsc::Sender<Update>,
     left: mpsc::Receiver<Note>,
 ) {
-    let patience = options.timing.node;
+    let patience = options.timing.optional;
     // From when it is waited for.
     let patience = async move { sleep(patience).await };
     let access = Rc::new(Access::new(options, status.clone()));
@@ -247,7 +247,7 @@ async fn follow(
 const QUIET: Duration = Duration::from_secs(1);
 
 /// Makes updates of events: whatever has arrived by the time that the receiver takes one. If nothing is
-/// missing but the Node, and then `patience` is over, it is no longer waited for.
+/// missing but the Node or the ServiceCIDRs, and then `patience` is over, they are no longer waited for.
 pub(crate) async fn tell(
     mut events: mpsc::Receiver<Event>,
     patience: impl Future<Output = ()>,
@@ -273,9 +273,9 @@ pub(crate) async fn tell(
             biased;
             () = out.closed() => return,
             () = due => is_due = true,
-            () = &mut patience, if patient && holdings.waits_for_node() => {
+            () = &mut patience, if patient && holdings.waits_for_optional() => {
                 patient = false;
-                holdings.give_up_node();
+                holdings.lose_patience();
             }
             event = events.recv() => match event {
                 Some(event) => holdings.take(event, &mut news),

@@ -31,10 +31,6 @@ pub(crate) struct Holdings {
     nodes: Holding,
     service_cidrs: Holding,
     context: Context,
-    /// Whether the Node is no longer waited for.
-    node_given_up: bool,
-    /// Whether the ServiceCIDRs are not waited for: we may not see them.
-    service_cidrs_given_up: bool,
 }
 
 /// What events brought.
@@ -62,6 +58,8 @@ struct Holding {
     /// A list that is under way.
     listing: Option<Listing>,
     listed: bool,
+    /// Whether it is not waited for: we may not see it, or it did not come.
+    given_up: bool,
     /// Why nothing comes at the moment.
     obstacle: Option<Problem>,
 }
@@ -132,35 +130,35 @@ impl Holdings {
                 let message = format!("{resource}: done without: {reason}");
                 let problem = Problem::of_file(&context.place, Severity::Warning, message);
                 holding.hinder(Some(problem), context);
-                self.node_given_up |= resource == Resource::Nodes;
-                self.service_cidrs_given_up |= resource == Resource::ServiceCidrs;
+                holding.given_up = true;
             }
         }
     }
 
-    /// Whether there has been a complete list of everything that must be there, the Node's addresses
-    /// among it unless they are no longer waited for.
+    /// Whether there has been a complete list of everything that must be there, and of what else was
+    /// worth waiting for: the Node with an address, and the ServiceCIDRs. A restart must not take away
+    /// what a list that comes a little later brings back.
     pub(crate) fn is_complete(&self) -> bool {
         let is_addressed =
             |object: &Object| matches!(object, Object::Node(node) if !node.addresses.is_empty());
-        let node = self.node_given_up || self.nodes.objects.values().any(is_addressed);
-        // A restart must not take away what a list that comes a little later brings back.
-        let cidrs = self.node_given_up || self.service_cidrs.listed || self.service_cidrs_given_up;
-        self.has_required() && node && cidrs
+        let node = self.nodes.given_up || self.nodes.objects.values().any(is_addressed);
+        let service_cidrs = self.service_cidrs.given_up || self.service_cidrs.listed;
+        self.has_required() && node && service_cidrs
     }
 
     fn has_required(&self) -> bool {
         self.services.listed && self.endpoint_slices.listed
     }
 
-    /// Whether nothing is missing but the Node.
-    pub(crate) fn waits_for_node(&self) -> bool {
+    /// Whether nothing is missing but what can be done without.
+    pub(crate) fn waits_for_optional(&self) -> bool {
         self.has_required() && !self.is_complete()
     }
 
-    /// Waits for the Node no longer.
-    pub(crate) fn give_up_node(&mut self) {
-        self.node_given_up = true;
+    /// Does without what can be done without.
+    pub(crate) fn lose_patience(&mut self) {
+        self.nodes.given_up = true;
+        self.service_cidrs.given_up = true;
     }
 
     /// Whether anything else is wrong than at the last call.

@@ -117,7 +117,7 @@ async fn a_node_that_is_not_there_is_waited_for_and_then_done_without<S: Server>
     let world = World::<S>::of(true);
     world.server.delete(Resource::Nodes, "", NODE);
     world.server.apply(&service("web", 80));
-    let timing = ApiTiming { node: Duration::from_millis(500), ..world.options().timing };
+    let timing = ApiTiming { optional: Duration::from_millis(500), ..world.options().timing };
     let mut following = Following::with(ApiOptions { timing, ..world.options() });
     following.until(|known| known.len() == 1).await;
     following.complete().await;
@@ -129,7 +129,7 @@ async fn a_node_that_is_not_there_is_waited_for_and_then_done_without<S: Server>
 async fn a_node_that_comes_in_time_completes_the_list<S: Server>() {
     let world = World::<S>::of(true);
     world.server.delete(Resource::Nodes, "", NODE);
-    let timing = ApiTiming { node: Duration::from_secs(3600), ..world.options().timing };
+    let timing = ApiTiming { optional: Duration::from_secs(3600), ..world.options().timing };
     let mut following = Following::with(ApiOptions { timing, ..world.options() });
     world.probe(&mut following).await;
     assert!(following.seen.iter().all(|update| !update.complete));
@@ -142,7 +142,7 @@ async fn a_node_that_comes_in_time_completes_the_list<S: Server>() {
 async fn a_node_that_may_not_be_seen_is_done_without<S: Server>() {
     let world = World::<S>::of(true);
     world.server.forbid(Resource::Nodes);
-    let timing = ApiTiming { node: Duration::from_secs(3600), ..world.options().timing };
+    let timing = ApiTiming { optional: Duration::from_secs(3600), ..world.options().timing };
     let mut following = Following::with(ApiOptions { timing, ..world.options() });
     following.complete().await;
     following.problems_until(|problems| problems.len() == 1).await;

@@ -350,8 +350,21 @@ fn it_is_complete_without_a_node_that_may_not_be_seen() {
     world.take(of(Nodes, What::Refused("403".to_owned())));
     assert!(!world.holdings.is_complete());
     world.list(EndpointSlices, &[]);
+    assert!(!world.holdings.is_complete(), "the ServiceCIDRs may be seen, and will come");
+    world.list(ServiceCidrs, &[]);
     assert!(world.holdings.is_complete());
     assert_eq!(world.problems(), ["API server: the Node: done without: 403"]);
+}
+
+#[test]
+fn it_is_complete_without_service_cidrs_that_may_not_be_seen() {
+    let mut world = World::default();
+    world.list(Services, &[]);
+    world.list(EndpointSlices, &[]);
+    world.take(of(ServiceCidrs, What::Refused("404".to_owned())));
+    assert!(!world.holdings.is_complete(), "the Node may be seen, and will come");
+    world.list(Nodes, &[node(&["192.0.2.1"])]);
+    assert!(world.holdings.is_complete());
 }
 
 /// A running [`tell`].
@@ -397,6 +410,17 @@ async fn a_node_that_does_not_come_is_waited_for_but_not_for_ever() {
     let mut telling = Telling::after(lists).await;
     let first = telling.next().await;
     assert_eq!((first.changes.len(), first.complete, first.origin), (4, false, Origin::Api));
+    telling.impatience.send(()).unwrap();
+    let second = telling.updates.recv().await.unwrap();
+    assert_eq!((second.changes.len(), second.complete), (0, true));
+}
+
+#[tokio::test]
+async fn service_cidrs_that_do_not_come_are_waited_for_but_not_for_ever() {
+    let lists = [Services, EndpointSlices, Nodes].into_iter().flat_map(empty);
+    let node = of(Nodes, What::Apply(document(&node(&["192.0.2.1"]))));
+    let mut telling = Telling::after(lists.chain([node])).await;
+    assert!(!telling.next().await.complete);
     telling.impatience.send(()).unwrap();
     let second = telling.updates.recv().await.unwrap();
     assert_eq!((second.changes.len(), second.complete), (0, true));
