@@ -14,6 +14,7 @@
 
 pub mod change;
 pub mod interface;
+pub mod ipvs;
 pub mod model;
 pub mod name;
 pub mod net;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::ipvs::Scheduling;
 use crate::name::{LabelKey, LabelValue, Name, NamespacedName, NodeName, PortName, Zone};
 use crate::net::{Family, Protocol};
 
@@ -51,6 +52,18 @@ pub struct Service {
     pub selector: BTreeMap<LabelKey, LabelValue>,
     /// `spec.publishNotReadyAddresses`, likewise for Pods only.
     pub publish_not_ready: bool,
+    /// What its annotations ask of IPVS.
+    #[serde(default)]
+    pub ipvs: IpvsOptions,
+}
+
+/// What a Service asks of IPVS for itself; what it does not ask for is the settings' matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpvsOptions {
+    /// How its virtual servers choose.
+    pub scheduling: Option<Scheduling>,
+    /// For how many seconds, at the most, real servers on their way out keep their connections.
+    pub drain: Option<u32>,
 }
 
 impl Service {
@@ -70,6 +83,7 @@ impl Service {
             health_check_node_port: None,
             selector: BTreeMap::new(),
             publish_not_ready: false,
+            ipvs: IpvsOptions::default(),
         }
     }
 }

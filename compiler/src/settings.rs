@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::interface::InterfacePattern;
+use crate::ipvs::Scheduling;
 use crate::name::NodeName;
 use crate::net::Family;
 use crate::object::Node;
@@ -27,6 +28,44 @@ pub struct Settings {
     pub masquerade_all: bool,
     /// The bit of the packet mark that asks for masquerading, 0 to 31. Must be unused by others.
     pub masquerade_bit: MasqueradeBit,
+    /// Who chooses backends.
+    #[serde(default)]
+    pub proxy_mode: ProxyMode,
+}
+
+/// Who chooses backends and translates.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ProxyMode {
+    /// Our rules.
+    #[default]
+    Nftables,
+    /// IPVS.
+    Ipvs(IpvsSettings),
+}
+
+/// What is decided about IPVS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IpvsSettings {
+    /// How a virtual server chooses, unless its Service says otherwise.
+    pub scheduling: Scheduling,
+    /// Networks whose virtual servers and addresses are left alone.
+    pub exclude: Vec<IpNet>,
+    /// For how many seconds, at the most, a real server that is not wanted any more keeps its
+    /// connections, unless its Service says otherwise; 0 ends them at once.
+    pub drain: u32,
+}
+
+impl IpvsSettings {
+    /// Ten minutes: as long as most Pods may take to end, and long enough for a request that was begun.
+    pub const DRAIN: u32 = 600;
+}
+
+impl Default for IpvsSettings {
+    fn default() -> Self {
+        Self { scheduling: Scheduling::default(), exclude: Vec::new(), drain: Self::DRAIN }
+    }
 }
 
 impl Settings {
@@ -39,6 +78,15 @@ impl Settings {
             node_port_addresses: NodePortAddresses::Primary,
             masquerade_all: false,
             masquerade_bit: MasqueradeBit::default(),
+            proxy_mode: ProxyMode::default(),
+        }
+    }
+
+    /// What is decided about IPVS, if it is used.
+    pub fn ipvs(&self) -> Option<&IpvsSettings> {
+        match &self.proxy_mode {
+            ProxyMode::Nftables => None,
+            ProxyMode::Ipvs(ipvs) => Some(ipvs),
         }
     }
 

@@ -105,6 +105,7 @@ fn compiled(values: &mut Values, surroundings: &Surroundings) -> Compiled {
     let bind_address = address(values, "bindAddress");
     let primary = bind_address.filter(|address| !address.is_unspecified());
     let settings = Settings {
+        proxy_mode: rulec_compiler::settings::ProxyMode::Nftables,
         node_name: node_name(values, surroundings),
         node_addresses: primary.into_iter().collect(),
         masquerade_all: flag(values, section.masquerade_all),

@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use rulec_compiler::name::PortName;
 use rulec_compiler::net::Family;
 use rulec_compiler::object::{
-    Affinity, ClusterIps, Object, ObjectKey, Service, ServicePort, ServiceType, TargetPort,
-    TrafficPolicy,
+    Affinity, ClusterIps, IpvsOptions, Object, ObjectKey, Service, ServicePort, ServiceType,
+    TargetPort, TrafficPolicy,
 };
 use tracing::debug;
 
@@ -96,6 +96,7 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
             .get(&spec.publish_not_ready_addresses, &at_spec.key("publishNotReadyAddresses"))
             .copied()
             .unwrap_or(false),
+        ipvs: IpvsOptions::default(),
     };
     finish(check, Object::Service(Arc::new(service)))
 }
