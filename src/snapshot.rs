@@ -11,6 +11,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use rulec_compiler::change::{Change, Origin, Sourced};
+use rulec_compiler::ipvs;
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::element::Element;
 use rulec_compiler::nft::skeleton::{ChainId, SetId};
@@ -32,6 +33,9 @@ pub struct Snapshot {
     settings: Settings,
     /// The tables, by family.
     tables: BTreeMap<Family, SavedTable>,
+    /// What is held of IPVS, if it is used.
+    #[serde(default, skip_serializing_if = "ipvs::State::is_empty")]
+    ipvs: ipvs::State,
     /// The objects it was compiled from, if they are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     objects: Option<Vec<Sourced>>,
@@ -69,6 +73,7 @@ impl Snapshot {
             kind: KIND.to_owned(),
             settings: settings.clone(),
             tables: tables.collect(),
+            ipvs: state.ipvs.clone(),
             objects,
         }
     }
@@ -172,7 +177,7 @@ impl Snapshot {
             };
             (*family, table)
         });
-        State { tables: tables.collect() }
+        State { tables: tables.collect(), ipvs: self.ipvs.clone() }
     }
 
     /// The model, if it is known.

@@ -6,6 +6,7 @@
 //! backends; it also tells which virtual servers are ours.
 //!
 //! - `scheduler`: how IPVS chooses;
+//! - `delta`: the operations from one state of a virtual server to another;
 //! - `state`: what a kernel holds, and the reference semantics of an operation;
 //! - `text`: operations in the language of `ipvsadm --restore`.
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::net::{Backend, Family, Protocol};
 use crate::resolve::Frontend;
 
+pub mod delta;
 pub mod scheduler;
 pub mod state;
 pub mod text;
@@ -69,6 +71,15 @@ impl fmt::Debug for VirtualServer {
     }
 }
 
+/// What a Service port decides about its virtual servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balancing {
+    /// How they choose.
+    pub scheduling: Scheduling,
+    /// For how many seconds, at the most, real servers on their way out keep their connections.
+    pub drain: u32,
+}
+
 /// What there is to decide about a virtual server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Attributes {
@@ -89,6 +100,13 @@ pub struct RealServer {
     /// the connections it has. The kernel holds this as its upper threshold of connections, which
     /// decides nothing while the weight is 0: so a restart finds out.
     pub until: Option<u32>,
+}
+
+/// One that takes connections.
+impl Default for RealServer {
+    fn default() -> Self {
+        Self::ACTIVE
+    }
 }
 
 impl RealServer {
@@ -120,4 +138,61 @@ pub enum Op {
     Bind(IpAddr),
     /// Take an address from this node.
     Unbind(IpAddr),
+}
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verb {
+    /// Something comes.
+    Add,
+    /// Something changes in place.
+    Set,
+    /// Something goes.
+    Delete,
+}
+
+impl Op {
+    /// What it does.
+    pub fn verb(&self) -> Verb {
+        match self {
+            Self::AddServer(..) | Self::AddReal(..) | Self::Bind(_) => Verb::Add,
+            Self::SetServer(..) | Self::SetReal(..) => Verb::Set,
+            Self::DeleteServer(_) | Self::DeleteReal(..) | Self::Unbind(_) => Verb::Delete,
+        }
+    }
+
+    /// What it does it to.
+    pub fn subject(&self) -> &'static str {
+        match self {
+            Self::AddServer(..) | Self::SetServer(..) | Self::DeleteServer(_) => "virtual-servers",
+            Self::AddReal(..) | Self::SetReal(..) | Self::DeleteReal(..) => "real-servers",
+            Self::Bind(_) | Self::Unbind(_) => "addresses",
+        }
+    }
+
+    /// The virtual server it is about; `None` if it is about an address.
+    pub fn server(&self) -> Option<VirtualServer> {
+        match self {
+            Self::AddServer(server, _)
+            | Self::SetServer(server, _)
+            | Self::DeleteServer(server)
+            | Self::AddReal(server, ..)
+            | Self::SetReal(server, ..)
+            | Self::DeleteReal(server, _) => Some(*server),
+            Self::Bind(_) | Self::Unbind(_) => None,
+        }
+    }
+
+    /// The family.
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Bind(address) | Self::Unbind(address) => Family::of(*address),
+            Self::AddServer(server, _)
+            | Self::SetServer(server, _)
+            | Self::DeleteServer(server)
+            | Self::AddReal(server, ..)
+            | Self::SetReal(server, ..)
+            | Self::DeleteReal(server, _) => server.family(),
+        }
+    }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use ipnet::IpNet;
 
+use crate::ipvs::Balancing;
 use crate::model::Model;
 use crate::name::{NamespacedName, PortName, Zone};
 use crate::net::{Backend, Family, Fnv, Protocol};
@@ -20,6 +21,7 @@ use crate::object::{Affinity, Service, ServicePort, ServiceType, TrafficPolicy};
 use crate::settings::Settings;
 
 pub mod candidate;
+mod ipvs;
 pub mod local;
 pub mod node_ports;
 pub mod select;
@@ -181,6 +183,9 @@ pub struct Route {
     pub family: Family,
     /// What clients connect to; the first is the cluster address.
     pub frontends: Vec<(Frontend, Rank)>,
+    /// Where IPVS chooses: how, and the addresses that must be this node's for IPVS to see what is sent
+    /// to them.
+    pub ipvs: Option<IpvsRoute>,
     /// The cluster address, all of whose other ports and protocols are rejected.
     pub cluster_ip: IpAddr,
     /// Session affinity.
@@ -207,11 +212,23 @@ pub struct Route {
     pub depends_on_node: bool,
 }
 
+/// What IPVS needs beyond frontends and backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpvsRoute {
+    /// How its virtual servers choose.
+    pub balancing: Balancing,
+    /// The addresses to bind, sorted, no duplicates.
+    pub vips: Vec<IpAddr>,
+}
+
 /// What a Service may depend on of the node it is resolved for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {
     zone: Option<Zone>,
     addresses: Vec<IpAddr>,
+    /// For IPVS: the addresses of the interfaces, and those that node ports answer on.
+    interfaces: BTreeSet<IpAddr>,
+    node_ports: Vec<IpAddr>,
 }
 
 impl NodeFacts {
@@ -219,7 +236,11 @@ impl NodeFacts {
     pub fn of(model: &Model, settings: &Settings) -> Self {
         let node = model.node(&settings.node_name).map(|node| &*node.object);
         let primary = |family| settings.primary_address(node, family);
+        let is_ipvs = settings.ipvs().is_some();
+        let node_ports = |family| ipvs::node_port_addresses(model, settings, family);
         Self {
+            interfaces: if is_ipvs { ipvs::interfaces(model) } else { BTreeSet::new() },
+            node_ports: Family::ALL.into_iter().filter(|_| is_ipvs).flat_map(node_ports).collect(),
             zone: node.and_then(|node| node.zone.clone()),
             addresses: Family::ALL.into_iter().filter_map(primary).collect(),
         }
@@ -253,7 +274,9 @@ fn resolve_port(
     cluster_ip: IpAddr,
 ) -> Route {
     let candidates = candidates(model, settings, service, port, family);
-    let frontends = frontends(service, port, family, cluster_ip);
+    let node_ports = settings.ipvs().filter(|_| port.node_port.is_some());
+    let node_ports = node_ports.map(|_| ipvs::node_port_addresses(model, settings, family));
+    let frontends = frontends(service, port, family, cluster_ip, node_ports.as_deref());
     let internal = service.internal_policy;
     let is_local = |policy| policy == TrafficPolicy::Local;
     let has_external = frontends.iter().any(|(_, rank)| rank.is_external());
@@ -273,10 +296,14 @@ fn resolve_port(
     let is_here = |backend: &&Backend| candidates.get(*backend).is_some_and(|it| it.local);
     let here = cluster.iter().chain(&local).filter(is_here).map(|backend| backend.address);
     let here: BTreeSet<IpAddr> = here.collect();
+    let ipvs = ipvs::route(model, settings, service, family, cluster_ip);
+    // Which addresses node ports are at, and which others are this node's anyway.
+    let uses_addresses = ipvs.is_some() && (has_external || port.node_port.is_some());
     Route {
         port: Arc::new(PortKey { service: service.key.clone(), port: port.name.clone() }),
         family,
         frontends,
+        ipvs,
         cluster_ip,
         affinity: service.affinity,
         internal,
@@ -287,7 +314,8 @@ fn resolve_port(
         hairpin: here.into_iter().collect(),
         sources: None,
         serving: (port.protocol == Protocol::Udp).then(|| select::serving(&candidates)),
-        depends_on_node: uses_cluster && candidates.values().any(|it| it.hints.is_some()),
+        depends_on_node: uses_addresses
+            || uses_cluster && candidates.values().any(|it| it.hints.is_some()),
     }
 }
 
@@ -305,6 +333,7 @@ fn frontends(
     port: &ServicePort,
     family: Family,
     cluster_ip: IpAddr,
+    node_ports: Option<&[IpAddr]>,
 ) -> Vec<(Frontend, Rank)> {
     let of_family = |address: &&IpAddr| Family::of(**address) == family;
     let at =
@@ -315,8 +344,18 @@ fn frontends(
     let external = service.external_ips.iter().filter(of_family);
     frontends.extend(external.map(|address| (at(*address), Rank::ExternalIp)));
     if let Some(node_port) = port.node_port {
-        let frontend = Frontend::NodePort { family, protocol: port.protocol, port: node_port };
-        frontends.push((frontend, Rank::NodePort));
+        let protocol = port.protocol;
+        match node_ports {
+            None => {
+                let frontend = Frontend::NodePort { family, protocol, port: node_port };
+                frontends.push((frontend, Rank::NodePort));
+            }
+            // IPVS knows of addresses only.
+            Some(addresses) => frontends.extend(addresses.iter().map(|address| {
+                let frontend = Frontend::Address { address: *address, protocol, port: node_port };
+                (frontend, Rank::NodePort)
+            })),
+        }
     }
     // A Service may name one address twice, as VIP and as external IP: the better rank counts.
     let mut seen = BTreeSet::new();

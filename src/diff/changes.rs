@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use rulec_compiler::Frontend;
+use rulec_compiler::ipvs::{Attributes, VirtualServer};
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Backend;
 use rulec_compiler::nft::element::Value;
@@ -101,6 +102,8 @@ pub(super) struct Seen {
     local: Option<BTreeSet<Backend>>,
     /// Who may connect; `None` for everybody.
     sources: Option<BTreeSet<IpNet>>,
+    /// What is decided about its virtual server, if IPVS chooses.
+    attributes: Option<Attributes>,
 }
 
 impl Seen {
@@ -114,8 +117,16 @@ impl Seen {
         }
         let (value, owner) = table.elements.get(&Key::Service(View::Cluster, frontend))?;
         let pick = if let Value::Pick(pick) = value { Some(*pick) } else { None };
+        let server = VirtualServer::of(frontend);
+        let server = server.and_then(|server| state.ipvs.servers.get(&server));
+        let server = server.filter(|_| pick.is_some_and(Pick::is_by_ipvs));
         let backends = |view| -> BTreeSet<Backend> {
-            state.slots(view, frontend).into_iter().map(|slot| slot.backend).collect()
+            // The clients of both views have the same real servers, if they are let in.
+            let is_let_in = view == View::Cluster || state.pick(view, frontend).is_some();
+            match server {
+                Some(server) => server.active().filter(|_| is_let_in).collect(),
+                None => state.slots(view, frontend).into_iter().map(|slot| slot.backend).collect(),
+            }
         };
         let is_split = pick.is_some_and(|pick| pick.clients == Clients::Split);
         Some(Self {
@@ -124,6 +135,7 @@ impl Seen {
             backends: backends(View::Cluster),
             local: is_split.then(|| backends(View::Local)),
             sources,
+            attributes: server.and_then(|server| server.attributes),
         })
     }
 
@@ -139,6 +151,14 @@ impl Seen {
                 if old.clients != new.clients {
                     fields.push("spec.externalTrafficPolicy");
                 }
+            }
+        }
+        if let (Some(old), Some(new)) = (self.attributes, other.attributes) {
+            if old.persistence != new.persistence {
+                fields.push("spec.sessionAffinity");
+            }
+            if old.scheduling != new.scheduling {
+                fields.push("metadata.annotations[rulec.io/ipvs-scheduler] or the settings");
             }
         }
         if self.sources != other.sources {
@@ -163,6 +183,9 @@ pub(super) fn of(comparison: &Comparison, group: &Group) -> Vec<Change> {
     for op in &group.ops {
         if let Op::Add(element) | Op::Delete(element) = op {
             frontends.extend(element.key.frontend());
+        }
+        if let Op::Ipvs(op) = op {
+            frontends.extend(op.server().map(VirtualServer::frontend));
         }
     }
     // The same backend comes and goes at all frontends of a port at once: said once.

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use rulec_compiler::ipvs;
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::{Op, text as nft_text};
 use serde::Serialize;
@@ -51,6 +52,8 @@ struct Operation {
     element: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<String>,
 }
 
 /// Prints to standard output.
@@ -95,6 +98,7 @@ fn operation(op: &Op) -> Operation {
         set: None,
         element: None,
         name,
+        command: None,
     };
     let element = |op, element: &rulec_compiler::nft::Element| Operation {
         op,
@@ -102,10 +106,15 @@ fn operation(op: &Op) -> Operation {
         set: Some(element.key.set().name()),
         element: Some(nft_text::element(element)),
         name: None,
+        command: None,
     };
     match op {
         Op::Add(added) => element("addElement", added),
         Op::Delete(deleted) => element("deleteElement", deleted),
+        Op::Ipvs(op) => Operation {
+            command: Some(ipvs::text::describe(op)),
+            ..plain(ipvs_name(op), &op.family(), None)
+        },
         Op::AddTable(family) => plain("addTable", family, None),
         Op::DeleteTable(family) => plain("deleteTable", family, None),
         Op::AddSet(family, set) => plain("addSet", family, Some(set.to_string())),
@@ -113,5 +122,18 @@ fn operation(op: &Op) -> Operation {
         Op::FlushChain(family, chain) => plain("flushChain", family, Some(chain.to_string())),
         Op::FillChain(family, chain) => plain("fillChain", family, Some(chain.to_string())),
         Op::DeleteChain(family, chain) => plain("deleteChain", family, Some(chain.to_string())),
+    }
+}
+
+fn ipvs_name(op: &ipvs::Op) -> &'static str {
+    match op {
+        ipvs::Op::AddServer(..) => "addVirtualServer",
+        ipvs::Op::SetServer(..) => "setVirtualServer",
+        ipvs::Op::DeleteServer(_) => "deleteVirtualServer",
+        ipvs::Op::AddReal(..) => "addRealServer",
+        ipvs::Op::SetReal(..) => "setRealServer",
+        ipvs::Op::DeleteReal(..) => "deleteRealServer",
+        ipvs::Op::Bind(_) => "bindAddress",
+        ipvs::Op::Unbind(_) => "unbindAddress",
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
+use rulec_compiler::ipvs::{self, Verb};
 use rulec_compiler::nft::{Delta, Op, text as nft_text};
 
 use super::{Comparison, changes};
@@ -57,7 +58,7 @@ fn write(out: &mut impl Write, comparison: &Comparison) -> io::Result<()> {
 fn base_lines(out: &mut impl Write, ops: &[&Op], mark: u32) -> io::Result<()> {
     writeln!(out, "    {}", count(ops))?;
     for op in ops {
-        if op.is_element() {
+        if op.is_element() || matches!(op, Op::Ipvs(_)) {
             op_line(out, op)?;
         } else {
             for line in nft_text::commands(op, mark).lines() {
@@ -68,8 +69,17 @@ fn base_lines(out: &mut impl Write, ops: &[&Op], mark: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// One element that is added or deleted. Other operations belong to no Service.
+/// One element that is added or deleted, or one operation on IPVS. Others belong to no Service.
 fn op_line(out: &mut impl Write, op: &Op) -> io::Result<()> {
+    if let Op::Ipvs(op) = op {
+        let sign = match op.verb() {
+            Verb::Add => '+',
+            Verb::Set => '~',
+            Verb::Delete => '-',
+        };
+        let style = style(sign);
+        return writeln!(out, "      {style}{sign} {}{style:#}", ipvs::text::describe(op));
+    }
     let (sign, element) = if let Op::Add(element) = op {
         ('+', element)
     } else if let Op::Delete(element) = op {
@@ -95,12 +105,17 @@ fn style(sign: char) -> Style {
 fn count(ops: &[&Op]) -> String {
     let added = ops.iter().filter(|op| matches!(op, Op::Add(_))).count();
     let deleted = ops.iter().filter(|op| matches!(op, Op::Delete(_))).count();
-    let other = ops.len() - added - deleted;
-    let rest = match other {
+    let on_ipvs = ops.iter().filter(|op| matches!(op, Op::Ipvs(_))).count();
+    let rest = [
+        (ops.len() - added - deleted - on_ipvs, "tables, sets and chains"),
+        (on_ipvs, "IPVS and addresses"),
+    ];
+    let rest = rest.map(|(number, what)| match number {
         0 => String::new(),
-        1 => ", 1 operation on tables, sets and chains".to_owned(),
-        other => format!(", {other} operations on tables, sets and chains"),
-    };
+        1 => format!(", 1 operation on {what}"),
+        other => format!(", {other} operations on {what}"),
+    });
+    let rest = rest.concat();
     let total = added + deleted;
     let plural = if total == 1 { "" } else { "s" };
     format!("{total} element operation{plural}: {added} added, {deleted} deleted{rest}")

@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use rulec_compiler::Origin;
+use rulec_compiler::ipvs::Verb;
 use rulec_compiler::nft::Delta;
 use rulec_compiler::nft::delta::Op;
 use rulec_compiler::object::Kind;
@@ -56,6 +57,11 @@ impl OperationLabel {
             Op::DeleteChain(..) => ("delete", "chains"),
             Op::Add(element) => ("add", element.key.set().name()),
             Op::Delete(element) => ("delete", element.key.set().name()),
+            Op::Ipvs(op) => match op.verb() {
+                Verb::Add => ("add", op.subject()),
+                Verb::Set => ("set", op.subject()),
+                Verb::Delete => ("delete", op.subject()),
+            },
         };
         Self { set, op }
     }

@@ -28,6 +28,14 @@ pub struct Server {
     pub reals: BTreeMap<Backend, Option<RealServer>>,
 }
 
+impl Server {
+    /// The real servers that take connections.
+    pub fn active(&self) -> impl Iterator<Item = Backend> {
+        let takes = |real: &Option<RealServer>| real.is_none_or(|real| real.weight > 0);
+        self.reals.iter().filter(move |(_, real)| takes(real)).map(|(backend, _)| *backend)
+    }
+}
+
 impl State {
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {

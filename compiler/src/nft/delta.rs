@@ -2,8 +2,10 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::element::{Element, Key, Value};
@@ -13,6 +15,7 @@ use super::program::{
 use super::skeleton::{ChainId, SetId, SetKind, View};
 use super::slots::Slot;
 use super::state::{Held, State, Table};
+use crate::ipvs::{self, Server, VirtualServer};
 use crate::name::NamespacedName;
 use crate::net::Family;
 use crate::resolve::{Frontend, PortKey};
@@ -38,6 +41,8 @@ pub enum Op {
     Add(Element),
     /// Delete an element; it must be there.
     Delete(Element),
+    /// Change IPVS, or the addresses of this node.
+    Ipvs(ipvs::Op),
 }
 
 impl Op {
@@ -88,13 +93,23 @@ impl Delta {
         for key in applied.diff_members(wanted) {
             let element = || Element::new(key, Value::Present);
             match (applied.member_owner(key), wanted.member_owner(key)) {
-                (Some(owner), None) => delta.push(&owner.service, Op::Delete(element())),
-                (None, Some(owner)) => delta.push(&owner.service, Op::Add(element())),
+                (Some(owner), None) => {
+                    delta.push(&owner.service, Op::Delete(element()));
+                    delta.bind(key, Some(owner), ipvs::Op::Unbind);
+                }
+                (None, Some(owner)) => {
+                    delta.push(&owner.service, Op::Add(element()));
+                    delta.bind(key, Some(owner), ipvs::Op::Bind);
+                }
                 (Some(_), Some(_)) | (None, None) => {}
             }
         }
-        for frontend in applied.diff_claims(wanted) {
-            delta.frontend(frontend, applied.winner(frontend), wanted.winner(frontend));
+        let changed = applied.diff_claims(wanted);
+        for frontend in &changed {
+            delta.frontend(*frontend, applied.winner(*frontend), wanted.winner(*frontend));
+        }
+        for frontend in changed.union(&applied.diff_draining(wanted)) {
+            delta.server(*frontend, applied, wanted);
         }
         delta.finish()
     }
@@ -105,14 +120,23 @@ impl Delta {
         let chains =
             picks.map(|(family, scope, view, pick)| (family, ChainId::Pick(scope, view, pick)));
         let chains: Vec<(Family, ChainId)> = chains.collect();
-        if found.tables.is_empty() {
-            return Self::install(wanted, &chains);
+        let mut delta = if found.tables.is_empty() {
+            Self::install(wanted, &chains)
+        } else {
+            Self::from_state(found, &Family::ALL, &chains, wanted.elements())
+        };
+        if let Some(ipvs) = wanted.settings().ipvs() {
+            let servers = wanted
+                .servers()
+                .map(|(server, held, owner)| (server, (held, Some(Arc::clone(owner)))));
+            let vips = wanted.vips().map(|(address, owner)| (address, Some(Arc::clone(owner))));
+            delta.servers(found, servers.collect(), vips.collect(), &ipvs.exclude);
         }
-        Self::from_state(found, &Family::ALL, &chains, wanted.elements())
+        delta.finish()
     }
 
     /// The delta from nothing. The largest of all: no list of its elements is made first.
-    fn install(wanted: &Program, picks: &[(Family, ChainId)]) -> Self {
+    fn install(wanted: &Program, picks: &[(Family, ChainId)]) -> Builder {
         let mut delta = Builder::default();
         for family in Family::ALL {
             delta.prelude(Op::AddTable(family));
@@ -121,7 +145,7 @@ impl Delta {
             delta.skeleton(family, &Table::default(), &chains);
         }
         wanted.for_each_element(|element, owner| delta.push_for(owner, Op::Add(element)));
-        delta.finish()
+        delta
     }
 
     /// The delta from one state to another, of which no program is known: to compare snapshots.
@@ -135,7 +159,13 @@ impl Delta {
             .filter(|(_, chain)| matches!(chain, ChainId::Pick(..)))
             .collect();
         let families: Vec<Family> = wanted.tables.keys().copied().collect();
-        Self::from_state(found, &families, &chains, elements)
+        let mut delta = Self::from_state(found, &families, &chains, elements);
+        let servers = wanted.ipvs.servers.iter().map(|(server, held)| {
+            (*server, (held.clone(), wanted.owner(server.frontend()).cloned()))
+        });
+        let vips = wanted.ipvs.bound.iter().map(|address| (*address, None));
+        delta.servers(found, servers.collect(), vips.collect(), &[]);
+        delta.finish()
     }
 
     fn from_state(
@@ -143,7 +173,7 @@ impl Delta {
         families: &[Family],
         picks: &[(Family, ChainId)],
         wanted: Vec<Owned>,
-    ) -> Self {
+    ) -> Builder {
         let mut delta = Builder::default();
         let empty = Table::default();
         let mut held: BTreeMap<Family, &Table> = BTreeMap::new();
@@ -207,7 +237,7 @@ impl Delta {
             delta.drop(owner.as_ref(), old);
         }
         delta.delta.epilogue.extend(unwanted);
-        delta.finish()
+        delta
     }
 
     /// The elements of tables that are not wanted, or not so: sorted by key.
@@ -357,11 +387,13 @@ impl Builder {
         let owner = Arc::clone(owner);
         let (old, new) = (old.as_ref(), new.as_ref());
         self.head(&owner, old.map(|it| head(frontend, it)), new.map(|it| head(frontend, it)));
-        let slots = |winner: Option<&Winner<'_>>| -> (Option<u32>, Arc<[Slot]>) {
-            let target = winner.map(|winner| winner.target);
-            target.map(|it| (it.affinity, Arc::clone(&it.slots))).unwrap_or_default()
+        let slots = |winner: Option<&Winner<'_>>, view| -> (Option<u32>, Arc<[Slot]>) {
+            let slots = winner.and_then(|winner| winner.slots(view));
+            slots.map(|(affinity, slots)| (affinity, Arc::clone(slots))).unwrap_or_default()
         };
-        self.slots(&owner, View::Cluster, frontend, slots(old), slots(new));
+        let of_view = |view| (slots(old, view), slots(new, view));
+        let (old_slots, new_slots) = of_view(View::Cluster);
+        self.slots(&owner, View::Cluster, frontend, old_slots, new_slots);
         // By far most frontends are no more than that.
         let is_plain = |winner: Option<&Winner<'_>>| winner.is_none_or(|it| it.target.is_plain());
         if is_plain(old) && is_plain(new) {
@@ -369,23 +401,68 @@ impl Builder {
         }
         let local = |winner: Option<&Winner<'_>>| local_head(frontend, winner?);
         self.head(&owner, local(old), local(new));
-        let slots = |winner: Option<&Winner<'_>>| -> Option<(Option<u32>, Arc<[Slot]>)> {
-            let winner = winner?;
-            Some((winner.target.affinity, Arc::clone(winner.local()?)))
-        };
-        let (old_slots, new_slots) = (slots(old), slots(new));
-        self.slots(
-            &owner,
-            View::Local,
-            frontend,
-            old_slots.unwrap_or_default(),
-            new_slots.unwrap_or_default(),
-        );
+        let (old_slots, new_slots) = of_view(View::Local);
+        self.slots(&owner, View::Local, frontend, old_slots, new_slots);
         let firewall = |winner: Option<&Winner<'_>>| {
             let elements = winner.into_iter().flat_map(|it| firewall_elements(frontend, it));
             sorted(elements.collect(), &owner)
         };
         self.elements(firewall(old), firewall(new));
+    }
+
+    /// What changes of the virtual server of a frontend.
+    fn server(&mut self, frontend: Frontend, applied: &Program, wanted: &Program) {
+        let (old, new) = (applied.server(frontend), wanted.server(frontend));
+        let Some((server, _)) = old.as_ref().or(new.as_ref()) else { return };
+        let owner = wanted.winner(frontend).or_else(|| applied.winner(frontend));
+        let owner = owner.map(|winner| Arc::clone(winner.owner));
+        let held =
+            |program: Option<&(VirtualServer, Server)>| program.map(|(_, held)| held.clone());
+        let (old, new) = (held(old.as_ref()), held(new.as_ref()));
+        for op in ipvs::delta::between(*server, old.as_ref(), new.as_ref()) {
+            self.push_for(owner.as_ref(), Op::Ipvs(op));
+        }
+    }
+
+    /// Binds the address of a member that is one, or takes it back.
+    fn bind(&mut self, key: Key, owner: Option<&Arc<PortKey>>, op: fn(IpAddr) -> ipvs::Op) {
+        if let Key::Vip(address) = key {
+            self.push_for(owner, Op::Ipvs(op(address)));
+        }
+    }
+
+    /// What makes the virtual servers and addresses that were found those that are wanted. Those of
+    /// others, and of excluded networks, are left alone.
+    fn servers(
+        &mut self,
+        found: &State,
+        wanted: BTreeMap<VirtualServer, (Server, Option<Arc<PortKey>>)>,
+        vips: BTreeMap<IpAddr, Option<Arc<PortKey>>>,
+        exclude: &[IpNet],
+    ) {
+        let is_excluded = |address: IpAddr| exclude.iter().any(|net| net.contains(&address));
+        for (server, (wanted, owner)) in &wanted {
+            let held = found.ipvs.servers.get(server);
+            for op in ipvs::delta::between(*server, held, Some(wanted)) {
+                self.push_for(owner.as_ref(), Op::Ipvs(op));
+            }
+        }
+        for (address, owner) in &vips {
+            if !found.ipvs.bound.contains(address) {
+                self.bind(Key::Vip(*address), owner.as_ref(), ipvs::Op::Bind);
+            }
+        }
+        for address in &found.ipvs.bound {
+            if !vips.contains_key(address) && !is_excluded(*address) {
+                self.delta.epilogue.push(Op::Ipvs(ipvs::Op::Unbind(*address)));
+            }
+        }
+        for server in found.ipvs.servers.keys() {
+            let is_kept = wanted.contains_key(server) || is_excluded(server.address);
+            if !is_kept && found.is_ours(*server) {
+                self.delta.epilogue.push(Op::Ipvs(ipvs::Op::DeleteServer(*server)));
+            }
+        }
     }
 
     fn head(&mut self, owner: &PortKey, old: Option<Element>, new: Option<Element>) {
@@ -508,8 +585,9 @@ mod tests {
     fn an_element_in_the_table_of_the_other_family_is_no_panic() {
         let key = Key::ClusterIp(IpAddr::from([10, 96, 0, 1]));
         let table = Table { elements: [(key, (Value::Present, None))].into(), ..Table::default() };
-        let alien = State { tables: [(Family::Ipv6, table)].into() };
-        let nothing = State { tables: [(Family::Ipv6, Table::default())].into() };
+        let alien = State { tables: [(Family::Ipv6, table)].into(), ..State::default() };
+        let nothing =
+            State { tables: [(Family::Ipv6, Table::default())].into(), ..State::default() };
         let added = |delta: &Delta| delta.ops().filter(|op| matches!(op, Op::Add(_))).count();
         assert_eq!(added(&Delta::between_states(&nothing, &alien)), 1);
         assert_eq!(added(&Delta::between_states(&alien, &nothing)), 0);

@@ -39,6 +39,8 @@ pub enum Key {
     ClusterIp(IpAddr),
     /// A local endpoint, which must be masqueraded when it reaches itself.
     Hairpin(IpAddr),
+    /// An address that is this node's for IPVS only.
+    Vip(IpAddr),
     /// A frontend with backends, in a view of it.
     Service(View, Frontend),
     /// A frontend without any.
@@ -65,9 +67,10 @@ impl Key {
             Self::UnmasqueradedSource(net) | Self::PodSource(net) | Self::ServiceCidr(net) => {
                 Family::of(net.addr())
             }
-            Self::NodeIp(address) | Self::ClusterIp(address) | Self::Hairpin(address) => {
-                Family::of(address)
-            }
+            Self::NodeIp(address)
+            | Self::ClusterIp(address)
+            | Self::Hairpin(address)
+            | Self::Vip(address) => Family::of(address),
             Self::Service(_, frontend)
             | Self::Reject(frontend)
             | Self::AffinitySlot(_, frontend, _)
@@ -91,6 +94,7 @@ impl Key {
             Self::NodeAddressType(_) => SetId::NodeAddressTypes,
             Self::ClusterIp(_) => SetId::ClusterIps,
             Self::Hairpin(_) => SetId::Hairpin,
+            Self::Vip(_) => SetId::Vips,
             Self::Service(view, frontend) => SetId::Services(Scope::of(frontend), view),
             Self::Reject(frontend) => SetId::Rejects(Scope::of(frontend)),
             Self::AffinitySlot(view, frontend, _) => {
@@ -105,7 +109,7 @@ impl Key {
     /// The address whose presence some Service is the reason of, if it is such a member of a set.
     pub(super) fn address(self) -> Option<IpAddr> {
         match self {
-            Self::ClusterIp(address) | Self::Hairpin(address) => Some(address),
+            Self::ClusterIp(address) | Self::Hairpin(address) | Self::Vip(address) => Some(address),
             Self::Protocol(..)
             | Self::Pick(..)
             | Self::UnmasqueradedSource(_)
@@ -143,7 +147,8 @@ impl Key {
             | Self::NodeIp(_)
             | Self::NodeAddressType(_)
             | Self::ClusterIp(_)
-            | Self::Hairpin(_) => None,
+            | Self::Hairpin(_)
+            | Self::Vip(_) => None,
         }
     }
 }

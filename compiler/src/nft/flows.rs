@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::delta::{Delta, Op};
 use super::element::{Element, Key, Value};
 use super::program::{PortFragment, Program};
+use crate::ipvs;
 use crate::net::{Backend, Protocol};
 use crate::resolve::Frontend;
 
@@ -76,6 +77,10 @@ pub fn between(applied: &Program, wanted: &Program) -> Vec<StaleFlows> {
 pub fn of_repair(delta: &Delta, wanted: &Program) -> Vec<StaleFlows> {
     let mut gone: BTreeMap<Frontend, Option<Vec<Backend>>> = BTreeMap::new();
     for op in delta.ops() {
+        if let Op::Ipvs(ipvs::Op::DeleteReal(server, backend)) = op {
+            let gone = gone.entry(server.frontend()).or_insert_with(|| Some(Vec::new()));
+            gone.iter_mut().for_each(|backends| backends.push(*backend));
+        }
         let Op::Delete(Element { key, value, .. }) = op else { continue };
         match (key, value) {
             (Key::Endpoint(_, frontend, _), Value::Backend(backend)) => {

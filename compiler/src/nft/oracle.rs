@@ -15,6 +15,7 @@ use super::skeleton::{self, ChainId, Field, Rule, Scope, SetId, Source, Statemen
 use super::state::{State, Table};
 use super::text;
 use crate::interface::InterfacePattern;
+use crate::ipvs::{self, VirtualServer};
 use crate::net::{Backend, Family, Protocol};
 use crate::resolve::Frontend;
 
@@ -96,14 +97,18 @@ pub fn explain(
         return vec![Outcome { verdict, decided_in, frontend, masquerade, path }];
     };
     let ranges = table.elements.keys().filter(|key| is_range(**key)).copied().collect();
-    let oracle = Oracle { family, table, ranges, mark, is_local };
+    // What IPVS answers for is this node's, too.
+    let is_local = &|address| is_local(address) || state.ipvs.bound.contains(&address);
+    let oracle = Oracle { family, table, ipvs: &state.ipvs, ranges, mark, is_local };
     let mut packet = packet.clone();
     if is_local(packet.source) {
         packet.interface = None;
     }
     let traveller = Traveller {
+        original: packet.destination,
         packet,
         backend: None,
+        is_translated: false,
         decided_in: None,
         frontend: None,
         is_marked: false,
@@ -134,6 +139,7 @@ pub fn explain(
 struct Oracle<'a> {
     family: Family,
     table: &'a Table,
+    ipvs: &'a ipvs::State,
     /// The elements that stand for more than one value: few among many, and asked for often.
     ranges: Vec<Key>,
     mark: u32,
@@ -144,7 +150,11 @@ struct Oracle<'a> {
 #[derive(Clone)]
 struct Traveller {
     packet: Packet,
+    /// Where it was sent to.
+    original: IpAddr,
     backend: Option<Backend>,
+    /// Whether our rules have translated it, and not IPVS.
+    is_translated: bool,
     decided_in: Option<ChainId>,
     frontend: Option<Frontend>,
     is_marked: bool,
@@ -186,7 +196,15 @@ impl Oracle<'_> {
                 ended.push((traveller, end));
                 continue;
             }
+            // IPVS takes what this node sends before it is filtered, and what is for this node after.
             let is_for_us = (self.is_local)(traveller.packet.destination);
+            if is_sent
+                && is_for_us
+                && let Some(ways) = self.balance(&traveller)
+            {
+                ended.extend(self.translated(ways));
+                continue;
+            }
             let rest: &[ChainId] = match (is_sent, is_for_us) {
                 (true, true) => &[
                     ChainId::FilterOutput,
@@ -198,9 +216,51 @@ impl Oracle<'_> {
                 (false, true) => &[ChainId::FilterInput],
                 (false, false) => &[ChainId::FilterForward, ChainId::Postrouting],
             };
-            ended.extend(self.hooks(traveller, rest));
+            for (traveller, end) in self.hooks(traveller, rest) {
+                let is_taken = end == End::Accept && !is_sent && is_for_us;
+                match self.balance(&traveller).filter(|_| is_taken) {
+                    Some(ways) => ended.extend(self.translated(ways)),
+                    None => ended.push((traveller, end)),
+                }
+            }
         }
         ended
+    }
+
+    /// Where IPVS may send a packet; `None` if it has no virtual server for it. One without real
+    /// servers that take connections refuses it with ICMP port unreachable.
+    fn balance(&self, traveller: &Traveller) -> Option<Vec<(Traveller, End)>> {
+        let (protocol, port) = traveller.packet.transport?;
+        let address = traveller.packet.destination;
+        let server = VirtualServer { address, protocol, port };
+        let held = self.ipvs.servers.get(&server)?;
+        let mut taken = traveller.clone();
+        taken.frontend = Some(server.frontend());
+        let note = |traveller: &mut Traveller, rule: String| {
+            traveller.path.push(Step { chain: "ipvs".to_owned(), rule });
+        };
+        let ways = held.active().map(|backend| {
+            let mut traveller = taken.clone();
+            note(&mut traveller, format!("{server} to {backend}"));
+            traveller.go_to(backend);
+            (traveller, End::Accept)
+        });
+        let ways: Vec<(Traveller, End)> = ways.collect();
+        if ways.is_empty() {
+            note(&mut taken, format!("{server} has no real server"));
+            return Some(vec![(taken, End::Reject)]);
+        }
+        Some(ways)
+    }
+
+    /// The rest of the way of packets that IPVS has translated.
+    fn translated(&self, ways: Vec<(Traveller, End)>) -> Vec<(Traveller, End)> {
+        let rest = [ChainId::FilterOutput, ChainId::Postrouting];
+        let go_on = |(traveller, end)| match end {
+            End::Accept => self.hooks(traveller, &rest),
+            End::Drop | End::Reject => vec![(traveller, end)],
+        };
+        ways.into_iter().flat_map(go_on).collect()
     }
 
     fn hooks(&self, traveller: Traveller, chains: &[ChainId]) -> Vec<(Traveller, End)> {
@@ -276,7 +336,7 @@ impl Oracle<'_> {
                 on_if((self.is_local)(packet.source) == *is_local, traveller)
             }
             Statement::StateNew => on(traveller),
-            Statement::StatusDnat => on_if(traveller.backend.is_some(), traveller),
+            Statement::StatusDnat => on_if(traveller.is_translated, traveller),
             Statement::MarkIsSet => on_if(traveller.is_marked, traveller),
             Statement::SetMark | Statement::ClearMark => {
                 traveller.is_marked = *statement == Statement::SetMark;
@@ -307,11 +367,8 @@ impl Oracle<'_> {
             Statement::Dnat { map, .. } => match self.backend(*map, &traveller) {
                 Some(backend) => {
                     self.decide(place, &mut traveller);
-                    traveller.backend = Some(backend);
-                    traveller.packet.destination = backend.address;
-                    if let Some((_, port)) = &mut traveller.packet.transport {
-                        *port = backend.port;
-                    }
+                    traveller.is_translated = true;
+                    traveller.go_to(backend);
                     traveller.note(self, place);
                     vec![(traveller, Left::End(End::Accept))]
                 }
@@ -409,6 +466,13 @@ impl Oracle<'_> {
             }
             SetId::NodeIps => self.holds(Key::NodeIp(packet.destination)),
             SetId::ClusterIps => self.holds(Key::ClusterIp(packet.destination)),
+            SetId::Vips => {
+                let daddr = fields.contains(&Field::Daddr);
+                self.holds(Key::Vip(if daddr { packet.destination } else { packet.source }))
+            }
+            SetId::Hairpin if fields.contains(&Field::OriginalDaddr) => {
+                self.holds(Key::Hairpin(traveller.original))
+            }
             SetId::Hairpin => {
                 packet.source == packet.destination && self.holds(Key::Hairpin(packet.source))
             }
@@ -482,6 +546,7 @@ impl Oracle<'_> {
             | SetId::NodeAddressTypes
             | SetId::ClusterIps
             | SetId::Hairpin
+            | SetId::Vips
             | SetId::Rejects(_)
             | SetId::Firewalled
             | SetId::SourceRanges => None,
@@ -523,6 +588,14 @@ struct Place<'a> {
 }
 
 impl Traveller {
+    fn go_to(&mut self, backend: Backend) {
+        self.backend = Some(backend);
+        self.packet.destination = backend.address;
+        if let Some((_, port)) = &mut self.packet.transport {
+            *port = backend.port;
+        }
+    }
+
     /// Writes down that a rule had a say.
     fn note(&mut self, oracle: &Oracle<'_>, place: &Place<'_>) {
         let rule = text::rule(oracle.family, oracle.mark, place.rule);

@@ -3,13 +3,13 @@
 //! A frontend's code names a chain that all frontends with the same code share:
 //!
 //! ```text
-//!  31        30     29          28 ................. 0
-//!  affinity  split  masquerade  number of backends              (affinity = 0)
+//!  31        30     29          28    27 ............ 0
+//!  affinity  split  masquerade  ipvs  number of backends        (affinity = 0)
 //!  affinity  split  masquerade  timeout (17) | backends (12)    (affinity = 1)
 //! ```
 //!
 //! No frontend splits its clients and masquerades them all: both bits together, and nothing else, mean
-//! that connections are dropped.
+//! that connections are dropped. Where IPVS chooses, the rules know of no backends.
 
 use std::fmt;
 
@@ -21,7 +21,8 @@ const MASQUERADE: u32 = 1 << 29;
 const DROP: u32 = SPLIT | MASQUERADE;
 const TIMEOUT_SHIFT: u32 = 12;
 const TIMEOUT_MASK: u32 = (1 << 17) - 1;
-const PLAIN_MASK: u32 = MASQUERADE - 1;
+const IPVS: u32 = 1 << 28;
+const PLAIN_MASK: u32 = IPVS - 1;
 
 /// The most backends a frontend with session affinity can have: what the code has room for.
 pub const MAX_AFFINITY_BACKENDS: usize = (1 << TIMEOUT_SHIFT) - 1;
@@ -33,7 +34,7 @@ pub struct Pick {
     pub clients: Clients,
     /// The timeout of the client's record in seconds, if connections of a client stick.
     pub affinity: Option<u32>,
-    /// The number of backends; 0 for `Pick::DROP` alone.
+    /// The number of backends; 0 if IPVS chooses, and for `Pick::DROP`.
     pub backends: u32,
 }
 
@@ -49,23 +50,34 @@ pub enum Clients {
     /// External frontends under policy Local: those from outside go on to the local view, Pods stay as
     /// they are, and the node itself is masqueraded.
     Split,
+    /// Nobody is let in.
+    Dropped,
 }
 
 impl Pick {
     /// Drops connections in silence: there are backends, but the policy lets nobody reach them.
-    pub const DROP: Self = Self { clients: Clients::Kept, affinity: None, backends: 0 };
+    pub const DROP: Self = Self { clients: Clients::Dropped, affinity: None, backends: 0 };
+
+    /// Leaves the choice to IPVS.
+    pub const fn by_ipvs(clients: Clients) -> Self {
+        Self { clients, affinity: None, backends: 0 }
+    }
+
+    /// Whether IPVS chooses.
+    pub fn is_by_ipvs(self) -> bool {
+        self.backends == 0 && self != Self::DROP
+    }
 
     /// The code in the map.
     pub fn code(self) -> u32 {
-        if self == Self::DROP {
-            return DROP;
-        }
         let clients = match self.clients {
             Clients::Kept => 0,
             Clients::Masqueraded => MASQUERADE,
             Clients::Split => SPLIT,
+            Clients::Dropped => return DROP,
         };
         match self.affinity {
+            None if self.backends == 0 => clients | IPVS,
             None => clients | (self.backends & PLAIN_MASK),
             Some(timeout) => {
                 AFFINITY | clients | (timeout & TIMEOUT_MASK) << TIMEOUT_SHIFT | self.backends
@@ -84,14 +96,17 @@ impl Pick {
             SPLIT => Clients::Split,
             _ => return None,
         };
-        let pick = if code & AFFINITY == 0 {
+        let pick = if code == code & (SPLIT | MASQUERADE) | IPVS {
+            Self::by_ipvs(clients)
+        } else if code & AFFINITY == 0 {
             Self { clients, affinity: None, backends: code & PLAIN_MASK }
         } else {
             let timeout = code >> TIMEOUT_SHIFT & TIMEOUT_MASK;
             let backends = code & ((1 << TIMEOUT_SHIFT) - 1);
             Self { clients, affinity: Some(timeout), backends }
         };
-        (pick.backends > 0 && pick.affinity != Some(0) && pick.code() == code).then_some(pick)
+        let is_one = pick.backends > 0 || pick.affinity.is_none();
+        (is_one && pick.affinity != Some(0) && pick.code() == code).then_some(pick)
     }
 
     /// The pick whose chain's name has this stem.
@@ -111,7 +126,10 @@ impl Pick {
             }
             None => (None, rest),
         };
-        let backends = rest.strip_prefix("pick-")?.parse().ok()?;
+        let backends = match rest {
+            "ipvs" => 0,
+            _ => rest.strip_prefix("pick-")?.parse().ok()?,
+        };
         let pick = Self { clients, affinity, backends };
         // Numbers have many spellings, and not each of them has a code.
         let is_own_name = Self::from_code(pick.code()) == Some(pick) && pick.to_string() == name;
@@ -119,17 +137,18 @@ impl Pick {
     }
 }
 
-/// The stem of the chain's name: `pick-3`, `masquerade-affinity-10800-pick-3`, `dropped`. None is a word
+/// The stem of the chain's name: `pick-3`, `masquerade-affinity-10800-pick-3`, `ipvs`, `dropped`. None is a word
 /// of the language of `nft`, which would not read it back.
 impl fmt::Display for Pick {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Self::DROP {
-            return f.write_str("dropped");
-        }
         match self.clients {
             Clients::Kept => {}
             Clients::Masqueraded => f.write_str("masquerade-")?,
             Clients::Split => f.write_str("split-")?,
+            Clients::Dropped => return f.write_str("dropped"),
+        }
+        if self.is_by_ipvs() {
+            return f.write_str("ipvs");
         }
         if let Some(timeout) = self.affinity {
             write!(f, "affinity-{timeout}-")?;
@@ -155,7 +174,12 @@ mod tests {
                     assert_eq!(Pick::from_name(&pick.to_string()), Some(pick));
                 }
             }
+            let ipvs = Pick::by_ipvs(clients);
+            assert!(codes.insert(ipvs.code()) && ipvs.is_by_ipvs(), "{ipvs}");
+            assert_eq!(Pick::from_code(ipvs.code()), Some(ipvs));
+            assert_eq!(Pick::from_name(&ipvs.to_string()), Some(ipvs));
         }
+        assert!(!Pick::DROP.is_by_ipvs());
         let many = Pick { clients: Clients::Masqueraded, affinity: None, backends: 1_000_000 };
         assert_eq!(Pick::from_code(many.code()), Some(many));
     }
@@ -172,6 +196,7 @@ mod tests {
             "split-dropped",
             "drop",
             "affinity-0-pick-1",
+            "affinity-5-ipvs",
             "Pick-1",
         ] {
             assert_eq!(Pick::from_name(name), None, "{name}");
@@ -180,9 +205,17 @@ mod tests {
 
     #[test]
     fn codes_of_nobody_are_refused() {
-        for code in
-            [0, MASQUERADE, SPLIT, DROP | 1, AFFINITY | DROP | 1 << 12 | 1, AFFINITY, AFFINITY | 5]
-        {
+        for code in [
+            0,
+            MASQUERADE,
+            SPLIT,
+            DROP | 1,
+            DROP | IPVS,
+            IPVS | 1,
+            AFFINITY | DROP | 1 << 12 | 1,
+            AFFINITY,
+            AFFINITY | 5,
+        ] {
             assert_eq!(Pick::from_code(code), None, "{code:#x}");
         }
     }

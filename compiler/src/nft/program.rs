@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use super::skeleton::{ChainId, Scope, SetId, View};
 use super::slots::{self, Ids, Slot};
 use super::state::{State, Table};
 use crate::interface::InterfacePattern;
+use crate::ipvs::{self, Attributes, Balancing, RealServer, Server, VirtualServer};
 use crate::model::{Dirty, Model};
 use crate::name::NamespacedName;
 use crate::net::{Backend, Family, Protocol};
@@ -35,6 +37,10 @@ pub type PickId = (Family, Scope, View, Pick);
 type ClaimKey = (Frontend, Option<(Rank, Arc<PortKey>)>);
 /// A key of a set and who asks for it, likewise.
 type MemberKey = (Key, Option<Arc<PortKey>>);
+
+/// The start of a scan of a virtual server's backends: IPv4 sorts before IPv6, and port 1 first.
+const FIRST_BACKEND: Backend =
+    Backend { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: NonZeroU16::MIN };
 
 /// What a frontend leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +58,8 @@ pub struct Target {
     pub sources: Option<Arc<[IpNet]>>,
     /// How many more backends there are than session affinity has room for.
     pub left_out: usize,
+    /// How IPVS chooses, if it does.
+    pub ipvs: Option<Balancing>,
 }
 
 /// What becomes of connections that no backend takes.
@@ -132,6 +140,7 @@ impl Winner<'_> {
             (Some(_), true) => Clients::Split,
         };
         match (backends(&target.slots), target.unserved) {
+            (Some(_), _) if target.ipvs.is_some() => Some(Pick::by_ipvs(clients)),
             (Some(backends), _) => Some(Pick { clients, affinity: target.affinity, backends }),
             (None, Unserved::Drop) => Some(Pick::DROP),
             (None, Unserved::Reject) => None,
@@ -143,9 +152,30 @@ impl Winner<'_> {
         self.target.local.as_ref().filter(|_| self.rank.is_external())
     }
 
+    /// The timeout of session affinity and the backends by slot, in a view, as far as our rules choose
+    /// among them.
+    pub(super) fn slots(&self, view: View) -> Option<(Option<u32>, &Arc<[Slot]>)> {
+        let slots = match view {
+            View::Cluster => Some(&self.target.slots),
+            View::Local => self.local(),
+        };
+        let slots = slots.filter(|_| self.target.ipvs.is_none())?;
+        Some((self.target.affinity, slots))
+    }
+
+    /// The real servers of IPVS. It has one list for all clients: where there are local backends under
+    /// policy Local, that is those. Where there are none, clients from outside do not come so far.
+    fn reals(&self) -> impl Iterator<Item = Backend> {
+        let local = self.local().filter(|local| !local.is_empty());
+        local.unwrap_or(&self.target.slots).iter().map(|slot| slot.backend)
+    }
+
     /// The pick code for clients from outside, if they have backends of their own.
     pub fn local_pick(&self) -> Option<Pick> {
         let backends = backends(self.local()?)?;
+        if self.target.ipvs.is_some() {
+            return Some(Pick::by_ipvs(Clients::Kept));
+        }
         Some(Pick { clients: Clients::Kept, affinity: self.target.affinity, backends })
     }
 
@@ -200,7 +230,14 @@ pub struct Program {
     node_dependent: OrdSet<NamespacedName>,
     /// What they were compiled with.
     facts: NodeFacts,
+    /// Real servers that only keep their connections, and until when.
+    draining: OrdMap<Draining, u32>,
+    /// The monotonic clock, in seconds.
+    now: u32,
 }
+
+/// A real server that only keeps its connections.
+pub type Draining = (VirtualServer, Backend);
 
 impl Program {
     /// The program of an empty model.
@@ -214,15 +251,23 @@ impl Program {
             node: OrdSet::new(),
             node_dependent: OrdSet::new(),
             facts: NodeFacts::default(),
+            draining: OrdMap::new(),
+            now: 0,
         };
         program.update_node(&Model::default());
         program
     }
 
-    /// Compiles a whole model. Slots, and pick chains that nobody uses now, are taken over from
-    /// what a kernel holds.
+    /// Compiles a whole model. Slots, pick chains that nobody uses now, and real servers that have
+    /// connections, are taken over from what a kernel holds.
     pub fn compile(model: &Model, settings: Arc<Settings>, seed: &State) -> Self {
+        Self::compile_at(model, settings, seed, 0)
+    }
+
+    /// The same, at a time: seconds of the monotonic clock.
+    pub fn compile_at(model: &Model, settings: Arc<Settings>, seed: &State, now: u32) -> Self {
         let mut program = Self::new(settings);
+        program.now = now;
         program.update_node(model);
         for (family, table) in &seed.tables {
             for chain in table.chains.keys() {
@@ -237,7 +282,13 @@ impl Program {
             program.put(&entry.object.key, (!fragment.is_empty()).then_some(fragment));
         }
         program.forget_passing_picks(&known);
+        program.take_over_reals(&seed.ipvs);
         program
+    }
+
+    /// Sets the monotonic clock, in seconds: what begins to drain from now on does so then.
+    pub fn set_clock(&mut self, now: u32) {
+        self.now = now;
     }
 
     /// Recompiles what a change of the model has touched, and nothing else.
@@ -364,6 +415,62 @@ impl Program {
         }
     }
 
+    /// The real servers that only keep their connections, and until when.
+    pub fn draining(&self) -> impl Iterator<Item = (Draining, u32)> {
+        self.draining.iter().map(|(real, until)| (*real, *until))
+    }
+
+    /// Lets go of a real server that only keeps its connections. Does nothing of others.
+    pub fn retire_real(&mut self, real: Draining) {
+        self.draining.remove(&real);
+    }
+
+    /// The virtual server of a frontend, if IPVS serves it.
+    pub fn server(&self, frontend: Frontend) -> Option<(VirtualServer, Server)> {
+        let winner = self.winner(frontend)?;
+        let scheduling = winner.target.ipvs?.scheduling;
+        let server = VirtualServer::of(frontend)?;
+        let draining = self
+            .draining_of(server)
+            .map(|(backend, until)| (backend, Some(RealServer::draining(until))));
+        let active = winner.reals().map(|backend| (backend, Some(RealServer::ACTIVE)));
+        let attributes = Attributes { scheduling, persistence: winner.target.affinity };
+        let reals = draining.chain(active).collect();
+        Some((server, Server { attributes: Some(attributes), reals }))
+    }
+
+    /// All virtual servers, and whose they are.
+    pub fn servers(&self) -> impl Iterator<Item = (VirtualServer, Server, &Arc<PortKey>)> {
+        let is_used = self.settings.ipvs().is_some();
+        let mut last = None;
+        let frontends = self.claims.keys().filter(move |_| is_used);
+        let frontends = frontends.filter(move |(it, _)| last.replace(*it) != Some(*it));
+        frontends.filter_map(|(frontend, _)| {
+            let owner = self.winner(*frontend)?.owner;
+            let (server, held) = self.server(*frontend)?;
+            Some((server, held, owner))
+        })
+    }
+
+    /// The addresses that must be this node's, and who asks for them first.
+    pub fn vips(&self) -> impl Iterator<Item = (IpAddr, &Arc<PortKey>)> {
+        let mut last = None;
+        self.members.iter().filter_map(move |(key, owner)| match key {
+            Key::Vip(address) if last.replace(*address) != Some(*address) => {
+                Some((*address, owner.as_ref()?))
+            }
+            _ => None,
+        })
+    }
+
+    fn draining_of(&self, server: VirtualServer) -> impl Iterator<Item = (Backend, u32)> {
+        let from = (server, FIRST_BACKEND);
+        let range = self.draining.range((Bound::Included(from), Bound::Unbounded));
+        range
+            .take_while(move |((of, _), _)| *of == server)
+            .map(|((_, backend), until)| (*backend, *until))
+    }
+
     /// Every element, sorted by key, and the Service port it is for.
     pub fn elements(&self) -> Vec<(Element, Option<Arc<PortKey>>)> {
         let mut elements = Vec::new();
@@ -420,7 +527,14 @@ impl Program {
                 table.elements.insert(element.key, (element.value, element.comment));
             }
         }
-        State { tables }
+        let servers = self.servers().map(|(server, held, _)| (server, held)).collect();
+        let bound = self.vips().map(|(address, _)| address).collect();
+        State { tables, ipvs: ipvs::State { servers, bound } }
+    }
+
+    pub(super) fn diff_draining(&self, wanted: &Self) -> BTreeSet<Frontend> {
+        let changed = self.draining.diff(&wanted.draining);
+        changed.map(|item| changed_key(&item).0.frontend()).collect()
     }
 
     pub(super) fn diff_claims<'a>(&'a self, wanted: &'a Self) -> BTreeSet<Frontend> {
@@ -496,6 +610,7 @@ impl Program {
             old.iter().filter(|port| !new.contains(port)).collect(),
             new.iter().filter(|port| !old.contains(port)).collect(),
         );
+        let served = self.served(old.iter().chain(&new).copied());
 
         for port in old {
             for (frontend, rank) in &port.frontends {
@@ -517,6 +632,64 @@ impl Program {
             }
             for key in &port.members {
                 self.members.insert((*key, Some(Arc::clone(&port.port))));
+            }
+        }
+        for (server, before) in served {
+            self.drain(server, before);
+        }
+    }
+
+    /// The real servers of the ports' frontends, if IPVS is used.
+    fn served<'a>(
+        &self,
+        ports: impl Iterator<Item = &'a PortFragment>,
+    ) -> BTreeMap<VirtualServer, BTreeSet<Backend>> {
+        if self.settings.ipvs().is_none() {
+            return BTreeMap::new();
+        }
+        let servers = ports.flat_map(|port| port.frontends.iter());
+        let servers = servers.filter_map(|(frontend, _)| VirtualServer::of(*frontend));
+        let reals = |server: VirtualServer| {
+            self.winner(server.frontend()).map(|winner| winner.reals().collect())
+        };
+        servers.map(|server| (server, reals(server).unwrap_or_default())).collect()
+    }
+
+    /// Lets real servers that a virtual server has no longer keep their connections for a while. UDP
+    /// has none to keep: its flows find another backend. What goes with its frontend goes at once.
+    fn drain(&mut self, server: VirtualServer, mut gone: BTreeSet<Backend>) {
+        let winner = self.winner(server.frontend());
+        let balancing = winner.as_ref().and_then(|winner| winner.target.ipvs);
+        let reals: BTreeSet<Backend> = winner.iter().flat_map(Winner::reals).collect();
+        let Some(Balancing { drain, .. }) = balancing else {
+            let draining: Vec<Backend> = self.draining_of(server).map(|(it, _)| it).collect();
+            for backend in draining {
+                self.draining.remove(&(server, backend));
+            }
+            return;
+        };
+        gone.retain(|backend| !reals.contains(backend));
+        for backend in reals {
+            self.draining.remove(&(server, backend));
+        }
+        if drain > 0 && server.protocol != Protocol::Udp {
+            let until = self.now.saturating_add(drain);
+            self.draining.extend(gone.into_iter().map(|backend| ((server, backend), until)));
+        }
+    }
+
+    /// Goes on with real servers that a kernel holds and nobody wants any more: their time runs on if
+    /// it has begun, and begins if it has not.
+    fn take_over_reals(&mut self, seed: &ipvs::State) {
+        for (server, held) in &seed.servers {
+            self.drain(*server, held.reals.keys().copied().collect());
+            for (backend, real) in &held.reals {
+                let RealServer { weight: 0, until: Some(until) } = real.unwrap_or_default() else {
+                    continue;
+                };
+                if let Some(draining) = self.draining.get_mut(&(*server, *backend)) {
+                    *draining = until.min(*draining);
+                }
             }
         }
     }
@@ -641,11 +814,14 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
     let uses_local = is_local(route.internal) || is_local(route.external);
     let has_external = route.frontends.iter().any(|(_, rank)| rank.is_external());
     let uses_cluster = has_external || !is_local(route.internal);
-    let room = if affinity.is_some() { MAX_AFFINITY_BACKENDS } else { usize::MAX };
+    let balancing = route.ipvs.as_ref().map(|ipvs| ipvs.balancing);
+    // IPVS has its own way to remember clients.
+    let affinity_here = affinity.filter(|_| balancing.is_none());
+    let room = if affinity_here.is_some() { MAX_AFFINITY_BACKENDS } else { usize::MAX };
     let assign = |backends: &[Backend], view| -> Arc<[Slot]> {
         let backends = &backends[..backends.len().min(room)];
         let assign = |previous: &[Slot], had_affinity| {
-            slots::assign(previous, backends, Ids::of(affinity.is_some(), had_affinity))
+            slots::assign(previous, backends, Ids::of(affinity_here.is_some(), had_affinity))
         };
         // A policy that nobody asked for before goes on where the other one stands: a frontend that
         // changes from one to the other keeps the backends that both have where they are.
@@ -682,7 +858,8 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
         let is_dropped = route.has_endpoints && slots.is_empty();
         let unserved = if is_dropped { Unserved::Drop } else { Unserved::Reject };
         let left_out = backends.len() - slots.len();
-        Target { affinity, slots, unserved, local: None, sources: None, left_out }
+        let ipvs = balancing;
+        Target { affinity, slots, unserved, local: None, sources: None, left_out, ipvs }
     };
     let internal = known(target(of(route.internal)), old.map(|old| &old.internal));
     let external = if has_external {
@@ -697,7 +874,9 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
         Arc::clone(&internal)
     };
     let hairpin = route.hairpin.into_iter().map(Key::Hairpin);
-    let mut members: Box<[Key]> = hairpin.chain([Key::ClusterIp(route.cluster_ip)]).collect();
+    let vips = route.ipvs.into_iter().flat_map(|ipvs| ipvs.vips).map(Key::Vip);
+    let members = hairpin.chain([Key::ClusterIp(route.cluster_ip)]).chain(vips);
+    let mut members: Box<[Key]> = members.collect();
     members.sort_unstable();
     let serving = route.serving.map(|serving| match old.and_then(|old| old.serving.as_ref()) {
         Some(old) if **old == *serving => Arc::clone(old),
@@ -754,14 +933,16 @@ enum Pods {
 
 /// The elements of a frontend. Sets come in the order of `Key` for each view, slots in theirs.
 pub(super) fn frontend_elements(frontend: Frontend, winner: &Winner<'_>) -> Vec<Element> {
-    let target = winner.target;
-    let mut elements = Vec::with_capacity(1 + 2 * target.slots.len());
+    let mut elements = Vec::with_capacity(1 + 2 * winner.target.slots.len());
+    let slots = |elements: &mut Vec<Element>, view| {
+        if let Some((affinity, slots)) = winner.slots(view) {
+            slot_elements(elements, view, frontend, affinity, slots);
+        }
+    };
     elements.push(head(frontend, winner));
-    slot_elements(&mut elements, View::Cluster, frontend, target.affinity, &target.slots);
-    if let Some(local) = winner.local() {
-        elements.extend(local_head(frontend, winner));
-        slot_elements(&mut elements, View::Local, frontend, target.affinity, local);
-    }
+    slots(&mut elements, View::Cluster);
+    elements.extend(local_head(frontend, winner));
+    slots(&mut elements, View::Local);
     elements.extend(firewall_elements(frontend, winner));
     elements
 }

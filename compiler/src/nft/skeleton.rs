@@ -108,6 +108,8 @@ pub enum SetId {
     ClusterIps,
     /// (address, same address) of local endpoints.
     Hairpin,
+    /// Addresses that are this node's only so that IPVS sees what is sent to them.
+    Vips,
     /// Frontend → pick code.
     Services(Scope, View),
     /// Frontends without endpoints.
@@ -126,7 +128,7 @@ pub enum SetId {
 
 impl SetId {
     /// All, in the order in which they are created.
-    pub const ALL: [Self; 34] = {
+    pub const ALL: [Self; 35] = {
         use Scope::{Address, NodePort};
         use View::{Cluster, Local};
         [
@@ -144,6 +146,7 @@ impl SetId {
             Self::NodeAddressTypes,
             Self::ClusterIps,
             Self::Hairpin,
+            Self::Vips,
             Self::Services(Address, Cluster),
             Self::Services(Address, Local),
             Self::Services(NodePort, Cluster),
@@ -183,6 +186,7 @@ impl SetId {
             Self::NodeAddressTypes => "node-address-types",
             Self::ClusterIps => "cluster-ips",
             Self::Hairpin => "hairpin",
+            Self::Vips => "vips",
             Self::Services(Address, view) => by_view(view, "services", "local-services"),
             Self::Services(NodePort, view) => by_view(view, "nodeports", "local-nodeports"),
             Self::Rejects(Address) => "reject-services",
@@ -235,7 +239,7 @@ impl SetId {
                 ranges(vec![Address])
             }
             Self::UnmasqueradedInterfaces | Self::PodInterfaces => ranges(vec![Interface]),
-            Self::NodeIps | Self::ClusterIps => set(vec![Address]),
+            Self::NodeIps | Self::ClusterIps | Self::Vips => set(vec![Address]),
             Self::NodeAddressTypes => set(vec![FibType]),
             Self::Hairpin => set(vec![Address, Address]),
             Self::Services(scope, _) => map(frontend(scope), vec![Priority]),
@@ -323,6 +327,8 @@ pub enum ChainId {
     Unserved,
     /// The part of it for node ports.
     UnservedNodePorts,
+    /// Refuses what goes to an address that is there for IPVS only, and to no Service.
+    Unknown,
     /// Filter of what arrives, before NAT.
     FirewallPrerouting,
     /// Filter of what this node sends, before NAT.
@@ -345,7 +351,7 @@ pub enum ChainId {
 
 impl ChainId {
     /// The constant ones, in the order in which they are created.
-    pub const CONSTANT: [Self; 15] = [
+    pub const CONSTANT: [Self; 16] = [
         Self::Dispatch,
         Self::NodePorts,
         Self::Outside(Scope::Address),
@@ -353,6 +359,7 @@ impl ChainId {
         Self::Firewall,
         Self::Unserved,
         Self::UnservedNodePorts,
+        Self::Unknown,
         Self::FirewallPrerouting,
         Self::FirewallOutput,
         Self::Prerouting,
@@ -383,7 +390,7 @@ impl ChainId {
     pub fn scope(self) -> Option<Scope> {
         match self {
             Self::Outside(scope) | Self::Pick(scope, ..) => Some(scope),
-            Self::Firewall | Self::Unserved => Some(Scope::Address),
+            Self::Firewall | Self::Unserved | Self::Unknown => Some(Scope::Address),
             Self::NodePorts | Self::UnservedNodePorts => Some(Scope::NodePort),
             Self::Dispatch
             | Self::FirewallPrerouting
@@ -419,6 +426,7 @@ impl ChainId {
             | Self::Firewall
             | Self::Unserved
             | Self::UnservedNodePorts
+            | Self::Unknown
             | Self::Pick(..) => None,
         }
     }
@@ -434,6 +442,7 @@ impl fmt::Display for ChainId {
             Self::Firewall => f.write_str("firewall"),
             Self::Unserved => f.write_str("unserved"),
             Self::UnservedNodePorts => f.write_str("unserved-nodeports"),
+            Self::Unknown => f.write_str("unknown"),
             Self::FirewallPrerouting => f.write_str("firewall-prerouting"),
             Self::FirewallOutput => f.write_str("firewall-output"),
             Self::Prerouting => f.write_str("prerouting"),
@@ -513,6 +522,8 @@ pub enum Field {
     Dport,
     /// The scratch register.
     Priority,
+    /// The destination address that the flow was started with, before any translation.
+    OriginalDaddr,
 }
 
 /// A rule: statements, evaluated left to right until one does not match.
@@ -634,6 +645,9 @@ pub fn rules(chain: ChainId) -> Vec<Rule> {
                 not_member(vec![Field::Iifname], SetId::UnmasqueradedInterfaces),
                 SetMark,
             ]),
+            // What this node sends to an address of its own comes from that address, to which no other
+            // node could answer.
+            Rule(vec![member(vec![Field::Saddr], SetId::Vips), SetMark]),
             choose(Scope::Address, View::Cluster),
             nodeports_by_address,
             nodeports_by_type,
@@ -655,6 +669,11 @@ pub fn rules(chain: ChainId) -> Vec<Rule> {
         }
         ChainId::Unserved => vec![reject(Scope::Address)],
         ChainId::UnservedNodePorts => vec![reject(Scope::NodePort)],
+        ChainId::Unknown => {
+            let fields = Scope::Address.frontend();
+            let map = SetId::Services(Scope::Address, View::Cluster);
+            vec![Rule(vec![SetPriority(Source::Map { fields, map }), Return]), Rule(vec![Reject])]
+        }
         ChainId::Prerouting | ChainId::Output => vec![Rule(vec![Jump(ChainId::Dispatch)])],
         ChainId::Postrouting => vec![
             Rule(vec![SetPriority(Source::Zero)]),
@@ -664,10 +683,20 @@ pub fn rules(chain: ChainId) -> Vec<Rule> {
                 member(vec![Field::Saddr, Field::Daddr], SetId::Hairpin),
                 Masquerade,
             ]),
+            // Of what IPVS has translated, conntrack does not know that it was; but an endpoint that was
+            // sent to by its own address is nobody's backend.
+            Rule(vec![
+                member(vec![Field::Saddr, Field::Daddr], SetId::Hairpin),
+                not_member(vec![Field::OriginalDaddr; 2], SetId::Hairpin),
+                Masquerade,
+            ]),
         ],
         ChainId::FilterInput => {
             let mut rules = vec![Rule(vec![StateNew, Jump(ChainId::Unserved)])];
             rules.extend(to_this_node(ChainId::UnservedNodePorts, Some(StateNew)));
+            // Nothing that listens on all addresses of this node is meant to be found there.
+            let unknown = member(vec![Field::Daddr], SetId::Vips);
+            rules.push(Rule(vec![StateNew, unknown, Jump(ChainId::Unknown)]));
             rules
         }
         ChainId::FilterForward | ChainId::FilterOutput => vec![
@@ -681,10 +710,10 @@ pub fn rules(chain: ChainId) -> Vec<Rule> {
 }
 
 fn pick_rules(scope: Scope, view: View, pick: Pick) -> Vec<Rule> {
-    if pick == Pick::DROP {
-        return vec![Rule(vec![Statement::Drop])];
-    }
     let mut rules = clients_rules(scope, pick.clients);
+    if pick.backends == 0 {
+        return rules;
+    }
     let fields = scope.frontend_and(Field::Priority);
     let map = SetId::Endpoints(scope, view);
     let dnat = Statement::Dnat { fields: fields.clone(), map };
@@ -736,6 +765,7 @@ fn clients_rules(scope: Scope, clients: Clients) -> Vec<Rule> {
             unless_pod(false, Statement::Goto(ChainId::Outside(scope))),
             unless_pod(true, Statement::SetMark),
         ],
+        Clients::Dropped => vec![Rule(vec![Statement::Drop])],
     }
 }
 

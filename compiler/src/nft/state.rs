@@ -14,6 +14,7 @@ use super::element::{Element, Key, Value};
 use super::pick::Pick;
 use super::skeleton::{ChainId, Data, SetId, View};
 use super::slots::Slot;
+use crate::ipvs::{self, VirtualServer};
 use crate::net::Family;
 use crate::resolve::{Frontend, PortKey};
 
@@ -22,6 +23,8 @@ use crate::resolve::{Frontend, PortKey};
 pub struct State {
     /// Our table in each family that has one.
     pub tables: BTreeMap<Family, Table>,
+    /// What it holds of IPVS, if that was looked at.
+    pub ipvs: ipvs::State,
 }
 
 /// One of our tables.
@@ -105,6 +108,18 @@ impl State {
         let of_view = |view| Key::Service(view, frontend);
         let heads = [of_view(View::Cluster), Key::Reject(frontend), of_view(View::Local)];
         heads.iter().find_map(|key| table.elements.get(key)?.1.as_ref())
+    }
+
+    /// Whether a virtual server is ours: our table leaves its frontend to IPVS, or its address is one
+    /// of those that we have made this node's.
+    pub fn is_ours(&self, server: VirtualServer) -> bool {
+        let frontend = server.frontend();
+        let table = self.tables.get(&server.family());
+        let holds = |key| table.is_some_and(|table| table.elements.contains_key(&key));
+        let pick = self.pick(View::Cluster, frontend);
+        pick.is_some_and(|pick| pick.is_by_ipvs() || pick == Pick::DROP)
+            || holds(Key::Reject(frontend))
+            || self.ipvs.bound.contains(&server.address)
     }
 
     /// Every element, sorted by key.
@@ -237,6 +252,7 @@ impl State {
                     None => Err("the element does not exist"),
                 }
             }
+            Op::Ipvs(op) => self.ipvs.apply(op),
         }
     }
 

@@ -56,6 +56,8 @@ fn write_commands(text: &mut String, op: &Op, mark: u32) -> fmt::Result {
             let (table, set) = (table(added.key.family()), added.key.set().name());
             writeln!(text, "add element {table} {set} {{ {} }}", element(added))
         }
+        // Not in the language of `nft`.
+        Op::Ipvs(op) => writeln!(text, "# {}", crate::ipvs::text::describe(op)),
         Op::Delete(deleted) => {
             let (table, set) = (table(deleted.key.family()), deleted.key.set().name());
             writeln!(text, "delete element {table} {set} {{ {} }}", key(deleted.key))
@@ -105,7 +107,7 @@ pub fn key(key: Key) -> String {
         Key::UnmasqueradedInterface(_, pattern) | Key::PodInterface(_, pattern) => {
             format!("\"{pattern}\"")
         }
-        Key::NodeIp(address) | Key::ClusterIp(address) => address.to_string(),
+        Key::NodeIp(address) | Key::ClusterIp(address) | Key::Vip(address) => address.to_string(),
         Key::NodeAddressType(_) => "local".to_owned(),
         Key::Hairpin(address) => format!("{address} . {address}"),
         Key::Service(_, frontend) | Key::Reject(frontend) | Key::Firewalled(frontend) => {
@@ -260,6 +262,7 @@ fn fields(family: Family, fields: &[Field]) -> String {
             },
             Field::Dport => "th dport".to_owned(),
             Field::Priority => "meta priority".to_owned(),
+            Field::OriginalDaddr => format!("ct original {ip} daddr"),
         })
         .collect();
     names.join(" . ")

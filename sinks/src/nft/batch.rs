@@ -64,8 +64,10 @@ impl Batch {
         table_flags: u32,
     ) {
         for op in ops {
-            self.n_ops += 1;
+            self.n_ops += usize::from(!matches!(op, Op::Ipvs(_)));
             match op {
+                // Not for nf_tables.
+                Op::Ipvs(_) => {}
                 Op::Add(element) => self.element(service, element, true),
                 Op::Delete(element) => self.element(service, element, false),
                 Op::AddTable(family) => self.add_table(*family, table_flags),

@@ -255,6 +255,9 @@ const CMP_EQ: u32 = 0;
 const CMP_NEQ: u32 = 1;
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
+/// Linux 4.17.
+const CT_DST_IP: u32 = 20;
+const CT_DST_IP6: u32 = 22;
 /// `NF_CT_STATE_BIT(IP_CT_NEW)`.
 const STATE_NEW: u32 = 8;
 /// `IPS_DST_NAT`.
@@ -446,6 +449,13 @@ impl Encoder {
                 }
                 Field::Dport => payload(TRANSPORT_HEADER, 2, 2, register),
                 Field::Priority => meta_load(META_PRIORITY, register),
+                Field::OriginalDaddr => {
+                    let key = match self.family {
+                        Family::Ipv4 => CT_DST_IP,
+                        Family::Ipv6 => CT_DST_IP6,
+                    };
+                    ct_original(key, register)
+                }
             });
             register += self.registers(*field);
         }
@@ -454,8 +464,9 @@ impl Encoder {
     /// How many 32-bit registers a field takes.
     fn registers(&self, field: Field) -> u32 {
         match (field, self.family) {
-            (Field::Saddr | Field::Daddr, Family::Ipv6) | (Field::Iifname, _) => 4,
-            (Field::Saddr | Field::Daddr, Family::Ipv4)
+            (Field::Saddr | Field::Daddr | Field::OriginalDaddr, Family::Ipv6)
+            | (Field::Iifname, _) => 4,
+            (Field::Saddr | Field::Daddr | Field::OriginalDaddr, Family::Ipv4)
             | (Field::Protocol | Field::HeaderProtocol | Field::Dport | Field::Priority, _) => 1,
         }
     }
@@ -519,6 +530,14 @@ fn ct_has(key: u32, bit: u32) -> [Expr; 3] {
     let load =
         Expr::new(c"ct").u32(sys::NFTNL_EXPR_CT_KEY, key).u32(sys::NFTNL_EXPR_CT_DREG, REG32);
     [load, bitwise(bit, 0), cmp(CMP_NEQ, &[0; 4])]
+}
+
+/// What the flow's first packet had.
+fn ct_original(key: u32, register: u32) -> Expr {
+    Expr::new(c"ct")
+        .u32(sys::NFTNL_EXPR_CT_KEY, key)
+        .u8(sys::NFTNL_EXPR_CT_DIR, 0)
+        .u32(sys::NFTNL_EXPR_CT_DREG, register)
 }
 
 /// Looks up the type of the route to the source or the destination.

@@ -200,7 +200,9 @@ pub(super) fn key(key: Key) -> Vec<u8> {
         Key::UnmasqueradedInterface(_, pattern) | Key::PodInterface(_, pattern) => {
             pattern.range().0.to_vec()
         }
-        Key::NodeIp(address) | Key::ClusterIp(address) => parts.address(address).registers(),
+        Key::NodeIp(address) | Key::ClusterIp(address) | Key::Vip(address) => {
+            parts.address(address).registers()
+        }
         Key::NodeAddressType(_) => RTN_LOCAL.to_ne_bytes().to_vec(),
         Key::Hairpin(address) => parts.address(address).address(address).registers(),
         Key::Service(_, frontend) | Key::Reject(frontend) | Key::Firewalled(frontend) => {
@@ -255,6 +257,7 @@ pub(super) fn range_end(key: Key) -> Option<Vec<u8>> {
         | Key::NodeAddressType(_)
         | Key::ClusterIp(_)
         | Key::Hairpin(_)
+        | Key::Vip(_)
         | Key::Service(..)
         | Key::Reject(_)
         | Key::AffinitySlot(..)
@@ -296,6 +299,7 @@ pub(super) fn read_range(
         | SetId::NodeAddressTypes
         | SetId::ClusterIps
         | SetId::Hairpin
+        | SetId::Vips
         | SetId::Services(..)
         | SetId::Rejects(_)
         | SetId::AffinitySlots(..)
@@ -362,6 +366,7 @@ pub(super) fn read_key(family: Family, set: SetId, bytes: &[u8]) -> Option<Key> 
         }
         SetId::NodeIps => Some(Key::NodeIp(take_address(family, bytes)?.0)),
         SetId::ClusterIps => Some(Key::ClusterIp(take_address(family, bytes)?.0)),
+        SetId::Vips => Some(Key::Vip(take_address(family, bytes)?.0)),
         SetId::NodeAddressTypes => {
             (number(bytes)? == RTN_LOCAL).then_some(Key::NodeAddressType(family))
         }
@@ -414,6 +419,7 @@ pub(super) fn read_value(family: Family, set: SetId, bytes: &[u8]) -> Option<Val
         | SetId::NodeAddressTypes
         | SetId::ClusterIps
         | SetId::Hairpin
+        | SetId::Vips
         | SetId::Rejects(_)
         | SetId::Firewalled
         | SetId::SourceRanges
