@@ -18,7 +18,7 @@ use rulec_compiler::change::{Change, Origin};
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::flows::{self, StaleFlows, Which};
-use rulec_compiler::nft::program::PickId;
+use rulec_compiler::nft::program::{Draining, PickId};
 use rulec_compiler::nft::{Delta, MAX_AFFINITY_BACKENDS, Program, State};
 use rulec_compiler::object::Kind;
 use rulec_compiler::resolve::local::{LocalView, local_view};
@@ -60,6 +60,8 @@ pub struct Periods {
     pub backoff: Duration,
     /// The longest pause.
     pub backoff_max: Duration,
+    /// Between two looks at whether real servers on their way out still have connections.
+    pub drain: Duration,
 }
 
 impl Default for Periods {
@@ -69,7 +71,34 @@ impl Default for Periods {
             idle_pick: Duration::from_secs(600),
             backoff: Duration::from_millis(100),
             backoff_max: Duration::from_secs(30),
+            drain: Duration::from_secs(2),
         }
+    }
+}
+
+/// What the kernel's monotonic clock shows at an instant. It outlives the process, so that what a
+/// kernel holds can say when it ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    at: Instant,
+    seconds: u32,
+}
+
+impl Clock {
+    /// A clock that shows so many seconds at an instant.
+    pub fn new(at: Instant, seconds: u32) -> Self {
+        Self { at, seconds }
+    }
+
+    /// What it shows.
+    fn seconds(self, now: Instant) -> u32 {
+        let since = now.saturating_duration_since(self.at).as_secs();
+        self.seconds.saturating_add(u32::try_from(since).unwrap_or(u32::MAX))
+    }
+
+    /// When it shows so many seconds.
+    fn instant(self, seconds: u32) -> Instant {
+        self.at + Duration::from_secs(seconds.saturating_sub(self.seconds).into())
     }
 }
 
@@ -102,6 +131,8 @@ pub enum Request {
         /// What it leads from.
         base: Base,
     },
+    /// Say which of these real servers have no connections.
+    Idle(Vec<Draining>),
 }
 
 /// What the sink says when it is done.
@@ -111,6 +142,8 @@ pub enum Reply {
     State(Result<(State, Base), SinkError>),
     /// What was committed.
     Committed(Result<Outcome, SinkError>),
+    /// The real servers that have no connections.
+    Idle(Result<Vec<Draining>, SinkError>),
 }
 
 /// Counts of what has happened, since the start.
@@ -151,6 +184,8 @@ struct Quarantine {
 #[derive(Debug)]
 enum Busy {
     Reading,
+    /// Looking for idle real servers.
+    Counting,
     /// Committing: this is what is applied when it succeeds.
     Committing(Box<Commit>),
 }
@@ -218,6 +253,11 @@ pub struct Engine {
     culprit: Option<Tampering>,
     quarantine: BTreeMap<NamespacedName, Quarantine>,
     idle_picks: BTreeMap<PickId, Instant>,
+    clock: Clock,
+    /// When to look next whether real servers that drain are idle.
+    drain_at: Option<Instant>,
+    /// Real servers that were found idle.
+    drained: Vec<Draining>,
     stale: Vec<Stale>,
     counts: Counts,
 }
@@ -252,9 +292,17 @@ impl Engine {
             culprit: None,
             quarantine: BTreeMap::new(),
             idle_picks: BTreeMap::new(),
+            clock: Clock::new(Instant::now(), 0),
+            drain_at: None,
+            drained: Vec::new(),
             stale: Vec::new(),
             counts: Counts::default(),
         }
+    }
+
+    /// Goes by the kernel's clock.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
     }
 
     /// Takes in an event. Call `next_request` after the last of those that are there.
@@ -270,6 +318,7 @@ impl Engine {
             }
             Event::Reply(Reply::State(result)) => self.state(result, now),
             Event::Reply(Reply::Committed(result)) => self.committed(result, now),
+            Event::Reply(Reply::Idle(result)) => self.counted(result),
             Event::Tampered(tampering) => {
                 self.read_wanted = true;
                 self.culprit = Some(tampering);
@@ -309,14 +358,13 @@ impl Engine {
             self.read_wanted = false;
             return Some(if self.adopt { Request::Adopt } else { Request::Read });
         };
-        let wanted = self.compile(&State::default());
+        let wanted = self.compile(&State::default(), now);
         let wanted = self.retire_picks(wanted, now);
+        let wanted = self.retire_reals(wanted, now);
         let delta = Delta::between(&applied, &wanted);
         let stale = flows::between(&applied, &wanted);
-        self.commit(
-            Step { delta, stale, program: wanted, base: Base::Believed, repair: false },
-            now,
-        )
+        let step = Step { delta, stale, program: wanted, base: Base::Believed, repair: false };
+        self.commit(step, now).or_else(|| self.count(now))
     }
 
     /// When `next_request` has something to ask even if no event comes. It has something to ask at the
@@ -332,6 +380,7 @@ impl Engine {
         let verify = self.verify_at.filter(|at| self.read_after.is_none_or(|after| *at >= after));
         let retries = self.quarantine.values().filter_map(|quarantine| quarantine.retry_at);
         let picks = self.idle_picks.values().map(|since| *since + self.periods.idle_pick);
+        let retries = retries.chain(self.drain_at);
         retries.chain(picks).chain(verify).chain(read).min()
     }
 
@@ -453,7 +502,8 @@ impl Engine {
     }
 
     /// Brings `wanted` up to date with the model. Slots of a first compilation come from the kernel.
-    fn compile(&mut self, seed: &State) -> Program {
+    fn compile(&mut self, seed: &State, now: Instant) -> Program {
+        let seconds = self.clock.seconds(now);
         let mut dirty = std::mem::take(&mut self.dirty);
         self.backlog.depart();
         dirty.services.retain(|service| !self.is_held_back(service));
@@ -461,6 +511,7 @@ impl Engine {
         let wanted = match self.wanted.take() {
             Some(mut wanted) => {
                 if !dirty.is_empty() {
+                    wanted.set_clock(seconds);
                     wanted.update(&self.model, &dirty);
                     self.report_left_out(&wanted, dirty.services.iter());
                     self.report_conflicts(&wanted, &dirty);
@@ -468,7 +519,8 @@ impl Engine {
                 wanted
             }
             None => {
-                let wanted = Program::compile(&self.model, Arc::clone(&self.settings), seed);
+                let settings = Arc::clone(&self.settings);
+                let wanted = Program::compile_at(&self.model, settings, seed, seconds);
                 let services = self.model.services().map(|entry| &entry.object.key);
                 self.report_left_out(&wanted, services);
                 for conflict in wanted.conflicts() {
@@ -602,7 +654,7 @@ impl Engine {
         };
         let first = self.wanted.is_none();
         self.release(now);
-        let wanted = self.compile(state);
+        let wanted = self.compile(state, now);
         let mut delta = match repair {
             // Comparing a whole kernel takes its time, and mostly nothing else has changed.
             Some((repair, believed)) if Delta::between(&believed, &wanted).is_empty() => repair,
@@ -732,6 +784,7 @@ impl Engine {
                 .extend(batch.triggers.into_iter().map(|(family, at)| (family, took(at))));
         }
         self.note_idle_picks(now);
+        self.note_draining(now);
     }
 
     /// After any failure, what the kernel holds is not known: read it, and go on from there.
@@ -794,6 +847,46 @@ impl Engine {
         for pick in idle {
             self.idle_picks.entry(pick).or_insert(now);
         }
+    }
+
+    /// Real servers go when they have no connections any more, or when their time is over.
+    fn retire_reals(&mut self, mut wanted: Program, now: Instant) -> Program {
+        let seconds = self.clock.seconds(now);
+        let over = wanted.draining().filter(|(_, until)| *until <= seconds).map(|(real, _)| real);
+        let gone: Vec<Draining> = over.chain(self.drained.drain(..)).collect();
+        for real in gone {
+            wanted.retire_real(real);
+        }
+        self.wanted = Some(wanted.clone());
+        wanted
+    }
+
+    /// Asks which real servers on their way out have no connections, if it is time for that.
+    fn count(&mut self, now: Instant) -> Option<Request> {
+        if self.drain_at.is_none_or(|at| now < at) {
+            return None;
+        }
+        let draining = self.applied.as_ref()?.draining().map(|(real, _)| real).collect();
+        self.busy = Some(Busy::Counting);
+        self.drain_at = Some(now + self.periods.drain);
+        Some(Request::Idle(draining))
+    }
+
+    fn counted(&mut self, result: Result<Vec<Draining>, SinkError>) {
+        self.busy = None;
+        match result {
+            Ok(idle) => self.drained = idle,
+            // They go when their time is over.
+            Err(error) => tracing::warn!(%error, "cannot count the connections of real servers"),
+        }
+    }
+
+    /// Sets when to look at real servers on their way out.
+    fn note_draining(&mut self, now: Instant) {
+        let Some(applied) = &self.applied else { return };
+        let first = applied.draining().map(|(_, until)| self.clock.instant(until)).min();
+        let look = self.drain_at.unwrap_or(now + self.periods.drain);
+        self.drain_at = first.map(|first| first.min(look));
     }
 
     /// Pick chains that nobody has used for long go.

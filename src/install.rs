@@ -103,6 +103,7 @@ pub fn answer(sink: &mut impl Sink, request: Request) -> Reply {
         Request::Adopt => Reply::State(sink.adopt()),
         Request::Read => Reply::State(sink.read()),
         Request::Commit { delta, base } => Reply::Committed(sink.commit(&delta, base)),
+        Request::Idle(draining) => Reply::Idle(sink.idle(&draining)),
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::delta::Delta;
+use rulec_compiler::nft::program::Draining;
 use rulec_compiler::nft::state::State;
 
 use crate::nft::Owner;
@@ -34,6 +35,15 @@ pub trait Sink {
     ///
     /// On any error, an unknown part of the delta is committed: read and compare before the next.
     fn commit(&mut self, delta: &Delta, base: Base) -> Result<Outcome, SinkError>;
+
+    /// Which of these real servers of IPVS have no connections.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if they cannot be counted now.
+    fn idle(&mut self, _: &[Draining]) -> Result<Vec<Draining>, SinkError> {
+        Ok(Vec::new())
+    }
 }
 
 /// What a delta was computed from.

@@ -64,6 +64,7 @@ impl World {
                 Request::Adopt => "adopt",
                 Request::Read => "read",
                 Request::Commit { .. } => "commit",
+                Request::Idle(_) => "idle",
             });
             assert!(asked.len() < 100, "the engine never rests: {asked:?}");
             let reply = answer(&mut self.kernel, request);

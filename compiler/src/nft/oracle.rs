@@ -163,6 +163,14 @@ struct Traveller {
     path: Vec<Step>,
 }
 
+/// The hooks behind NAT of what this node sends to itself.
+const SENT_TO_ITSELF: [ChainId; 4] = [
+    ChainId::FilterOutput,
+    ChainId::Postrouting,
+    ChainId::FirewallPrerouting,
+    ChainId::FilterInput,
+];
+
 /// What became of a packet in a hook.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -202,16 +210,11 @@ impl Oracle<'_> {
                 && is_for_us
                 && let Some(ways) = self.balance(&traveller)
             {
-                ended.extend(self.translated(ways));
+                ended.extend(self.translated(ways, is_sent));
                 continue;
             }
             let rest: &[ChainId] = match (is_sent, is_for_us) {
-                (true, true) => &[
-                    ChainId::FilterOutput,
-                    ChainId::Postrouting,
-                    ChainId::FirewallPrerouting,
-                    ChainId::FilterInput,
-                ],
+                (true, true) => &SENT_TO_ITSELF,
                 (true, false) => &[ChainId::FilterOutput, ChainId::Postrouting],
                 (false, true) => &[ChainId::FilterInput],
                 (false, false) => &[ChainId::FilterForward, ChainId::Postrouting],
@@ -219,7 +222,7 @@ impl Oracle<'_> {
             for (traveller, end) in self.hooks(traveller, rest) {
                 let is_taken = end == End::Accept && !is_sent && is_for_us;
                 match self.balance(&traveller).filter(|_| is_taken) {
-                    Some(ways) => ended.extend(self.translated(ways)),
+                    Some(ways) => ended.extend(self.translated(ways, is_sent)),
                     None => ended.push((traveller, end)),
                 }
             }
@@ -253,12 +256,20 @@ impl Oracle<'_> {
         Some(ways)
     }
 
-    /// The rest of the way of packets that IPVS has translated.
-    fn translated(&self, ways: Vec<(Traveller, End)>) -> Vec<(Traveller, End)> {
-        let rest = [ChainId::FilterOutput, ChainId::Postrouting];
-        let go_on = |(traveller, end)| match end {
-            End::Accept => self.hooks(traveller, &rest),
-            End::Drop | End::Reject => vec![(traveller, end)],
+    /// The rest of the way of packets that IPVS has translated. What has arrived and is for this node
+    /// still does not leave it.
+    fn translated(&self, ways: Vec<(Traveller, End)>, is_sent: bool) -> Vec<(Traveller, End)> {
+        let go_on = |(traveller, end): (Traveller, End)| {
+            let is_for_us = (self.is_local)(traveller.packet.destination);
+            let rest: &[ChainId] = match (is_sent, is_for_us) {
+                (true, true) => &SENT_TO_ITSELF,
+                (true | false, false) => &[ChainId::FilterOutput, ChainId::Postrouting],
+                (false, true) => &[],
+            };
+            match end {
+                End::Accept => self.hooks(traveller, rest),
+                End::Drop | End::Reject => vec![(traveller, end)],
+            }
         };
         ways.into_iter().flat_map(go_on).collect()
     }
