@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use rulec_compiler::interface::InterfacePattern;
+use rulec_compiler::ipvs::{Scheduler, SchedulerFlags};
 use rulec_compiler::net::Protocol;
+use rulec_compiler::settings::IpvsSettings;
 
 use crate::config::{KubeProxyFlags, Log, go_bool};
 
@@ -100,6 +103,53 @@ pub struct SettingsArgs {
     /// The bit of the packet mark that asks for masquerading; nobody else may use it [default: 14]
     #[arg(long, value_name = "BIT", alias = "iptables-masquerade-bit", value_parser = clap::value_parser!(u8).range(0..32))]
     pub masquerade_bit: Option<u8>,
+    /// What mode ipvs takes beside kube-proxy's options
+    #[command(flatten)]
+    pub ipvs: IpvsArgs,
+}
+
+/// What mode ipvs takes beside kube-proxy's options
+#[derive(Debug, Args)]
+pub struct IpvsArgs {
+    /// For how long, at the most, an endpoint that has gone keeps its connections; counts in mode ipvs
+    /// [default: 600]
+    ///
+    /// 0 ends them at once. The annotation rulec.io/ipvs-drain-seconds of a Service comes first.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=i64::from(IpvsSettings::LONGEST_DRAIN)))]
+    pub ipvs_drain_seconds: Option<u32>,
+    /// The flags of --ipvs-scheduler, with commas between; counts in mode ipvs [default: mh-port for mh,
+    /// none for others]
+    ///
+    /// flag-1, flag-2 and flag-3, or their names sh-fallback, sh-port, mh-fallback and mh-port; an empty
+    /// list is none. The annotation rulec.io/ipvs-scheduler-flags of a Service comes first.
+    #[arg(long, value_name = "FLAG,...")]
+    pub ipvs_scheduler_flags: Option<SchedulerFlags>,
+    /// How the addresses of Services become the node's; counts in mode ipvs [default: dummy]
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub ipvs_addresses: Option<IpvsAddresses>,
+    /// The dummy device that has them; counts in mode ipvs [default: kube-ipvs0]
+    #[arg(long, value_name = "NAME", value_parser = device)]
+    pub ipvs_device: Option<String>,
+}
+
+/// How the addresses of Services become the node's
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum IpvsAddresses {
+    /// They are put on a dummy device
+    #[default]
+    Dummy,
+    /// They have local routes, and are on no device
+    LocalRoutes,
+}
+
+/// The name of a device that can be made.
+fn device(name: &str) -> Result<String, String> {
+    InterfacePattern::named(name)?;
+    // The kernel takes `%d` for a number that it chooses.
+    if matches!(name, "." | "..") || name.contains('%') {
+        return Err(format!("{name:?} cannot be the name of an interface"));
+    }
+    Ok(name.to_owned())
 }
 
 /// `rulec run`
@@ -180,6 +230,9 @@ pub struct CompileArgs {
     /// What the compilation depends on
     #[command(flatten)]
     pub settings: SettingsArgs,
+    /// Who chooses backends
+    #[command(flatten)]
+    pub mode: ModeArgs,
     /// What of the node itself it depends on
     #[command(flatten)]
     pub node: NodeArgs,
@@ -189,6 +242,62 @@ pub struct CompileArgs {
     /// machine if its kernel is looked at.
     #[arg(long, value_name = "ADDRESS,...", value_delimiter = ',')]
     pub own_addresses: Vec<IpAddr>,
+}
+
+impl CompileArgs {
+    /// What is also an option of kube-proxy, as its flags.
+    pub fn flags(&self) -> KubeProxyFlags {
+        let given = self.mode.flags().into_iter().chain(self.node.flags());
+        KubeProxyFlags { given: given.filter_map(|(flag, text)| Some((flag, text?))).collect() }
+    }
+}
+
+/// Who chooses backends
+#[derive(Debug, Args)]
+pub struct ModeArgs {
+    /// What is programmed [default: nftables]
+    #[arg(long, value_name = "MODE", value_enum)]
+    pub proxy_mode: Option<ProxyMode>,
+    /// How a backend is chosen, unless the Service says otherwise; counts in mode ipvs [default: rr]
+    ///
+    /// One of rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq and mh.
+    #[arg(long, value_name = "NAME")]
+    pub ipvs_scheduler: Option<Scheduler>,
+    /// Networks whose virtual servers and addresses are left alone; counts in mode ipvs
+    #[arg(long, value_name = "CIDR,...", value_delimiter = ',')]
+    pub ipvs_exclude_cidrs: Vec<String>,
+}
+
+/// What is programmed; the names are kube-proxy's
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProxyMode {
+    /// nftables
+    Nftables,
+    /// nftables, with what kube-proxy's file says of iptables
+    Iptables,
+    /// IPVS
+    Ipvs,
+}
+
+impl ModeArgs {
+    fn flags(&self) -> [(&'static str, Option<String>); 3] {
+        let Self { proxy_mode, ipvs_scheduler, ipvs_exclude_cidrs } = self;
+        [
+            ("proxy-mode", proxy_mode.and_then(name_of)),
+            ("ipvs-scheduler", ipvs_scheduler.map(|scheduler| scheduler.to_string())),
+            ("ipvs-exclude-cidrs", list_of(ipvs_exclude_cidrs)),
+        ]
+    }
+}
+
+/// The name of a value on the command line.
+fn name_of(value: impl ValueEnum) -> Option<String> {
+    Some(value.to_possible_value()?.get_name().to_owned())
+}
+
+/// A list as kube-proxy takes it, if there is one.
+fn list_of(elements: &[String]) -> Option<String> {
+    (!elements.is_empty()).then(|| elements.join(","))
 }
 
 /// What of the node itself the compilation depends on
@@ -206,7 +315,8 @@ pub struct NodeArgs {
     /// How the names of Pods' interfaces begin; counts in mode InterfaceNamePrefix
     #[arg(long, value_name = "PREFIX")]
     pub pod_interface_name_prefix: Option<String>,
-    /// Where node ports answer: networks of the node's addresses, or `primary` [default: primary]
+    /// Where node ports answer: networks of the node's addresses, or `primary` [default: primary; every
+    /// address if the mode is not nftables]
     ///
     /// A family without a network answers on every address of the node but loopback; so does one
     /// with a network of prefix length 0.
@@ -232,8 +342,7 @@ pub enum DetectLocalMode {
 }
 
 impl NodeArgs {
-    /// The same as flags of kube-proxy.
-    pub fn flags(&self) -> KubeProxyFlags {
+    fn flags(&self) -> [(&'static str, Option<String>); 5] {
         let Self {
             bind_address,
             detect_local_mode,
@@ -241,18 +350,13 @@ impl NodeArgs {
             pod_interface_name_prefix,
             nodeport_addresses,
         } = self;
-        let mode = detect_local_mode.and_then(|mode| mode.to_possible_value());
-        let networks = (!nodeport_addresses.is_empty()).then(|| nodeport_addresses.join(","));
-        let all = [
+        [
             ("bind-address", bind_address.map(|address| address.to_string())),
-            ("detect-local-mode", mode.map(|mode| mode.get_name().to_owned())),
+            ("detect-local-mode", detect_local_mode.and_then(name_of)),
             ("pod-bridge-interface", pod_bridge_interface.clone()),
             ("pod-interface-name-prefix", pod_interface_name_prefix.clone()),
-            ("nodeport-addresses", networks),
-        ];
-        KubeProxyFlags {
-            given: all.into_iter().filter_map(|(flag, text)| Some((flag, text?))).collect(),
-        }
+            ("nodeport-addresses", list_of(nodeport_addresses)),
+        ]
     }
 }
 

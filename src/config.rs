@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use rulec_compiler::Settings;
 
-use crate::cli::{LogArgs, LogFormat, RunArgs, SettingsArgs};
+use crate::cli::{IpvsAddresses, LogArgs, LogFormat, RunArgs, SettingsArgs};
 pub use flags::KubeProxyFlags;
 pub use problem::{Invalid, Problem};
 pub(crate) use value::go_bool;
@@ -48,6 +48,8 @@ pub struct Config {
     pub settings: Settings,
     /// What to program.
     pub mode: Mode,
+    /// What IPVS mode asks of the node, in that mode.
+    pub ipvs: Option<Ipvs>,
     /// Where `/healthz` and `/livez` are served, if anywhere.
     pub healthz: Option<SocketAddr>,
     /// Where `/metrics` is served, if anywhere.
@@ -79,8 +81,26 @@ pub struct ApiAccess {
 pub enum Mode {
     /// nftables; also for those who ask for iptables.
     Nftables,
-    /// IPVS. It is a legal wish, which rulec cannot fulfil yet.
+    /// IPVS, with nftables for what IPVS does not know about.
     Ipvs,
+}
+
+/// What IPVS mode asks of the node; what it makes of Services is among the settings. Of the timeouts,
+/// `None` leaves the kernel's alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ipvs {
+    /// Whether an interface answers ARP only for addresses of its own.
+    pub strict_arp: bool,
+    /// How long an idle TCP connection is remembered.
+    pub tcp_timeout: Option<Duration>,
+    /// How long a TCP connection is remembered after a FIN.
+    pub tcp_fin_timeout: Option<Duration>,
+    /// How long a UDP flow is remembered.
+    pub udp_timeout: Option<Duration>,
+    /// How the addresses of Services become the node's.
+    pub addresses: IpvsAddresses,
+    /// The device that has them, if one has.
+    pub device: String,
 }
 
 /// What to ask of connection tracking. `None` leaves the kernel's setting alone.

@@ -31,7 +31,7 @@ pub fn load(run: &RunArgs, log: &LogArgs) -> anyhow::Result<Loaded> {
 /// As for `load`.
 pub(crate) fn settings(args: &CompileArgs) -> anyhow::Result<Settings> {
     let surroundings = surroundings()?;
-    let flags = args.node.flags();
+    let flags = args.flags();
     let (settings, overridden) = with_file(args.config.as_deref(), |file| {
         Ok(config::settings(&args.settings, &flags, file, &surroundings)?)
     })?;

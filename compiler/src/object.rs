@@ -13,7 +13,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::ipvs::Scheduling;
+use crate::ipvs::{Scheduler, SchedulerFlags, Scheduling};
 use crate::name::{LabelKey, LabelValue, Name, NamespacedName, NodeName, PortName, Zone};
 use crate::net::{Family, Protocol};
 
@@ -61,9 +61,24 @@ pub struct Service {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpvsOptions {
     /// How its virtual servers choose.
-    pub scheduling: Option<Scheduling>,
+    pub scheduler: Option<Scheduler>,
+    /// The flags of the scheduler, also of the settings' one.
+    pub flags: Option<SchedulerFlags>,
     /// For how many seconds, at the most, real servers on their way out keep their connections.
     pub drain: Option<u32>,
+}
+
+impl IpvsOptions {
+    /// How its virtual servers choose. Flags that it does not ask for are those of the settings if they
+    /// are for the same scheduler, or else the scheduler's usual ones: flags of one scheduler mean
+    /// something else to another.
+    pub fn scheduling(self, settings: Scheduling) -> Scheduling {
+        let chosen = match self.scheduler {
+            Some(scheduler) if scheduler != settings.scheduler => Scheduling::new(scheduler),
+            Some(_) | None => settings,
+        };
+        Scheduling { flags: self.flags.unwrap_or(chosen.flags), ..chosen }
+    }
 }
 
 impl Service {
@@ -405,5 +420,28 @@ impl fmt::Display for ObjectKey {
             Self::ServiceCidr(name) => write!(f, "ServiceCIDR {name}"),
             Self::InterfaceAddresses => f.write_str("addresses of the interfaces"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_of_the_settings_are_for_their_scheduler_alone() {
+        let settings = Scheduling { scheduler: Scheduler::Sh, flags: "sh-port".parse().unwrap() };
+        let of = |scheduler, flags: Option<&str>| {
+            let flags = flags.map(|flags| flags.parse().unwrap());
+            let Scheduling { scheduler, flags } =
+                IpvsOptions { scheduler, flags, drain: None }.scheduling(settings);
+            format!("{scheduler} {flags}")
+        };
+        assert_eq!(of(None, None), "sh flag-2");
+        assert_eq!(of(None, Some("sh-fallback")), "sh flag-1");
+        assert_eq!(of(None, Some("")), "sh ");
+        assert_eq!(of(Some(Scheduler::Sh), None), "sh flag-2");
+        assert_eq!(of(Some(Scheduler::Rr), None), "rr ");
+        assert_eq!(of(Some(Scheduler::Mh), None), "mh flag-2");
+        assert_eq!(of(Some(Scheduler::Mh), Some("")), "mh ");
     }
 }

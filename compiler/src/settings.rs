@@ -60,6 +60,10 @@ pub struct IpvsSettings {
 impl IpvsSettings {
     /// Ten minutes: as long as most Pods may take to end, and long enough for a request that was begun.
     pub const DRAIN: u32 = 600;
+
+    /// A year. Who means for ever is told that there is an end; and no deadline is beyond what the
+    /// kernel can keep of it.
+    pub const LONGEST_DRAIN: u32 = 31_536_000;
 }
 
 impl Default for IpvsSettings {

@@ -11,6 +11,7 @@
 mod at;
 mod check;
 mod identity;
+mod ipvs;
 mod kind;
 mod node;
 mod pod;

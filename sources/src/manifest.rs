@@ -52,8 +52,14 @@ part!(
     }
 );
 part!(
+    /// The annotations that matter. A change of others is none.
     Annotations {
         last_change_trigger_time: Field<Text> = "endpoints.kubernetes.io/last-change-trigger-time",
+        ipvs_scheduler: Field<Text> = "rulec.io/ipvs-scheduler",
+        ipvs_scheduler_flags: Field<Text> = "rulec.io/ipvs-scheduler-flags",
+        ipvs_drain_seconds: Field<Text> = "rulec.io/ipvs-drain-seconds",
+        kube_router_scheduler: Field<Text> = "kube-router.io/service.scheduler",
+        kube_router_flags: Field<Text> = "kube-router.io/service.schedflags",
     }
 );
 part!(

@@ -1,5 +1,6 @@
 //! What this crate promises, case by case.
 
+mod decode_ipvs;
 mod decode_lists;
 mod decode_node;
 mod decode_pod;

@@ -1,6 +1,7 @@
 //! From what was said to what is meant, by kube-proxy's rules.
 
 mod access;
+mod ipvs;
 mod networks;
 mod read;
 mod servers;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use rulec_compiler::Settings;
 use rulec_compiler::name::NodeName;
-use rulec_compiler::settings::MasqueradeBit;
+use rulec_compiler::settings::{MasqueradeBit, ProxyMode};
 
 use access::api;
 use networks::{detect_local, node_port_addresses};
@@ -36,13 +37,15 @@ pub(super) fn load(
     let mut values = read(file)?;
     take_flags(&mut values, &run.settings, &run.kube_proxy, file);
     let api = api(&mut values, run, file, surroundings);
-    let Compiled { settings, mode, section, bind_address } = compiled(&mut values, surroundings);
+    let compiled = compiled(&mut values, &run.settings, surroundings);
+    let Compiled { settings, mode, section, bind_address } = compiled;
     let is_v6 = bind_address.is_some_and(|address| address.is_ipv6());
     let config = Config {
         manifests: run.manifests.clone(),
         api,
         settings,
         mode,
+        ipvs: ipvs::node(&mut values, &run.settings.ipvs, mode),
         healthz: server(&mut values, &HEALTHZ, is_v6),
         metrics: server(&mut values, &METRICS, is_v6),
         bind_address_hard_fail: flag(&mut values, "bindAddressHardFail"),
@@ -51,7 +54,8 @@ pub(super) fn load(
         oom_score_adj: within(&mut values, "oomScoreAdj", -1000, 1000),
         log: logging(&mut values, log),
     };
-    unused::check(&mut values, mode);
+    unused::check(&mut values);
+    ipvs::tell_of_unused(&mut values, &run.settings.ipvs, mode);
     values.warn_of_the_rest();
     for problems in [&mut values.errors, &mut values.warnings] {
         problems.sort_by_key(|problem| problem.line);
@@ -74,8 +78,13 @@ pub(super) fn settings(
     values.warnings.clear();
     take_flags(&mut values, own, flags, file);
     let overridden = std::mem::take(&mut values.warnings);
-    let Compiled { settings, .. } = compiled(&mut values, surroundings);
-    if values.errors.is_empty() { Ok((settings, overridden)) } else { Err(Invalid(values.errors)) }
+    let Compiled { settings, mode, .. } = compiled(&mut values, own, surroundings);
+    values.warnings = overridden;
+    ipvs::tell_of_unused(&mut values, &own.ipvs, mode);
+    if !values.errors.is_empty() {
+        return Err(Invalid(values.errors));
+    }
+    Ok((settings, values.warnings))
 }
 
 /// What a file says, if there is one. Wrong values are noted, and are no error yet.
@@ -99,19 +108,22 @@ struct Compiled {
     bind_address: Option<IpAddr>,
 }
 
-fn compiled(values: &mut Values, surroundings: &Surroundings) -> Compiled {
+fn compiled(values: &mut Values, own: &SettingsArgs, surroundings: &Surroundings) -> Compiled {
     let mode_as_said = text(values, "mode");
     let (mode, section) = mode(values, &mode_as_said);
     let bind_address = address(values, "bindAddress");
     let primary = bind_address.filter(|address| !address.is_unspecified());
     let settings = Settings {
-        proxy_mode: rulec_compiler::settings::ProxyMode::Nftables,
         node_name: node_name(values, surroundings),
         node_addresses: primary.into_iter().collect(),
         masquerade_all: flag(values, section.masquerade_all),
         masquerade_bit: masquerade_bit(values, section.masquerade_bit),
         detect_local: detect_local(values),
         node_port_addresses: node_port_addresses(values, &mode_as_said),
+        proxy_mode: match mode {
+            Mode::Nftables => ProxyMode::Nftables,
+            Mode::Ipvs => ProxyMode::Ipvs(ipvs::settings(values, &own.ipvs)),
+        },
     };
     Compiled { settings, mode, section, bind_address }
 }

@@ -106,7 +106,6 @@ const IPTABLES: Role = Role::When("mode is iptables or empty");
 /// kube-proxy takes these for IPVS as well.
 const MASQUERADE: Role = Role::When("mode is iptables, ipvs or empty");
 const IPVS: Role = Role::When("mode is ipvs");
-const IPVS_LATER: &str = "mode ipvs is not there yet";
 const WINDOWS: &str = "it is for Windows";
 const USERSPACE: &str = "it was for the userspace proxy, which is gone";
 const GONE: &str = "kube-proxy does not know it any more either";
@@ -261,7 +260,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Text,
         "nftables",
         Role::Used,
-        "`nftables`; with `iptables` or, in a file, empty, nftables is programmed with the settings of iptables; `ipvs` is not there yet",
+        "`nftables`; with `iptables` or, in a file, empty, nftables is programmed with the settings of iptables; `ipvs`: see docs/ipvs.md",
     )
     .zero_counts(),
     field(
@@ -307,12 +306,54 @@ pub(crate) const FIELDS: &[Field] = &[
         "as iptables.syncPeriod",
     ),
     ignored("ipvs.minSyncPeriod", "ipvs-min-sync-period", Kind::Duration, "0s", EVENTS),
-    ignored("ipvs.scheduler", "ipvs-scheduler", Kind::Text, "rr", IPVS_LATER),
-    ignored("ipvs.excludeCIDRs", "ipvs-exclude-cidrs", Kind::List, "", IPVS_LATER),
-    ignored("ipvs.strictARP", "ipvs-strict-arp", Kind::Bool, "false", IPVS_LATER),
-    ignored("ipvs.tcpTimeout", "ipvs-tcp-timeout", Kind::Duration, "0s", IPVS_LATER),
-    ignored("ipvs.tcpFinTimeout", "ipvs-tcpfin-timeout", Kind::Duration, "0s", IPVS_LATER),
-    ignored("ipvs.udpTimeout", "ipvs-udp-timeout", Kind::Duration, "0s", IPVS_LATER),
+    field(
+        "ipvs.scheduler",
+        "ipvs-scheduler",
+        Kind::Text,
+        "rr",
+        IPVS,
+        "how a backend is chosen, unless the Service says otherwise: `rr`, `wrr`, `lc`, `wlc`, `lblc`, `lblcr`, `dh`, `sh`, `sed`, `nq` or `mh`",
+    ),
+    field(
+        "ipvs.excludeCIDRs",
+        "ipvs-exclude-cidrs",
+        Kind::List,
+        "",
+        IPVS,
+        "networks whose virtual servers and addresses are left alone",
+    ),
+    field(
+        "ipvs.strictARP",
+        "ipvs-strict-arp",
+        Kind::Bool,
+        "false",
+        IPVS,
+        "whether to set net.ipv4.conf.all.arp_ignore to 1 and arp_announce to 2",
+    ),
+    field(
+        "ipvs.tcpTimeout",
+        "ipvs-tcp-timeout",
+        Kind::Duration,
+        "0s",
+        IPVS,
+        "how long IPVS remembers an idle TCP connection; 0 leaves it alone",
+    ),
+    field(
+        "ipvs.tcpFinTimeout",
+        "ipvs-tcpfin-timeout",
+        Kind::Duration,
+        "0s",
+        IPVS,
+        "how long IPVS remembers a TCP connection after a FIN; 0 leaves it alone",
+    ),
+    field(
+        "ipvs.udpTimeout",
+        "ipvs-udp-timeout",
+        Kind::Duration,
+        "0s",
+        IPVS,
+        "how long IPVS remembers a UDP flow; 0 leaves it alone",
+    ),
     field(
         "nftables.masqueradeBit",
         "iptables-masquerade-bit",

@@ -4,6 +4,7 @@ mod docs;
 mod durations;
 mod every_field;
 mod files;
+mod ipvs;
 mod precedence;
 mod rules;
 mod sources;

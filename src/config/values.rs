@@ -183,6 +183,11 @@ impl Values {
         self.warnings.push(option_problem(&format!("--{name}"), message));
     }
 
+    /// Notes that an option that is no field does not count, for a reason.
+    pub(crate) fn option_unused(&mut self, option: &str, reason: &str) {
+        self.warnings.push(option_problem(option, format!("has no effect: {reason}")));
+    }
+
     /// Notes something that the operator should know of.
     pub(crate) fn warn(&mut self, path: &str, message: impl Into<String>) {
         self.warnings.push(self.problem(path, message));

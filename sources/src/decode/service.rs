@@ -9,15 +9,15 @@ use ipnet::IpNet;
 use rulec_compiler::name::PortName;
 use rulec_compiler::net::Family;
 use rulec_compiler::object::{
-    Affinity, ClusterIps, IpvsOptions, Object, ObjectKey, Service, ServicePort, ServiceType,
-    TargetPort, TrafficPolicy,
+    Affinity, ClusterIps, Object, ObjectKey, Service, ServicePort, ServiceType, TargetPort,
+    TrafficPolicy,
 };
 use tracing::debug;
 
 use super::check::Check;
 use super::identity::namespaced;
 use super::kind::{Outcome, finish};
-use super::{At, Sink};
+use super::{At, Sink, ipvs};
 use crate::address::{parse_ip, parse_range, unfit};
 use crate::field::{Field, NumberOrText, Text};
 use crate::manifest::{Document, List, Metadata, PortPart, Spec, Status};
@@ -96,7 +96,7 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
             .get(&spec.publish_not_ready_addresses, &at_spec.key("publishNotReadyAddresses"))
             .copied()
             .unwrap_or(false),
-        ipvs: IpvsOptions::default(),
+        ipvs: ipvs::options(check, &metadata.annotations, &at_metadata.key("annotations")),
     };
     finish(check, Object::Service(Arc::new(service)))
 }

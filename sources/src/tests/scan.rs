@@ -308,6 +308,19 @@ fn what_means_the_same_is_suppressed_and_counted() {
             "{text}"
         );
     }
+    // Some annotations mean something.
+    let annotated = text.replacen(
+        "metadata:\n",
+        "metadata:\n  annotations: {a: b, rulec.io/ipvs-scheduler: lc}\n",
+        1,
+    );
+    for (text, news, suppressed) in
+        [(annotated.clone(), 1, 1), (annotated.replace("a: b", "a: c"), 0, 2)]
+    {
+        world.write("x.yaml", &text);
+        let scan = world.touch(&["x.yaml"]);
+        assert_eq!((told(&scan).len(), scan.suppressed), (news, suppressed), "{text}");
+    }
     let before = world.rescan();
     assert_eq!((told(&before).len(), before.suppressed), (0, 0));
     date(&world.path("x.yaml"), world.now);

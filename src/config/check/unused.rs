@@ -1,16 +1,13 @@
 //! Rules for what has no effect.
 
-use rulec_sources::parse_range;
-
-use crate::config::Mode;
 use crate::config::check::read::duration;
 use crate::config::duration::GoDuration;
-use crate::config::value::{Element, Typed};
+use crate::config::value::Typed;
 use crate::config::values::Values;
 
 /// What has no effect is checked all the same: a file must not become wrong on the way back to
 /// kube-proxy.
-pub(super) fn check(values: &mut Values, mode: Mode) {
+pub(super) fn check(values: &mut Values) {
     const CONFIG_SYNC: &str = "configSyncPeriod";
     if duration(values, CONFIG_SYNC) <= GoDuration::ZERO {
         values.refuse(CONFIG_SYNC, "must be more than 0");
@@ -22,23 +19,6 @@ pub(super) fn check(values: &mut Values, mode: Mode) {
     for path in ["iptables.masqueradeBit", "nftables.masqueradeBit"] {
         if matches!(values.look(path), Some(Typed::Int(..0 | 32..))) && !values.is_refused(path) {
             values.refuse(path, "must be between 0 and 31");
-        }
-    }
-    if mode != Mode::Ipvs {
-        return;
-    }
-    for path in ["ipvs.tcpTimeout", "ipvs.tcpFinTimeout", "ipvs.udpTimeout"] {
-        if duration(values, path) < GoDuration::ZERO {
-            values.refuse(path, "must not be negative");
-        }
-    }
-    const EXCLUDED: &str = "ipvs.excludeCIDRs";
-    if let Some(Typed::List(list)) = values.look(EXCLUDED) {
-        for (index, Element { line, text }) in list.iter().enumerate() {
-            if parse_range(text).is_none() {
-                let message = format!("{text:?} is not a network such as 10.0.0.0/8");
-                values.refuse_element(EXCLUDED, (index, *line), message);
-            }
         }
     }
 }

@@ -12,6 +12,7 @@ fn sample(field: &Field) -> (&'static str, &'static str) {
         ("healthzBindAddress" | "metricsBindAddress", _) => ("10.0.0.1:8", "10.0.0.1:8"),
         ("logging.format", _) => ("json", "json"),
         ("mode", _) => ("ipvs", "ipvs"),
+        ("ipvs.scheduler", _) => ("lc", "lc"),
         ("detectLocalMode", _) => ("NodeCIDR", "NodeCIDR"),
         ("clusterCIDR", _) => ("10.0.0.0/8", "10.0.0.0/8"),
         ("nodePortAddresses" | "ipvs.excludeCIDRs", _) => ("[10.0.0.0/8]", "10.0.0.0/8"),

@@ -53,7 +53,14 @@ fn what_breaks_a_rule_is_refused_with_its_line() {
             "5: nftables.syncPeriod: 500ms must not be less than minSyncPeriod, 1s",
         ),
         ("mode: ipvs\nipvs:\n  syncPeriod: -1s", "5: ipvs.syncPeriod: -1s must be more than 0"),
-        ("mode: ipvs\nipvs:\n  tcpFinTimeout: -1s", "5: ipvs.tcpFinTimeout: must not be negative"),
+        (
+            "mode: ipvs\nipvs:\n  tcpFinTimeout: -1s",
+            "5: ipvs.tcpFinTimeout: -1s must not be negative",
+        ),
+        (
+            "mode: ipvs\nipvs:\n  scheduler: fastest",
+            "5: ipvs.scheduler: \"fastest\" is no scheduler of IPVS: use one of rr, wrr, lc",
+        ),
         (
             "mode: ipvs\nipvs:\n  excludeCIDRs:\n  - 10.0.0.0/8\n  - ten",
             "7: ipvs.excludeCIDRs[1]: \"ten\" is not a network such as 10.0.0.0/8",

@@ -145,6 +145,44 @@ fn updates_that_mean_the_same_stop_here_and_are_counted() {
     assert_eq!((short(&news), news.suppressed), (vec!["+ EndpointSlice default/a".to_owned()], 0));
 }
 
+#[test]
+fn of_annotations_only_those_that_are_read_make_a_change() {
+    let mut world = World::default();
+    world.list(Services, &[service("web", 1)]);
+    let annotated = |annotations: Value| {
+        let mut service = service("web", 2);
+        service["metadata"]["annotations"] = annotations;
+        service
+    };
+    for annotation in [
+        "rulec.io/ipvs-scheduler",
+        "rulec.io/ipvs-drain-seconds",
+        "kube-router.io/service.scheduler",
+    ] {
+        let value = if annotation.ends_with("seconds") { "9" } else { "lc" };
+        for annotations in [json!({ annotation: value }), json!({})] {
+            let news = world.apply(Services, &annotated(annotations.clone()));
+            let changed = (vec!["+ Service default/web".to_owned()], 0);
+            assert_eq!((short(&news), news.suppressed), changed, "{annotations}");
+            // Again, with a word about something else.
+            let mut noted = annotations;
+            noted["note"] = json!("x");
+            let news = world.apply(Services, &annotated(noted));
+            assert_eq!((short(&news), news.suppressed), (vec![], 1), "{annotation}");
+        }
+    }
+    // What cannot be used is told of, and is no change.
+    let odd = annotated(json!({ "rulec.io/ipvs-scheduler": "fastest" }));
+    let news = world.apply(Services, &odd);
+    assert_eq!((short(&news), news.suppressed), (vec![], 1));
+    let [problem] = world.problems().try_into().unwrap();
+    assert!(problem.contains("Service default/web"), "{problem}");
+    let expected = "metadata.annotations.rulec.io/ipvs-scheduler: \"fastest\" is no scheduler";
+    assert!(problem.contains(expected), "{problem}");
+    world.apply(Services, &annotated(json!({})));
+    assert_eq!(world.problems(), [""; 0]);
+}
+
 /// The times that were noted on slices, in seconds.
 fn triggers(news: &News) -> Vec<i64> {
     news.triggers.iter().map(|trigger| trigger.at.as_second()).collect()

@@ -1,0 +1,80 @@
+//! What is said of IPVS. It counts in its mode alone.
+
+use ipnet::IpNet;
+use rulec_compiler::ipvs::{Scheduler, Scheduling};
+use rulec_compiler::settings::IpvsSettings;
+use rulec_sources::parse_range;
+
+use super::timeout;
+use crate::cli::IpvsArgs;
+use crate::config::check::read::{flag, text};
+use crate::config::value::{Element, Typed};
+use crate::config::values::Values;
+use crate::config::{Ipvs, Mode};
+
+/// As in kube-proxy: others know the name, and leave it out when they look for the node's addresses.
+const DEVICE: &str = "kube-ipvs0";
+
+/// What it makes of Services.
+pub(super) fn settings(values: &mut Values, own: &IpvsArgs) -> IpvsSettings {
+    let usual = Scheduling::new(scheduler(values));
+    IpvsSettings {
+        scheduling: Scheduling { flags: own.ipvs_scheduler_flags.unwrap_or(usual.flags), ..usual },
+        exclude: excluded(values),
+        drain: own.ipvs_drain_seconds.unwrap_or(IpvsSettings::DRAIN),
+    }
+}
+
+/// What it asks of the node.
+pub(super) fn node(values: &mut Values, own: &IpvsArgs, mode: Mode) -> Option<Ipvs> {
+    (mode == Mode::Ipvs).then(|| Ipvs {
+        strict_arp: flag(values, "ipvs.strictARP"),
+        tcp_timeout: timeout(values, "ipvs.tcpTimeout"),
+        tcp_fin_timeout: timeout(values, "ipvs.tcpFinTimeout"),
+        udp_timeout: timeout(values, "ipvs.udpTimeout"),
+        addresses: own.ipvs_addresses.unwrap_or_default(),
+        device: own.ipvs_device.clone().unwrap_or_else(|| DEVICE.to_owned()),
+    })
+}
+
+/// Tells of our options that say something of another mode. Those of kube-proxy are fields.
+pub(super) fn tell_of_unused(values: &mut Values, own: &IpvsArgs, mode: Mode) {
+    let IpvsArgs { ipvs_drain_seconds, ipvs_scheduler_flags, ipvs_addresses, ipvs_device } = own;
+    let given = [
+        ("--ipvs-drain-seconds", ipvs_drain_seconds.is_some()),
+        ("--ipvs-scheduler-flags", ipvs_scheduler_flags.is_some()),
+        ("--ipvs-addresses", ipvs_addresses.is_some()),
+        ("--ipvs-device", ipvs_device.is_some()),
+    ];
+    for (option, _) in given.into_iter().filter(|(_, given)| *given && mode != Mode::Ipvs) {
+        values.option_unused(option, "it counts if mode is ipvs");
+    }
+}
+
+fn scheduler(values: &mut Values) -> Scheduler {
+    const PATH: &str = "ipvs.scheduler";
+    match text(values, PATH).as_str() {
+        // The flag that a template left empty.
+        "" => Scheduler::default(),
+        name => name.parse().unwrap_or_else(|message: String| {
+            values.refuse(PATH, message);
+            Scheduler::default()
+        }),
+    }
+}
+
+fn excluded(values: &mut Values) -> Vec<IpNet> {
+    const PATH: &str = "ipvs.excludeCIDRs";
+    let Some(Typed::List(list)) = values.take(PATH) else { return Vec::new() };
+    let mut networks = Vec::new();
+    for (index, Element { line, text }) in list.iter().enumerate() {
+        match parse_range(text) {
+            Some(network) => networks.push(network),
+            None => {
+                let message = format!("{text:?} is not a network such as 10.0.0.0/8");
+                values.refuse_element(PATH, (index, *line), message);
+            }
+        }
+    }
+    networks
+}
