@@ -27,7 +27,7 @@ use rulec_compiler::net::{Backend, Family};
 use self::plan::Walk;
 use self::wire::{Filter, Flow};
 use crate::netlink::{
-    Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, Open, Socket,
+    Bus, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, Open, Socket,
     Writer, messages,
 };
 
@@ -158,8 +158,8 @@ impl Conntrack {
     /// If there is no netfilter netlink, or no right to use large buffers (CAP_NET_ADMIN).
     pub fn open() -> io::Result<Self> {
         Ok(Self {
-            requests: Socket::open(0)?,
-            dumps: Socket::open(0)?,
+            requests: Socket::open(Bus::Netfilter, 0)?,
+            dumps: Socket::open(Bus::Netfilter, 0)?,
             seq: 0,
             support: None,
             can_delete: true,
@@ -255,7 +255,7 @@ impl Conntrack {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     // The dump may go on in the kernel, and would be in the way of the next.
-                    self.dumps = Socket::open(0)?;
+                    self.dumps = Socket::open(Bus::Netfilter, 0)?;
                     return Err(error.raw_os_error().map_or(error.into(), refused));
                 }
             }

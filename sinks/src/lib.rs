@@ -8,6 +8,7 @@
 
 pub mod conntrack;
 pub mod fake;
+pub mod ipvs;
 pub mod kube_proxy;
 mod netlink;
 pub mod nft;
@@ -15,5 +16,6 @@ pub mod sink;
 pub mod sysctl;
 
 pub use conntrack::Conntrack;
+pub use ipvs::Ipvs;
 pub use nft::NftSink;
 pub use sink::{Base, Outcome, Refusal, Sink, SinkError};

@@ -6,12 +6,14 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+pub(crate) use mnl::Bus;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{setsockopt, sockopt};
 
 /// `struct nlmsghdr`.
 pub(crate) const HEADER_LEN: usize = 16;
-/// `struct nfgenmsg`, which follows it in the netfilter family.
+/// `struct nfgenmsg`, which follows it in the netfilter family, and `struct genlmsghdr`, which does in the
+/// generic one.
 pub(crate) const GENMSG_LEN: usize = 4;
 
 pub(crate) const NLMSG_ERROR: u16 = 2;
@@ -65,14 +67,34 @@ impl Writer {
         family: u8,
         res_id: u16,
     ) -> Open {
+        let open = self.header(kind, flags, seq);
+        self.bytes.extend_from_slice(&[family, 0]);
+        self.bytes.extend_from_slice(&res_id.to_be_bytes());
+        open
+    }
+
+    /// Starts a message of a family of generic netlink.
+    pub(crate) fn generic(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        seq: u32,
+        command: u8,
+        version: u8,
+    ) -> Open {
+        let open = self.header(kind, flags, seq);
+        self.bytes.extend_from_slice(&[command, version, 0, 0]);
+        open
+    }
+
+    /// Starts a message of any bus. What follows the header is the caller's affair.
+    pub(crate) fn header(&mut self, kind: u16, flags: u16, seq: u32) -> Open {
         let open = Open(self.bytes.len());
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
         self.bytes.extend_from_slice(&flags.to_ne_bytes());
         self.bytes.extend_from_slice(&seq.to_ne_bytes());
         self.bytes.extend_from_slice(&[0; 4]);
-        self.bytes.extend_from_slice(&[family, 0]);
-        self.bytes.extend_from_slice(&res_id.to_be_bytes());
         open
     }
 
@@ -94,7 +116,7 @@ impl Writer {
         }
     }
 
-    /// Appends a message that is complete.
+    /// Appends bytes as they are: a message that is complete, or what follows a header.
     pub(crate) fn raw(&mut self, message: &[u8]) -> Open {
         let open = Open(self.bytes.len());
         self.bytes.extend_from_slice(message);
@@ -133,6 +155,16 @@ impl Writer {
     /// A number in network byte order, as nf_tables wants them.
     pub(crate) fn be32(&mut self, kind: u16, value: u32) {
         self.attribute(kind, &value.to_be_bytes());
+    }
+
+    /// A number in the byte order of this machine, as everybody else wants them.
+    pub(crate) fn ne16(&mut self, kind: u16, value: u16) {
+        self.attribute(kind, &value.to_ne_bytes());
+    }
+
+    /// A number in the byte order of this machine.
+    pub(crate) fn ne32(&mut self, kind: u16, value: u32) {
+        self.attribute(kind, &value.to_ne_bytes());
     }
 
     /// Text with its final zero.
@@ -184,7 +216,12 @@ impl<'a> Message<'a> {
         self.payload.first().copied().unwrap_or(0)
     }
 
-    /// Its attributes.
+    /// The command of a message of generic netlink.
+    pub(crate) fn command(&self) -> u8 {
+        self.payload.first().copied().unwrap_or(0)
+    }
+
+    /// Its attributes, if it is of the netfilter family or of generic netlink.
     pub(crate) fn attributes(&self) -> Attributes<'a> {
         attributes(self.payload.get(GENMSG_LEN..).unwrap_or(&[]))
     }
@@ -229,6 +266,16 @@ impl<'a> Attributes<'a> {
         be32(self.find(kind)?)
     }
 
+    /// The number in the first attribute of this type, in the byte order of this machine.
+    pub(crate) fn ne16(self, kind: u16) -> Option<u16> {
+        u16_at(self.find(kind)?, 0)
+    }
+
+    /// The number in the first attribute of this type, in the byte order of this machine.
+    pub(crate) fn ne32(self, kind: u16) -> Option<u32> {
+        u32_at(self.find(kind)?, 0)
+    }
+
     /// The text in the first attribute of this type.
     pub(crate) fn text(self, kind: u16) -> Option<&'a str> {
         text(self.find(kind)?)
@@ -267,12 +314,14 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+/// A number of a header, in the byte order of this machine.
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// A netfilter socket. It never blocks: a request to nf_tables is done when `send` returns, and all
-/// answers are queued by then, so that an empty queue means the end and nothing can hang.
+/// A netlink socket. It never blocks: a request to nf_tables, IPVS or the routing is done when `send`
+/// returns, and all answers are queued by then, so that an empty queue means the end and nothing can
+/// hang.
 pub(crate) struct Socket {
     socket: mnl::Socket,
     /// Room for what is received. It is used from `aligned` on: mnl wants it aligned like a message
@@ -285,8 +334,8 @@ pub(crate) struct Socket {
 impl Socket {
     /// Opens a socket, in the network namespace of the calling thread, that receives the
     /// notifications of these groups (a bit mask; 0 for none).
-    pub(crate) fn open(groups: u32) -> io::Result<Self> {
-        let socket = mnl::Socket::open(mnl::Bus::Netfilter)?;
+    pub(crate) fn open(bus: Bus, groups: u32) -> io::Result<Self> {
+        let socket = mnl::Socket::open(bus)?;
         // 0: the kernel chooses the port id.
         socket.bind(groups, 0)?;
         let buffer = vec![0; RECEIVE_BYTES + align_of::<u64>()];

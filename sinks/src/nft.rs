@@ -21,7 +21,7 @@ use rulec_compiler::nft::state::State;
 
 use self::batch::Batch;
 pub use self::owner::Owner;
-use crate::netlink::{Socket, messages};
+use crate::netlink::{Bus, Socket, messages};
 use crate::sink::{Base, Outcome, Refusal, Sink, SinkError};
 
 const EPERM: i32 = 1;
@@ -57,7 +57,7 @@ impl NftSink {
     ///
     /// If there is no nf_tables, or no right to change it (CAP_NET_ADMIN).
     pub fn open(ownership: Ownership, mark: u32) -> Result<Self, SinkError> {
-        let socket = Socket::open(0).map_err(SinkError::Unavailable)?;
+        let socket = Socket::open(Bus::Netfilter, 0).map_err(SinkError::Unavailable)?;
         let mut sink = Self { socket, seq: 1, batch: Batch::default(), ownership, mark };
         if ownership == Ownership::Exclusive && !sink.can_own()? {
             tracing::info!(

@@ -1,13 +1,18 @@
-//! conntrack's settings at start: how many flows, and how long they last without packets.
+//! The kernel's settings at start: conntrack's (how many flows, and how long they last without packets),
+//! and in `ipvs` those that IPVS needs.
 //!
 //! Nothing is written that is right already, and nothing that was not asked for. What cannot be written
 //! (a read-only /proc/sys, a network namespace that does not own the setting) is said, not fatal: the
 //! caller decides.
 
+mod ipvs;
+
 use std::fs;
 use std::io;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+
+pub use self::ipvs::Arp;
 
 /// The most that is asked of `nf_conntrack_max`, however many CPUs there are: about 300 MB of
 /// kernel memory when full.

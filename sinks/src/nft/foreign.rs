@@ -13,7 +13,8 @@ use rulec_compiler::net::Family;
 use super::dump::{is_disturbed, request};
 use super::wire::{self, nfproto};
 use crate::netlink::{
-    Attributes, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Socket, Writer, attributes, messages,
+    Attributes, Bus, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Socket, Writer, attributes,
+    messages,
 };
 
 /// How often reading starts over.
@@ -63,7 +64,7 @@ pub(crate) struct Foreign {
 impl Foreign {
     /// Opens nf_tables in the network namespace of the calling thread.
     pub(crate) fn open() -> io::Result<Self> {
-        Ok(Self { socket: Socket::open(0)?, seq: 1 })
+        Ok(Self { socket: Socket::open(Bus::Netfilter, 0)?, seq: 1 })
     }
 
     /// The tables with these names, in both families, and their chains.

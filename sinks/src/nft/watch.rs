@@ -13,7 +13,7 @@ use rulec_compiler::nft::skeleton::TABLE;
 use socket2::{SockFilter, SockRef};
 
 use super::wire;
-use crate::netlink::{Message, Socket, messages};
+use crate::netlink::{Bus, Message, Socket, messages};
 
 /// `NFNLGRP_NFTABLES` as a bit.
 const GROUP: u32 = 1 << (7 - 1);
@@ -49,7 +49,7 @@ impl Watcher {
     ///
     /// If the socket cannot be opened.
     pub fn open(own: u32) -> io::Result<Self> {
-        let socket = Socket::open(GROUP)?;
+        let socket = Socket::open(Bus::Netfilter, GROUP)?;
         // Loads nlmsg_pid (offset 12) in network byte order; drops the message if it is ours.
         const LOAD_WORD: u16 = 0x20;
         const JUMP_IF_EQUAL: u16 = 0x15;

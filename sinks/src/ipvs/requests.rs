@@ -1,0 +1,192 @@
+//! Requests to one bus of netlink: one, many in one go, or a dump.
+
+use std::io;
+
+use crate::netlink::{
+    Bus, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, Open, Socket, Writer,
+    messages,
+};
+
+/// The most requests that are sent in one go. Each refusal is answered with a message.
+const BATCH: usize = 500;
+
+/// How often a dump that the kernel calls interrupted is begun again.
+const ATTEMPTS: usize = 10;
+
+/// A socket that lives long, and is opened anew after it has failed, in the network namespace of the
+/// thread that uses it then.
+pub(super) struct Requests {
+    bus: Bus,
+    /// `None` after a failure: answers to what failed, or the rest of a dump, would be in the way.
+    socket: Option<Socket>,
+    seq: u32,
+}
+
+impl Requests {
+    pub(super) fn open(bus: Bus) -> io::Result<Self> {
+        Ok(Self { bus, socket: Some(Socket::open(bus, 0)?), seq: 0 })
+    }
+
+    /// Whether the last error was one of the socket, not a refusal.
+    pub(super) fn has_failed(&self) -> bool {
+        self.socket.is_none()
+    }
+
+    /// Sends one request, and looks at what comes in answer.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's number if it refuses; or if the socket failed.
+    pub(super) fn ask(
+        &mut self,
+        write: impl FnMut(&mut Writer, u16, u32) -> Open,
+        each: impl FnMut(&Message<'_>),
+    ) -> io::Result<()> {
+        let mut write = write;
+        let refused =
+            self.exchange(&[()], |writer, flags, seq, ()| write(writer, flags, seq), each)?;
+        refused.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Sends a request for each item, and says which items the kernel refused; it does all the others.
+    ///
+    /// # Errors
+    ///
+    /// If the socket failed: any of them may have been done.
+    pub(super) fn batch<T>(
+        &mut self,
+        items: &[T],
+        mut write: impl FnMut(&mut Writer, u16, u32, &T) -> Open,
+    ) -> io::Result<Vec<(usize, io::Error)>> {
+        let mut refused = Vec::new();
+        for (number, items) in items.chunks(BATCH).enumerate() {
+            let found = self.exchange(items, &mut write, |_| {})?;
+            refused.extend(found.into_iter().map(|(idx, error)| (number * BATCH + idx, error)));
+        }
+        Ok(refused)
+    }
+
+    /// Collects what a dump shows.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's number if it refuses; or if the socket failed, or the kernel was interrupted again
+    /// and again.
+    pub(super) fn dump<T: Default>(
+        &mut self,
+        mut write: impl FnMut(&mut Writer, u16, u32) -> Open,
+        mut each: impl FnMut(&mut T, &Message<'_>),
+    ) -> io::Result<T> {
+        for _ in 0..ATTEMPTS {
+            self.seq = self.seq.wrapping_add(1);
+            let seq = self.seq;
+            let mut writer = Writer::default();
+            let message = write(&mut writer, NLM_F_REQUEST | NLM_F_DUMP, seq);
+            writer.close_message(message);
+            let mut shown = T::default();
+            match self.with_socket(|socket| {
+                socket.send(writer.bytes())?;
+                show(socket, seq, |message| each(&mut shown, message))
+            })? {
+                End::Complete => return Ok(shown),
+                End::Interrupted => {}
+                End::Refused(errno) => return Err(io::Error::from_raw_os_error(errno)),
+            }
+        }
+        Err(io::Error::other("a dump was interrupted again and again"))
+    }
+
+    fn exchange<T>(
+        &mut self,
+        items: &[T],
+        mut write: impl FnMut(&mut Writer, u16, u32, &T) -> Open,
+        each: impl FnMut(&Message<'_>),
+    ) -> io::Result<Vec<(usize, io::Error)>> {
+        let first = self.seq.wrapping_add(1);
+        let mut writer = Writer::default();
+        let mut last = None;
+        for item in items {
+            self.seq = self.seq.wrapping_add(1);
+            let message = write(&mut writer, NLM_F_REQUEST, self.seq, item);
+            writer.close_message(message);
+            last = Some(message);
+        }
+        let Some(last) = last else { return Ok(Vec::new()) };
+        // Success is silent but for the last one, errors are not.
+        writer.add_flags(last, NLM_F_ACK);
+        self.with_socket(|socket| {
+            socket.send(writer.bytes())?;
+            answers(socket, first, items.len(), each)
+        })
+    }
+
+    /// Keeps the socket only if it has not failed.
+    fn with_socket<T>(&mut self, f: impl FnOnce(&mut Socket) -> io::Result<T>) -> io::Result<T> {
+        let mut socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => Socket::open(self.bus, 0)?,
+        };
+        let result = f(&mut socket)?;
+        self.socket = Some(socket);
+        Ok(result)
+    }
+}
+
+/// Receives the answers to requests whose sequence numbers begin with `first`, and says which of them
+/// were refused.
+fn answers(
+    socket: &mut Socket,
+    first: u32,
+    requests: usize,
+    mut each: impl FnMut(&Message<'_>),
+) -> io::Result<Vec<(usize, io::Error)>> {
+    let mut refused = Vec::new();
+    loop {
+        let Some(received) = socket.receive()? else {
+            return Err(io::Error::other("the kernel acknowledged nothing"));
+        };
+        for message in messages(received) {
+            let idx = message.seq.wrapping_sub(first) as usize;
+            if idx >= requests {
+                continue;
+            }
+            match message.errno() {
+                None => {
+                    each(&message);
+                    continue;
+                }
+                Some(0) => {}
+                Some(errno) => refused.push((idx, io::Error::from_raw_os_error(errno))),
+            }
+            if idx + 1 == requests {
+                return Ok(refused);
+            }
+        }
+    }
+}
+
+/// How a dump ended.
+enum End {
+    Complete,
+    /// Something changed meanwhile, so that it may lack what was there all the time.
+    Interrupted,
+    Refused(i32),
+}
+
+fn show(socket: &mut Socket, seq: u32, mut each: impl FnMut(&Message<'_>)) -> io::Result<End> {
+    let mut interrupted = false;
+    loop {
+        let Some(received) = socket.receive()? else {
+            return Err(io::Error::other("the kernel's dump has no end"));
+        };
+        for message in messages(received).filter(|message| message.seq == seq) {
+            interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
+            match message.errno().or_else(|| message.end_errno()) {
+                Some(0) if interrupted => return Ok(End::Interrupted),
+                Some(0) => return Ok(End::Complete),
+                Some(errno) => return Ok(End::Refused(errno)),
+                None => each(&message),
+            }
+        }
+    }
+}
