@@ -93,7 +93,7 @@ fn event_to_acknowledgement<S: Server + 'static>(services: usize) {
         runtime.block_on(async {
             let settings = Settings::new(NodeName::from(NODE));
             let mark = settings.masquerade_bit.mark();
-            let installer = Installer::start(Ownership::Exclusive, mark).unwrap();
+            let installer = Installer::start(Ownership::Exclusive, mark, None).unwrap();
             let engine = Engine::new(settings, Periods::default());
             let mut daemon = Daemon::new(engine, installer, [Origin::Api]);
             let (acknowledged, mut acknowledgements) = mpsc::unbounded_channel();

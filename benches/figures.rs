@@ -95,7 +95,8 @@ fn channel_to_acknowledgement(services: usize, ownership: Ownership) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let settings = settings();
-            let installer = Installer::start(ownership, settings.masquerade_bit.mark()).unwrap();
+            let installer =
+                Installer::start(ownership, settings.masquerade_bit.mark(), None).unwrap();
             let engine = Engine::new(settings, Periods::default());
             let mut daemon = Daemon::new(engine, installer, [Origin::Manifests]);
             let (acknowledged, mut acknowledgements) = mpsc::unbounded_channel();

@@ -471,6 +471,8 @@ pub enum Output {
     Text,
     /// As documented in docs/diff-json.md
     Json,
-    /// As commands for `nft -f`
+    /// As commands for `nft -f`; what is IPVS's is there as comments
     Nft,
+    /// As lines for `ipvsadm --restore`: only what is IPVS's, without addresses
+    Ipvsadm,
 }

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use rulec_compiler::nft::{Delta, State, text as nft_text};
+use rulec_compiler::ipvs::text as ipvs_text;
+use rulec_compiler::nft::{Delta, Op, State, text as nft_text};
 
 use crate::cli::{DiffArgs, Output};
 use crate::setup;
@@ -40,12 +41,12 @@ pub fn run(args: DiffArgs) -> anyhow::Result<ExitCode> {
     );
     let settings = Arc::new(setup::settings(&args.compile)?);
     let is_here = [&args.from, &args.to].into_iter().any(|state| state == "kernel");
-    let node = NodeAddresses { told: args.compile.own_addresses, is_here };
+    let node = NodeAddresses::of(&args.compile, is_here)?;
     let read = |state: &str, option| {
         Side::read(state, &settings, &node).with_context(|| format!("{option} {state}"))
     };
     let (from, to) = (read(&args.from, "--from")?, read(&args.to, "--to")?);
-    let comparison = Comparison::new(from, to);
+    let comparison = Comparison::new(from, to)?;
     if let Some(path) = &args.save {
         let to = &comparison.to;
         let objects = to.model.as_ref().map(|model| model.objects().collect());
@@ -55,6 +56,7 @@ pub fn run(args: DiffArgs) -> anyhow::Result<ExitCode> {
         Output::Text => text::print(&comparison),
         Output::Json => json::print(&comparison),
         Output::Nft => print_commands(&comparison),
+        Output::Ipvsadm => print_ipvsadm(&comparison),
     };
     match printed {
         // Whoever reads has had enough.
@@ -71,19 +73,19 @@ pub fn run(args: DiffArgs) -> anyhow::Result<ExitCode> {
 }
 
 impl Comparison {
-    fn new(from: Side, to: Side) -> Self {
+    fn new(from: Side, to: Side) -> anyhow::Result<Self> {
         let old = match &from.state {
             Some(state) => state.clone(),
-            None => from.compile(&State::default()).state(),
+            None => from.compile(&State::default())?.state(),
         };
         let (new, delta) = match &to.state {
             Some(state) => (state.clone(), Delta::between_states(&old, state)),
             None => {
-                let program = to.compile(&old);
+                let program = to.compile(&old)?;
                 (program.state(), Delta::reconcile(&old, &program))
             }
         };
-        Self { from, to, old, new, delta }
+        Ok(Self { from, to, old, new, delta })
     }
 
     /// The mark that the rules of the new state use.
@@ -108,6 +110,17 @@ fn print_commands(comparison: &Comparison) -> std::io::Result<()> {
     }
     for op in &delta.epilogue {
         out.write_all(nft_text::commands(op, mark).as_bytes())?;
+    }
+    out.flush()
+}
+
+/// Lines for `ipvsadm --restore`. What is not IPVS's is not there.
+fn print_ipvsadm(comparison: &Comparison) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let ipvs =
+        comparison.delta.ops().filter_map(|op| if let Op::Ipvs(op) = op { Some(op) } else { None });
+    for command in ipvs.filter_map(ipvs_text::command) {
+        writeln!(out, "{command}")?;
     }
     out.flush()
 }

@@ -57,12 +57,12 @@ struct Explained {
 pub fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let settings = Arc::new(setup::settings(&args.compile)?);
     let is_here = args.state == "kernel";
-    let node = NodeAddresses { told: args.compile.own_addresses, is_here };
+    let node = NodeAddresses::of(&args.compile, is_here)?;
     let mut side = Side::read(&args.state, &settings, &node)
         .with_context(|| format!("--state {}", args.state))?;
     let state = match side.state.take() {
         Some(state) => state,
-        None => side.compile(&State::default()).state(),
+        None => side.compile(&State::default())?.state(),
     };
     if let Some(path) = &args.manifests {
         let path = path.to_string_lossy();
@@ -71,8 +71,8 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         side.model = known.model;
         side.incomplete |= known.incomplete;
     }
-    let mut own = own_addresses(&side, &state, is_here)?;
-    own.extend(node.told);
+    let mut own = own_addresses(&side, &state, &node)?;
+    own.extend(&node.told);
     let to = args.to.address;
     let is_same_family = |address: &IpAddr| Family::of(*address) == Family::of(to);
     let source = match args.from {
@@ -101,10 +101,9 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
 
 /// The addresses of this node: those of its interfaces where it is this node's kernel that is looked
 /// at, or else what is said of it.
-fn own_addresses(side: &Side, state: &State, is_kernel: bool) -> anyhow::Result<Vec<IpAddr>> {
-    if is_kernel {
-        let read = rulec_sources::read_interfaces().context("reading the node's addresses")?;
-        let Object::InterfaceAddresses(held) = read.object else { return Ok(Vec::new()) };
+fn own_addresses(side: &Side, state: &State, node: &NodeAddresses) -> anyhow::Result<Vec<IpAddr>> {
+    if node.is_here {
+        let Object::InterfaceAddresses(held) = node.read()?.object else { return Ok(Vec::new()) };
         return Ok(held.addresses.clone());
     }
     let mut own = side.settings.node_addresses.clone();

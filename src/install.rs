@@ -5,12 +5,13 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use rulec_sinks::Sink;
 use rulec_sinks::nft::Ownership;
 use rulec_sinks::nft::watch::{Tampering, Watcher};
-use rulec_sinks::{NftSink, Sink};
 use tokio::sync::mpsc as channel;
 
 use crate::engine::{Reply, Request};
+use crate::kernel::{self, IpvsStart};
 
 /// How long the watcher waits before it looks whether it is still needed.
 const WATCH_PAUSE: Duration = Duration::from_millis(500);
@@ -32,22 +33,21 @@ impl Installer {
     ///
     /// # Errors
     ///
-    /// If nf_tables cannot be reached.
-    pub fn start(ownership: Ownership, mark: u32) -> anyhow::Result<Self> {
+    /// If nf_tables, or IPVS if it is asked for, cannot be reached.
+    pub fn start(ownership: Ownership, mark: u32, ipvs: Option<IpvsStart>) -> anyhow::Result<Self> {
         let (requests, inbox) = mpsc::channel();
         let (outbox, replies) = channel::unbounded_channel();
         let (alarms, tampering) = channel::unbounded_channel();
         let (ownership, portid) =
-            on_thread("rulec-nft", move |opened| match NftSink::open(ownership, mark) {
-                Ok(mut sink) => {
-                    let _ = opened.send(Ok((sink.ownership(), sink.portid())));
-                    serve(&mut sink, &inbox, &outbox);
+            on_thread("rulec-nft", move |opened| match kernel::start(ownership, mark, ipvs) {
+                Ok((mut sink, ownership, portid)) => {
+                    let _ = opened.send(Ok((ownership, portid)));
+                    serve(sink.as_mut(), &inbox, &outbox);
                 }
                 Err(error) => {
-                    let _ = opened.send(Err(error.into()));
+                    let _ = opened.send(Err(error));
                 }
-            })
-            .context("opening nf_tables (are you root?)")?;
+            })?;
         if ownership == Ownership::Shared {
             on_thread("rulec-nft-watch", move |opened| match Watcher::open(portid) {
                 Ok(watcher) => {
@@ -85,7 +85,7 @@ fn on_thread<T: Send + 'static>(
 
 /// Does what is asked, until nobody asks any more.
 fn serve(
-    sink: &mut impl Sink,
+    sink: &mut (impl Sink + ?Sized),
     inbox: &mpsc::Receiver<Request>,
     outbox: &channel::UnboundedSender<Reply>,
 ) {
@@ -98,7 +98,7 @@ fn serve(
 }
 
 /// Does one thing that is asked.
-pub fn answer(sink: &mut impl Sink, request: Request) -> Reply {
+pub fn answer(sink: &mut (impl Sink + ?Sized), request: Request) -> Reply {
     match request {
         Request::Adopt => Reply::State(sink.adopt()),
         Request::Read => Reply::State(sink.read()),

@@ -7,7 +7,7 @@
 //!                       (no I/O)               (one thread)
 //! ```
 //!
-//! `config` says what to do, `setup` asks of the kernel what is asked once, `sources` starts the sources,
+//! `config` says what to do, `kernel` opens what is programmed, `setup` asks of the kernel what is asked once, `sources` starts the sources,
 //! and `run` is the loop around the engine. Beside it, `forget` deletes stale UDP flows, `monitor` collects
 //! what `health`, `metrics` and `serve` show, `notify` tells a service manager, and `reload` notices another
 //! configuration. `diff` compares any two states, `explain` says what becomes of a packet in one (`side` is a state
@@ -16,6 +16,7 @@
 
 pub mod cleanup;
 pub mod cli;
+mod clock;
 pub mod completions;
 pub mod config;
 pub mod diff;
@@ -24,6 +25,7 @@ pub mod explain;
 pub mod forget;
 pub mod health;
 pub mod install;
+pub mod kernel;
 pub mod metrics;
 pub mod monitor;
 pub mod notify;

@@ -24,12 +24,13 @@ use crate::config::Config;
 use crate::engine::{Counts, Engine, Event, Periods};
 use crate::forget::Forgetter;
 use crate::install::Installer;
+use crate::kernel::IpvsStart;
 use crate::monitor::Monitor;
 use crate::notify::Notify;
 use crate::serve::sites::{Options, Servers};
 use crate::snapshot::Snapshot;
 use crate::sources::Sources;
-use crate::{cleanup, reload, setup, telemetry};
+use crate::{cleanup, clock, reload, setup, telemetry};
 
 /// How many updates may wait. A source that is faster than the kernel waits itself; nothing is lost.
 const UPDATES: usize = 256;
@@ -91,14 +92,18 @@ async fn serve(
     let settings = config.settings.clone();
     let ownership = if args.shared_tables { Ownership::Shared } else { Ownership::Exclusive };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %settings.node_name, "starting");
-    setup::tell_of_kube_proxy();
-    let installer = Installer::start(ownership, settings.masquerade_bit.mark())?;
+    setup::tell_of_kube_proxy(config.mode);
+    let ipvs = IpvsStart::of(&config)?;
+    let is_ipvs = ipvs.is_some();
+    let installer = Installer::start(ownership, settings.masquerade_bit.mark(), ipvs)?;
+    // Nobody owns what IPVS holds, and it tells nobody of changes.
     let verify = args.verify_seconds.unwrap_or(match installer.ownership {
-        Ownership::Exclusive => 3600,
-        Ownership::Shared => 60,
+        Ownership::Exclusive if !is_ipvs => 3600,
+        Ownership::Exclusive | Ownership::Shared => 60,
     });
     let periods = Periods { verify: Duration::from_secs(verify), ..Periods::default() };
-    let engine = Engine::new(settings, periods);
+    let mut engine = Engine::new(settings, periods);
+    engine.set_clock(clock::monotonic()?);
     let (out, updates) = mpsc::channel(UPDATES);
     let sources = Sources::start(args, &config, &out)?;
     drop(out);

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rulec_compiler::Settings;
-use rulec_sinks::kube_proxy;
-use rulec_sinks::sysctl::{self, Outcome, Sysctls};
+use rulec_sinks::kube_proxy::{self, Finding};
+use rulec_sinks::sysctl::{self, Arp, Outcome, Sysctls};
 
 use crate::cli::{CompileArgs, LogArgs, RunArgs};
 use crate::config::{self, Config, Conntrack, File, Loaded, Mode, Surroundings};
+use crate::kernel::IpvsStart;
 
 /// Reads the configuration that the options and the file they name make up.
 ///
@@ -61,12 +62,11 @@ fn with_file<T>(
 ///
 /// # Errors
 ///
-/// If it asks for what there is not.
+/// If it asks for what the kernel does not have.
 pub fn check(config: &Config) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        config.mode == Mode::Nftables,
-        "mode ipvs is not supported yet: use nftables, which serves the same Services"
-    );
+    if let Some(ipvs) = IpvsStart::of(config)? {
+        ipvs.probe().context("mode ipvs")?;
+    }
     Ok(())
 }
 
@@ -83,7 +83,12 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 /// kernel refuses is a warning.
 pub fn ask_of_the_kernel(config: &Config) {
     let cpus = available_parallelism().map_or(1, usize::from);
-    for setting in Sysctls::default().apply(&request(&config.conntrack, cpus)) {
+    let mut settings = Sysctls::default().apply(&request(&config.conntrack, cpus));
+    if let Some(ipvs) = &config.ipvs {
+        let arp = if ipvs.strict_arp { Arp::Strict } else { Arp::Unchanged };
+        settings.extend(Sysctls::default().apply_ipvs(arp));
+    }
+    for setting in settings {
         let path = setting.path.display();
         match &setting.outcome {
             Outcome::Already { .. } => {}
@@ -106,10 +111,14 @@ pub fn ask_of_the_kernel(config: &Config) {
 
 /// Tells of what kube-proxy has on this node. Both can be there: a connection goes by the rules that
 /// were installed last.
-pub fn tell_of_kube_proxy() {
+pub fn tell_of_kube_proxy(mode: Mode) {
+    // In IPVS mode, that is ours.
+    let is_ours = |finding: &Finding| {
+        mode == Mode::Ipvs && matches!(finding, Finding::IpvsDevice | Finding::IpvsServers { .. })
+    };
     match kube_proxy::find() {
         Ok(found) => {
-            for finding in found {
+            for finding in found.into_iter().filter(|finding| !is_ours(finding)) {
                 let remedy = finding.remedy();
                 if finding.is_certain() {
                     tracing::warn!("this node has {finding}: {remedy}");

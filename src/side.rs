@@ -13,21 +13,46 @@ use rulec_compiler::nft::{Program, State};
 use rulec_compiler::object::{Conditions, InterfaceAddresses, Object, Service, ServicePort};
 use rulec_compiler::resolve::{self, PortKey};
 use rulec_compiler::{Frontend, Model, Settings};
-use rulec_sinks::nft::Ownership;
-use rulec_sinks::{NftSink, Sink};
+use rulec_sinks::ipvs;
 use rulec_sources::Severity;
 
+use crate::cli::{CompileArgs, IpvsAddresses};
 use crate::snapshot::Snapshot;
+use crate::{clock, kernel};
 
 /// Which addresses the node has that manifests are compiled for.
+#[derive(Debug, Default)]
 pub(crate) struct NodeAddresses {
     /// Those that the command line names.
     pub(crate) told: Vec<IpAddr>,
     /// Whether the node is this machine: its kernel is looked at, too.
     pub(crate) is_here: bool,
+    /// Where it has those that are there for IPVS only.
+    pub(crate) ipvs: ipvs::Options,
 }
 
 impl NodeAddresses {
+    /// Those that the command line names.
+    ///
+    /// # Errors
+    ///
+    /// If a device cannot be one's name.
+    pub(crate) fn of(args: &CompileArgs, is_here: bool) -> anyhow::Result<Self> {
+        let given = &args.settings.ipvs;
+        let mut ipvs = ipvs::Options::default();
+        if let Some(device) = &given.ipvs_device {
+            ipvs = kernel::options(IpvsAddresses::default(), device)?;
+        }
+        ipvs.addresses = kernel::addresses(given.ipvs_addresses.unwrap_or_default());
+        Ok(Self { told: args.own_addresses.clone(), is_here, ipvs })
+    }
+
+    /// Those of this machine's interfaces.
+    pub(crate) fn read(&self) -> anyhow::Result<Sourced> {
+        let except = Some(self.ipvs.device.as_str());
+        rulec_sources::read_interfaces(except).context("reading the node's addresses")
+    }
+
     /// Those of its interfaces, as far as they are known: this machine's, if it is the node, or if
     /// nothing else is known of any.
     fn interfaces(&self, model: &Model, settings: &Settings) -> anyhow::Result<Sourced> {
@@ -36,7 +61,8 @@ impl NodeAddresses {
         let mut known: BTreeSet<IpAddr> =
             self.told.iter().chain(named).chain(&settings.node_addresses).copied().collect();
         if self.is_here || known.is_empty() {
-            let read = rulec_sources::read_interfaces().context("reading the node's addresses")?;
+            let read =
+                rulec_sources::read_interfaces(None).context("reading the node's addresses")?;
             let Object::InterfaceAddresses(held) = &read.object else { return Ok(read) };
             known = self.told.iter().chain(&held.addresses).copied().collect();
         }
@@ -75,9 +101,8 @@ impl Side {
         let path = Path::new(state);
         if state == "kernel" {
             let mark = settings.masquerade_bit.mark();
-            let mut sink = NftSink::open(Ownership::Shared, mark)
-                .context("opening nf_tables (are you root?)")?;
-            let (held, _) = sink.read().context("reading nf_tables")?;
+            let ipvs = settings.ipvs().map(|_| node.ipvs.clone());
+            let (held, _) = kernel::look(mark, ipvs)?.read().context("reading the kernel")?;
             return Ok(Self {
                 name: state.to_owned(),
                 model: None,
@@ -103,7 +128,7 @@ impl Side {
         let incomplete = reading.problems.iter().any(|problem| problem.severity == Severity::Error);
         let mut model = Model::default();
         model.apply(Origin::Manifests, Change::everything(reading.objects));
-        if settings.node_port_addresses.needs_interfaces() {
+        if settings.node_port_addresses.needs_interfaces() || settings.ipvs().is_some() {
             let addresses = node.interfaces(&model, settings)?;
             model.apply(Origin::Kernel, Change::Apply(addresses));
         }
@@ -117,9 +142,10 @@ impl Side {
     }
 
     /// Compiles the manifests, with slots that go on from a state.
-    pub(crate) fn compile(&self, seed: &State) -> Program {
+    pub(crate) fn compile(&self, seed: &State) -> anyhow::Result<Program> {
         let model = self.model.clone().unwrap_or_default();
-        Program::compile(&model, Arc::clone(&self.settings), seed)
+        let now = clock::seconds()?;
+        Ok(Program::compile_at(&model, Arc::clone(&self.settings), seed, now))
     }
 
     /// The Service port that a comment in the kernel means: a key that is too long for one stands there

@@ -55,7 +55,9 @@ impl Sources {
             sources.notes = Some(source.notes());
             sources.spawn(Origin::Api, source.run(out.clone()));
         }
-        sources.spawn(Origin::Kernel, InterfaceSource::default().run(out.clone()));
+        let except = config.ipvs.as_ref().map(|ipvs| ipvs.device.clone());
+        let interfaces = InterfaceSource { except, ..InterfaceSource::default() };
+        sources.spawn(Origin::Kernel, interfaces.run(out.clone()));
         Ok(sources)
     }
 

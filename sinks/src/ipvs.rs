@@ -6,11 +6,13 @@
 //! - `options`: what there is to decide;
 //! - `wire`: virtual and real servers as bytes;
 //! - `requests`: one socket, many requests;
+//! - `sink`: it and nf_tables as one;
 //! - `addresses`: a dummy device, or local routes.
 
 mod addresses;
 mod options;
 mod requests;
+mod sink;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -25,6 +27,7 @@ use rulec_compiler::ipvs::{self, Op, Scheduler, Scheduling, Server, State, Virtu
 use rulec_compiler::net::{Backend, Protocol};
 
 pub use self::options::{Addresses, Device, Options};
+pub use self::sink::IpvsSink;
 
 use self::addresses::{Bound, Change};
 use self::requests::Requests;

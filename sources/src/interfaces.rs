@@ -40,15 +40,17 @@ const ATTEMPTS: u32 = 20;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Watches the addresses of all interfaces, in the network namespace of the thread that runs it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct InterfaceSource {
     /// How often the addresses are listed although the kernel has announced nothing.
     pub relist: Duration,
+    /// An interface whose addresses do not count: we have put them there ourselves.
+    pub except: Option<String>,
 }
 
 impl Default for InterfaceSource {
     fn default() -> Self {
-        Self { relist: Duration::from_secs(60) }
+        Self { relist: Duration::from_secs(60), except: None }
     }
 }
 
@@ -65,7 +67,8 @@ impl InterfaceSource {
         let mut told: Option<InterfaceAddresses> = None;
         let mut failed = false;
         loop {
-            let wait = match list() {
+            let except = self.except.as_deref().and_then(index);
+            let wait = match list(except) {
                 Ok(addresses) => {
                     failed = false;
                     if told.as_ref() != Some(&addresses) {
@@ -86,21 +89,22 @@ impl InterfaceSource {
             };
             tokio::select! {
                 () = out.closed() => return Ok(()),
-                announced = announcements.next() => announced.map_err(SourceError::Interfaces)?,
+                announced = announcements.next(except) => announced.map_err(SourceError::Interfaces)?,
                 () = tokio::time::sleep(wait) => {}
             }
         }
     }
 }
 
-/// Lists the addresses of all interfaces of the calling thread's network namespace once, for tools.
+/// Lists the addresses of all interfaces of the calling thread's network namespace, but for those of one,
+/// once, for tools.
 ///
 /// # Errors
 ///
 /// [`SourceError::Interfaces`] if the kernel refuses, or the addresses never stand still long enough
 /// to be listed.
-pub fn read_interfaces() -> Result<Sourced, SourceError> {
-    Ok(sourced(list().map_err(SourceError::Interfaces)?))
+pub fn read_interfaces(except: Option<&str>) -> Result<Sourced, SourceError> {
+    Ok(sourced(list(except.and_then(index)).map_err(SourceError::Interfaces)?))
 }
 
 fn sourced(addresses: InterfaceAddresses) -> Sourced {
@@ -138,33 +142,53 @@ impl Announcements {
         Ok(Self(socket))
     }
 
-    /// Waits until there are some, and takes all that are there.
-    async fn next(&mut self) -> io::Result<()> {
-        // They are not read, and what does not fit is cut off.
-        let mut room = [0_u8; 16];
-        let mut received = self.0.recv(&mut room.as_mut_slice()).await.map(|()| 0);
+    /// Waits until there are some of other interfaces than this one, and takes all that are there.
+    async fn next(&mut self, except: Option<u32>) -> io::Result<()> {
+        // Of each, only the interface is read, and what does not fit is cut off.
+        let mut room = [0_u8; ANNOUNCED_BYTES];
+        let mut counts = false;
+        let mut received = self.0.recv(&mut room.as_mut_slice()).await;
         loop {
             match received {
-                Ok(_) => {}
+                Ok(()) => counts |= except.is_none() || announced(&room) != except,
                 // Some were lost: a list finds what they were about.
-                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => counts = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && counts => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    received = self.0.recv(&mut room.as_mut_slice()).await;
+                    continue;
+                }
                 Err(error) => return Err(error),
             }
-            received = self.0.socket_ref().recv(&mut room.as_mut_slice(), 0);
+            received = self.0.socket_ref().recv(&mut room.as_mut_slice(), 0).map(drop);
         }
     }
 }
 
-/// Lists the addresses, as often as it takes.
-fn list() -> io::Result<InterfaceAddresses> {
+/// The bytes of an announcement up to the index of its interface: `struct nlmsghdr` and
+/// `struct ifaddrmsg`.
+const ANNOUNCED_BYTES: usize = 24;
+
+/// The index of the interface that an announcement is about.
+fn announced(room: &[u8; ANNOUNCED_BYTES]) -> Option<u32> {
+    let (_, index) = room.split_last_chunk()?;
+    Some(u32::from_ne_bytes(*index))
+}
+
+/// The index of an interface, if there is one of this name.
+fn index(name: &str) -> Option<u32> {
+    nix::net::if_::if_nametoindex(name).ok()
+}
+
+/// Lists the addresses, as often as it takes, without those of one interface.
+fn list(except: Option<u32>) -> io::Result<InterfaceAddresses> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     // All of a list is there as soon as it is asked for: waiting would be waiting for nothing.
     socket.set_non_blocking(true)?;
     for sequence_number in 1..=ATTEMPTS {
-        if let Some(addresses) = list_once(&socket, sequence_number)? {
+        if let Some(addresses) = list_once(&socket, sequence_number, except)? {
             return Ok(addresses);
         }
     }
@@ -173,7 +197,11 @@ fn list() -> io::Result<InterfaceAddresses> {
 
 /// Lists once; `None` if addresses came or went meanwhile, of which the kernel may have passed over
 /// others.
-fn list_once(socket: &Socket, sequence_number: u32) -> io::Result<Option<InterfaceAddresses>> {
+fn list_once(
+    socket: &Socket,
+    sequence_number: u32,
+    except: Option<u32>,
+) -> io::Result<Option<InterfaceAddresses>> {
     let ask = RouteNetlinkMessage::GetAddress(AddressMessage::default());
     let mut request = NetlinkMessage::from(ask);
     request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
@@ -202,7 +230,9 @@ fn list_once(socket: &Socket, sequence_number: u32) -> io::Result<Option<Interfa
             is_disturbed |= message.header.flags & NLM_F_DUMP_INTR != 0;
             let payload = &message.payload;
             if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(one)) = payload {
-                found.extend(address(one));
+                if Some(one.header.index) != except {
+                    found.extend(address(one));
+                }
                 continue;
             }
             let error = if let NetlinkPayload::Done(end) = payload {

@@ -37,17 +37,17 @@ fn explain(manifest: &str, from: [u8; 4], to: [u8; 4], port: u16) -> Explanation
     let mut settings = Settings::new(NodeName::from("na"));
     let pods = "10.244.0.0/16".parse().unwrap();
     settings.detect_local = rulec_compiler::settings::DetectLocal::ClusterCidr(vec![pods]);
-    let nobody = NodeAddresses { told: Vec::new(), is_here: false };
+    let nobody = NodeAddresses::default();
     let side = Side::read(path.to_str().unwrap(), &Arc::new(settings), &nobody).unwrap();
     assert!(!side.incomplete, "the manifest is good");
-    let state = side.compile(&State::default()).state();
+    let state = side.compile(&State::default()).unwrap().state();
     let packet = Packet {
         source: IpAddr::from(from),
         interface: None,
         destination: IpAddr::from(to),
         transport: Some((Protocol::Tcp, NonZeroU16::new(port).unwrap())),
     };
-    let own = own_addresses(&side, &state, false).unwrap();
+    let own = own_addresses(&side, &state, &nobody).unwrap();
     Explanation::of(&side, &state, packet, &|address| {
         address.is_loopback() || own.contains(&address)
     })

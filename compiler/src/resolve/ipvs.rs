@@ -22,7 +22,7 @@ pub(super) fn route(
     let ipvs = settings.ipvs()?;
     let asked = service.ipvs;
     let balancing = Balancing {
-        scheduling: asked.scheduling.unwrap_or(ipvs.scheduling),
+        scheduling: asked.scheduling(ipvs.scheduling),
         drain: asked.drain.unwrap_or(ipvs.drain),
     };
     // What some interface has is this node's already, and stays so when the Service goes.

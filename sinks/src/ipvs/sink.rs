@@ -1,0 +1,228 @@
+//! IPVS and nf_tables as one sink: IPVS chooses and translates, the rules do the rest.
+//!
+//! There is no transaction over both, so the order counts. What the rules say of a frontend is there
+//! before IPVS serves it, and stays until IPVS does no longer: so a client is never served that the
+//! rules would keep out, and a virtual server is never without the element that tells it is ours. An
+//! address is bound when its virtual servers are complete, and goes before they do. Where our own rules
+//! have translated until now, IPVS takes over the other way round: it is complete before they let go.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use nix::libc::{EEXIST, ENOENT, ESRCH};
+use rulec_compiler::ipvs::{self, VirtualServer};
+use rulec_compiler::name::NamespacedName;
+use rulec_compiler::nft::delta::{Delta, Group, Op};
+use rulec_compiler::nft::element::{Element, Key, Value};
+use rulec_compiler::nft::program::Draining;
+use rulec_compiler::nft::state::State;
+
+use super::Ipvs;
+use crate::nft::NftSink;
+use crate::sink::{Base, Outcome, Refusal, Sink, SinkError};
+
+/// Both, in the network namespace of the thread that has opened them.
+pub struct IpvsSink {
+    nft: NftSink,
+    ipvs: Ipvs,
+}
+
+/// An operation on IPVS, and whose it is.
+type Owned<'a> = (Option<&'a NamespacedName>, &'a ipvs::Op);
+
+/// A delta in the order in which it is carried out.
+#[derive(Debug, Default)]
+struct Plan<'a> {
+    /// What IPVS takes over from our rules.
+    before: Vec<Owned<'a>>,
+    /// What the rules need first.
+    rules: Delta,
+    ipvs: Vec<Owned<'a>>,
+    /// What the rules do not need any more.
+    rest: Delta,
+}
+
+impl IpvsSink {
+    /// Joins the two.
+    pub fn new(nft: NftSink, ipvs: Ipvs) -> Self {
+        Self { nft, ipvs }
+    }
+
+    fn apply(
+        &mut self,
+        mut ops: Vec<Owned<'_>>,
+        base: Base,
+        outcome: &mut Outcome,
+    ) -> Result<(), SinkError> {
+        ops.retain(|(owner, _)| owner.is_none_or(|owner| !is_refused(outcome, owner)));
+        if ops.is_empty() {
+            return Ok(());
+        }
+        let commands: Vec<ipvs::Op> = ops.iter().map(|(_, op)| (*op).clone()).collect();
+        let refused = self.ipvs.apply(&commands).map_err(SinkError::Unknown)?;
+        outcome.transactions += 1;
+        outcome.ops += commands.len() - refused.len();
+        for (place, error) in refused {
+            // Something is there that we believed absent, or the reverse.
+            let is_mismatch = matches!(error.raw_os_error(), Some(ENOENT | EEXIST | ESRCH))
+                && !is_scheduler(&error, commands.get(place));
+            if base == Base::Believed && is_mismatch {
+                return Err(SinkError::Stale);
+            }
+            let Some(service) = ops.get(place).and_then(|(owner, _)| *owner) else {
+                return Err(SinkError::Refused(error));
+            };
+            if !is_refused(outcome, service) {
+                outcome.refused.push(Refusal { service: service.clone(), error });
+            }
+        }
+        Ok(())
+    }
+
+    fn rules(
+        &mut self,
+        mut delta: Delta,
+        base: Base,
+        outcome: &mut Outcome,
+    ) -> Result<(), SinkError> {
+        delta.groups.retain(|group| !is_refused(outcome, &group.service));
+        if delta.is_empty() {
+            return Ok(());
+        }
+        let done = self.nft.commit(&delta, base)?;
+        outcome.transactions += done.transactions;
+        outcome.ops += done.ops;
+        outcome.bytes += done.bytes;
+        outcome.refused.extend(done.refused);
+        Ok(())
+    }
+}
+
+impl Sink for IpvsSink {
+    fn read(&mut self) -> Result<(State, Base), SinkError> {
+        let (mut state, base) = self.nft.read()?;
+        state.ipvs = self.ipvs.read().map_err(SinkError::Unavailable)?;
+        Ok((state, base))
+    }
+
+    fn adopt(&mut self) -> Result<(State, Base), SinkError> {
+        let (mut state, base) = self.nft.adopt()?;
+        state.ipvs = self.ipvs.read().map_err(SinkError::Unavailable)?;
+        Ok((state, base))
+    }
+
+    fn commit(&mut self, delta: &Delta, base: Base) -> Result<Outcome, SinkError> {
+        let mut outcome = Outcome::default();
+        let Plan { before, rules, ipvs, rest } = Plan::of(delta);
+        // Only the first transaction can tell whether the tables are still as they were read.
+        let base_of_rest = if rules.is_empty() { base } else { Base::Believed };
+        self.apply(before, base, &mut outcome)?;
+        self.rules(rules, base, &mut outcome)?;
+        self.apply(ipvs, base, &mut outcome)?;
+        self.rules(rest, base_of_rest, &mut outcome)?;
+        Ok(outcome)
+    }
+
+    fn idle(&mut self, draining: &[Draining]) -> Result<Vec<Draining>, SinkError> {
+        let servers: BTreeSet<VirtualServer> = draining.iter().map(|(server, _)| *server).collect();
+        let servers: Vec<VirtualServer> = servers.into_iter().collect();
+        let kept = self.ipvs.connections(&servers).map_err(SinkError::Unavailable)?;
+        let is_idle = |real: &&Draining| kept.get(*real).is_none_or(|count| *count == 0);
+        Ok(draining.iter().filter(is_idle).copied().collect())
+    }
+}
+
+impl<'a> Plan<'a> {
+    fn of(delta: &'a Delta) -> Self {
+        let mut plan = Self::default();
+        plan.rules.atomic = delta.atomic;
+        for op in &delta.prelude {
+            match op {
+                Op::Ipvs(op) => plan.ipvs.push((None, op)),
+                other => plan.rules.prelude.push(other.clone()),
+            }
+        }
+        for op in &delta.epilogue {
+            match op {
+                Op::Ipvs(op) => plan.ipvs.push((None, op)),
+                other => plan.rest.epilogue.push(other.clone()),
+            }
+        }
+        for group in &delta.groups {
+            plan.group(group, delta.atomic);
+        }
+        if delta.atomic {
+            // The old table serves until the new one is there, and both in one transaction.
+            plan.rules.epilogue.append(&mut plan.rest.epilogue);
+        }
+        for ops in [&mut plan.before, &mut plan.ipvs] {
+            ops.sort_by_key(|(_, op)| stage(op));
+        }
+        plan
+    }
+
+    fn group(&mut self, group: &'a Group, is_atomic: bool) {
+        let service = Some(&group.service);
+        let takes_over = is_atomic || group.ops.iter().any(is_translating);
+        let added: BTreeSet<Key> = group
+            .ops
+            .iter()
+            .filter_map(|op| if let Op::Add(element) = op { Some(element.key) } else { None })
+            .collect();
+        let (mut first, mut last) = (Vec::new(), Vec::new());
+        for op in &group.ops {
+            match op {
+                Op::Ipvs(op) if takes_over && stage(op) < Stage::Unbind => {
+                    self.before.push((service, op));
+                }
+                Op::Ipvs(op) => self.ipvs.push((service, op)),
+                Op::Delete(element) if !is_atomic && !added.contains(&element.key) => {
+                    last.push(op.clone());
+                }
+                other => first.push(other.clone()),
+            }
+        }
+        for (part, ops) in [(&mut self.rules, first), (&mut self.rest, last)] {
+            if !ops.is_empty() {
+                part.groups.push(Group { service: group.service.clone(), ops });
+            }
+        }
+    }
+}
+
+/// The order of operations on IPVS.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Complete,
+    Bind,
+    Unbind,
+    Delete,
+}
+
+fn stage(op: &ipvs::Op) -> Stage {
+    match op {
+        ipvs::Op::AddServer(..)
+        | ipvs::Op::SetServer(..)
+        | ipvs::Op::AddReal(..)
+        | ipvs::Op::SetReal(..) => Stage::Complete,
+        ipvs::Op::Bind(_) => Stage::Bind,
+        ipvs::Op::Unbind(_) => Stage::Unbind,
+        ipvs::Op::DeleteReal(..) | ipvs::Op::DeleteServer(_) => Stage::Delete,
+    }
+}
+
+/// Whether our rules cease to translate what is sent to a frontend.
+fn is_translating(op: &Op) -> bool {
+    matches!(op, Op::Delete(Element { key: Key::Service(..), value: Value::Pick(pick), .. })
+        if pick.backends > 0)
+}
+
+/// Whether it is the kernel's word for a scheduler that it does not have.
+fn is_scheduler(error: &io::Error, op: Option<&ipvs::Op>) -> bool {
+    let sets = matches!(op, Some(ipvs::Op::AddServer(..) | ipvs::Op::SetServer(..)));
+    sets && error.raw_os_error() == Some(ENOENT)
+}
+
+fn is_refused(outcome: &Outcome, service: &NamespacedName) -> bool {
+    outcome.refused.iter().any(|refusal| refusal.service == *service)
+}
