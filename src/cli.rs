@@ -111,8 +111,8 @@ pub struct SettingsArgs {
 /// What mode ipvs takes beside kube-proxy's options
 #[derive(Debug, Args)]
 pub struct IpvsArgs {
-    /// For how long, at the most, an endpoint that has gone keeps its connections; counts in mode ipvs
-    /// [default: 600]
+    /// For how long, at the most, an endpoint that has gone keeps its TCP connections; counts in mode
+    /// ipvs [default: 600]
     ///
     /// 0 ends them at once. The annotation rulec.io/ipvs-drain-seconds of a Service comes first.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=i64::from(IpvsSettings::LONGEST_DRAIN)))]
