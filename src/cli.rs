@@ -132,6 +132,21 @@ pub struct IpvsArgs {
     pub ipvs_device: Option<String>,
 }
 
+impl IpvsArgs {
+    /// As in kube-proxy: others know the name, and leave it out when they look for the node's addresses.
+    const DEVICE: &str = "kube-ipvs0";
+
+    /// How the addresses of Services become the node's.
+    pub fn addresses(&self) -> IpvsAddresses {
+        self.ipvs_addresses.unwrap_or_default()
+    }
+
+    /// The name of the dummy device, whether or not there is one.
+    pub fn device(&self) -> &str {
+        self.ipvs_device.as_deref().unwrap_or(Self::DEVICE)
+    }
+}
+
 /// How the addresses of Services become the node's
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum IpvsAddresses {
