@@ -111,8 +111,8 @@ pub struct SettingsArgs {
 /// What mode ipvs takes beside kube-proxy's options
 #[derive(Debug, Args)]
 pub struct IpvsArgs {
-    /// For how long, at the most, an endpoint that has gone keeps its connections; counts in mode ipvs
-    /// [default: 600]
+    /// For how long, at the most, an endpoint that has gone keeps its TCP connections; counts in mode
+    /// ipvs [default: 600]
     ///
     /// 0 ends them at once. The annotation rulec.io/ipvs-drain-seconds of a Service comes first.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=i64::from(IpvsSettings::LONGEST_DRAIN)))]
@@ -130,6 +130,21 @@ pub struct IpvsArgs {
     /// The dummy device that has them; counts in mode ipvs [default: kube-ipvs0]
     #[arg(long, value_name = "NAME", value_parser = device)]
     pub ipvs_device: Option<String>,
+}
+
+impl IpvsArgs {
+    /// As in kube-proxy: others know the name, and leave it out when they look for the node's addresses.
+    const DEVICE: &str = "kube-ipvs0";
+
+    /// How the addresses of Services become the node's.
+    pub fn addresses(&self) -> IpvsAddresses {
+        self.ipvs_addresses.unwrap_or_default()
+    }
+
+    /// The name of the dummy device, whether or not there is one.
+    pub fn device(&self) -> &str {
+        self.ipvs_device.as_deref().unwrap_or(Self::DEVICE)
+    }
 }
 
 /// How the addresses of Services become the node's

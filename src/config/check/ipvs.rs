@@ -12,9 +12,6 @@ use crate::config::value::{Element, Typed};
 use crate::config::values::Values;
 use crate::config::{Ipvs, Mode};
 
-/// As in kube-proxy: others know the name, and leave it out when they look for the node's addresses.
-const DEVICE: &str = "kube-ipvs0";
-
 /// What it makes of Services.
 pub(super) fn settings(values: &mut Values, own: &IpvsArgs) -> IpvsSettings {
     let usual = Scheduling::new(scheduler(values));
@@ -32,8 +29,8 @@ pub(super) fn node(values: &mut Values, own: &IpvsArgs, mode: Mode) -> Option<Ip
         tcp_timeout: timeout(values, "ipvs.tcpTimeout"),
         tcp_fin_timeout: timeout(values, "ipvs.tcpFinTimeout"),
         udp_timeout: timeout(values, "ipvs.udpTimeout"),
-        addresses: own.ipvs_addresses.unwrap_or_default(),
-        device: own.ipvs_device.clone().unwrap_or_else(|| DEVICE.to_owned()),
+        addresses: own.addresses(),
+        device: own.device().to_owned(),
     })
 }
 
