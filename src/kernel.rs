@@ -72,15 +72,11 @@ impl IpvsStart {
 /// If the device cannot be one's name.
 pub fn options(addresses: IpvsAddresses, device: &str) -> anyhow::Result<Options> {
     let device = device.parse().map_err(anyhow::Error::msg).context("--ipvs-device")?;
-    Ok(Options { device, addresses: self::addresses(addresses) })
-}
-
-/// How addresses become the node's, as an option says.
-pub(crate) fn addresses(addresses: IpvsAddresses) -> Addresses {
-    match addresses {
+    let addresses = match addresses {
         IpvsAddresses::Dummy => Addresses::Dummy,
         IpvsAddresses::LocalRoutes => Addresses::LocalRoutes,
-    }
+    };
+    Ok(Options { device, addresses })
 }
 
 /// Opens what a daemon programs, in the network namespace of this thread.

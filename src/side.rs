@@ -16,7 +16,7 @@ use rulec_compiler::{Frontend, Model, Settings};
 use rulec_sinks::ipvs;
 use rulec_sources::Severity;
 
-use crate::cli::{CompileArgs, IpvsAddresses};
+use crate::cli::CompileArgs;
 use crate::snapshot::Snapshot;
 use crate::{clock, kernel};
 
@@ -39,11 +39,7 @@ impl NodeAddresses {
     /// If a device cannot be one's name.
     pub(crate) fn of(args: &CompileArgs, is_here: bool) -> anyhow::Result<Self> {
         let given = &args.settings.ipvs;
-        let mut ipvs = ipvs::Options::default();
-        if let Some(device) = &given.ipvs_device {
-            ipvs = kernel::options(IpvsAddresses::default(), device)?;
-        }
-        ipvs.addresses = kernel::addresses(given.ipvs_addresses.unwrap_or_default());
+        let ipvs = kernel::options(given.addresses(), given.device())?;
         Ok(Self { told: args.own_addresses.clone(), is_here, ipvs })
     }
 
