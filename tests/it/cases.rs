@@ -26,32 +26,56 @@ macro_rules! section {
         mod $name {
             use rulec_testkit::Family;
 
+            use super::row::Mode;
+
             pub(super) const FILE: &str = $file;
 
             /// The cases, and whether they are for both families.
             pub(super) const CASES: &[(&str, bool)] =
                 &[$((stringify!($case), true),)* $($((stringify!($v4_only), false),)*)?];
 
-            fn run(case: &str, family: Family) {
-                super::run::run(FILE, super::number(case), family);
+            fn run(case: &str, family: Family, mode: Mode) {
+                super::run::run(FILE, super::number(case), family, mode);
             }
 
             $(mod $case {
+                use super::{Family, Mode, run};
+
                 #[test]
                 fn ipv4() {
-                    super::run(stringify!($case), super::Family::V4);
+                    run(stringify!($case), Family::V4, Mode::Nftables);
                 }
 
                 #[test]
                 fn ipv6() {
-                    super::run(stringify!($case), super::Family::V6);
+                    run(stringify!($case), Family::V6, Mode::Nftables);
+                }
+
+                #[test]
+                #[ignore = "needs ip_vs: run tests/vm/run"]
+                fn ipvs_ipv4() {
+                    run(stringify!($case), Family::V4, Mode::Ipvs);
+                }
+
+                #[test]
+                #[ignore = "needs ip_vs: run tests/vm/run"]
+                fn ipvs_ipv6() {
+                    run(stringify!($case), Family::V6, Mode::Ipvs);
                 }
             })*
 
             $($(mod $v4_only {
+                use super::{Family, Mode, run};
+
                 #[test]
                 fn ipv4() {
-                    super::run(stringify!($v4_only), super::Family::V4);
+                    run(stringify!($v4_only), Family::V4, Mode::Nftables);
+                }
+
+                #[test]
+                #[ignore = "needs ip_vs: run tests/vm/run"]
+                fn ipvs_ipv4() {
+                    run(stringify!($v4_only), Family::V4, Mode::Ipvs);
                 }
             })*)?
         }

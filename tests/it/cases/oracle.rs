@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::packets::{Backend, Outcome, Source, To};
 use super::place::{Place, pod};
+use super::row::Mode;
 use crate::daemon::rulec;
 
 /// What may become of a packet.
@@ -67,6 +68,9 @@ impl Question {
     fn name(&self, place: &Place) -> Option<String> {
         let To::Port(protocol, at) = self.to else { return None };
         if !place.is_of_node(at.ip()) {
+            return Some(self.frontend());
+        }
+        if place.mode == Mode::Ipvs {
             return Some(self.frontend());
         }
         let protocol = protocol.to_string().to_uppercase();

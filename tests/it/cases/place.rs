@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::mirror::mirror_text;
 use super::objects::Objects;
-use super::row::{Life, Row, Source};
+use super::row::{Life, Mode, Row, Source};
 use crate::daemon::{Daemon, Manifests, NODE_NAME, rulec};
 use crate::support::{eventually, get, request};
 
@@ -87,11 +87,12 @@ pub(super) struct Place {
     _long_servers: Vec<LongServer>,
     pub(super) world: Arc<World>,
     pub(super) family: Family,
+    pub(super) mode: Mode,
 }
 
 impl Place {
     /// Builds everything, and waits until the daemon has done what the objects say.
-    pub(super) fn new(row: &Row, family: Family) -> Self {
+    pub(super) fn new(row: &Row, family: Family, mode: Mode) -> Self {
         let hosts = |node: u8| -> Vec<u8> {
             PODS.iter().filter(|pod| pod.node == node).map(|pod| pod.host).collect()
         };
@@ -118,7 +119,7 @@ impl Place {
             server.write_kubeconfig(&path, &Credential::Token("token".into()));
             server
         });
-        let args = options(row.args.as_deref().unwrap_or(ARGS), family);
+        let args = options(row.args.as_deref().unwrap_or(ARGS), family, mode);
         let first = row.steps.first().and_then(|step| step.silence.as_ref());
         let silenced: Vec<Resource> = first.into_iter().flatten().map(|it| resource(it)).collect();
         if let Some(api) = &api {
@@ -140,6 +141,7 @@ impl Place {
             _long_servers: long_servers,
             world: Arc::new(world),
             family,
+            mode,
         };
         if silenced.is_empty() {
             place.settle();
@@ -170,7 +172,7 @@ impl Place {
 
     /// Starts the daemon anew, with other options.
     pub(super) fn restart_with(&mut self, args: &str) {
-        self.args = options(args, self.family);
+        self.args = options(args, self.family, self.mode);
         self.restart(Life::Restarts, |_| {});
     }
 
@@ -305,7 +307,9 @@ impl Place {
     /// The addresses of the node.
     pub(super) fn own_addresses(&self) -> BTreeSet<IpAddr> {
         let all = self.world.node.sh("ip -brief address");
-        all.split([' ', '/', '\n']).filter_map(|word| word.parse().ok()).collect()
+        // What is there for IPVS is the daemon's.
+        let all = all.lines().filter(|line| !line.starts_with("kube-ipvs0"));
+        all.flat_map(|line| line.split([' ', '/'])).filter_map(|word| word.parse().ok()).collect()
     }
 }
 
@@ -330,9 +334,13 @@ fn spawn(node: &Namespace, args: &[String]) -> Daemon {
     Daemon::spawn_with(node, &args)
 }
 
-fn options(text: &str, family: Family) -> Vec<String> {
+fn options(text: &str, family: Family, mode: Mode) -> Vec<String> {
     let text = if text == ARGS && family == Family::V6 { mirror_text(text) } else { text.into() };
-    text.split_whitespace().map(str::to_owned).collect()
+    let mode = match mode {
+        Mode::Nftables => "",
+        Mode::Ipvs => " --proxy-mode ipvs",
+    };
+    (text + mode).split_whitespace().map(str::to_owned).collect()
 }
 
 fn arguments(

@@ -41,6 +41,28 @@ pub(super) struct Row {
     #[serde(default)]
     pub(super) source: Source,
     pub(super) steps: Vec<Step>,
+    /// What is different in mode ipvs.
+    #[serde(default)]
+    pub(super) ipvs: Option<InIpvs>,
+}
+
+/// What is different about a row in mode ipvs.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct InIpvs {
+    /// What comes out otherwise, and why.
+    pub(super) deviates: Option<String>,
+    /// Why there is no such case.
+    pub(super) without: Option<String>,
+    /// What happens, in place of the row's steps.
+    pub(super) steps: Option<Vec<Step>>,
+}
+
+/// Who chooses backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Nftables,
+    Ipvs,
 }
 
 fn web() -> String {
@@ -152,8 +174,20 @@ pub(super) fn read(file: &str) -> Vec<Row> {
     values(file).into_iter().map(row).collect()
 }
 
-/// One row, as it is for a family.
-pub(super) fn find(file: &str, case: u32, family: Family) -> Row {
+/// One row, as it is for a family in a mode; `None` if it is not for that mode.
+pub(super) fn find(file: &str, case: u32, family: Family, mode: Mode) -> Option<Row> {
+    let mut row = any(file, case, family);
+    if mode == Mode::Ipvs {
+        let ipvs = row.ipvs.take().unwrap_or_default();
+        if ipvs.without.is_some() {
+            return None;
+        }
+        row.steps = ipvs.steps.unwrap_or(row.steps);
+    }
+    Some(row)
+}
+
+fn any(file: &str, case: u32, family: Family) -> Row {
     let value = values(file)
         .into_iter()
         .find(|row| row["case"] == case)

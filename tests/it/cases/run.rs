@@ -11,18 +11,18 @@ use rulec_testkit::{Family, require_root};
 use serde_json::{Value, json};
 
 use super::place::{A_MOMENT, Place, address_and_path, resource};
-use super::row::{self, Growth, Health, Row, Step};
+use super::row::{self, Growth, Health, Mode, Row, Step};
 use super::traffic::{self, Memory};
 use crate::support::{eventually, request};
 
-/// Runs a case of a file for a family.
-pub(super) fn run(file: &str, case: u32, family: Family) {
+/// Runs a case of a file for a family, in a mode.
+pub(super) fn run(file: &str, case: u32, family: Family, mode: Mode) {
     if !require_root() {
         return;
     }
-    let row = row::find(file, case, family);
+    let Some(row) = row::find(file, case, family, mode) else { return };
     let mut run = Run {
-        place: Place::new(&row, family),
+        place: Place::new(&row, family, mode),
         memory: Memory::default(),
         occupied: BTreeMap::new(),
     };
