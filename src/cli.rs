@@ -133,8 +133,9 @@ pub struct IpvsArgs {
 }
 
 impl IpvsArgs {
-    /// As in kube-proxy: others know the name, and leave it out when they look for the node's addresses.
-    const DEVICE: &str = "kube-ipvs0";
+    /// The name of the dummy device, if nobody says. As in kube-proxy: others know the name, and leave it
+    /// out when they look for the node's addresses.
+    pub const DEVICE: &str = "kube-ipvs0";
 
     /// How the addresses of Services become the node's.
     pub fn addresses(&self) -> IpvsAddresses {
@@ -227,11 +228,15 @@ pub struct RunArgs {
 pub struct CleanupArgs {
     /// Remove what kube-proxy has left, and nothing of rulec
     ///
-    /// The tables of its nftables mode, its chains in iptables' nftables back end, and the interface of
-    /// its IPVS mode. Rules of others are left alone. What else there may be is named, with the command
-    /// that removes it. Stop kube-proxy first, or it makes everything again.
+    /// The tables of its nftables mode, its chains in iptables' nftables back end, and of its IPVS mode
+    /// the interface and the virtual servers of that interface's addresses (unless rulec has them now).
+    /// Rules of others are left alone. What else there may be is named, with the command that removes
+    /// it. Stop kube-proxy first, or it makes everything again.
     #[arg(long)]
     pub kube_proxy: bool,
+    /// The dummy device that mode ipvs was run with [default: kube-ipvs0]
+    #[arg(long, value_name = "NAME", value_parser = device)]
+    pub ipvs_device: Option<String>,
 }
 
 /// What manifests are compiled with: the daemon's settings

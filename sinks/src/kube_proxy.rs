@@ -11,8 +11,10 @@ use std::fmt;
 use std::fs;
 use std::io;
 
+use rulec_compiler::ipvs::Op;
 use rulec_compiler::net::Family;
 
+use crate::ipvs::{Ipvs, Options};
 use crate::nft::Owner;
 use crate::nft::foreign::{Foreign, ForeignTable, TableName};
 
@@ -185,12 +187,13 @@ pub fn find() -> io::Result<Vec<Finding>> {
 }
 
 /// Removes what can be removed, and says what became of each finding. Each table is one transaction;
-/// rules and chains of others are left alone.
+/// rules and chains of others are left alone. Of virtual servers, those of addresses on the device of IPVS
+/// mode go with it; unless all of that is to be spared, since it is in use.
 ///
 /// # Errors
 ///
 /// If something that should go does not. What was removed before stays removed.
-pub fn remove() -> Result<Vec<Outcome>, RemovalError> {
+pub fn remove(spare_ipvs: bool) -> Result<Vec<Outcome>, RemovalError> {
     let mut outcomes = Vec::new();
     let mut foreign = Foreign::open().map_err(RemovalError::Unavailable)?;
     let found = tables(&mut foreign).map_err(RemovalError::Unavailable)?;
@@ -202,15 +205,39 @@ pub fn remove() -> Result<Vec<Outcome>, RemovalError> {
             remove_chains(&mut foreign, &name, finding, &mut outcomes)?;
         }
     }
+    outcomes.extend(legacy().into_iter().map(Outcome::Left));
+    if spare_ipvs {
+        return Ok(outcomes);
+    }
     if has_device() {
+        if servers().is_some() {
+            let count = remove_servers().map_err(|source| {
+                let what = Finding::IpvsServers { count: 0 };
+                RemovalError::Refused { what, source }
+            })?;
+            outcomes.push(Outcome::Removed(Finding::IpvsServers { count }));
+        }
         let what = Finding::IpvsDevice;
         match link::delete(IPVS_DEVICE) {
             Ok(()) => outcomes.push(Outcome::Removed(what)),
             Err(source) => return Err(RemovalError::Refused { what, source }),
         }
     }
-    outcomes.extend(legacy().into_iter().chain(servers()).map(Outcome::Left));
+    outcomes.extend(servers().map(Outcome::Left));
     Ok(outcomes)
+}
+
+/// Deletes the virtual servers of all addresses on the device, and says how many.
+fn remove_servers() -> io::Result<usize> {
+    let mut ipvs = Ipvs::open(Options::default()).map_err(io::Error::other)?;
+    let held = ipvs.read()?;
+    let servers = held.servers.keys().filter(|server| held.bound.contains(&server.address));
+    let ops: Vec<Op> = servers.map(|server| Op::DeleteServer(*server)).collect();
+    let refused = ipvs.apply(&ops)?;
+    match refused.into_iter().next() {
+        Some((_, error)) => Err(error),
+        None => Ok(ops.len()),
+    }
 }
 
 fn tables(foreign: &mut Foreign) -> io::Result<BTreeMap<TableName, ForeignTable>> {
