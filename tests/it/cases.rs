@@ -22,6 +22,37 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A section of the table: its file, and a test for each of its cases and families.
 macro_rules! section {
+    ($name:ident, $file:literal, ipvs: $($case:ident)*) => {
+        mod $name {
+            use rulec_testkit::Family;
+
+            use super::row::Mode;
+
+            pub(super) const FILE: &str = $file;
+
+            pub(super) const CASES: &[(&str, bool)] = &[$((stringify!($case), true),)*];
+
+            fn run(case: &str, family: Family) {
+                super::run::run(FILE, super::number(case), family, Mode::Ipvs);
+            }
+
+            $(mod $case {
+                use super::{Family, run};
+
+                #[test]
+                #[ignore = "needs ip_vs: run tests/vm/run"]
+                fn ipvs_ipv4() {
+                    run(stringify!($case), Family::V4);
+                }
+
+                #[test]
+                #[ignore = "needs ip_vs: run tests/vm/run"]
+                fn ipvs_ipv6() {
+                    run(stringify!($case), Family::V6);
+                }
+            })*
+        }
+    };
     ($name:ident, $file:literal, $($case:ident)* $(, ipv4: $($v4_only:ident)*)?) => {
         mod $name {
             use rulec_testkit::Family;
@@ -116,11 +147,13 @@ section!(i, "i-health.yaml",
 section!(j, "j-machinery.yaml",
     case_95 case_96 case_97 case_98 case_99 case_100 case_101 case_102 case_103 case_104);
 
+section!(k, "k-ipvs.yaml", ipvs: case_105 case_106 case_107 case_108 case_109 case_110);
+
 section!(l, "l-files.yaml",
     case_111 case_112 case_113 case_114 case_115);
 
-/// The sections, in their order. K, which is IPVS, is not there yet.
-const SECTIONS: [(&str, &[(&str, bool)]); 11] = [
+/// The sections, in their order.
+const SECTIONS: [(&str, &[(&str, bool)]); 12] = [
     (a::FILE, a::CASES),
     (b::FILE, b::CASES),
     (c::FILE, c::CASES),
@@ -131,13 +164,9 @@ const SECTIONS: [(&str, &[(&str, bool)]); 11] = [
     (h::FILE, h::CASES),
     (i::FILE, i::CASES),
     (j::FILE, j::CASES),
+    (k::FILE, k::CASES),
     (l::FILE, l::CASES),
 ];
-
-/// The cases there are: 1 to 104, and 111 to 115.
-fn is_wanted(case: u32) -> bool {
-    matches!(case, 1..=104 | 111..=115)
-}
 
 fn number(case: &str) -> u32 {
     case.strip_prefix("case_").and_then(|number| number.parse().ok()).expect("`case_` and a number")
@@ -162,8 +191,7 @@ fn every_case_has_one_row_and_its_tests() {
         }
         assert_eq!(of_rows, of_tests, "{file}: the rows, and the tests that cases.rs has for them");
     }
-    let wanted: BTreeSet<u32> = (1..=115).filter(|case| is_wanted(*case)).collect();
-    assert_eq!(seen, wanted);
+    assert_eq!(seen, (1..=115).collect());
 }
 
 /// docs/deviations.md has an entry `- Case 7:` for each row that says how it deviates, in the same
