@@ -1,5 +1,5 @@
-//! IPVS on the real kernel: what is programmed is what `ipvsadm` and `ip` show, and what connections
-//! notice. Many kernels have none; `tests/vm/run ipvs` boots one that has.
+//! IPVS on the real kernel: what is programmed is what `ipvsadm` and `ip` show, and what
+//! connections notice. Many kernels have none; `tests/vm/run ipvs` boots one that has.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

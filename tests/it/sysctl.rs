@@ -1,4 +1,5 @@
-//! The settings of conntrack and IPVS: in directories that look like the kernel's, and in a real namespace.
+//! The settings of conntrack and IPVS: in directories that look like the kernel's, and in a real
+//! namespace.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

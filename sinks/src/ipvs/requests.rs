@@ -13,8 +13,8 @@ const BATCH: usize = 500;
 /// How often a dump that the kernel calls interrupted is begun again.
 const ATTEMPTS: usize = 10;
 
-/// A socket that lives long, and is opened anew after it has failed, in the network namespace of the
-/// thread that uses it then.
+/// A socket that lives long, and is opened anew after it has failed, in the network namespace of
+/// the thread that uses it then.
 pub(super) struct Requests {
     bus: Bus,
     /// `None` after a failure: answers to what failed, or the rest of a dump, would be in the way.
@@ -47,7 +47,8 @@ impl Requests {
         refused.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// Sends a request for each item, and says which items the kernel refused; it does all the others.
+    /// Sends a request for each item, and says which items the kernel refused; it does all the
+    /// others.
     ///
     /// # Errors
     ///
@@ -65,12 +66,13 @@ impl Requests {
         Ok(refused)
     }
 
-    /// Collects what a dump shows. A socket takes one at a time, so that they cannot go in one call.
+    /// Collects what a dump shows. A socket takes one at a time, so that they cannot go in one
+    /// call.
     ///
     /// # Errors
     ///
-    /// The kernel's number if it refuses; or if the socket failed, or the kernel was interrupted again
-    /// and again.
+    /// The kernel's number if it refuses; or if the socket failed, or the kernel was interrupted
+    /// again and again.
     pub(super) fn dump<T: Default>(
         &mut self,
         mut write: impl FnMut(&mut Writer, u16, u32) -> Open,
@@ -131,8 +133,8 @@ impl Requests {
     }
 }
 
-/// Receives the answers to requests whose sequence numbers begin with `first`, and says which of them
-/// were refused.
+/// Receives the answers to requests whose sequence numbers begin with `first`, and says which of
+/// them were refused.
 fn answers(
     socket: &mut Socket,
     first: u32,

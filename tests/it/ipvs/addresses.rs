@@ -55,8 +55,8 @@ fn the_device_is_made_with_the_first_address_and_goes_at_the_end() {
         let route = namespace.sh("ip route get 198.51.100.7");
         assert!(route.contains("dev bare") && !route.contains("src 10.96."), "{route}");
 
-        // What is on the device without being a single address is none of ours, and neither is what is
-        // elsewhere.
+        // What is on the device without being a single address is none of ours, and neither is what
+        // is elsewhere.
         namespace.sh("ip addr add 192.0.2.1/24 dev kube-ipvs0
              ip addr add 192.0.2.2/32 dev lo
              ip addr add fd00:97::1/64 dev kube-ipvs0");
