@@ -98,7 +98,8 @@ pub struct RealServer {
     pub weight: u32,
     /// When it goes at the latest, in seconds of the monotonic clock (`CLOCK_MONOTONIC`), if it only keeps
     /// the connections it has. The kernel holds this as its upper threshold of connections, which
-    /// decides nothing while the weight is 0: so a restart finds out.
+    /// decides nothing while the weight is 0: so a restart finds out. It takes no more than 2³¹ - 1, which
+    /// is 68 years (Debian's 6.1.0-56 refuses more).
     pub until: Option<u32>,
 }
 

@@ -109,11 +109,12 @@ impl Ipvs {
         self.bound.prepare()
     }
 
-    /// Reads the virtual servers of the network namespace, whoever made them, and the addresses that are
-    /// ours. Left out is what a `VirtualServer` cannot name: firewall marks, and those of all ports.
+    /// Reads the virtual servers of the network namespace, whoever made them, and the addresses
+    /// that are ours. Left out is what a `VirtualServer` cannot name: firewall marks, and those of
+    /// all ports.
     ///
-    /// The kernel's dump does not tell when somebody else adds or deletes virtual servers meanwhile: one
-    /// may be missing then.
+    /// The kernel's dump does not tell when somebody else adds or deletes virtual servers
+    /// meanwhile: one may be missing then.
     ///
     /// # Errors
     ///
@@ -134,8 +135,8 @@ impl Ipvs {
     /// Carries out operations in this order. Says which were refused, by their places, and why; all
     /// others are done.
     ///
-    /// Another scheduler for a virtual server makes the kernel wait until no packet uses the old one,
-    /// some 10 ms; everything else is done at once.
+    /// Another scheduler for a virtual server makes the kernel wait until no packet uses the old one
+    /// any more; nothing else waits.
     ///
     /// # Errors
     ///
@@ -163,8 +164,8 @@ impl Ipvs {
         Ok(refused)
     }
 
-    /// How many connections and clients (which persistence remembers) the real servers of these virtual
-    /// servers keep. What is gone is not there.
+    /// How many connections and clients (which persistence remembers) the real servers of these
+    /// virtual servers keep. What is gone is not there.
     ///
     /// # Errors
     ///
@@ -181,8 +182,8 @@ impl Ipvs {
         Ok(connections)
     }
 
-    /// Sets how many seconds connections without packets last: of TCP, of TCP after a FIN, of UDP. 0
-    /// keeps the kernel's.
+    /// Sets how many seconds connections without packets last: of TCP, of TCP after a FIN, of UDP.
+    /// 0 keeps the kernel's.
     ///
     /// # Errors
     ///
@@ -195,7 +196,8 @@ impl Ipvs {
     }
 
     /// Finds out whether the kernel has a scheduler. If no virtual server uses it, one is added and
-    /// deleted again (TCP 198.51.100.0:20000, which is nobody's), so that the kernel loads its module.
+    /// deleted again (TCP 198.51.100.0:20000, which is nobody's), so that the kernel loads its
+    /// module.
     ///
     /// # Errors
     ///
@@ -236,8 +238,8 @@ impl Ipvs {
         }
     }
 
-    /// Deletes our device and our routes, and so takes all our addresses from the node. Virtual servers
-    /// stay.
+    /// Deletes our device and our routes, and so takes all our addresses from the node. Virtual
+    /// servers stay.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
-//! Where deltas go: the kernel's nf_tables over netlink, and a strict stand-in for tests. Beside it,
-//! what rules alone do not do: conntrack's stale UDP flows, and its settings; and what another proxy
-//! has left on the node.
+//! Where deltas go: the kernel's nf_tables and IPVS over netlink, and a strict stand-in for tests.
+//! Beside them, what rules alone do not do: conntrack's stale UDP flows, and the kernel's settings;
+//! and what another proxy has left on the node.
 //!
 //! A sink knows the words of `rulec-compiler` and nothing of sources, clocks or policies: when to
 //! commit, when to read back and what to do about a refusal is the engine's affair.

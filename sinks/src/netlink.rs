@@ -12,8 +12,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 /// `struct nlmsghdr`.
 pub(crate) const HEADER_LEN: usize = 16;
-/// `struct nfgenmsg`, which follows it in the netfilter family, and `struct genlmsghdr`, which does in the
-/// generic one.
+/// `struct nfgenmsg`, which follows it in the netfilter family, and `struct genlmsghdr`, which does
+/// in the generic one.
 pub(crate) const GENMSG_LEN: usize = 4;
 
 pub(crate) const NLMSG_ERROR: u16 = 2;
@@ -200,8 +200,8 @@ impl<'a> Message<'a> {
         (self.kind == NLMSG_ERROR).then(|| self.status())?
     }
 
-    /// The error number of the end of a dump, which tells whether it came to its end or was given up
-    /// half way; 0 is the former. `None` if it is not the end.
+    /// The error number of the end of a dump, which tells whether it came to its end or was given
+    /// up half way; 0 is the former. `None` if it is not the end.
     pub(crate) fn end_errno(&self) -> Option<i32> {
         (self.kind == NLMSG_DONE).then(|| self.status().unwrap_or(0))
     }
@@ -319,9 +319,9 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// A netlink socket. It never blocks: a request to nf_tables, IPVS or the routing is done when `send`
-/// returns, and all answers are queued by then, so that an empty queue means the end and nothing can
-/// hang.
+/// A netlink socket. It never blocks: a request to nf_tables, IPVS or the routing is done when
+/// `send` returns, and all answers are queued by then, so that an empty queue means the end and
+/// nothing can hang.
 pub(crate) struct Socket {
     socket: mnl::Socket,
     /// Room for what is received. It is used from `aligned` on: mnl wants it aligned like a message
@@ -355,7 +355,8 @@ impl Socket {
 
     /// Sends messages in one go: for nf_tables, one call is one transaction.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // The kernel refuses a message above the send buffer with EMSGSIZE; it doubles what is asked.
+        // The kernel refuses a message above the send buffer with EMSGSIZE; it doubles what is
+        // asked.
         if bytes.len() > self.send_buffer {
             self.send_buffer = bytes.len().next_power_of_two().max(1 << 18);
             let size = self.send_buffer;

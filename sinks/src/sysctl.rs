@@ -1,5 +1,5 @@
-//! The kernel's settings at start: conntrack's (how many flows, and how long they last without packets),
-//! and in `ipvs` those that IPVS needs.
+//! The kernel's settings at start: conntrack's (how many flows, and how long they last without
+//! packets), and in `ipvs` those that IPVS needs.
 //!
 //! Nothing is written that is right already, and nothing that was not asked for. What cannot be written
 //! (a read-only /proc/sys, a network namespace that does not own the setting) is said, not fatal: the

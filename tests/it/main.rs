@@ -11,6 +11,7 @@ mod diff;
 mod explain;
 mod golden;
 mod health;
+mod ipvs;
 mod kube_proxy;
 mod manifests;
 mod reload;

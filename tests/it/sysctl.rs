@@ -1,4 +1,5 @@
-//! conntrack's settings: in a directory that looks like the kernel's, and in a real namespace.
+//! The settings of conntrack and IPVS: in directories that look like the kernel's, and in a real
+//! namespace.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -6,7 +7,7 @@ use std::fs;
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use rulec_sinks::sysctl::{Outcome, Request, Setting, SysctlError, Sysctls, conntrack_max};
+use rulec_sinks::sysctl::{Arp, Outcome, Request, Setting, SysctlError, Sysctls, conntrack_max};
 use rulec_testkit::{Namespace, require_root};
 use tempfile::TempDir;
 
@@ -208,4 +209,74 @@ fn a_namespace_has_timeouts_of_its_own_but_not_the_number_of_flows() {
     // The first namespace's are as they were.
     let here = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_udp_timeout").unwrap();
     assert_ne!(here.trim(), "31");
+}
+
+/// The settings of IPVS as files, on a kernel of this release.
+fn ipvs_files(release: &str) -> (TempDir, Sysctls) {
+    let directory = tempfile::tempdir().unwrap();
+    let ipv4 = directory.path().join("net/ipv4");
+    fs::create_dir_all(ipv4.join("vs")).unwrap();
+    fs::create_dir_all(ipv4.join("conf/all")).unwrap();
+    fs::create_dir_all(directory.path().join("kernel")).unwrap();
+    fs::write(directory.path().join("kernel/osrelease"), release).unwrap();
+    for (name, value) in [
+        ("vs/conntrack", 0),
+        ("vs/expire_nodest_conn", 0),
+        ("vs/expire_quiescent_template", 0),
+        ("vs/conn_reuse_mode", 1),
+        ("vs/run_estimation", 1),
+        ("ip_forward", 1),
+        ("conf/all/arp_ignore", 0),
+        ("conf/all/arp_announce", 0),
+    ] {
+        fs::write(ipv4.join(name), format!("{value}\n")).unwrap();
+    }
+    let sysctls = Sysctls::at(directory.path(), "/nowhere");
+    (directory, sysctls)
+}
+
+#[test]
+fn ipvs_needs_settings_by_the_age_of_the_kernel() {
+    let usual = [
+        ("conntrack", "0 to 1"),
+        ("expire_nodest_conn", "0 to 1"),
+        ("expire_quiescent_template", "0 to 1"),
+        ("ip_forward", "already 1"),
+    ];
+    let with_reuse = [&usual[..], &[("conn_reuse_mode", "1 to 0")]].concat();
+    for (release, expected) in [
+        ("4.0.9\n", &usual[..]),
+        ("4.1.0-rc1\n", &with_reuse),
+        ("5.4.0-212-generic\n", &with_reuse),
+        ("5.8.18\n", &with_reuse),
+        ("5.9.0\n", &usual),
+        ("6.1.0-25-amd64\n", &usual),
+        ("10.0\n", &usual),
+        ("unknown\n", &usual),
+    ] {
+        let (directory, sysctls) = ipvs_files(release);
+        same(&outcomes(&sysctls.apply_ipvs(Arp::Unchanged)), expected);
+        let again = sysctls.apply_ipvs(Arp::Unchanged);
+        assert!(again.iter().all(|it| matches!(it.outcome, Outcome::Already { .. })), "{again:?}");
+        let estimation = directory.path().join("net/ipv4/vs/run_estimation");
+        assert_eq!(fs::read_to_string(estimation).unwrap(), "1\n");
+    }
+}
+
+#[test]
+fn strict_arp_is_two_settings_more() {
+    let (directory, sysctls) = ipvs_files("6.1.0\n");
+    fs::remove_dir_all(directory.path().join("net/ipv4/vs")).unwrap();
+    same(
+        &outcomes(&sysctls.apply_ipvs(Arp::Strict)),
+        &[
+            // Its module is not loaded.
+            ("conntrack", "cannot be read"),
+            ("expire_nodest_conn", "cannot be read"),
+            ("expire_quiescent_template", "cannot be read"),
+            ("ip_forward", "already 1"),
+            ("arp_ignore", "0 to 1"),
+            ("arp_announce", "0 to 2"),
+        ],
+    );
 }

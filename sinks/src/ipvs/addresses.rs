@@ -1,7 +1,8 @@
-//! The addresses that make this node answer for virtual servers: on a dummy device, or as local routes.
+//! The addresses that make this node answer for virtual servers: on a dummy device, or as local
+//! routes.
 //!
-//! A packet reaches IPVS only if the kernel takes its destination for one of its own. Both ways do that;
-//! the device is what other tools know of kube-proxy, routes need no driver.
+//! A packet reaches IPVS only if the kernel takes its destination for one of its own. Both ways do
+//! that; the device is what other tools know of kube-proxy, routes need no driver.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -19,8 +20,8 @@ use super::requests::Requests;
 use super::{Addresses, Options};
 use crate::netlink::{Bus, Message, NLM_F_CREATE, NLM_F_EXCL, Open, Writer, attributes, u32_at};
 
-/// By what our local routes are known: `proto 114` in what `ip route` prints. No routing daemon that
-/// iproute2 has a name for uses the number.
+/// By what our local routes are known: `proto 114` in what `ip route` prints. No routing daemon
+/// that iproute2 has a name for uses the number.
 const PROTOCOL: u8 = 114;
 
 /// `IFF_UP`.
@@ -77,8 +78,8 @@ impl Bound {
         }
     }
 
-    /// Deletes the device with its addresses, and our routes, whichever of them there are: the options may
-    /// have been others before.
+    /// Deletes the device with its addresses, and our routes, whichever of them there are: the
+    /// options may have been others before.
     pub(super) fn cleanup(&mut self) -> io::Result<()> {
         if let Some(link) = self.link()? {
             self.requests.ask(

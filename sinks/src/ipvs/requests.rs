@@ -13,8 +13,8 @@ const BATCH: usize = 500;
 /// How often a dump that the kernel calls interrupted is begun again.
 const ATTEMPTS: usize = 10;
 
-/// A socket that lives long, and is opened anew after it has failed, in the network namespace of the
-/// thread that uses it then.
+/// A socket that lives long, and is opened anew after it has failed, in the network namespace of
+/// the thread that uses it then.
 pub(super) struct Requests {
     bus: Bus,
     /// `None` after a failure: answers to what failed, or the rest of a dump, would be in the way.
@@ -39,16 +39,16 @@ impl Requests {
     /// The kernel's number if it refuses; or if the socket failed.
     pub(super) fn ask(
         &mut self,
-        write: impl FnMut(&mut Writer, u16, u32) -> Open,
+        mut write: impl FnMut(&mut Writer, u16, u32) -> Open,
         each: impl FnMut(&Message<'_>),
     ) -> io::Result<()> {
-        let mut write = write;
         let refused =
             self.exchange(&[()], |writer, flags, seq, ()| write(writer, flags, seq), each)?;
         refused.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// Sends a request for each item, and says which items the kernel refused; it does all the others.
+    /// Sends a request for each item, and says which items the kernel refused; it does all the
+    /// others.
     ///
     /// # Errors
     ///
@@ -66,12 +66,13 @@ impl Requests {
         Ok(refused)
     }
 
-    /// Collects what a dump shows.
+    /// Collects what a dump shows. A socket takes one at a time, so that they cannot go in one
+    /// call.
     ///
     /// # Errors
     ///
-    /// The kernel's number if it refuses; or if the socket failed, or the kernel was interrupted again
-    /// and again.
+    /// The kernel's number if it refuses; or if the socket failed, or the kernel was interrupted
+    /// again and again.
     pub(super) fn dump<T: Default>(
         &mut self,
         mut write: impl FnMut(&mut Writer, u16, u32) -> Open,
@@ -132,8 +133,8 @@ impl Requests {
     }
 }
 
-/// Receives the answers to requests whose sequence numbers begin with `first`, and says which of them
-/// were refused.
+/// Receives the answers to requests whose sequence numbers begin with `first`, and says which of
+/// them were refused.
 fn answers(
     socket: &mut Socket,
     first: u32,
@@ -188,5 +189,80 @@ fn show(socket: &mut Socket, seq: u32, mut each: impl FnMut(&Message<'_>)) -> io
                 None => each(&message),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::libc::{RTM_DELADDR, RTM_GETLINK, RTM_NEWLINK};
+    use rulec_testkit::{Namespace, require_root};
+
+    use super::*;
+
+    fn get_links(writer: &mut Writer, flags: u16, seq: u32) -> Open {
+        let message = writer.header(RTM_GETLINK, flags, seq);
+        writer.raw(&[0; 16]);
+        message
+    }
+
+    /// How many devices there are.
+    fn links(requests: &mut Requests) -> usize {
+        let count = |n: &mut usize, message: &Message<'_>| {
+            *n += usize::from(message.kind == RTM_NEWLINK);
+        };
+        requests.dump(get_links, count).unwrap()
+    }
+
+    #[test]
+    fn after_a_failure_the_socket_is_another() {
+        if !require_root() {
+            return;
+        }
+        Namespace::new("requests").run(|| {
+            let mut requests = Requests::open(Bus::Route).unwrap();
+            let n = links(&mut requests);
+            assert!(n > 0 && !requests.has_failed());
+            let failed: io::Result<()> = requests.with_socket(|socket| {
+                // A dump whose end nobody waits for.
+                let mut writer = Writer::default();
+                let message = get_links(&mut writer, NLM_F_REQUEST | NLM_F_DUMP, 1);
+                writer.close_message(message);
+                socket.send(writer.bytes())?;
+                Err(io::ErrorKind::Other.into())
+            });
+            assert!(failed.is_err() && requests.has_failed());
+            assert_eq!(links(&mut requests), n);
+            assert!(!requests.has_failed());
+        });
+    }
+
+    #[test]
+    fn refusals_are_told_apart_in_any_number_and_by_any_sequence_number() {
+        if !require_root() {
+            return;
+        }
+        // An address of no device is refused; the message that asks for devices is answered.
+        let write = |writer: &mut Writer, flags: u16, seq: u32, is_right: &bool| {
+            let kind = if *is_right { RTM_GETLINK } else { RTM_DELADDR };
+            let message = writer.header(kind, flags, seq);
+            writer.raw(&[0, 0, 0, 0, u8::from(*is_right), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            message
+        };
+        Namespace::new("refusals").run(|| {
+            let mut requests = Requests::open(Bus::Route).unwrap();
+            // The numbers come round within the first batch.
+            requests.seq = u32::MAX - 100;
+            let n = 2 * BATCH + 7;
+            let items: Vec<bool> = (0..n).map(|idx| idx % 3 > 0).collect();
+            let refused = requests.batch(&items, write).unwrap();
+            let places: Vec<usize> = refused.iter().map(|(idx, _)| *idx).collect();
+            assert_eq!(places, (0..n).step_by(3).collect::<Vec<_>>());
+            assert!(requests.batch(&[], write).unwrap().is_empty());
+            let error = requests.batch(&[true, false], write).unwrap().remove(0).1;
+            assert!(error.raw_os_error().is_some_and(|errno| errno > 0), "{error:?}");
+            let asked = requests.ask(|writer, flags, seq| write(writer, flags, seq, &true), |_| {});
+            asked.unwrap();
+            assert!(!requests.has_failed());
+        });
     }
 }

@@ -159,7 +159,8 @@ fn write_real(writer: &mut Writer, backend: Backend, real: Option<&RealServer>) 
     writer.close_nest(nest);
 }
 
-/// Writes how long connections without packets last, in seconds. The kernel keeps what is not there.
+/// Writes how long connections without packets last, in seconds. The kernel keeps what is not
+/// there.
 pub(super) fn write_timeouts(writer: &mut Writer, tcp: u32, tcp_fin: u32, udp: u32) {
     for (kind, seconds) in [
         (CMD_ATTR_TIMEOUT_TCP, tcp),
@@ -244,7 +245,8 @@ pub(super) struct ShownReal {
 }
 
 impl ShownReal {
-    /// Reads a real server of a virtual server; `None` if there is none in there, or it has no port.
+    /// Reads a real server of a virtual server; `None` if there is none in there, or it has no
+    /// port.
     pub(super) fn read(message: &Message<'_>, server: VirtualServer) -> Option<Self> {
         if message.command() != NEW_DEST {
             return None;

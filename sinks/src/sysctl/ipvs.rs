@@ -10,21 +10,25 @@ pub enum Arp {
     /// As the node is set: usually for every address it has, on every device.
     #[default]
     Unchanged,
-    /// Only for those of the device that is asked (`arp_ignore` 1), and it asks with an address of that
-    /// device (`arp_announce` 2). Without, every node would answer for the addresses of all Services.
+    /// Only for those of the device that is asked (`arp_ignore` 1), and it asks with an address of
+    /// that device (`arp_announce` 2). Without, every node would answer for the addresses of all
+    /// Services.
     Strict,
 }
 
 impl Sysctls {
-    /// Makes the settings that IPVS needs, and says what became of each. They are there only once its
-    /// module is loaded.
+    /// Makes the settings that IPVS needs, and says what became of each. They are there only once
+    /// its module is loaded.
     ///
-    /// - `vs/conntrack`: its connections have flows, so that nf_tables sees them, and can masquerade;
-    /// - `vs/expire_nodest_conn`: a connection ends with its next packet when its real server is deleted;
-    /// - `vs/expire_quiescent_template`: a client leaves a real server of weight 0 for its next connection;
+    /// - `vs/conntrack`: its connections have flows, so that nf_tables sees them, and can
+    ///   masquerade;
+    /// - `vs/expire_nodest_conn`: a connection ends with its next packet when its real server is
+    ///   deleted;
+    /// - `vs/expire_quiescent_template`: a client leaves a real server of weight 0 for its next
+    ///   connection;
     /// - `ip_forward`: packets to real servers leave the node;
-    /// - `vs/conn_reuse_mode` 0, from Linux 4.1 to 5.8: there, with 1, a client port that is used again
-    ///   soon waits for a second. Since 5.9, the kernel's own 1 is right.
+    /// - `vs/conn_reuse_mode` 0, from Linux 4.1 to 5.8: there, with 1, a client port that is used
+    ///   again soon waits for a second. Since 5.9, the kernel's own 1 is right.
     pub fn apply_ipvs(&self, arp: Arp) -> Vec<Setting> {
         let mut wanted = vec![
             ("vs/conntrack", 1),
