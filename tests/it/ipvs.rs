@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod addresses;
+mod mode;
 mod traffic;
 
 use std::collections::BTreeSet;
