@@ -11,6 +11,7 @@
 )]
 
 mod table;
+mod world;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -39,6 +40,7 @@ use rulec_testkit::{Namespace, require_root};
 use tokio::sync::mpsc;
 
 use crate::table::{machine, memory, percentiles, row, time, wait_for};
+use crate::world::{World, cluster_ip, endpoint, objects, port, slice};
 
 fn main() {
     // `cargo test --benches` builds and starts benches too, only to see that they start.
@@ -64,7 +66,7 @@ fn main() {
 fn one_change(services: usize) {
     let namespace = Namespace::new("bench");
     let (compile, commit) = namespace.run(|| {
-        let mut world = World::install(services, 2);
+        let mut world = install(services, 2);
         let mut compile = Vec::new();
         let mut commit = [Vec::new(), Vec::new()];
         for round in 0..4_000 {
@@ -178,7 +180,7 @@ fn unchanged_restart(services: usize, endpoints: usize) {
     let namespace = Namespace::new("bench");
     let list = objects(services, endpoints);
     let (reads, times, ops) = namespace.run(|| {
-        drop(World::install(services, endpoints));
+        drop(install(services, endpoints));
         let mut reads = Vec::new();
         let mut times = Vec::new();
         let mut ops = 0;
@@ -303,45 +305,16 @@ fn stale_flows(flows: u32) {
     row("stale UDP flows deleted, beside the commits", &setup, &percentiles(times));
 }
 
-/// A kernel and what stands in front of it, without the daemon's loop.
-struct World {
-    model: Model,
-    applied: Program,
-    sink: NftSink,
-}
-
-impl World {
-    fn install(services: usize, endpoints: usize) -> Self {
-        let mut model = Model::default();
-        model.apply(Origin::Manifests, Change::everything(objects(services, endpoints)));
-        let settings = Arc::new(settings());
-        let mut sink = sink(&settings);
-        let program = Program::compile(&model, settings, &State::default());
-        let (state, base) = sink.adopt().unwrap();
-        sink.commit(&Delta::reconcile(&state, &program), base).unwrap();
-        let mut world = Self { model, applied: program, sink };
-        // Pick codes of the sizes the bench uses exist before it begins.
-        let delta = world.change(0, endpoints + 1);
-        world.commit(&delta);
-        let delta = world.change(0, endpoints);
-        world.commit(&delta);
-        world
-    }
-
-    fn change(&mut self, service: usize, endpoints: usize) -> Delta {
-        let dirty: Dirty =
-            self.model.apply(Origin::Manifests, Change::Apply(slice(service, endpoints)));
-        let mut wanted = self.applied.clone();
-        wanted.update(&self.model, &dirty);
-        let delta = Delta::between(&self.applied, &wanted);
-        self.applied = wanted;
-        delta
-    }
-
-    fn commit(&mut self, delta: &Delta) {
-        let outcome = self.sink.commit(delta, Base::Believed).unwrap();
-        assert_eq!(outcome.ops, delta.len(), "all is committed");
-    }
+fn install(services: usize, endpoints: usize) -> World<NftSink> {
+    let settings = settings();
+    let sink = sink(&settings);
+    let mut world = World::install(sink, settings, services, endpoints);
+    // Pick codes of the sizes the bench uses exist before it begins.
+    let delta = world.change(0, endpoints + 1);
+    world.commit(&delta);
+    let delta = world.change(0, endpoints);
+    world.commit(&delta);
+    world
 }
 
 fn settings() -> Settings {
@@ -362,60 +335,6 @@ fn update(change: Change) -> Update {
         suppressed: 0,
         problems: Vec::new(),
     }
-}
-
-fn objects(services: usize, endpoints: usize) -> Vec<Sourced> {
-    (0..services).flat_map(|service| [self::service(service), slice(service, endpoints)]).collect()
-}
-
-fn name(service: usize) -> NamespacedName {
-    NamespacedName::new("default", format!("service-{service}").as_str())
-}
-
-fn cluster_ip(service: usize) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 128, 0, 0)) + u32::try_from(service).unwrap())
-}
-
-fn endpoint(service: usize, endpoint: usize) -> Ipv4Addr {
-    let number = u32::try_from(service * 16 + endpoint).unwrap();
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + number)
-}
-
-fn port(number: u16) -> NonZeroU16 {
-    NonZeroU16::new(number).expect("not zero")
-}
-
-fn service(service: usize) -> Sourced {
-    sourced(Object::Service(Arc::new(Service {
-        cluster_ips: ClusterIps { v4: Some(cluster_ip(service)), v6: None },
-        ports: vec![ServicePort {
-            name: "http".into(),
-            protocol: Protocol::Tcp,
-            port: port(80),
-            node_port: None,
-            target: TargetPort::Number(port(8080)),
-        }],
-        ..Service::new(name(service))
-    })))
-}
-
-fn slice(service: usize, endpoints: usize) -> Sourced {
-    sourced(Object::EndpointSlice(Arc::new(EndpointSlice {
-        key: NamespacedName::new("default", format!("service-{service}-a").as_str()),
-        service: name(service),
-        family: Family::Ipv4,
-        ports: vec![SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: port(8080) }],
-        endpoints: (0..endpoints)
-            .map(|number| Endpoint {
-                node: Some(NodeName::from("nb")),
-                ..Endpoint::ready(IpAddr::V4(endpoint(service, number)))
-            })
-            .collect(),
-    })))
-}
-
-fn sourced(object: Object) -> Sourced {
-    Sourced { object, provenance: Provenance("bench.yaml".into()) }
 }
 
 /// 100 Services and their slices as a file.

@@ -117,8 +117,7 @@ fn print_commands(comparison: &Comparison) -> std::io::Result<()> {
 /// Lines for `ipvsadm --restore`. What is not IPVS's is not there.
 fn print_ipvsadm(comparison: &Comparison) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    let ipvs =
-        comparison.delta.ops().filter_map(|op| if let Op::Ipvs(op) = op { Some(op) } else { None });
+    let ipvs = comparison.delta.ops().filter_map(Op::as_ipvs);
     for command in ipvs.filter_map(ipvs_text::command) {
         writeln!(out, "{command}")?;
     }

@@ -57,8 +57,7 @@ impl NodeAddresses {
         let mut known: BTreeSet<IpAddr> =
             self.told.iter().chain(named).chain(&settings.node_addresses).copied().collect();
         if self.is_here || known.is_empty() {
-            let read =
-                rulec_sources::read_interfaces(None).context("reading the node's addresses")?;
+            let read = self.read()?;
             let Object::InterfaceAddresses(held) = &read.object else { return Ok(read) };
             known = self.told.iter().chain(&held.addresses).copied().collect();
         }

@@ -24,11 +24,13 @@ pub fn command(op: &Op) -> Option<String> {
 
 /// The operation as people read it.
 pub fn describe(op: &Op) -> String {
-    match op {
-        Op::Bind(address) => format!("bind {address}"),
-        Op::Unbind(address) => format!("unbind {address}"),
-        _ => command(op).map(|command| format!("ipvsadm {command}")).unwrap_or_default(),
+    if let Op::Bind(address) = op {
+        return format!("bind {address}");
     }
+    if let Op::Unbind(address) = op {
+        return format!("unbind {address}");
+    }
+    command(op).map(|command| format!("ipvsadm {command}")).unwrap_or_default()
 }
 
 fn server(VirtualServer { address, protocol, port }: VirtualServer) -> String {

@@ -50,6 +50,11 @@ impl Op {
     pub fn is_element(&self) -> bool {
         matches!(self, Self::Add(_) | Self::Delete(_))
     }
+
+    /// What it changes of IPVS, if it does.
+    pub fn as_ipvs(&self) -> Option<&ipvs::Op> {
+        if let Self::Ipvs(op) = self { Some(op) } else { None }
+    }
 }
 
 /// The operations for one Service: they belong into one transaction.

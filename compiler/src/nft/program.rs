@@ -454,13 +454,11 @@ impl Program {
 
     /// The addresses that must be this node's, and who asks for them first.
     pub fn vips(&self) -> impl Iterator<Item = (IpAddr, &Arc<PortKey>)> {
+        let vips = self.members.iter().filter_map(|(key, owner)| {
+            if let Key::Vip(address) = key { Some((*address, owner.as_ref()?)) } else { None }
+        });
         let mut last = None;
-        self.members.iter().filter_map(move |(key, owner)| match key {
-            Key::Vip(address) if last.replace(*address) != Some(*address) => {
-                Some((*address, owner.as_ref()?))
-            }
-            _ => None,
-        })
+        vips.filter(move |(address, _)| last.replace(*address) != Some(*address))
     }
 
     fn draining_of(&self, server: VirtualServer) -> impl Iterator<Item = (Backend, u32)> {

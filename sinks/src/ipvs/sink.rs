@@ -137,15 +137,15 @@ impl<'a> Plan<'a> {
         let mut plan = Self::default();
         plan.rules.atomic = delta.atomic;
         for op in &delta.prelude {
-            match op {
-                Op::Ipvs(op) => plan.ipvs.push((None, op)),
-                other => plan.rules.prelude.push(other.clone()),
+            match op.as_ipvs() {
+                Some(op) => plan.ipvs.push((None, op)),
+                None => plan.rules.prelude.push(op.clone()),
             }
         }
         for op in &delta.epilogue {
-            match op {
-                Op::Ipvs(op) => plan.ipvs.push((None, op)),
-                other => plan.rest.epilogue.push(other.clone()),
+            match op.as_ipvs() {
+                Some(op) => plan.ipvs.push((None, op)),
+                None => plan.rest.epilogue.push(op.clone()),
             }
         }
         for group in &delta.groups {
@@ -171,15 +171,14 @@ impl<'a> Plan<'a> {
             .collect();
         let (mut first, mut last) = (Vec::new(), Vec::new());
         for op in &group.ops {
-            match op {
-                Op::Ipvs(op) if takes_over && stage(op) < Stage::Unbind => {
+            let is_last = |op: &Op| matches!(op, Op::Delete(element) if !is_atomic && !added.contains(&element.key));
+            match op.as_ipvs() {
+                Some(op) if takes_over && stage(op) < Stage::Unbind => {
                     self.before.push((service, op));
                 }
-                Op::Ipvs(op) => self.ipvs.push((service, op)),
-                Op::Delete(element) if !is_atomic && !added.contains(&element.key) => {
-                    last.push(op.clone());
-                }
-                other => first.push(other.clone()),
+                Some(op) => self.ipvs.push((service, op)),
+                None if is_last(op) => last.push(op.clone()),
+                None => first.push(op.clone()),
             }
         }
         for (part, ops) in [(&mut self.rules, first), (&mut self.rest, last)] {
