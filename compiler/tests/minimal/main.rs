@@ -4,6 +4,7 @@
 //! should, and there is no smaller one. Pick chains, which all Services share, are left out of the
 //! lines: see `a_pick_chain_comes_with_its_first_user`.
 
+mod ipvs;
 mod policies;
 #[path = "../support/mod.rs"]
 mod support;
@@ -189,7 +190,10 @@ fn history(steps: &[&[Object]]) -> Vec<String> {
 }
 
 fn lines(delta: &Delta) -> Vec<String> {
-    let of_pick = |op: &&Op| element(op).is_none_or(|element| matches!(element.key, Key::Pick(..)));
+    let of_pick = |op: &&Op| match op {
+        Op::Ipvs(_) => false,
+        other => element(other).is_none_or(|element| matches!(element.key, Key::Pick(..))),
+    };
     delta.ops().filter(|op| !of_pick(op)).map(line).collect()
 }
 
