@@ -190,11 +190,9 @@ fn history(steps: &[&[Object]]) -> Vec<String> {
 }
 
 fn lines(delta: &Delta) -> Vec<String> {
-    let of_pick = |op: &&Op| match op {
-        Op::Ipvs(_) => false,
-        other => element(other).is_none_or(|element| matches!(element.key, Key::Pick(..))),
-    };
-    delta.ops().filter(|op| !of_pick(op)).map(line).collect()
+    let of_pick = |op: &&Op| element(op).is_none_or(|element| matches!(element.key, Key::Pick(..)));
+    let is_shown = |op: &&Op| matches!(op, Op::Ipvs(_)) || !of_pick(op);
+    delta.ops().filter(is_shown).map(line).collect()
 }
 
 fn line(op: &Op) -> String {

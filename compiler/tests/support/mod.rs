@@ -134,10 +134,10 @@ fn check_minimal_ipvs(before: &ipvs::State, delta: &Delta, after: &ipvs::State) 
 
 /// The frontend that an operation is about, if it is for one.
 fn frontend(op: &Op) -> Option<Frontend> {
-    match op {
-        Op::Ipvs(op) => op.server().map(ipvs::VirtualServer::frontend),
-        other => element(other)?.key.frontend(),
+    if let Op::Ipvs(op) = op {
+        return op.server().map(ipvs::VirtualServer::frontend);
     }
+    element(op)?.key.frontend()
 }
 
 fn check_frontends_are_whole(delta: &Delta) {
