@@ -42,15 +42,17 @@ fn timed_history() -> impl Strategy<Value = (Vec<Object>, Vec<(u32, Vec<Change>)
 struct Node {
     model: Model,
     program: Program,
+    ipvs: IpvsSettings,
     now: u32,
 }
 
 impl Node {
     fn start(list: &[Object], settings: Settings) -> Self {
         let (model, now) = (model(list), 1000);
+        let ipvs = settings.ipvs().cloned().unwrap_or_default();
         let settings = Arc::new(settings);
         let program = Program::compile_at(&model, settings, &State::default(), now);
-        Self { model, program, now }
+        Self { model, program, ipvs, now }
     }
 
     fn apply(&mut self, seconds: u32, batch: &[Change]) {
@@ -72,15 +74,11 @@ impl Node {
         self.restarted(&State::default(), self.now)
     }
 
-    fn ipvs(&self) -> &IpvsSettings {
-        self.program.settings().ipvs().unwrap()
-    }
-
     /// For how long a virtual server lets its real servers drain.
     fn drain(&self, server: VirtualServer) -> u32 {
-        let winner = self.program.winner(server.frontend()).unwrap();
-        let service = self.model.service(&winner.owner.service).unwrap();
-        service.object.ipvs.drain.unwrap_or(self.ipvs().drain)
+        let winner = self.program.winner(server.frontend());
+        let service = winner.and_then(|winner| self.model.service(&winner.owner.service));
+        service.and_then(|service| service.object.ipvs.drain).unwrap_or(self.ipvs.drain)
     }
 }
 
@@ -93,14 +91,16 @@ fn expected_servers(node: &Node) -> BTreeMap<VirtualServer, Server> {
         BTreeMap::new();
     for service in node.model.services() {
         for route in resolve(&node.model, settings, &service.object.key) {
-            let scheduling = service.object.ipvs.scheduling(node.ipvs().scheduling);
+            let scheduling = service.object.ipvs.scheduling(node.ipvs.scheduling);
             let persistence = match route.affinity {
                 Affinity::None => None,
                 Affinity::ClientIp { timeout } => Some(timeout),
             };
             let attributes = Some(Attributes { scheduling, persistence });
             for (frontend, rank) in &route.frontends {
-                let server = VirtualServer::of(*frontend).unwrap();
+                let Some(server) = VirtualServer::of(*frontend) else {
+                    panic!("{frontend} has no address");
+                };
                 let backends = match (rank.is_external(), route.internal, route.external) {
                     (true, _, TrafficPolicy::Local) if !route.local.is_empty() => &route.local,
                     (false, TrafficPolicy::Local, _) => &route.local,
@@ -123,7 +123,7 @@ fn expected_servers(node: &Node) -> BTreeMap<VirtualServer, Server> {
 fn expected_bound(node: &Node) -> BTreeSet<IpAddr> {
     let held = node.model.interface_addresses();
     let held: Vec<IpAddr> = held.map(|entry| entry.object.addresses.clone()).unwrap_or_default();
-    let exclude = &node.ipvs().exclude;
+    let exclude = &node.ipvs.exclude;
     let mut bound = BTreeSet::new();
     for service in node.model.services().map(|entry| &entry.object) {
         for family in Family::ALL.into_iter().filter(|_| !service.ports.is_empty()) {
@@ -148,7 +148,7 @@ fn draining(state: &State) -> BTreeMap<Draining, u32> {
     let mut draining = BTreeMap::new();
     for (server, held) in &state.ipvs.servers {
         for (backend, real) in &held.reals {
-            let real = real.unwrap();
+            let Some(real) = *real else { panic!("{backend} of {server} is not ours") };
             match real.until {
                 Some(until) => {
                     assert_eq!(real.weight, 0, "{backend} of {server} has weight and a deadline");
@@ -290,8 +290,7 @@ fn foreigners() -> Vec<(VirtualServer, Server)> {
 }
 
 /// Which of them stay whatever becomes of the rest: of the others, the address is bound.
-fn add_foreigners(state: &mut State, settings: &Settings) -> Vec<(VirtualServer, Server)> {
-    let exclude = &settings.ipvs().unwrap().exclude;
+fn add_foreigners(state: &mut State, exclude: &[ipnet::IpNet]) -> Vec<(VirtualServer, Server)> {
     let is_left = |address: IpAddr| {
         exclude.iter().any(|net| net.contains(&address)) || !state.ipvs.bound.contains(&address)
     };
@@ -424,7 +423,7 @@ proptest! {
         }
         let mut found = damaged(&node.program.state(), &damages);
         meddling.iter().for_each(|it| it.to(&mut found.ipvs));
-        let left = add_foreigners(&mut found, node.program.settings());
+        let left = add_foreigners(&mut found, &node.ipvs.exclude);
         for program in [node.program.clone(), node.restarted(&found, node.now + 5)] {
             let mut wanted = with_excluded(&found, &program);
             // Others' are at other addresses, and not at what is bound.
