@@ -654,7 +654,9 @@ impl Engine {
         };
         let first = self.wanted.is_none();
         self.release(now);
-        let wanted = self.compile(state, now);
+        let mut wanted = self.compile(state, now);
+        wanted.drain_as_held(&state.ipvs);
+        self.wanted = Some(wanted.clone());
         let mut delta = match repair {
             // Comparing a whole kernel takes its time, and mostly nothing else has changed.
             Some((repair, believed)) if Delta::between(&believed, &wanted).is_empty() => repair,

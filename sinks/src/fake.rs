@@ -1,10 +1,11 @@
 //! A stand-in for a kernel: as strict as nf_tables, and it fails when told to.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::nft::delta::Delta;
+use rulec_compiler::nft::program::Draining;
 use rulec_compiler::nft::state::State;
 
 use crate::sink::{Base, Outcome, Refusal, Sink, SinkError};
@@ -35,6 +36,10 @@ pub struct FakeSink {
     pub refuses: BTreeMap<NamespacedName, i32>,
     /// The deltas it has committed.
     pub committed: Vec<Delta>,
+    /// Real servers of IPVS that have connections.
+    pub busy: BTreeSet<Draining>,
+    /// How many of the next counts of connections fail.
+    pub uncountable: u32,
 }
 
 impl FakeSink {
@@ -88,5 +93,13 @@ impl Sink for FakeSink {
             })
             .collect();
         Ok(Outcome { transactions: 1, ops: allowed.len(), bytes: 0, refused })
+    }
+
+    fn idle(&mut self, draining: &[Draining]) -> Result<Vec<Draining>, SinkError> {
+        if let Some(left) = self.uncountable.checked_sub(1) {
+            self.uncountable = left;
+            return Err(SinkError::Unavailable(io::Error::other("injected")));
+        }
+        Ok(draining.iter().filter(|real| !self.busy.contains(real)).copied().collect())
     }
 }

@@ -20,6 +20,8 @@ use rulec_sinks::nft::watch::Culprit;
 use super::*;
 use crate::install::answer;
 
+mod draining;
+
 /// An engine, a kernel, and the time.
 struct World {
     engine: Engine,
@@ -33,7 +35,10 @@ impl World {
     }
 
     fn with_periods(kernel: FakeSink, periods: Periods) -> Self {
-        let settings = Settings::new(NodeName::from("na"));
+        Self::with_settings(kernel, Settings::new(NodeName::from("na")), periods)
+    }
+
+    fn with_settings(kernel: FakeSink, settings: Settings, periods: Periods) -> Self {
         Self { engine: Engine::new(settings, periods), kernel, now: Instant::now() }
     }
 

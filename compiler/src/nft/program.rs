@@ -239,6 +239,9 @@ pub struct Program {
 /// A real server that only keeps its connections.
 pub type Draining = (VirtualServer, Backend);
 
+/// The real servers that virtual servers had before a batch of changes.
+type Served = BTreeMap<VirtualServer, BTreeSet<Backend>>;
+
 impl Program {
     /// The program of an empty model.
     pub fn new(settings: Arc<Settings>) -> Self {
@@ -279,7 +282,9 @@ impl Program {
         let known = program.picks.clone();
         for entry in model.services() {
             let fragment = program.lower(model, &entry.object.key, seed);
-            program.put(&entry.object.key, (!fragment.is_empty()).then_some(fragment));
+            let fragment = (!fragment.is_empty()).then_some(fragment);
+            // Nothing is served that could drain.
+            program.put(&entry.object.key, fragment, &mut Served::new());
         }
         program.forget_passing_picks(&known);
         program.take_over_reals(&seed.ipvs);
@@ -303,10 +308,12 @@ impl Program {
         let is_other = facts != self.facts;
         let dependent = if is_other { self.node_dependent.clone() } else { OrdSet::new() };
         let dependent = dependent.iter().filter(|it| !dirty.services.contains(it));
+        let mut served = Served::new();
         for service in dirty.services.iter().chain(dependent) {
             let fragment = self.lower(model, service, &nothing);
-            self.put(service, (!fragment.is_empty()).then_some(fragment));
+            self.put(service, (!fragment.is_empty()).then_some(fragment), &mut served);
         }
+        self.drain_all(served);
         self.forget_passing_picks(&known);
     }
 
@@ -333,7 +340,9 @@ impl Program {
     /// Makes a Service what it is in another program: how a refused change is taken back.
     pub fn restore(&mut self, service: &NamespacedName, from: &Self) {
         let known = self.picks.clone();
-        self.put(service, from.fragments.get(service).cloned());
+        let mut served = Served::new();
+        self.put(service, from.fragments.get(service).cloned(), &mut served);
+        self.drain_all(served);
         self.forget_passing_picks(&known);
     }
 
@@ -423,6 +432,28 @@ impl Program {
     /// Lets go of a real server that only keeps its connections. Does nothing of others.
     pub fn retire_real(&mut self, real: Draining) {
         self.draining.remove(&real);
+    }
+
+    /// Lets go of real servers on their way out that a kernel does not hold, as after a commit that
+    /// failed: they have no connections. No other has longer than the kernel was told.
+    pub fn drain_as_held(&mut self, held: &ipvs::State) {
+        let until = |(server, backend): &Draining, until: u32| {
+            let real = held.servers.get(server)?.reals.get(backend)?;
+            let held = real.filter(|real| real.weight == 0).and_then(|real| real.until);
+            Some(until.min(held.unwrap_or(until)))
+        };
+        let draining: Vec<(Draining, u32)> = self.draining().collect();
+        for (real, asked) in draining {
+            match until(&real, asked) {
+                Some(until) if until < asked => {
+                    self.draining.insert(real, until);
+                }
+                Some(_) => {}
+                None => {
+                    self.draining.remove(&real);
+                }
+            }
+        }
     }
 
     /// The virtual server of a frontend, if IPVS serves it.
@@ -591,8 +622,13 @@ impl Program {
             .collect()
     }
 
-    /// The one place that changes what is claimed.
-    fn put(&mut self, service: &NamespacedName, fragment: Option<Arc<Fragment>>) {
+    /// The one place that changes what is claimed. Notes what was served before where that may change.
+    fn put(
+        &mut self,
+        service: &NamespacedName,
+        fragment: Option<Arc<Fragment>>,
+        served: &mut Served,
+    ) {
         let old = match &fragment {
             Some(fragment) => self.fragments.insert(service.clone(), Arc::clone(fragment)),
             None => self.fragments.remove(service),
@@ -608,7 +644,7 @@ impl Program {
             old.iter().filter(|port| !new.contains(port)).collect(),
             new.iter().filter(|port| !old.contains(port)).collect(),
         );
-        let served = self.served(old.iter().chain(&new).copied());
+        self.note_served(old.iter().chain(&new).copied(), served);
 
         for port in old {
             for (frontend, rank) in &port.frontends {
@@ -632,25 +668,26 @@ impl Program {
                 self.members.insert((*key, Some(Arc::clone(&port.port))));
             }
         }
-        for (server, before) in served {
-            self.drain(server, before);
+    }
+
+    /// Notes the real servers of the ports' frontends, if IPVS is used.
+    fn note_served<'a>(&self, ports: impl Iterator<Item = &'a PortFragment>, served: &mut Served) {
+        if self.settings.ipvs().is_none() {
+            return;
+        }
+        let servers = ports.flat_map(|port| port.frontends.iter());
+        for server in servers.filter_map(|(frontend, _)| VirtualServer::of(*frontend)) {
+            let reals = || self.winner(server.frontend()).iter().flat_map(Winner::reals).collect();
+            served.entry(server).or_insert_with(reals);
         }
     }
 
-    /// The real servers of the ports' frontends, if IPVS is used.
-    fn served<'a>(
-        &self,
-        ports: impl Iterator<Item = &'a PortFragment>,
-    ) -> BTreeMap<VirtualServer, BTreeSet<Backend>> {
-        if self.settings.ipvs().is_none() {
-            return BTreeMap::new();
+    /// Lets real servers drain that the virtual servers had before a batch of changes. Only the end of
+    /// it counts: a frontend may be nobody's while it changes hands.
+    fn drain_all(&mut self, served: Served) {
+        for (server, before) in served {
+            self.drain(server, before);
         }
-        let servers = ports.flat_map(|port| port.frontends.iter());
-        let servers = servers.filter_map(|(frontend, _)| VirtualServer::of(*frontend));
-        let reals = |server: VirtualServer| {
-            self.winner(server.frontend()).map(|winner| winner.reals().collect())
-        };
-        servers.map(|server| (server, reals(server).unwrap_or_default())).collect()
     }
 
     /// Lets real servers that a virtual server has no longer keep their connections for a while. UDP

@@ -3,6 +3,7 @@
 //! The generators outgrow a node of the persistent maps on purpose: with few keys, a map whose
 //! `diff` loses updates passes. `PROPTEST_CASES` asks for more cases than a test run has time for.
 
+mod ipvs;
 mod packets;
 mod reference;
 #[path = "../support/mod.rs"]
@@ -20,6 +21,7 @@ use proptest::sample::{Index, select, subsequence};
 use proptest::test_runner::Config;
 
 use rulec_compiler::interface::InterfacePattern;
+use rulec_compiler::ipvs::Scheduler;
 use rulec_compiler::name::{LabelKey, LabelValue, Name, NamespacedName, NodeName, PortName, Zone};
 use rulec_compiler::net::{Backend, Family, Protocol};
 use rulec_compiler::nft::delta::parse_owner;
@@ -31,9 +33,9 @@ use rulec_compiler::nft::skeleton::{self, Statement};
 use rulec_compiler::nft::state::Table;
 use rulec_compiler::nft::{ChainId, Delta, Key, Op, Pick, Program, Scope, SetId, State, text};
 use rulec_compiler::object::{
-    Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, Hints, InterfaceAddresses, Kind,
-    Node, Object, ObjectKey, Pod, PodAddresses, Service, ServiceCidr, ServicePort, ServiceType,
-    SlicePort, TargetPort, TrafficPolicy,
+    Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, Hints, InterfaceAddresses,
+    IpvsOptions, Kind, Node, Object, ObjectKey, Pod, PodAddresses, Service, ServiceCidr,
+    ServicePort, ServiceType, SlicePort, TargetPort, TrafficPolicy,
 };
 use rulec_compiler::resolve::{PortKey, Rank, Route, resolve};
 use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
@@ -201,6 +203,17 @@ fn hints() -> impl Strategy<Value = Option<Box<Hints>>> {
     prop_oneof![1 => Just(None), 2 => some]
 }
 
+/// What a Service asks of IPVS; in the other mode it means nothing.
+fn ipvs_options() -> impl Strategy<Value = IpvsOptions> {
+    let scheduler = option::of(select(&[Scheduler::Rr, Scheduler::Lc, Scheduler::Mh][..]));
+    let flags = ["", "flag-1", "mh-port"].map(|flags| flags.parse().unwrap_or_default());
+    let flags = option::weighted(0.2, select(flags.to_vec()));
+    let drain = option::weighted(0.3, select(&[0, 7, 900][..]));
+    let some = (scheduler, flags, drain);
+    let some = some.prop_map(|(scheduler, flags, drain)| IpvsOptions { scheduler, flags, drain });
+    prop_oneof![2 => Just(IpvsOptions::default()), 1 => some]
+}
+
 fn service() -> impl Strategy<Value = Service> {
     let affinity = prop_oneof![
         3 => Just(Affinity::None),
@@ -218,9 +231,10 @@ fn service() -> impl Strategy<Value = Service> {
         affinity,
         labels(2),
         any::<bool>(),
+        ipvs_options(),
     );
     (key, rest, exposure()).prop_map(|((namespace, number, cluster_ips), rest, exposure)| {
-        let (ports, external_ips, load_balancer_vips, affinity, selector, publish) = rest;
+        let (ports, external_ips, load_balancer_vips, affinity, selector, publish, ipvs) = rest;
         let Exposure { kind, internal_policy, external_policy, source_ranges, .. } = exposure;
         // An alias is not served, and no source says that it had an address. Nor has a headless
         // Service one.
@@ -238,6 +252,7 @@ fn service() -> impl Strategy<Value = Service> {
             affinity,
             selector,
             publish_not_ready: publish,
+            ipvs,
             ..bare_service(namespace, &format!("service-{number}"))
         }
     })
@@ -324,8 +339,10 @@ fn surroundings() -> impl Strategy<Value = Object> {
         Object::ServiceCidr(Arc::new(ServiceCidr { name, cidrs }))
     });
     let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
-    let pool = [v4(2, 1), v4(2, 2), v4(3, 1), v6(2, 1)].into_iter().chain(loopback);
-    let addresses = subsequence(pool.collect::<Vec<IpAddr>>(), 0..=6).prop_map(|addresses| {
+    // One that Services ask for, too, and one of a single link.
+    let link = IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 1]);
+    let pool = [v4(2, 1), v4(2, 2), v4(3, 1), v4(9, 1), v6(2, 1), link].into_iter().chain(loopback);
+    let addresses = subsequence(pool.collect::<Vec<IpAddr>>(), 0..=8).prop_map(|addresses| {
         Object::InterfaceAddresses(Arc::new(InterfaceAddresses { addresses }))
     });
     prop_oneof![service_cidr, addresses]
@@ -1147,7 +1164,8 @@ fn any_settings() -> impl Strategy<Value = Settings> {
         1 => Just(DetectLocal::NodeCidr),
         1 => select(patterns).prop_map(DetectLocal::Interface),
     ];
-    let answering = nets(&["192.0.2.0/24", "192.0.3.0/24", "0.0.0.0/0", "2001:db8::/32"]);
+    let answering =
+        nets(&["10.96.2.0/24", "10.96.2.2/31", "192.0.2.0/24", "0.0.0.0/0", "fd00::2:0/112"]);
     let node_port_addresses = prop_oneof![
         Just(NodePortAddresses::Primary),
         subsequence(answering, 0..=3).prop_map(NodePortAddresses::Cidrs),

@@ -1,5 +1,6 @@
 //! Where packets go, after any history, under any settings: where the specification says.
 
+use proptest::test_runner::TestCaseError;
 use rulec_compiler::nft::oracle::{self, Packet, Verdict};
 use rulec_compiler::resolve::local::local_view;
 
@@ -122,6 +123,44 @@ fn fates(state: &State, packet: &Packet, mark: u32) -> BTreeSet<Fate> {
     outcomes.map(|outcome| (outcome.verdict, outcome.masquerade.is_some())).collect()
 }
 
+/// Follows packets through what a history has left, and through what a fresh start makes of it.
+fn check_packets(
+    (list, batches): &History,
+    settings: Settings,
+    probes: &[Probe],
+) -> Result<(), TestCaseError> {
+    let settings = Arc::new(settings);
+    let own = own();
+    let mut model = model(list);
+    let mut program = Program::compile(&model, Arc::clone(&settings), &State::default());
+    let mut verdicts: BTreeSet<Verdict> = BTreeSet::new();
+    for batch in std::iter::once(&Vec::new()).chain(batches) {
+        let mut dirty = Dirty::default();
+        for change in batch {
+            dirty.merge(model.apply(Origin::Manifests, change.clone()));
+        }
+        program.update(&model, &dirty);
+        let fresh = Program::compile(&model, Arc::clone(&settings), &State::default()).state();
+        let state = program.state();
+        let objects = model.objects().map(|sourced| sourced.object);
+        let cluster = Cluster::of(objects, &settings, &own);
+        let entrances = cluster.entrances();
+        for packet in probes.iter().filter_map(|probe| probe.packet(&entrances)) {
+            let expected = cluster.fates(&packet);
+            let found = fates(&state, &packet, program.mark());
+            prop_assert_eq!(&found, &expected, "{:?} under {:?}", &packet, &settings);
+            prop_assert_eq!(&fates(&fresh, &packet, program.mark()), &expected);
+            verdicts.extend(expected.into_iter().map(|(verdict, _)| verdict));
+        }
+        for service in cluster.services() {
+            let found = local_view(&model, &settings, &service.key);
+            prop_assert_eq!(found, cluster.local_view(service), "{}", &service.key);
+        }
+    }
+    prop_assert!(verdicts.len() > 5, "there was something to compare: {:?}", verdicts);
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(cases(16))]
 
@@ -130,38 +169,23 @@ proptest! {
     /// same.
     #[test]
     fn packets_go_where_the_specification_says(
-        (list, batches) in history(),
+        history in history(),
         settings in any_settings(),
         probes in vec(probe(), 150),
     ) {
-        let settings = Arc::new(settings);
-        let own = own();
-        let mut model = model(&list);
-        let mut program = Program::compile(&model, Arc::clone(&settings), &State::default());
-        let mut verdicts: BTreeSet<Verdict> = BTreeSet::new();
-        for batch in std::iter::once(&Vec::new()).chain(&batches) {
-            let mut dirty = Dirty::default();
-            for change in batch {
-                dirty.merge(model.apply(Origin::Manifests, change.clone()));
-            }
-            program.update(&model, &dirty);
-            let fresh = Program::compile(&model, Arc::clone(&settings), &State::default()).state();
-            let state = program.state();
-            let objects = model.objects().map(|sourced| sourced.object);
-            let cluster = Cluster::of(objects, &settings, &own);
-            let entrances = cluster.entrances();
-            for packet in probes.iter().filter_map(|probe| probe.packet(&entrances)) {
-                let expected = cluster.fates(&packet);
-                let found = fates(&state, &packet, program.mark());
-                prop_assert_eq!(&found, &expected, "{:?} under {:?}", &packet, &settings);
-                prop_assert_eq!(&fates(&fresh, &packet, program.mark()), &expected);
-                verdicts.extend(expected.into_iter().map(|(verdict, _)| verdict));
-            }
-            for service in cluster.services() {
-                let found = local_view(&model, &settings, &service.key);
-                prop_assert_eq!(found, cluster.local_view(service), "{}", &service.key);
-            }
-        }
-        prop_assert!(verdicts.len() > 5, "there was something to compare: {:?}", verdicts);
+        check_packets(&history, settings, &probes)?;
+    }
+
+    /// So do the rules and IPVS together, where the addresses of the interfaces are known.
+    #[test]
+    fn packets_go_where_the_specification_says_by_way_of_ipvs(
+        (mut list, batches) in history(),
+        facts in vec(surroundings(), 1..4),
+        settings in super::ipvs::ipvs_settings(),
+        probes in vec(probe(), 150),
+    ) {
+        let facts = facts.into_iter().map(|object| (object.key(), object));
+        list.extend(facts.collect::<BTreeMap<ObjectKey, Object>>().into_values());
+        check_packets(&(list, batches), settings, &probes)?;
     }
 }

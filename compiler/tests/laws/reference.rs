@@ -32,6 +32,8 @@ pub(crate) struct Cluster<'a> {
     nodes: Vec<Arc<Node>>,
     service_cidrs: Vec<IpNet>,
     interfaces: Vec<IpAddr>,
+    /// In IPVS mode: what is this node's only so that IPVS sees what is sent there.
+    bound: BTreeSet<IpAddr>,
 }
 
 /// What clients connect to: an address, or a node port.
@@ -77,11 +79,11 @@ struct Selected {
     any: bool,
 }
 
-/// What becomes of a packet in the NAT hook.
+/// What becomes of a packet in the NAT hook, and whether it is marked to be masqueraded.
 enum Translated {
     To(BTreeSet<Backend>, bool),
     Dropped,
-    Not,
+    Not(bool),
 }
 
 impl<'a> Cluster<'a> {
@@ -99,6 +101,7 @@ impl<'a> Cluster<'a> {
             nodes: Vec::new(),
             service_cidrs: Vec::new(),
             interfaces: Vec::new(),
+            bound: BTreeSet::new(),
         };
         for object in objects {
             match object {
@@ -110,6 +113,7 @@ impl<'a> Cluster<'a> {
                 Object::InterfaceAddresses(held) => all.interfaces.extend(&held.addresses),
             }
         }
+        all.bound = all.to_bind();
         all
     }
 
@@ -131,12 +135,18 @@ impl<'a> Cluster<'a> {
         }
         let (backends, is_marked) = match self.translate(&claims, packet) {
             Translated::Dropped => return [(Verdict::Drop, false)].into(),
-            Translated::Not => {
-                let verdict = self.filter(&claims, packet).unwrap_or(Verdict::Pass);
-                return [(verdict, false)].into();
-            }
+            Translated::Not(is_marked) => return self.untranslated(&claims, packet, is_marked),
             Translated::To(backends, is_marked) => (backends, is_marked),
         };
+        if self.settings.ipvs().is_some() {
+            // It sees only what is for this node, and what arrives only after it was filtered.
+            if !self.is_own(packet.destination) {
+                return self.untranslated(&claims, packet, is_marked);
+            }
+            if let Some(verdict) = self.filter(&claims, packet).filter(|_| !is_sent) {
+                return [(verdict, false)].into();
+            }
+        }
         let mut fates = BTreeSet::new();
         for backend in backends {
             let translated = Packet {
@@ -144,17 +154,38 @@ impl<'a> Cluster<'a> {
                 transport: packet.transport.map(|(protocol, _)| (protocol, backend.port)),
                 ..packet.clone()
             };
-            if let Some(verdict) = self.filter(&claims, &translated) {
+            // §4.0; what arrives and stays here never comes to postrouting.
+            let leaves = is_sent || !self.is_own(backend.address);
+            // Nor to a filter, if it is IPVS that has it.
+            let is_filtered = leaves || self.settings.ipvs().is_none();
+            let verdict = self.filter(&claims, &translated).filter(|_| is_filtered);
+            if let Some(verdict) = verdict {
                 fates.insert((verdict, false));
                 continue;
             }
-            // §4.0; what arrives and stays here never comes to postrouting.
-            let leaves = is_sent || !self.is_own(backend.address);
+            let hairpins = self.hairpins();
+            // What was translated by IPVS looks as if it had not been: it was if it was sent to
+            // somebody else than an endpoint.
+            let is_known =
+                self.settings.ipvs().is_none() || !hairpins.contains(&packet.destination);
             let is_hairpin =
-                packet.source == backend.address && self.hairpins().contains(&backend.address);
-            fates.insert((Verdict::Backend(backend), leaves && (is_marked || is_hairpin)));
+                packet.source == backend.address && hairpins.contains(&backend.address);
+            let is_masqueraded = leaves && (is_marked || is_hairpin && is_known);
+            fates.insert((Verdict::Backend(backend), is_masqueraded));
         }
         fates
+    }
+
+    /// What becomes of a packet that goes where it was sent to, if it may.
+    fn untranslated(
+        &self,
+        claims: &[Claim<'_>],
+        packet: &Packet,
+        is_marked: bool,
+    ) -> BTreeSet<Fate> {
+        let leaves = self.is_own(packet.source) || !self.is_own(packet.destination);
+        let passed = (Verdict::Pass, is_marked && leaves);
+        [self.filter(claims, packet).map_or(passed, |verdict| (verdict, false))].into()
     }
 
     /// What §8.3 and the gauges of §9 count of a Service.
@@ -324,8 +355,14 @@ impl<'a> Cluster<'a> {
                     for address in service.external_ips.iter().filter(of_family) {
                         claim(Reason::ExternalIp, Some(*address), port.port);
                     }
-                    if let Some(number) = port.node_port {
+                    let Some(number) = port.node_port else { continue };
+                    if self.settings.ipvs().is_none() {
                         claim(Reason::NodePort, None, number);
+                        continue;
+                    }
+                    // §6.2: a virtual server for each address.
+                    for address in self.node_port_addresses(family) {
+                        claim(Reason::NodePort, Some(address), number);
                     }
                 }
             }
@@ -335,21 +372,32 @@ impl<'a> Cluster<'a> {
 
     /// The rest of §4.0 to §4.6: what the services chain does.
     fn translate(&self, claims: &[Claim<'_>], packet: &Packet) -> Translated {
-        let Some((protocol, port)) = packet.transport else { return Translated::Not };
+        let Some((protocol, port)) = packet.transport else { return Translated::Not(false) };
         let family = Family::of(packet.destination);
         let is_sent = self.is_own(packet.source);
         let is_pod = self.is_pod(packet, is_sent);
-        // §4.3: for any packet to an active cluster address.
-        let mut is_marked = self.is_cluster_ip(packet.destination)
-            && (self.settings.masquerade_all || is_pod == Some(false));
+        // §4.3: for any packet to an active cluster address. Nobody else could answer to an address
+        // that is this node's for IPVS only.
+        let is_unmasked = self.settings.masquerade_all || is_pod == Some(false);
+        let mut is_marked = self.is_cluster_ip(packet.destination) && is_unmasked
+            || self.bound.contains(&packet.source);
         let address = Entrance { family, address: Some(packet.destination), protocol, port };
         let node_port = Entrance { family, address: None, protocol, port };
         let node_port = self.is_node_port_address(packet.destination).then_some(node_port);
         for entrance in [Some(address), node_port].into_iter().flatten() {
             let Some(claim) = winner(claims, entrance) else { continue };
-            let Selected { cluster, local, any } = self.selected(claim);
+            let Selected { mut cluster, local, any } = self.selected(claim);
             if !any {
                 continue;
+            }
+            let is_by_ipvs = self.settings.ipvs().is_some();
+            if is_by_ipvs
+                && is_external_local(claim.service)
+                && !local.is_empty()
+                && claim.reason != Reason::ClusterIp
+            {
+                // §6.5: a virtual server has one list for everybody.
+                cluster.clone_from(&local);
             }
             let targets = if claim.reason == Reason::ClusterIp {
                 if is_internal_local(claim.service) { local } else { cluster }
@@ -371,7 +419,7 @@ impl<'a> Cluster<'a> {
                 Translated::To(targets, is_marked)
             };
         }
-        Translated::Not
+        Translated::Not(is_marked)
     }
 
     /// §4.8.
@@ -419,7 +467,16 @@ impl<'a> Cluster<'a> {
             return None;
         }
         let is_node = self.is_node_port_address(packet.destination);
-        at_address.or_else(|| if is_node { unserved(None) } else { None })
+        let at_port = at_address.or_else(|| if is_node { unserved(None) } else { None });
+        // §6.4: what is bound leads to no program of the node.
+        let is_unknown = || {
+            let claim = packet.transport.and_then(|(protocol, port)| {
+                let (family, address) = (Family::of(packet.destination), Some(packet.destination));
+                winner(claims, Entrance { family, address, protocol, port })
+            });
+            self.bound.contains(&packet.destination) && claim.is_none()
+        };
+        at_port.or_else(|| is_unknown().then_some(Verdict::Reject))
     }
 
     /// §4.0 (b): local endpoints that are reachable, by address, since what is addressed to itself
@@ -434,8 +491,10 @@ impl<'a> Cluster<'a> {
             let addresses = claim.service.load_balancer_vips.iter();
             let mut addresses = addresses.chain(&claim.service.external_ips);
             // The cluster address once more is no other frontend.
-            let is_accessible = claim.port.node_port.is_some()
-                || addresses.any(|it| Family::of(*it) == family && Some(*it) != own);
+            let has_node_port = claim.port.node_port.is_some()
+                && (self.settings.ipvs().is_none() || !self.node_port_addresses(family).is_empty());
+            let is_accessible =
+                has_node_port || addresses.any(|it| Family::of(*it) == family && Some(*it) != own);
             let (internal, external) =
                 (is_internal_local(claim.service), is_external_local(claim.service));
             let mut reachable = BTreeSet::new();
@@ -506,6 +565,46 @@ impl<'a> Cluster<'a> {
         }
     }
 
+    /// §6.2: node ports of IPVS mode are on these addresses, and never on those of a loopback or of a
+    /// single link.
+    fn node_port_addresses(&self, family: Family) -> Vec<IpAddr> {
+        let primary = self.primary_address(family).filter(|it| !it.is_loopback());
+        let mut all: BTreeSet<IpAddr> = match &self.settings.node_port_addresses {
+            NodePortAddresses::Primary if primary.is_some() => primary.into_iter().collect(),
+            NodePortAddresses::Primary => self.interfaces.iter().copied().collect(),
+            NodePortAddresses::Cidrs(cidrs) => {
+                let cidrs = cidrs.iter().filter(|cidr| Family::of(cidr.addr()) == family);
+                let is_all = cidrs.clone().next().is_none()
+                    || cidrs.clone().any(|cidr| cidr.prefix_len() == 0);
+                let is_selected =
+                    |it: &&IpAddr| is_all || cidrs.clone().any(|cidr| cidr.contains(*it));
+                self.interfaces.iter().filter(is_selected).copied().collect()
+            }
+        };
+        all.retain(|address| {
+            let is_of_link =
+                matches!(address, IpAddr::V6(it) if it.segments()[0] & 0xffc0 == 0xfe80);
+            Family::of(*address) == family && !address.is_loopback() && !is_of_link
+        });
+        all.into_iter().collect()
+    }
+
+    /// §6.2: cluster addresses, and the others that no interface has.
+    fn to_bind(&self) -> BTreeSet<IpAddr> {
+        let mut bound = BTreeSet::new();
+        let Some(ipvs) = self.settings.ipvs() else { return bound };
+        for service in self.services.iter().filter(|service| !service.ports.is_empty()) {
+            for family in Family::ALL.into_iter().filter(|family| is_served(service, *family)) {
+                let others = service.load_balancer_vips.iter().chain(&service.external_ips);
+                let others = others.filter(|it| Family::of(**it) == family);
+                let others = others.filter(|it| !self.interfaces.contains(it)).copied();
+                bound.extend(others.chain(service.cluster_ips.of(family)));
+            }
+        }
+        bound.retain(|address| !ipvs.exclude.iter().any(|net| net.contains(address)));
+        bound
+    }
+
     fn is_cluster_ip(&self, address: IpAddr) -> bool {
         self.services.iter().any(|service| {
             let own = service.cluster_ips.of(Family::of(address));
@@ -514,7 +613,7 @@ impl<'a> Cluster<'a> {
     }
 
     fn is_own(&self, address: IpAddr) -> bool {
-        self.own.contains(&address)
+        self.own.contains(&address) || self.bound.contains(&address)
     }
 }
 

@@ -4,6 +4,7 @@
 //! should, and there is no smaller one. Pick chains, which all Services share, are left out of the
 //! lines: see `a_pick_chain_comes_with_its_first_user`.
 
+mod ipvs;
 mod policies;
 #[path = "../support/mod.rs"]
 mod support;
@@ -190,7 +191,8 @@ fn history(steps: &[&[Object]]) -> Vec<String> {
 
 fn lines(delta: &Delta) -> Vec<String> {
     let of_pick = |op: &&Op| element(op).is_none_or(|element| matches!(element.key, Key::Pick(..)));
-    delta.ops().filter(|op| !of_pick(op)).map(line).collect()
+    let is_shown = |op: &&Op| matches!(op, Op::Ipvs(_)) || !of_pick(op);
+    delta.ops().filter(is_shown).map(line).collect()
 }
 
 fn line(op: &Op) -> String {

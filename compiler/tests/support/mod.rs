@@ -3,9 +3,11 @@
 mod objects;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rulec_compiler::Frontend;
+use rulec_compiler::ipvs;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::element::Value;
@@ -35,6 +37,7 @@ pub(crate) fn applied(before: &State, delta: &Delta) -> State {
 pub(crate) fn check(before: &State, delta: &Delta, after: &State) {
     assert_eq!(applied(before, delta), *after, "the delta does not lead to what is wanted");
     check_minimal(before, delta, after);
+    check_minimal_ipvs(&before.ipvs, delta, &after.ipvs);
     check_frontends_are_whole(delta);
     check_intervals(before, delta);
     check_rules(delta);
@@ -83,11 +86,64 @@ fn check_minimal(before: &State, delta: &Delta, after: &State) {
     assert_eq!(added, come, "not the fewest additions");
 }
 
+/// The fewest operations on IPVS: what is equal is not touched, what has changed is changed in place,
+/// and a virtual server takes its real servers with it.
+fn check_minimal_ipvs(before: &ipvs::State, delta: &Delta, after: &ipvs::State) {
+    let mut fewest: Vec<ipvs::Op> = Vec::new();
+    for server in before.servers.keys().filter(|it| !after.servers.contains_key(it)) {
+        fewest.push(ipvs::Op::DeleteServer(*server));
+    }
+    for (server, wanted) in &after.servers {
+        let held = before.servers.get(server);
+        let nothing = ipvs::Server::default();
+        let reals = &held.unwrap_or(&nothing).reals;
+        if let Some(attributes) = wanted.attributes {
+            match held {
+                None => fewest.push(ipvs::Op::AddServer(*server, attributes)),
+                Some(held) if held.attributes != wanted.attributes => {
+                    fewest.push(ipvs::Op::SetServer(*server, attributes));
+                }
+                Some(_) => {}
+            }
+        }
+        for backend in reals.keys().filter(|it| !wanted.reals.contains_key(it)) {
+            fewest.push(ipvs::Op::DeleteReal(*server, *backend));
+        }
+        for (backend, real) in &wanted.reals {
+            let Some(wanted) = *real else { continue };
+            match reals.get(backend) {
+                None => fewest.push(ipvs::Op::AddReal(*server, *backend, wanted)),
+                Some(held) if held != real => {
+                    fewest.push(ipvs::Op::SetReal(*server, *backend, wanted));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    fewest.extend(before.bound.difference(&after.bound).copied().map(ipvs::Op::Unbind));
+    fewest.extend(after.bound.difference(&before.bound).copied().map(ipvs::Op::Bind));
+    let sorted = |ops: Vec<ipvs::Op>| -> Vec<String> {
+        let mut lines: Vec<String> = ops.iter().map(|op| format!("{op:?}")).collect();
+        lines.sort_unstable();
+        lines
+    };
+    let ops =
+        delta.ops().filter_map(|op| if let Op::Ipvs(op) = op { Some(op.clone()) } else { None });
+    assert_eq!(sorted(ops.collect()), sorted(fewest), "not the fewest operations on IPVS");
+}
+
+/// The frontend that an operation is about, if it is for one.
+fn frontend(op: &Op) -> Option<Frontend> {
+    if let Op::Ipvs(op) = op {
+        return op.server().map(ipvs::VirtualServer::frontend);
+    }
+    element(op)?.key.frontend()
+}
+
 fn check_frontends_are_whole(delta: &Delta) {
     let mut groups: BTreeMap<Frontend, &NamespacedName> = BTreeMap::new();
     for group in &delta.groups {
-        for element in group.ops.iter().filter_map(element) {
-            let Some(frontend) = element.key.frontend() else { continue };
+        for frontend in group.ops.iter().filter_map(frontend) {
             let first = *groups.entry(frontend).or_insert(&group.service);
             assert_eq!(first, &group.service, "{frontend} is changed in two transactions");
         }
@@ -141,7 +197,20 @@ pub(crate) fn checked_delta(old: &Program, new: &Program) -> Delta {
     let (before, after) = (old.state(), new.state());
     let delta = Delta::between(old, new);
     check(&before, &delta, &after);
-    check(&before, &Delta::reconcile(&before, new), &after);
+    check(&before, &Delta::reconcile(&before, new), &with_excluded(&before, new));
     check(&before, &Delta::between_states(&before, &after), &after);
     delta
+}
+
+/// What a kernel holds after it was brought to a program: what that wants, and the virtual servers and
+/// addresses of excluded networks, which nobody knows whose they are.
+pub(crate) fn with_excluded(found: &State, wanted: &Program) -> State {
+    let mut state = wanted.state();
+    let Some(ipvs) = wanted.settings().ipvs() else { return state };
+    let is_excluded = |address: &IpAddr| ipvs.exclude.iter().any(|net| net.contains(address));
+    for (server, held) in found.ipvs.servers.iter().filter(|(it, _)| is_excluded(&it.address)) {
+        state.ipvs.servers.entry(*server).or_insert_with(|| held.clone());
+    }
+    state.ipvs.bound.extend(found.ipvs.bound.iter().filter(|it| is_excluded(it)));
+    state
 }

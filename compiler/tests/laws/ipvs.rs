@@ -1,0 +1,640 @@
+//! The laws of IPVS mode, over random histories in which time passes.
+
+use rulec_compiler::ipvs::{
+    self, Attributes, RealServer, Scheduler, Scheduling, Server, VirtualServer,
+};
+use rulec_compiler::nft::flows;
+use rulec_compiler::nft::program::Draining;
+use rulec_compiler::settings::{IpvsSettings, ProxyMode};
+
+use super::support::with_excluded;
+use super::*;
+
+// ---- What there is to begin with ----------------------------------------------------------------
+
+/// Settings of this mode.
+pub(super) fn ipvs_settings() -> impl Strategy<Value = Settings> {
+    let sh = Scheduling { scheduler: Scheduler::Sh, flags: "sh-port".parse().unwrap_or_default() };
+    let scheduling = select(vec![Scheduling::default(), Scheduling::new(Scheduler::Mh), sh]);
+    let some = nets(&["10.96.2.0/31", "10.96.9.0/24", "10.96.0.4/30", "fd00::9:0/112"]);
+    let exclude = prop_oneof![2 => Just(Vec::new()), 1 => subsequence(some, 1..=3)];
+    let drain = select(&[0, 20, 600][..]);
+    (any_settings(), scheduling, exclude, drain).prop_map(
+        |(settings, scheduling, exclude, drain)| Settings {
+            proxy_mode: ProxyMode::Ipvs(IpvsSettings { scheduling, exclude, drain }),
+            ..settings
+        },
+    )
+}
+
+/// A history of a node that knows some of its addresses, with the seconds before each batch.
+fn timed_history() -> impl Strategy<Value = (Vec<Object>, Vec<(u32, Vec<Change>)>)> {
+    let batches = vec((0..15_u32, batch()), 1..=3);
+    (list(), vec(surroundings(), 0..3), batches).prop_map(|(mut list, facts, batches)| {
+        let facts = facts.into_iter().map(|object| (object.key(), object));
+        list.extend(facts.collect::<BTreeMap<ObjectKey, Object>>().into_values());
+        (list, batches)
+    })
+}
+
+/// A daemon in IPVS mode, without a kernel.
+#[derive(Clone)]
+struct Node {
+    model: Model,
+    program: Program,
+    ipvs: IpvsSettings,
+    now: u32,
+}
+
+impl Node {
+    fn start(list: &[Object], settings: Settings) -> Self {
+        let (model, now) = (model(list), 1000);
+        let ipvs = settings.ipvs().cloned().unwrap_or_default();
+        let settings = Arc::new(settings);
+        let program = Program::compile_at(&model, settings, &State::default(), now);
+        Self { model, program, ipvs, now }
+    }
+
+    fn apply(&mut self, seconds: u32, batch: &[Change]) {
+        self.now += seconds;
+        let mut dirty = Dirty::default();
+        for change in batch {
+            dirty.merge(self.model.apply(Origin::Manifests, change.clone()));
+        }
+        self.program.set_clock(self.now);
+        self.program.update(&self.model, &dirty);
+    }
+
+    /// What another process makes of the model and of what a kernel holds.
+    fn restarted(&self, found: &State, now: u32) -> Program {
+        Program::compile_at(&self.model, Arc::clone(self.program.settings()), found, now)
+    }
+
+    fn fresh(&self) -> Program {
+        self.restarted(&State::default(), self.now)
+    }
+
+    /// For how long a virtual server lets its real servers drain.
+    fn drain(&self, server: VirtualServer) -> u32 {
+        let winner = self.program.winner(server.frontend());
+        let service = winner.and_then(|winner| self.model.service(&winner.owner.service));
+        service.and_then(|service| service.object.ipvs.drain).unwrap_or(self.ipvs.drain)
+    }
+}
+
+// ---- What is wanted -----------------------------------------------------------------------------
+
+/// The virtual servers of a start from nothing, worked out from the routes, side by side.
+fn expected_servers(node: &Node) -> BTreeMap<VirtualServer, Server> {
+    let settings = node.program.settings();
+    let mut claims: BTreeMap<VirtualServer, BTreeMap<(Rank, Arc<PortKey>), Server>> =
+        BTreeMap::new();
+    for service in node.model.services() {
+        for route in resolve(&node.model, settings, &service.object.key) {
+            let scheduling = service.object.ipvs.scheduling(node.ipvs.scheduling);
+            let persistence = match route.affinity {
+                Affinity::None => None,
+                Affinity::ClientIp { timeout } => Some(timeout),
+            };
+            let attributes = Some(Attributes { scheduling, persistence });
+            for (frontend, rank) in &route.frontends {
+                let Some(server) = VirtualServer::of(*frontend) else {
+                    panic!("{frontend} has no address");
+                };
+                let backends = match (rank.is_external(), route.internal, route.external) {
+                    (true, _, TrafficPolicy::Local) if !route.local.is_empty() => &route.local,
+                    (false, TrafficPolicy::Local, _) => &route.local,
+                    _ => &route.cluster,
+                };
+                let active = |backend: &Backend| (*backend, Some(RealServer::ACTIVE));
+                let reals = backends.iter().map(active).collect();
+                let claim = (*rank, Arc::clone(&route.port));
+                claims.entry(server).or_default().insert(claim, Server { attributes, reals });
+            }
+        }
+    }
+    let first = |(server, claims): (VirtualServer, BTreeMap<_, Server>)| {
+        Some((server, claims.into_values().next()?))
+    };
+    claims.into_iter().filter_map(first).collect()
+}
+
+/// The addresses that are bound: cluster addresses, and of the others those that no interface has.
+fn expected_bound(node: &Node) -> BTreeSet<IpAddr> {
+    let held = node.model.interface_addresses();
+    let held: Vec<IpAddr> = held.map(|entry| entry.object.addresses.clone()).unwrap_or_default();
+    let exclude = &node.ipvs.exclude;
+    let mut bound = BTreeSet::new();
+    for service in node.model.services().map(|entry| &entry.object) {
+        for family in Family::ALL.into_iter().filter(|_| !service.ports.is_empty()) {
+            let Some(cluster_ip) = service.cluster_ips.of(family) else { continue };
+            let others = service.load_balancer_vips.iter().chain(&service.external_ips);
+            let others = others.filter(|it| Family::of(**it) == family && !held.contains(it));
+            bound.extend(others.copied().chain([cluster_ip]));
+        }
+    }
+    bound.retain(|address| !exclude.iter().any(|net| net.contains(address)));
+    bound
+}
+
+// ---- Draining -----------------------------------------------------------------------------------
+
+fn active(server: &Server) -> BTreeSet<Backend> {
+    server.active().collect()
+}
+
+/// Those of a state that drain, and until when.
+fn draining(state: &State) -> BTreeMap<Draining, u32> {
+    let mut draining = BTreeMap::new();
+    for (server, held) in &state.ipvs.servers {
+        for (backend, real) in &held.reals {
+            let Some(real) = *real else { panic!("{backend} of {server} is not ours") };
+            match real.until {
+                Some(until) => {
+                    assert_eq!(real.weight, 0, "{backend} of {server} has weight and a deadline");
+                    draining.insert((*server, *backend), until);
+                }
+                None => assert_eq!(real, RealServer::ACTIVE, "{backend} of {server}"),
+            }
+        }
+    }
+    draining
+}
+
+/// Which drain after a batch, by what was served before and what is served now.
+fn expected_draining(before: &State, node: &Node, now: &State) -> BTreeMap<Draining, u32> {
+    let held = draining(before);
+    let mut expected = BTreeMap::new();
+    for (server, wanted) in &now.ipvs.servers {
+        let Some(known) = before.ipvs.servers.get(server) else { continue };
+        let (active, drain) = (active(wanted), node.drain(*server));
+        for backend in known.reals.keys().filter(|it| !active.contains(it)) {
+            let real = (*server, *backend);
+            match held.get(&real) {
+                Some(until) => {
+                    expected.insert(real, *until);
+                }
+                None if drain > 0 && server.protocol != Protocol::Udp => {
+                    expected.insert(real, node.now + drain);
+                }
+                None => {}
+            }
+        }
+    }
+    expected
+}
+
+// ---- Damage -------------------------------------------------------------------------------------
+
+/// What others can do to IPVS.
+#[derive(Clone, Debug)]
+enum Meddling {
+    RemoveServer(Index),
+    AlterServer(Index, bool),
+    RemoveReal(Index),
+    AlterReal(Index, Option<u32>),
+    AddReal(Index, u8, bool),
+    AddServer(u8, u16),
+    Unbind(Index),
+    Bind(u8),
+}
+
+fn meddling() -> impl Strategy<Value = Vec<Meddling>> {
+    use Meddling::{
+        AddReal, AddServer, AlterReal, AlterServer, Bind, RemoveReal, RemoveServer, Unbind,
+    };
+    let index = any::<Index>;
+    let one = prop_oneof![
+        2 => index().prop_map(RemoveServer),
+        2 => (index(), any::<bool>()).prop_map(|(server, odd)| AlterServer(server, odd)),
+        2 => index().prop_map(RemoveReal),
+        2 => (index(), option::of(0..3_u32)).prop_map(|(real, weight)| AlterReal(real, weight)),
+        2 => (index(), 0..9_u8, any::<bool>()).prop_map(|(server, d, odd)| AddReal(server, d, odd)),
+        2 => (0..9_u8, 1..9_u16).prop_map(|(d, port)| AddServer(d, port)),
+        1 => index().prop_map(Unbind),
+        1 => (0..9_u8).prop_map(Bind),
+    ];
+    vec(one, 0..30)
+}
+
+impl Meddling {
+    fn to(&self, ipvs: &mut ipvs::State) {
+        let servers: Vec<VirtualServer> = ipvs.servers.keys().copied().collect();
+        let some = |index: &Index| (!servers.is_empty()).then(|| *index.get(&servers));
+        // A real server of the server, or of the next one that has any.
+        let real = |ipvs: &ipvs::State, index: &Index| -> Option<Draining> {
+            let reals = ipvs
+                .servers
+                .iter()
+                .flat_map(|(server, held)| held.reals.keys().map(|backend| (*server, *backend)));
+            let reals: Vec<Draining> = reals.collect();
+            (!reals.is_empty()).then(|| *index.get(&reals))
+        };
+        match self {
+            Self::RemoveServer(index) => {
+                some(index).and_then(|server| ipvs.servers.remove(&server));
+            }
+            Self::AlterServer(index, is_odd) => {
+                let Some(server) = some(index) else { return };
+                let held = ipvs.servers.entry(server).or_default();
+                let scheduling = Scheduling::new(Scheduler::Nq);
+                let known = Attributes { scheduling, persistence: Some(7) };
+                held.attributes = (!is_odd).then_some(known);
+            }
+            Self::RemoveReal(index) => {
+                let Some((server, backend)) = real(ipvs, index) else { return };
+                ipvs.servers.entry(server).or_default().reals.remove(&backend);
+            }
+            Self::AlterReal(index, weight) => {
+                let Some((server, backend)) = real(ipvs, index) else { return };
+                let altered = weight.map(|weight| RealServer { weight, until: None });
+                ipvs.servers.entry(server).or_default().reals.insert(backend, altered);
+            }
+            Self::AddReal(index, d, is_odd) => {
+                let Some(server) = some(index) else { return };
+                let backend =
+                    Backend { port: number(9), address: endpoint_address(server.family(), *d) };
+                let added = (!is_odd).then_some(RealServer::ACTIVE);
+                ipvs.servers.entry(server).or_default().reals.insert(backend, added);
+            }
+            Self::AddServer(d, port) => {
+                let (server, held) = foreign(v4(77, *d), *port);
+                ipvs.servers.insert(server, held);
+            }
+            Self::Unbind(index) => {
+                let bound: Vec<IpAddr> = ipvs.bound.iter().copied().collect();
+                if !bound.is_empty() {
+                    ipvs.bound.remove(index.get(&bound));
+                }
+            }
+            // What is on our device is ours, with all that it serves.
+            Self::Bind(d) => {
+                ipvs.bound.insert(v4(78, *d));
+                let (server, held) = foreign(v4(78, *d), 80);
+                ipvs.servers.insert(server, held);
+            }
+        }
+    }
+}
+
+/// A virtual server of somebody else.
+fn foreign(address: IpAddr, port: u16) -> (VirtualServer, Server) {
+    let server = VirtualServer { address, protocol: Protocol::Tcp, port: number(port) };
+    let backend = Backend { address: endpoint_address(server.family(), 99), port: number(port) };
+    (server, Server { attributes: None, reals: [(backend, None)].into() })
+}
+
+/// Somebody else's at no address of ours, and at one in each network that may be excluded.
+fn foreigners() -> Vec<(VirtualServer, Server)> {
+    [v4(77, 100), v4(9, 1), v4(0, 5), v6(9, 9)].map(|address| foreign(address, 7)).to_vec()
+}
+
+/// Which of them stay whatever becomes of the rest: of the others, the address is bound.
+fn add_foreigners(state: &mut State, exclude: &[ipnet::IpNet]) -> Vec<(VirtualServer, Server)> {
+    let is_left = |address: IpAddr| {
+        exclude.iter().any(|net| net.contains(&address)) || !state.ipvs.bound.contains(&address)
+    };
+    let left = foreigners().into_iter().filter(|(server, _)| is_left(server.address)).collect();
+    state.ipvs.servers.extend(foreigners());
+    left
+}
+
+// ---- Laws ---------------------------------------------------------------------------------------
+
+proptest! {
+    #![proptest_config(cases(12))]
+
+    /// What is wanted is what the objects say, and what drains is what was served; every delta,
+    /// however found, is one that a kernel takes, leads where it should and is the smallest there is.
+    #[test]
+    fn ipvs_deltas_are_valid_and_minimal(
+        (list, batches) in timed_history(),
+        settings in ipvs_settings(),
+        cuts in vec(any::<Index>(), 2),
+    ) {
+        let mut node = Node::start(&list, settings);
+        checked_delta(&Program::new(Arc::clone(node.program.settings())), &node.program);
+        for (seconds, batch) in &batches {
+            let before = node.program.clone();
+            node.apply(*seconds, batch);
+            let (old, new) = (before.state(), node.program.state());
+            let delta = checked_delta(&before, &node.program);
+            prop_assert_eq!(draining(&new), expected_draining(&old, &node, &new));
+            prop_assert_eq!(node.program.draining().collect::<BTreeMap<_, _>>(), draining(&new));
+
+            // Whatever came of it, a repair leads from there.
+            for index in &cuts {
+                let groups = delta.groups[..index.index(delta.groups.len() + 1)].to_vec();
+                let head = Delta { groups, epilogue: Vec::new(), ..delta.clone() };
+                let found = applied(&old, &head);
+                let wanted = with_excluded(&found, &node.program);
+                check(&found, &Delta::reconcile(&found, &node.program), &wanted);
+            }
+
+            // What drains is all that is left of the past.
+            let mut retired = node.program.clone();
+            for (real, _) in node.program.draining() {
+                retired.retire_real(real);
+            }
+            let fresh = node.fresh();
+            assert_same_meaning(&retired, &fresh);
+            checked_delta(&node.program, &retired);
+            let (retired, fresh) = (retired.state().ipvs, fresh.state().ipvs);
+            prop_assert_eq!(&retired, &fresh);
+            prop_assert_eq!(&fresh.servers, &expected_servers(&node));
+            prop_assert_eq!(&fresh.bound, &expected_bound(&node));
+        }
+        let state = node.program.state();
+        prop_assert!(Delta::between(&node.program, &node.program.clone()).is_empty());
+        prop_assert!(Delta::reconcile(&state, &node.program).is_empty());
+        prop_assert!(Delta::between_states(&state, &state).is_empty());
+    }
+
+    /// What is not wanted any more goes without a trace, and what is wanted again needs no more than
+    /// its weight: back is the same way.
+    #[test]
+    fn ipvs_histories_may_be_undone((list, batches) in timed_history(), settings in ipvs_settings()) {
+        let mut node = Node::start(&list, settings);
+        for (seconds, batch) in &batches {
+            let before = node.clone();
+            node.apply(*seconds, batch);
+            let there = node.program.clone();
+            node.apply(*seconds, &[Change::everything(before.model.objects().collect())]);
+            let delta = checked_delta(&there, &node.program);
+            let drained: BTreeSet<Draining> = there.draining().map(|(real, _)| real).collect();
+            let old = before.program.state().ipvs;
+            for op in delta.ops() {
+                let Op::Ipvs(op) = op else { continue };
+                if let ipvs::Op::AddReal(server, backend, _) = op {
+                    prop_assert!(!drained.contains(&(*server, *backend)), "{:?}", op);
+                }
+                if let ipvs::Op::SetReal(server, backend, real) = op
+                    && drained.contains(&(*server, *backend))
+                {
+                    prop_assert_eq!(*real, RealServer::ACTIVE);
+                    prop_assert!(active(&old.servers[server]).contains(backend));
+                }
+            }
+            node.apply(*seconds, batch);
+        }
+    }
+
+    /// A process that starts with what another left goes on with it: nobody drains for longer than
+    /// the kernel was told.
+    #[test]
+    fn ipvs_drains_on_over_a_restart(
+        (list, batches) in timed_history(),
+        settings in ipvs_settings(),
+        later in 0..100_u32,
+    ) {
+        let mut node = Node::start(&list, settings);
+        for (seconds, batch) in &batches {
+            node.apply(*seconds, batch);
+            let state = node.program.state();
+            let restarted = node.restarted(&state, node.now + later);
+            let allowed = |((server, backend), until): (Draining, u32)| {
+                let drain = node.drain(server);
+                let until = until.min(node.now + later + drain);
+                (drain > 0).then_some(((server, backend), until))
+            };
+            let expected: BTreeMap<Draining, u32> =
+                node.program.draining().filter_map(allowed).collect();
+            prop_assert_eq!(draining(&restarted.state()), expected);
+            let delta = checked_delta(&node.program, &restarted);
+            // Only what a Service has said since then of its draining is new.
+            let is_real = |op: &Op| matches!(op, Op::Ipvs(ipvs::Op::SetReal(..) | ipvs::Op::DeleteReal(..)));
+            prop_assert!(delta.ops().all(is_real), "{:?}", delta);
+            prop_assert_eq!(flows::of_repair(&delta, &restarted), []);
+        }
+    }
+
+    /// Whatever somebody has done, what is wanted can be reached, and what is somebody else's stays as
+    /// it is.
+    #[test]
+    fn ipvs_damage_is_repaired(
+        (list, batches) in timed_history(),
+        settings in ipvs_settings(),
+        damages in damages(),
+        meddling in meddling(),
+    ) {
+        let mut node = Node::start(&list, settings);
+        for (seconds, batch) in &batches {
+            node.apply(*seconds, batch);
+        }
+        let mut found = damaged(&node.program.state(), &damages);
+        meddling.iter().for_each(|it| it.to(&mut found.ipvs));
+        let left = add_foreigners(&mut found, &node.ipvs.exclude);
+        for program in [node.program.clone(), node.restarted(&found, node.now + 5)] {
+            let mut wanted = with_excluded(&found, &program);
+            // Others' are at other addresses, and not at what is bound.
+            let is_others = |server: &VirtualServer| {
+                let mut aliens = (0..9).flat_map(|d| [v4(77, d), v4(78, d)]);
+                let is_alien = aliens.any(|address| address == server.address);
+                is_alien && !found.ipvs.bound.contains(&server.address)
+            };
+            let others = found.ipvs.servers.iter().filter(|(server, _)| is_others(server));
+            wanted.ipvs.servers.extend(others.map(|(server, held)| (*server, held.clone())));
+            wanted.ipvs.servers.extend(left.iter().cloned());
+            check(&found, &Delta::reconcile(&found, &program), &wanted);
+            for (server, held) in &left {
+                prop_assert_eq!(wanted.ipvs.servers.get(server), Some(held));
+            }
+        }
+    }
+
+    /// A node that has used our own rules until now goes over to IPVS.
+    #[test]
+    fn ipvs_takes_over_from_our_own_rules(list in list(), settings in ipvs_settings()) {
+        let node = Node::start(&list, settings);
+        let settings = Settings::clone(node.program.settings());
+        let rules = Settings { proxy_mode: ProxyMode::Nftables, ..settings };
+        let rules = Program::compile(&node.model, Arc::new(rules), &State::default());
+        checked_delta(&rules, &node.program);
+        let mut found = rules.state();
+        found.ipvs.servers.extend(foreigners());
+        let program = node.restarted(&found, 5);
+        prop_assert_eq!(program.draining().count(), 0);
+        let mut wanted = program.state();
+        wanted.ipvs.servers.extend(foreigners());
+        check(&found, &Delta::reconcile(&found, &program), &wanted);
+    }
+
+    /// A Service whose change is refused is taken back.
+    #[test]
+    fn ipvs_takes_a_refused_service_back(
+        (list, batches) in timed_history(),
+        settings in ipvs_settings(),
+        index in any::<Index>(),
+    ) {
+        let mut node = Node::start(&list, settings);
+        for (seconds, batch) in &batches {
+            let before = node.program.clone();
+            node.apply(*seconds, batch);
+            let delta = Delta::between(&before, &node.program);
+            if delta.groups.is_empty() {
+                continue;
+            }
+            let service = delta.groups[index.index(delta.groups.len())].service.clone();
+            let mut restored = node.program.clone();
+            restored.restore(&service, &before);
+            checked_delta(&before, &restored);
+            checked_delta(&node.program, &restored);
+
+            // What the kernel never held does not drain there, and no longer than it was told.
+            let mut partial = delta;
+            partial.groups.retain(|group| group.service != service);
+            partial.epilogue.clear();
+            let found = applied(&before.state(), &partial);
+            restored.drain_as_held(&found.ipvs);
+            let held = draining(&found);
+            for (real, until) in restored.draining() {
+                let (server, backend) = real;
+                prop_assert!(found.ipvs.servers[&server].reals.contains_key(&backend));
+                prop_assert!(held.get(&real).is_none_or(|held| until <= *held));
+            }
+            let wanted = with_excluded(&found, &restored);
+            check(&found, &Delta::reconcile(&found, &restored), &wanted);
+        }
+    }
+}
+
+// ---- By hand ------------------------------------------------------------------------------------
+
+fn mode_ipvs(drain: u32) -> Settings {
+    let ipvs = IpvsSettings { drain, ..IpvsSettings::default() };
+    Settings { proxy_mode: ProxyMode::Ipvs(ipvs), ..Settings::new(NodeName::from(HERE)) }
+}
+
+/// The only virtual server at an address.
+fn server_at(address: IpAddr) -> VirtualServer {
+    VirtualServer { address, protocol: Protocol::Tcp, port: number(80) }
+}
+
+fn backend(d: u8) -> Backend {
+    Backend { address: v4(1, d), port: number(8080) }
+}
+
+/// A frontend goes to another Service: what it had drains, whatever the names.
+#[test]
+fn what_the_last_owner_of_a_frontend_had_drains() {
+    for names in [["a", "b"], ["b", "a"]] {
+        let mut old = plain("default", names[0], 1);
+        let mut new = plain("default", names[1], 2);
+        old.external_ips = vec![v4(9, 1)];
+        let mut node = Node::start(&objects(&[(&old, &[1, 2]), (&new, &[2, 3])]), mode_ipvs(60));
+        std::mem::swap(&mut old.external_ips, &mut new.external_ips);
+        let before = node.program.clone();
+        node.apply(5, &[replacement(&objects(&[(&old, &[1, 2]), (&new, &[2, 3])]))]);
+        let left = node.program.draining().collect::<Vec<_>>();
+        assert_eq!(left, [((server_at(v4(9, 1)), backend(1)), 1065)], "{names:?}");
+        checked_delta(&before, &node.program);
+    }
+}
+
+/// UDP flows to an endpoint that has gone are stale, and so are those from before there was a
+/// frontend; a node port has them at each address.
+#[test]
+fn ipvs_udp_flows_to_what_has_gone_are_stale() {
+    let udp = |endpoints: &[u8]| {
+        let mut service = plain("default", "dns", 1);
+        service.kind = ServiceType::NodePort;
+        service.ports[0].protocol = Protocol::Udp;
+        service.ports[0].node_port = Some(number(30_053));
+        let mut objects = objects(&[(&service, endpoints)]);
+        for object in &mut objects {
+            if let Object::EndpointSlice(slice) = object {
+                Arc::make_mut(slice).ports[0].protocol = Protocol::Udp;
+            }
+        }
+        objects
+    };
+    let at = |addresses: Vec<IpAddr>, mut list: Vec<Object>| {
+        list.push(Object::InterfaceAddresses(Arc::new(InterfaceAddresses { addresses })));
+        list
+    };
+    let frontend = |address: IpAddr, port: u16| Frontend::Address {
+        address,
+        protocol: Protocol::Udp,
+        port: number(port),
+    };
+    let cluster = frontend(v4(0, 1), 80);
+    let stale = |frontend, gone: &[u8]| {
+        let which = flows::Which::To(gone.iter().map(|d| backend(*d)).collect());
+        flows::StaleFlows { frontend, which }
+    };
+    let settings =
+        || Settings { node_port_addresses: NodePortAddresses::Cidrs(Vec::new()), ..mode_ipvs(60) };
+    let (one, two) = (vec![v4(2, 1)], vec![v4(2, 1), v4(2, 2)]);
+    let ports = [frontend(v4(2, 1), 30_053), frontend(v4(2, 2), 30_053)];
+
+    let mut node = Node::start(&at(two.clone(), udp(&[1, 2])), settings());
+    let before = node.program.clone();
+    node.apply(1, &[replacement(&at(two.clone(), udp(&[1])))]);
+    let expected = [cluster, ports[0], ports[1]].map(|it| stale(it, &[2]));
+    let mut found = flows::between(&before, &node.program);
+    found.sort_by_key(|it| it.frontend);
+    assert_eq!(found, expected);
+    // A restart in between finds the same in the kernel.
+    let repair = Delta::reconcile(&before.state(), &node.program);
+    assert_eq!(flows::of_repair(&repair, &node.program), expected);
+    assert_eq!(node.program.draining().count(), 0, "there is no connection to keep");
+
+    // Nothing has changed: nothing is stale.
+    let state = node.program.state();
+    let restarted = node.restarted(&state, 2000);
+    assert_eq!(flows::between(&node.program, &restarted), []);
+    let repair = Delta::reconcile(&state, &restarted);
+    assert!(repair.is_empty());
+    assert_eq!(flows::of_repair(&repair, &restarted), []);
+
+    // An address more: who sent there before has another answer now.
+    let mut node = Node::start(&at(one, udp(&[1, 2])), settings());
+    let before = node.program.clone();
+    node.apply(1, &[replacement(&at(two, udp(&[1, 2])))]);
+    let serving: Arc<[Backend]> = [backend(1), backend(2)].into();
+    let which = flows::Which::NotTo(serving);
+    let expected = [flows::StaleFlows { frontend: ports[1], which }];
+    assert_eq!(flows::between(&before, &node.program), expected);
+}
+
+/// Case 110: a restart finds a weight of 0 where it wants the real server.
+#[test]
+fn a_real_server_that_is_wanted_has_weight_after_a_restart() {
+    let service = plain("default", "web", 1);
+    let node = Node::start(&objects(&[(&service, &[1, 2])]), mode_ipvs(60));
+    let mut found = node.program.state();
+    for real in found.ipvs.servers.get_mut(&server_at(v4(0, 1))).unwrap().reals.values_mut() {
+        *real = Some(RealServer::draining(9));
+    }
+    let restarted = node.restarted(&found, 1001);
+    let delta = Delta::reconcile(&found, &restarted);
+    check(&found, &delta, &node.program.state());
+    assert_eq!(delta.len(), 2);
+}
+
+/// Case 108: a foreign virtual server is not touched, also where its frontend is excluded and its
+/// address bound.
+#[test]
+fn a_foreign_virtual_server_is_left_alone() {
+    let service = plain("default", "web", 1);
+    let node = Node::start(&objects(&[(&service, &[1])]), mode_ipvs(60));
+    let mut found = node.program.state();
+    let (server, held) = foreign("198.18.7.7".parse().unwrap(), 55);
+    found.ipvs.servers.insert(server, held);
+    assert!(Delta::reconcile(&found, &node.program).is_empty());
+
+    // At a cluster address, nobody else has anything to serve, but where that is excluded.
+    let (server, held) = foreign(v4(0, 1), 55);
+    found.ipvs.servers.insert(server, held);
+    let delta = Delta::reconcile(&found, &node.program);
+    let ops: Vec<&Op> = delta.ops().collect();
+    assert_eq!(ops, [&Op::Ipvs(ipvs::Op::DeleteServer(server))]);
+    let mut settings = mode_ipvs(60);
+    if let ProxyMode::Ipvs(ipvs) = &mut settings.proxy_mode {
+        ipvs.exclude = nets(&["10.96.0.0/24"]);
+    }
+    let excluding = Program::compile(&node.model, Arc::new(settings), &found);
+    let delta = Delta::reconcile(&found, &excluding);
+    let is_ipvs = |op: &Op| matches!(op, Op::Ipvs(_));
+    assert_eq!(delta.ops().filter(|op| is_ipvs(op)).count(), 0, "{delta:?}");
+}

@@ -1,0 +1,368 @@
+//! What changes cost in IPVS mode.
+//!
+//! A real server is one operation for each virtual server that has it, in or out, whatever the rest
+//! of them; so is what a virtual server decides. The rules know of no endpoints: their elements change
+//! only with what becomes of clients, and with hairpins.
+
+use rulec_compiler::Settings;
+use rulec_compiler::ipvs::Scheduler;
+use rulec_compiler::net::Protocol;
+use rulec_compiler::object::InterfaceAddresses;
+use rulec_compiler::settings::{IpvsSettings, NodePortAddresses, ProxyMode};
+
+use super::*;
+
+const NOW: u32 = 1000;
+
+/// With node ports on every address, as is usual in this mode.
+fn ipvs() -> Settings {
+    Settings {
+        proxy_mode: ProxyMode::Ipvs(IpvsSettings::default()),
+        node_port_addresses: NodePortAddresses::Cidrs(Vec::new()),
+        ..Settings::clone(&settings())
+    }
+}
+
+/// The operations of the last step, where all steps are at one time.
+fn history(steps: &[&[Object]]) -> Vec<String> {
+    run(steps).1
+}
+
+fn ops(before: &[Object], after: &[Object]) -> Vec<String> {
+    history(&[before, after])
+}
+
+fn run(steps: &[&[Object]]) -> (Daemon, Vec<String>) {
+    let model = Model::default();
+    let program = Program::compile_at(&model, Arc::new(ipvs()), &State::default(), NOW);
+    let mut daemon = Daemon { model, program };
+    let mut last = Vec::new();
+    for objects in steps {
+        let (_, delta) = daemon.apply(replacement(objects));
+        last = lines(&delta);
+    }
+    (daemon, last)
+}
+
+/// What drains is retired: the operations of that.
+fn retired(steps: &[&[Object]]) -> Vec<String> {
+    let (mut daemon, _) = run(steps);
+    let before = daemon.program.clone();
+    for (real, _) in before.draining() {
+        daemon.program.retire_real(real);
+    }
+    lines(&checked_delta(&before, &daemon.program))
+}
+
+fn interfaces(addresses: &[[u8; 4]]) -> Object {
+    let addresses = addresses.iter().map(|address| IpAddr::from(*address)).collect();
+    Object::InterfaceAddresses(Arc::new(InterfaceAddresses { addresses }))
+}
+
+fn udp(change: impl FnOnce(&mut Service)) -> Object {
+    web(|service| {
+        service.ports[0].protocol = Protocol::Udp;
+        change(service);
+    })
+}
+
+fn udp_endpoints(endpoints: &[Endpoint]) -> Object {
+    let mut slice = slice("web", "web-1", endpoints);
+    slice.ports[0].protocol = Protocol::Udp;
+    Object::EndpointSlice(Arc::new(slice))
+}
+
+// ---- Endpoints ----------------------------------------------------------------------------------
+
+/// One: the real server. How many others there are is nothing to the rules.
+#[test]
+fn an_endpoint_added_is_one() {
+    let with = |endpoints: &[Endpoint]| [web(|_| ()), self::endpoints(endpoints)];
+    assert_eq!(
+        ops(&with(&[at(1), at(2)]), &with(&[at(1), at(2), at(3)])),
+        ["# ipvsadm -a -t 10.96.0.1:80 -r 10.0.0.3:8080 -m -w 1"]
+    );
+}
+
+/// One: it has no weight any more, and ten minutes. One again when that is over.
+#[test]
+fn an_endpoint_removed_is_one_and_its_end_another() {
+    let with = |endpoints: &[Endpoint]| [web(|_| ()), self::endpoints(endpoints)];
+    let (two, one) = (with(&[at(1), at(2)]), with(&[at(1)]));
+    assert_eq!(ops(&two, &one), ["# ipvsadm -e -t 10.96.0.1:80 -r 10.0.0.2:8080 -m -w 0 -x 1600"]);
+    assert_eq!(retired(&[&two, &one]), ["# ipvsadm -d -t 10.96.0.1:80 -r 10.0.0.2:8080"]);
+    let unready = with(&[at(1), not_ready(2)]);
+    assert_eq!(ops(&two, &unready), ops(&two, &one), "readiness is no other matter");
+}
+
+/// Case 107. One: its weight.
+#[test]
+fn an_endpoint_that_comes_back_while_it_drains_is_one() {
+    let with = |endpoints: &[Endpoint]| [web(|_| ()), self::endpoints(endpoints)];
+    let (two, one) = (with(&[at(1), at(2)]), with(&[at(1)]));
+    assert_eq!(
+        history(&[&two, &one, &two]),
+        ["# ipvsadm -e -t 10.96.0.1:80 -r 10.0.0.2:8080 -m -w 1"]
+    );
+}
+
+/// One: UDP has no connection that it could keep. The same without draining.
+#[test]
+fn an_endpoint_that_does_not_drain_is_one() {
+    let with = |endpoints: &[Endpoint]| [udp(|_| ()), udp_endpoints(endpoints)];
+    let (two, one) = (with(&[at(1), at(2)]), with(&[at(1)]));
+    assert_eq!(ops(&two, &one), ["# ipvsadm -d -u 10.96.0.1:80 -r 10.0.0.2:8080"]);
+    assert_eq!(retired(&[&two, &one]), [""; 0]);
+
+    let at_once = |service: &mut Service| service.ipvs.drain = Some(0);
+    let with = |endpoints: &[Endpoint]| [web(at_once), self::endpoints(endpoints)];
+    assert_eq!(
+        ops(&with(&[at(1), at(2)]), &with(&[at(1)])),
+        ["# ipvsadm -d -t 10.96.0.1:80 -r 10.0.0.2:8080"]
+    );
+}
+
+/// Nothing: it has been asked for once, whatever it has asked for since.
+#[test]
+fn a_changed_draining_is_nothing() {
+    let drain = |seconds: u32| move |service: &mut Service| service.ipvs.drain = Some(seconds);
+    let before = [web(drain(30)), endpoints(&[at(1)])];
+    assert_eq!(ops(&before, &[web(drain(60)), endpoints(&[at(1)])]), [""; 0]);
+    let two = [web(drain(30)), endpoints(&[at(1), at(2)])];
+    let later = [web(drain(60)), endpoints(&[at(1)])];
+    assert_eq!(history(&[&two, &before, &later]), [""; 0]);
+}
+
+/// One for each virtual server: the cluster address, the external IP, and the node port at each
+/// address of the node. A local one is a hairpin, too.
+#[test]
+fn an_endpoint_added_is_one_for_each_virtual_server() {
+    let node = || interfaces(&[[127, 0, 0, 1], [172, 16, 0, 1], [172, 16, 0, 2]]);
+    let with = |endpoints: &[Endpoint]| [node(), web(exposed), self::endpoints(endpoints)];
+    assert_eq!(
+        ops(&with(&[at(1)]), &with(&[at(1), local(2)])),
+        [
+            "add hairpin 10.0.0.2 . 10.0.0.2",
+            "# ipvsadm -a -t 10.96.0.1:80 -r 10.0.0.2:8080 -m -w 1",
+            "# ipvsadm -a -t 172.16.0.1:30080 -r 10.0.0.2:8080 -m -w 1",
+            "# ipvsadm -a -t 172.16.0.2:30080 -r 10.0.0.2:8080 -m -w 1",
+            "# ipvsadm -a -t 192.0.2.1:80 -r 10.0.0.2:8080 -m -w 1",
+        ]
+    );
+}
+
+/// Three: the rules say no longer that connections are refused, but that IPVS has them; and the real
+/// server. The virtual server has been there (case 105).
+#[test]
+fn the_first_endpoint_is_three_and_so_is_the_last() {
+    let with = |endpoints: &[Endpoint]| [web(|_| ()), self::endpoints(endpoints)];
+    let (none, one) = (with(&[]), with(&[at(1)]));
+    assert_eq!(
+        ops(&none, &one),
+        [
+            "delete reject-services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 1000:0",
+            "# ipvsadm -a -t 10.96.0.1:80 -r 10.0.0.1:8080 -m -w 1",
+        ]
+    );
+    assert_eq!(
+        ops(&one, &none),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add reject-services 10.96.0.1 . tcp . 80 comment \"default/web:http\"",
+            "# ipvsadm -e -t 10.96.0.1:80 -r 10.0.0.1:8080 -m -w 0 -x 1600",
+        ]
+    );
+}
+
+// ---- What a virtual server decides --------------------------------------------------------------
+
+/// One for each virtual server. Real servers and connections stay.
+#[test]
+fn a_scheduler_is_one_for_each_virtual_server() {
+    let with = |scheduler| {
+        let service = move |service: &mut Service| {
+            exposed(service);
+            service.ipvs.scheduler = scheduler;
+        };
+        [web(service), endpoints(&[at(1), at(2)]), interfaces(&[[172, 16, 0, 1]])]
+    };
+    assert_eq!(
+        ops(&with(None), &with(Some(Scheduler::Mh))),
+        [
+            "# ipvsadm -E -t 10.96.0.1:80 -s mh -b flag-2",
+            "# ipvsadm -E -t 172.16.0.1:30080 -s mh -b flag-2",
+            "# ipvsadm -E -t 192.0.2.1:80 -s mh -b flag-2",
+        ]
+    );
+    assert_eq!(ops(&with(None), &with(Some(Scheduler::Rr))), [""; 0], "that is the usual one");
+}
+
+/// One each: the rules have no part in it.
+#[test]
+fn affinity_is_one() {
+    let with = |timeout: Option<u32>| {
+        let affinity = timeout.map_or(Affinity::None, |timeout| Affinity::ClientIp { timeout });
+        [web(|service| service.affinity = affinity), endpoints(&[at(1), at(2)])]
+    };
+    let (none, short, long) = (with(None), with(Some(10)), with(Some(20)));
+    assert_eq!(ops(&none, &short), ["# ipvsadm -E -t 10.96.0.1:80 -s rr -p 10"]);
+    assert_eq!(ops(&short, &long), ["# ipvsadm -E -t 10.96.0.1:80 -s rr -p 20"]);
+    assert_eq!(ops(&long, &none), ["# ipvsadm -E -t 10.96.0.1:80 -s rr"]);
+}
+
+// ---- Policies -----------------------------------------------------------------------------------
+
+/// Two for the head, which now tells clients apart; one that says that there are local backends; and
+/// one for each real server elsewhere. The cluster address has no part.
+#[test]
+fn the_external_policy_is_three_and_those_elsewhere() {
+    let backends = || endpoints(&[at(1), at(2), local(3)]);
+    let (cluster, local) = ([web(balanced), backends()], [web(outside_local), backends()]);
+    assert_eq!(
+        ops(&cluster, &local),
+        [
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 5000:0",
+            "add local-services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 1000:0",
+            "# ipvsadm -e -t 192.0.2.1:80 -r 10.0.0.1:8080 -m -w 0 -x 1600",
+            "# ipvsadm -e -t 192.0.2.1:80 -r 10.0.0.2:8080 -m -w 0 -x 1600",
+        ]
+    );
+    assert_eq!(
+        history(&[&cluster, &local, &cluster]),
+        [
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 3000:0",
+            "delete local-services 192.0.2.1 . tcp . 80",
+            "# ipvsadm -e -t 192.0.2.1:80 -r 10.0.0.1:8080 -m -w 1",
+            "# ipvsadm -e -t 192.0.2.1:80 -r 10.0.0.2:8080 -m -w 1",
+        ]
+    );
+}
+
+/// Case 105. Without an endpoint here, Pods and the node have all, and clients from outside none: two
+/// for the head.
+#[test]
+fn the_external_policy_without_endpoints_here_is_two() {
+    let backends = || endpoints(&[at(1), at(2)]);
+    let (cluster, local) = ([web(balanced), backends()], [web(outside_local), backends()]);
+    assert_eq!(
+        ops(&cluster, &local),
+        [
+            "delete services 192.0.2.1 . tcp . 80",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 5000:0",
+        ]
+    );
+}
+
+/// One for each real server elsewhere; and two for the head if there is none here, which says to drop.
+#[test]
+fn the_internal_policy_is_those_elsewhere() {
+    let with = |change: fn(&mut Service), last: Endpoint| [web(change), endpoints(&[at(1), last])];
+    assert_eq!(
+        ops(&with(|_| (), local(2)), &with(inside_local, local(2))),
+        ["# ipvsadm -e -t 10.96.0.1:80 -r 10.0.0.1:8080 -m -w 0 -x 1600"]
+    );
+    assert_eq!(
+        ops(&with(|_| (), at(2)), &with(inside_local, at(2))),
+        [
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 6000:0",
+            "# ipvsadm -e -t 10.96.0.1:80 -r 10.0.0.1:8080 -m -w 0 -x 1600",
+            "# ipvsadm -e -t 10.96.0.1:80 -r 10.0.0.2:8080 -m -w 0 -x 1600",
+        ]
+    );
+}
+
+// ---- Addresses ----------------------------------------------------------------------------------
+
+/// For each node port a virtual server with its real servers, and what the rules say of its clients.
+/// All of it goes with the virtual server: two.
+#[test]
+fn an_address_of_the_node_is_its_node_ports() {
+    let service = |service: &mut Service| {
+        service.kind = ServiceType::NodePort;
+        service.ports[0].node_port = Some(number(30080));
+    };
+    let with =
+        |addresses: &[[u8; 4]]| [web(service), endpoints(&[at(1), at(2)]), interfaces(addresses)];
+    let (one, two) = (with(&[[172, 16, 0, 1]]), with(&[[172, 16, 0, 1], [172, 16, 0, 2]]));
+    assert_eq!(
+        ops(&one, &two),
+        [
+            "add services 172.16.0.2 . tcp . 30080 comment \"default/web:http\" : 3000:0",
+            "# ipvsadm -A -t 172.16.0.2:30080 -s rr",
+            "# ipvsadm -a -t 172.16.0.2:30080 -r 10.0.0.1:8080 -m -w 1",
+            "# ipvsadm -a -t 172.16.0.2:30080 -r 10.0.0.2:8080 -m -w 1",
+        ]
+    );
+    assert_eq!(
+        ops(&two, &one),
+        ["delete services 172.16.0.2 . tcp . 30080", "# ipvsadm -D -t 172.16.0.2:30080"]
+    );
+    assert_eq!(ops(&one, &with(&[[127, 0, 0, 1], [172, 16, 0, 1]])), [""; 0], "loopback has none");
+}
+
+/// Case 106. Two: the address, and that it is this node's for IPVS only.
+#[test]
+fn a_vip_that_an_interface_has_is_not_bound() {
+    let with = |addresses: &[[u8; 4]]| [web(balanced), endpoints(&[at(1)]), interfaces(addresses)];
+    let (without, on_interface) = (with(&[]), with(&[[192, 0, 2, 1]]));
+    assert_eq!(ops(&without, &on_interface), ["delete vips 192.0.2.1", "# unbind 192.0.2.1"]);
+    assert_eq!(ops(&on_interface, &without), ["add vips 192.0.2.1", "# bind 192.0.2.1"]);
+}
+
+/// Two for the address, and two for a port: what the rules say, and the virtual server, which takes
+/// its real servers along. One for the cluster address, whose other ports are refused.
+#[test]
+fn a_service_takes_all_it_has_with_it_in_five() {
+    let (service, none): ([Object; 2], [Object; 0]) =
+        ([web(|_| ()), endpoints(&[at(1), at(2)])], []);
+    assert_eq!(
+        ops(&service, &none),
+        [
+            "delete cluster-ips 10.96.0.1",
+            "delete vips 10.96.0.1",
+            "# unbind 10.96.0.1",
+            "delete services 10.96.0.1 . tcp . 80",
+            "# ipvsadm -D -t 10.96.0.1:80",
+        ]
+    );
+    let found = ops(&none, &service);
+    assert_eq!(
+        found,
+        [
+            "add cluster-ips 10.96.0.1",
+            "add vips 10.96.0.1",
+            "# bind 10.96.0.1",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 1000:0",
+            "# ipvsadm -A -t 10.96.0.1:80 -s rr",
+            "# ipvsadm -a -t 10.96.0.1:80 -r 10.0.0.1:8080 -m -w 1",
+            "# ipvsadm -a -t 10.96.0.1:80 -r 10.0.0.2:8080 -m -w 1",
+        ]
+    );
+    // What drains goes along, too: no Pod has a claim on a Service that is gone.
+    let one = [web(|_| ()), endpoints(&[at(1)])];
+    assert_eq!(history(&[&service, &one, &none]).len(), 5);
+}
+
+/// An address that two Services share is bound until both are gone.
+#[test]
+fn a_shared_address_is_bound_once() {
+    let of = |name, number| more(name, &format!("{name}-1"), &[at(number)]);
+    let first = || service("a", 1, balanced);
+    let second = || {
+        service("b", 2, |service| {
+            balanced(service);
+            service.ports[0].port = number(81);
+        })
+    };
+    let (one, both) = ([first(), of("a", 1)], [first(), of("a", 1), second(), of("b", 2)]);
+    let is_about =
+        |line: &String| line.contains("bind 192.0.2.1") || line.contains("vips 192.0.2.1");
+    assert_eq!(ops(&one, &both).iter().filter(|line| is_about(line)).count(), 0);
+    assert_eq!(ops(&both, &one).iter().filter(|line| is_about(line)).count(), 0);
+    let other = [second(), of("b", 2)];
+    assert_eq!(ops(&both, &other).iter().filter(|line| is_about(line)).count(), 0);
+}
