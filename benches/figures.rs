@@ -15,7 +15,7 @@ mod world;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,24 +23,21 @@ use std::time::{Duration, Instant};
 use rulec::engine::{Engine, Periods};
 use rulec::install::Installer;
 use rulec::run::Daemon;
-use rulec_compiler::change::{Change, Origin, Provenance, Sourced};
-use rulec_compiler::name::{NamespacedName, NodeName};
-use rulec_compiler::net::{Backend, Family, Protocol};
-use rulec_compiler::nft::{Delta, Program, State};
-use rulec_compiler::object::{
-    ClusterIps, Endpoint, EndpointSlice, Object, Service, ServicePort, SlicePort, TargetPort,
-};
+use rulec_compiler::change::{Change, Origin};
+use rulec_compiler::name::NodeName;
+use rulec_compiler::net::Backend;
+use rulec_compiler::nft::{Delta, Program};
 use rulec_compiler::settings::DetectLocal;
-use rulec_compiler::{Dirty, Model, Settings};
+use rulec_compiler::{Model, Settings};
 use rulec_sinks::conntrack::{self, Conntrack, Gone, Stale};
 use rulec_sinks::nft::Ownership;
-use rulec_sinks::{Base, NftSink, Sink};
+use rulec_sinks::{NftSink, Sink};
 use rulec_sources::Update;
 use rulec_testkit::{Namespace, require_root};
 use tokio::sync::mpsc;
 
 use crate::table::{machine, memory, percentiles, row, time, wait_for};
-use crate::world::{World, cluster_ip, endpoint, objects, port, slice};
+use crate::world::{World, cluster_ip, endpoint, objects, slice};
 
 fn main() {
     // `cargo test --benches` builds and starts benches too, only to see that they start.
