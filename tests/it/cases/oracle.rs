@@ -84,7 +84,7 @@ impl Question {
 pub(super) fn check(place: &Place, questions: Vec<Question>) {
     let distinct: BTreeMap<(IpAddr, String), Question> =
         questions.into_iter().map(|it| ((it.from, it.frontend()), it)).collect();
-    let own: Vec<String> = place.own_addresses().iter().map(ToString::to_string).collect();
+    let own: Vec<String> = place.world.node.ips().iter().map(ToString::to_string).collect();
     let own = own.join(",");
     let mut states = vec![vec!["--state".to_owned(), "kernel".to_owned()]];
     states.extend(

@@ -1,6 +1,6 @@
 //! Where a row takes place: the network, the daemon on the node, and where it learns of objects.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -299,13 +299,7 @@ impl Place {
 
     /// Whether an address is one of the node's.
     pub(super) fn is_of_node(&self, ip: IpAddr) -> bool {
-        ip.is_loopback() || self.own_addresses().contains(&ip)
-    }
-
-    /// The addresses of the node.
-    pub(super) fn own_addresses(&self) -> BTreeSet<IpAddr> {
-        let all = self.world.node.sh("ip -brief address");
-        all.split([' ', '/', '\n']).filter_map(|word| word.parse().ok()).collect()
+        ip.is_loopback() || self.world.node.ips().contains(&ip)
     }
 }
 
