@@ -15,7 +15,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rulec_testkit::Namespace;
+use rulec_testkit::{Namespace, patience};
 use tempfile::TempDir;
 
 /// What the daemon logs once the kernel holds everything.
@@ -131,6 +131,12 @@ impl Daemon {
         fs::read_to_string(&self.log).expect("the log is read")
     }
 
+    /// Whether it was to have its tables for its own, and the kernel cannot do that for good (before
+    /// Linux 6.9).
+    pub(crate) fn has_to_share(&self) -> bool {
+        self.log().contains("tables are shared")
+    }
+
     /// How many lines of the log hold the text.
     pub(crate) fn count(&self, text: &str) -> usize {
         self.log().lines().filter(|line| line.contains(text)).count()
@@ -187,7 +193,7 @@ impl Daemon {
     ///
     /// When the daemon has ended.
     pub(crate) fn wait_until(&mut self, mut condition: impl FnMut(&Self) -> bool) -> bool {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience(PATIENCE);
         while Instant::now() < deadline {
             let ended = self.child.try_wait().expect("the daemon's status is known");
             if condition(self) {
@@ -220,7 +226,7 @@ impl Daemon {
 
     /// Waits for its end, and returns its status and its log.
     pub(crate) fn wait(mut self) -> (ExitStatus, String) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience(PATIENCE);
         while self.is_running() {
             assert!(Instant::now() < deadline, "the daemon does not end; log:\n{}", self.log());
             thread::sleep(PAUSE);

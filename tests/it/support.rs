@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use rulec_testkit::Namespace;
+use rulec_testkit::{Namespace, patience};
 use tempfile::TempDir;
 
 use crate::daemon::command;
@@ -41,7 +41,7 @@ impl Dice {
 
 /// Waits until something is so.
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience(PATIENCE);
     while !is_so() {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(20));

@@ -304,12 +304,9 @@ impl Place {
         ip.is_loopback() || self.own_addresses().contains(&ip)
     }
 
-    /// The addresses of the node.
+    /// The addresses of the node, without those that the daemon has put there for IPVS.
     pub(super) fn own_addresses(&self) -> BTreeSet<IpAddr> {
-        let all = self.world.node.sh("ip -brief address");
-        // What is there for IPVS is the daemon's.
-        let all = all.lines().filter(|line| !line.starts_with("kube-ipvs0"));
-        all.flat_map(|line| line.split([' ', '/'])).filter_map(|word| word.parse().ok()).collect()
+        self.world.node.ips_but("kube-ipvs0")
     }
 }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use rulec_testkit::Family;
+use rulec_testkit::{Family, patience};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -192,7 +193,29 @@ fn any(file: &str, case: u32, family: Family) -> Row {
         .into_iter()
         .find(|row| row["case"] == case)
         .unwrap_or_else(|| panic!("{file} has no case {case}"));
-    row(of_family(&value, family))
+    let mut value = of_family(&value, family);
+    stretch(&mut value);
+    row(value)
+}
+
+/// Where everything takes longer, times that a row waits for are longer, too, and those of what
+/// happens meanwhile.
+fn stretch(value: &mut Value) {
+    let times = ["seize", "wait", "timeoutSeconds"];
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value.as_u64().filter(|_| times.contains(&name.as_str())) {
+                    Some(seconds) => {
+                        *value = patience(Duration::from_secs(seconds)).as_secs().into()
+                    }
+                    None => stretch(value),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(stretch),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// Objects, as they are for a family.

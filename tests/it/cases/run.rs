@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use rulec_apiserver::{Fault, Scope};
-use rulec_testkit::{Family, require_root};
+use rulec_testkit::{Family, patience, require_root};
 use serde_json::{Value, json};
 
 use super::place::{A_MOMENT, Place, address_and_path, resource};
@@ -165,7 +165,7 @@ impl Run {
 
     fn event(&self, text: &str) {
         let api = self.place.api.as_ref().expect("events go to an API server");
-        let came = api.wait_until(Duration::from_secs(30), |api| {
+        let came = api.wait_until(patience(Duration::from_secs(30)), |api| {
             api.events().iter().any(|event| event.object.to_string().contains(text))
         });
         assert!(came, "no event says {text:?}: {:?}", api.events());
@@ -234,6 +234,9 @@ fn grown(
         let is_so = match growth {
             Growth::By(expected) => (by - expected).abs() < f64::EPSILON,
             Growth::AtLeast { at_least } => by >= *at_least,
+            Growth::AtMost { at_most } if name.ends_with("_seconds_sum") => {
+                by <= patience(Duration::from_secs_f64(*at_most)).as_secs_f64()
+            }
             Growth::AtMost { at_most } => by <= *at_most,
         };
         assert!(is_so, "{name} has grown by {by}, not {growth:?}");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rulec_testkit::{
     Answer, Connection, Failure, Family, Namespace, Options, Protocol, Refusals, Server, address,
-    ask, flow_with, ping_is_refused, sctp_supported,
+    ask, flow_with, patience, ping_is_refused, sctp_supported,
 };
 
 use super::oracle::{self, Question};
@@ -343,7 +343,7 @@ fn is_untouched(place: &Place, sender: Sender<'_>, to: To) -> Verdict {
         let node = Backend { name: "na".to_owned(), port: at.port(), source: Source::Kept };
         return reaches(sender, to, &[node]);
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience(PATIENCE);
     loop {
         let port = next_port();
         is_silent(sender, to, port)?;
@@ -420,7 +420,7 @@ fn long(place: &Place, memory: &mut Memory, flow: &str, line: &Line) -> Verdict 
         return if answer == expected { Ok(()) } else { Err(format!("{answer:?} came")) };
     }
     let port = *memory.datagrams.entry(flow.to_owned()).or_insert_with(next_port);
-    let deadline = Instant::now() + MOVED;
+    let deadline = Instant::now() + patience(MOVED);
     loop {
         let verdict = datagram(place, sender, line, port);
         if verdict.is_ok() || Instant::now() > deadline {

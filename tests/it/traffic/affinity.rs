@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use rulec_testkit::{
-    Family, Options, Protocol, address, ask, ask_many, ask_many_with, require_root,
+    Family, Options, Protocol, address, ask, ask_many, ask_many_with, patience, require_root,
 };
 
 use super::{PROTOCOLS, Site, cluster_ip, endpoints, service};
@@ -33,7 +33,7 @@ fn web(affinity: &str) -> String {
 /// Clients stick for three hours.
 const STICKY: &str = "sessionAffinity: ClientIP";
 
-fn sticky_for(seconds: u32) -> String {
+fn sticky_for(seconds: u64) -> String {
     format!("{STICKY}\n        sessionAffinityConfig: {{clientIP: {{timeoutSeconds: {seconds}}}}}")
 }
 
@@ -171,8 +171,9 @@ fn a_record_lives_as_long_as_it_is_used() {
         return;
     }
     // All clients begin where there is only one backend, so that a new choice would show.
-    const TIMEOUT: u64 = 3;
-    let affinity = sticky_for(3);
+    let second = patience(Duration::from_secs(1));
+    let timeout = 3 * second;
+    let affinity = sticky_for(timeout.as_secs());
     let mut site = start(&(web(&affinity) + &endpoints("web", WEB, &["a"])));
     let flows: Vec<(Vec<IpAddr>, Protocol, SocketAddr)> = Family::BOTH
         .into_iter()
@@ -196,11 +197,11 @@ fn a_record_lives_as_long_as_it_is_used() {
     assert!(all_at_a.iter().flat_map(BTreeMap::values).all(|it| it == "a"), "{all_at_a:?}");
     site.apply(&(web(&affinity) + &endpoints("web", WEB, &["a", "b", "c"])));
     // Twice the timeout, in steps of less than half of it.
-    for _ in 0..2 * TIMEOUT {
+    for _ in 0..6 {
         assert_eq!(look(&site), all_at_a);
-        thread::sleep(Duration::from_secs(1));
+        thread::sleep(second);
     }
-    thread::sleep(Duration::from_secs(TIMEOUT + 1));
+    thread::sleep(timeout + second);
     for (found, flow) in look(&site).iter().zip(&flows) {
         let used: BTreeSet<&String> = found.values().collect();
         assert!(used.len() > 1, "nobody has chosen anew: {flow:?}: {found:?}");

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use rulec_testkit::require_root;
+use rulec_testkit::{patience, require_root};
 
 use super::*;
 
@@ -64,7 +64,7 @@ impl Flow {
     #[track_caller]
     fn comes_to(self, site: &Site, backend: &str) {
         let wanted = backend_port(backend);
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + patience(Duration::from_secs(20));
         loop {
             let answer = self.ask(site, SILENCE);
             if matches!(&answer, Ok(answer) if (answer.name.as_str(), answer.port) == wanted) {

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use socket2::{Domain, Socket};
 
 use crate::namespace::Namespace;
+use crate::patience::patience;
 use crate::protocol::Protocol;
 
 /// What a [`Server`](crate::Server) says of the flow that reached it.
@@ -33,7 +34,8 @@ pub struct Options {
     /// If not given here, or 0, the port is one that no flow of this process had before (up to
     /// 20000 of them), so that every flow is new to conntrack.
     pub source: Option<SocketAddr>,
-    /// How long the flow may take, from connecting to the answer; 1.5 s by default.
+    /// How long the flow may take, from connecting to the answer; 1.5 s by default. This is
+    /// stretched by [`patience`].
     ///
     /// Below 1.1 s, TCP over IPv6 may be [`Failure::TimedOut`] where a rule rejects with an ICMP
     /// error: among namespaces, it arrives within `connect`, and the kernel drops what it cannot
@@ -166,7 +168,7 @@ pub(crate) fn connect(protocol: Protocol, to: SocketAddr, options: Options) -> i
     } else {
         socket.bind(&source.into())?;
     }
-    socket.connect_timeout(&to.into(), options.timeout)?;
+    socket.connect_timeout(&to.into(), patience(options.timeout))?;
     Ok(socket)
 }
 
@@ -190,7 +192,7 @@ fn bind_fresh(socket: &Socket, ip: IpAddr) -> io::Result<()> {
 }
 
 fn ask_here(protocol: Protocol, to: SocketAddr, options: Options) -> io::Result<Answer> {
-    let deadline = Instant::now() + options.timeout;
+    let deadline = Instant::now() + patience(options.timeout);
     let socket = connect(protocol, to, options)?;
     let line = match protocol {
         Protocol::Tcp | Protocol::Sctp => read_all(socket.into(), deadline)?,

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use crate::client::{self, Failure, Options};
 use crate::namespace::Namespace;
+use crate::patience::patience;
 use crate::protocol::Protocol;
 
 /// A connection to a [`LongServer`](crate::LongServer).
@@ -63,7 +64,7 @@ pub fn flow_with(
 ) -> Result<Connection, Failure> {
     let connect = || {
         let stream: TcpStream = client::connect(Protocol::Tcp, to, options)?.into();
-        stream.set_read_timeout(Some(options.timeout))?;
+        stream.set_read_timeout(Some(patience(options.timeout)))?;
         stream.set_nodelay(true)?;
         Ok(Connection { stream: BufReader::new(stream) })
     };

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::namespace::Namespace;
+use crate::patience::patience;
 
 /// Listens in a namespace for "port unreachable".
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl Refusals {
     }
 
     fn wait(&self, within: Duration, is_it: impl Fn(&Offender<'_>) -> bool) -> bool {
-        let deadline = Instant::now() + within;
+        let deadline = Instant::now() + patience(within);
         let mut packet = [0; 2048];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

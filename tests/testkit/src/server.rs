@@ -204,10 +204,9 @@ fn open_everywhere(namespace: &Namespace, ports: &[(Protocol, u16)]) -> Vec<List
 /// The namespace's addresses, save those of one link only.
 fn own_ips(namespace: &Namespace) -> Vec<IpAddr> {
     namespace
-        .sh("ip -brief address")
-        .split_whitespace()
-        .filter_map(|word| word.split_once('/')?.0.parse().ok())
-        .filter(|ip: &IpAddr| match ip {
+        .ips()
+        .into_iter()
+        .filter(|ip| match ip {
             IpAddr::V4(ip) => !ip.is_link_local(),
             IpAddr::V6(ip) => !ip.is_unicast_link_local(),
         })

@@ -434,15 +434,17 @@ fn router_script((v4, v6): (Ipv4Addr, Ipv6Addr), pods: &[Pod]) -> String {
 /// reached through a Service there, and its answers must come back.
 fn neighbours_script(pods: &[Pod]) -> String {
     let (node4, node6) = address::NODE;
-    let rules = |idx| {
-        format!("ip rule add iif pod{idx} lookup 100\nip -6 rule add iif pod{idx} lookup 100\n")
-    };
-    (0..pods.len()).map(rules).collect::<String>()
-        + &format!(
-            "ip route add default via {node4} table 100
-             ip -6 route add default via {node6} table 100
-            "
-        )
+    let rules: String =
+        (0..pods.len()).map(|idx| format!("rule add iif pod{idx} lookup 100\n")).collect();
+    format!(
+        "ip -batch - <<END
+{rules}route add default via {node4} table 100
+END
+ip -6 -batch - <<END
+{rules}route add default via {node6} table 100
+END
+"
+    )
 }
 
 fn pod_links((own4, own6): (Ipv4Addr, Ipv6Addr), pods: &[Pod]) -> String {
