@@ -27,7 +27,8 @@ use rulec_sinks::{Base, NftSink, Outcome, Sink, SinkError};
 use rulec_testkit::{Namespace, require_root};
 
 use crate::support::{
-    Dice, Neighbour, eventually, file, listing, loadable, node, random_service, service, slice,
+    Dice, Neighbour, eventually, file, listing, loadable, random_node, random_service, service,
+    slice,
 };
 
 const MARK: u32 = 0x4000;
@@ -829,13 +830,25 @@ fn rule(namespace: &Namespace, chain: &str, word: &str) -> (String, String) {
     (handle.to_owned(), format!("comment {comment}"))
 }
 
-/// One after the other: the kernel is always in a state of the program, never between two.
 #[test]
 fn a_long_history_ends_where_a_fresh_start_does() {
+    long_history("history", settings());
+}
+
+/// The same where the node's own networks of Pods count, which come and go.
+#[test]
+fn a_long_history_of_the_nodes_facts_ends_where_a_fresh_start_does() {
+    let settings = Settings { detect_local: DetectLocal::NodeCidr, ..(*settings()).clone() };
+    long_history("node-history", Arc::new(settings));
+}
+
+/// One after the other: the kernel is always in a state of the program, never between two.
+fn long_history(name: &str, settings: Arc<Settings>) {
     if !require_root() {
         return;
     }
-    let namespace = Namespace::new("history");
+    let compile = |model: &Model| Program::compile(model, Arc::clone(&settings), &State::default());
+    let namespace = Namespace::new(name);
     let mut dice = Dice::new(3);
     namespace.run(|| {
         let mut sink = open(Ownership::Shared);
@@ -845,8 +858,7 @@ fn a_long_history_ends_where_a_fresh_start_does() {
         for step in 0..60 {
             let mut text = String::new();
             if dice.roll(8) > 0 {
-                let zone = if dice.roll(2) == 0 { "z1" } else { "z2" };
-                let _ = writeln!(text, "{}---", node(zone));
+                let _ = writeln!(text, "{}---", random_node(&mut dice));
             }
             for number in 0..8 {
                 if dice.roll(4) > 0 {

@@ -263,6 +263,24 @@ pub(crate) fn node(zone: &str) -> String {
     )
 }
 
+/// The same with random facts: a zone, addresses of both families, networks of Pods, taints.
+pub(crate) fn random_node(dice: &mut Dice) -> String {
+    let mut some = |all: &[&str]| -> Vec<String> {
+        all.iter().filter(|_| dice.roll(2) == 0).map(|it| (*it).to_owned()).collect()
+    };
+    let ips = some(&["192.0.2.10", "192.0.2.11", "'2001:db8::10'", "'2001:db8::11'"]);
+    let ips: Vec<String> =
+        ips.iter().map(|ip| format!("{{type: InternalIP, address: {ip}}}")).collect();
+    let pods = some(&["10.244.1.0/24", "'2001:db8:50:1::/64'"]).join(", ");
+    let taints = some(&["{key: ToBeDeletedByClusterAutoscaler, effect: NoSchedule}"]).join(", ");
+    let zones = some(&["topology.kubernetes.io/zone: z1"]).join(", ");
+    format!(
+        "apiVersion: v1\nkind: Node\nmetadata:\n  name: na\n  labels: {{{zones}}}\nspec:\n  \
+         podCIDRs: [{pods}]\n  taints: [{taints}]\nstatus:\n  addresses: [{}]\n",
+        ips.join(", ")
+    )
+}
+
 /// One random Service with its slices: any of both families, node ports, affinity, external addresses
 /// that several may ask for, traffic policies, source ranges that overlap or touch, hints, and endpoints
 /// in all conditions.

@@ -17,7 +17,7 @@ use rulec_compiler::nft::element::{Element, Key, Value};
 use rulec_compiler::nft::program::Draining;
 use rulec_compiler::nft::state::State;
 
-use super::Ipvs;
+use super::{Ipvs, SchedulerError};
 use crate::nft::NftSink;
 use crate::sink::{Base, Outcome, Refusal, Sink, SinkError};
 
@@ -63,9 +63,9 @@ impl IpvsSink {
         outcome.transactions += 1;
         outcome.ops += commands.len() - refused.len();
         for (place, error) in refused {
+            let error = named(error, commands.get(place));
             // Something is there that we believed absent, or the reverse.
-            let is_mismatch = matches!(error.raw_os_error(), Some(ENOENT | EEXIST | ESRCH))
-                && !is_scheduler(&error, commands.get(place));
+            let is_mismatch = matches!(error.raw_os_error(), Some(ENOENT | EEXIST | ESRCH));
             if base == Base::Believed && is_mismatch {
                 return Err(SinkError::Stale);
             }
@@ -216,10 +216,16 @@ fn is_translating(op: &Op) -> bool {
         if pick.backends > 0)
 }
 
-/// Whether it is the kernel's word for a scheduler that it does not have.
-fn is_scheduler(error: &io::Error, op: Option<&ipvs::Op>) -> bool {
-    let sets = matches!(op, Some(ipvs::Op::AddServer(..) | ipvs::Op::SetServer(..)));
-    sets && error.raw_os_error() == Some(ENOENT)
+/// The error, by a better name if it is the kernel's for a scheduler that it does not have.
+fn named(error: io::Error, op: Option<&ipvs::Op>) -> io::Error {
+    match op {
+        Some(ipvs::Op::AddServer(_, attributes) | ipvs::Op::SetServer(_, attributes))
+            if error.raw_os_error() == Some(ENOENT) =>
+        {
+            io::Error::other(SchedulerError::Absent(attributes.scheduling.scheduler))
+        }
+        Some(_) | None => error,
+    }
 }
 
 fn is_refused(outcome: &Outcome, service: &NamespacedName) -> bool {
