@@ -55,8 +55,10 @@ pub(super) struct InIpvs {
     pub(super) deviates: Option<String>,
     /// Why there is no such case.
     pub(super) without: Option<String>,
-    /// What happens, in place of the row's steps.
-    pub(super) steps: Option<Vec<Step>>,
+    /// What comes of packets, by the number of the step.
+    pub(super) packets: BTreeMap<usize, String>,
+    /// How many of the steps there are.
+    pub(super) steps: Option<usize>,
 }
 
 /// Who chooses backends.
@@ -183,7 +185,11 @@ pub(super) fn find(file: &str, case: u32, family: Family, mode: Mode) -> Option<
         if ipvs.without.is_some() {
             return None;
         }
-        row.steps = ipvs.steps.unwrap_or(row.steps);
+        row.steps.truncate(ipvs.steps.unwrap_or(usize::MAX));
+        for (number, packets) in ipvs.packets {
+            let step = row.steps.get_mut(number - 1).expect("it is the number of a step");
+            step.packets = Some(packets);
+        }
     }
     Some(row)
 }
