@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::mem;
 use std::path::Path;
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub(super) struct InIpvs {
     pub(super) without: Option<String>,
     /// What comes of packets, by the number of the step.
     pub(super) packets: BTreeMap<usize, String>,
+    /// By how much metrics grow, likewise.
+    pub(super) metrics: BTreeMap<usize, BTreeMap<String, Growth>>,
     /// How many of the steps there are.
     pub(super) steps: Option<usize>,
 }
@@ -186,9 +189,10 @@ pub(super) fn find(file: &str, case: u32, family: Family, mode: Mode) -> Option<
             return None;
         }
         row.steps.truncate(ipvs.steps.unwrap_or(usize::MAX));
-        for (number, packets) in ipvs.packets {
-            let step = row.steps.get_mut(number - 1).expect("it is the number of a step");
-            step.packets = Some(packets);
+        let InIpvs { packets, mut metrics, .. } = ipvs;
+        for (number, step) in (1..).zip(&mut row.steps) {
+            step.packets = packets.get(&number).cloned().or_else(|| step.packets.take());
+            step.metrics = metrics.remove(&number).unwrap_or_else(|| mem::take(&mut step.metrics));
         }
     }
     Some(row)
