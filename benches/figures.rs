@@ -5,7 +5,6 @@
 //! network namespaces of its own.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::print_stdout,
     reason = "a bench prints, and one that cannot go on has failed"
 )]

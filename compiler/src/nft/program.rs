@@ -28,7 +28,7 @@ use crate::name::NamespacedName;
 use crate::net::{Backend, Family, Protocol};
 use crate::object::{Affinity, TrafficPolicy};
 use crate::resolve::{self, Frontend, NodeFacts, PortKey, Rank, Route, node_ports};
-use crate::settings::{DetectLocal, Settings, first_of};
+use crate::settings::{DetectLocal, IpvsSettings, Settings, first_of};
 
 /// A pick code, where it is used.
 pub type PickId = (Family, Scope, View, Pick);
@@ -723,7 +723,7 @@ impl Program {
                     continue;
                 };
                 if let Some(draining) = self.draining.get_mut(&(*server, *backend)) {
-                    *draining = until.min(*draining);
+                    *draining = until.min(self.now.saturating_add(IpvsSettings::LONGEST_DRAIN));
                 }
             }
         }

@@ -49,7 +49,7 @@ pub(super) const LONG_PORT: u16 = 7070;
 /// The usual options of the daemon.
 const ARGS: &str = "--cluster-cidr 10.50.0.0/16,2001:db8:50::/48 --nodeport-addresses primary";
 
-/// What rows that wait for it set `--iptables-sync-period` to.
+/// What rows that wait for it set `--iptables-sync-period`, or that of mode ipvs, to.
 const PERIOD: &str = "1s";
 
 /// Where the node's own health is told.
@@ -217,7 +217,7 @@ impl Place {
 
     /// The daemon's options, as far as they are about what the kernel holds.
     pub(super) fn settings(&self) -> Vec<String> {
-        let others = ["--shared-tables", "--iptables-sync-period", PERIOD];
+        let others = ["--shared-tables", "--iptables-sync-period", "--ipvs-sync-period", PERIOD];
         let own = self.args.iter().filter(|it| !others.contains(&it.as_str()));
         ["--node-name", NODE_NAME].map(str::to_owned).iter().chain(own).cloned().collect()
     }

@@ -56,6 +56,8 @@ pub(super) struct InIpvs {
     pub(super) deviates: Option<String>,
     /// Why there is no such case.
     pub(super) without: Option<String>,
+    /// Options of the daemon, in place of the row's.
+    pub(super) args: Option<String>,
     /// What comes of packets, by the number of the step.
     pub(super) packets: BTreeMap<usize, String>,
     /// By how much metrics grow, likewise.
@@ -188,8 +190,9 @@ pub(super) fn find(file: &str, case: u32, family: Family, mode: Mode) -> Option<
         if ipvs.without.is_some() {
             return None;
         }
+        row.args = ipvs.args.or(row.args);
         row.steps.truncate(ipvs.steps.unwrap_or(usize::MAX));
-        let InIpvs { packets, mut metrics, .. } = ipvs;
+        let (packets, mut metrics) = (ipvs.packets, ipvs.metrics);
         for (number, step) in (1..).zip(&mut row.steps) {
             step.packets = packets.get(&number).cloned().or_else(|| step.packets.take());
             step.metrics = metrics.remove(&number).unwrap_or_else(|| mem::take(&mut step.metrics));
