@@ -9,10 +9,10 @@ use std::io;
 use std::net::IpAddr;
 
 use nix::libc::{
-    AF_INET, AF_INET6, ENODEV, EOPNOTSUPP, ESRCH, IFA_ADDRESS, IFA_F_NODAD, IFA_F_NOPREFIXROUTE,
-    IFA_FLAGS, IFA_LOCAL, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, RT_SCOPE_HOST,
-    RT_TABLE_LOCAL, RTA_DST, RTA_OIF, RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_GETADDR,
-    RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTN_LOCAL,
+    AF_INET, AF_INET6, ENODEV, EOPNOTSUPP, ESRCH, IFA_ADDRESS, IFA_CACHEINFO, IFA_F_NODAD,
+    IFA_F_NOPREFIXROUTE, IFA_FLAGS, IFA_LOCAL, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO,
+    RT_SCOPE_HOST, RT_TABLE_LOCAL, RTA_DST, RTA_OIF, RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE,
+    RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTN_LOCAL,
 };
 use rulec_compiler::ipvs::Op;
 
@@ -275,6 +275,10 @@ fn write_link(writer: &mut Writer, index: u32, flags: u32) {
     writer.raw(&flags.to_ne_bytes());
 }
 
+/// The seconds for which an IPv6 address is preferred, and valid: none, and for ever.
+const PREFERRED: u32 = 0;
+const VALID: u32 = u32::MAX;
+
 fn write_address(
     writer: &mut Writer,
     kind: u16,
@@ -295,6 +299,12 @@ fn write_address(
     if address.is_ipv6() {
         // Usable at once; and without a second route beside the local one.
         writer.ne32(IFA_FLAGS, IFA_F_NODAD | IFA_F_NOPREFIXROUTE);
+        // Deprecated (RFC 4862, section 5.5.4) as long as it is there, so that it is not chosen as a source
+        // either: of two addresses of other interfaces, the kernel takes the one more like the
+        // destination, which masquerading then has.
+        let lifetimes = [PREFERRED, VALID, 0, 0];
+        let lifetimes: Vec<u8> = lifetimes.into_iter().flat_map(u32::to_ne_bytes).collect();
+        writer.attribute(IFA_CACHEINFO, &lifetimes);
     }
     message
 }
