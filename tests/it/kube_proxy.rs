@@ -5,8 +5,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rulec_testkit::{
@@ -15,7 +14,7 @@ use rulec_testkit::{
 };
 
 use crate::daemon::{Daemon, Manifests};
-use crate::support::{SETTINGS, eventually, file, listing, rulec, service, slice};
+use crate::support::{SETTINGS, eventually, file, listing, rulec, service, slice, with_flows};
 
 /// Only a machine that is too busy takes as long.
 const PATIENT: Options = Options { source: None, timeout: Duration::from_secs(5) };
@@ -391,38 +390,12 @@ fn there_and_back_without_a_gap() {
     world.node.nft(&nft_tables(&world));
     served_by(&world, "kube-proxy");
 
-    let is_over = AtomicBool::new(false);
-    let flows = AtomicUsize::new(0);
-    let failures = thread::scope(|scope| {
-        let mut loops = Vec::new();
-        for family in Family::BOTH {
-            for (from, to) in ways(&world, family) {
-                let (is_over, flows) = (&is_over, &flows);
-                loops.push(scope.spawn(move || {
-                    let mut failures = Vec::new();
-                    while !is_over.load(Ordering::Relaxed) {
-                        if let Err(failure) = ask(from, Protocol::Tcp, to, PATIENT) {
-                            failures.push(format!("{} -> {to}: {failure:?}", from.name()));
-                        }
-                        flows.fetch_add(1, Ordering::Relaxed);
-                    }
-                    failures
-                }));
-            }
-        }
-        // Ends the loops also if a step fails.
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            there_and_back(&world, &manifests, &flows);
-        }));
-        is_over.store(true, Ordering::Relaxed);
-        let failures: Vec<String> = loops.into_iter().flat_map(|it| it.join().unwrap()).collect();
-        if let Err(panic) = outcome {
-            std::panic::resume_unwind(panic);
-        }
-        failures
-    });
-    let flows = flows.into_inner();
-    assert!(failures.is_empty(), "{} of {flows} flows: {failures:#?}", failures.len());
+    let ways: Vec<(&Namespace, SocketAddr, Options)> = Family::BOTH
+        .into_iter()
+        .flat_map(|family| ways(&world, family))
+        .map(|(from, to)| (from, to, PATIENT))
+        .collect();
+    with_flows(&ways, |flows| there_and_back(&world, &manifests, flows));
 }
 
 /// From kube-proxy to rulec and back, with a while of flows after each step.

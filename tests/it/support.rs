@@ -8,10 +8,11 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use std::{fs, io};
+use std::{fs, io, panic, thread};
 
-use rulec_testkit::{Namespace, patience};
+use rulec_testkit::{Namespace, Options, Protocol, ask, patience};
 use tempfile::TempDir;
 
 use crate::daemon::command;
@@ -46,6 +47,44 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Makes flows without a pause, from each of these to what it asks, while something happens that is told
+/// their number; none of them may fail.
+pub(crate) fn with_flows(
+    ways: &[(&Namespace, SocketAddr, Options)],
+    meanwhile: impl FnOnce(&AtomicUsize),
+) {
+    let is_over = AtomicBool::new(false);
+    let flows = AtomicUsize::new(0);
+    let failures = thread::scope(|scope| {
+        let loops: Vec<_> = ways
+            .iter()
+            .map(|(from, to, options)| {
+                let (is_over, flows) = (&is_over, &flows);
+                scope.spawn(move || {
+                    let mut failures = Vec::new();
+                    while !is_over.load(Ordering::Relaxed) {
+                        if let Err(failure) = ask(from, Protocol::Tcp, *to, *options) {
+                            failures.push(format!("{} -> {to}: {failure:?}", from.name()));
+                        }
+                        flows.fetch_add(1, Ordering::Relaxed);
+                    }
+                    failures
+                })
+            })
+            .collect();
+        // Ends the loops also if a step fails.
+        let outcome = panic::catch_unwind(panic::AssertUnwindSafe(|| meanwhile(&flows)));
+        is_over.store(true, Ordering::Relaxed);
+        let failures: Vec<String> = loops.into_iter().flat_map(|it| it.join().unwrap()).collect();
+        if let Err(panic) = outcome {
+            panic::resume_unwind(panic);
+        }
+        failures
+    });
+    let flows = flows.into_inner();
+    assert!(failures.is_empty(), "{} of {flows} flows: {failures:#?}", failures.len());
 }
 
 /// What an HTTP server answered.

@@ -3,16 +3,15 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rulec_testkit::{
-    Family, Namespace, Options, Protocol, Server, World, WorldSpec, ask, require_root,
+    Family, Namespace, Options, Protocol, Server, World, WorldSpec, patience, require_root,
 };
 
 use crate::daemon::{Daemon, Manifests, NODE_NAME, rulec};
-use crate::support::eventually;
+use crate::support::{eventually, with_flows};
 
 /// What nothing but mode ipvs needs.
 const MODE: [&str; 2] = ["--proxy-mode", "ipvs"];
@@ -194,50 +193,21 @@ fn from_nftables_and_back_without_a_gap() {
     let manifests = Manifests::of(&web("", "", [&endpoints[0], &endpoints[1]]));
     let daemon = Daemon::start(&world.node, &manifests.path(), &PODS);
 
-    let is_over = AtomicBool::new(false);
-    let flows = AtomicUsize::new(0);
-    let failures = thread::scope(|scope| {
-        let mut loops = Vec::new();
-        for family in Family::BOTH {
-            for from in [&world.pod(1).namespace, &world.node, &world.client] {
-                let (is_over, flows) = (&is_over, &flows);
-                let to = match family {
-                    Family::V4 => "10.90.0.10:80",
-                    Family::V6 => "[fd90::10]:80",
-                };
-                // Otherwise the node would take the address that it connects to for its own source, as
-                // long as it has it, and such a connection ends when it has it no longer.
-                let source = (from.name() == world.node.name()).then(|| match family {
-                    Family::V4 => "192.0.2.10:0".parse().unwrap(),
-                    Family::V6 => "[2001:db8::10]:0".parse().unwrap(),
-                });
-                loops.push(scope.spawn(move || {
-                    let to = to.parse().unwrap();
-                    let options = Options { source, timeout: Duration::from_secs(20) };
-                    let mut failures = Vec::new();
-                    while !is_over.load(Ordering::Relaxed) {
-                        if let Err(failure) = ask(from, Protocol::Tcp, to, options) {
-                            failures.push(format!("{} -> {to}: {failure:?}", from.name()));
-                        }
-                        flows.fetch_add(1, Ordering::Relaxed);
-                    }
-                    failures
-                }));
-            }
+    let mut ways = Vec::new();
+    for family in Family::BOTH {
+        let (to, own) = match family {
+            Family::V4 => ("10.90.0.10:80", "192.0.2.10:0"),
+            Family::V6 => ("[fd90::10]:80", "[2001:db8::10]:0"),
+        };
+        for from in [&world.pod(1).namespace, &world.node, &world.client] {
+            // Otherwise the node would take the address that it connects to for its own source, as long as
+            // it has it, and such a connection ends when it has it no longer.
+            let source = (from.name() == world.node.name()).then(|| own.parse().unwrap());
+            let options = Options { source, timeout: patience(Duration::from_secs(20)) };
+            ways.push((from, to.parse().unwrap(), options));
         }
-        // Ends the loops also if a step fails.
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            there_and_back(&world, &manifests, daemon, &flows);
-        }));
-        is_over.store(true, Ordering::Relaxed);
-        let failures: Vec<String> = loops.into_iter().flat_map(|it| it.join().unwrap()).collect();
-        if let Err(panic) = outcome {
-            std::panic::resume_unwind(panic);
-        }
-        failures
-    });
-    let flows = flows.into_inner();
-    assert!(failures.is_empty(), "{} of {flows} flows: {failures:#?}", failures.len());
+    }
+    with_flows(&ways, |flows| there_and_back(&world, &manifests, daemon, flows));
 }
 
 fn there_and_back(world: &World, manifests: &Manifests, daemon: Daemon, flows: &AtomicUsize) {
