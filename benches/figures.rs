@@ -328,6 +328,8 @@ fn update(change: Change) -> Update {
         changes: vec![change],
         triggers: Vec::new(),
         complete: true,
+        unread: 0,
+        stale: None,
         suppressed: 0,
         problems: Vec::new(),
     }

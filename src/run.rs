@@ -293,7 +293,7 @@ impl Daemon {
 
     fn update(&mut self, update: Update) {
         let now = Instant::now();
-        let Update { origin, changes, triggers, complete, suppressed, problems } = update;
+        let Update { origin, changes, triggers, complete, suppressed, problems, .. } = update;
         self.report(origin, problems);
         if suppressed > 0 {
             tracing::debug!(%origin, objects = suppressed, "read again, and mean the same");

@@ -304,7 +304,16 @@ pub(crate) async fn tell(
         debug!(changes = changes.len(), suppressed, complete, "the API server has news");
         let problems = holdings.problems();
         let origin = Origin::Api;
-        let update = Update { origin, changes, triggers, complete, suppressed, problems };
+        let update = Update {
+            origin,
+            changes,
+            triggers,
+            complete,
+            unread: 0,
+            stale: None,
+            suppressed,
+            problems,
+        };
         if out.send(update).await.is_err() {
             return;
         }

@@ -124,6 +124,8 @@ fn update(addresses: InterfaceAddresses, is_first: bool) -> Update {
         changes: vec![change],
         triggers: Vec::new(),
         complete: true,
+        unread: 0,
+        stale: None,
         suppressed: 0,
         problems: Vec::new(),
     }

@@ -20,6 +20,12 @@ pub struct Update {
     /// Whether the source has by now delivered the first complete list of everything it must deliver.
     /// An empty source has, once it knows that it is empty.
     pub complete: bool,
+    /// How many files could not be read for the first list and have no last good content either. What
+    /// the kernel holds and no source names may be theirs, so it stays until this is 0.
+    pub unread: usize,
+    /// When what was told was last known to be true, if it is an earlier run's state that stands in for a
+    /// source which cannot speak yet.
+    pub stale: Option<Timestamp>,
     /// The number of objects that were written to without changing what they mean.
     pub suppressed: u64,
     /// Everything that is wrong with the source's objects at the moment, in order of place.

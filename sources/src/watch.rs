@@ -244,7 +244,16 @@ impl Watching {
         let origin = Origin::Manifests;
         // What set a file off nobody has noted.
         let triggers = Vec::new();
-        let update = Update { origin, changes, triggers, complete, suppressed, problems };
+        let update = Update {
+            origin,
+            changes,
+            triggers,
+            complete,
+            unread: 0,
+            stale: None,
+            suppressed,
+            problems,
+        };
         self.out.blocking_send(update).map_err(|_| Gone)
     }
 
