@@ -50,31 +50,49 @@ impl IpvsSink {
 
     fn apply(
         &mut self,
-        mut ops: Vec<Owned<'_>>,
+        ops: &[Owned<'_>],
         base: Base,
         outcome: &mut Outcome,
     ) -> Result<(), SinkError> {
-        ops.retain(|(owner, _)| owner.is_none_or(|owner| !is_refused(outcome, owner)));
-        if ops.is_empty() {
+        let before = outcome.ops;
+        // No address is bound, and nobody is let go, for a server that could not be completed.
+        let is_first = |(_, op): &Owned<'_>| stage(op) == Stage::Complete;
+        for part in ops.chunk_by(|one, next| is_first(one) == is_first(next)) {
+            self.carry_out(part, base, outcome)?;
+        }
+        outcome.transactions += usize::from(outcome.ops > before);
+        Ok(())
+    }
+
+    fn carry_out(
+        &mut self,
+        ops: &[Owned<'_>],
+        base: Base,
+        outcome: &mut Outcome,
+    ) -> Result<(), SinkError> {
+        let is_asked =
+            |owner: Option<&NamespacedName>| owner.is_none_or(|owner| !is_refused(outcome, owner));
+        let ops: Vec<&Owned<'_>> = ops.iter().filter(|(owner, _)| is_asked(*owner)).collect();
+        let commands: Vec<ipvs::Op> = ops.iter().map(|(_, op)| (*op).clone()).collect();
+        if commands.is_empty() {
             return Ok(());
         }
-        let commands: Vec<ipvs::Op> = ops.iter().map(|(_, op)| (*op).clone()).collect();
         let refused = self.ipvs.apply(&commands).map_err(SinkError::Unknown)?;
-        outcome.transactions += 1;
         outcome.ops += commands.len() - refused.len();
         for (place, error) in refused {
+            let owner = ops.get(place).and_then(|(owner, _)| *owner);
+            // What rests on an operation that was refused is refused, too, and says nothing more.
+            if owner.is_some_and(|owner| is_refused(outcome, owner)) {
+                continue;
+            }
             let error = named(error, commands.get(place));
             // Something is there that we believed absent, or the reverse.
             let is_mismatch = matches!(error.raw_os_error(), Some(ENOENT | EEXIST | ESRCH));
             if base == Base::Believed && is_mismatch {
                 return Err(SinkError::Stale);
             }
-            let Some(service) = ops.get(place).and_then(|(owner, _)| *owner) else {
-                return Err(SinkError::Refused(error));
-            };
-            if !is_refused(outcome, service) {
-                outcome.refused.push(Refusal { service: service.clone(), error });
-            }
+            let Some(service) = owner else { return Err(SinkError::Refused(error)) };
+            outcome.refused.push(Refusal { service: service.clone(), error });
         }
         Ok(())
     }
@@ -116,9 +134,9 @@ impl Sink for IpvsSink {
         let Plan { before, rules, ipvs, rest } = Plan::of(delta);
         // Only the first transaction can tell whether the tables are still as they were read.
         let base_of_rest = if rules.is_empty() { base } else { Base::Believed };
-        self.apply(before, base, &mut outcome)?;
+        self.apply(&before, base, &mut outcome)?;
         self.rules(rules, base, &mut outcome)?;
-        self.apply(ipvs, base, &mut outcome)?;
+        self.apply(&ipvs, base, &mut outcome)?;
         self.rules(rest, base_of_rest, &mut outcome)?;
         Ok(outcome)
     }
@@ -230,4 +248,112 @@ fn named(error: io::Error, op: Option<&ipvs::Op>) -> io::Error {
 
 fn is_refused(outcome: &Outcome, service: &NamespacedName) -> bool {
     outcome.refused.iter().any(|refusal| refusal.service == *service)
+}
+
+#[cfg(test)]
+mod tests {
+    use rulec_compiler::ipvs::{Attributes, RealServer, Scheduling};
+    use rulec_compiler::net::{Backend, Protocol};
+    use rulec_compiler::nft::Pick;
+    use rulec_compiler::nft::pick::Clients;
+    use rulec_compiler::nft::skeleton::View;
+
+    use super::*;
+
+    fn attributes() -> Attributes {
+        Attributes { scheduling: Scheduling::default(), persistence: None }
+    }
+
+    fn server() -> VirtualServer {
+        VirtualServer {
+            address: [10, 96, 0, 1].into(),
+            protocol: Protocol::Tcp,
+            port: 80.try_into().unwrap(),
+        }
+    }
+
+    fn backend(last: u8) -> Backend {
+        Backend { address: [10, 244, 0, last].into(), port: 8080.try_into().unwrap() }
+    }
+
+    fn element(pick: Pick) -> Element {
+        Element::new(Key::Service(View::Cluster, server().frontend()), Value::Pick(pick))
+    }
+
+    fn ours() -> Element {
+        element(Pick::by_ipvs(Clients::Kept))
+    }
+
+    fn vip() -> Element {
+        Element::new(Key::Vip(server().address), Value::Present)
+    }
+
+    fn delta(ops: &[Op]) -> Delta {
+        let group = Group { service: NamespacedName::new("default", "web"), ops: ops.to_vec() };
+        Delta { groups: vec![group], ..Delta::default() }
+    }
+
+    /// The four steps.
+    fn steps(delta: &Delta) -> [Vec<Op>; 4] {
+        let Plan { before, rules, ipvs, rest } = Plan::of(delta);
+        let of = |ops: Vec<Owned<'_>>| ops.iter().map(|(_, op)| Op::Ipvs((*op).clone())).collect();
+        let all = |delta: &Delta| delta.ops().cloned().collect();
+        [of(before), all(&rules), of(ipvs), all(&rest)]
+    }
+
+    fn complete() -> [Op; 2] {
+        let real = ipvs::Op::AddReal(server(), backend(1), RealServer::ACTIVE);
+        [ipvs::Op::AddServer(server(), attributes()), real].map(Op::Ipvs)
+    }
+
+    fn bind() -> Op {
+        Op::Ipvs(ipvs::Op::Bind(server().address))
+    }
+
+    #[test]
+    fn rules_come_first_then_a_complete_server_then_its_address() {
+        let [add, real] = complete();
+        let (ours, vip) = (Op::Add(ours()), Op::Add(vip()));
+        let ops = [ours.clone(), vip.clone(), bind(), add.clone(), real.clone()];
+        let expected = [vec![], vec![ours, vip], vec![add, real, bind()], vec![]];
+        assert_eq!(steps(&delta(&ops)), expected);
+    }
+
+    #[test]
+    fn an_address_goes_before_its_server_and_the_rules_last() {
+        let delete = Op::Ipvs(ipvs::Op::DeleteServer(server()));
+        let unbind = Op::Ipvs(ipvs::Op::Unbind(server().address));
+        let (ours, vip) = (Op::Delete(ours()), Op::Delete(vip()));
+        let ops = [ours.clone(), vip.clone(), delete.clone(), unbind.clone()];
+        let expected = [vec![], vec![], vec![unbind, delete], vec![ours, vip]];
+        assert_eq!(steps(&delta(&ops)), expected);
+    }
+
+    #[test]
+    fn who_serves_comes_before_who_does_no_longer() {
+        let gone = Op::Ipvs(ipvs::Op::DeleteReal(server(), backend(2)));
+        let [_, real] = complete();
+        let expected = [vec![], vec![], vec![real.clone(), gone.clone()], vec![]];
+        assert_eq!(steps(&delta(&[gone, real])), expected);
+    }
+
+    #[test]
+    fn where_our_rules_have_translated_ipvs_is_complete_before_they_let_go() {
+        let pick = Pick { clients: Clients::Kept, affinity: None, backends: 3 };
+        let [add, real] = complete();
+        let flip = [Op::Delete(element(pick)), Op::Add(ours()), Op::Add(vip())];
+        let ops = [&flip[..], &[bind(), add.clone(), real.clone()]].concat();
+        let expected = [vec![add, real, bind()], flip.to_vec(), vec![], vec![]];
+        assert_eq!(steps(&delta(&ops)), expected);
+    }
+
+    #[test]
+    fn a_table_is_replaced_in_one_transaction() {
+        let [add, real] = complete();
+        let ops = [Op::Delete(vip()), Op::Add(ours()), add.clone(), real.clone()];
+        let delta = Delta { atomic: true, ..delta(&ops) };
+        let expected = [vec![add, real], ops[..2].to_vec(), vec![], vec![]];
+        assert_eq!(steps(&delta), expected);
+        assert!(Plan::of(&delta).rules.atomic);
+    }
 }
