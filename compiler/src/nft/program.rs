@@ -30,6 +30,10 @@ use crate::object::{Affinity, TrafficPolicy};
 use crate::resolve::{self, Frontend, NodeFacts, PortKey, Rank, Route, node_ports};
 use crate::settings::{DetectLocal, IpvsSettings, Settings, first_of};
 
+mod keep;
+
+use keep::Kept;
+
 /// A pick code, where it is used.
 pub type PickId = (Family, Scope, View, Pick);
 
@@ -232,6 +236,8 @@ pub struct Program {
     facts: NodeFacts,
     /// Real servers that only keep their connections, and until when.
     draining: OrdMap<Draining, u32>,
+    /// What a kernel held and no source has named so far.
+    kept: OrdMap<NamespacedName, Kept>,
     /// The monotonic clock, in seconds.
     now: u32,
 }
@@ -255,6 +261,7 @@ impl Program {
             node_dependent: OrdSet::new(),
             facts: NodeFacts::default(),
             draining: OrdMap::new(),
+            kept: OrdMap::new(),
             now: 0,
         };
         program.update_node(&Model::default());
@@ -310,6 +317,7 @@ impl Program {
         let dependent = dependent.iter().filter(|it| !dirty.services.contains(it));
         let mut served = Served::new();
         for service in dirty.services.iter().chain(dependent) {
+            self.note_named(model, service);
             let fragment = self.lower(model, service, &nothing);
             self.put(service, (!fragment.is_empty()).then_some(fragment), &mut served);
         }
@@ -606,10 +614,16 @@ impl Program {
     /// What the Service puts into the kernel now, with as few moves as possible against what it put
     /// there before.
     fn lower(&self, model: &Model, service: &NamespacedName, seed: &State) -> Arc<Fragment> {
+        if let Some(kept) = self.kept_whole(service) {
+            return Arc::clone(kept);
+        }
         let before = self.fragments.get(service);
         resolve::resolve(model, &self.settings, service)
             .into_iter()
             .map(|route| {
+                if let Some(held) = self.kept_endpoints(&route) {
+                    return lower(keep::with_endpoints(route, held), Some(held), seed);
+                }
                 let old = before.and_then(|fragment| {
                     let ports = fragment.iter().filter(|old| old.family == route.family);
                     // A port that was renamed is known by what clients connect to.

@@ -4,6 +4,7 @@
 //! `diff` loses updates passes. `PROPTEST_CASES` asks for more cases than a test run has time for.
 
 mod ipvs;
+mod keep;
 mod packets;
 mod reference;
 #[path = "../support/mod.rs"]

@@ -1,0 +1,177 @@
+//! While something could not be read, nothing goes on the strength of that; afterwards, nothing is left.
+
+use rulec_compiler::settings::{IpvsSettings, ProxyMode};
+
+use super::support::with_excluded;
+use super::*;
+
+/// Of a list, those that could be read; and whether a Service of the others' is among them.
+fn readable(list: &[Object], is_read: &[bool]) -> Vec<Object> {
+    let is_node = |object: &Object| {
+        matches!(object, Object::Node(_) | Object::ServiceCidr(_) | Object::InterfaceAddresses(_))
+    };
+    let read = list.iter().zip(is_read.iter().chain(std::iter::repeat(&true)));
+    read.filter(|(object, is_read)| **is_read || is_node(object))
+        .map(|(it, _)| it.clone())
+        .collect()
+}
+
+fn settings_of(is_ipvs: bool) -> Arc<Settings> {
+    if !is_ipvs {
+        return settings();
+    }
+    let proxy_mode = ProxyMode::Ipvs(IpvsSettings::default());
+    Arc::new(Settings { proxy_mode, ..(*settings()).clone() })
+}
+
+/// What a process starts with that could read some of what another one has served.
+struct Start {
+    before: Program,
+    model: Model,
+    settings: Arc<Settings>,
+}
+
+impl Start {
+    fn new(list: &[Object], is_read: &[bool], is_ipvs: bool) -> Self {
+        let settings = settings_of(is_ipvs);
+        let before = Program::compile(&model(list), Arc::clone(&settings), &State::default());
+        Self { before, model: model(&readable(list, is_read)), settings }
+    }
+
+    fn compiled(&self, found: &State) -> Program {
+        Program::compile(&self.model, Arc::clone(&self.settings), found)
+    }
+
+    fn kept(&self, found: &State) -> Program {
+        let mut program = self.compiled(found);
+        program.keep(&self.model, found);
+        program
+    }
+}
+
+/// Frontends that lead somewhere, with the backends they lead to.
+fn led(state: &State) -> BTreeMap<Frontend, BTreeSet<Backend>> {
+    let mut led: BTreeMap<Frontend, BTreeSet<Backend>> = BTreeMap::new();
+    for (key, (value, _)) in elements(state) {
+        if let (Key::Endpoint(_, frontend, _), Value::Backend(backend)) = (key, value) {
+            led.entry(frontend).or_default().insert(backend);
+        }
+    }
+    for (server, held) in &state.ipvs.servers {
+        led.entry(server.frontend()).or_default().extend(held.active());
+    }
+    led.retain(|_, backends| !backends.is_empty());
+    led
+}
+
+proptest! {
+    #![proptest_config(cases(24))]
+
+    /// Nothing but the node could be read: nothing changes, in either mode.
+    #[test]
+    fn what_nobody_names_stays_to_the_last_element(list in list(), is_ipvs in any::<bool>()) {
+        let start = Start::new(&list, &vec![false; list.len()], is_ipvs);
+        let found = start.before.state();
+        let program = start.kept(&found);
+        let delta = Delta::reconcile(&found, &program);
+        // A port that has lost all its frontends to others has endpoints that nothing leads to.
+        let led: BTreeSet<IpAddr> =
+            led(&found).values().flatten().map(|backend| backend.address).collect();
+        let is_of_nobody = |op: &&Op| {
+            let key = support::element(op).map(|element| element.key);
+            matches!(key, Some(Key::Hairpin(address)) if !led.contains(&address))
+        };
+        let rest: Vec<&Op> = delta.ops().filter(|op| !is_of_nobody(op)).collect();
+        prop_assert!(rest.is_empty(), "{:?}", rest);
+    }
+
+    /// Whatever could be read: what was served and is not named by another serves on; and when all has
+    /// been read, the program is the one of those who could read everything.
+    #[test]
+    fn what_could_not_be_read_serves_on_until_it_is(
+        list in list(),
+        is_read in vec(any::<bool>(), 60),
+        is_ipvs in any::<bool>(),
+    ) {
+        let start = Start::new(&list, &is_read, is_ipvs);
+        let found = start.before.state();
+        let mut program = start.kept(&found);
+        let delta = Delta::reconcile(&found, &program);
+        check(&found, &delta, &with_excluded(&found, &program));
+        let now = led(&program.state());
+        for frontend in led(&found).into_keys() {
+            let is_named = |owner: &PortKey| start.model.service(&owner.service).is_some();
+            let had = found.owner(frontend).is_some_and(|owner| is_named(owner));
+            let has = program.winner(frontend).is_some_and(|winner| is_named(winner.owner));
+            prop_assert!(had || has || now.contains_key(&frontend), "{} went", frontend);
+        }
+        // Until then it is read by and by.
+        let kept = program.clone();
+        let mut all = start.model.clone();
+        let mut dirty = Dirty::default();
+        for object in &list {
+            dirty.merge(all.apply(Origin::Manifests, Change::Apply(sourced(object.clone()))));
+        }
+        program.update(&all, &dirty);
+        checked_delta(&kept, &program);
+        let read = program.clone();
+        program.let_go(&all);
+        prop_assert_eq!(program.kept().count(), 0);
+        checked_delta(&read, &program);
+        let fresh = Program::compile(&all, Arc::clone(&start.settings), &State::default());
+        if !is_ipvs {
+            assert_same_meaning(&program, &fresh);
+        }
+        prop_assert_eq!(led(&program.state()), led(&fresh.state()));
+        // Or what could not be read is taken away.
+        let mut program = kept.clone();
+        program.let_go(&start.model);
+        checked_delta(&kept, &program);
+        prop_assert_eq!(led(&program.state()), led(&start.compiled(&State::default()).state()));
+    }
+
+    /// Whatever a kernel was found to hold, what is made of it can be reached.
+    #[test]
+    fn keeping_what_is_damaged_is_no_trouble(
+        history in history(),
+        is_read in vec(any::<bool>(), 60),
+        damages in damages(),
+    ) {
+        let start = Start::new(&history.0, &is_read, false);
+        let found = damaged(&start.before.state(), &damages);
+        let mut program = start.kept(&found);
+        check(&found, &Delta::reconcile(&found, &program), &program.state());
+        for batch in &history.1 {
+            let (mut model, before) = (start.model.clone(), program.clone());
+            let mut dirty = Dirty::default();
+            for change in batch {
+                dirty.merge(model.apply(Origin::Manifests, change.clone()));
+            }
+            program.update(&model, &dirty);
+            checked_delta(&before, &program);
+        }
+    }
+}
+
+/// A Service that has been read once and is gone is gone, whatever else cannot be read.
+#[test]
+fn what_was_read_once_is_not_kept() {
+    let web = plain("default", "web", 1);
+    let list = objects(&[(&web, &[1, 2])]);
+    let start = Start::new(&list, &vec![false; list.len()], false);
+    let found = start.before.state();
+    let mut program = start.kept(&found);
+    assert_eq!(program.kept().collect::<Vec<_>>(), [&web.key]);
+    let mut model = start.model.clone();
+    let apply = |model: &mut Model, program: &mut Program, change: Change| {
+        let dirty = model.apply(Origin::Manifests, change);
+        program.update(model, &dirty);
+    };
+    // The Service is read, and its slice is not: its endpoints stay.
+    let service = Object::Service(Arc::new(web.clone()));
+    apply(&mut model, &mut program, Change::Apply(sourced(service.clone())));
+    assert_eq!(led(&program.state()), led(&found));
+    apply(&mut model, &mut program, Change::Remove(service.key()));
+    assert_eq!(program.kept().count(), 0);
+    assert!(led(&program.state()).is_empty());
+}
