@@ -111,6 +111,9 @@ pub enum Event {
     /// Every source has delivered its first complete list: from now on, what no source names may be
     /// removed.
     SourcesReady,
+    /// So many files could not be read. At the start, what the kernel holds and no source names stays until
+    /// there are none.
+    Unread(usize),
     /// The sink has done what it was asked.
     Reply(Reply),
     /// Somebody else has changed our tables.
@@ -223,6 +226,8 @@ pub struct Engine {
     model: Model,
     history: VecDeque<Model>,
     sources_ready: bool,
+    /// Files that could not be read.
+    unread: usize,
     dirty: Dirty,
     wanted: Option<Program>,
     applied: Option<Program>,
@@ -271,6 +276,7 @@ impl Engine {
             model: Model::default(),
             history: VecDeque::new(),
             sources_ready: false,
+            unread: 0,
             dirty: Dirty::default(),
             wanted: None,
             applied: None,
@@ -316,6 +322,7 @@ impl Engine {
                 // What came until now had to wait for the others: nobody is late but from here on.
                 self.backlog.owe(now);
             }
+            Event::Unread(files) => self.unread = files,
             Event::Reply(Reply::State(result)) => self.state(result, now),
             Event::Reply(Reply::Committed(result)) => self.committed(result, now),
             Event::Reply(Reply::Idle(result)) => self.counted(result),
@@ -414,6 +421,12 @@ impl Engine {
             && !self.read_wanted
             && self.applied.is_some()
             && self.quarantine.is_empty()
+    }
+
+    /// Services of which the kernel goes on with what it had, since no source names them and not every
+    /// file could be read.
+    pub fn kept(&self) -> usize {
+        self.wanted.as_ref().map_or(0, |wanted| wanted.kept().count())
     }
 
     /// The Services the kernel has refused.
@@ -516,11 +529,20 @@ impl Engine {
                     self.report_left_out(&wanted, dirty.services.iter());
                     self.report_conflicts(&wanted, &dirty);
                 }
+                if self.unread == 0 && wanted.kept().next().is_some() {
+                    let services = wanted.kept().count();
+                    tracing::info!(services, "everything has been read; what nobody names goes");
+                    wanted.let_go(&self.model);
+                }
                 wanted
             }
             None => {
                 let settings = Arc::clone(&self.settings);
-                let wanted = Program::compile_at(&self.model, settings, seed, seconds);
+                let mut wanted = Program::compile_at(&self.model, settings, seed, seconds);
+                if self.unread > 0 {
+                    wanted.keep(&self.model, seed);
+                    self.report_kept(&wanted);
+                }
                 let services = self.model.services().map(|entry| &entry.object.key);
                 self.report_left_out(&wanted, services);
                 for conflict in wanted.conflicts() {
@@ -567,6 +589,19 @@ impl Engine {
                 let what = "more endpoints than session affinity has room for";
                 tracing::warn!(%port, left_out = endpoints, most, "{what}");
             }
+        }
+    }
+
+    fn report_kept(&self, wanted: &Program) {
+        const SHOWN: usize = 10;
+        let names: Vec<String> = wanted.kept().take(SHOWN).map(ToString::to_string).collect();
+        if !names.is_empty() {
+            tracing::warn!(
+                files = self.unread,
+                services = wanted.kept().count(),
+                first = %names.join(", "),
+                "some files could not be read: what the kernel has of Services that no source names stays"
+            );
         }
     }
 

@@ -157,6 +157,8 @@ pub struct Daemon {
     snapshot: Option<PathBuf>,
     /// The sources that have not delivered their first complete lists.
     incomplete: BTreeSet<Origin>,
+    /// How many files could not be read, by source.
+    unread: BTreeMap<Origin, usize>,
     /// What is wrong at the moment, by source.
     problems: BTreeMap<Origin, BTreeSet<Problem>>,
     forgetter: Option<Forgetter>,
@@ -181,6 +183,7 @@ impl Daemon {
             snapshot: None,
             monitor: Monitor::new(STALENESS, incomplete.iter().copied()),
             incomplete,
+            unread: BTreeMap::new(),
             problems: BTreeMap::new(),
             forgetter: None,
             observer: None,
@@ -288,12 +291,17 @@ impl Daemon {
         let services = self.engine.model().count(Kind::Service);
         let problems: usize = self.problems.values().map(BTreeSet::len).sum();
         let state = if self.engine.is_settled() { "programmed" } else { "changes are waiting" };
-        format!("{state}; services: {services}, problems in the sources: {problems}")
+        let kept = match self.engine.kept() {
+            0 => String::new(),
+            kept => format!(", kept as they were since files cannot be read: {kept}"),
+        };
+        format!("{state}; services: {services}{kept}, problems in the sources: {problems}")
     }
 
     fn update(&mut self, update: Update) {
         let now = Instant::now();
-        let Update { origin, changes, triggers, complete, suppressed, problems, .. } = update;
+        let Update { origin, changes, triggers, complete, unread, suppressed, problems, .. } =
+            update;
         self.report(origin, problems);
         if suppressed > 0 {
             tracing::debug!(%origin, objects = suppressed, "read again, and mean the same");
@@ -301,6 +309,8 @@ impl Daemon {
         let before = self.engine.counts().suppressed;
         let triggers = self.on_our_clock(triggers, now);
         self.engine.handle(Event::Changes(origin, changes, triggers), now);
+        self.unread.insert(origin, unread);
+        self.engine.handle(Event::Unread(self.unread.values().sum()), now);
         let here = u64::try_from(self.engine.counts().suppressed - before).unwrap_or_default();
         self.monitor.heard(origin, complete, suppressed + here, now);
         // A list is complete when the source says so: a directory that exists but cannot be read

@@ -21,6 +21,7 @@ use super::*;
 use crate::install::answer;
 
 mod draining;
+mod unread;
 
 /// An engine, a kernel, and the time.
 struct World {

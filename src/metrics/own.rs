@@ -30,6 +30,7 @@ pub struct Own {
     suppressed: Labelled<SourceLabel, Counter>,
     repairs: Counter,
     quarantined: Gauge,
+    kept: Gauge,
     conflicts: Gauge,
     overridden: Gauge,
     affinity_limited: Gauge,
@@ -149,6 +150,13 @@ impl Own {
                 "Times the kernel was found to hold something else than it should, and was repaired",
                 Counter::default(),
             ),
+            kept: put(
+                to,
+                "kept_services",
+                "Services that no source names and that stay as the kernel had them, since files could \
+                 not be read",
+                Gauge::default(),
+            ),
             quarantined: put(
                 to,
                 "quarantined_services",
@@ -228,6 +236,10 @@ impl Own {
     /// Changes that were none.
     pub fn suppressed(&self, origin: Origin, changes: u64) {
         self.suppressed.get_or_create(&SourceLabel::of(origin)).inc_by(changes);
+    }
+
+    pub(super) fn kept(&self, services: usize) {
+        self.kept.set(amount(services));
     }
 
     pub(super) fn quarantined(&self, services: usize) {

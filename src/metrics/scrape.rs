@@ -64,6 +64,7 @@ impl View {
     fn count(&self, metrics: &Metrics, now: Instant) {
         let own = &metrics.own;
         own.quarantined(self.quarantined);
+        own.kept(self.wanted.as_ref().map_or(0, |wanted| wanted.kept().count()));
         own.overridden(self.model.overridden().count());
         let wanted = self.wanted.as_ref();
         own.conflicts(wanted.map_or(0, |wanted| wanted.conflicts().len()));
