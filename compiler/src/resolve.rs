@@ -27,7 +27,7 @@ pub mod node_ports;
 pub mod select;
 mod sources;
 
-pub use candidate::{Candidate, candidates};
+pub use candidate::{Candidate, Place, candidates};
 
 /// A Service port: the unit that is compiled. Prints as `namespace/name:port`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -201,7 +201,8 @@ pub struct Route {
     /// Whether the cluster has any endpoint that could serve, wherever it is: if not, connections are
     /// rejected, whatever the policy.
     pub has_endpoints: bool,
-    /// The addresses of those backends that are on this node, sorted, no duplicates.
+    /// The addresses of those backends that are on this node, or may be: of a slice, an endpoint need not
+    /// name its node. Sorted, no duplicates.
     pub hairpin: Vec<IpAddr>,
     /// Who may connect to the VIPs of load balancers, sorted, without overlaps; `None` for everybody.
     pub sources: Option<Vec<IpNet>>,
@@ -293,8 +294,9 @@ fn resolve_port(
     let node = &settings.node_name;
     let cluster = if uses_cluster { select::cluster(&candidates, node, zone) } else { Vec::new() };
     let local = if uses_local { select::local(&candidates) } else { Vec::new() };
-    let is_here = |backend: &&Backend| candidates.get(*backend).is_some_and(|it| it.local);
-    let here = cluster.iter().chain(&local).filter(is_here).map(|backend| backend.address);
+    let may_be_here =
+        |backend: &&Backend| candidates.get(*backend).is_some_and(Candidate::may_be_here);
+    let here = cluster.iter().chain(&local).filter(may_be_here).map(|backend| backend.address);
     let here: BTreeSet<IpAddr> = here.collect();
     let ipvs = ipvs::route(model, settings, service, family, cluster_ip);
     // Which addresses node ports are at, and which others are this node's anyway.

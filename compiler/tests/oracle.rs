@@ -746,6 +746,33 @@ fn an_endpoint_at_the_nodes_own_address() {
     assert_eq!(why, [Some(Masquerade::Hairpin)]);
 }
 
+/// An endpoint that names no node may be on this one: by whichever frontend and under whichever policy it
+/// comes back to itself, it is masqueraded. From outside, it does not count under policy Local.
+#[test]
+fn an_endpoint_without_a_node_finds_itself() {
+    let placeless = |world: World| {
+        let world = world.without_endpoints().endpoint("e1", None, Conditions::READY);
+        world.endpoint("e2", Some("nb"), Conditions::READY)
+    };
+    let plain = placeless(world());
+    plain
+        .expect("e1", "cluster:80", "e1+m e2")
+        .expect("pod", "cluster:80", "e1 e2")
+        .expect("e1", "node:30080", "e1+m e2+m");
+    let local = placeless(with(external_local));
+    for frontend in ["vip:80", "external:80", "node:30080"] {
+        local.expect("e1", frontend, "e1+m e2").expect("pod", frontend, "e1 e2");
+        local.expect("x", frontend, "drop");
+    }
+    let why = local.outcomes("e1", "vip:80", Family::Ipv6);
+    assert!(why.iter().any(|outcome| outcome.masquerade == Some(Masquerade::Hairpin)), "{why:?}");
+    // Under policy Local of the cluster address, it is no endpoint of this node.
+    placeless(with(internal_local)).expect("e1", "cluster:80", "drop");
+    // Where nobody is known to be a Pod, nothing else masquerades.
+    let unknown = placeless(world()).detect(DetectLocal::ClusterCidr(Vec::new()));
+    unknown.expect("e1", "cluster:80", "e1+m e2");
+}
+
 /// The way is told by the rules that had a say, and by the chain that decided.
 #[test]
 fn the_path_names_the_rules_that_had_a_say() {

@@ -7,7 +7,7 @@ use rulec_compiler::nft::oracle::{Masquerade, Outcome, Packet, Verdict};
 use rulec_compiler::nft::skeleton::{ChainId, View};
 use rulec_compiler::object::TrafficPolicy;
 use rulec_compiler::resolve::select::{Topology, topology};
-use rulec_compiler::resolve::{Candidate, PortKey, candidates};
+use rulec_compiler::resolve::{Candidate, Place, PortKey, candidates};
 
 use super::{Explained, Served};
 use crate::side::{Side, condition};
@@ -132,7 +132,10 @@ fn why_not(candidate: &Candidate<'_>, rule: Option<Topology<'_>>) -> String {
         return condition(candidate.conditions).to_owned();
     }
     match rule {
-        None if !candidate.local => "ready, but on another node".to_owned(),
+        None if candidate.place == Place::Elsewhere => "ready, but on another node".to_owned(),
+        None if candidate.place == Place::Unknown => {
+            "ready, but it names no node (nodeName), so it is not taken for one of this".to_owned()
+        }
         Some(rule @ Topology::Node(node)) if !rule.prefers(candidate) => {
             format!("ready, but its hints do not name node {node}, and those of others do")
         }

@@ -28,7 +28,7 @@ use crate::name::NamespacedName;
 use crate::net::{Backend, Family, Protocol};
 use crate::object::{Affinity, TrafficPolicy};
 use crate::resolve::{self, Frontend, NodeFacts, PortKey, Rank, Route, node_ports};
-use crate::settings::{DetectLocal, IpvsSettings, Settings, first_of};
+use crate::settings::{DetectLocal, Settings, first_of};
 
 mod keep;
 
@@ -705,30 +705,32 @@ impl Program {
     }
 
     /// Lets real servers that a virtual server has no longer keep their connections for a while. UDP
-    /// has none to keep: its flows find another backend. What goes with its frontend goes at once.
+    /// has none to keep: its flows find another backend. What goes with its frontend goes at once. Those
+    /// that drain already have no longer than what counts now allows: with no time at all, they go.
     fn drain(&mut self, server: VirtualServer, mut gone: BTreeSet<Backend>) {
         let winner = self.winner(server.frontend());
         let balancing = winner.as_ref().and_then(|winner| winner.target.ipvs);
         let reals: BTreeSet<Backend> = winner.iter().flat_map(Winner::reals).collect();
-        let Some(Balancing { drain, .. }) = balancing else {
-            let draining: Vec<Backend> = self.draining_of(server).map(|(it, _)| it).collect();
-            for backend in draining {
+        let drain = balancing.map_or(0, |Balancing { drain, .. }| drain);
+        let until = self.now.saturating_add(drain);
+        let held: Vec<(Backend, u32)> = self.draining_of(server).collect();
+        for (backend, held) in held {
+            gone.remove(&backend);
+            if drain == 0 || reals.contains(&backend) {
                 self.draining.remove(&(server, backend));
+            } else if until < held {
+                self.draining.insert((server, backend), until);
             }
-            return;
-        };
-        gone.retain(|backend| !reals.contains(backend));
-        for backend in reals {
-            self.draining.remove(&(server, backend));
         }
         if drain > 0 && server.protocol != Protocol::Udp {
-            let until = self.now.saturating_add(drain);
+            gone.retain(|backend| !reals.contains(backend));
             self.draining.extend(gone.into_iter().map(|backend| ((server, backend), until)));
         }
     }
 
     /// Goes on with real servers that a kernel holds and nobody wants any more: their time runs on if
-    /// it has begun, and begins if it has not.
+    /// it has begun, and begins if it has not. As in a process that goes on, nobody has longer than
+    /// what counts now allows.
     fn take_over_reals(&mut self, seed: &ipvs::State) {
         for (server, held) in &seed.servers {
             self.drain(*server, held.reals.keys().copied().collect());
@@ -737,7 +739,7 @@ impl Program {
                     continue;
                 };
                 if let Some(draining) = self.draining.get_mut(&(*server, *backend)) {
-                    *draining = until.min(self.now.saturating_add(IpvsSettings::LONGEST_DRAIN));
+                    *draining = until.min(*draining);
                 }
             }
         }

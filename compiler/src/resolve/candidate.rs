@@ -14,13 +14,35 @@ use crate::settings::Settings;
 pub struct Candidate<'a> {
     /// What it may be used for.
     pub conditions: Conditions,
-    /// Whether it is on this node.
-    pub local: bool,
+    /// Where it is, seen from this node.
+    pub place: Place,
     /// For whom it is meant.
     pub hints: Option<&'a Hints>,
 }
 
+/// Where an endpoint is, seen from this node. Of two that tell of one endpoint, the later here counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// On another node.
+    Elsewhere,
+    /// It names no node: an endpoint of a slice somebody has written by hand, for one. It does not serve
+    /// under policy Local, but may be here all the same.
+    Unknown,
+    /// On this node.
+    Here,
+}
+
 impl Candidate<'_> {
+    /// Whether it is known to be on this node.
+    pub fn is_local(&self) -> bool {
+        self.place == Place::Here
+    }
+
+    /// Whether what it sends may come by this node: then it must find itself by way of its Service, too.
+    pub fn may_be_here(&self) -> bool {
+        self.place != Place::Elsewhere
+    }
+
     /// Whether it may serve at all, if need be while it terminates (KEP-1669).
     pub fn is_usable(&self) -> bool {
         self.conditions.ready || (self.conditions.serving && self.conditions.terminating)
@@ -60,7 +82,9 @@ pub fn candidates<'a>(
             })
             .or_insert(candidate);
     };
-    let is_local = |node: &NodeName| *node == settings.node_name;
+    let place = |node: &NodeName| {
+        if *node == settings.node_name { Place::Here } else { Place::Elsewhere }
+    };
 
     for slice in model.slices_of(&service.key) {
         let slice = &*slice.object;
@@ -70,9 +94,9 @@ pub fn candidates<'a>(
         for slice_port in slice.ports.iter().filter(|slice_port| implements(slice_port, port)) {
             for endpoint in &slice.endpoints {
                 let backend = Backend { address: endpoint.address, port: slice_port.port };
-                let local = endpoint.node.as_ref().is_some_and(is_local);
+                let place = endpoint.node.as_ref().map_or(Place::Unknown, place);
                 let hints = endpoint.hints.as_deref();
-                add(backend, Candidate { conditions: endpoint.conditions, local, hints });
+                add(backend, Candidate { conditions: endpoint.conditions, place, hints });
             }
         }
     }
@@ -82,11 +106,12 @@ pub fn candidates<'a>(
         let Some(target) = target(port, &pod.ports) else { continue };
         let mut conditions = pod.conditions;
         conditions.ready |= service.publish_not_ready;
-        let local = pod.node.as_ref().is_none_or(is_local);
+        // A manifest without one describes a Pod of this node.
+        let place = pod.node.as_ref().map_or(Place::Here, place);
         for address in model.addresses_of(pod, &settings.node_name) {
             if Family::of(address) == family {
                 let backend = Backend { address, port: target };
-                add(backend, Candidate { conditions, local, hints: None });
+                add(backend, Candidate { conditions, place, hints: None });
             }
         }
     }
@@ -95,7 +120,7 @@ pub fn candidates<'a>(
 
 fn preference<'a>(candidate: &Candidate<'a>) -> impl Ord + use<'a> {
     let Conditions { ready, serving, terminating } = candidate.conditions;
-    (!terminating, ready, serving, candidate.local, candidate.hints)
+    (!terminating, ready, serving, candidate.is_local(), candidate.hints, candidate.place)
 }
 
 fn implements(slice_port: &SlicePort, port: &ServicePort) -> bool {
@@ -183,7 +208,7 @@ mod tests {
         let settings = Settings::new(NodeName::from("here"));
         let all = candidates(&model, &settings, service, &port(target), Family::Ipv4);
         let all = all.into_iter();
-        all.map(|(backend, it)| (backend.to_string(), it.local, it.conditions)).collect()
+        all.map(|(backend, it)| (backend.to_string(), it.is_local(), it.conditions)).collect()
     }
 
     fn of(backend: &str, local: bool, conditions: Conditions) -> (String, bool, Conditions) {

@@ -73,12 +73,12 @@ fn of_family(
     for port in &service.ports {
         let candidates = candidates(model, settings, service, port, family);
         let is_local_and_ready =
-            |candidate: &Candidate<'_>| candidate.local && candidate.conditions.ready;
+            |candidate: &Candidate<'_>| candidate.is_local() && candidate.conditions.ready;
         let here = candidates.iter().filter(|(_, candidate)| is_local_and_ready(candidate));
         ready.extend(here.map(|(backend, _)| backend.address));
         let mut usable = candidates.values().filter(|it| it.is_usable()).peekable();
         let has_any = usable.peek().is_some();
-        dropped += usize::from(has_any && !usable.any(|candidate| candidate.local));
+        dropped += usize::from(has_any && !usable.any(Candidate::is_local));
     }
     LocalFamily {
         ready: ready.len(),

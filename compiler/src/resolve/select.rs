@@ -32,8 +32,8 @@ pub fn cluster(candidates: &Candidates<'_>, node: &NodeName, zone: Option<&Zone>
 /// The endpoints under policy Local: those on this node that are ready, or else those that are
 /// terminating but still serving. Topology has no say.
 pub fn local(candidates: &Candidates<'_>) -> Vec<Backend> {
-    let ready = choose(candidates, |it| it.local && it.conditions.ready);
-    if ready.is_empty() { choose(candidates, |it| it.local && is_terminating(it)) } else { ready }
+    let ready = choose(candidates, |it| it.is_local() && it.conditions.ready);
+    if ready.is_empty() { choose(candidates, |it| it.is_local() && is_terminating(it)) } else { ready }
 }
 
 /// The endpoints to which a flow that is there may go on.
@@ -89,6 +89,7 @@ mod tests {
 
     use super::*;
     use crate::object::{Conditions, Hints};
+    use crate::resolve::candidate::Place;
 
     const READY: Conditions = Conditions::READY;
     const NOT_READY: Conditions = Conditions { ready: false, serving: false, terminating: false };
@@ -111,7 +112,7 @@ mod tests {
     fn plain(all: &[(Conditions, bool)]) -> Candidates<'static> {
         let candidate = |(conditions, local): &(Conditions, bool)| Candidate {
             conditions: *conditions,
-            local: *local,
+            place: if *local { Place::Here } else { Place::Unknown },
             hints: None,
         };
         (1..).map(backend).zip(all.iter().map(candidate)).collect()
@@ -121,7 +122,7 @@ mod tests {
     fn hinted<'a>(all: &[(Conditions, &'a Hints)]) -> Candidates<'a> {
         let candidate = |(conditions, hints): &(Conditions, &'a Hints)| Candidate {
             conditions: *conditions,
-            local: false,
+            place: Place::Unknown,
             hints: Some(hints),
         };
         (1..).map(backend).zip(all.iter().map(candidate)).collect()
@@ -217,7 +218,7 @@ mod tests {
     fn topology_is_nothing_to_policy_local() {
         let two = hints(&["z2"], &[]);
         let mut candidates = hinted(&[(READY, &two), (READY, &two)]);
-        candidates.values_mut().take(1).for_each(|it| it.local = true);
+        candidates.values_mut().take(1).for_each(|it| it.place = Place::Here);
         assert_eq!(local(&candidates), backends(&[1]));
     }
 }

@@ -76,9 +76,14 @@ impl Node {
 
     /// For how long a virtual server lets its real servers drain.
     fn drain(&self, server: VirtualServer) -> u32 {
+        self.own_drain(server).unwrap_or(self.ipvs.drain)
+    }
+
+    /// The same, where the Service that has it says so.
+    fn own_drain(&self, server: VirtualServer) -> Option<u32> {
         let winner = self.program.winner(server.frontend());
         let service = winner.and_then(|winner| self.model.service(&winner.owner.service));
-        service.and_then(|service| service.object.ipvs.drain).unwrap_or(self.ipvs.drain)
+        service.and_then(|service| service.object.ipvs.drain)
     }
 }
 
@@ -171,8 +176,10 @@ fn expected_draining(before: &State, node: &Node, now: &State) -> BTreeMap<Drain
         for backend in known.reals.keys().filter(|it| !active.contains(it)) {
             let real = (*server, *backend);
             match held.get(&real) {
+                // No time is no time for those either, and less is less.
+                Some(_) if drain == 0 => {}
                 Some(until) => {
-                    expected.insert(real, *until);
+                    expected.insert(real, *until.min(&(node.now + drain)));
                 }
                 None if drain > 0 && server.protocol != Protocol::Udp => {
                     expected.insert(real, node.now + drain);
@@ -302,7 +309,7 @@ fn add_foreigners(state: &mut State, exclude: &[ipnet::IpNet]) -> Vec<(VirtualSe
 // ---- Laws ---------------------------------------------------------------------------------------
 
 proptest! {
-    #![proptest_config(cases(12))]
+    #![proptest_config(cases(12, seeds!("ipvs.txt")))]
 
     /// What is wanted is what the objects say, and what drains is what was served; every delta,
     /// however found, is one that a kernel takes, leads where it should and is the smallest there is.
@@ -379,29 +386,42 @@ proptest! {
         }
     }
 
-    /// A process that starts with what another left goes on with it: nobody drains for longer than
-    /// the kernel was told.
+    /// A process that starts with what another left goes on with it and has nothing to write; with
+    /// another time to drain, nobody has longer than that, or than the kernel was told.
     #[test]
     fn ipvs_drains_on_over_a_restart(
         (list, batches) in timed_history(),
         settings in ipvs_settings(),
         later in 0..100_u32,
+        drain in select(&[0, 20, 600][..]),
     ) {
         let mut node = Node::start(&list, settings);
+        let mut other = Settings::clone(node.program.settings());
+        if let ProxyMode::Ipvs(ipvs) = &mut other.proxy_mode {
+            ipvs.drain = drain;
+        }
+        let other = Arc::new(other);
         for (seconds, batch) in &batches {
             node.apply(*seconds, batch);
             let state = node.program.state();
-            let restarted = node.restarted(&state, node.now + later);
+            let now = node.now + later;
+            let restarted = node.restarted(&state, now);
+            prop_assert_eq!(draining(&restarted.state()), draining(&state));
+            let delta = checked_delta(&node.program, &restarted);
+            prop_assert!(delta.is_empty(), "{:?}", delta);
+            prop_assert_eq!(flows::of_repair(&delta, &restarted), []);
+
+            let restarted = Program::compile_at(&node.model, Arc::clone(&other), &state, now);
             let allowed = |((server, backend), until): (Draining, u32)| {
-                let drain = node.drain(server);
-                let until = until.min(node.now + later + drain);
-                (drain > 0).then_some(((server, backend), until))
+                let drain = node.own_drain(server).unwrap_or(drain);
+                (drain > 0).then_some(((server, backend), until.min(now + drain)))
             };
             let expected: BTreeMap<Draining, u32> =
                 node.program.draining().filter_map(allowed).collect();
             prop_assert_eq!(draining(&restarted.state()), expected);
-            let delta = checked_delta(&node.program, &restarted);
-            // Only what a Service has said since then of its draining is new.
+            // Only what has been said since then of draining is new.
+            let delta = Delta::reconcile(&state, &restarted);
+            check(&state, &delta, &restarted.state());
             let is_real = |op: &Op| matches!(op, Op::Ipvs(ipvs::Op::SetReal(..) | ipvs::Op::DeleteReal(..)));
             prop_assert!(delta.ops().all(is_real), "{:?}", delta);
             prop_assert_eq!(flows::of_repair(&delta, &restarted), []);
@@ -529,6 +549,45 @@ fn what_the_last_owner_of_a_frontend_had_drains() {
         assert_eq!(left, [((server_at(v4(9, 1)), backend(1)), 1065)], "{names:?}");
         checked_delta(&before, &node.program);
     }
+}
+
+/// A Service that says less of its draining while a backend drains: its deadline comes nearer at once,
+/// and a restart finds what it would have said itself. With no time at all, the backend goes.
+#[test]
+fn less_time_to_drain_counts_at_once_and_over_a_restart() {
+    let service = |drain| {
+        let mut service = plain("default", "web", 1);
+        service.ipvs.drain = drain;
+        service
+    };
+    let real = (server_at(v4(0, 1)), backend(2));
+    let told = |node: &Node| node.program.draining().collect::<Vec<_>>();
+    let replaced = |drain, endpoints: &[u8]| replacement(&objects(&[(&service(drain), endpoints)]));
+
+    let mut node = Node::start(&objects(&[(&service(Some(900)), &[1, 2])]), mode_ipvs(600));
+    node.apply(8, &[replaced(Some(900), &[1])]);
+    assert_eq!(told(&node), [(real, 1908)]);
+    // More time is not for those that have been told theirs.
+    node.apply(1, &[replaced(Some(1000), &[1])]);
+    assert_eq!(told(&node), [(real, 1908)]);
+    node.apply(35, &[replaced(None, &[1])]);
+    assert_eq!(told(&node), [(real, 1644)]);
+
+    let state = node.program.state();
+    let restarted = node.restarted(&state, 1100);
+    assert!(Delta::reconcile(&state, &restarted).is_empty());
+
+    // Nor has it longer where a process that starts is the first that reads of it.
+    let mut found = state.clone();
+    let reals = &mut found.ipvs.servers.get_mut(&real.0).unwrap().reals;
+    reals.insert(real.1, Some(RealServer::draining(1908)));
+    let restarted = node.restarted(&found, 1044);
+    assert_eq!(restarted.draining().collect::<Vec<_>>(), [(real, 1644)]);
+
+    let before = node.program.clone();
+    node.apply(1, &[replaced(Some(0), &[1])]);
+    assert_eq!(told(&node), []);
+    checked_delta(&before, &node.program);
 }
 
 /// UDP flows to an endpoint that has gone are stale, and so are those from before there was a

@@ -162,7 +162,7 @@ fn check_packets(
 }
 
 proptest! {
-    #![proptest_config(cases(16))]
+    #![proptest_config(cases(16, seeds!("packets.txt")))]
 
     /// The rules, over what a history has left of elements, do to packets what the specification says,
     /// and what they do over the elements of a fresh start. Health checks tell load balancers the

@@ -67,6 +67,8 @@ struct Claim<'a> {
 struct Found<'a> {
     conditions: Conditions,
     local: bool,
+    /// Whether it names no node, so that it may be here.
+    placeless: bool,
     hints: Option<&'a Hints>,
 }
 
@@ -237,6 +239,7 @@ impl<'a> Cluster<'a> {
                     let found = Found {
                         conditions: endpoint.conditions,
                         local: endpoint.node.as_ref() == Some(&self.settings.node_name),
+                        placeless: endpoint.node.is_none(),
                         hints: endpoint.hints.as_deref(),
                     };
                     all.push((Backend { address: endpoint.address, port: number }, found));
@@ -273,6 +276,7 @@ impl<'a> Cluster<'a> {
                 let found = Found {
                     conditions: Conditions { ready, ..pod.conditions },
                     local: *on == self.settings.node_name,
+                    placeless: false,
                     hints: None,
                 };
                 all.push((Backend { address: *address, port }, found));
@@ -282,7 +286,7 @@ impl<'a> Cluster<'a> {
         // the better one.
         let worth = |found: &Found<'_>| {
             let Conditions { ready, serving, terminating } = found.conditions;
-            (!terminating, ready, serving, found.local, found.hints.cloned())
+            (!terminating, ready, serving, found.local, found.hints.cloned(), found.placeless)
         };
         all.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| worth(one).cmp(&worth(other))));
         all.into_iter().collect()
@@ -479,8 +483,8 @@ impl<'a> Cluster<'a> {
         at_port.or_else(|| is_unknown().then_some(Verdict::Reject))
     }
 
-    /// §4.0 (b): local endpoints that are reachable, by address, since what is addressed to itself
-    /// needs it at any port.
+    /// §4.0 (b): endpoints that are reachable and local, or may be, by address, since what is addressed to
+    /// itself needs it at any port.
     fn hairpins(&self) -> BTreeSet<IpAddr> {
         let mut hairpins = BTreeSet::new();
         for claim in self.claims().iter().filter(|claim| claim.reason == Reason::ClusterIp) {
@@ -504,7 +508,11 @@ impl<'a> Cluster<'a> {
             if internal || external && is_accessible {
                 reachable.extend(selected.local);
             }
-            let here = reachable.into_iter().filter(|backend| endpoints[backend].local);
+            let may_be_here = |backend: &Backend| {
+                let found = endpoints[backend];
+                found.local || found.placeless
+            };
+            let here = reachable.into_iter().filter(may_be_here);
             hairpins.extend(here.map(|backend| backend.address));
         }
         hairpins

@@ -83,9 +83,14 @@ fn external(d: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, d))
 }
 
-/// An endpoint at 10.0.0.d, on no known node.
+/// An endpoint at 10.0.0.d, on another node.
 fn at(d: u8) -> Endpoint {
-    endpoint(IpAddr::V4(Ipv4Addr::new(10, 0, 0, d)), Conditions::READY, None)
+    endpoint(IpAddr::V4(Ipv4Addr::new(10, 0, 0, d)), Conditions::READY, Some("there"))
+}
+
+/// One that names no node, as somebody writes it by hand.
+fn placeless(d: u8) -> Endpoint {
+    Endpoint { node: None, ..at(d) }
 }
 
 fn local(d: u8) -> Endpoint {
@@ -94,12 +99,12 @@ fn local(d: u8) -> Endpoint {
 
 fn not_ready(d: u8) -> Endpoint {
     let conditions = Conditions { ready: false, serving: false, terminating: false };
-    endpoint(at(d).address, conditions, None)
+    endpoint(at(d).address, conditions, Some("there"))
 }
 
 fn terminating(d: u8) -> Endpoint {
     let conditions = Conditions { ready: false, serving: true, terminating: true };
-    endpoint(at(d).address, conditions, None)
+    endpoint(at(d).address, conditions, Some("there"))
 }
 
 /// The endpoint, meant for clients of a zone.
@@ -776,6 +781,26 @@ fn an_endpoint_that_turns_out_to_be_local_is_one() {
     let before = [web(|_| ()), endpoints(&[at(1)])];
     let after = [web(|_| ()), endpoints(&[local(1)])];
     assert_eq!(ops(&before, &after), ["add hairpin 10.0.0.1 . 10.0.0.1"]);
+}
+
+/// It may be here, and then must find itself. Under policy Local, it is not taken for one of this node.
+#[test]
+fn an_endpoint_without_a_node_is_one_more() {
+    let with = |more: Endpoint| [web(|_| ()), endpoints(&[at(1), more])];
+    let found = ops(&with(not_ready(2)), &with(placeless(2)));
+    assert_eq!(
+        found,
+        [
+            "add hairpin 10.0.0.2 . 10.0.0.2",
+            "delete services 10.96.0.1 . tcp . 80",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
+            "add endpoints 10.96.0.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+        ]
+    );
+    assert_eq!(ops(&with(placeless(2)), &with(at(2))), ["delete hairpin 10.0.0.2 . 10.0.0.2"]);
+    assert_eq!(ops(&with(placeless(2)), &with(local(2))), [""; 0], "it is one already");
+    let local = |it: Endpoint| [web(inside_local), endpoints(&[at(1), it])];
+    assert_eq!(ops(&local(at(2)), &local(placeless(2))), [""; 0]);
 }
 
 #[test]
