@@ -65,7 +65,7 @@ fn led(state: &State) -> BTreeMap<Frontend, BTreeSet<Backend>> {
 }
 
 proptest! {
-    #![proptest_config(cases(24))]
+    #![proptest_config(cases(24, seeds!("keep.txt")))]
 
     /// Nothing but the node could be read: nothing changes, in either mode.
     #[test]
