@@ -329,6 +329,7 @@ fn update(change: Change) -> Update {
         triggers: Vec::new(),
         complete: true,
         unread: 0,
+        unavailable: false,
         stale: None,
         suppressed: 0,
         problems: Vec::new(),

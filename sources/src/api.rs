@@ -310,6 +310,7 @@ pub(crate) async fn tell(
             triggers,
             complete,
             unread: 0,
+            unavailable: false,
             stale: None,
             suppressed,
             problems,

@@ -125,6 +125,7 @@ fn update(addresses: InterfaceAddresses, is_first: bool) -> Update {
         triggers: Vec::new(),
         complete: true,
         unread: 0,
+        unavailable: false,
         stale: None,
         suppressed: 0,
         problems: Vec::new(),

@@ -27,7 +27,7 @@ impl fmt::Display for Severity {
 /// without the parts that are not known. The order is by place, so that a list reads like the file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Problem {
-    /// The file, relative to the manifest directory; `.` is the directory itself.
+    /// The file, relative to the manifest directory; or the path of the directory itself.
     pub path: Arc<str>,
     /// The line, from 1.
     pub line: Option<u64>,

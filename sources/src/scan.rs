@@ -15,11 +15,12 @@ mod listing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rulec_compiler::object::ObjectKey;
+use rulec_compiler::object::{Kind, ObjectKey};
 use rulec_compiler::{Change, Provenance, Sourced};
 use tracing::debug;
 
@@ -38,6 +39,13 @@ pub(crate) const BLANK: Duration = Duration::from_millis(100);
 /// How old the last write to any file must be. Word of its writer may still be under way.
 const FRESH: Duration = Duration::from_millis(10);
 
+/// How long a file that is written to again and again is waited for. Then it is believed as it is, unless its
+/// writer is known: who replaces it every few milliseconds leaves no other moment.
+const RESTLESS: Duration = Duration::from_millis(200);
+
+/// How many names of files that are not read are told.
+const MOST_NAMES: usize = 10;
+
 /// What a path holds, as of the last look: a directory of manifests, or a single one.
 #[derive(Debug)]
 pub struct Manifests {
@@ -50,6 +58,12 @@ pub struct Manifests {
     contested: BTreeMap<ObjectKey, Problem>,
     /// Why the path itself cannot be looked at.
     obstacle: Option<Problem>,
+    /// Files beside the manifests that are not read.
+    left_out: Option<Problem>,
+    /// Why nobody tells of changes.
+    unwatched: Option<Problem>,
+    /// The directory that was listed last.
+    listed: Option<Place>,
     /// Files that may just be written to, and are to be read again soon.
     unsettled: BTreeSet<OsString>,
     problems: Vec<Problem>,
@@ -77,8 +91,24 @@ pub struct Scan {
 enum Root {
     Directory,
     File,
-    Missing,
+    /// Nobody knows what it holds, and why.
     Unknown(String),
+}
+
+/// A path that leads nowhere is a mistake, or a directory that is away for a moment. Who wants nothing to be
+/// served leaves it empty.
+const MISSING: &str = "there is no such file or directory";
+
+/// Which directory it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    device: u64,
+}
+
+impl Place {
+    fn of(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().map(|metadata| Self { device: metadata.dev() })
+    }
 }
 
 /// How closely to look at files that nobody pointed at.
@@ -105,6 +135,9 @@ impl Manifests {
             current: BTreeMap::new(),
             contested: BTreeMap::new(),
             obstacle: None,
+            left_out: None,
+            unwatched: None,
+            listed: None,
             unsettled: BTreeSet::new(),
             problems: Vec::new(),
             writers,
@@ -136,6 +169,22 @@ impl Manifests {
         self.current.values()
     }
 
+    /// How many files could not be read and have never been: objects may be missing.
+    pub fn unread(&self) -> usize {
+        self.entries.values().filter(|entry| entry.is_unread()).count()
+    }
+
+    /// Whether the path could not be looked at, so that all is as it was.
+    pub fn is_unavailable(&self) -> bool {
+        self.obstacle.is_some()
+    }
+
+    /// Notes why nobody tells of changes, if so.
+    pub(crate) fn set_unwatched(&mut self, reason: Option<String>) {
+        let problem = |message| Problem::of_file(&self.place(), Severity::Warning, message);
+        self.unwatched = reason.map(problem);
+    }
+
     fn scan(&mut self, names: &BTreeSet<OsString>, look: Option<Look>, now: SystemTime) -> Scan {
         let mut round = Round { now, suppressed: 0, affected: BTreeSet::new(), complete: true };
         self.obstacle = None;
@@ -143,11 +192,6 @@ impl Manifests {
         match self.root_is() {
             Root::Directory => self.scan_directory(names, unsettled, look, &mut round),
             Root::File => self.scan_file(&mut round),
-            Root::Missing => {
-                self.keep_only(&BTreeSet::new(), &mut round);
-                let message = "there is no such file or directory; nothing is served from it";
-                self.obstacle = Some(Problem::of_file(&".".into(), Severity::Warning, message));
-            }
             Root::Unknown(message) => {
                 self.unsettled = unsettled;
                 self.hold(&message, &mut round);
@@ -161,7 +205,7 @@ impl Manifests {
             Ok(metadata) if metadata.is_dir() => Root::Directory,
             Ok(metadata) if metadata.is_file() => Root::File,
             Ok(_) => Root::Unknown("neither a directory nor a regular file".to_owned()),
-            Err(error) if file::is_missing(&error) => Root::Missing,
+            Err(error) if file::is_missing(&error) => Root::Unknown(MISSING.to_owned()),
             Err(error) => Root::Unknown(format!("cannot be looked at: {error}")),
         }
     }
@@ -169,7 +213,20 @@ impl Manifests {
     /// Keeps everything as it is: not being able to look is no reason to take Services away.
     fn hold(&mut self, message: &str, round: &mut Round) {
         round.complete = false;
-        self.obstacle = Some(Problem::of_file(&".".into(), Severity::Error, message));
+        let services = self.current.keys().filter(|key| key.kind() == Kind::Service).count();
+        let message = if self.delivered {
+            format!("{message}; what was read of it last stays, with {services} Services")
+        } else {
+            format!(
+                "{message}; nothing is read of it, and nothing that is served is removed for that"
+            )
+        };
+        self.obstacle = Some(Problem::of_file(&self.place(), Severity::Error, message));
+    }
+
+    /// The path itself, for problems.
+    fn place(&self) -> Arc<str> {
+        self.root.display().to_string().into()
     }
 
     fn scan_file(&mut self, round: &mut Round) {
@@ -202,12 +259,24 @@ impl Manifests {
         }
         let listing = match Listing::of(&self.root) {
             Ok(listing) => listing,
-            Err(error) if file::is_missing(&error) => Listing::default(),
             Err(error) => {
                 self.unsettled.extend(wanted);
-                return self.hold(&format!("cannot be listed: {error}"), round);
+                let message = match file::is_missing(&error) {
+                    true => MISSING.to_owned(),
+                    false => format!("cannot be listed: {error}"),
+                };
+                return self.hold(&message, round);
             }
         };
+        // Under a file system that was mounted there is an empty directory.
+        let here = Place::of(&self.root);
+        let is_other = self.listed.is_some() && here != self.listed;
+        if listing.names.is_empty() && !self.entries.is_empty() && is_other {
+            self.unsettled.extend(wanted);
+            return self.hold("is empty, and on another file system than before", round);
+        }
+        self.listed = here;
+        self.note_left_out(&listing.left_out);
         self.keep_only(&listing.names, round);
         for name in &listing.names {
             let path = self.root.join(name);
@@ -220,6 +289,22 @@ impl Manifests {
                 self.load(name, &path, round);
             }
         }
+    }
+
+    fn note_left_out(&mut self, names: &BTreeSet<OsString>) {
+        self.left_out = (!names.is_empty()).then(|| {
+            let mut told: Vec<String> =
+                names.iter().take(MOST_NAMES).map(|name| name.display().to_string()).collect();
+            match names.len().saturating_sub(MOST_NAMES) {
+                0 => {}
+                more => told.push(format!("and {more} more")),
+            }
+            let message = format!(
+                "only *.yaml, *.yml and *.json are read; not these files: {}",
+                told.join(", ")
+            );
+            Problem::of_file(&self.place(), Severity::Warning, message)
+        });
     }
 
     fn look_closer(&self, names: &BTreeSet<OsString>, look: Option<Look>) -> Option<Look> {
@@ -341,7 +426,8 @@ impl Manifests {
     /// Gathers the problems, and says whether they differ from before. Whoever asks for them says so.
     fn collect_problems(&mut self) -> bool {
         let entries = self.entries.values().flat_map(Entry::problems);
-        let all = self.obstacle.iter().chain(entries).chain(self.contested.values());
+        let of_path = self.obstacle.iter().chain(&self.left_out).chain(&self.unwatched);
+        let all = of_path.chain(entries).chain(self.contested.values());
         let mut problems: Vec<Problem> = all.cloned().collect();
         problems.sort_unstable();
         problems.dedup();
@@ -385,6 +471,6 @@ fn contest(
     let path: &Arc<str> = entries.get(winner)?.path();
     let others: Vec<_> = others.iter().map(|name| name.to_string_lossy()).collect();
     let message = format!("also defined in {}; the one in {path} counts", others.join(", "));
-    let problem = Problem::of_file(path, Severity::Warning, message);
+    let problem = Problem::of_file(path, Severity::Error, message);
     Some(Problem { object: Some(key.to_string()), ..problem })
 }

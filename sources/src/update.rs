@@ -23,6 +23,8 @@ pub struct Update {
     /// How many files could not be read for the first list and have no last good content either. What
     /// the kernel holds and no source names may be theirs, so it stays until this is 0.
     pub unread: usize,
+    /// Whether the source could not be looked at, so that all it has told stays as it was.
+    pub unavailable: bool,
     /// When what was told was last known to be true, if it is an earlier run's state that stands in for a
     /// source which cannot speak yet.
     pub stale: Option<Timestamp>,

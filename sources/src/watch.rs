@@ -32,6 +32,12 @@ use crate::writers::LONGEST;
 /// missing too, and then there is nothing to watch.
 const MISSING: Duration = Duration::from_millis(250);
 
+/// How often files are looked at while nobody tells of changes.
+const BLIND: Duration = Duration::from_secs(1);
+
+/// The longest pause between two attempts to be told of changes; they begin with `BLIND`.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
 /// How many times `settle` to wait at most while events keep coming.
 const PATIENCE: u32 = 10;
 
@@ -58,12 +64,22 @@ impl Default for ManifestOptions {
 pub struct ManifestSource {
     path: PathBuf,
     options: ManifestOptions,
+    watcher: MakeWatcher,
 }
 
+/// What tells of changes below a path, or why there is nothing that does.
+pub(crate) type MakeWatcher = fn(&Path, &Arc<Signal>) -> notify::Result<RecommendedWatcher>;
+
 impl ManifestSource {
-    /// Touches nothing yet. The path need not exist.
+    /// Touches nothing yet. The path need not exist; it is not empty for that.
     pub fn new(path: PathBuf, options: ManifestOptions) -> Self {
-        Self { path, options }
+        Self { path, options, watcher }
+    }
+
+    /// One that another watcher tells of changes.
+    #[cfg(test)]
+    pub(crate) fn with_watcher(self, watcher: MakeWatcher) -> Self {
+        Self { watcher, ..self }
     }
 
     /// Sends what the path holds, and from then on what changes, until the receiver is dropped.
@@ -75,7 +91,7 @@ impl ManifestSource {
     ///
     /// [`SourceError::Thread`] if no thread can be started, [`SourceError::Ended`] if it ends on
     /// its own. Missing, broken and unreadable files are no errors, and neither is it if inotify
-    /// cannot be used: then changes are seen once per `rescan`.
+    /// cannot be used: then files are looked at every second, and it is tried again.
     pub async fn run(self, out: mpsc::Sender<Update>) -> Result<(), SourceError> {
         self.run_with(Arc::new(Signal::default()), out).await
     }
@@ -125,7 +141,10 @@ struct Watching {
     signal: Arc<Signal>,
     out: mpsc::Sender<Update>,
     manifests: Manifests,
+    make_watcher: MakeWatcher,
     watcher: Option<RecommendedWatcher>,
+    /// Why nobody tells of changes, if nobody does.
+    blind: Option<Blind>,
     /// What was watched last at a path: device and inode.
     watched: BTreeMap<PathBuf, (u64, u64)>,
     /// Whether to try soon again to watch the path, because it led nowhere.
@@ -133,6 +152,13 @@ struct Watching {
     first: bool,
     /// Whether a complete list was sent.
     complete: bool,
+}
+
+/// Nobody tells of changes: files are looked at often instead.
+struct Blind {
+    reason: String,
+    retry_at: Instant,
+    pause: Duration,
 }
 
 /// The receiver is gone.
@@ -150,7 +176,9 @@ impl Watching {
             signal,
             out,
             manifests,
+            make_watcher: source.watcher,
             watcher: None,
+            blind: None,
             watched: BTreeMap::new(),
             adrift: true,
             first: true,
@@ -159,16 +187,15 @@ impl Watching {
     }
 
     fn run(mut self) {
-        self.watcher = watcher(&self.path, &self.signal);
         info!(path = %self.path.display(), "watching manifests");
         let mut touched = Touched { lost: true, ..Touched::default() };
         let mut count = 0;
         let mut rescan = Instant::now();
         loop {
-            if touched.moved || touched.lost {
-                self.watch();
-            }
             let now = Instant::now();
+            if touched.moved || touched.lost || self.blind_until().is_some_and(|at| at <= now) {
+                self.watch(now);
+            }
             self.give_up(now, &mut touched);
             let time = SystemTime::now();
             let scan = if touched.lost || now >= rescan {
@@ -195,6 +222,10 @@ impl Watching {
             if adrift {
                 until = until.min(Instant::now() + MISSING);
             }
+            let is_blind = self.blind.is_some();
+            if is_blind {
+                until = until.min(Instant::now() + BLIND);
+            }
             match self.signal.wait(count, until) {
                 Woken::Stop => return,
                 Woken::Event => self.settle(),
@@ -202,6 +233,7 @@ impl Watching {
             }
             (touched, count) = self.signal.take();
             touched.moved |= adrift;
+            touched.listing |= is_blind;
             // Events may have been lost in ways that nobody notices, so a rescan watches anew too.
             touched.lost |= Instant::now() >= rescan;
         }
@@ -249,7 +281,8 @@ impl Watching {
             changes,
             triggers,
             complete,
-            unread: 0,
+            unread: self.manifests.unread(),
+            unavailable: self.manifests.is_unavailable(),
             stale: None,
             suppressed,
             problems,
@@ -257,16 +290,50 @@ impl Watching {
         self.out.blocking_send(update).map_err(|_| Gone)
     }
 
+    /// When to try again to be told of changes, if nobody tells.
+    fn blind_until(&self) -> Option<Instant> {
+        self.blind.as_ref().map(|blind| blind.retry_at)
+    }
+
     /// Makes the watches anew.
-    fn watch(&mut self) {
-        let Some(watcher) = &mut self.watcher else {
-            self.adrift = !self.path.exists();
-            return;
+    fn watch(&mut self, now: Instant) {
+        let outcome = self.try_to_watch();
+        self.adrift = outcome.as_ref().copied().unwrap_or_else(|_| !self.path.exists());
+        let reason = outcome.err();
+        self.manifests.set_unwatched(reason.as_ref().map(|reason| {
+            format!("not watched, but looked at every {} s: {reason}", BLIND.as_secs())
+        }));
+        let is_over = |blind: &Blind| blind.retry_at <= now;
+        self.blind = match (reason, self.blind.take()) {
+            (None, None) => None,
+            (None, Some(_)) => {
+                info!(path = %self.path.display(), "watched again");
+                None
+            }
+            (Some(reason), Some(blind)) if blind.reason == reason && !is_over(&blind) => {
+                Some(blind)
+            }
+            (Some(reason), Some(blind)) => {
+                let pause = blind.pause.saturating_mul(2).min(LONGEST_RETRY);
+                Some(Blind { reason, retry_at: now + pause, pause })
+            }
+            (Some(reason), None) => Some(Blind { reason, retry_at: now + BLIND, pause: BLIND }),
+        };
+    }
+
+    /// Watches what the path leads to now, and its parent; says whether it leads nowhere.
+    fn try_to_watch(&mut self) -> Result<bool, String> {
+        let watcher = match &mut self.watcher {
+            Some(watcher) => watcher,
+            none => {
+                let made = (self.make_watcher)(&self.path, &self.signal);
+                none.insert(made.map_err(|error| error.to_string())?)
+            }
         };
         if let Some(parent) = self.path.parent() {
-            watch_anew(watcher, &mut self.watched, parent);
+            watch_anew(watcher, &mut self.watched, parent)?;
         }
-        self.adrift = watch_anew(watcher, &mut self.watched, &self.path);
+        watch_anew(watcher, &mut self.watched, &self.path)
     }
 }
 
@@ -275,7 +342,7 @@ fn watch_anew(
     watcher: &mut RecommendedWatcher,
     watched: &mut BTreeMap<PathBuf, (u64, u64)>,
     path: &Path,
-) -> bool {
+) -> Result<bool, String> {
     let found = std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
     if watched.get(path).copied() != found {
         // It may be gone already, or never have been watched.
@@ -287,7 +354,7 @@ fn watch_anew(
     };
     // A second watch of the same inode is the first one. Taking that away before would lose what
     // happens in between, such as the close that a file under way waits for.
-    let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) else { return false };
+    let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) else { return Ok(false) };
     let nothing = match &error.kind {
         notify::ErrorKind::PathNotFound => true,
         notify::ErrorKind::Io(error) => is_missing(error),
@@ -298,10 +365,10 @@ fn watch_anew(
     };
     if nothing {
         debug!(path = %path.display(), "not watched: there is nothing");
-    } else {
-        warn!(path = %path.display(), %error, "not watched: changes are found by reading only");
+        return Ok(true);
     }
-    nothing
+    watched.remove(path);
+    Err(format!("{}: {error}", path.display()))
 }
 
 /// A time that far ahead, or as good as never.
@@ -310,7 +377,7 @@ fn later(now: Instant, wait: Duration) -> Instant {
     now + wait.min(NEVER)
 }
 
-fn watcher(path: &Path, signal: &Arc<Signal>) -> Option<RecommendedWatcher> {
+fn watcher(path: &Path, signal: &Arc<Signal>) -> notify::Result<RecommendedWatcher> {
     let root = path.to_owned();
     let signal = signal.clone();
     let handler = move |event: notify::Result<Event>| {
@@ -331,13 +398,7 @@ fn watcher(path: &Path, signal: &Arc<Signal>) -> Option<RecommendedWatcher> {
             });
         }
     };
-    match notify::recommended_watcher(handler) {
-        Ok(watcher) => Some(watcher),
-        Err(error) => {
-            warn!(%error, "no word of changes from the kernel: they are found by reading only");
-            None
-        }
-    }
+    notify::recommended_watcher(handler)
 }
 
 /// Decides what an event is about.

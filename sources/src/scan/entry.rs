@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use rulec_compiler::object::{Object, ObjectKey};
 
-use super::BLANK;
+use super::{BLANK, RESTLESS};
 use crate::decode::{Decoded, Format, decode};
 use crate::file::{self, Content, LARGEST, Stamp};
 use crate::intern::Interner;
@@ -30,6 +30,12 @@ pub(super) struct Entry {
     /// Why the content could not be read.
     obstacle: Option<Problem>,
     link: bool,
+    /// Whether it has ever been read as a whole.
+    read: bool,
+    /// Whether something in it could not be read and has never been.
+    unread: bool,
+    /// Since when it has been written to too lately to be believed.
+    restless: Option<SystemTime>,
 }
 
 /// What reading a file needs from outside.
@@ -57,6 +63,18 @@ pub(super) struct News {
     pub(super) written: bool,
 }
 
+impl News {
+    /// There is a file, and no news of it.
+    fn none() -> Self {
+        Self { exists: true, ..Self::default() }
+    }
+
+    /// It is not believed yet.
+    fn waiting() -> Self {
+        Self { unsettled: true, ..Self::none() }
+    }
+}
+
 impl Entry {
     pub(super) fn new(name: &OsStr) -> Self {
         let extension = Path::new(name).extension();
@@ -71,7 +89,15 @@ impl Entry {
             faults: Vec::new(),
             obstacle: None,
             link: false,
+            read: false,
+            unread: false,
+            restless: None,
         }
+    }
+
+    /// Whether objects of it may be missing: it could not be read, and nothing is known of it.
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread
     }
 
     /// Relative to the manifest directory.
@@ -107,19 +133,20 @@ impl Entry {
         let content = file::read(path);
         if !matches!(content, Ok(Content::Bytes { .. })) {
             self.stamp = None;
+            self.restless = None;
         }
         match content {
             Ok(Content::Bytes { bytes, before, after }) => {
                 // Of the one that is kept, a write in between must differ; the other one knows of it.
                 self.take(&bytes, before, after, context)
             }
-            Ok(Content::Missing) if link => {
-                self.obstacle = Some(self.problem(Severity::Warning, "a link to nothing"));
-                self.forget()
-            }
+            Ok(Content::Missing) if link => self.keep("a link to nothing"),
             Ok(Content::Missing | Content::Directory) => News { exists: false, ..self.forget() },
             Ok(Content::Special) => {
-                self.keep("not a regular file; pipes, sockets and devices are not read")
+                let news = self.keep("not a regular file; pipes, sockets and devices are not read");
+                // Nothing is missing: such a thing never had objects.
+                self.unread = false;
+                news
             }
             Ok(Content::TooLarge) => self.keep(&format!("larger than {} MiB", LARGEST >> 20)),
             Err(error) => self.keep(&format!("cannot be read: {error}")),
@@ -132,14 +159,21 @@ impl Entry {
 
     /// Keeps what was last good.
     fn keep(&mut self, reason: &str) -> News {
-        self.obstacle = Some(self.problem(Severity::Error, reason));
-        News { exists: true, ..News::default() }
+        self.unread = !self.read;
+        let kept = if self.read { "; its last good content stays" } else { "" };
+        self.obstacle = Some(self.problem(Severity::Error, &format!("{reason}{kept}")));
+        News::none()
     }
 
-    /// Believes nothing yet.
-    fn wait(&mut self) -> News {
-        self.stamp = None;
-        News { exists: true, unsettled: true, ..News::default() }
+    /// Believes nothing yet. Says whether there is still time for that.
+    fn wait(&mut self, now: SystemTime) -> bool {
+        let since = *self.restless.get_or_insert(now);
+        // A clock that was set back must not make it longer.
+        let is_early = now.duration_since(since).is_ok_and(|waited| waited < RESTLESS);
+        if is_early {
+            self.stamp = None;
+        }
+        is_early
     }
 
     /// Takes notice that there is no content.
@@ -147,7 +181,7 @@ impl Entry {
         self.hash = None;
         self.faults.clear();
         let gone = std::mem::take(&mut self.objects).into_keys().collect();
-        News { exists: true, gone, ..News::default() }
+        News { exists: true, gone, ..News::none() }
     }
 
     fn take(
@@ -161,33 +195,43 @@ impl Entry {
         // not even what it adds: a list that breaks off is a list.
         if context.writers.has(&self.name) {
             self.stamp = None;
-            return News { exists: true, written: true, ..News::default() };
+            return News { exists: true, written: true, ..News::none() };
         }
         let hash = blake3::hash(bytes);
         if self.hash == Some(hash) {
             self.stamp = Some(stamp);
-            return News { exists: true, ..News::default() };
+            self.restless = None;
+            return News::none();
         }
-        if context.fresh.is_some_and(|fresh| latest.is_younger(fresh, context.now)) {
-            return self.wait();
+        let is_fresh = context.fresh.is_some_and(|fresh| latest.is_younger(fresh, context.now));
+        if is_fresh && self.wait(context.now) {
+            return News::waiting();
+        }
+        // A disk that is full and an editor that crashed leave nothing; who means nothing writes a comment.
+        if bytes.is_empty() {
+            self.restless = None;
+            self.stamp = Some(stamp);
+            return self.keep("is empty (0 bytes)");
         }
         let decoded = decode(&self.path, bytes, self.format, context.interner);
         let emptied = decoded.blank && !decoded.unreadable && !self.objects.is_empty();
-        if emptied && latest.is_younger(BLANK, context.now) {
-            return self.wait();
+        if emptied && latest.is_younger(BLANK, context.now) && self.wait(context.now) {
+            return News::waiting();
         }
+        self.restless = None;
         self.stamp = Some(stamp);
         self.hash = Some(hash);
         if decoded.unreadable {
+            self.unread = !self.read;
             self.faults = decoded.problems;
-            return News { exists: true, ..News::default() };
+            return News::none();
         }
         self.replace(decoded)
     }
 
     /// Takes over what a well-formed file says, and keeps of the old what it says badly.
     fn replace(&mut self, decoded: Decoded) -> News {
-        let mut news = News { exists: true, ..News::default() };
+        let mut news = News::none();
         self.faults = decoded.problems;
         let mut old = std::mem::take(&mut self.objects);
         for object in decoded.objects {
@@ -217,6 +261,9 @@ impl Entry {
                 news.gone.push(key);
             }
         }
+        let is_missing = |key| !self.objects.contains_key(key);
+        self.unread = (decoded.nameless && !self.read) || decoded.broken.iter().any(is_missing);
+        self.read = true;
         news
     }
 }

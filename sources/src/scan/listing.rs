@@ -6,30 +6,47 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The names in a directory that may be manifests; what they are shows when they are read.
+/// The names in a directory, by whether they are read.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
+    /// Those that may be manifests; what they are shows when they are read.
     pub(super) names: BTreeSet<OsString>,
+    /// Other files that somebody may take for manifests.
+    pub(super) left_out: BTreeSet<OsString>,
 }
 
 impl Listing {
     /// Lists a directory. An error half way is an error: half a list would look like removals.
     pub(super) fn of(directory: &Path) -> io::Result<Self> {
-        let mut names = BTreeSet::new();
+        let mut listing = Self::default();
         for entry in std::fs::read_dir(directory)? {
             let entry = entry?;
             let name = entry.file_name();
-            if is_manifest(&name) && !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                names.insert(name);
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            if is_manifest(&name) {
+                listing.names.insert(name);
+            } else if !is_passing(&name) {
+                listing.left_out.insert(name);
             }
         }
-        Ok(Self { names })
+        Ok(listing)
     }
 }
 
-/// Whether a file of this name is read: it is not hidden, and not what editors leave behind.
+/// Whether a file of this name is read. What is kept beside a manifest (`web.yaml.orig`, `web.yaml.20261128`)
+/// is not meant to serve, so a list of endings that are not would never be complete.
 pub(crate) fn is_manifest(name: &OsStr) -> bool {
     let name = name.as_bytes();
-    let leftovers: [&[u8]; 4] = [b"~", b".swp", b".tmp", b".bak"];
-    !name.starts_with(b".") && !leftovers.iter().any(|end| name.ends_with(end))
+    let endings: [&[u8]; 3] = [b".yaml", b".yml", b".json"];
+    !name.starts_with(b".") && endings.iter().any(|end| name.ends_with(end))
+}
+
+/// Whether it is hidden, or what an editor has for as long as it works: nobody takes it for a manifest.
+fn is_passing(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    let endings: [&[u8]; 3] = [b"~", b".swp", b".tmp"];
+    let is_auto_saved = name.starts_with(b"#") && name.ends_with(b"#");
+    name.starts_with(b".") || is_auto_saved || endings.iter().any(|end| name.ends_with(end))
 }
