@@ -331,7 +331,7 @@ fn update(change: Change) -> Update {
         unread: 0,
         stale: None,
         suppressed: 0,
-        problems: Vec::new(),
+        problems: Default::default(),
     }
 }
 
