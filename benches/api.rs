@@ -148,6 +148,7 @@ fn process<S: Server>(services: usize, endpoints: usize) {
     let started = Instant::now();
     let mut child = namespace
         .command(env!("CARGO_BIN_EXE_rulec"), ["run", "--node-name", NODE, "--kubeconfig"])
+        .env("RULEC_LOG", "info,rulec::engine=debug")
         .arg(cluster.kubeconfig())
         .stderr(fs::File::create(&log).unwrap())
         .spawn()

@@ -332,7 +332,7 @@ fn update(change: Change) -> Update {
         unavailable: false,
         stale: None,
         suppressed: 0,
-        problems: Vec::new(),
+        problems: Default::default(),
     }
 }
 

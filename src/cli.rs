@@ -31,7 +31,8 @@ pub enum Command {
     /// Program this node from an API server, from manifests, or from both, and keep it so
     ///
     /// Runs until SIGTERM or SIGINT, and leaves the rules in place: traffic goes on while it is
-    /// restarted or replaced. `rulec cleanup` removes them.
+    /// restarted or replaced. `rulec cleanup` removes them. SIGHUP has the configuration and all
+    /// manifests read at once.
     Run(RunArgs),
     /// Show what would change in the kernel, and why
     ///

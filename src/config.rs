@@ -85,6 +85,16 @@ pub enum Mode {
     Ipvs,
 }
 
+impl Mode {
+    /// As kube-proxy calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::Ipvs => "ipvs",
+        }
+    }
+}
+
 /// What IPVS mode asks of the node; what it makes of Services is among the settings. Of the timeouts,
 /// `None` leaves the kernel's alone.
 #[derive(Clone, Debug, PartialEq, Eq)]

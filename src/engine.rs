@@ -33,6 +33,8 @@ mod tests;
 
 use backlog::{Backlog, Batch};
 
+use crate::commits;
+
 /// Services with a `Local` policy.
 pub type Locals = OrdMap<NamespacedName, LocalView>;
 
@@ -264,6 +266,8 @@ pub struct Engine {
     /// Real servers that were found idle.
     drained: Vec<Draining>,
     stale: Vec<Stale>,
+    /// The last commit, until somebody asks for it.
+    told: Option<commits::Commit>,
     counts: Counts,
 }
 
@@ -302,6 +306,7 @@ impl Engine {
             drain_at: None,
             drained: Vec::new(),
             stale: Vec::new(),
+            told: None,
             counts: Counts::default(),
         }
     }
@@ -751,13 +756,16 @@ impl Engine {
         });
         // Those that were tried again and not refused are well.
         self.quarantine.retain(|_, quarantine| quarantine.retry_at.is_some());
-        tracing::info!(
+        tracing::debug!(
             operations = outcome.ops,
             transactions = outcome.transactions,
             bytes = outcome.bytes,
             elapsed_us = u64::try_from((now - started).as_micros()).unwrap_or(u64::MAX),
             "committed"
         );
+        let before = self.applied.clone();
+        let after = program.clone();
+        self.told = Some(commits::Commit { before, after, operations: outcome.ops });
         self.forget(&program, stale);
         self.acknowledged(program, model, locals, now);
         if !outcome.refused.is_empty() {
@@ -765,6 +773,11 @@ impl Engine {
             // others need it: the kernel tells.
             self.applied = None;
         }
+    }
+
+    /// The last commit that the kernel has acknowledged, since this was last asked.
+    pub fn take_committed(&mut self) -> Option<commits::Commit> {
+        self.told.take()
     }
 
     /// UDP flows to delete, since what they lead to has gone from the kernel.

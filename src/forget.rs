@@ -4,18 +4,20 @@
 //! the commits, and whatever came in meanwhile is one request.
 
 use std::sync::{Arc, mpsc};
-use std::thread;
 use std::time::Instant;
 
-use anyhow::Context;
 use rulec_compiler::net::Family;
 use rulec_sinks::conntrack::{Conntrack, ConntrackError, Frontend, Stale};
 
 use crate::metrics::Metrics;
+use crate::threads::Vital;
 
 /// The thread. Dropping it ends the thread after the request it is at.
 #[derive(Debug)]
-pub struct Forgetter(mpsc::Sender<Vec<Stale>>);
+pub struct Forgetter {
+    requests: mpsc::Sender<Vec<Stale>>,
+    thread: Vital,
+}
 
 impl Forgetter {
     /// Starts the thread, in the network namespace of the caller.
@@ -25,17 +27,20 @@ impl Forgetter {
     /// If there can be no thread.
     pub fn start(metrics: Arc<Metrics>) -> anyhow::Result<Self> {
         let (requests, inbox) = mpsc::channel();
-        thread::Builder::new()
-            .name("rulec-conntrack".to_owned())
-            .spawn(move || serve(&inbox, &metrics))
-            .context("starting a thread")?;
-        Ok(Self(requests))
+        let thread = Vital::start("rulec-conntrack", move || serve(&inbox, &metrics))?;
+        Ok(Self { requests, thread })
+    }
+
+    /// Is ready with an error when the thread has died.
+    pub async fn death(&mut self) -> anyhow::Error {
+        self.thread.death().await
     }
 
     /// Asks for flows to be deleted, and does not wait for it.
     pub fn forget(&self, stale: Vec<Stale>) {
-        if !stale.is_empty() && self.0.send(stale).is_err() {
-            tracing::error!("the conntrack thread died: stale UDP flows go on until they expire");
+        if !stale.is_empty() {
+            // Without the thread the daemon ends, and its next start finds what is stale.
+            let _ = self.requests.send(stale);
         }
     }
 }
@@ -92,5 +97,22 @@ fn family_of(stale: &Stale) -> Option<Family> {
     match &stale.frontend {
         Frontend::Address { address, .. } => Some(Family::of(*address)),
         Frontend::NodePort { addresses, .. } => addresses.first().map(|ip| Family::of(*ip)),
+    }
+}
+
+#[cfg(test)]
+impl Forgetter {
+    /// One whose thread dies when it is asked for anything.
+    pub(crate) fn mortal() -> Self {
+        let (requests, inbox) = mpsc::channel::<Vec<Stale>>();
+        let body = move || {
+            let _ = inbox.recv();
+            panic!("on purpose");
+        };
+        Self { requests, thread: Vital::start("rulec-conntrack", body).unwrap() }
+    }
+
+    pub(crate) fn die(&self) {
+        self.requests.send(Vec::new()).unwrap();
     }
 }

@@ -1,5 +1,6 @@
 //! The sink's thread: netlink blocks, and its sockets stay on the thread that opened them.
 
+use std::future::pending;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio::sync::mpsc as channel;
 
 use crate::engine::{Reply, Request};
 use crate::kernel::{self, IpvsStart};
+use crate::threads::Vital;
 
 /// How long the watcher waits before it looks whether it is still needed.
 const WATCH_PAUSE: Duration = Duration::from_millis(500);
@@ -26,6 +28,32 @@ pub struct Installer {
     pub replies: channel::UnboundedReceiver<Reply>,
     /// What others have done to our tables. Empty if nobody can.
     pub tampering: channel::UnboundedReceiver<Tampering>,
+    /// The threads.
+    pub threads: Threads,
+}
+
+/// The threads that program the kernel, and look who else does.
+#[derive(Debug)]
+pub struct Threads {
+    sink: Vital,
+    /// There is none where nobody else can.
+    watcher: Option<Vital>,
+}
+
+impl Threads {
+    /// Is ready with an error when one of them has died.
+    pub async fn death(&mut self) -> anyhow::Error {
+        let watcher = async {
+            match &mut self.watcher {
+                Some(watcher) => watcher.death().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            error = self.sink.death() => error,
+            error = watcher => error,
+        }
+    }
 }
 
 impl Installer {
@@ -38,7 +66,7 @@ impl Installer {
         let (requests, inbox) = mpsc::channel();
         let (outbox, replies) = channel::unbounded_channel();
         let (alarms, tampering) = channel::unbounded_channel();
-        let (ownership, portid) =
+        let ((ownership, portid), sink) =
             on_thread("rulec-nft", move |opened| match kernel::start(ownership, mark, ipvs) {
                 Ok((mut sink, ownership, portid)) => {
                     let _ = opened.send(Ok((ownership, portid)));
@@ -48,19 +76,22 @@ impl Installer {
                     let _ = opened.send(Err(error));
                 }
             })?;
+        let mut threads = Threads { sink, watcher: None };
         if ownership == Ownership::Shared {
-            on_thread("rulec-nft-watch", move |opened| match Watcher::open(portid) {
-                Ok(watcher) => {
-                    let _ = opened.send(Ok(()));
-                    watch(watcher, &alarms);
-                }
-                Err(error) => {
-                    let _ = opened.send(Err(error.into()));
-                }
-            })
-            .context("watching nf_tables")?;
+            let ((), thread) =
+                on_thread("rulec-nft-watch", move |opened| match Watcher::open(portid) {
+                    Ok(watcher) => {
+                        let _ = opened.send(Ok(()));
+                        watch(watcher, &alarms);
+                    }
+                    Err(error) => {
+                        let _ = opened.send(Err(error.into()));
+                    }
+                })
+                .context("watching nf_tables")?;
+            threads.watcher = Some(thread);
         }
-        Ok(Self { requests, ownership, replies, tampering })
+        Ok(Self { requests, ownership, replies, tampering, threads })
     }
 
     /// Asks the sink for something. One request at a time: the next follows the reply.
@@ -75,12 +106,13 @@ impl Installer {
 
 /// Starts a thread and waits until it says whether it could open what it needs.
 fn on_thread<T: Send + 'static>(
-    name: &str,
+    name: &'static str,
     body: impl FnOnce(mpsc::Sender<anyhow::Result<T>>) + Send + 'static,
-) -> anyhow::Result<T> {
+) -> anyhow::Result<(T, Vital)> {
     let (opened, started) = mpsc::channel();
-    thread::Builder::new().name(name.to_owned()).spawn(move || body(opened))?;
-    started.recv().with_context(|| format!("the thread {name} died"))?
+    let thread = Vital::start(name, move || body(opened))?;
+    let opened = started.recv().with_context(|| format!("the thread {name} died"))??;
+    Ok((opened, thread))
 }
 
 /// Does what is asked, until nobody asks any more.
@@ -122,5 +154,33 @@ fn watch(mut watcher: Watcher, alarms: &channel::UnboundedSender<Tampering>) {
                 thread::sleep(WATCH_PAUSE);
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl Installer {
+    /// One without a kernel. What it is asked is received there, and the threads live until those ends
+    /// of theirs are dropped: the sink's, the watcher's.
+    pub(crate) fn mortal()
+    -> (Self, mpsc::Receiver<Request>, channel::UnboundedSender<Reply>, [mpsc::Sender<()>; 2]) {
+        let (requests, asked) = mpsc::channel();
+        let (answers, replies) = channel::unbounded_channel();
+        let (_, tampering) = channel::unbounded_channel();
+        let start = |name| {
+            let (life, inbox) = mpsc::channel::<()>();
+            let body = move || {
+                let _ = inbox.recv();
+            };
+            (life, Vital::start(name, body).unwrap())
+        };
+        let ((sinks, sink), (watchers, watcher)) = (start("rulec-nft"), start("rulec-nft-watch"));
+        let threads = Threads { sink, watcher: Some(watcher) };
+        let ownership = Ownership::Shared;
+        (
+            Self { requests, ownership, replies, tampering, threads },
+            asked,
+            answers,
+            [sinks, watchers],
+        )
     }
 }

@@ -8,6 +8,7 @@ use rulec::{cleanup, completions, diff, explain, run, telemetry};
 
 fn main() -> ExitCode {
     let Cli { command, log } = Cli::parse();
+    let _flushed = telemetry::Flushed;
     let outcome = match command {
         // Its configuration may say how to log.
         Command::Run(args) => run::run(args, &log),
@@ -24,6 +25,6 @@ fn main() -> ExitCode {
 
 /// Trouble is status 2, as with `diff(1)`: 1 means a difference.
 fn fail(error: &anyhow::Error) -> ExitCode {
-    anstream::eprintln!("rulec: {error:#}");
+    telemetry::last_words(&format!("rulec: {error:#}"));
     ExitCode::from(2)
 }

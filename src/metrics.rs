@@ -5,15 +5,18 @@
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use rulec_compiler::Origin;
 use rulec_compiler::net::Family;
 use rulec_compiler::object::Kind;
+use rulec_sources::Severity;
 
 pub mod exposition;
 pub mod kube_proxy;
 pub mod own;
+mod process;
 pub mod scrape;
 pub mod slis;
 
@@ -37,6 +40,7 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
+        registry.register_collector(Box::new(process::Process));
         let kube_proxy = KubeProxy::register(registry.sub_registry_with_prefix("kubeproxy"));
         let own = Own::register(registry.sub_registry_with_prefix("rulec"));
         let mut slis_registry = Registry::default();
@@ -110,6 +114,19 @@ fn source_name(origin: Origin) -> &'static str {
         Origin::Api => "api",
         Origin::Kernel => "kernel",
     }
+}
+
+/// The values of `severity`.
+fn severity_name(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    }
+}
+
+/// Brings a counter up to a total that somebody else counts.
+fn catch_up(counter: &Counter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
 }
 
 /// The values of `kind`.

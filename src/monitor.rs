@@ -18,6 +18,7 @@ use rulec_sinks::Base;
 use rulec_sources::ApiStatus;
 use tokio::sync::{mpsc, watch};
 
+use crate::config::Mode;
 use crate::engine::{Counts, Engine, Reply, Request};
 use crate::health::check::{self, HealthChecks};
 use crate::health::{Health, is_eligible};
@@ -34,7 +35,8 @@ pub struct Monitor {
     /// The servers that load balancers ask.
     pub checks: HealthChecks,
     scraper: Scraper,
-    asks: mpsc::Receiver<Ask>,
+    /// Those who want to know what there is. Each is to be answered with `tell`.
+    pub asks: mpsc::Receiver<Ask>,
     sources: BTreeMap<Origin, Source>,
     /// How the API source fares, if there is one.
     pub api: Option<Arc<ApiStatus>>,
@@ -85,12 +87,13 @@ impl Monitor {
     }
 
     /// What the metrics server shows, with the configuration in force.
-    pub fn metrics_site(&self, config: serde_json::Value) -> MetricsSite {
+    pub fn metrics_site(&self, mode: Mode, config: serde_json::Value) -> MetricsSite {
         // By component, as everywhere in Kubernetes.
         let config = serde_json::json!({ "kubeproxy.config.k8s.io": config });
         MetricsSite {
             metrics: Arc::clone(&self.metrics),
             scraper: self.scraper.clone(),
+            mode,
             config: Arc::new(config),
         }
     }
@@ -168,11 +171,6 @@ impl Monitor {
         });
     }
 
-    /// Somebody who wants to know what there is. To be answered with `tell`.
-    pub async fn asked(&mut self) -> Option<Ask> {
-        self.asks.recv().await
-    }
-
     /// Tells what there is.
     pub fn tell(&self, ask: Ask, engine: &Engine) {
         let now = Instant::now();
@@ -188,7 +186,7 @@ impl Monitor {
             };
         }
         // Who asked may have gone.
-        let _ = ask.send(View::of(engine, &sources));
+        let _ = ask.send(View::of(engine, &sources, self.api.as_ref()));
     }
 
     fn awaited(&self, counts: Counts) -> Vec<String> {

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use crate::clock;
+
 /// How often the status is brought up to date for a manager that has no watchdog.
 const WITHOUT_WATCHDOG: Duration = Duration::from_secs(10);
 
@@ -78,10 +80,12 @@ impl Notify {
         }
     }
 
-    /// Says that the daemon starts over, and will be ready again as the same process.
-    pub fn reloading(&mut self) {
+    /// Says that the daemon is busy with a new configuration, and will be ready again as the same process.
+    pub fn reloading(&mut self, status: &str) {
         if let Some(manager) = &mut self.manager {
-            manager.tell("RELOADING=1", "starting over with a new configuration");
+            // A manager that has asked for it (Type=notify-reload) knows the answer by its time.
+            let time = clock::micros().map(|time| format!("RELOADING=1\nMONOTONIC_USEC={time}"));
+            manager.tell(time.as_deref().unwrap_or("RELOADING=1"), status);
         }
     }
 

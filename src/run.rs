@@ -1,6 +1,6 @@
 //! `rulec run`: the loop around the engine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::future::pending;
 use std::path::PathBuf;
@@ -10,16 +10,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use im::OrdSet;
 use jiff::Timestamp;
 use rulec_compiler::Origin;
 use rulec_compiler::net::Family;
 use rulec_compiler::object::Kind;
 use rulec_sinks::nft::Ownership;
-use rulec_sources::{Problem, Severity, Trigger, Update};
+use rulec_sources::{Nudge, Problem, Severity, Trigger, Update};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::cli::{CleanupArgs, LogArgs, RunArgs};
+use crate::commits::Commits;
 use crate::config::Config;
 use crate::engine::{Counts, Engine, Event, Periods};
 use crate::forget::Forgetter;
@@ -27,6 +29,7 @@ use crate::install::Installer;
 use crate::kernel::IpvsStart;
 use crate::monitor::Monitor;
 use crate::notify::Notify;
+use crate::problems::{Line, Problems};
 use crate::serve::sites::{Options, Servers};
 use crate::snapshot::Snapshot;
 use crate::sources::Sources;
@@ -45,7 +48,7 @@ const STALENESS: Duration = Duration::from_secs(60);
 /// If the configuration cannot be used, the daemon cannot start, or one of its parts dies.
 pub fn run(args: RunArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
     let loaded = setup::load(&args, log)?;
-    telemetry::init(&loaded.config.log)?;
+    let mut logger = telemetry::init_daemon(&loaded.config.log)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -65,7 +68,12 @@ pub fn run(args: RunArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ending = runtime.block_on(serve(&args, log, config, effective))?;
+    let ending = runtime.block_on(async {
+        tokio::select! {
+            ending = serve(&args, log, config, effective) => ending,
+            error = logger.death() => Err(error),
+        }
+    })?;
     // A source's thread may be in the middle of a file: nothing waits for it.
     runtime.shutdown_background();
     match ending {
@@ -89,6 +97,11 @@ async fn serve(
     config: Config,
     effective: serde_json::Value,
 ) -> anyhow::Result<Ending> {
+    // First of all: a signal that comes too early ends the process.
+    let stopped = stopped()?;
+    let hangups = signal(SignalKind::hangup())?;
+    let _saves = signal(SignalKind::user_defined1())?;
+    reload::listen_to_signals()?;
     let settings = config.settings.clone();
     let ownership = if args.shared_tables { Ownership::Shared } else { Ownership::Exclusive };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %settings.node_name, "starting");
@@ -112,16 +125,23 @@ async fn serve(
     daemon.monitor = Monitor::new(show.staleness, sources.origins());
     daemon.monitor.api.clone_from(&sources.api);
     daemon.monitor.checks.notes.clone_from(&sources.notes);
+    if is_ipvs {
+        daemon.monitor.metrics().own.ipvs();
+    }
+    let metrics = Arc::clone(daemon.monitor.metrics());
     let servers = Servers::start(&show, &daemon.monitor, effective);
     daemon.snapshot.clone_from(&args.snapshot);
     daemon.forgetter = Some(Forgetter::start(Arc::clone(daemon.monitor.metrics()))?);
     daemon.notify = Notify::from_env();
-    let stopped = stopped()?;
+    daemon.nudge = sources.nudge.clone();
+    let (asked, reloads) = mpsc::unbounded_channel();
+    daemon.reloads = reloads;
+    let changed = reload::changed(args, log, &config, &metrics, hangups, asked);
     let mut ending = Ending::Stopped;
     let stop = async {
         tokio::select! {
             () = stopped => {}
-            () = reload::changed(args, log, &config) => ending = Ending::Reconfigured,
+            () = changed => ending = Ending::Reconfigured,
         }
     };
     tokio::select! {
@@ -131,9 +151,17 @@ async fn serve(
     }
     match ending {
         Ending::Stopped => daemon.notify.stopping(),
-        Ending::Reconfigured => daemon.notify.reloading(),
+        Ending::Reconfigured => daemon.notify.reloading("starting over with a new configuration"),
     }
     Ok(ending)
+}
+
+/// Is ready with an error when the thread has died, if there is one.
+async fn death(forgetter: &mut Option<Forgetter>) -> anyhow::Error {
+    match forgetter {
+        Some(forgetter) => forgetter.death().await,
+        None => pending().await,
+    }
 }
 
 /// Is ready when the process is told to stop.
@@ -160,11 +188,17 @@ pub struct Daemon {
     /// How many files could not be read, by source.
     unread: BTreeMap<Origin, usize>,
     /// What is wrong at the moment, by source.
-    problems: BTreeMap<Origin, BTreeSet<Problem>>,
+    problems: Problems,
+    commits: Commits,
     forgetter: Option<Forgetter>,
     monitor: Monitor,
     observer: Option<mpsc::UnboundedSender<Counts>>,
     notify: Notify,
+    /// Somebody wants all sources to be looked at.
+    reloads: mpsc::UnboundedReceiver<()>,
+    /// Has the manifests read.
+    nudge: Option<Nudge>,
+    was_settled: bool,
 }
 
 impl Daemon {
@@ -184,10 +218,15 @@ impl Daemon {
             monitor: Monitor::new(STALENESS, incomplete.iter().copied()),
             incomplete,
             unread: BTreeMap::new(),
-            problems: BTreeMap::new(),
+            problems: Problems::new(Instant::now()),
+            commits: Commits::new(Instant::now()),
             forgetter: None,
             observer: None,
             notify: Notify::default(),
+            // Nobody asks, unless somebody is given the other end.
+            reloads: mpsc::unbounded_channel().1,
+            nudge: None,
+            was_settled: false,
         }
     }
 
@@ -209,10 +248,14 @@ impl Daemon {
         let mut stop = pin!(stop);
         let mut save = signal(SignalKind::user_defined1())?;
         let mut watched = true;
-        let mut was_settled = false;
         self.ask_the_sink()?;
         loop {
-            let deadlines = [self.engine.deadline(), self.notify.deadline()];
+            let deadlines = [
+                self.engine.deadline(),
+                self.notify.deadline(),
+                self.problems.deadline(),
+                self.commits.deadline(),
+            ];
             let deadline = deadlines.into_iter().flatten().min();
             let tick = async {
                 match deadline {
@@ -244,19 +287,25 @@ impl Daemon {
                     // Nobody but us can change the tables, so nobody watches.
                     None => watched = false,
                 },
-                Some(ask) = self.monitor.asked() => self.monitor.tell(ask, &self.engine),
+                error = self.installer.threads.death() => return Err(error),
+                error = death(&mut self.forgetter) => return Err(error),
+                error = self.monitor.checks.failure() => return Err(error),
+                Some(()) = self.reloads.recv() => self.look_again(),
+                Some(ask) = self.monitor.asks.recv() => self.monitor.tell(ask, &self.engine),
                 () = tick => {}
                 () = &mut stop => break,
                 _ = save.recv() => self.save(),
             }
             self.ask_the_sink()?;
+            // The kernel is at the next commit by now.
+            self.tell();
             let stale = self.engine.take_stale();
             if let Some(forgetter) = &self.forgetter {
                 forgetter.forget(stale);
             }
             self.monitor.follow(&mut self.engine);
-            if self.engine.is_settled() && !was_settled {
-                was_settled = true;
+            if self.engine.is_settled() && !self.was_settled {
+                self.was_settled = true;
                 let model = self.engine.model();
                 let [services, slices, pods, nodes] =
                     [Kind::Service, Kind::EndpointSlice, Kind::Pod, Kind::Node]
@@ -274,6 +323,18 @@ impl Daemon {
         Ok(())
     }
 
+    /// Has the sources looked at, and tells the service manager that it is done: what they say comes by
+    /// itself, as always.
+    fn look_again(&mut self) {
+        if let Some(nudge) = &self.nudge {
+            nudge.look();
+        }
+        if self.was_settled {
+            self.notify.reloading("reading the manifests anew");
+            self.notify.ready(&self.status());
+        }
+    }
+
     /// Asks the sink for what is to be done now, if anything.
     fn ask_the_sink(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
@@ -289,7 +350,7 @@ impl Daemon {
             return format!("waiting for the first complete list of: {}", names.join(", "));
         }
         let services = self.engine.model().count(Kind::Service);
-        let problems: usize = self.problems.values().map(BTreeSet::len).sum();
+        let problems = self.problems.len();
         let state = if self.engine.is_settled() { "programmed" } else { "changes are waiting" };
         let kept = match self.engine.kept() {
             0 => String::new(),
@@ -302,7 +363,7 @@ impl Daemon {
         let now = Instant::now();
         let Update { origin, changes, triggers, complete, unread, suppressed, problems, .. } =
             update;
-        self.report(origin, problems);
+        self.report(origin, problems, now);
         if suppressed > 0 {
             tracing::debug!(%origin, objects = suppressed, "read again, and mean the same");
         }
@@ -333,19 +394,23 @@ impl Daemon {
     }
 
     /// Tells of problems that are new, and of those that are over.
-    fn report(&mut self, origin: Origin, problems: Vec<Problem>) {
-        let new: BTreeSet<Problem> = problems.into_iter().collect();
-        let old = self.problems.entry(origin).or_default();
-        for problem in new.difference(old) {
-            match problem.severity {
-                Severity::Error => tracing::error!("{problem}"),
-                Severity::Warning => tracing::warn!("{problem}"),
-            }
+    fn report(&mut self, origin: Origin, problems: OrdSet<Problem>, now: Instant) {
+        self.problems.replace(origin, problems, now).iter().for_each(Line::log);
+        let own = &self.monitor.metrics().own;
+        for severity in [Severity::Error, Severity::Warning] {
+            own.problems(origin, severity, self.problems.count(origin, severity));
         }
-        for problem in old.difference(&new) {
-            tracing::info!("no longer: {problem}");
+        own.broken_files(self.problems.broken_files());
+    }
+
+    /// Tells of what was committed, and of what could not be told before.
+    fn tell(&mut self) {
+        let now = Instant::now();
+        let said = self.engine.take_committed().and_then(|commit| self.commits.tell(&commit, now));
+        if let Some(text) = said.or_else(|| self.commits.due(now)) {
+            tracing::info!("committed: {text}");
         }
-        *old = new;
+        self.problems.due(now).iter().for_each(Line::log);
     }
 
     fn save(&self) {
@@ -359,5 +424,46 @@ impl Daemon {
             Ok(()) => tracing::info!(path = %path.display(), "saved a snapshot"),
             Err(error) => tracing::error!("saving a snapshot: {error:#}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rulec_compiler::Settings;
+
+    use super::*;
+
+    /// What a daemon ends with after something has happened to it.
+    async fn end(happens: impl FnOnce(&mut Daemon, Vec<std::sync::mpsc::Sender<()>>)) -> String {
+        let engine = Engine::new(Settings::new("na".into()), Periods::default());
+        let (installer, _asked, _answers, lives) = Installer::mortal();
+        let mut daemon = Daemon::new(engine, installer, []);
+        happens(&mut daemon, lives.into());
+        let (_out, updates) = mpsc::channel(1);
+        let end = daemon.run(updates, pending());
+        let end = tokio::time::timeout(Duration::from_secs(60), end).await;
+        end.expect("it ends").unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn a_dead_thread_ends_the_daemon_and_is_named() {
+        let forgets = end(|daemon, lives| {
+            let forgetter = Forgetter::mortal();
+            // Not only when it is asked the next time.
+            forgetter.die();
+            daemon.forgetter = Some(forgetter);
+            std::mem::forget(lives);
+        });
+        assert_eq!(forgets.await, "the thread rulec-conntrack died");
+        let watches = end(|_, mut lives| {
+            drop(lives.pop());
+            std::mem::forget(lives);
+        });
+        assert_eq!(watches.await, "the thread rulec-nft-watch died");
+        let programs = end(|_, mut lives| {
+            drop(lives.swap_remove(0));
+            std::mem::forget(lives);
+        });
+        assert_eq!(programs.await, "the thread rulec-nft died");
     }
 }

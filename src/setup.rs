@@ -105,7 +105,8 @@ pub fn ask_of_the_kernel(config: &Config) {
     if held != Some(score)
         && let Err(error) = fs::write(path, score.to_string())
     {
-        tracing::info!(wanted = score, held, %error, "cannot change {path}; going on without");
+        // Who may not lower it has been given one by whoever may, or lives without.
+        tracing::debug!(wanted = score, held, %error, "cannot change {path}; going on without");
     }
 }
 

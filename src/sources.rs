@@ -7,7 +7,7 @@ use anyhow::Context;
 use rulec_compiler::Origin;
 use rulec_sources::{
     ApiAccess, ApiOptions, ApiSource, ApiStatus, InterfaceSource, ManifestOptions, ManifestSource,
-    Notes, SourceError, Update,
+    Notes, Nudge, SourceError, Update,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -24,6 +24,8 @@ pub struct Sources {
     pub api: Option<Arc<ApiStatus>>,
     /// Where Events of the API begin, if there is one.
     pub notes: Option<Notes>,
+    /// Has the manifests read, if there are any.
+    pub nudge: Option<Nudge>,
 }
 
 impl Sources {
@@ -37,14 +39,20 @@ impl Sources {
         config: &Config,
         out: &mpsc::Sender<Update>,
     ) -> anyhow::Result<Self> {
-        let mut sources =
-            Self { tasks: JoinSet::new(), origins: Vec::new(), api: None, notes: None };
+        let mut sources = Self {
+            tasks: JoinSet::new(),
+            origins: Vec::new(),
+            api: None,
+            notes: None,
+            nudge: None,
+        };
         if let Some(path) = &config.manifests {
             let options = ManifestOptions {
                 rescan: Duration::from_secs(args.rescan_seconds),
                 ..ManifestOptions::default()
             };
             let source = ManifestSource::new(path.clone(), options);
+            sources.nudge = Some(source.nudge());
             sources.spawn(Origin::Manifests, source.run(out.clone()));
         }
         if let Some(access) = &config.api {

@@ -155,7 +155,7 @@ impl Conntrack {
     ///
     /// # Errors
     ///
-    /// If there is no netfilter netlink, or no right to use large buffers (CAP_NET_ADMIN).
+    /// If there is no netfilter netlink.
     pub fn open() -> io::Result<Self> {
         Ok(Self {
             requests: Socket::open(Bus::Netfilter, 0)?,

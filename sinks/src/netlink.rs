@@ -7,8 +7,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 pub(crate) use mnl::Bus;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
 /// `struct nlmsghdr`.
 pub(crate) const HEADER_LEN: usize = 16;
@@ -34,6 +35,15 @@ const RECEIVE_BYTES: usize = 1 << 17;
 
 /// How much the kernel may queue for us: answers to a batch are one message per refused operation.
 const BUFFER_BYTES: usize = 16 << 20;
+
+/// What a buffer holds beside the messages themselves (`netlink_sendmsg`).
+const RESERVED_BYTES: usize = 32;
+
+/// The most that is ever asked of a kernel that grants everything.
+const FORCED_BYTES: usize = 1 << 30;
+
+/// What the kernel counts for a short answer in the receive buffer: the message, and its bookkeeping.
+const ANSWER_BYTES: usize = 2048;
 
 /// Messages, one after the other.
 #[derive(Default)]
@@ -329,6 +339,10 @@ pub(crate) struct Socket {
     buffer: Vec<u8>,
     aligned: usize,
     send_buffer: usize,
+    receive_buffer: usize,
+    /// Whether buffers may be larger than the system lets everybody have. Root in a user namespace may
+    /// not, though it may program its network namespace.
+    may_force: bool,
 }
 
 impl Socket {
@@ -340,13 +354,52 @@ impl Socket {
         socket.bind(groups, 0)?;
         let buffer = vec![0; RECEIVE_BYTES + align_of::<u64>()];
         let aligned = buffer.as_ptr().align_offset(align_of::<u64>());
-        let this = Self { socket, buffer, aligned, send_buffer: 0 };
+        let (send_buffer, receive_buffer) = (0, 0);
+        let mut this =
+            Self { socket, buffer, aligned, send_buffer, receive_buffer, may_force: true };
         let flags = fcntl(&this, FcntlArg::F_GETFL)?;
         fcntl(&this, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK))?;
         // libmnl does not: a program started from here would go on owning our tables.
         fcntl(&this, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-        setsockopt(&this, sockopt::RcvBufForce, &BUFFER_BYTES)?;
+        match setsockopt(&this, sockopt::RcvBufForce, &BUFFER_BYTES) {
+            Ok(()) => {}
+            Err(Errno::EPERM) => {
+                this.may_force = false;
+                // As much as there is: what is above net.core.rmem_max and wmem_max is cut to that.
+                setsockopt(&this, sockopt::RcvBuf, &BUFFER_BYTES)?;
+                setsockopt(&this, sockopt::SndBuf, &BUFFER_BYTES)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        this.receive_buffer = getsockopt(&this, sockopt::RcvBuf)?;
+        this.send_buffer = getsockopt(&this, sockopt::SndBuf)?;
         Ok(this)
+    }
+
+    /// Whether buffers may be larger than the system lets everybody have.
+    pub(crate) fn may_force(&self) -> bool {
+        self.may_force
+    }
+
+    /// The most bytes that one call can send.
+    pub(crate) fn largest(&self) -> usize {
+        let granted = if self.may_force { FORCED_BYTES } else { self.send_buffer };
+        granted.saturating_sub(RESERVED_BYTES)
+    }
+
+    /// How many short answers the kernel can queue for us.
+    pub(crate) fn most_answers(&self) -> usize {
+        (self.receive_buffer / ANSWER_BYTES).max(1)
+    }
+
+    /// Makes do with buffers of so many bytes, as where no larger ones are granted.
+    pub(crate) fn with_buffers(mut self, bytes: usize) -> io::Result<Self> {
+        self.may_force = false;
+        setsockopt(&self, sockopt::RcvBuf, &(bytes / 2))?;
+        setsockopt(&self, sockopt::SndBuf, &(bytes / 2))?;
+        self.receive_buffer = getsockopt(&self, sockopt::RcvBuf)?;
+        self.send_buffer = getsockopt(&self, sockopt::SndBuf)?;
+        Ok(self)
     }
 
     pub(crate) fn portid(&self) -> u32 {
@@ -357,10 +410,10 @@ impl Socket {
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         // The kernel refuses a message above the send buffer with EMSGSIZE; it doubles what is
         // asked.
-        if bytes.len() > self.send_buffer {
-            self.send_buffer = bytes.len().next_power_of_two().max(1 << 18);
-            let size = self.send_buffer;
+        if self.may_force && bytes.len() + RESERVED_BYTES > self.send_buffer {
+            let size = bytes.len().next_power_of_two().max(1 << 18);
             setsockopt(&*self, sockopt::SndBufForce, &size)?;
+            self.send_buffer = getsockopt(&*self, sockopt::SndBuf)?;
         }
         loop {
             match self.socket.send(bytes) {

@@ -29,6 +29,8 @@ const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const ERESTART: i32 = 85;
+const EMSGSIZE: i32 = 90;
+const ENOBUFS: i32 = 105;
 
 /// Whether our tables belong to us alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,10 @@ impl NftSink {
     pub fn open(ownership: Ownership, mark: u32) -> Result<Self, SinkError> {
         let socket = Socket::open(Bus::Netfilter, 0).map_err(SinkError::Unavailable)?;
         let mut sink = Self { socket, seq: 1, batch: Batch::default(), ownership, mark };
+        // Who may have any buffer may do all else. Of who may not, the kernel tells only when asked.
+        if ownership == Ownership::Shared && !sink.socket.may_force() {
+            sink.probe(0)?;
+        }
         if ownership == Ownership::Exclusive && !sink.can_own()? {
             tracing::info!(
                 "this kernel has no lasting table ownership (Linux 6.9): tables are shared"
@@ -66,6 +72,17 @@ impl NftSink {
             sink.ownership = Ownership::Shared;
         }
         Ok(sink)
+    }
+
+    /// Makes do with buffers of so many bytes, as where no larger ones are granted: to root of a user
+    /// namespace, which may do all else.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not grant these either.
+    pub fn with_buffers(mut self, bytes: usize) -> io::Result<Self> {
+        self.socket = self.socket.with_buffers(bytes)?;
+        Ok(self)
     }
 
     /// Whether the tables are exclusive.
@@ -104,19 +121,22 @@ impl NftSink {
         }
     }
 
-    /// Whether the kernel takes the flags of an exclusive table: asked with a transaction that is
-    /// refused at its end, so that nothing is ever changed.
+    /// Whether the kernel takes the flags of an exclusive table.
     fn can_own(&mut self) -> Result<bool, SinkError> {
-        let flags = self.table_flags();
+        // The second message asks to delete a chain that does not exist: ENOENT means that the first one
+        // was taken.
+        Ok(self.probe(self.table_flags())? == [ENOENT])
+    }
+
+    /// Asks for a table with these flags in a transaction that is refused at its end, so that nothing is
+    /// ever changed, and returns the errors.
+    fn probe(&mut self, flags: u32) -> Result<Vec<i32>, SinkError> {
         let probe = rules::probe(flags, self.seq.wrapping_add(1));
-        match self.exchange(&probe)? {
-            // The second message asks to delete a chain that does not exist: ENOENT means that the
-            // first one was taken.
-            errors if errors.contains(&EPERM) => {
-                Err(SinkError::Unavailable(io::Error::from_raw_os_error(EPERM)))
-            }
-            errors => Ok(errors == [ENOENT]),
+        let errors = self.exchange(&probe)?;
+        if errors.contains(&EPERM) {
+            return Err(SinkError::Unavailable(io::Error::from_raw_os_error(EPERM)));
         }
+        Ok(errors)
     }
 
     /// Sends bytes that are known to be refused and returns the errors, in order.
@@ -186,8 +206,13 @@ impl NftSink {
 
     /// Sends the batch and reads the answers: success is the acknowledgement and no error.
     fn send(&mut self) -> Result<Answer, SinkError> {
-        let bytes = self.batch.finish();
-        self.socket.send(bytes).map_err(SinkError::Unavailable)?;
+        self.batch.finish();
+        self.exchange_batch()
+    }
+
+    /// Sends a batch that is complete.
+    fn exchange_batch(&mut self) -> Result<Answer, SinkError> {
+        self.socket.send(self.batch.bytes()).map_err(SinkError::Unavailable)?;
         self.seq = self.batch.end_seq();
         let mut refused = Vec::new();
         let mut acknowledged = false;
@@ -195,8 +220,17 @@ impl NftSink {
         // that is refused as a whole has only one, to its begin. A lost answer (ENOBUFS) does not
         // mean a lost transaction.
         let mut is_last = false;
+        let mut lost = None;
         while !is_last {
-            let received = self.socket.receive().map_err(SinkError::Unknown)?;
+            let received = match self.socket.receive() {
+                Ok(received) => received,
+                // There was no room for all: what there is says enough if any of it is an error.
+                Err(error) if error.raw_os_error() == Some(ENOBUFS) && lost.is_none() => {
+                    lost = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(SinkError::Unknown(error)),
+            };
             let Some(received) = received else { break };
             for message in messages(received) {
                 is_last |= message.seq == self.batch.ack_seq();
@@ -216,6 +250,10 @@ impl NftSink {
         }
         match (refused.is_empty(), acknowledged) {
             (false, _) => Ok(Answer::Refused(refused)),
+            // The kernel answers the last message also when it has refused another.
+            (true, _) if lost.is_some() => {
+                Err(SinkError::Unknown(lost.unwrap_or_else(|| io::ErrorKind::Other.into())))
+            }
             (true, true) => Ok(Answer::Committed),
             (true, false) => {
                 Err(SinkError::Unknown(io::Error::other("the kernel acknowledged nothing")))
@@ -231,6 +269,9 @@ impl NftSink {
 
     /// Commits these groups in one transaction; those the kernel refuses are left out, and the rest
     /// is tried again without them.
+    ///
+    /// What is larger than the kernel takes in one call is cut: at the boundaries of Services if it can
+    /// be, so that no packet falls in between.
     fn transaction(
         &mut self,
         part: transactions::Part<'_>,
@@ -240,22 +281,29 @@ impl NftSink {
         // What others commit is no matter if our tables are out of their reach.
         let is_open = self.ownership == Ownership::Shared;
         let generation = base.generation().filter(|_| part.is_first && is_open);
-        let mut groups = part.groups;
+        let transactions::Part { is_first, head, mut groups, tail } = part;
         // Of a Service that was refused, nothing may go either.
         groups.retain(|group| !outcome.refused.iter().any(|it| it.service == group.service));
         loop {
             let flags = self.table_flags();
             self.batch.begin(self.seq, generation);
-            self.batch.push(None, part.head, self.mark, flags);
+            self.batch.push(None, head, self.mark, flags);
             for group in &groups {
                 self.batch.push(Some(&group.service), &group.ops, self.mark, flags);
             }
-            self.batch.push(None, part.tail, self.mark, flags);
+            self.batch.push(None, tail, self.mark, flags);
             if self.batch.n_ops() == 0 {
                 return Ok(());
             }
+            if self.batch.finish().len() > self.socket.largest() {
+                return self.cut(
+                    transactions::Part { is_first, head, groups, tail },
+                    base,
+                    outcome,
+                );
+            }
             let (ops, bytes) = (self.batch.n_ops(), self.batch.len_bytes());
-            let refused = match self.send()? {
+            let refused = match self.exchange_batch()? {
                 Answer::Committed => {
                     outcome.transactions += 1;
                     outcome.ops += ops;
@@ -292,6 +340,27 @@ impl NftSink {
     }
 }
 
+impl NftSink {
+    /// Commits what is too large for one transaction in several.
+    fn cut(
+        &mut self,
+        part: transactions::Part<'_>,
+        base: Base,
+        outcome: &mut Outcome,
+    ) -> Result<(), SinkError> {
+        match part.halves() {
+            Ok(parts) => parts.into_iter().try_for_each(|it| self.transaction(it, base, outcome)),
+            // One Service alone: the others can do without it.
+            Err(Some(service)) => {
+                let error = io::Error::from_raw_os_error(EMSGSIZE);
+                outcome.refused.push(Refusal { service, error });
+                Ok(())
+            }
+            Err(None) => Err(SinkError::Refused(io::Error::from_raw_os_error(EMSGSIZE))),
+        }
+    }
+}
+
 enum Answer {
     Committed,
     Refused(Vec<(u32, i32)>),
@@ -318,6 +387,13 @@ impl Sink for NftSink {
         let mut outcome = Outcome::default();
         for part in transactions::parts(delta) {
             self.transaction(part, base, &mut outcome)?;
+        }
+        if delta.atomic && outcome.transactions > 1 {
+            tracing::warn!(
+                transactions = outcome.transactions,
+                "a table was replaced in several transactions, and Services were away in between: the \
+                 kernel takes no more at once (net.core.wmem_max)"
+            );
         }
         Ok(outcome)
     }

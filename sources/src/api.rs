@@ -302,7 +302,7 @@ pub(crate) async fn tell(
         telling = None;
         let News { changes, triggers, suppressed } = news;
         debug!(changes = changes.len(), suppressed, complete, "the API server has news");
-        let problems = holdings.problems();
+        let problems = holdings.problems().clone();
         let origin = Origin::Api;
         let update = Update {
             origin,

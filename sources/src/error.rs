@@ -25,4 +25,7 @@ pub enum SourceError {
     /// The thread of the source ended although nobody asked it to. This is a bug.
     #[error("the thread of the source ended unexpectedly")]
     Ended,
+    /// The thread that hears of changes of files ended although nobody asked it to.
+    #[error("the thread that hears of changes of files died")]
+    Deaf,
 }

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use im::OrdSet;
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
@@ -128,7 +129,7 @@ fn update(addresses: InterfaceAddresses, is_first: bool) -> Update {
         unavailable: false,
         stale: None,
         suppressed: 0,
-        problems: Vec::new(),
+        problems: OrdSet::new(),
     }
 }
 

@@ -45,4 +45,4 @@ pub use once::{Reading, read};
 pub use problem::{Problem, Severity};
 pub use scan::{Manifests, Scan};
 pub use update::{Trigger, Update};
-pub use watch::{ManifestOptions, ManifestSource};
+pub use watch::{ManifestOptions, ManifestSource, Nudge};

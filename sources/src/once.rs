@@ -35,6 +35,6 @@ pub fn read(path: &Path) -> Result<Reading, SourceError> {
     manifests.rescan(SystemTime::now());
     Ok(Reading {
         objects: manifests.objects().cloned().collect(),
-        problems: manifests.problems().to_vec(),
+        problems: manifests.problems().iter().cloned().collect(),
     })
 }

@@ -1,7 +1,10 @@
 //! What is wrong with the input, for people.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+
+use im::OrdSet;
 
 /// How bad a [`Problem`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +52,56 @@ impl Problem {
     }
 }
 
+/// All that is wrong at the moment, kept up to date part by part: what a change costs is its size, and not
+/// that of all there is.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    all: OrdSet<Problem>,
+    /// Those that several parts have, and how many others have each. Invariant: none has 0.
+    others: BTreeMap<Problem, usize>,
+    told: OrdSet<Problem>,
+}
+
+impl Problems {
+    /// All, in order of place.
+    pub(crate) fn all(&self) -> &OrdSet<Problem> {
+        &self.all
+    }
+
+    /// Takes in that a part had these, and has those now.
+    pub(crate) fn replace<'a>(
+        &mut self,
+        old: &[Problem],
+        new: impl Iterator<Item = &'a Problem> + Clone,
+    ) {
+        if old.iter().eq(new.clone()) {
+            return;
+        }
+        for problem in old {
+            if let Some(others) = self.others.get_mut(problem) {
+                *others -= 1;
+                if *others == 0 {
+                    self.others.remove(problem);
+                }
+            } else {
+                self.all.remove(problem);
+            }
+        }
+        for problem in new {
+            if self.all.insert(problem.clone()).is_some() {
+                *self.others.entry(problem.clone()).or_default() += 1;
+            }
+        }
+    }
+
+    /// Whether they differ from those when this was last asked.
+    pub(crate) fn changed(&mut self) -> bool {
+        let changed = self.told.diff(&self.all).next().is_some();
+        self.told = self.all.clone();
+        changed
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.path)?;
@@ -63,5 +116,35 @@ impl fmt::Display for Problem {
             write!(f, "{object}: ")?;
         }
         f.write_str(&self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_several_parts_say_is_there_until_none_does() {
+        let [a, b] =
+            ["a", "b"].map(|message| Problem::of_file(&"x.yaml".into(), Severity::Error, message));
+        let mut problems = Problems::default();
+        let all = |problems: &Problems| problems.all().iter().cloned().collect::<Vec<_>>();
+        let none: [Problem; 0] = [];
+        assert!(!problems.changed());
+        problems.replace(&none, [&a, &a, &b].into_iter());
+        assert!(problems.changed());
+        problems.replace(&none, [&b].into_iter());
+        assert!(!problems.changed(), "it is known");
+        problems.replace(&[a.clone(), a.clone(), b.clone()], [&a].into_iter());
+        assert_eq!((all(&problems), problems.changed()), (vec![a.clone(), b.clone()], false));
+        problems.replace(std::slice::from_ref(&a), none.iter());
+        assert_eq!((all(&problems), problems.changed()), (vec![b.clone()], true));
+        problems.replace(std::slice::from_ref(&b), none.iter());
+        assert_eq!((all(&problems), problems.changed()), (Vec::new(), true));
+        assert!(problems.others.is_empty());
+        // There and back is nothing.
+        problems.replace(&none, [&a].into_iter());
+        problems.replace(std::slice::from_ref(&a), none.iter());
+        assert!(!problems.changed());
     }
 }

@@ -20,13 +20,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use im::OrdSet;
 use rulec_compiler::object::{Kind, ObjectKey};
 use rulec_compiler::{Change, Provenance, Sourced};
 use tracing::debug;
 
 use crate::file::{self, Stamp};
 use crate::intern::Interner;
-use crate::problem::{Problem, Severity};
+use crate::problem::{Problem, Problems, Severity};
 use crate::writers::Writers;
 use entry::{Context, Entry};
 use listing::Listing;
@@ -66,7 +67,9 @@ pub struct Manifests {
     listed: Option<Place>,
     /// Files that may just be written to, and are to be read again soon.
     unsettled: BTreeSet<OsString>,
-    problems: Vec<Problem>,
+    problems: Problems,
+    /// What `problems` has of the path itself.
+    told: Vec<Problem>,
     /// Who is known to be writing. Their files are not believed before they have closed them.
     writers: Arc<Writers>,
     /// Whether a complete list was told.
@@ -139,7 +142,8 @@ impl Manifests {
             unwatched: None,
             listed: None,
             unsettled: BTreeSet::new(),
-            problems: Vec::new(),
+            problems: Problems::default(),
+            told: Vec::new(),
             writers,
             delivered: false,
             interner: Interner::default(),
@@ -160,8 +164,8 @@ impl Manifests {
     }
 
     /// All that is wrong at the moment, in order of place.
-    pub fn problems(&self) -> &[Problem] {
-        &self.problems
+    pub fn problems(&self) -> &OrdSet<Problem> {
+        self.problems.all()
     }
 
     /// All objects at the moment, in order of kind and name.
@@ -336,6 +340,7 @@ impl Manifests {
 
     fn drop_entry(&mut self, name: &OsStr, round: &mut Round) {
         let Some(entry) = self.entries.remove(name) else { return };
+        self.problems.replace(&entry.problems().cloned().collect::<Vec<_>>(), [].iter());
         for key in entry.keys() {
             undefine(&mut self.definitions, key, name);
             round.affected.insert(key.clone());
@@ -352,6 +357,7 @@ impl Manifests {
             fresh: self.delivered.then_some(FRESH),
             writers: &self.writers,
         };
+        let before: Vec<Problem> = entry.problems().cloned().collect();
         let news = entry.load(path, &mut context);
         round.suppressed += news.suppressed;
         if news.unsettled {
@@ -372,7 +378,10 @@ impl Manifests {
         round.affected.extend(news.new);
         round.affected.extend(news.changed);
         if news.exists {
+            self.problems.replace(&before, entry.problems());
             self.entries.insert(name.to_owned(), entry);
+        } else {
+            self.problems.replace(&before, [].iter());
         }
     }
 
@@ -382,10 +391,12 @@ impl Manifests {
         let mut applied = Vec::new();
         for key in round.affected {
             let files = self.definitions.get(&key).map_or(&[][..], Vec::as_slice);
-            match contest(&key, files, &self.entries) {
+            let new = contest(&key, files, &self.entries);
+            let old = match new.clone() {
                 Some(problem) => self.contested.insert(key.clone(), problem),
                 None => self.contested.remove(&key),
             };
+            self.problems.replace(old.as_slice(), new.iter());
             let winner = files.last().and_then(|name| self.entries.get(name));
             let sourced = winner.and_then(|entry| {
                 let provenance = Provenance(entry.path().clone());
@@ -415,27 +426,16 @@ impl Manifests {
             Vec::new()
         };
         self.interner.tidy();
+        let of_path = self.obstacle.iter().chain(&self.left_out).chain(&self.unwatched);
+        let of_path: Vec<Problem> = of_path.cloned().collect();
+        self.problems.replace(&self.told, of_path.iter());
+        self.told = of_path;
         Scan {
             changes,
             suppressed: round.suppressed,
-            problems_changed: self.collect_problems(),
+            problems_changed: self.problems.changed(),
             unsettled: !self.unsettled.is_empty(),
         }
-    }
-
-    /// Gathers the problems, and says whether they differ from before. Whoever asks for them says so.
-    fn collect_problems(&mut self) -> bool {
-        let entries = self.entries.values().flat_map(Entry::problems);
-        let of_path = self.obstacle.iter().chain(&self.left_out).chain(&self.unwatched);
-        let all = of_path.chain(entries).chain(self.contested.values());
-        let mut problems: Vec<Problem> = all.cloned().collect();
-        problems.sort_unstable();
-        problems.dedup();
-        if problems == self.problems {
-            return false;
-        }
-        self.problems = problems;
-        true
     }
 }
 

@@ -56,6 +56,8 @@ struct State {
     /// Counts events, so that a waiter sees that more came.
     count: u64,
     stopped: bool,
+    /// Whether the thread that hears of events has died.
+    deaf: bool,
 }
 
 /// Why a wait ended.
@@ -79,6 +81,18 @@ impl Signal {
     pub(crate) fn stop(&self) {
         self.lock().stopped = true;
         self.wake.notify_all();
+    }
+
+    /// Tells that no event will come any more. The waiting thread ends: to go on by reading only would
+    /// look well, and be slow for ever.
+    pub(crate) fn fail(&self) {
+        self.lock().deaf = true;
+        self.stop();
+    }
+
+    /// Whether no event can come any more.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.lock().deaf
     }
 
     /// Takes what was touched since the last time, and says how many events that was up to.

@@ -1,5 +1,6 @@
 //! What every source sends.
 
+use im::OrdSet;
 use jiff::Timestamp;
 use rulec_compiler::net::Family;
 use rulec_compiler::{Change, Origin};
@@ -30,8 +31,9 @@ pub struct Update {
     pub stale: Option<Timestamp>,
     /// The number of objects that were written to without changing what they mean.
     pub suppressed: u64,
-    /// Everything that is wrong with the source's objects at the moment, in order of place.
-    pub problems: Vec<Problem>,
+    /// Everything that is wrong with the source's objects at the moment, in order of place. What it shares
+    /// with the update before costs nothing.
+    pub problems: OrdSet<Problem>,
 }
 
 /// What set off a change of an EndpointSlice: the change of a Pod or Service, as the endpoints controller

@@ -64,7 +64,19 @@ impl Default for ManifestOptions {
 pub struct ManifestSource {
     path: PathBuf,
     options: ManifestOptions,
+    signal: Arc<Signal>,
     watcher: MakeWatcher,
+}
+
+/// Has a source look at all its files at once, without waiting for a reason.
+#[derive(Clone, Debug)]
+pub struct Nudge(Arc<Signal>);
+
+impl Nudge {
+    /// Every file is read, as soon as the source is done with what it is at.
+    pub fn look(&self) {
+        self.0.touch(|touched| touched.lost = true);
+    }
 }
 
 /// What tells of changes below a path, or why there is nothing that does.
@@ -73,7 +85,12 @@ pub(crate) type MakeWatcher = fn(&Path, &Arc<Signal>) -> notify::Result<Recommen
 impl ManifestSource {
     /// Touches nothing yet. The path need not exist; it is not empty for that.
     pub fn new(path: PathBuf, options: ManifestOptions) -> Self {
-        Self { path, options, watcher }
+        Self { path, options, signal: Arc::default(), watcher }
+    }
+
+    /// For whoever knows better when to look.
+    pub fn nudge(&self) -> Nudge {
+        Nudge(self.signal.clone())
     }
 
     /// One that another watcher tells of changes.
@@ -90,10 +107,12 @@ impl ManifestSource {
     /// # Errors
     ///
     /// [`SourceError::Thread`] if no thread can be started, [`SourceError::Ended`] if it ends on
-    /// its own. Missing, broken and unreadable files are no errors, and neither is it if inotify
-    /// cannot be used: then files are looked at every second, and it is tried again.
+    /// its own, [`SourceError::Deaf`] if the one does that hears of events. Missing, broken and unreadable
+    /// files are no errors, and neither is it if inotify cannot be used: then files are looked at every
+    /// second, and it is tried again.
     pub async fn run(self, out: mpsc::Sender<Update>) -> Result<(), SourceError> {
-        self.run_with(Arc::new(Signal::default()), out).await
+        let signal = self.signal.clone();
+        self.run_with(signal, out).await
     }
 
     /// Runs with a signal that others may have a hold of.
@@ -105,7 +124,7 @@ impl ManifestSource {
         let (ended, end) = oneshot::channel::<()>();
         let thread = Watching::new(self, signal.clone(), out.clone());
         // Whoever drops this future wants no more of it, so the thread must end as well.
-        let stop = StopOnDrop(signal);
+        let stop = StopOnDrop(signal.clone());
         std::thread::Builder::new()
             .name("rulec-manifests".to_owned())
             .spawn(move || {
@@ -120,6 +139,7 @@ impl ManifestSource {
             }
             end = end => match end {
                 Ok(()) if out.is_closed() => Ok(()),
+                Ok(()) if signal.has_failed() => Err(SourceError::Deaf),
                 Ok(()) | Err(_) => Err(SourceError::Ended),
             },
         }
@@ -131,6 +151,17 @@ struct StopOnDrop(Arc<Signal>);
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.stop();
+    }
+}
+
+/// What the thread that hears of events holds. It never ends while somebody listens, but by a panic.
+pub(crate) struct Hearing(pub(crate) Arc<Signal>);
+
+impl Drop for Hearing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail();
+        }
     }
 }
 
@@ -270,7 +301,7 @@ impl Watching {
         let changes = scan.changes;
         let suppressed = scan.suppressed;
         debug!(changes = changes.len(), suppressed, "manifests changed");
-        let problems = self.manifests.problems().to_vec();
+        let problems = self.manifests.problems().clone();
         self.complete |= changes.iter().any(|change| matches!(change, Change::Replace { .. }));
         let complete = self.complete;
         let origin = Origin::Manifests;
@@ -379,8 +410,9 @@ fn later(now: Instant, wait: Duration) -> Instant {
 
 fn watcher(path: &Path, signal: &Arc<Signal>) -> notify::Result<RecommendedWatcher> {
     let root = path.to_owned();
-    let signal = signal.clone();
+    let hearing = Hearing(signal.clone());
     let handler = move |event: notify::Result<Event>| {
+        let signal = &hearing.0;
         let mut touched = Touched::default();
         match event {
             Ok(event) => {

@@ -6,6 +6,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
@@ -23,7 +24,7 @@ use rulec_compiler::{Model, Settings};
 use rulec_sources::{Note, Notes};
 use serde::Serialize;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::Health;
 use crate::engine::Locals;
@@ -56,7 +57,11 @@ pub struct HealthChecks {
     /// Where the owners of Services are told what goes wrong with them, if anywhere.
     pub notes: Option<Notes>,
     servers: BTreeMap<(NamespacedName, Family), Server>,
+    /// What they run as.
+    tasks: Tasks,
 }
+
+type Tasks = JoinSet<io::Result<Infallible>>;
 
 /// One server, listening on all of its addresses.
 #[derive(Debug)]
@@ -69,7 +74,7 @@ struct Server {
 
 /// Dropping it closes the port on its address.
 #[derive(Debug)]
-struct Listener(JoinHandle<()>);
+struct Listener(AbortHandle);
 
 impl Drop for Listener {
     fn drop(&mut self) {
@@ -86,6 +91,24 @@ impl HealthChecks {
             addresses: Addresses::new(),
             notes: None,
             servers: BTreeMap::new(),
+            tasks: Tasks::new(),
+        }
+    }
+
+    /// Is ready with the reason when a server has died, which none does on its own.
+    pub async fn failure(&mut self) -> anyhow::Error {
+        loop {
+            match self.tasks.join_next().await {
+                // There may be some again by the next time.
+                None => return std::future::pending().await,
+                Some(Ok(Err(error))) => return anyhow::Error::new(error).context("a health check"),
+                Some(Ok(Ok(never))) => match never {},
+                // Nobody asks for it any more.
+                Some(Err(error)) if error.is_cancelled() => {}
+                Some(Err(error)) => {
+                    return anyhow::Error::new(error).context("a health check died");
+                }
+            }
         }
     }
 
@@ -97,7 +120,7 @@ impl HealthChecks {
         }
         self.addresses = addresses;
         for ((_, family), server) in &mut self.servers {
-            server.listen_on(self.addresses.get(family));
+            server.listen_on(self.addresses.get(family), &mut self.tasks);
         }
     }
 
@@ -135,7 +158,7 @@ impl HealthChecks {
                     };
                     let name = format!("health check of Service {service} ({family})");
                     let mut server = Server { name, port, site, listeners: BTreeMap::new() };
-                    server.listen_on(self.addresses.get(&family));
+                    server.listen_on(self.addresses.get(&family), &mut self.tasks);
                     self.servers.insert(key, server);
                 }
                 (None, _) => {
@@ -147,7 +170,7 @@ impl HealthChecks {
 }
 
 impl Server {
-    fn listen_on(&mut self, addresses: Option<&BTreeSet<IpAddr>>) {
+    fn listen_on(&mut self, addresses: Option<&BTreeSet<IpAddr>>, tasks: &mut Tasks) {
         // What closes comes first: every address and one of them cannot both be had.
         self.listeners.retain(|held, _| addresses.is_some_and(|wanted| wanted.contains(held)));
         for ip in addresses.into_iter().flatten() {
@@ -155,10 +178,7 @@ impl Server {
             let address = SocketAddr::new(*ip, self.port.get());
             let bind = Bind { address, v6_only: true, hard_fail: false };
             let (name, site) = (self.name.clone(), self.site.clone());
-            vacant.insert(Listener(tokio::spawn(async move {
-                let Err(error) = serve(name, bind, site).await;
-                tracing::error!(%error, "a health check server ended");
-            })));
+            vacant.insert(Listener(tasks.spawn(serve(name, bind, site))));
         }
     }
 }
@@ -255,5 +275,16 @@ mod tests {
         assert_eq!(ask(Duration::ZERO), (200, Some(2), body(2, true)));
         health.send_modify(|health| health.behind_since = Some(start));
         assert_eq!(ask(minute), (503, Some(2), body(2, false)));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_dies_is_not_missed() {
+        let (_health, watched) =
+            watch::channel(Health::new(Duration::from_secs(60), Timestamp::UNIX_EPOCH));
+        let mut checks = HealthChecks::new(watched);
+        // That one goes because nobody asks for it any more is no failure.
+        checks.tasks.spawn(std::future::pending()).abort();
+        checks.tasks.spawn(async { panic!("on purpose") });
+        assert!(checks.failure().await.to_string().contains("a health check died"));
     }
 }

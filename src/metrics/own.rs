@@ -14,10 +14,14 @@ use rulec_compiler::Origin;
 use rulec_compiler::ipvs::Verb;
 use rulec_compiler::nft::Delta;
 use rulec_compiler::nft::delta::Op;
+use rulec_compiler::nft::skeleton::SetId;
 use rulec_compiler::object::Kind;
+use rulec_sources::{ApiStatus, ErrorKind, Severity};
 
 use super::kube_proxy::put;
-use super::{SourceLabel, amount, doubling, events, kind_name, source_name};
+use super::{
+    SourceLabel, amount, catch_up, doubling, events, kind_name, severity_name, source_name,
+};
 
 /// Our own metrics, prefix `rulec_`.
 #[derive(Debug)]
@@ -37,6 +41,14 @@ pub struct Own {
     objects: Labelled<ObjectLabel, Gauge>,
     source_complete: Labelled<SourceLabel, Gauge>,
     source_stale: Labelled<SourceLabel, Gauge<f64, AtomicU64>>,
+    source_problems: Labelled<ProblemLabel, Gauge>,
+    broken_files: Gauge,
+    api_errors: Labelled<ErrorLabel, Counter>,
+    api_lists: Counter,
+    api_events: Counter,
+    api_watched: Labelled<ResourceLabel, Gauge>,
+    log_lines_dropped: Counter,
+    config_refused: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
@@ -75,6 +87,22 @@ struct ObjectLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProblemLabel {
+    source: &'static str,
+    severity: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ErrorLabel {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResourceLabel {
+    resource: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BuildLabel {
     version: &'static str,
 }
@@ -103,7 +131,7 @@ impl Own {
             Labelled::<BuildLabel, Gauge>::default(),
         );
         build.get_or_create(&BuildLabel { version: env!("CARGO_PKG_VERSION") }).set(1);
-        Self {
+        let own = Self {
             delta_operations: put(
                 to,
                 "delta_operations",
@@ -199,12 +227,135 @@ impl Own {
                 "Time since a source was last heard of, be it that nothing has changed",
                 Labelled::default(),
             ),
+            source_problems: put(
+                to,
+                "source_problems",
+                "Things that are wrong with what a source says; an error is one by which something is \
+                 not used",
+                Labelled::default(),
+            ),
+            broken_files: put(
+                to,
+                "broken_files",
+                "Manifests with an error; what was last good of them stays in force",
+                Gauge::default(),
+            ),
+            api_errors: put(
+                to,
+                "api_errors",
+                "Failed requests to the API server, and watches that ended badly",
+                Labelled::default(),
+            ),
+            api_lists: put(
+                to,
+                "api_lists",
+                "Complete lists of the API server, the first ones among them",
+                Counter::default(),
+            ),
+            api_events: put(
+                to,
+                "api_watch_events",
+                "Events of watches of the API server, bookmarks among them",
+                Counter::default(),
+            ),
+            api_watched: put(
+                to,
+                "api_watched",
+                "Whether a resource of the API server is being watched at the moment",
+                Labelled::default(),
+            ),
+            log_lines_dropped: put(
+                to,
+                "log_lines_dropped",
+                "Lines of the log that were lost because nobody has read them in time",
+                Counter::default(),
+            ),
+            config_refused: put(
+                to,
+                "config_refused",
+                "Whether the configuration file cannot be used as it is now; the one in force stays",
+                Gauge::default(),
+            ),
+        };
+        own.create();
+        own
+    }
+
+    /// Makes the series that everybody has, so that a rate has something to begin with.
+    fn create(&self) {
+        let of_sets = SetId::ALL.into_iter().flat_map(|set| [("add", set), ("delete", set)]);
+        let of_sets = of_sets.map(|(op, set)| (op, set.name()));
+        let others = [
+            ("add", "tables"),
+            ("delete", "tables"),
+            ("add", "sets"),
+            ("add", "chains"),
+            ("flush", "chains"),
+            ("fill", "chains"),
+            ("delete", "chains"),
+        ];
+        for (op, set) in of_sets.chain(others) {
+            let _ = self.delta_operations.get_or_create(&OperationLabel { set, op });
         }
     }
 
     /// Makes the series of a source, so that a rate has something to begin with.
     pub fn source(&self, origin: Origin) {
         let _ = self.suppressed.get_or_create(&SourceLabel::of(origin));
+        for severity in [Severity::Error, Severity::Warning] {
+            self.problems(origin, severity, 0);
+        }
+        if origin == Origin::Api {
+            self.api(&ApiStatus::default());
+        }
+    }
+
+    /// Makes the series of mode ipvs.
+    pub fn ipvs(&self) {
+        for (set, ops) in [
+            ("virtual-servers", &["add", "set", "delete"][..]),
+            ("real-servers", &["add", "set", "delete"]),
+            ("addresses", &["add", "delete"]),
+        ] {
+            for op in ops {
+                let _ = self.delta_operations.get_or_create(&OperationLabel { set, op });
+            }
+        }
+    }
+
+    /// How many problems of a severity a source has.
+    pub fn problems(&self, origin: Origin, severity: Severity, count: usize) {
+        let label = ProblemLabel { source: source_name(origin), severity: severity_name(severity) };
+        self.source_problems.get_or_create(&label).set(amount(count));
+    }
+
+    /// How many manifests have an error.
+    pub fn broken_files(&self, files: usize) {
+        self.broken_files.set(amount(files));
+    }
+
+    /// Whether the configuration file can be used as it is now.
+    pub fn config_refused(&self, is_refused: bool) {
+        self.config_refused.set(i64::from(is_refused));
+    }
+
+    /// How the API source has fared so far.
+    pub(super) fn api(&self, status: &ApiStatus) {
+        for kind in ErrorKind::ALL {
+            let label = ErrorLabel { kind: kind.name() };
+            catch_up(&self.api_errors.get_or_create(&label), status.errors(kind));
+        }
+        catch_up(&self.api_lists, status.lists());
+        catch_up(&self.api_events, status.events());
+        for (resource, is_watched) in status.watches() {
+            let label = ResourceLabel { resource };
+            self.api_watched.get_or_create(&label).set(i64::from(is_watched));
+        }
+    }
+
+    /// How many lines of the log were lost so far.
+    pub(super) fn log_lines_dropped(&self, total: u64) {
+        catch_up(&self.log_lines_dropped, total);
     }
 
     /// A commit that the kernel acknowledged.

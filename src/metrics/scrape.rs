@@ -12,11 +12,13 @@ use rulec_compiler::net::Family;
 use rulec_compiler::nft::Program;
 use rulec_compiler::object::Kind;
 use rulec_compiler::{Model, Origin};
+use rulec_sources::ApiStatus;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::Metrics;
 use super::kube_proxy::NoLocal;
 use crate::engine::{Engine, Locals};
+use crate::telemetry;
 
 /// Who asks is sent a view.
 pub type Ask = oneshot::Sender<View>;
@@ -34,6 +36,7 @@ pub struct View {
     pending_services: usize,
     pending_endpoints: usize,
     sources: BTreeMap<Origin, Source>,
+    api: Option<Arc<ApiStatus>>,
 }
 
 /// What is known of a source.
@@ -47,7 +50,11 @@ pub struct Source {
 
 impl View {
     /// What an engine and its sources are at.
-    pub fn of(engine: &Engine, sources: &BTreeMap<Origin, Source>) -> Self {
+    pub fn of(
+        engine: &Engine,
+        sources: &BTreeMap<Origin, Source>,
+        api: Option<&Arc<ApiStatus>>,
+    ) -> Self {
         let endpoints = [Kind::EndpointSlice, Kind::Pod].map(|kind| engine.pending(kind));
         Self {
             model: engine.model().clone(),
@@ -57,12 +64,17 @@ impl View {
             pending_services: engine.pending(Kind::Service),
             pending_endpoints: endpoints.iter().sum(),
             sources: sources.clone(),
+            api: api.cloned(),
         }
     }
 
     /// Brings the metrics of what there is up to date.
     fn count(&self, metrics: &Metrics, now: Instant) {
         let own = &metrics.own;
+        own.log_lines_dropped(telemetry::lost());
+        if let Some(api) = &self.api {
+            own.api(api);
+        }
         own.quarantined(self.quarantined);
         own.kept(self.wanted.as_ref().map_or(0, |wanted| wanted.kept().count()));
         own.overridden(self.model.overridden().count());

@@ -31,19 +31,25 @@ struct ResultLabel {
     r#type: &'static str,
 }
 
+/// The one result there is: who is not answered is not counted here.
+const PINGS: ResultLabel = ResultLabel { name: "ping", status: "success", r#type: "healthz" };
+
 impl Slis {
     pub(super) fn register(to: &mut Registry) -> Self {
         let help = "The result of a check of this component's health";
         let last = put(to, "healthcheck", help, Labelled::default());
         let help = "Results of checks of this component's health";
         let all = put(to, "healthchecks", help, Labelled::default());
-        Self { last, all }
+        let slis = Self { last, all };
+        // A rate has to have something to begin with. What the last check said is not known yet.
+        let _ = slis.all.get_or_create(&PINGS);
+        slis
     }
 
     /// Somebody has asked whether anybody answers, and is answered.
     pub fn pinged(&self) {
-        let (name, r#type) = ("ping", "healthz");
+        let ResultLabel { name, r#type, .. } = PINGS;
         self.last.get_or_create(&CheckLabel { name, r#type }).set(1);
-        self.all.get_or_create(&ResultLabel { name, status: "success", r#type }).inc();
+        self.all.get_or_create(&PINGS).inc();
     }
 }

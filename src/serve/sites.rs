@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::{Answer, Bind, Site, serve};
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::health::Health;
 use crate::metrics::{Metrics, scrape};
 use crate::monitor::Monitor;
@@ -28,6 +28,8 @@ pub struct Options {
     pub staleness: Duration,
     /// Whether it is fatal that an address cannot be had.
     pub hard_fail: bool,
+    /// What is programmed.
+    pub mode: Mode,
 }
 
 impl From<&Config> for Options {
@@ -37,6 +39,7 @@ impl From<&Config> for Options {
             metrics: config.metrics,
             staleness: config.sync_period.saturating_mul(2),
             hard_fail: config.bind_address_hard_fail,
+            mode: config.mode,
         }
     }
 }
@@ -62,7 +65,7 @@ impl Servers {
             servers.spawn(serve("healthz".to_owned(), options.bind(address), site));
         }
         if let Some(address) = options.metrics {
-            let site = monitor.metrics_site(config);
+            let site = monitor.metrics_site(options.mode, config);
             servers.spawn(serve("metrics".to_owned(), options.bind(address), site));
         }
         Self(servers)
@@ -128,6 +131,8 @@ pub struct MetricsSite {
     pub metrics: Arc<Metrics>,
     /// Asks the daemon what there is.
     pub scraper: scrape::Scraper,
+    /// What is programmed.
+    pub mode: Mode,
     /// The effective configuration, as JSON.
     pub config: Arc<serde_json::Value>,
 }
@@ -142,9 +147,23 @@ impl Site for MetricsSite {
                 self.metrics.slis.pinged();
                 Answer::text(StatusCode::OK, "ok")
             }
-            "/proxyMode" => Answer::text(StatusCode::OK, "nftables"),
+            "/proxyMode" => Answer::text(StatusCode::OK, self.mode.name()),
             "/configz" => Answer::json(StatusCode::OK, &*self.config),
             _ => Answer::not_found(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_mode_is_the_one_in_force() {
+        let monitor = Monitor::new(Duration::from_secs(60), []);
+        for (mode, name) in [(Mode::Nftables, "nftables"), (Mode::Ipvs, "ipvs")] {
+            let site = monitor.metrics_site(mode, serde_json::Value::Null);
+            assert_eq!(site.answer("/proxyMode").await.body, name);
         }
     }
 }

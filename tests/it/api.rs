@@ -21,9 +21,10 @@ use rulec_testkit::{Namespace, require_root};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::daemon::{Daemon, Manifests, NODE_NAME, SETTLED, rulec};
+use crate::daemon::{Daemon, LOG, Manifests, NODE_NAME, SETTLED, rulec};
 use crate::health::Metrics;
-use crate::support::{Dice, RULEC, loadable};
+use crate::log::above_info;
+use crate::support::{Dice, RULEC, eventually, loadable};
 
 /// A node with an API server beside it; both are in the node's namespace.
 struct Cluster<S> {
@@ -265,6 +266,45 @@ fn a_health_check_that_cannot_listen_is_an_event_of_its_service() {
 }
 
 #[test]
+fn a_normal_start_logs_nothing_above_info_and_metrics_tell_how_the_server_is() {
+    if !require_root() {
+        return;
+    }
+    let mut cluster = Cluster::<ApiServer>::new("api-quiet");
+    cluster.server.apply(&service(1, 80));
+    cluster.server.apply(&slice(1, 2));
+    cluster.start(&["--log-level", "info"]);
+    cluster.daemon().wait_for(SETTLED);
+    let node = cluster.node.name().to_owned();
+    let resources = ["Service", "EndpointSlice", "Node", "ServiceCIDR"];
+    let watched = |metrics: &Metrics, kind: &str| {
+        metrics.value("rulec_api_watched", &format!("{{resource=\"{kind}\"}}"))
+    };
+    eventually(&format!("{node} watches everything"), || {
+        let metrics = Metrics::of(&cluster.node);
+        resources.iter().all(|kind| watched(&metrics, kind) == 1.0)
+    });
+    let metrics = Metrics::of(&cluster.node);
+    assert_eq!(metrics.value("rulec_api_lists_total", ""), 4.0);
+    let errors = |metrics: &Metrics, kind: &str| {
+        metrics.value("rulec_api_errors_total", &format!("{{kind=\"{kind}\"}}"))
+    };
+    for kind in ["config", "connection", "unauthorized", "forbidden", "expired", "garbled"] {
+        assert_eq!(errors(&metrics, kind), 0.0, "{kind}");
+    }
+    let log = cluster.daemon().log();
+    assert_eq!(above_info(&log), Vec::<&str>::new(), "{log}");
+
+    // It refuses us from now on, and hangs up.
+    cluster.server.set_tokens(["another"]);
+    cluster.server.drop_connections();
+    eventually("nothing is watched, and that is counted", || {
+        let metrics = Metrics::of(&cluster.node);
+        watched(&metrics, "Service") == 0.0 && errors(&metrics, "unauthorized") > 0.0
+    });
+}
+
+#[test]
 fn a_pod_finds_the_server_by_its_service_account() {
     if !require_root() {
         return;
@@ -280,7 +320,7 @@ fn a_pod_finds_the_server_by_its_service_account() {
     let args = ["--mount", "sh", "-ec", script, run.to_str().unwrap()];
     let rulec = [RULEC, "run", "--node-name", NODE_NAME];
     let mut command = cluster.node.command("unshare", args.into_iter().chain(rulec));
-    command.env_remove("RULEC_LOG").env("NO_COLOR", "1");
+    command.env("RULEC_LOG", LOG).env("NO_COLOR", "1");
     command.env("KUBERNETES_SERVICE_HOST", address.ip().to_string());
     command.env("KUBERNETES_SERVICE_PORT", address.port().to_string());
     cluster.daemon = Some(Daemon::of(command));

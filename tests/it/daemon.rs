@@ -21,8 +21,11 @@ use tempfile::TempDir;
 /// What the daemon logs once the kernel holds everything.
 pub(crate) const SETTLED: &str = "the kernel holds what the sources say";
 
-/// What the daemon logs for each batch that the kernel has taken.
+/// What the daemon logs for each batch that the kernel has taken, with `LOG`.
 pub(crate) const COMMITTED: &str = " committed ";
+
+/// How the tests have it log: as most people do, but for each commit with its size.
+pub(crate) const LOG: &str = "info,rulec::engine=debug";
 
 /// The name of the node under test, unless the arguments say another.
 pub(crate) const NODE_NAME: &str = "na";
@@ -265,7 +268,7 @@ impl Drop for Daemon {
 pub(crate) fn command(node: &Namespace, args: &[&str]) -> Command {
     let mut command = node.command(env!("CARGO_BIN_EXE_rulec"), args);
     // The tests read the log and the output: the surroundings must not change them.
-    command.env_remove("RULEC_LOG").env("NO_COLOR", "1");
+    command.env("RULEC_LOG", LOG).env("NO_COLOR", "1");
     command
 }
 

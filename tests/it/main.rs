@@ -13,6 +13,7 @@ mod golden;
 mod health;
 mod ipvs;
 mod kube_proxy;
+mod log;
 mod manifests;
 mod reload;
 mod settings;
@@ -21,6 +22,7 @@ mod support;
 mod sysctl;
 mod tamper;
 mod traffic;
+mod user_namespace;
 
 /// A file that no `mod` names would never be compiled.
 #[test]

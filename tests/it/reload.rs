@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use rulec_testkit::{Namespace, require_root};
 use tempfile::TempDir;
 
-use crate::daemon::{Daemon, Manifests, NODE_NAME, SETTLED};
+use crate::daemon::{COMMITTED, Daemon, LOG, Manifests, NODE_NAME, SETTLED};
+use crate::health::Metrics;
 use crate::support::{RULEC, service, slice};
 
 /// A daemon with a configuration file.
@@ -34,7 +35,7 @@ impl Configured {
         let args = ["run", "--node-name", NODE_NAME, "--config", path];
         let mut command = node.command(program, args);
         command.args(["--manifests", read.to_str().unwrap()]);
-        command.env_remove("RULEC_LOG").env("NO_COLOR", "1");
+        command.env("RULEC_LOG", LOG).env("NO_COLOR", "1");
         let mut daemon = Daemon::of(command);
         daemon.wait_for(SETTLED);
         Self { daemon, node, _manifests: manifests, directory }
@@ -79,7 +80,7 @@ fn another_setting_is_taken_in_by_the_same_process() {
     // The one setting is all that was written: what is not masqueraded and what is a pod's, each
     // one range out and one in. The Service was not touched.
     let log = configured.daemon.log();
-    let last = log.lines().rfind(|line| line.contains(" committed ")).unwrap();
+    let last = log.lines().rfind(|line| line.contains(COMMITTED)).unwrap();
     assert!(last.contains("operations=4 "), "{last}");
 }
 
@@ -121,4 +122,51 @@ fn what_cannot_be_used_or_means_the_same_changes_nothing() {
     configured.write(&configuration("clusterCIDR: 10.50.0.0/16"));
     configured.daemon.wait_for_count("the configuration file changed, and means the same", 2);
     assert_eq!(configured.daemon.count(SETTLED), 1, "it did not start over");
+}
+
+#[test]
+fn a_hangup_reloads_at_once_and_says_what_came_of_it() {
+    if !require_root() {
+        return;
+    }
+    let mut configured = Configured::start("hangup");
+    let pid = configured.daemon.pid();
+    configured.daemon.signal("HUP");
+    configured.daemon.wait_for("asked to reload: the configuration stays");
+    assert_eq!(configured.daemon.count(SETTLED), 1, "it did not start over");
+    // One that cannot be used is said as often as somebody asks, and is an alert.
+    configured.write(&configuration("clusterCIDR: nonsense"));
+    for times in 1..=2 {
+        configured.daemon.signal("HUP");
+        configured.daemon.wait_for_count("asked to reload", 1 + times);
+    }
+    assert!(configured.daemon.count("the configuration in force stays") >= 2);
+    let refused = || Metrics::of(&configured.node).value("rulec_config_refused", "");
+    assert_eq!(refused(), 1.0);
+    configured.write(&configuration("clusterCIDR: 10.60.0.0/16"));
+    configured.daemon.signal("HUP");
+    configured.daemon.wait_for_count(SETTLED, 2);
+    assert!(configured.unmasqueraded().contains("10.60.0.0/16"), "{}", configured.unmasqueraded());
+    assert!(configured.daemon.is_running());
+    assert_eq!(configured.daemon.pid(), pid);
+}
+
+/// A signal that nobody listens to ends a process, and the handlers of the old one do not outlive it.
+#[test]
+fn signals_do_not_end_a_process_that_is_starting_over() {
+    if !require_root() {
+        return;
+    }
+    let mut configured = Configured::start("storm");
+    for round in 1..=5 {
+        configured.write(&configuration(&format!("clusterCIDR: 10.{}.0.0/16", 60 + round)));
+        for _ in 0..60 {
+            configured.daemon.signal("HUP");
+            configured.daemon.signal("USR1");
+        }
+        configured.daemon.wait_for_count("starting over", round);
+        assert!(configured.daemon.is_running(), "{}", configured.daemon.log());
+    }
+    configured.daemon.wait_for_count(SETTLED, 2);
+    assert!(configured.daemon.is_running());
 }

@@ -445,23 +445,36 @@ fn others_that_commit_all_the_time_do_not_keep_us_from_orphans() {
 /// Five thousand refusals are five thousand error messages at once.
 #[test]
 fn every_refused_service_is_named() {
-    const REFUSED: u16 = 5_000;
-    if !require_root() {
-        return;
+    if require_root() {
+        many_are_refused("many-refused", 5_000, |sink| sink);
     }
-    let namespace = Namespace::new("many-refused");
+}
+
+/// Most of the errors do not fit into the buffer, and are lost.
+#[test]
+fn every_refused_service_is_named_also_where_buffers_are_small() {
+    if require_root() {
+        many_are_refused("few-heard", 1_000, |sink| sink.with_buffers(SMALL).unwrap());
+    }
+}
+
+/// A buffer as small as some systems have it, and a small part of what is wanted.
+const SMALL: usize = 1 << 17;
+
+fn many_are_refused(name: &str, refused: u16, with: impl FnOnce(NftSink) -> NftSink + Send) {
+    let namespace = Namespace::new(name);
     namespace.run(|| {
-        let mut sink = open(Ownership::Shared);
+        let mut sink = with(open(Ownership::Shared));
         install(&mut sink, &compile(&Model::default()));
         let (_, base) = sink.read().unwrap();
         let mut all: Vec<Group> =
-            (0..REFUSED).map(|number| impossible(&format!("bad{number:04}"), number)).collect();
-        all.insert(2_500, reject("good", REFUSED + 1));
+            (0..refused).map(|number| impossible(&format!("bad{number:04}"), number)).collect();
+        all.insert(usize::from(refused) / 2, reject("good", refused + 1));
         let outcome = sink.commit(&groups(all), base).unwrap();
         let named: BTreeSet<&NamespacedName> =
             outcome.refused.iter().map(|refusal| &refusal.service).collect();
-        assert_eq!(named.len(), usize::from(REFUSED));
-        assert_eq!(outcome.refused.len(), usize::from(REFUSED), "each is named once");
+        assert_eq!(named.len(), usize::from(refused));
+        assert_eq!(outcome.refused.len(), usize::from(refused), "each is named once");
         assert!(
             outcome
                 .refused
@@ -469,7 +482,7 @@ fn every_refused_service_is_named() {
                 .all(|refusal| { refusal.error.raw_os_error() == Some(Errno::ENOENT as i32) })
         );
         let held = sink.read().unwrap().0;
-        let good = Key::Reject(web(REFUSED + 1));
+        let good = Key::Reject(web(refused + 1));
         assert!(held.tables[&Family::Ipv4].elements.contains_key(&good));
     });
 }
@@ -539,6 +552,33 @@ fn a_large_delta_is_cut_between_services() {
         let empty = compile(&Model::default());
         install(&mut sink, &empty);
         assert_eq!(sink.read().unwrap().0, empty.state());
+    });
+}
+
+/// Root of a user namespace may program its tables, but may not have a buffer for them as large as it likes.
+#[test]
+fn a_transaction_is_cut_to_what_the_kernel_takes_at_once() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("small");
+    let program = compile(&large(2_000));
+    namespace.run(|| {
+        let mut sink = open(Ownership::Shared).with_buffers(SMALL).unwrap();
+        let outcome = install(&mut sink, &program);
+        assert!(outcome.transactions > outcome.bytes / SMALL, "{outcome:?}");
+        assert_eq!(outcome.ops, first_install(&program).len());
+        assert!(outcome.refused.is_empty(), "{outcome:?}");
+        assert!(sink.read().unwrap().0 == program.state(), "what is read is what was written");
+        let empty = compile(&Model::default());
+        install(&mut sink, &empty);
+        assert_eq!(sink.read().unwrap().0, empty.state());
+        // What may not be cut, for the sake of the packets in between, is cut all the same.
+        let mut delta = Delta::reconcile(&sink.read().unwrap().0, &program);
+        delta.atomic = true;
+        let (_, base) = sink.read().unwrap();
+        sink.commit(&delta, base).unwrap();
+        assert!(sink.read().unwrap().0 == program.state());
     });
 }
 

@@ -569,6 +569,12 @@ impl Program {
         State { tables, ipvs: ipvs::State { servers, bound } }
     }
 
+    /// The frontends that lead, or would lead, elsewhere in another program. What both share is not looked
+    /// at.
+    pub fn changed_frontends(&self, other: &Self) -> BTreeSet<Frontend> {
+        self.diff_claims(other)
+    }
+
     pub(super) fn diff_draining(&self, wanted: &Self) -> BTreeSet<Frontend> {
         let changed = self.draining.diff(&wanted.draining);
         changed.map(|item| changed_key(&item).0.frontend()).collect()

@@ -59,9 +59,10 @@ impl Requests {
         mut write: impl FnMut(&mut Writer, u16, u32, &T) -> Open,
     ) -> io::Result<Vec<(usize, io::Error)>> {
         let mut refused = Vec::new();
-        for (number, items) in items.chunks(BATCH).enumerate() {
+        let most = self.with_socket(|socket| Ok(socket.most_answers()))?.min(BATCH);
+        for (number, items) in items.chunks(most).enumerate() {
             let found = self.exchange(items, &mut write, |_| {})?;
-            refused.extend(found.into_iter().map(|(idx, error)| (number * BATCH + idx, error)));
+            refused.extend(found.into_iter().map(|(idx, error)| (number * most + idx, error)));
         }
         Ok(refused)
     }

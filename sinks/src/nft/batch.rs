@@ -111,6 +111,11 @@ impl Batch {
         self.writer.bytes()
     }
 
+    /// The bytes of a transaction that is complete.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.writer.bytes()
+    }
+
     /// The sequence number that follows this transaction's.
     pub(super) fn end_seq(&self) -> u32 {
         self.next_seq.wrapping_add(1)

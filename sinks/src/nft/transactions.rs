@@ -17,6 +17,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use rulec_compiler::name::NamespacedName;
 use rulec_compiler::nft::delta::{Delta, Group, Op};
 use rulec_compiler::nft::element::{Element, Key, Value};
 use rulec_compiler::nft::pick::{Clients, Pick};
@@ -46,6 +47,44 @@ impl<'a> Part<'a> {
 
     fn next() -> Self {
         Self { is_first: false, ..Self::first(&[]) }
+    }
+
+    /// The same in several parts, for a kernel that does not take so much at once. Services stay whole, and
+    /// what belongs to nobody keeps its order.
+    ///
+    /// # Errors
+    ///
+    /// If it is one operation or one Service, which is named then.
+    pub(super) fn halves(self) -> Result<Vec<Self>, Option<NamespacedName>> {
+        let Self { is_first, head, mut groups, tail } = self;
+        let middle = |ops: &'a [Op]| ops.split_at(ops.len() / 2);
+        let of = |head, groups, tail| Self { is_first: false, head, groups, tail };
+        let mut parts = if groups.len() > 1 {
+            let rest = groups.split_off(groups.len() / 2);
+            vec![of(head, groups, &[]), of(&[], rest, tail)]
+        } else if groups.is_empty() && head.len() > 1 {
+            let (first, second) = middle(head);
+            vec![of(first, groups, &[]), of(second, Vec::new(), tail)]
+        } else if groups.is_empty() && head.is_empty() && tail.len() > 1 {
+            let (first, second) = middle(tail);
+            vec![of(&[], groups, first), of(&[], Vec::new(), second)]
+        } else if head.is_empty() && tail.is_empty() {
+            return Err(groups.pop().map(|group| group.service.clone()));
+        } else {
+            vec![of(head, Vec::new(), &[]), of(&[], groups, &[]), of(&[], Vec::new(), tail)]
+        };
+        parts.retain(|part| {
+            !(part.head.is_empty() && part.groups.is_empty() && part.tail.is_empty())
+        });
+        if let [only] = &parts[..]
+            && only.head.len() + only.tail.len() == 1
+        {
+            return Err(None);
+        }
+        if let Some(first) = parts.first_mut() {
+            first.is_first = is_first;
+        }
+        Ok(parts)
     }
 }
 

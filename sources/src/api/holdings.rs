@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use im::OrdSet;
 use rulec_compiler::object::{Object, ObjectKey};
 use rulec_compiler::{Change, Provenance, Sourced};
 
@@ -14,14 +15,14 @@ use crate::decode::decode_known;
 use crate::field::{Field, Text};
 use crate::intern::Interner;
 use crate::manifest::Document;
-use crate::problem::{Problem, Severity};
+use crate::problem::{Problem, Problems, Severity};
 use crate::update::Trigger;
 
 /// What stands for a file in problems and provenances.
 const PLACE: &str = "API server";
 
-/// More problems than anyone reads. They are sent as a whole each time that one changes.
-const MOST_PROBLEMS: usize = 100;
+/// More problems than anyone reads, of objects that do not say which they are.
+const MOST_NAMELESS: usize = 100;
 
 /// What is known of all resources.
 #[derive(Debug, Default)]
@@ -47,7 +48,7 @@ pub(crate) struct News {
 struct Context {
     interner: Interner,
     place: Arc<str>,
-    problems_changed: bool,
+    problems: Problems,
 }
 
 /// What is known of one resource.
@@ -97,7 +98,7 @@ enum Meaning {
 
 impl Default for Context {
     fn default() -> Self {
-        Self { interner: Interner::default(), place: PLACE.into(), problems_changed: false }
+        Self { interner: Interner::default(), place: PLACE.into(), problems: Problems::default() }
     }
 }
 
@@ -163,24 +164,12 @@ impl Holdings {
 
     /// Whether anything else is wrong than at the last call.
     pub(crate) fn problems_changed(&mut self) -> bool {
-        std::mem::take(&mut self.context.problems_changed)
+        self.context.problems.changed()
     }
 
-    /// Everything that is wrong at the moment, or the worst of it.
-    pub(crate) fn problems(&self) -> Vec<Problem> {
-        let holdings = [&self.services, &self.endpoint_slices, &self.nodes, &self.service_cidrs];
-        let mut problems: Vec<&Problem> =
-            holdings.into_iter().flat_map(Holding::problems).collect();
-        problems.sort_unstable_by(|a, b| a.severity.cmp(&b.severity).then_with(|| a.cmp(b)));
-        let more = problems.len().saturating_sub(MOST_PROBLEMS);
-        problems.truncate(MOST_PROBLEMS);
-        let mut problems: Vec<Problem> = problems.into_iter().cloned().collect();
-        if more > 0 {
-            let message = format!("{more} more problems");
-            problems.push(Problem::of_file(&self.context.place, Severity::Warning, message));
-        }
-        problems.sort_unstable();
-        problems
+    /// Everything that is wrong at the moment, in order of place.
+    pub(crate) fn problems(&self) -> &OrdSet<Problem> {
+        self.context.problems.all()
     }
 
     /// Drops what is left of objects that are gone.
@@ -190,16 +179,15 @@ impl Holdings {
 }
 
 impl Holding {
-    fn problems(&self) -> impl Iterator<Item = &Problem> {
-        let Faults { named, nameless } = &self.faults;
-        self.obstacle.iter().chain(nameless).chain(named.values().flatten())
+    fn hinder(&mut self, obstacle: Option<Problem>, context: &mut Context) {
+        context.problems.replace(self.obstacle.as_slice(), obstacle.iter());
+        self.obstacle = obstacle;
     }
 
-    fn hinder(&mut self, obstacle: Option<Problem>, context: &mut Context) {
-        if self.obstacle != obstacle {
-            self.obstacle = obstacle;
-            context.problems_changed = true;
-        }
+    /// Notes what is wrong with an object now, if anything.
+    fn note(&mut self, key: Option<ObjectKey>, problems: Vec<Problem>, context: &mut Context) {
+        let [old, new] = self.faults.add(key, problems);
+        context.problems.replace(&old, new.iter());
     }
 
     /// Takes in some items of a list.
@@ -241,8 +229,9 @@ impl Holding {
             }
         }
         if self.faults != listing.faults {
+            let old: Vec<Problem> = self.faults.problems().cloned().collect();
             self.faults = listing.faults;
-            context.problems_changed = true;
+            context.problems.replace(&old, self.faults.problems());
         }
         self.hinder(None, context);
         let is_first = !std::mem::replace(&mut self.listed, true);
@@ -275,7 +264,7 @@ impl Holding {
             (Some(key), Meaning::Nothing) => self.remove(key, news),
             (Some(_) | None, _) => {}
         }
-        context.problems_changed |= self.faults.add(key, problems);
+        self.note(key, problems, context);
     }
 
     fn delete(
@@ -287,7 +276,7 @@ impl Holding {
     ) {
         let Some(key) = resource.key(document) else { return };
         self.remove(&key, news);
-        context.problems_changed |= self.faults.add(Some(key), Vec::new());
+        self.note(Some(key), Vec::new(), context);
     }
 
     fn remove(&mut self, key: &ObjectKey, news: &mut News) {
@@ -298,20 +287,23 @@ impl Holding {
 }
 
 impl Faults {
-    /// Notes what is wrong with an object now, if anything; says whether that is news.
-    fn add(&mut self, key: Option<ObjectKey>, problems: Vec<Problem>) -> bool {
+    fn problems(&self) -> impl Iterator<Item = &Problem> + Clone {
+        self.nameless.iter().chain(self.named.values().flatten())
+    }
+
+    /// Notes what is wrong with an object now, if anything. Returns what it takes the place of, and what
+    /// was noted.
+    fn add(&mut self, key: Option<ObjectKey>, problems: Vec<Problem>) -> [Vec<Problem>; 2] {
         match key {
-            Some(key) if problems.is_empty() => self.named.remove(&key).is_some(),
-            Some(key) => {
-                let news = self.named.get(&key) != Some(&problems);
-                self.named.insert(key, problems);
-                news
+            Some(key) if problems.is_empty() => {
+                [self.named.remove(&key).unwrap_or_default(), problems]
             }
+            Some(key) => [self.named.insert(key, problems.clone()).unwrap_or_default(), problems],
             None => {
-                let room = MOST_PROBLEMS.saturating_sub(self.nameless.len());
-                let before = self.nameless.len();
-                self.nameless.extend(problems.into_iter().take(room));
-                before != self.nameless.len()
+                let room = MOST_NAMELESS.saturating_sub(self.nameless.len());
+                let new: Vec<Problem> = problems.into_iter().take(room).collect();
+                self.nameless.extend(new.iter().cloned());
+                [Vec::new(), new]
             }
         }
     }

@@ -92,6 +92,12 @@ impl ApiStatus {
         Resource::ALL.iter().filter(|r| r.is_required()).all(|r| watched & r.bit() != 0)
     }
 
+    /// What is followed, as metrics name it, and whether it is being watched.
+    pub fn watches(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        let watched = self.watched.load(Relaxed);
+        Resource::ALL.into_iter().map(move |it| (it.stated().1, watched & it.bit() != 0))
+    }
+
     /// For how long nothing at all has come from the server; nothing if nothing ever has.
     pub fn silence(&self) -> Option<Duration> {
         let heard = self.heard.load(Relaxed).checked_sub(1)?;

@@ -121,7 +121,7 @@ impl Entry {
         self.objects.get(key)
     }
 
-    pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
+    pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> + Clone {
         self.obstacle.iter().chain(&self.faults)
     }
 

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::{plain, write};
 use crate::signal::{Signal, Touched, Woken};
-use crate::watch::sort_event;
+use crate::watch::{Hearing, sort_event};
 use crate::{ManifestOptions, ManifestSource, SourceError, Update};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -347,6 +347,52 @@ async fn looking_is_no_reason_to_look_again() {
     assert!(running.updates.try_recv().is_err());
     assert_eq!(running.seen.len(), 5);
     running.stop().await;
+}
+
+/// What a link leads to may change elsewhere, of which inotify says nothing.
+#[tokio::test]
+async fn whoever_knows_better_has_all_files_read_at_once() {
+    let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    put(elsewhere.path(), "web.yaml", &plain("web", 1));
+    let target = elsewhere.path().join("web.yaml");
+    symlink(&target, directory.path().join("web.yaml")).unwrap();
+    let (out, mut updates) = mpsc::channel(16);
+    let options = ManifestOptions { rescan: NEVER, ..ManifestOptions::default() };
+    let source = ManifestSource::new(directory.path().to_owned(), options);
+    let nudge = source.nudge();
+    let task = tokio::spawn(source.run(out));
+    let first = tokio::time::timeout(PATIENCE, updates.recv()).await.unwrap().unwrap();
+    assert!(matches!(first.changes[..], [Change::Replace { .. }]));
+    put(elsewhere.path(), "web.yaml", &plain("web", 2));
+    assert!(tokio::time::timeout(Duration::from_millis(200), updates.recv()).await.is_err());
+    nudge.look();
+    let update = tokio::time::timeout(PATIENCE, updates.recv()).await.unwrap().unwrap();
+    let [Change::Apply(web)] = &update.changes[..] else { panic!("{update:?}") };
+    assert_eq!(port(&web.object), 2);
+    drop(updates);
+    assert!(matches!(task.await, Ok(Ok(()))));
+}
+
+/// To go on by reading only would look well, and be slow for ever.
+#[tokio::test]
+async fn without_the_thread_that_hears_of_changes_the_source_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let signal = Arc::new(Signal::default());
+    let options = ManifestOptions { rescan: NEVER, ..ManifestOptions::default() };
+    let running = Running::signalled(directory.path().to_owned(), options, signal.clone()).await;
+    // It panics, holding what the handler of events holds.
+    let hearing = Hearing(signal.clone());
+    let thread = std::thread::spawn(move || {
+        let _hearing = hearing;
+        panic!("on purpose");
+    });
+    assert!(thread.join().is_err());
+    let end = tokio::time::timeout(PATIENCE, running.task).await.unwrap().unwrap();
+    assert!(matches!(end, Err(SourceError::Deaf)), "{end:?}");
+    // That it is dropped because nobody wants it any more is no failure.
+    let signal = Arc::new(Signal::default());
+    drop(Hearing(signal.clone()));
+    assert!(!signal.has_failed());
 }
 
 #[tokio::test]

@@ -146,7 +146,7 @@ async fn a_node_that_may_not_be_seen_is_done_without<S: Server>() {
     let mut following = Following::with(ApiOptions { timing, ..world.options() });
     following.complete().await;
     following.problems_until(|problems| problems.len() == 1).await;
-    let problem = following.seen.last().unwrap().problems[0].clone();
+    let problem = following.seen.last().unwrap().problems.get_min().unwrap().clone();
     assert_eq!(problem.severity, Severity::Warning);
     assert!(problem.message.starts_with("the Node: done without: "), "{problem}");
     world.server.allow(Resource::Nodes);
@@ -224,7 +224,10 @@ async fn services_that_may_not_be_seen_are_an_error_and_asked_for_again<S: Serve
     // A server that cannot stream says so first.
     let is_refused = |problems: &[String]| matches!(problems, [it] if it.contains("403"));
     following.problems_until(is_refused).await;
-    assert_eq!(following.seen.last().unwrap().problems[0].severity, Severity::Error);
+    assert_eq!(
+        following.seen.last().unwrap().problems.get_min().unwrap().severity,
+        Severity::Error
+    );
     assert!(following.seen.iter().all(|update| !update.complete));
     world.server.allow(Resource::Services);
     following.complete().await;

@@ -324,7 +324,7 @@ async fn a_watch_without_a_word_where_there_should_have_been_some_is_followed_by
         }
     };
     tokio::time::timeout(Duration::from_secs(30), server).await.expect("no second list");
-    assert_eq!(following.next().await.problems, []);
+    assert!(following.next().await.problems.is_empty());
 }
 
 async fn a_restart_in_which_objects_changed_is_followed<S: Server>() {

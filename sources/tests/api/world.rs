@@ -212,8 +212,8 @@ impl Following {
 
     /// Everything that is wrong.
     pub(crate) fn problems(&self) -> Vec<String> {
-        let problems = self.seen.last().map_or(&[][..], |update| &update.problems);
-        problems.iter().map(ToString::to_string).collect()
+        let problems = self.seen.last().into_iter().flat_map(|update| &update.problems);
+        problems.map(ToString::to_string).collect()
     }
 
     pub(crate) fn names(&self) -> Vec<&str> {

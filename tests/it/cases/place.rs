@@ -6,6 +6,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -225,15 +226,16 @@ impl Place {
     /// Waits until the daemon has read everything that was written so far: files are read in rounds,
     /// and it complains about this one in the same round as it reads the others, or later.
     fn wait_for_reading(&mut self) {
-        const COMPLAINT: &str = "barrier.yaml";
+        // Of one file, the log says only so much in a minute.
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let complaint = format!("barrier-{}.yaml", NEXT.fetch_add(1, Ordering::Relaxed));
         if self.api.is_some() {
             return;
         }
-        let before = self.daemon.count(COMPLAINT);
-        self.manifests.write(COMPLAINT, "kind: Service\napiVersion: v1\n");
-        self.daemon.wait_for_count(COMPLAINT, before + 1);
-        self.manifests.remove(COMPLAINT);
-        self.daemon.wait_for_count(COMPLAINT, before + 2);
+        self.manifests.write(&complaint, "kind: Service\napiVersion: v1\n");
+        self.daemon.wait_for_count(&complaint, 1);
+        self.manifests.remove(&complaint);
+        self.daemon.wait_for_count(&complaint, 2);
     }
 
     /// The sum of a metric over its labels, for every metric.

@@ -16,7 +16,7 @@ fn metrics(expression: &str) -> Vec<(&str, &str)> {
     let mut found = Vec::new();
     let mut at = 0;
     for word in expression.split(|letter| !is_word(letter)) {
-        if word.starts_with("rulec_") || word.starts_with("kubeproxy_") {
+        if ["rulec_", "kubeproxy_", "process_"].iter().any(|prefix| word.starts_with(prefix)) {
             found.push((&expression[..at], word));
         }
         at += word.len();

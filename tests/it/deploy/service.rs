@@ -9,6 +9,7 @@ use std::time::Duration;
 use rulec_testkit::{Namespace, require_root};
 use tempfile::TempDir;
 
+use super::read;
 use crate::daemon::{Daemon, Manifests, NODE_NAME, command, rulec};
 use crate::support::{RULEC, eventually, listing, service, slice};
 
@@ -138,6 +139,35 @@ fn starting_over_is_not_stopping() {
     let (before, _) = heard_until(&manager, "READY=1");
     assert!(!before.iter().any(|message| message.contains("STOPPING")), "{before:?}");
     assert!(listing(&node).contains("0x00008000"), "bit 15");
+}
+
+#[test]
+fn a_reload_is_told_from_its_beginning_to_its_end() {
+    if !require_root() {
+        return;
+    }
+    let unit = read("deploy/systemd/rulec.service");
+    assert!(unit.contains("\nExecReload=/bin/kill -HUP $MAINPID\n"), "{unit}");
+    let node = Namespace::new("hangup-told");
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("socket");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let manifests = Manifests::of(&service("web", "172.30.0.1", ""));
+    let path = manifests.path();
+    let args = ["run", "--manifests", path.to_str().unwrap(), "--node-name", NODE_NAME];
+    let mut daemon = command(&node, &args);
+    daemon.env("NOTIFY_SOCKET", &socket).stdout(Stdio::null()).stderr(Stdio::null());
+    let daemon = Killed(daemon.spawn().unwrap());
+    heard_until(&manager, "READY=1");
+    node.sh(&format!("kill -HUP {}", daemon.0.id()));
+    let (before, reloading) = heard_until(&manager, "RELOADING=1");
+    assert!(before.iter().all(|message| message.starts_with("WATCHDOG=1")), "{before:?}");
+    // Type=notify-reload asks for the time.
+    let time = reloading.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
+    assert!(time.unwrap().parse::<u64>().unwrap() > 0, "{reloading}");
+    let (_, ready) = heard_until(&manager, "READY=1");
+    assert!(ready.contains("STATUS=programmed; services: 1"), "{ready}");
 }
 
 #[test]

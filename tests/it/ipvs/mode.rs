@@ -11,7 +11,7 @@ use rulec_testkit::{
 };
 
 use crate::daemon::{Daemon, Manifests, NODE_NAME, rulec};
-use crate::support::{eventually, with_flows};
+use crate::support::{eventually, get, with_flows};
 
 /// What nothing but mode ipvs needs.
 const MODE: [&str; 2] = ["--proxy-mode", "ipvs"];
@@ -84,6 +84,7 @@ fn an_unchanged_restart_writes_nothing_and_a_changed_one_what_has_changed() {
     let before = listed(&node);
     assert!(before.contains("-a -t 10.90.0.10:80 -r 10.50.2.5:8080 -m -w 1"), "{before:?}");
     assert!(node.sh("ip address show dev kube-ipvs0").contains("10.90.0.10/32"));
+    assert_eq!(get(&node, "127.0.0.1:10249", "/proxyMode").body, "ipvs");
     assert_eq!(diff(&node, &manifests, "text"), (Some(0), "No difference.\n".to_owned()));
     daemon.stop();
 

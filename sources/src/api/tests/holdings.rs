@@ -323,20 +323,31 @@ fn items_of_lists_need_not_state_their_kind() {
     assert_eq!(short(&news), ["[EndpointSlice] = EndpointSlice default/a"]);
 }
 
+/// Whoever reads them bounds them; whoever counts them wants all. One more costs nothing of the others.
 #[test]
-fn no_more_problems_are_sent_than_anyone_reads() {
+fn all_problems_are_known_however_many() {
     let mut world = World::default();
-    let broken: Vec<Value> = (0..250)
-        .map(|number| {
-            let mut service = service(&format!("s{number}"), 1);
-            service["spec"]["ports"][0]["port"] = json!(0);
-            service
-        })
-        .collect();
-    world.list(Services, &broken);
-    let problems = world.problems();
-    assert_eq!(problems.len(), 101);
-    assert!(problems.contains(&"API server: 150 more problems".to_owned()), "{problems:?}");
+    let broken = |number: usize| {
+        let mut service = service(&format!("s{number:03}"), 1);
+        service["spec"]["ports"][0]["port"] = json!(0);
+        service
+    };
+    let all: Vec<Value> = (0..250).map(broken).collect();
+    world.list(Services, &all);
+    assert!(world.holdings.problems_changed());
+    assert_eq!(world.problems().len(), 250);
+    world.apply(Services, &broken(250));
+    assert_eq!((world.problems().len(), world.holdings.problems_changed()), (251, true));
+    world.apply(Services, &broken(250));
+    assert_eq!((world.problems().len(), world.holdings.problems_changed()), (251, false));
+    world.apply(Services, &service("s000", 1));
+    assert_eq!((world.problems().len(), world.holdings.problems_changed()), (250, true));
+    // Of objects without a name, there may be any number.
+    let nameless = vec![Value::Null; 250];
+    world.list(Services, &nameless);
+    assert_eq!(world.problems().len(), 1, "they are all the same");
+    world.list(Services, &all[1..]);
+    assert_eq!(world.problems().len(), 249);
 }
 
 #[test]
@@ -344,7 +355,7 @@ fn what_hinders_is_said_until_it_is_over() {
     let mut world = World::default();
     let failing = || of(Services, What::Failing("no connection".to_owned()));
     world.take(failing());
-    assert_eq!(world.holdings.problems()[0].severity, Severity::Error);
+    assert_eq!(world.holdings.problems().get_min().unwrap().severity, Severity::Error);
     assert!(world.holdings.problems_changed());
     world.take(failing());
     assert!(!world.holdings.problems_changed());
@@ -353,7 +364,7 @@ fn what_hinders_is_said_until_it_is_over() {
     assert_eq!(world.problems(), [""; 0]);
     // What is known stays in force, so it is no error any more.
     world.take(failing());
-    assert_eq!(world.holdings.problems()[0].severity, Severity::Warning);
+    assert_eq!(world.holdings.problems().get_min().unwrap().severity, Severity::Warning);
     world.take(of(Services, What::Fine));
     assert_eq!(world.problems(), [""; 0]);
 }
