@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 
 use im::OrdMap;
 use rulec_compiler::change::{Change, Origin};
-use rulec_compiler::name::NamespacedName;
+use rulec_compiler::name::{NamespacedName, NodeName};
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::flows::{self, StaleFlows, Which};
 use rulec_compiler::nft::program::{Draining, PickId};
 use rulec_compiler::nft::{Delta, MAX_AFFINITY_BACKENDS, Program, State};
 use rulec_compiler::object::Kind;
+use rulec_compiler::resolve;
 use rulec_compiler::resolve::local::{LocalView, local_view};
 use rulec_compiler::{Dirty, Frontend, Model, Settings};
 use rulec_sinks::conntrack::{self, Gone, Stale};
@@ -259,6 +260,8 @@ pub struct Engine {
     /// Real servers that were found idle.
     drained: Vec<Draining>,
     stale: Vec<Stale>,
+    /// Addresses of Services that are another Node's, as they were told of.
+    elsewhere: BTreeMap<NamespacedName, BTreeSet<(IpAddr, NodeName)>>,
     counts: Counts,
 }
 
@@ -296,6 +299,7 @@ impl Engine {
             drain_at: None,
             drained: Vec::new(),
             stale: Vec::new(),
+            elsewhere: BTreeMap::new(),
             counts: Counts::default(),
         }
     }
@@ -515,6 +519,7 @@ impl Engine {
                     wanted.update(&self.model, &dirty);
                     self.report_left_out(&wanted, dirty.services.iter());
                     self.report_conflicts(&wanted, &dirty);
+                    self.report_elsewhere(Some(&dirty.services));
                 }
                 wanted
             }
@@ -523,6 +528,7 @@ impl Engine {
                 let wanted = Program::compile_at(&self.model, settings, seed, seconds);
                 let services = self.model.services().map(|entry| &entry.object.key);
                 self.report_left_out(&wanted, services);
+                self.report_elsewhere(None);
                 for conflict in wanted.conflicts() {
                     tracing::warn!(
                         frontend = %conflict.frontend,
@@ -567,6 +573,33 @@ impl Engine {
                 let what = "more endpoints than session affinity has room for";
                 tracing::warn!(%port, left_out = endpoints, most, "{what}");
             }
+        }
+    }
+
+    /// Tells of addresses of these Services, or of all, that are another Node's: once as long as they are.
+    fn report_elsewhere(&mut self, services: Option<&BTreeSet<NamespacedName>>) {
+        let Self { model, settings, elsewhere, .. } = self;
+        if settings.ipvs().is_none() {
+            return;
+        }
+        let mut report = |key: &NamespacedName| {
+            let found = model.service(key).into_iter().flat_map(|entry| {
+                let found = resolve::elsewhere(model, settings, &entry.object);
+                found.map(|(address, node)| (address, node.clone()))
+            });
+            let found: BTreeSet<(IpAddr, NodeName)> = found.collect();
+            let told = elsewhere.remove(key).unwrap_or_default();
+            for (address, node) in found.difference(&told) {
+                let what = "not served at this address: it is another node's";
+                tracing::warn!(service = %key, %address, %node, "{what}");
+            }
+            if !found.is_empty() {
+                elsewhere.insert(key.clone(), found);
+            }
+        };
+        match services {
+            Some(services) => services.iter().for_each(report),
+            None => model.services().for_each(|entry| report(&entry.object.key)),
         }
     }
 

@@ -21,10 +21,11 @@ use tokio::sync::mpsc;
 
 use crate::cli::{CleanupArgs, LogArgs, RunArgs};
 use crate::config::Config;
-use crate::engine::{Counts, Engine, Event, Periods};
+use crate::engine::{Counts, Engine, Event, Periods, Request};
 use crate::forget::Forgetter;
 use crate::install::Installer;
 use crate::kernel::IpvsStart;
+use crate::listeners::Listeners;
 use crate::monitor::Monitor;
 use crate::notify::Notify;
 use crate::serve::sites::{Options, Servers};
@@ -160,6 +161,7 @@ pub struct Daemon {
     /// What is wrong at the moment, by source.
     problems: BTreeMap<Origin, BTreeSet<Problem>>,
     forgetter: Option<Forgetter>,
+    listeners: Listeners,
     monitor: Monitor,
     observer: Option<mpsc::UnboundedSender<Counts>>,
     notify: Notify,
@@ -183,6 +185,7 @@ impl Daemon {
             incomplete,
             problems: BTreeMap::new(),
             forgetter: None,
+            listeners: Listeners::default(),
             observer: None,
             notify: Notify::default(),
         }
@@ -255,6 +258,9 @@ impl Daemon {
             if self.engine.is_settled() && !was_settled {
                 was_settled = true;
                 let model = self.engine.model();
+                if let Some(wanted) = self.engine.wanted() {
+                    self.listeners.follow_all(wanted, model, self.engine.settings());
+                }
                 let [services, slices, pods, nodes] =
                     [Kind::Service, Kind::EndpointSlice, Kind::Pod, Kind::Node]
                         .map(|kind| model.count(kind));
@@ -276,6 +282,9 @@ impl Daemon {
         let started = Instant::now();
         let Some(request) = self.engine.next_request(started) else { return Ok(()) };
         self.monitor.requested(&request, started, Instant::now());
+        if let Request::Commit { delta, .. } = &request {
+            self.listeners.follow(delta, self.engine.model(), self.engine.settings());
+        }
         self.installer.request(request)
     }
 
