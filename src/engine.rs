@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 
 use im::OrdMap;
 use rulec_compiler::change::{Change, Origin};
-use rulec_compiler::name::NamespacedName;
+use rulec_compiler::name::{NamespacedName, NodeName};
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::flows::{self, StaleFlows, Which};
 use rulec_compiler::nft::program::{Draining, PickId};
 use rulec_compiler::nft::{Delta, MAX_AFFINITY_BACKENDS, Program, State};
 use rulec_compiler::object::Kind;
+use rulec_compiler::resolve;
 use rulec_compiler::resolve::local::{LocalView, local_view};
 use rulec_compiler::{Dirty, Frontend, Model, Settings};
 use rulec_sinks::conntrack::{self, Gone, Stale};
@@ -268,6 +269,8 @@ pub struct Engine {
     stale: Vec<Stale>,
     /// The last commit, until somebody asks for it.
     told: Option<commits::Commit>,
+    /// Addresses of Services that are another Node's, as they were told of.
+    elsewhere: BTreeMap<NamespacedName, BTreeSet<(IpAddr, NodeName)>>,
     counts: Counts,
 }
 
@@ -307,6 +310,7 @@ impl Engine {
             drained: Vec::new(),
             stale: Vec::new(),
             told: None,
+            elsewhere: BTreeMap::new(),
             counts: Counts::default(),
         }
     }
@@ -533,6 +537,7 @@ impl Engine {
                     wanted.update(&self.model, &dirty);
                     self.report_left_out(&wanted, dirty.services.iter());
                     self.report_conflicts(&wanted, &dirty);
+                    self.report_elsewhere(Some(&dirty.services));
                 }
                 if self.unread == 0 && wanted.kept().next().is_some() {
                     let services = wanted.kept().count();
@@ -550,6 +555,7 @@ impl Engine {
                 }
                 let services = self.model.services().map(|entry| &entry.object.key);
                 self.report_left_out(&wanted, services);
+                self.report_elsewhere(None);
                 for conflict in wanted.conflicts() {
                     tracing::warn!(
                         frontend = %conflict.frontend,
@@ -607,6 +613,33 @@ impl Engine {
                 first = %names.join(", "),
                 "some files could not be read: what the kernel has of Services that no source names stays"
             );
+        }
+    }
+
+    /// Tells of addresses of these Services, or of all, that are another Node's: once as long as they are.
+    fn report_elsewhere(&mut self, services: Option<&BTreeSet<NamespacedName>>) {
+        let Self { model, settings, elsewhere, .. } = self;
+        if settings.ipvs().is_none() {
+            return;
+        }
+        let mut report = |key: &NamespacedName| {
+            let found = model.service(key).into_iter().flat_map(|entry| {
+                let found = resolve::elsewhere(model, settings, &entry.object);
+                found.map(|(address, node)| (address, node.clone()))
+            });
+            let found: BTreeSet<(IpAddr, NodeName)> = found.collect();
+            let told = elsewhere.remove(key).unwrap_or_default();
+            for (address, node) in found.difference(&told) {
+                let what = "not served at this address: it is another node's";
+                tracing::warn!(service = %key, %address, %node, "{what}");
+            }
+            if !found.is_empty() {
+                elsewhere.insert(key.clone(), found);
+            }
+        };
+        match services {
+            Some(services) => services.iter().for_each(report),
+            None => model.services().for_each(|entry| report(&entry.object.key)),
         }
     }
 

@@ -23,10 +23,11 @@ use tokio::sync::mpsc;
 use crate::cli::{CleanupArgs, LogArgs, RunArgs};
 use crate::commits::Commits;
 use crate::config::Config;
-use crate::engine::{Counts, Engine, Event, Periods};
+use crate::engine::{Counts, Engine, Event, Periods, Request};
 use crate::forget::Forgetter;
 use crate::install::Installer;
 use crate::kernel::IpvsStart;
+use crate::listeners::Listeners;
 use crate::monitor::Monitor;
 use crate::notify::Notify;
 use crate::problems::{Line, Problems};
@@ -191,6 +192,7 @@ pub struct Daemon {
     problems: Problems,
     commits: Commits,
     forgetter: Option<Forgetter>,
+    listeners: Listeners,
     monitor: Monitor,
     observer: Option<mpsc::UnboundedSender<Counts>>,
     notify: Notify,
@@ -221,6 +223,7 @@ impl Daemon {
             problems: Problems::new(Instant::now()),
             commits: Commits::new(Instant::now()),
             forgetter: None,
+            listeners: Listeners::default(),
             observer: None,
             notify: Notify::default(),
             // Nobody asks, unless somebody is given the other end.
@@ -307,6 +310,9 @@ impl Daemon {
             if self.engine.is_settled() && !self.was_settled {
                 self.was_settled = true;
                 let model = self.engine.model();
+                if let Some(wanted) = self.engine.wanted() {
+                    self.listeners.follow_all(wanted, model, self.engine.settings());
+                }
                 let [services, slices, pods, nodes] =
                     [Kind::Service, Kind::EndpointSlice, Kind::Pod, Kind::Node]
                         .map(|kind| model.count(kind));
@@ -340,6 +346,9 @@ impl Daemon {
         let started = Instant::now();
         let Some(request) = self.engine.next_request(started) else { return Ok(()) };
         self.monitor.requested(&request, started, Instant::now());
+        if let Request::Commit { delta, .. } = &request {
+            self.listeners.follow(delta, self.engine.model(), self.engine.settings());
+        }
         self.installer.request(request)
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use rulec_compiler::change::{Change, Origin, Provenance, Sourced};
+use rulec_compiler::model::Entry;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Backend;
 use rulec_compiler::nft::{Program, State};
@@ -126,6 +127,15 @@ impl Side {
         if settings.node_port_addresses.needs_interfaces() || settings.ipvs().is_some() {
             let addresses = node.interfaces(&model, settings)?;
             model.apply(Origin::Kernel, Change::Apply(addresses));
+        }
+        for Entry { object: service, provenance, .. } in model.services() {
+            for (address, node) in resolve::elsewhere(&model, settings, service) {
+                let what = "not served at this address in mode ipvs";
+                let key = &service.key;
+                anstream::eprintln!(
+                    "{provenance}: Service {key}: {address}: {what}: it is Node {node}'s"
+                );
+            }
         }
         Ok(Self {
             name: state.to_owned(),

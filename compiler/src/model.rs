@@ -7,7 +7,9 @@
 //! - an EndpointSlice → its Service: a field of the slice; a Service → its slices: `slices_of`;
 //! - a Pod → the Services that select it: `selectors`, by one label pair of each selector;
 //! - a Service → the Pods it selects: `labels`, by the same pair;
-//! - a Node → the Pods that live at its addresses: `host_pods`.
+//! - a Node → the Pods that live at its addresses: `host_pods`;
+//! - an address → the Nodes that have it: `node_addresses`;
+//! - an address → the Services that name it as an external IP or a load balancer's: `claims`.
 //!
 //! Several sources may have an object of the same kind and name. The first in the order of `Origin` has
 //! the say; the others' wait in `overridden`, and take its place when it goes.
@@ -56,6 +58,10 @@ pub struct Model {
     selectors: OrdSet<(Namespace, LabelKey, LabelValue, Name)>,
     /// Pods without addresses of their own, by node; `None` is the node of the manifests.
     host_pods: OrdSet<(Option<NodeName>, NamespacedName)>,
+    /// (address, Node).
+    node_addresses: OrdSet<(IpAddr, NodeName)>,
+    /// (address, Service). Not cluster addresses: most Services have nothing else.
+    claims: OrdSet<(IpAddr, NamespacedName)>,
 }
 
 /// What a change of the model means for the compiler.
@@ -166,6 +172,16 @@ impl Model {
     /// A Node.
     pub fn node(&self, name: &NodeName) -> Option<&Entry<Node>> {
         self.nodes.get(name)
+    }
+
+    /// A Node other than this one that has an address, the first by name.
+    pub fn other_node_at(&self, address: IpAddr, self_name: &NodeName) -> Option<&NodeName> {
+        let from = (address, NodeName::from(""));
+        self.node_addresses
+            .range((Bound::Included(from), Bound::Unbounded))
+            .take_while(|(found, _)| *found == address)
+            .map(|(_, name)| name)
+            .find(|name| *name != self_name)
     }
 
     /// An EndpointSlice.
@@ -356,9 +372,9 @@ impl Model {
                     return;
                 }
                 if let Some(old) = old {
-                    self.index_selector(&old.object, Index::Take);
+                    self.index_service(&old.object, Index::Take);
                 }
-                self.index_selector(&object, Index::Put);
+                self.index_service(&object, Index::Put);
                 dirty.services.insert(object.key.clone());
             }
             Object::EndpointSlice(object) => {
@@ -397,6 +413,8 @@ impl Model {
                     dirty.unchanged += 1;
                     return;
                 }
+                let before = old.as_ref().map_or(&[][..], |old| &old.object.addresses);
+                self.move_node(&object.name, before, &object.addresses, dirty);
                 self.touch_node(&object.name, dirty);
             }
             Object::ServiceCidr(object) => {
@@ -415,7 +433,7 @@ impl Model {
     fn remove(&mut self, key: &ObjectKey, dirty: &mut Dirty) {
         let removed = match key {
             ObjectKey::Service(key) => self.services.remove(key).map(|old| {
-                self.index_selector(&old.object, Index::Take);
+                self.index_service(&old.object, Index::Take);
                 dirty.services.insert(key.clone());
             }),
             ObjectKey::EndpointSlice(key) => self.slices.remove(key).map(|old| {
@@ -426,7 +444,8 @@ impl Model {
                 self.touch_selecting(&old.object, dirty);
                 self.index_pod(&old.object, Index::Take);
             }),
-            ObjectKey::Node(name) => self.nodes.remove(name).map(|_| {
+            ObjectKey::Node(name) => self.nodes.remove(name).map(|old| {
+                self.move_node(name, &old.object.addresses, &[], dirty);
                 self.touch_node(name, dirty);
             }),
             ObjectKey::ServiceCidr(name) => {
@@ -468,7 +487,10 @@ impl Model {
         }
     }
 
-    fn index_selector(&mut self, service: &Service, index: Index) {
+    fn index_service(&mut self, service: &Service, index: Index) {
+        for address in service.external_ips.iter().chain(&service.load_balancer_vips) {
+            index.change(&mut self.claims, (*address, service.key.clone()));
+        }
         if let Some((label, value)) = service.selector.iter().next() {
             let key = (
                 service.key.namespace.clone(),
@@ -488,6 +510,21 @@ impl Model {
         }
         if pod.addresses == PodAddresses::Node {
             index.change(&mut self.host_pods, (pod.node.clone(), pod.key.clone()));
+        }
+    }
+
+    /// Notes at which addresses a Node is now, and marks the Services that name one which it has got or
+    /// lost.
+    fn move_node(&mut self, name: &NodeName, before: &[IpAddr], now: &[IpAddr], dirty: &mut Dirty) {
+        let lost = before.iter().filter(|address| !now.contains(address));
+        let got = now.iter().filter(|address| !before.contains(address));
+        let moved = lost.map(|it| (*it, Index::Take)).chain(got.map(|it| (*it, Index::Put)));
+        for (address, index) in moved {
+            index.change(&mut self.node_addresses, (address, name.clone()));
+            let from = (address, NamespacedName::new("", ""));
+            let claims = self.claims.range((Bound::Included(from), Bound::Unbounded));
+            let claims = claims.take_while(|(claimed, _)| *claimed == address);
+            dirty.services.extend(claims.map(|(_, service)| service.clone()));
         }
     }
 

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 use crate::ipvs::Balancing;
 use crate::model::Model;
-use crate::name::{NamespacedName, PortName, Zone};
+use crate::name::{NamespacedName, NodeName, PortName, Zone};
 use crate::net::{Backend, Family, Fnv, Protocol};
 use crate::object::{Affinity, Service, ServicePort, ServiceType, TrafficPolicy};
 use crate::settings::Settings;
@@ -277,7 +277,8 @@ fn resolve_port(
     let candidates = candidates(model, settings, service, port, family);
     let node_ports = settings.ipvs().filter(|_| port.node_port.is_some());
     let node_ports = node_ports.map(|_| ipvs::node_port_addresses(model, settings, family));
-    let frontends = frontends(service, port, family, cluster_ip, node_ports.as_deref());
+    let is_here = |address| ipvs::elsewhere(model, settings, address).is_none();
+    let frontends = frontends(service, port, cluster_ip, node_ports.as_deref(), is_here);
     let internal = service.internal_policy;
     let is_local = |policy| policy == TrafficPolicy::Local;
     let has_external = frontends.iter().any(|(_, rank)| rank.is_external());
@@ -321,6 +322,17 @@ fn resolve_port(
     }
 }
 
+/// The external IPs and load balancers' addresses of a Service that are not served here, because they are
+/// those of another Node, which is named.
+pub fn elsewhere<'a>(
+    model: &'a Model,
+    settings: &'a Settings,
+    service: &'a Service,
+) -> impl Iterator<Item = (IpAddr, &'a NodeName)> {
+    let addresses = service.external_ips.iter().chain(&service.load_balancer_vips);
+    addresses.filter_map(|address| Some((*address, ipvs::elsewhere(model, settings, *address)?)))
+}
+
 /// Whether the Service's type or fields let anything come from outside the cluster.
 fn is_external(service: &Service) -> bool {
     match service.kind {
@@ -333,17 +345,18 @@ fn is_external(service: &Service) -> bool {
 fn frontends(
     service: &Service,
     port: &ServicePort,
-    family: Family,
     cluster_ip: IpAddr,
     node_ports: Option<&[IpAddr]>,
+    is_here: impl Fn(IpAddr) -> bool,
 ) -> Vec<(Frontend, Rank)> {
-    let of_family = |address: &&IpAddr| Family::of(**address) == family;
+    let family = Family::of(cluster_ip);
+    let is_served = |address: &&IpAddr| Family::of(**address) == family && is_here(**address);
     let at =
         |address: IpAddr| Frontend::Address { address, protocol: port.protocol, port: port.port };
     let mut frontends: Vec<(Frontend, Rank)> = vec![(at(cluster_ip), Rank::ClusterIp)];
-    let vips = service.load_balancer_vips.iter().filter(of_family);
+    let vips = service.load_balancer_vips.iter().filter(is_served);
     frontends.extend(vips.map(|vip| (at(*vip), Rank::LoadBalancerVip)));
-    let external = service.external_ips.iter().filter(of_family);
+    let external = service.external_ips.iter().filter(is_served);
     frontends.extend(external.map(|address| (at(*address), Rank::ExternalIp)));
     if let Some(node_port) = port.node_port {
         let protocol = port.protocol;

@@ -17,16 +17,40 @@ pub fn parse_ip(text: &str) -> Option<IpAddr> {
     Some(address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4))
 }
 
-/// Reads a range and masks its address. White space around it does not count.
+/// Reads a range and masks its address. White space around it does not count. A range of IPv4 addresses
+/// that are mapped into IPv6 is one of IPv4 addresses, as in Go.
 pub fn parse_range(text: &str) -> Option<IpNet> {
     let (address, length) = text.trim().split_once('/')?;
     let length = u8::try_from(decimal(length, 128)?).ok()?;
     let range = if address.contains(':') {
-        IpNet::V6(Ipv6Net::new(address.parse().ok()?, length).ok()?)
+        let address: Ipv6Addr = address.parse().ok()?;
+        match (address.to_ipv4_mapped(), length.checked_sub(96)) {
+            (Some(address), Some(length)) => IpNet::V4(Ipv4Net::new(address, length).ok()?),
+            (_, _) => IpNet::V6(Ipv6Net::new(address, length).ok()?),
+        }
     } else {
         IpNet::V4(Ipv4Net::new(parse_v4(address)?, length).ok()?)
     };
     Some(range.trunc())
+}
+
+/// What to write in place of a text that is not a range, as far as that can be guessed.
+pub(crate) fn range_hint(text: &str) -> Option<String> {
+    let is_part = |part: &str| parse_range(part).is_some() || parse_ip(part).is_some();
+    let several = |c: char| c == ',' || c == ';' || c.is_whitespace();
+    let mut parts = text.split(several).filter(|part| !part.is_empty());
+    if text.contains(several) {
+        return parts.all(is_part).then(|| "each range is an entry of its own".to_owned());
+    }
+    if let Some(address) = parse_ip(text) {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        return Some(format!("write {address}/{length} for one address"));
+    }
+    let (address, mask) = text.split_once('/')?;
+    let mask = u32::from(parse_v4(mask)?);
+    let length = mask.leading_ones();
+    let is_mask = mask.trailing_zeros() == 32 - length;
+    (is_mask && parse_v4(address).is_some()).then(|| format!("write {address}/{length}"))
 }
 
 /// Why an address cannot be one of a Service or an endpoint, if so. The API refuses these as well, for
@@ -45,6 +69,8 @@ pub(crate) fn unfit(address: IpAddr) -> Option<&'static str> {
         Some("a link-local address")
     } else if address.is_multicast() {
         Some("a multicast address")
+    } else if address == Ipv4Addr::BROADCAST {
+        Some("the broadcast address")
     } else {
         None
     }

@@ -18,6 +18,7 @@ mod pod;
 mod service;
 mod service_cidr;
 mod slice;
+mod surplus;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -63,6 +64,8 @@ pub(crate) enum Format {
 /// What a document made of itself, gathered over a file.
 pub(crate) struct Sink<'a> {
     pub(crate) interner: &'a mut Interner,
+    /// Whether an API server has checked what comes, and given out what is to be unique.
+    pub(crate) is_admitted: bool,
     pub(crate) objects: Vec<Object>,
     pub(crate) broken: BTreeSet<ObjectKey>,
     pub(crate) nameless: bool,
@@ -74,9 +77,10 @@ pub(crate) struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    fn new(interner: &'a mut Interner) -> Self {
+    fn new(interner: &'a mut Interner, is_admitted: bool) -> Self {
         Self {
             interner,
+            is_admitted,
             objects: Vec::new(),
             broken: BTreeSet::new(),
             nameless: false,
@@ -125,7 +129,7 @@ pub(crate) fn decode(
         Format::Json => json::documents(text),
     };
     let mut decoded = Decoded::default();
-    let mut sink = Sink::new(interner);
+    let mut sink = Sink::new(interner, false);
     for document in documents {
         match document {
             Ok(document) => {
@@ -172,7 +176,7 @@ pub(crate) fn decode(
     decoded
 }
 
-/// Reads an object that did not come in a file, so that it has no lines. Version and kind count where
+/// Reads an object of an API server, which has no lines. Version and kind count where
 /// the object does not state its own.
 pub(crate) fn decode_known(
     place: &Arc<str>,
@@ -180,7 +184,7 @@ pub(crate) fn decode_known(
     stated: (&'static str, &'static str),
     interner: &mut Interner,
 ) -> Decoded {
-    let mut sink = Sink::new(interner);
+    let mut sink = Sink::new(interner, true);
     decode_object(document, &At::ROOT, Some(stated), &mut sink);
     let problems = sink.findings.into_iter().map(|finding| Problem {
         path: place.clone(),

@@ -17,6 +17,9 @@ const LONGEST_TEXT: usize = 1024;
 /// growing into a hundred times their bytes.
 const LONGEST_LIST: usize = 200_000;
 
+/// What is said of numbers that no field can have.
+const TOO_LARGE: &str = "a number that is too large";
+
 /// A field as it was written.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Field<T> {
@@ -181,7 +184,9 @@ impl<'de, T: Shape> Visitor<'de> for FieldVisitor<T> {
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(Self::fit(T::from_flag(value), "true or false"))
+        // Not everybody who writes `no` for Norway knows.
+        let found = "true or false (in YAML, yes, no, on, off, y and n are that without quotes)";
+        Ok(Self::fit(T::from_flag(value), found))
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
@@ -189,12 +194,19 @@ impl<'de, T: Shape> Visitor<'de> for FieldVisitor<T> {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-        let number = i64::try_from(value).ok().and_then(T::from_number);
-        Ok(Self::fit(number, "a number"))
+        let Ok(number) = i64::try_from(value) else { return Ok(Field::Wrong(TOO_LARGE)) };
+        Ok(Self::fit(T::from_number(number), "a number"))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Field::Wrong("a fraction"))
+    /// Whole numbers may be written as `80.0` or `8e1`, and Go reads those that begin with a zero and are
+    /// not octal, such as `0080`, as fractions.
+    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+        if value.fract() != 0.0 {
+            return Ok(Field::Wrong("a fraction"));
+        }
+        // What prints without a fraction or an exponent is exact, up to where an i64 ends.
+        let Ok(number) = format!("{value:.0}").parse() else { return Ok(Field::Wrong(TOO_LARGE)) };
+        Ok(Self::fit(T::from_number(number), "a number"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {

@@ -1,41 +1,60 @@
-//! JSON texts: one document, or several one after the other as `kubectl` prints them.
+//! JSON texts: one document, or several one after the other as `kubectl` prints them, also with a line
+//! `---` between them.
 
 use crate::decode::line_of;
 use crate::field::Field;
 use crate::manifest::Document;
-use crate::yaml::{Documents, Fault, Parsed};
+use crate::yaml::{Documents, Fault, MARK, Parsed, is_idle, split};
 
-/// The documents of a JSON file. Nothing can be read after a fault, so it is the last.
+/// The documents of a JSON file. No text in JSON has a line of its own, so that a marker is one.
 pub(crate) fn documents(text: &str) -> Documents<'_> {
+    Box::new(split(text).flat_map(|(line, piece)| stream(piece, line)))
+}
+
+/// The documents between two markers. Nothing can be read after a fault, so it is the last.
+fn stream(piece: &str, first: u64) -> impl Iterator<Item = Result<Parsed<'_>, Fault>> {
+    let (text, mut line) = content(piece, first);
+    let first = line;
     let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Field<Box<Document>>>();
-    let mut line = 1;
     let mut failed = false;
-    Box::new(std::iter::from_fn(move || {
+    std::iter::from_fn(move || {
         if failed {
             return None;
         }
         let before = stream.byte_offset();
         let next = stream.next()?;
         let piece = text.get(before..stream.byte_offset()).unwrap_or_default();
-        let first = line;
+        let start = line;
         line += line_of(piece.as_bytes()) - 1;
         Some(match next {
-            Ok(field) => Ok(Parsed { text: piece, line: first, field }),
+            Ok(field) => Ok(Parsed { text: piece, line: start, field }),
             Err(error) => {
                 failed = true;
-                Err(fault(&error))
+                Err(fault(&error, first))
             }
         })
-    }))
+    })
 }
 
-fn fault(error: &serde_json::Error) -> Fault {
+/// What is between the markers, and in which line it begins.
+fn content(piece: &str, first: u64) -> (&str, u64) {
+    let is_marker = |line: &&str| is_idle(line) && !line.trim().is_empty();
+    let before = piece.split_inclusive('\n').take_while(is_marker);
+    let (lines, bytes) =
+        before.fold((0, 0), |(lines, bytes), line| (lines + 1, bytes + line.len()));
+    let rest = piece.get(bytes..).unwrap_or_default();
+    let rest = rest.strip_prefix(MARK).unwrap_or(rest);
+    let end = rest.trim_end();
+    (end.strip_suffix("\n...").unwrap_or(rest), first + lines)
+}
+
+fn fault(error: &serde_json::Error, first: u64) -> Fault {
     let text = error.to_string();
     // The place is said in front, once, and in the same way for both formats.
     let place = format!(" at line {} column {}", error.line(), error.column());
     let message = text.strip_suffix(&place).unwrap_or(&text);
     Fault {
-        line: Some(error.line() as u64),
+        line: Some(first + (error.line() as u64).saturating_sub(1)),
         column: Some(error.column() as u64),
         message: format!("not JSON: {message}"),
     }

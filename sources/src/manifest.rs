@@ -77,6 +77,8 @@ part!(
         internal_traffic_policy: Field<Text>,
         external_traffic_policy: Field<Text>,
         health_check_node_port: Field<i64>,
+        allocate_load_balancer_node_ports: Field<bool>,
+        load_balancer_class: Field<Text>,
         selector: Field<Texts>,
         publish_not_ready_addresses: Field<bool>,
         node_name: Field<Text>,

@@ -7,12 +7,15 @@ mod decode_pod;
 mod decode_service;
 mod decode_service_cidr;
 mod decode_slice;
+mod decode_surplus;
+mod decode_widening;
 mod hostile;
 mod random;
 mod scan;
 mod texts;
 mod watch;
 mod writers;
+mod yaml_1_1;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -69,6 +72,8 @@ fn node(text: &str) -> Arc<Node> {
 
 /// A Service `default/{name}` with an address and a port.
 fn plain(name: &str, port: u16) -> String {
+    // A lone `y` is a flag to YAML.
+    let name = if name == "y" { "'y'" } else { name };
     format!(
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n\
          spec:\n  clusterIP: 10.90.0.10\n  ports:\n  - port: {port}\n"

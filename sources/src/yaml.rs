@@ -1,4 +1,4 @@
-//! YAML texts of several documents.
+//! YAML texts of several documents, as kubectl reads them: by version 1.1 in what differs.
 //!
 //! A text is split into documents before any is parsed, so that each has limits of its own and a
 //! known first line. YAML makes that safe: a line that starts with `---` or `...` ends a document
@@ -10,6 +10,9 @@ use serde_saphyr::{
 
 use crate::field::Field;
 use crate::manifest::Document;
+
+/// The byte order mark.
+pub(crate) const MARK: char = '\u{feff}';
 
 /// A document of a file.
 #[derive(Debug)]
@@ -39,10 +42,23 @@ pub(crate) fn documents(text: &str) -> Documents<'_> {
 }
 
 fn parse(text: &str, line: u64) -> Result<Parsed<'_>, Fault> {
+    let (text, line) = behind_mark(text, line);
     match serde_saphyr::from_str_with_options(text, limits()) {
         Ok(field) => Ok(Parsed { text, line, field }),
         Err(error) => Err(fault(&error, line)),
     }
+}
+
+/// A document without the byte order mark it begins with, as where files of Windows were put one behind
+/// the other. A marker, or comments, may stand before it.
+fn behind_mark(text: &str, line: u64) -> (&str, u64) {
+    let before = text
+        .split_inclusive('\n')
+        .take_while(|line| (is_idle(line) || is_marker(line, "---")) && !line.starts_with(MARK));
+    let (lines, bytes) =
+        before.fold((0, 0), |(lines, bytes), line| (lines + 1, bytes + line.len()));
+    let rest = text.get(bytes..).and_then(|rest| rest.strip_prefix(MARK));
+    rest.map_or((text, line), |rest| (rest, line + lines))
 }
 
 /// What a document may cost. The size of files is limited already, but nesting costs stack and
@@ -63,8 +79,9 @@ pub(crate) fn limits() -> Options {
             max_total_replayed_events: 100_000,
             max_replay_stack_depth: 16,
         },
-        // `y` and `no` are words, not flags: labels have them.
-        strict_booleans: true,
+        // `yes` and `off` are flags, and `0120` is 80.
+        strict_booleans: false,
+        legacy_octal_numbers: true,
         with_snippet: false,
     }
 }
@@ -79,7 +96,7 @@ fn fault(error: &Error, first_line: u64) -> Fault {
 }
 
 /// Cuts a text before each `---` and after each `...`, and says in which line each piece starts.
-fn split(text: &str) -> impl Iterator<Item = (u64, &str)> {
+pub(crate) fn split(text: &str) -> impl Iterator<Item = (u64, &str)> {
     let mut rest = text;
     let mut line = 1;
     std::iter::from_fn(move || {
@@ -99,6 +116,7 @@ fn split(text: &str) -> impl Iterator<Item = (u64, &str)> {
             if is_marker(text, "...") {
                 break;
             }
+            let text = text.strip_prefix(MARK).unwrap_or(text);
             prologue &= text.starts_with(['%', '#']) || text.trim().is_empty();
         }
         let (piece, after) = rest.split_at(end);
@@ -109,11 +127,12 @@ fn split(text: &str) -> impl Iterator<Item = (u64, &str)> {
 
 /// Whether a line holds nothing of a document.
 pub(crate) fn is_idle(line: &str) -> bool {
-    let line = line.trim();
+    let line = line.strip_prefix(MARK).unwrap_or(line).trim();
     line.is_empty() || line.starts_with('#') || line == "---" || line == "..."
 }
 
 fn is_marker(line: &str, marker: &str) -> bool {
+    let line = line.strip_prefix(MARK).unwrap_or(line);
     line.strip_prefix(marker)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }

@@ -382,3 +382,31 @@ fn a_daemon_outlives_a_snapshot_that_cannot_be_written() {
     daemon.settle(&namespace, &manifests.path(), &SETTINGS);
     assert!(daemon.stop().contains("stopping"), "it ends as it should");
 }
+
+/// Bound here, it would be lost to this node.
+#[test]
+fn an_address_of_another_node_is_not_bound_in_mode_ipvs() {
+    let node = |name: &str, address: &str| {
+        format!(
+            "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n\
+             status: {{addresses: [{{type: InternalIP, address: {address}}}]}}\n"
+        )
+    };
+    let external = "  externalIPs: [192.0.2.11, 192.0.2.12]\n";
+    let web = [service("web", "10.96.0.10", external), slice("web", &["10.50.1.5"])];
+    let with = |nodes: &[String]| Manifests::of(&file(&[&web[..], nodes].concat()));
+    let alone = with(&[node("na", "192.0.2.10")]);
+    let both = with(&[node("na", "192.0.2.10"), node("nb", "192.0.2.11")]);
+    let nothing = Manifests::of("");
+    let settings = ["--node-name", "na", "--cluster-cidr", "10.50.0.0/16", "--proxy-mode", "ipvs"];
+    let shown = |to: &Manifests| offline(&nothing.path(), &to.path(), &settings);
+
+    let ran = shown(&alone);
+    assert!(ran.stdout.contains("bind 192.0.2.11"), "{ran:?}");
+    let ran = shown(&both);
+    assert!(!ran.stdout.contains("192.0.2.11"), "{ran:?}");
+    assert!(ran.stdout.contains("bind 192.0.2.12"), "{ran:?}");
+    let warning =
+        "Service default/web: 192.0.2.11: not served at this address in mode ipvs: it is Node nb's";
+    assert!(ran.stderr.contains(warning), "{ran:?}");
+}

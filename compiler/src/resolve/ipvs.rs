@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use super::{IpvsRoute, node_ports};
 use crate::ipvs::Balancing;
 use crate::model::Model;
+use crate::name::NodeName;
 use crate::net::Family;
 use crate::object::Service;
 use crate::settings::Settings;
@@ -32,10 +33,23 @@ pub(super) fn route(
     };
     let others = service.load_balancer_vips.iter().chain(&service.external_ips).copied();
     let others = others.filter(|address| Family::of(*address) == family && !is_held(address));
+    let others = others.filter(|address| elsewhere(model, settings, *address).is_none());
     let is_excluded = |address: &IpAddr| ipvs.exclude.iter().any(|net| net.contains(address));
     let vips: BTreeSet<IpAddr> =
         others.chain([cluster_ip]).filter(|address| !is_excluded(address)).collect();
     Some(IpvsRoute { balancing, vips: vips.into_iter().collect() })
+}
+
+/// The other Node that has an address, where that matters: if it were bound here, this node would send
+/// itself all that is for that one. IPVS does not see what is on its way to there, so that nothing of
+/// the Service can be served at the address.
+pub(super) fn elsewhere<'a>(
+    model: &'a Model,
+    settings: &Settings,
+    address: IpAddr,
+) -> Option<&'a NodeName> {
+    settings.ipvs()?;
+    model.other_node_at(address, &settings.node_name)
 }
 
 /// The addresses of all interfaces but our own.

@@ -124,7 +124,17 @@ fn expected_servers(node: &Node) -> BTreeMap<VirtualServer, Server> {
     claims.into_iter().filter_map(first).collect()
 }
 
-/// The addresses that are bound: cluster addresses, and of the others those that no interface has.
+/// Whether a Node that is not this one says that it has an address.
+fn is_of_another(node: &Node, address: IpAddr) -> bool {
+    let here = &node.program.settings().node_name;
+    let all = node.model.objects().map(|sourced| sourced.object);
+    let nodes = all.filter_map(|it| if let Object::Node(it) = it { Some(it) } else { None });
+    let mut others = nodes.filter(|it| it.name != *here);
+    others.any(|it| it.addresses.contains(&address))
+}
+
+/// The addresses that are bound: cluster addresses, and of the others those that no
+/// interface and no other Node has.
 fn expected_bound(node: &Node) -> BTreeSet<IpAddr> {
     let held = node.model.interface_addresses();
     let held: Vec<IpAddr> = held.map(|entry| entry.object.addresses.clone()).unwrap_or_default();
@@ -135,6 +145,7 @@ fn expected_bound(node: &Node) -> BTreeSet<IpAddr> {
             let Some(cluster_ip) = service.cluster_ips.of(family) else { continue };
             let others = service.load_balancer_vips.iter().chain(&service.external_ips);
             let others = others.filter(|it| Family::of(**it) == family && !held.contains(it));
+            let others = others.filter(|it| !is_of_another(node, **it));
             bound.extend(others.copied().chain([cluster_ip]));
         }
     }

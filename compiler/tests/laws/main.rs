@@ -312,11 +312,18 @@ fn pod() -> impl Strategy<Value = Pod> {
     )
 }
 
+/// Some have addresses that Services name as external ones.
 fn node() -> impl Strategy<Value = Node> {
     let pool = vec![v4(2, 1), v4(2, 2), v6(2, 1), v6(2, 2)];
+    let claimed = prop_oneof![
+        2 => Just(Vec::new()),
+        1 => subsequence(vec![v4(9, 1), v4(9, 2), v6(9, 1)], 1..=2),
+    ];
+    let addresses =
+        (subsequence(pool, 0..=4), claimed).prop_map(|(own, claimed)| [own, claimed].concat());
     let cidrs = subsequence(nets(&["10.244.1.0/24", "10.244.2.0/24", "fd00:1::/64"]), 0..=2);
     let taints = subsequence(vec![Arc::from("ToBeDeletedByClusterAutoscaler")], 0..=1);
-    let facts = (subsequence(pool, 0..=4), cidrs, zone(), taints, any::<bool>());
+    let facts = (addresses, cidrs, zone(), taints, any::<bool>());
     (node_name(), facts).prop_map(|(name, (addresses, pod_cidrs, zone, taints, deleting))| {
         let name = NodeName::from(name);
         Node { name, addresses, pod_cidrs, zone, taints, deleting }

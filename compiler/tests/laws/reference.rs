@@ -352,11 +352,13 @@ impl<'a> Cluster<'a> {
                     };
                     let own = service.cluster_ips.of(family);
                     claim(Reason::ClusterIp, own, port.port);
-                    let of_family = |address: &&IpAddr| Family::of(**address) == family;
-                    for vip in service.load_balancer_vips.iter().filter(of_family) {
+                    let is_served = |address: &&IpAddr| {
+                        Family::of(**address) == family && !self.is_elsewhere(**address)
+                    };
+                    for vip in service.load_balancer_vips.iter().filter(is_served) {
                         claim(Reason::Vip, Some(*vip), port.port);
                     }
-                    for address in service.external_ips.iter().filter(of_family) {
+                    for address in service.external_ips.iter().filter(is_served) {
                         claim(Reason::ExternalIp, Some(*address), port.port);
                     }
                     let Some(number) = port.node_port else { continue };
@@ -597,7 +599,7 @@ impl<'a> Cluster<'a> {
         all.into_iter().collect()
     }
 
-    /// §6.2: cluster addresses, and the others that no interface has.
+    /// §6.2: cluster addresses, and the others that no interface and no other node has.
     fn to_bind(&self) -> BTreeSet<IpAddr> {
         let mut bound = BTreeSet::new();
         let Some(ipvs) = self.settings.ipvs() else { return bound };
@@ -606,11 +608,18 @@ impl<'a> Cluster<'a> {
                 let others = service.load_balancer_vips.iter().chain(&service.external_ips);
                 let others = others.filter(|it| Family::of(**it) == family);
                 let others = others.filter(|it| !self.interfaces.contains(it)).copied();
+                let others = others.filter(|it| !self.is_elsewhere(*it));
                 bound.extend(others.chain(service.cluster_ips.of(family)));
             }
         }
         bound.retain(|address| !ipvs.exclude.iter().any(|net| net.contains(address)));
         bound
+    }
+
+    /// In IPVS mode, whether an address is another node's, so that nothing is served at it here.
+    fn is_elsewhere(&self, address: IpAddr) -> bool {
+        let mut others = self.nodes.iter().filter(|node| node.name != self.settings.node_name);
+        self.settings.ipvs().is_some() && others.any(|node| node.addresses.contains(&address))
     }
 
     fn is_cluster_ip(&self, address: IpAddr) -> bool {

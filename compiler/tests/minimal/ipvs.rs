@@ -366,3 +366,46 @@ fn a_shared_address_is_bound_once() {
     let other = [second(), of("b", 2)];
     assert_eq!(ops(&both, &other).iter().filter(|line| is_about(line)).count(), 0);
 }
+
+/// What is bound, what leads there, and the virtual server, which takes its real server along.
+#[test]
+fn an_external_ip_that_another_node_gets_is_four_and_its_return_five() {
+    let there = |addresses: &[IpAddr]| {
+        let name = NodeName::from("there");
+        node_with(|node| {
+            node.name = name;
+            node.addresses = addresses.to_vec();
+        })
+    };
+    let with = |addresses: &[IpAddr]| {
+        let named = |service: &mut Service| service.external_ips = vec![external(1)];
+        [web(named), endpoints(&[at(1)]), there(addresses)]
+    };
+    let (here, elsewhere) = (with(&[external(2)]), with(&[external(2), external(1)]));
+    assert_eq!(
+        ops(&here, &elsewhere),
+        [
+            "delete vips 192.0.2.1",
+            "# unbind 192.0.2.1",
+            "delete services 192.0.2.1 . tcp . 80",
+            "# ipvsadm -D -t 192.0.2.1:80",
+        ]
+    );
+    assert_eq!(
+        ops(&elsewhere, &here),
+        [
+            "add vips 192.0.2.1",
+            "# bind 192.0.2.1",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 3000:0",
+            "# ipvsadm -A -t 192.0.2.1:80 -s rr",
+            "# ipvsadm -a -t 192.0.2.1:80 -r 10.0.0.1:8080 -m -w 1",
+        ]
+    );
+    assert_eq!(
+        ops(&elsewhere, &with(&[external(1)])),
+        [""; 0],
+        "another address is another matter"
+    );
+    let own = [&with(&[external(2)])[..2], &[node(&[external(1)])]].concat();
+    assert_eq!(ops(&here, &own), [""; 0], "this node's own address is no other's");
+}

@@ -1,16 +1,17 @@
 //! Reading fields with their types, defaults and ranges, and saying what does not fit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use rulec_compiler::name::{LabelKey, LabelValue, PortName};
 use rulec_compiler::net::Protocol;
 
 use super::{At, Finding, Sink};
-use crate::address::{parse_ip, unfit};
+use crate::address::{parse_ip, parse_range, range_hint, unfit};
 use crate::field::{Field, Shape, Text, Texts};
 use crate::problem::Severity;
 
@@ -29,6 +30,11 @@ impl<'a, 'b> Check<'a, 'b> {
     /// Names the object in what is said from now on.
     pub(super) fn name(&mut self, object: &impl fmt::Display) {
         self.object = Some(object.to_string().into());
+    }
+
+    /// Whether an API server has let the object in.
+    pub(super) fn is_admitted(&self) -> bool {
+        self.sink.is_admitted
     }
 
     /// Whether there was an error: the object must not be used.
@@ -125,6 +131,13 @@ impl<'a, 'b> Check<'a, 'b> {
         self.port(*number, at)
     }
 
+    /// Says that a text is missing, if nothing was said of it yet.
+    pub(super) fn missing(&mut self, field: &Field<Text>, at: &At<'_>) {
+        if !matches!(field, Field::Wrong(_)) {
+            self.error(at, "missing");
+        }
+    }
+
     /// A number as a port.
     pub(super) fn port(&mut self, number: i64, at: &At<'_>) -> Option<NonZeroU16> {
         let port = u16::try_from(number).ok().and_then(NonZeroU16::new);
@@ -179,6 +192,30 @@ impl<'a, 'b> Check<'a, 'b> {
             let rule = "lower-case letters, digits and \"-\" only";
             self.error(at, format_args!("{name:?} is not the name of a port: {rule}"));
         }
+    }
+
+    /// A range, where one must be: what is left of a list without it may mean something else, and of
+    /// those who may connect, everybody.
+    pub(super) fn range(&mut self, field: &Field<Text>, at: &At<'_>) -> Option<IpNet> {
+        let text = match self.get(field, at) {
+            Some(text) => text.trim(),
+            None if matches!(field, Field::Absent) => "",
+            None => return None,
+        };
+        let range = parse_range(text);
+        if range.is_none() {
+            let hint = range_hint(text).map_or_else(String::new, |hint| format!(": {hint}"));
+            self.error(at, format_args!("{text:?} is not a range{hint}"));
+        }
+        range
+    }
+
+    /// The ranges of a list, masked, sorted, no duplicates.
+    pub(super) fn ranges(&mut self, list: &Field<Vec<Field<Text>>>, at: &At<'_>) -> Vec<IpNet> {
+        let list = self.list(list, at).iter().enumerate();
+        let ranges: BTreeSet<IpNet> =
+            list.filter_map(|(index, field)| self.range(field, &at.index(index))).collect();
+        ranges.into_iter().collect()
     }
 
     /// An address that may be left out or unusable: then it is skipped, with a word if it is not

@@ -12,8 +12,7 @@ use super::check::Check;
 use super::identity;
 use super::kind::{Outcome, finish};
 use super::{At, Sink};
-use crate::address::parse_range;
-use crate::field::{Field, Text};
+use crate::address::parse_ip;
 use crate::manifest::{Document, Metadata, Spec, Status};
 
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -45,7 +44,8 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
     finish(check, Object::Node(Arc::new(node)))
 }
 
-/// The order counts here: the first address is the primary one.
+/// The order counts here: the first address is the primary one. One that cannot be read is an error:
+/// without it the next would be, and node ports would answer there.
 fn addresses(check: &mut Check<'_, '_>, status: &Status, at: &At<'_>) -> Vec<IpAddr> {
     let mut internal = Vec::new();
     let mut external = Vec::new();
@@ -57,7 +57,12 @@ fn addresses(check: &mut Check<'_, '_>, status: &Status, at: &At<'_>) -> Vec<IpA
             Some("ExternalIP") => &mut external,
             Some(_) | None => continue,
         };
-        list.extend(check.skippable_ip(&entry.address, &at.key("address")));
+        let at = at.key("address");
+        let Some(text) = check.text(&entry.address, &at).map(str::trim) else { continue };
+        match parse_ip(text) {
+            Some(address) => list.push(address),
+            None => check.error(&at, format_args!("{text:?} is not an IP address")),
+        }
     }
     let mut seen = BTreeSet::new();
     internal.into_iter().chain(external).filter(|address| seen.insert(*address)).collect()
@@ -69,23 +74,15 @@ fn pod_cidrs(check: &mut Check<'_, '_>, spec: &Spec, at: &At<'_>) -> Vec<IpNet> 
     let mut ranges = Vec::new();
     let many = check.list(&spec.pod_cidrs, &at_many);
     for (index, field) in many.iter().enumerate() {
-        ranges.extend(range(check, field, &at_many.index(index)));
+        ranges.extend(check.range(field, &at_many.index(index)));
     }
-    if many.is_empty() {
-        ranges.extend(range(check, &spec.pod_cidr, &at.key("podCIDR")));
+    let at_one = at.key("podCIDR");
+    if many.is_empty() && check.text(&spec.pod_cidr, &at_one).is_some() {
+        ranges.extend(check.range(&spec.pod_cidr, &at_one));
     }
     let mut seen = BTreeSet::new();
     ranges.retain(|range| seen.insert(*range));
     ranges
-}
-
-fn range(check: &mut Check<'_, '_>, field: &Field<Text>, at: &At<'_>) -> Option<IpNet> {
-    let text = check.text(field, at)?.trim();
-    let range = parse_range(text);
-    if range.is_none() && !text.is_empty() {
-        check.warn(at, format_args!("{text:?} is not a range; it is skipped"));
-    }
-    range
 }
 
 fn taints(check: &mut Check<'_, '_>, spec: &Spec, at: &At<'_>) -> Vec<Arc<str>> {

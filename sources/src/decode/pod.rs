@@ -45,8 +45,13 @@ fn is_ready(check: &mut Check<'_, '_>, status: &Status, at: &At<'_>) -> bool {
     for (index, condition) in check.list(&status.conditions, at).iter().enumerate() {
         let at = at.index(index);
         let Some(condition) = check.get(condition, &at) else { continue };
-        if check.text(&condition.r#type, &at.key("type")) == Some("Ready") {
-            ready = check.text(&condition.status, &at.key("status")) == Some("True");
+        let at_type = at.key("type");
+        match check.text(&condition.r#type, &at_type) {
+            Some("Ready") => {
+                ready = check.text(&condition.status, &at.key("status")) == Some("True");
+            }
+            Some(_) => {}
+            None => check.missing(&condition.r#type, &at_type),
         }
     }
     ready
@@ -77,9 +82,10 @@ fn addresses(
 
     let at_network = at_spec.key("hostNetwork");
     let host_network = check.get(&spec.host_network, &at_network).is_some_and(|host| *host);
-    let phase = check.text(&status.phase, &at.key("phase"));
+    let phases = [("Pending", false), ("Unknown", false), ("Succeeded", true), ("Failed", true)];
+    let is_done = check.choice(&status.phase, &at.key("phase"), ("Running", false), phases);
     // A Pod that is done keeps its addresses in its status, but they may belong to another by now.
-    if matches!(phase, Some("Succeeded" | "Failed")) {
+    if is_done {
         PodAddresses::Own(Vec::new())
     } else if found.is_empty() && host_network {
         PodAddresses::Node

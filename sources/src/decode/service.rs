@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -17,8 +18,9 @@ use tracing::debug;
 use super::check::Check;
 use super::identity::namespaced;
 use super::kind::{Outcome, finish};
+use super::surplus::Has;
 use super::{At, Sink, ipvs};
-use crate::address::{parse_ip, parse_range, unfit};
+use crate::address::{parse_ip, unfit};
 use crate::field::{Field, NumberOrText, Text};
 use crate::manifest::{Document, List, Metadata, PortPart, Spec, Status};
 
@@ -28,6 +30,9 @@ const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 /// The API's default and limit of `timeoutSeconds`.
 const DEFAULT_TIMEOUT: u32 = 10_800;
 const LONGEST_TIMEOUT: i64 = 86_400;
+
+/// The node ports that an API server gives out, unless it is told others.
+const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 
 /// The API's limits for the names of a Service's ports and of container ports, in bytes.
 const LONGEST_NAME: usize = 63;
@@ -41,7 +46,8 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
     let Some(key) = namespaced(check, metadata, &at_metadata) else { return Outcome::Nameless };
     check.name(&ObjectKey::Service(key.clone()));
     let at_labels = at_metadata.key("labels");
-    if check.label(&metadata.labels, OTHER_PROXY, &at_labels).is_some() {
+    let is_others = check.label(&metadata.labels, OTHER_PROXY, &at_labels).is_some();
+    if is_others && !check.failed() {
         debug!(service = %key, "skipped: it is left to another proxy");
         return Outcome::Nothing;
     }
@@ -60,13 +66,16 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
             ("ExternalName", ServiceType::ExternalName),
         ],
     );
+    // Of a type that is misspelt, nobody knows what it has.
+    let has = Has::of(if check.failed() { ServiceType::LoadBalancer } else { kind });
+    has.refuse_surplus(check, spec, &at_spec);
     let cluster_ips = match kind {
         ServiceType::ExternalName => ClusterIps::default(),
         ServiceType::ClusterIP | ServiceType::NodePort | ServiceType::LoadBalancer => {
-            cluster_ips(check, spec, &at_spec)
+            cluster_ips(check, spec, has, &at_spec)
         }
     };
-    let ports = ports(check, &spec.ports, &at_spec.key("ports"));
+    let ports = ports(check, &spec.ports, has, &at_spec.key("ports"));
     if ports.is_empty() && cluster_ips != ClusterIps::default() && !check.failed() {
         check.error(&at_spec.key("ports"), "missing: a Service with a cluster address needs one");
     }
@@ -78,19 +87,29 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
     let at_external = at_spec.key("externalTrafficPolicy");
     let external_policy =
         check.choice(&spec.external_traffic_policy, &at_external, cluster, policies);
+    let at_check = at_spec.key("healthCheckNodePort");
+    let health_check_node_port = check.optional_port(&spec.health_check_node_port, &at_check);
+    let is_checked = has.balancer && external_policy == TrafficPolicy::Local;
+    let external_ips = match kind {
+        ServiceType::ExternalName => Vec::new(),
+        ServiceType::ClusterIP | ServiceType::NodePort | ServiceType::LoadBalancer => {
+            external_ips(check, spec, &at_spec)
+        }
+    };
+    let load_balancer_vips = vips(check, status, has, &at_status);
+    let source_ranges = source_ranges(check, spec, has, &load_balancer_vips, &at_spec);
     let service = Service {
         key,
         kind,
         cluster_ips,
         ports,
-        external_ips: external_ips(check, spec, &at_spec),
-        load_balancer_vips: vips(check, status, &at_status),
-        source_ranges: source_ranges(check, spec, &at_spec),
+        external_ips,
+        load_balancer_vips,
+        source_ranges,
         affinity: affinity(check, spec, &at_spec),
         internal_policy,
-        external_policy,
-        health_check_node_port: check
-            .optional_port(&spec.health_check_node_port, &at_spec.key("healthCheckNodePort")),
+        external_policy: has.external_policy(spec, external_policy),
+        health_check_node_port: health_check_node_port.filter(|_| is_checked),
         selector: check.labels(&spec.selector, &at_spec.key("selector")),
         publish_not_ready: check
             .get(&spec.publish_not_ready_addresses, &at_spec.key("publishNotReadyAddresses"))
@@ -103,10 +122,13 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
 
 /// The cluster address of each family. With `ipFamilies`, the position says which is which;
 /// without, each address speaks for itself.
-fn cluster_ips(check: &mut Check<'_, '_>, spec: &Spec, at: &At<'_>) -> ClusterIps {
+fn cluster_ips(check: &mut Check<'_, '_>, spec: &Spec, has: Has, at: &At<'_>) -> ClusterIps {
     let at_one = at.key("clusterIP");
     let at_many = at.key("clusterIPs");
     let one = check.text(&spec.cluster_ip, &at_one);
+    if matches!(spec.cluster_ip, Field::Wrong(_)) {
+        return ClusterIps::default();
+    }
     let many = check.list(&spec.cluster_ips, &at_many);
     let first = match many.first() {
         Some(first) => check.text(first, &at_many.index(0)),
@@ -119,6 +141,9 @@ fn cluster_ips(check: &mut Check<'_, '_>, spec: &Spec, at: &At<'_>) -> ClusterIp
         return ClusterIps::default();
     }
     if one.or(first) == Some("None") {
+        if has.node_ports {
+            check.warn(&at_one, "None is for type ClusterIP alone: the Service is not served");
+        }
         return ClusterIps::default();
     }
     let mut addresses: Vec<Option<IpAddr>> = Vec::new();
@@ -193,11 +218,17 @@ fn keep_first(found: &mut ClusterIps, address: IpAddr) {
     };
 }
 
-fn ports(check: &mut Check<'_, '_>, list: &List<PortPart>, at: &At<'_>) -> Vec<ServicePort> {
+fn ports(
+    check: &mut Check<'_, '_>,
+    list: &List<PortPart>,
+    has: Has,
+    at: &At<'_>,
+) -> Vec<ServicePort> {
     let list = check.list(list, at);
     let mut names = BTreeSet::new();
     let mut numbers = BTreeSet::new();
     let mut node_ports = BTreeSet::new();
+    let mut is_odd = false;
     let mut ports = Vec::new();
     let nothing = PortPart::default();
     for (index, part) in list.iter().enumerate() {
@@ -214,12 +245,22 @@ fn ports(check: &mut Check<'_, '_>, list: &List<PortPart>, at: &At<'_>) -> Vec<S
             check.error(&at.key("name"), format_args!("another port is named {name:?} as well"));
         }
         let protocol = check.protocol(&part.protocol, &at.key("protocol"));
-        let node_port = check.optional_port(&part.node_port, &at.key("nodePort"));
-        if let Some(node_port) = node_port
-            && !node_ports.insert((node_port, protocol))
-        {
-            let message = format_args!("another port has {node_port}/{protocol} as well");
-            check.error(&at.key("nodePort"), message);
+        let at_node_port = at.key("nodePort");
+        let mut node_port = check.optional_port(&part.node_port, &at_node_port);
+        if !has.node_ports && node_port.take().is_some() {
+            has.refuse(check, &at_node_port);
+        }
+        if let Some(node_port) = node_port {
+            if !node_ports.insert((node_port, protocol)) {
+                let message = format_args!("another port has {node_port}/{protocol} as well");
+                check.error(&at_node_port, message);
+            }
+            // Once for a Service: what is meant for one of its ports is meant for all.
+            if !NODE_PORTS.contains(&node_port.get()) && !check.is_admitted() && !is_odd {
+                is_odd = true;
+                let range = "30000-32767, the range of an API server that is not told another";
+                check.warn(&at_node_port, format_args!("{node_port} is outside {range}"));
+            }
         }
         let target = target(check, &part.target_port, &at.key("targetPort"));
         let Some(port) = check.required_port(&part.port, &at.key("port")) else { continue };
@@ -264,12 +305,17 @@ fn external_ips(check: &mut Check<'_, '_>, spec: &Spec, at: &At<'_>) -> Vec<IpAd
     addresses.into_iter().collect()
 }
 
-fn vips(check: &mut Check<'_, '_>, status: &Status, at: &At<'_>) -> Vec<IpAddr> {
+fn vips(check: &mut Check<'_, '_>, status: &Status, has: Has, at: &At<'_>) -> Vec<IpAddr> {
     let at = at.key("loadBalancer");
     let Some(balancer) = check.get(&status.load_balancer, &at) else { return Vec::new() };
     let at = at.key("ingress");
+    let entries = check.list(&balancer.ingress, &at);
+    if !has.balancer && !entries.is_empty() {
+        has.refuse(check, &at);
+        return Vec::new();
+    }
     let mut addresses = BTreeSet::new();
-    for (index, entry) in check.list(&balancer.ingress, &at).iter().enumerate() {
+    for (index, entry) in entries.iter().enumerate() {
         let at = at.index(index);
         let Some(entry) = check.get(entry, &at) else { continue };
         let at_mode = at.key("ipMode");
@@ -285,21 +331,28 @@ fn vips(check: &mut Check<'_, '_>, status: &Status, at: &At<'_>) -> Vec<IpAddr> 
     addresses.into_iter().collect()
 }
 
-fn source_ranges(check: &mut Check<'_, '_>, spec: &Spec, at: &At<'_>) -> Vec<IpNet> {
-    let at = at.key("loadBalancerSourceRanges");
-    let mut ranges = BTreeSet::new();
-    for (index, field) in check.list(&spec.load_balancer_source_ranges, &at).iter().enumerate() {
-        let at = at.index(index);
-        let text = check.text(field, &at).map_or("", str::trim);
-        match parse_range(text) {
-            Some(range) => {
-                ranges.insert(range);
-            }
-            None if text.is_empty() => {}
-            None => check.warn(&at, format_args!("{text:?} is not a range; it is skipped")),
-        }
+/// Who may connect to the load balancer's addresses; nobody is named if everybody may. So an entry that
+/// cannot be read is an error: without it, more might be let in than were meant to.
+fn source_ranges(
+    check: &mut Check<'_, '_>,
+    spec: &Spec,
+    has: Has,
+    vips: &[IpAddr],
+    at: &At<'_>,
+) -> Vec<IpNet> {
+    if !has.balancer {
+        return Vec::new();
     }
-    ranges.into_iter().collect()
+    let at = at.key("loadBalancerSourceRanges");
+    let ranges = check.ranges(&spec.load_balancer_source_ranges, &at);
+    let is_named = |family| ranges.iter().any(|range| Family::of(range.addr()) == family);
+    let is_open =
+        |family: &Family| !is_named(*family) && vips.iter().any(|vip| Family::of(*vip) == *family);
+    let is_usable = !ranges.is_empty() && !check.failed();
+    for family in Family::ALL.into_iter().filter(is_open).filter(|_| is_usable) {
+        check.warn(&at, format_args!("none is of {family}: there, everybody may connect"));
+    }
+    ranges
 }
 
 fn affinity(check: &mut Check<'_, '_>, spec: &Spec, at: &At<'_>) -> Affinity {

@@ -1,6 +1,5 @@
 //! ServiceCIDRs.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rulec_compiler::object::{Object, ObjectKey, ServiceCidr};
@@ -9,7 +8,6 @@ use super::check::Check;
 use super::identity;
 use super::kind::{Outcome, finish};
 use super::{At, Sink};
-use crate::address::parse_range;
 use crate::manifest::{Document, Metadata, Spec};
 
 pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Outcome {
@@ -23,19 +21,7 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
     check.name(&ObjectKey::ServiceCidr(name.clone()));
     let at_spec = at.key("spec");
     let spec = check.get(&document.spec, &at_spec).map_or(&no_spec, |spec| spec);
-    let at_cidrs = at_spec.key("cidrs");
-    let mut cidrs = BTreeSet::new();
-    for (index, field) in check.list(&spec.cidrs, &at_cidrs).iter().enumerate() {
-        let at = at_cidrs.index(index);
-        let text = check.text(field, &at).map_or("", str::trim);
-        match parse_range(text) {
-            Some(range) => {
-                cidrs.insert(range);
-            }
-            None if text.is_empty() => {}
-            None => check.error(&at, format_args!("{text:?} is not a range")),
-        }
-    }
-    let cidr = ServiceCidr { name, cidrs: cidrs.into_iter().collect() };
+    let cidrs = check.ranges(&spec.cidrs, &at_spec.key("cidrs"));
+    let cidr = ServiceCidr { name, cidrs };
     finish(check, Object::ServiceCidr(Arc::new(cidr)))
 }

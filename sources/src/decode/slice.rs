@@ -32,7 +32,8 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
     let Some(key) = namespaced(check, metadata, &at_metadata) else { return Outcome::Nameless };
     check.name(&ObjectKey::EndpointSlice(key.clone()));
     let at_labels = at_metadata.key("labels");
-    if check.label(&metadata.labels, HEADLESS, &at_labels).is_some() {
+    let is_headless = check.label(&metadata.labels, HEADLESS, &at_labels).is_some();
+    if is_headless && !check.failed() {
         debug!(slice = %key, "skipped: it belongs to a headless Service");
         return Outcome::Nothing;
     }

@@ -43,16 +43,16 @@ fn what_is_left_out_is_empty() {
 #[test]
 fn problems_name_their_field() {
     let decoded = yaml(
-        "apiVersion: v1\nkind: Node\nmetadata: {name: na}\nspec:\n  podCIDRs: [x]\nstatus:\n  addresses: [{type: InternalIP, address: y}]\n",
+        "apiVersion: v1\nkind: Node\nmetadata: {name: na}\nspec:\n  podCIDRs: [x]\nstatus:\n  addresses: [{type: InternalIP, address: z}]\n",
     );
     assert_eq!(
         problems(&decoded),
         [
-            "web.yaml:7:43: Node na: status.addresses[0].address: \"y\" is not an IP address; it is skipped",
-            "web.yaml:5:14: Node na: spec.podCIDRs[0]: \"x\" is not a range; it is skipped",
+            "web.yaml:7:43: Node na: status.addresses[0].address: \"z\" is not an IP address",
+            "web.yaml:5:14: Node na: spec.podCIDRs[0]: \"x\" is not a range",
         ]
     );
-    assert_eq!(decoded.objects.len(), 1);
+    assert_eq!((decoded.objects.len(), decoded.broken.len()), (0, 1));
     let decoded = yaml("apiVersion: v1\nkind: Node\nmetadata: {name: 'n\"a'}\n");
     assert_eq!((decoded.objects.len(), decoded.problems.len()), (0, 1));
 }

@@ -92,6 +92,7 @@ fn endpoints_that_cannot_be_are_skipped_with_a_word() {
         ("169.254.1.1", "169.254.1.1 is a link-local address"),
         ("224.0.0.1", "224.0.0.1 is a link-local address"),
         ("239.1.1.1", "239.1.1.1 is a multicast address"),
+        ("255.255.255.255", "255.255.255.255 is the broadcast address"),
     ];
     for (address, message) in cases {
         let decoded = yaml(&text(&format!(

@@ -226,6 +226,26 @@ fn an_object_that_lost_its_name_keeps_what_it_may_have_been() {
     assert_eq!(world.problems().len(), 1);
 }
 
+/// Nobody may connect who might not before.
+#[test]
+fn a_range_that_cannot_be_read_keeps_the_last_good_ones() {
+    let balancer = |ranges: &str| {
+        plain("lb", 1).replace(
+            "spec:\n",
+            &format!("spec:\n  type: LoadBalancer\n  loadBalancerSourceRanges: {ranges}\n"),
+        )
+    };
+    let mut world = World::new(&[("lb.yaml", &balancer("[203.0.113.0/25]"))]);
+    for ranges in ["[203.0.113.7]", "[203.0.113.0/33]", "['']", "[10.0.0.0/8, bogus]", "10.0.0.0/8"]
+    {
+        world.write("lb.yaml", &balancer(ranges));
+        assert_eq!(told(&world.touch(&["lb.yaml"])), [""; 0], "of {ranges}");
+        assert_eq!(world.problems().len(), 1, "of {ranges}");
+    }
+    let world = World::new(&[("lb.yaml", &balancer("[203.0.113.7]"))]);
+    assert_eq!(world.known(), [""; 0], "there is no good content");
+}
+
 #[test]
 fn a_broken_object_that_was_never_good_is_not_there() {
     let world = World::new(&[("a.yaml", &plain("a", 0)), ("b.yaml", &plain("b", 1))]);

@@ -1,0 +1,124 @@
+//! Fields that the type of a Service does not have.
+
+use rulec_compiler::object::{Object, TrafficPolicy};
+
+use super::{problems, yaml};
+use crate::decode::decode_known;
+use crate::intern::Interner;
+use crate::manifest::Document;
+
+const STATUS: &str = "status: {loadBalancer: {ingress: [{ip: 198.51.100.20}]}}\n";
+
+fn text(spec: &str, status: &str) -> String {
+    format!("apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{{spec}}}\n{status}")
+}
+
+#[test]
+fn what_a_type_does_not_have_is_not_used_and_said() {
+    let address = "clusterIP: 1.2.3.4";
+    let port = "ports: [{port: 1, nodePort: 30080}]";
+    let plain = "ports: [{port: 1}]";
+    let cases = [
+        ("ClusterIP", format!("{address}, {port}"), "", "spec.ports[0].nodePort"),
+        ("ClusterIP", format!("{address}, {plain}"), STATUS, "status.loadBalancer.ingress"),
+        ("NodePort", format!("{address}, {port}"), STATUS, "status.loadBalancer.ingress"),
+        ("ExternalName", plain.to_owned(), STATUS, "status.loadBalancer.ingress"),
+        ("ExternalName", port.to_owned(), "", "spec.ports[0].nodePort"),
+        ("ExternalName", address.to_owned(), "", "spec.clusterIP"),
+        ("ExternalName", "clusterIPs: [1.2.3.4]".to_owned(), "", "spec.clusterIPs"),
+        ("ExternalName", "externalIPs: [198.51.100.30]".to_owned(), "", "spec.externalIPs"),
+    ];
+    let of_external = ["ClusterIP", "ExternalName"]
+        .map(|kind| (kind, "externalTrafficPolicy: Local", "spec.externalTrafficPolicy"));
+    let of_balancer = [
+        ("loadBalancerSourceRanges: [bogus]", "spec.loadBalancerSourceRanges"),
+        ("loadBalancerClass: example.com/x", "spec.loadBalancerClass"),
+        ("allocateLoadBalancerNodePorts: false", "spec.allocateLoadBalancerNodePorts"),
+        ("healthCheckNodePort: 32000", "spec.healthCheckNodePort"),
+    ];
+    let of_balancer = ["ClusterIP", "NodePort", "ExternalName"]
+        .into_iter()
+        .flat_map(|kind| of_balancer.map(|(field, path)| (kind, field, path)));
+    let more = of_external.into_iter().chain(of_balancer).map(|(kind, field, path)| {
+        let usual = if kind == "ExternalName" { "" } else { "clusterIP: 1.2.3.4, " };
+        (kind, format!("{usual}{plain}, {field}"), "", path)
+    });
+    for (kind, spec, status, path) in cases.into_iter().chain(more) {
+        let decoded = yaml(&text(&format!("type: {kind}, {spec}"), status));
+        let all = problems(&decoded);
+        let message = format!("a Service of type {kind} does not have it; it is not used");
+        assert_eq!(all.len(), 1, "of {kind} {spec}: {all:?}");
+        assert!(all[0].ends_with(&format!("Service default/web: {path}: {message}")), "{all:?}");
+        let Object::Service(web) = &decoded.objects[0] else { panic!("{decoded:?}") };
+        assert!(web.load_balancer_vips.is_empty() && web.source_ranges.is_empty());
+        assert_eq!(web.external_policy, TrafficPolicy::Cluster);
+        assert_eq!(web.health_check_node_port, None);
+        assert!(kind == "NodePort" || web.ports.iter().all(|port| port.node_port.is_none()));
+        assert!(kind != "ExternalName" || web.external_ips.is_empty());
+    }
+}
+
+#[test]
+fn what_a_type_has_is_no_surplus() {
+    let specs = [
+        "type: NodePort, clusterIP: 1.2.3.4, ports: [{port: 1, nodePort: 30080}], \
+         externalTrafficPolicy: Local",
+        "type: ClusterIP, clusterIP: 1.2.3.4, ports: [{port: 1}], externalIPs: [198.51.100.30], \
+         externalTrafficPolicy: Local",
+        "type: LoadBalancer, clusterIP: 1.2.3.4, ports: [{port: 1, nodePort: 30080}], \
+         externalTrafficPolicy: Local, healthCheckNodePort: 32000, loadBalancerClass: x, \
+         allocateLoadBalancerNodePorts: true, loadBalancerSourceRanges: [10.0.0.0/8]",
+        "clusterIP: 1.2.3.4, ports: [{port: 1, nodePort: 0}], healthCheckNodePort: 0, \
+         externalTrafficPolicy: '', loadBalancerSourceRanges: [], loadBalancerClass: ~",
+    ];
+    for spec in specs {
+        let decoded = yaml(&text(spec, "status: {loadBalancer: {}}\n"));
+        assert_eq!(problems(&decoded), [""; 0], "of {spec}");
+        assert_eq!(decoded.objects.len(), 1, "of {spec}");
+    }
+}
+
+#[test]
+fn a_health_check_is_for_the_policy_local() {
+    let decoded = yaml(&text(
+        "type: LoadBalancer, clusterIP: 1.2.3.4, ports: [{port: 1}], healthCheckNodePort: 32000",
+        "",
+    ));
+    let all = problems(&decoded);
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(all[0].contains("spec.healthCheckNodePort: not used"), "{all:?}");
+    let Object::Service(web) = &decoded.objects[0] else { panic!("{decoded:?}") };
+    assert_eq!(web.health_check_node_port, None);
+}
+
+#[test]
+fn only_a_cluster_ip_service_is_headless() {
+    for kind in ["NodePort", "LoadBalancer"] {
+        let spec = format!("type: {kind}, clusterIP: None, ports: [{{port: 1, nodePort: 30080}}]");
+        let all = problems(&yaml(&text(&spec, "")));
+        assert_eq!(all.len(), 1, "{all:?}");
+        assert!(all[0].contains("spec.clusterIP: None is for type ClusterIP alone"), "{all:?}");
+    }
+}
+
+/// An API server may have another range, which it alone knows.
+#[test]
+fn a_node_port_outside_the_usual_range_is_told_of_once_in_a_file() {
+    let spec = "type: NodePort, clusterIP: 1.2.3.4, ports: [{port: 1, name: a, nodePort: 30000}, \
+        {port: 2, name: b, nodePort: 32768}, {port: 3, name: c, nodePort: 80}]";
+    let decoded = yaml(&text(spec, ""));
+    let all = problems(&decoded);
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(all[0].contains("spec.ports[1].nodePort: 32768 is outside 30000-32767"), "{all:?}");
+    let Object::Service(web) = &decoded.objects[0] else { panic!("{decoded:?}") };
+    assert!(web.ports.iter().all(|port| port.node_port.is_some()), "they are served");
+
+    let json = r#"{"metadata": {"name": "web"}, "spec": {"type": "NodePort",
+        "clusterIP": "1.2.3.4", "ports": [{"port": 3, "nodePort": 80}]}}"#;
+    let document: crate::field::Field<Box<Document>> = serde_json::from_str(json).unwrap();
+    let crate::field::Field::Is(document) = document else { panic!("{json}") };
+    let interner = &mut Interner::default();
+    let known = decode_known(&"API server".into(), &document, ("v1", "Service"), interner);
+    assert_eq!(known.problems, []);
+    assert_eq!(known.objects.len(), 1);
+}

@@ -1,0 +1,120 @@
+//! Fields without which more would be let in, served or reached than was meant: what is wrong with one is
+//! an error of the object, which is refused, so that its last good content stays.
+
+use super::{problems, yaml};
+
+/// A document, with the field in question in place of `HERE`, and what is said of it.
+type Case = (&'static str, &'static str, &'static str);
+
+const BALANCER: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  \
+    {type: LoadBalancer, clusterIP: 1.2.3.4, ports: [{port: 1}], HERE}\n\
+    status: {loadBalancer: {ingress: [{ip: 198.51.100.20}]}}\n";
+const LABELLED: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web, labels: HERE}\n\
+    spec: {clusterIP: 1.2.3.4, ports: [{port: 1}]}\n";
+const STATUS: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n\
+    spec: {type: LoadBalancer, clusterIP: 1.2.3.4, ports: [{port: 1}]}\nstatus: HERE\n";
+const SLICE: &str = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+    metadata: {name: web, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n\
+    endpoints: [{addresses: [10.0.0.1], HERE}]\n";
+const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, labels: {app: web}}\n\
+    status: {podIP: 10.0.0.1, HERE}\n";
+const POD_METADATA: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, HERE}\n";
+const NODE: &str = "apiVersion: v1\nkind: Node\nmetadata: {name: na}\nHERE\n";
+const CIDR: &str = "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: x}\n\
+    spec: {HERE}\n";
+
+const CASES: &[Case] = &[
+    // Who may connect to a load balancer.
+    (BALANCER, "loadBalancerSourceRanges: [203.0.113.7]", "write 203.0.113.7/32 for one address"),
+    (BALANCER, "loadBalancerSourceRanges: ['fd00::7']", "write fd00::7/128 for one address"),
+    (BALANCER, "loadBalancerSourceRanges: [203.0.113.0/33]", "\"203.0.113.0/33\" is not a range"),
+    (BALANCER, "loadBalancerSourceRanges: ['203.0.113.0/255.255.255.0']", "write 203.0.113.0/24"),
+    (
+        BALANCER,
+        "loadBalancerSourceRanges: ['203.0.113.0 /25']",
+        "\"203.0.113.0 /25\" is not a range",
+    ),
+    (BALANCER, "loadBalancerSourceRanges: ['a/25 ']", "\"a/25\" is not a range"),
+    (BALANCER, "loadBalancerSourceRanges: ['10.0.0.0/8,192.0.2.0/24']", "an entry of its own"),
+    (BALANCER, "loadBalancerSourceRanges: ['10.0.0.0/8 192.0.2.7']", "an entry of its own"),
+    (BALANCER, "loadBalancerSourceRanges: [10.0.0.0/8, bogus]", "[1]: \"bogus\" is not a range"),
+    (BALANCER, "loadBalancerSourceRanges: ['']", "\"\" is not a range"),
+    (BALANCER, "loadBalancerSourceRanges: [' ']", "\"\" is not a range"),
+    (BALANCER, "loadBalancerSourceRanges: [~]", "\"\" is not a range"),
+    (BALANCER, "loadBalancerSourceRanges: [10]", "expected a string, found a number"),
+    (BALANCER, "loadBalancerSourceRanges: 10.0.0.0/8", "expected a list, found a string"),
+    (BALANCER, "loadBalancerSourceRanges: {a: b}", "expected a list, found an object"),
+    // From which endpoints, and who is asked for them.
+    (BALANCER, "externalTrafficPolicy: local", "is not one of Cluster, Local"),
+    (BALANCER, "externalTrafficPolicy: true", "expected a string, found true or false"),
+    (BALANCER, "internalTrafficPolicy: local", "is not one of Cluster, Local"),
+    (BALANCER, "selector: {app: web, tier: 1}", "expected a string, found a number"),
+    (BALANCER, "selector: [app]", "expected a map, found a list"),
+    (BALANCER, "publishNotReadyAddresses: nope", "expected true or false, found a string"),
+    (
+        LABELLED,
+        "{service.kubernetes.io/service-proxy-name: 7}",
+        "expected a string, found a number",
+    ),
+    (LABELLED, "[service.kubernetes.io/service-proxy-name]", "expected a map, found a list"),
+    (STATUS, "{loadBalancer: [198.51.100.20]}", "expected an object, found a list"),
+    // Which endpoints there are.
+    (SLICE, "conditions: {ready: 'false'}", "expected true or false, found a string"),
+    (SLICE, "conditions: {serving: 0}", "expected true or false, found a number"),
+    (SLICE, "conditions: {terminating: 'yes'}", "expected true or false, found a string"),
+    (SLICE, "conditions: [ready]", "expected an object, found a list"),
+    (SLICE, "nodeName: [na]", "expected a string, found a list"),
+    (SLICE, "hints: {forZones: [z1]}", "expected an object, found a string"),
+    (POD, "conditions: [{type: Ready, status: false}]", "expected a string, found true or false"),
+    (POD, "conditions: [{status: 'False'}]", "status.conditions[0].type: missing"),
+    (POD, "conditions: {Ready: 'False'}", "expected a list, found an object"),
+    (POD, "phase: succeeded", "is not one of Running, Pending, Unknown, Succeeded, Failed"),
+    (POD_METADATA, "deletionTimestamp: 7", "expected a string, found a number"),
+    (POD_METADATA, "labels: {app: 7}", "expected a string, found a number"),
+    // Where node ports answer, who is a Pod, and what is no address of a Service.
+    (
+        NODE,
+        "status: {addresses: [{type: InternalIP, address: na.example}]}",
+        "is not an IP address",
+    ),
+    (NODE, "status: {addresses: [{type: InternalIP, address: ' '}]}", "\"\" is not an IP address"),
+    (NODE, "spec: {podCIDR: 10.0.0.1}", "write 10.0.0.1/32"),
+    (NODE, "spec: {podCIDRs: [10.0.0.0/33]}", "\"10.0.0.0/33\" is not a range"),
+    (
+        NODE,
+        "spec: {taints: [ToBeDeletedByClusterAutoscaler]}",
+        "expected an object, found a string",
+    ),
+    (CIDR, "cidrs: ['']", "\"\" is not a range"),
+];
+
+#[test]
+fn what_would_be_wider_without_a_field_is_refused_with_it() {
+    for (text, field, message) in CASES {
+        let decoded = yaml(&text.replace("HERE", field));
+        let all = problems(&decoded);
+        assert_eq!(all.len(), 1, "of {field}: {all:?}");
+        assert!(all[0].contains(message), "of {field}: {all:?}");
+        assert_eq!((decoded.objects.len(), decoded.broken.len()), (0, 1), "of {field}");
+    }
+}
+
+#[test]
+fn blanks_around_a_range_do_not_count() {
+    let decoded = yaml(&BALANCER.replace("HERE", "loadBalancerSourceRanges: [' 203.0.113.0/25 ']"));
+    assert_eq!(problems(&decoded), [""; 0]);
+    assert_eq!(decoded.objects.len(), 1);
+}
+
+#[test]
+fn a_family_that_no_range_is_of_is_told_of() {
+    let decoded = yaml(&BALANCER.replace("HERE", "loadBalancerSourceRanges: ['fd00::/64']"));
+    let all = problems(&decoded);
+    assert_eq!(decoded.objects.len(), 1);
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(
+        all[0].ends_with(
+            "spec.loadBalancerSourceRanges: none is of IPv4: there, everybody may connect"
+        )
+    );
+}
