@@ -104,6 +104,12 @@ impl Monitor {
         self.metrics.own.suppressed(origin, suppressed);
     }
 
+    /// Notes that an earlier run's state stands in for a source, and when that was true; or that it does
+    /// not.
+    pub fn stands_in(&mut self, origin: Origin, stale: Option<Timestamp>) {
+        self.sources.entry(origin).or_default().stale = stale;
+    }
+
     /// Notes a request to the sink, and when the engine began to think about it.
     pub fn requested(&mut self, request: &Request, started: Instant, now: Instant) {
         let Request::Commit { delta, base } = request else { return };
@@ -158,10 +164,13 @@ impl Monitor {
         let has_api = self.sources.contains_key(&Origin::Api);
         let is_eligible = is_eligible(node.map(|entry| &*entry.object), has_api);
         let awaited = self.awaited(counts);
+        let stale =
+            self.sources.iter().filter_map(|(origin, source)| Some((*origin, source.stale?)));
+        let stale: BTreeMap<Origin, Timestamp> = stale.collect();
         self.health.send_if_modified(|health| {
             let updated = updated.unwrap_or(health.updated);
-            let new =
-                Health { staleness: health.staleness, behind_since, updated, is_eligible, awaited };
+            let staleness = health.staleness;
+            let new = Health { staleness, behind_since, updated, is_eligible, awaited, stale };
             let is_news = *health != new;
             *health = new;
             is_news

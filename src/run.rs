@@ -15,7 +15,7 @@ use rulec_compiler::Origin;
 use rulec_compiler::net::Family;
 use rulec_compiler::object::Kind;
 use rulec_sinks::nft::Ownership;
-use rulec_sources::{Problem, Severity, Trigger, Update};
+use rulec_sources::{Problem, Severity, StateDir, Trigger, Update};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -37,6 +37,9 @@ const UPDATES: usize = 256;
 
 /// How long the kernel may be behind, if nobody says: twice kube-proxy's sync period.
 const STALENESS: Duration = Duration::from_secs(60);
+
+/// How long a stop waits for the state to be written: far less than service managers wait for us.
+const SAVING: Duration = Duration::from_secs(5);
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -105,7 +108,9 @@ async fn serve(
     let mut engine = Engine::new(settings, periods);
     engine.set_clock(clock::monotonic()?);
     let (out, updates) = mpsc::channel(UPDATES);
-    let sources = Sources::start(args, &config, &out)?;
+    let state = args.state_dir.as_ref().filter(|path| !path.as_os_str().is_empty());
+    let state = state.map(|path| StateDir::new(path.clone()));
+    let sources = Sources::start(args, &config, state.as_ref(), &out)?;
     drop(out);
     let mut daemon = Daemon::new(engine, installer, sources.origins());
     let show = Options::from(&config);
@@ -128,6 +133,10 @@ async fn serve(
         outcome = daemon.run(updates, stop) => outcome?,
         error = sources.failure() => return Err(error),
         error = servers.failure() => return Err(error),
+    }
+    if let Some(state) = state.filter(|state| !state.finish(SAVING)) {
+        let path = state.path().display();
+        tracing::warn!(%path, "the newest state was not written in time; an older one stays");
     }
     match ending {
         Ending::Stopped => daemon.notify.stopping(),
@@ -159,6 +168,8 @@ pub struct Daemon {
     incomplete: BTreeSet<Origin>,
     /// What is wrong at the moment, by source.
     problems: BTreeMap<Origin, BTreeSet<Problem>>,
+    /// The sources that an earlier run's state stands in for, and when that was true.
+    stale: BTreeMap<Origin, Timestamp>,
     forgetter: Option<Forgetter>,
     monitor: Monitor,
     observer: Option<mpsc::UnboundedSender<Counts>>,
@@ -182,6 +193,7 @@ impl Daemon {
             monitor: Monitor::new(STALENESS, incomplete.iter().copied()),
             incomplete,
             problems: BTreeMap::new(),
+            stale: BTreeMap::new(),
             forgetter: None,
             observer: None,
             notify: Notify::default(),
@@ -288,13 +300,23 @@ impl Daemon {
         let services = self.engine.model().count(Kind::Service);
         let problems: usize = self.problems.values().map(BTreeSet::len).sum();
         let state = if self.engine.is_settled() { "programmed" } else { "changes are waiting" };
-        format!("{state}; services: {services}, problems in the sources: {problems}")
+        let mut status =
+            format!("{state}; services: {services}, problems in the sources: {problems}");
+        for (origin, at) in &self.stale {
+            status += &format!("; as of {at:.0}, without the {origin}");
+        }
+        status
     }
 
     fn update(&mut self, update: Update) {
         let now = Instant::now();
-        let Update { origin, changes, triggers, complete, suppressed, problems, .. } = update;
+        let Update { origin, changes, triggers, complete, stale, suppressed, problems, .. } =
+            update;
         self.report(origin, problems);
+        match stale {
+            Some(at) => self.stale.insert(origin, at),
+            None => self.stale.remove(&origin),
+        };
         if suppressed > 0 {
             tracing::debug!(%origin, objects = suppressed, "read again, and mean the same");
         }
@@ -303,6 +325,7 @@ impl Daemon {
         self.engine.handle(Event::Changes(origin, changes, triggers), now);
         let here = u64::try_from(self.engine.counts().suppressed - before).unwrap_or_default();
         self.monitor.heard(origin, complete, suppressed + here, now);
+        self.monitor.stands_in(origin, stale);
         // A list is complete when the source says so: a directory that exists but cannot be read
         // yet is no reason to remove anything.
         if complete && self.incomplete.remove(&origin) && self.incomplete.is_empty() {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Context;
 use rulec_compiler::Origin;
 use rulec_sources::{
-    ApiAccess, ApiOptions, ApiSource, ApiStatus, InterfaceSource, ManifestOptions, ManifestSource,
-    Notes, SourceError, Update,
+    ApiAccess, ApiOptions, ApiSource, ApiStatus, ApiTiming, InterfaceSource, ManifestOptions,
+    ManifestSource, Notes, SourceError, StateDir, Update,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -35,6 +35,7 @@ impl Sources {
     pub fn start(
         args: &RunArgs,
         config: &Config,
+        state: Option<&StateDir>,
         out: &mpsc::Sender<Update>,
     ) -> anyhow::Result<Self> {
         let mut sources =
@@ -50,7 +51,12 @@ impl Sources {
         if let Some(access) = &config.api {
             let access =
                 ApiAccess { kubeconfig: access.kubeconfig.clone(), master: access.master.clone() };
-            let source = ApiSource::new(ApiOptions::new(access, config.settings.node_name.clone()));
+            let grace = Duration::from_secs(args.state_grace_seconds);
+            let source = ApiSource::new(ApiOptions {
+                timing: ApiTiming { grace, ..ApiTiming::default() },
+                state: state.cloned(),
+                ..ApiOptions::new(access, config.settings.node_name.clone())
+            });
             sources.api = Some(source.status());
             sources.notes = Some(source.notes());
             sources.spawn(Origin::Api, source.run(out.clone()));

@@ -188,7 +188,8 @@ impl Own {
             source_stale: put(
                 to,
                 "source_stale_seconds",
-                "Time since a source was last heard of, be it that nothing has changed",
+                "Time since a source was last heard of, be it that nothing has changed, or by an earlier \
+                 run whose state stands in for it",
                 Labelled::default(),
             ),
         }

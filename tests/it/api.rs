@@ -25,6 +25,8 @@ use crate::daemon::{Daemon, Manifests, NODE_NAME, SETTLED, rulec};
 use crate::health::Metrics;
 use crate::support::{Dice, RULEC, loadable};
 
+mod state;
+
 /// A node with an API server beside it; both are in the node's namespace.
 struct Cluster<S> {
     // In the order of dropping.

@@ -428,7 +428,7 @@ impl Telling {
                     std::future::pending().await
                 }
             };
-            tell(received, patience, out).await;
+            tell(received, patience, None, out).await;
         });
         Self { events, updates, impatience }
     }
