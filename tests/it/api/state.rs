@@ -94,7 +94,9 @@ fn a_start_without_the_server_removes_nothing_and_says_what_it_goes_by() {
     }
     let mut cluster = Cluster::<ApiServer>::new("state-start");
     let objects = [node_object(), service(1, 80), slice(1, 2)];
-    objects.iter().for_each(|object| cluster.server.apply(object));
+    for object in &objects {
+        cluster.server.apply(object);
+    }
     cluster.start_with_state();
     cluster.daemon().wait_for(SETTLED);
     cluster.holds(&objects);
