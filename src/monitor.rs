@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rulec_compiler::Origin;
 use rulec_sinks::Base;
-use rulec_sources::ApiStatus;
+use rulec_sources::{ApiStatus, StateDir};
 use tokio::sync::{mpsc, watch};
 
 use crate::engine::{Counts, Engine, Reply, Request};
@@ -38,6 +38,8 @@ pub struct Monitor {
     sources: BTreeMap<Origin, Source>,
     /// How the API source fares, if there is one.
     pub api: Option<Arc<ApiStatus>>,
+    /// Where the state for the next start is written, if anywhere.
+    pub state: Option<StateDir>,
     under_way: Option<Commit>,
     counts: Counts,
 }
@@ -69,6 +71,7 @@ impl Monitor {
             asks,
             sources,
             api: None,
+            state: None,
             under_way: None,
             counts: Counts::default(),
         }
@@ -185,6 +188,9 @@ impl Monitor {
     /// Tells what there is.
     pub fn tell(&self, ask: Ask, engine: &Engine) {
         let now = Instant::now();
+        if let Some(state) = &self.state {
+            self.metrics.own.state(state);
+        }
         let mut sources = self.sources.clone();
         for (origin, source) in &mut sources {
             source.heard = match &self.api {

@@ -116,6 +116,7 @@ async fn serve(
     let show = Options::from(&config);
     daemon.monitor = Monitor::new(show.staleness, sources.origins());
     daemon.monitor.api.clone_from(&sources.api);
+    daemon.monitor.state.clone_from(&state);
     daemon.monitor.checks.notes.clone_from(&sources.notes);
     let servers = Servers::start(&show, &daemon.monitor, effective);
     daemon.snapshot.clone_from(&args.snapshot);

@@ -15,6 +15,7 @@ use rulec_compiler::ipvs::Verb;
 use rulec_compiler::nft::Delta;
 use rulec_compiler::nft::delta::Op;
 use rulec_compiler::object::Kind;
+use rulec_sources::StateDir;
 
 use super::kube_proxy::put;
 use super::{SourceLabel, amount, doubling, events, kind_name, source_name};
@@ -36,6 +37,8 @@ pub struct Own {
     objects: Labelled<ObjectLabel, Gauge>,
     source_complete: Labelled<SourceLabel, Gauge>,
     source_stale: Labelled<SourceLabel, Gauge<f64, AtomicU64>>,
+    state_bytes: Counter,
+    state_write_failures: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
@@ -192,6 +195,18 @@ impl Own {
                  run whose state stands in for it",
                 Labelled::default(),
             ),
+            state_bytes: put(
+                to,
+                "state_bytes",
+                "Bytes of state written to disk for the next start",
+                Counter::default(),
+            ),
+            state_write_failures: put(
+                to,
+                "state_write_failures",
+                "Times the state for the next start could not be written",
+                Counter::default(),
+            ),
         }
     }
 
@@ -250,6 +265,16 @@ impl Own {
     pub(super) fn objects(&self, kind: Kind, origin: Origin, count: usize) {
         let label = ObjectLabel { kind: kind_name(kind), source: source_name(origin) };
         self.objects.get_or_create(&label).set(amount(count));
+    }
+
+    /// What has been written to disk since the start. Scrapes may overtake each other: what was counted
+    /// stays.
+    pub fn state(&self, state: &StateDir) {
+        let up_to = |counter: &Counter, count: u64| {
+            counter.inc_by(count.saturating_sub(counter.get()));
+        };
+        up_to(&self.state_bytes, state.bytes());
+        up_to(&self.state_write_failures, state.failures());
     }
 
     pub(super) fn source_is(&self, origin: Origin, is_complete: bool, silent: Option<Duration>) {

@@ -405,7 +405,7 @@ impl Metrics {
 }
 
 /// Everything that is exported, with its type.
-pub(crate) const EXPORTED: [(&str, &str); 32] = [
+pub(crate) const EXPORTED: [(&str, &str); 34] = [
     ("kubeproxy_conntrack_reconciler_deleted_entries_total", "counter"),
     ("kubeproxy_conntrack_reconciler_sync_duration_seconds", "histogram"),
     ("kubeproxy_network_programming_duration_seconds", "histogram"),
@@ -436,6 +436,8 @@ pub(crate) const EXPORTED: [(&str, &str); 32] = [
     ("rulec_queue_to_ack_seconds", "histogram"),
     ("rulec_source_complete", "gauge"),
     ("rulec_source_stale_seconds", "gauge"),
+    ("rulec_state_bytes_total", "counter"),
+    ("rulec_state_write_failures_total", "counter"),
     ("rulec_suppressed_changes_total", "counter"),
     ("rulec_transactions_total", "counter"),
 ];

@@ -160,7 +160,7 @@ impl Follower {
 
     async fn attempt(&mut self, client: &Client) -> Result<(), Fault> {
         if let Some(position) = &self.position
-            && !self.access.knows(client, position).await?
+            && !self.access.knows(client, self.resource, position).await?
         {
             self.position = None;
             self.version = None;

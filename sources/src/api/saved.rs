@@ -160,7 +160,10 @@ impl Memory {
         let held = self.held.as_ref().filter(|held| held.program == PROGRAM)?;
         let saved = held.resources.iter().find(|saved| saved.resource == resource)?;
         let version = saved.version.clone()?;
-        Some(Position { version, cluster: held.cluster.clone() })
+        let versions = held.resources.iter().filter_map(|saved| saved.version.clone());
+        let later = |a, b| if is_before(&a, &b) { b } else { a };
+        let newest = versions.fold(version.clone(), later);
+        Some(Position { version, newest, cluster: held.cluster.clone() })
     }
 
     /// Has the state saved: soon if it means something else than before.
@@ -183,6 +186,8 @@ impl Memory {
 #[derive(Clone, Debug)]
 pub(super) struct Position {
     pub(super) version: String,
+    /// The newest version that it had seen of anything: they all come from one counter.
+    newest: String,
     cluster: Option<String>,
 }
 
@@ -195,33 +200,37 @@ pub(super) struct Identity {
 }
 
 impl Position {
-    /// Whether the server can be one that has given this out.
-    pub(super) fn is_of(&self, server: &Identity) -> bool {
-        let is_same = self.cluster.is_none() || self.cluster == server.cluster;
-        let is_behind = is_before(&server.version, &self.version);
-        if !is_same {
-            info!("listed anew: this is another cluster than the state is of");
-        } else if is_behind {
-            let Self { version, .. } = self;
-            let server = &server.version;
-            info!(%version, %server, "listed anew: the server is behind the state, as after a restore");
+    /// Why the server cannot be one that has given this out, if it cannot.
+    fn refuted(&self, server: &Identity) -> Option<String> {
+        if self.cluster.is_some() && self.cluster != server.cluster {
+            return Some("it is another cluster than the state is of".to_owned());
         }
-        is_same && !is_behind
+        let (here, there) = (&self.newest, &server.version);
+        is_before(there, here).then(|| {
+            format!("it is at version {there}, and the state at {here}: as after a restore")
+        })
     }
 }
 
 impl Access {
     /// Whether the server is one that has given this out.
-    pub(super) async fn knows(&self, client: &Client, position: &Position) -> Result<bool, Fault> {
-        match self.identity.get_or_try_init(|| identify(self, client)).await {
-            Ok(server) => Ok(position.is_of(server)),
+    pub(super) async fn knows(
+        &self,
+        client: &Client,
+        resource: Resource,
+        position: &Position,
+    ) -> Result<bool, Fault> {
+        let refuted = match self.identity.get_or_try_init(|| identify(self, client)).await {
+            Ok(server) => position.refuted(server),
             // Whoever may not look lists.
-            Err(fault @ Fault::Status { code: 400 | 403 | 404, .. }) => {
-                info!(%fault, "listed anew: it cannot be seen which cluster this is");
-                Ok(false)
-            }
-            Err(fault) => Err(fault),
+            Err(fault @ Fault::Status { code: 400 | 403 | 404, .. }) => Some(fault.to_string()),
+            Err(fault) => return Err(fault),
+        };
+        // Once for all of them.
+        if let Some(reason) = refuted.as_ref().filter(|_| resource == Resource::Services) {
+            info!("the API server is listed anew: {reason}");
         }
+        Ok(refuted.is_none())
     }
 
     /// Which cluster it is; nothing if nobody wants to remember it, or if it could not be asked.

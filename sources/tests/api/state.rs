@@ -184,11 +184,15 @@ async fn a_server_restored_from_an_older_copy_is_listed_anew_at_once() {
     left.by(&world).await;
     world.server.restart(Restart::Fresh);
     world.server.apply(&node(NODE, "192.0.2.1"));
-    world.server.apply(&service("web", 90));
+    // Further than the slices had come, but not as far as the Services.
+    for port in 50..=90 {
+        world.server.apply(&service("web", port));
+    }
     let mut following = Following::with(left.options(&world, NEVER));
     following.complete().await;
     assert_eq!(following.services(), ["web"]);
     assert_eq!(following.port("web"), Some(90));
+    assert!(!following.known.contains_key("EndpointSlice default/web-1"));
     assert!(!is_stale(&following));
     world.probe(&mut following).await;
 }

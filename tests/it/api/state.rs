@@ -74,6 +74,7 @@ fn a_reboot_without_the_server_serves_what_it_last_had<S: Server>() {
         metrics.value("rulec_source_stale_seconds", "{source=\"api\"}")
     };
     assert!(stale(&cluster) >= 1.0);
+    assert_eq!(Metrics::of(&cluster.node).value("rulec_state_write_failures_total", ""), 0.0);
 
     // What happened meanwhile is told when the server is back, and nothing else is touched.
     cluster.server.delete(Resource::Services, "default", "web-2");
@@ -122,6 +123,34 @@ fn a_start_without_the_server_removes_nothing_and_says_what_it_goes_by() {
     cluster.holds(&objects);
     cluster.server.up();
     cluster.daemon().wait_for(SETTLED);
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_stops_nothing() {
+    if !require_root() {
+        return;
+    }
+    let mut cluster = Cluster::<ApiServer>::new("state-disk");
+    // Not a directory.
+    fs::write(cluster.path("state"), "").unwrap();
+    cluster.server.apply(&service(1, 80));
+    cluster.start_with_state();
+    cluster.daemon().wait_for(SETTLED);
+    let path = cluster.path("state").join("api.state");
+    cluster.daemon().wait_for("the state cannot be written");
+    let said = format!("path={}", path.display());
+    assert!(cluster.daemon().log().contains(&said), "{}", cluster.daemon().log());
+    let failures = |cluster: &Cluster<ApiServer>| {
+        Metrics::of(&cluster.node).value("rulec_state_write_failures_total", "")
+    };
+    eventually("it is tried again", || failures(&cluster) >= 2.0);
+    cluster.server.apply(&service(2, 80));
+    cluster.holds(&[node_object(), service(1, 80), service(2, 80)]);
+    assert_eq!(cluster.daemon().count("the state cannot be written"), 1, "once");
+    fs::remove_file(cluster.path("state")).unwrap();
+    cluster.daemon().wait_for("the state is written again");
+    assert!(path.exists());
+    assert!(Metrics::of(&cluster.node).value("rulec_state_bytes_total", "") > 100.0);
 }
 
 /// The file is exchanged in one step, whenever the daemon dies.
