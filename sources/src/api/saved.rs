@@ -161,7 +161,7 @@ impl Memory {
         let saved = held.resources.iter().find(|saved| saved.resource == resource)?;
         let version = saved.version.clone()?;
         let versions = held.resources.iter().filter_map(|saved| saved.version.clone());
-        let later = |a, b| if is_before(&a, &b) { b } else { a };
+        let later = |a: String, b: String| if is_before(&a, &b) { b } else { a };
         let newest = versions.fold(version.clone(), later);
         Some(Position { version, newest, cluster: held.cluster.clone() })
     }
