@@ -26,7 +26,7 @@ use rulec_apiserver::{ApiServer, Assets, Credential, RealServer, Server};
 use rulec_compiler::name::NodeName;
 use rulec_compiler::{Origin, Settings};
 use rulec_sinks::nft::Ownership;
-use rulec_sources::{ApiAccess, ApiOptions, ApiSource};
+use rulec_sources::{ApiAccess, ApiOptions, ApiSource, Pace};
 use rulec_testkit::{Namespace, require_root};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -41,6 +41,12 @@ fn main() {
         return;
     }
     println!("\n## Figures with an API server");
+    // `cargo bench --bench api -- state`: only the last part.
+    if std::env::args().any(|argument| argument == "state") {
+        println!("\n| what | setup | figure |\n|---|---|---|");
+        state(20_000, 10);
+        return;
+    }
     measure::<ApiServer>();
     if Assets::named().is_some() {
         measure::<RealServer>();
@@ -55,6 +61,7 @@ fn measure<S: Server + 'static>() {
         event_to_acknowledgement::<S>(services);
     }
     process::<S>(20_000, 10);
+    state(20_000, 10);
 }
 
 /// A server with this many Services.
@@ -180,6 +187,90 @@ fn process<S: Server>(services: usize, endpoints: usize) {
     row("CPU under 100 no-op updates a second", &setup, &figure);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// What the state on disk costs, and what it is worth.
+fn state(services: usize, endpoints: usize) {
+    let namespace = Namespace::new("bench");
+    namespace.sh("ip link set lo up");
+    let cluster = namespace.run(|| Cluster::<ApiServer>::start(services, endpoints));
+    let setup = format!("{services} × {endpoints}");
+    let (path, log) =
+        (cluster.directory.path().join("state"), cluster.directory.path().join("log"));
+    let file = path.join("api.state");
+    let start = || {
+        let child = namespace
+            .command(env!("CARGO_BIN_EXE_rulec"), ["run", "--node-name", NODE, "--kubeconfig"])
+            .arg(cluster.kubeconfig())
+            .args(["--log-level", "info,rulec_sources::state=debug", "--state-dir"])
+            .arg(&path)
+            .stderr(fs::File::create(&log).unwrap())
+            .spawn();
+        (child.unwrap(), Instant::now())
+    };
+    let stop = |mut child: Child| {
+        namespace.sh(&format!("kill -TERM {}", child.id()));
+        assert!(child.wait().unwrap().success());
+    };
+    let settled = "the kernel holds what the sources say";
+
+    let (child, _) = start();
+    wait_for(&log, settled, 1);
+    wait_for(&log, "wrote the state", 1);
+    let size = fs::metadata(&file).unwrap().len();
+    row("state on disk", &setup, &format!("**{:.2} MB**", size as f64 / 1e6));
+    let minute = Duration::from_secs(60);
+    let busy = share_of_a_core(&child, || {
+        let started = Instant::now();
+        let mut update = 0;
+        while started.elapsed() < minute {
+            let (number, more) =
+                (update as usize % services, (update as usize / services).is_multiple_of(2));
+            cluster.server.apply(&slice(number, endpoints - usize::from(more)));
+            update += 1;
+            let next = started + Duration::from_millis(10) * update;
+            sleep(next.saturating_duration_since(Instant::now()));
+        }
+    });
+    let text = fs::read_to_string(&log).unwrap();
+    let bytes = text.lines().filter(|line| line.contains("wrote the state")).filter_map(|line| {
+        line.split_once("bytes=")?.1.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    let (writes, bytes) = bytes.fold((0, 0), |(writes, sum), bytes| (writes + 1, sum + bytes));
+    // Each write is paid for by a pause after it, so a minute may have a write more than its share.
+    let most = Pace::default().bytes_per_second * 3600;
+    let figure = format!(
+        "**{writes} writes, {:.1} MB** in the minute after the start; at most {:.0} MB an hour; {busy:.1} % of a core",
+        bytes as f64 / 1e6,
+        most as f64 / 1e6
+    );
+    row("state written at 100 changes a second", &setup, &figure);
+    stop(child);
+
+    let lists = || {
+        let requests = cluster.server.requests();
+        let is_list = |query: &str| {
+            query.contains("sendInitialEvents")
+                || !(query.contains("watch=") || query.contains("kubernetes"))
+        };
+        requests.iter().filter(|it| it.resource.is_some() && is_list(&it.query)).count()
+    };
+    let before = lists();
+    let (child, started) = start();
+    wait_for(&log, settled, 1);
+    let figure = format!("{}, **{} lists**", time(started.elapsed()), lists() - before);
+    row("restart inside the watch window → in agreement", &setup, &figure);
+    stop(child);
+
+    let cleanup = namespace.command(env!("CARGO_BIN_EXE_rulec"), ["cleanup"]).status();
+    assert!(cleanup.unwrap().success());
+    cluster.server.down();
+    let (child, started) = start();
+    wait_for(&log, settled, 1);
+    let after = started.elapsed().saturating_sub(Duration::from_secs(1));
+    row("reboot without the server: grace over → last ACK", &setup, &time(after));
+    row("memory after that", &setup, &memory(&child));
+    stop(child);
 }
 
 /// How much of a core a process used while something was going on, in per cent.

@@ -216,6 +216,15 @@ pub struct RunArgs {
     /// tables, 3600 if not]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub verify_seconds: Option<u64>,
+    /// Keep what the sources last said in this directory, for the next start
+    ///
+    /// By it, Services are served after a reboot although the API server does not answer yet, and a start asks
+    /// for what has changed, not for everything. The directory is made if it is not there.
+    #[arg(long, value_name = "DIRECTORY", env = "STATE_DIRECTORY")]
+    pub state_dir: Option<PathBuf>,
+    /// How long the API server may take at a start before what it last had stands in for it
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    pub state_grace_seconds: u64,
     /// Save what is programmed to FILE, on SIGUSR1 and at the end
     #[arg(long, value_name = "FILE")]
     pub snapshot: Option<PathBuf>,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use jiff::Timestamp;
+use rulec_compiler::Origin;
 use rulec_compiler::net::Family;
 use rulec_compiler::object::Node;
 use serde::Serialize;
@@ -36,6 +37,9 @@ pub struct Health {
     pub is_eligible: bool,
     /// What is still to happen before the first state of all sources is in the kernel.
     pub awaited: Vec<String>,
+    /// The sources that an earlier run's state stands in for, and when that was true. The node serves
+    /// by it, so it is as ready and as healthy as any; it only says so.
+    pub stale: BTreeMap<Origin, Timestamp>,
 }
 
 /// Whether a node may get new connections. Of a node that nobody knows, `is_known_elsewhere` says
@@ -59,6 +63,9 @@ struct Body {
     node_eligible: Option<bool>,
     healthy: bool,
     status: BTreeMap<Family, Status>,
+    /// Not kube-proxy's, and there only if there is something to say.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    stale_since: BTreeMap<Origin, Timestamp>,
 }
 
 /// One family's part of it.
@@ -78,6 +85,7 @@ impl Health {
             updated: wall,
             is_eligible: true,
             awaited: vec!["the start of the daemon".to_owned()],
+            stale: BTreeMap::new(),
         }
     }
 
@@ -100,7 +108,9 @@ impl Health {
     /// The answer of `/readyz`.
     pub fn readyz(&self) -> Answer {
         if self.awaited.is_empty() {
-            return Answer::text(StatusCode::OK, "ok");
+            let stale = self.stale.iter();
+            let stale = stale.map(|(origin, at)| format!("\nstale: the {origin}, as of {at:.0}"));
+            return Answer::text(StatusCode::OK, format!("ok{}", stale.collect::<String>()));
         }
         let lines: Vec<String> =
             self.awaited.iter().map(|what| format!("waiting for {what}\n")).collect();
@@ -125,6 +135,7 @@ impl Health {
             node_eligible,
             healthy,
             status: Family::ALL.into_iter().map(|family| (family, status)).collect(),
+            stale_since: self.stale.clone(),
         };
         let code = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         Answer::json(code, &body)
@@ -263,6 +274,10 @@ mod tests {
         assert_eq!(answer.code, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer.body, "waiting for the manifests\nwaiting for the kernel\n");
         health.awaited.clear();
-        assert_eq!(health.readyz().code, StatusCode::OK);
+        assert_eq!((health.readyz().code, health.readyz().body), (StatusCode::OK, "ok".into()));
+        health.stale.insert(Origin::Api, Timestamp::UNIX_EPOCH);
+        let answer = health.readyz();
+        assert_eq!(answer.code, StatusCode::OK, "it serves");
+        assert_eq!(answer.body, "ok\nstale: the API server, as of 1970-01-01T00:00:00Z");
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rulec_compiler::Origin;
 use rulec_sinks::Base;
-use rulec_sources::ApiStatus;
+use rulec_sources::{ApiStatus, StateDir};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Mode;
@@ -40,6 +40,8 @@ pub struct Monitor {
     sources: BTreeMap<Origin, Source>,
     /// How the API source fares, if there is one.
     pub api: Option<Arc<ApiStatus>>,
+    /// Where the state for the next start is written, if anywhere.
+    pub state: Option<StateDir>,
     under_way: Option<Commit>,
     counts: Counts,
 }
@@ -71,6 +73,7 @@ impl Monitor {
             asks,
             sources,
             api: None,
+            state: None,
             under_way: None,
             counts: Counts::default(),
         }
@@ -105,6 +108,17 @@ impl Monitor {
         source.heard = Some(now);
         self.metrics.kube_proxy.queued(Timestamp::now());
         self.metrics.own.suppressed(origin, suppressed);
+    }
+
+    /// Notes whether a source can be looked at.
+    pub fn available(&mut self, origin: Origin, is_available: bool) {
+        self.sources.entry(origin).or_default().is_unavailable = !is_available;
+    }
+
+    /// Notes that an earlier run's state stands in for a source, and when that was true; or that it does
+    /// not.
+    pub fn stands_in(&mut self, origin: Origin, stale: Option<Timestamp>) {
+        self.sources.entry(origin).or_default().stale = stale;
     }
 
     /// Notes a request to the sink, and when the engine began to think about it.
@@ -161,10 +175,13 @@ impl Monitor {
         let has_api = self.sources.contains_key(&Origin::Api);
         let is_eligible = is_eligible(node.map(|entry| &*entry.object), has_api);
         let awaited = self.awaited(counts);
+        let stale =
+            self.sources.iter().filter_map(|(origin, source)| Some((*origin, source.stale?)));
+        let stale: BTreeMap<Origin, Timestamp> = stale.collect();
         self.health.send_if_modified(|health| {
             let updated = updated.unwrap_or(health.updated);
-            let new =
-                Health { staleness: health.staleness, behind_since, updated, is_eligible, awaited };
+            let staleness = health.staleness;
+            let new = Health { staleness, behind_since, updated, is_eligible, awaited, stale };
             let is_news = *health != new;
             *health = new;
             is_news
@@ -174,6 +191,9 @@ impl Monitor {
     /// Tells what there is.
     pub fn tell(&self, ask: Ask, engine: &Engine) {
         let now = Instant::now();
+        if let Some(state) = &self.state {
+            self.metrics.own.state(state);
+        }
         let mut sources = self.sources.clone();
         for (origin, source) in &mut sources {
             source.heard = match &self.api {

@@ -16,7 +16,7 @@ use rulec_compiler::Origin;
 use rulec_compiler::net::Family;
 use rulec_compiler::object::Kind;
 use rulec_sinks::nft::Ownership;
-use rulec_sources::{Nudge, Problem, Severity, Trigger, Update};
+use rulec_sources::{Nudge, Problem, Severity, StateDir, Trigger, Update};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -41,6 +41,9 @@ const UPDATES: usize = 256;
 
 /// How long the kernel may be behind, if nobody says: twice kube-proxy's sync period.
 const STALENESS: Duration = Duration::from_secs(60);
+
+/// How long a stop waits for the state to be written: far less than service managers wait for us.
+const SAVING: Duration = Duration::from_secs(5);
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -119,12 +122,15 @@ async fn serve(
     let mut engine = Engine::new(settings, periods);
     engine.set_clock(clock::monotonic()?);
     let (out, updates) = mpsc::channel(UPDATES);
-    let sources = Sources::start(args, &config, &out)?;
+    let state = args.state_dir.as_ref().filter(|path| !path.as_os_str().is_empty());
+    let state = state.map(|path| StateDir::new(path.clone()));
+    let sources = Sources::start(args, &config, state.as_ref(), &out)?;
     drop(out);
     let mut daemon = Daemon::new(engine, installer, sources.origins());
     let show = Options::from(&config);
     daemon.monitor = Monitor::new(show.staleness, sources.origins());
     daemon.monitor.api.clone_from(&sources.api);
+    daemon.monitor.state.clone_from(&state);
     daemon.monitor.checks.notes.clone_from(&sources.notes);
     if is_ipvs {
         daemon.monitor.metrics().own.ipvs();
@@ -149,6 +155,10 @@ async fn serve(
         outcome = daemon.run(updates, stop) => outcome?,
         error = sources.failure() => return Err(error),
         error = servers.failure() => return Err(error),
+    }
+    if let Some(state) = state.filter(|state| !state.finish(SAVING)) {
+        let path = state.path().display();
+        tracing::warn!(%path, "the newest state was not written in time; an older one stays");
     }
     match ending {
         Ending::Stopped => daemon.notify.stopping(),
@@ -190,6 +200,8 @@ pub struct Daemon {
     unread: BTreeMap<Origin, usize>,
     /// What is wrong at the moment, by source.
     problems: Problems,
+    /// The sources that an earlier run's state stands in for, and when that was true.
+    stale: BTreeMap<Origin, Timestamp>,
     commits: Commits,
     forgetter: Option<Forgetter>,
     listeners: Listeners,
@@ -221,6 +233,7 @@ impl Daemon {
             incomplete,
             unread: BTreeMap::new(),
             problems: Problems::new(Instant::now()),
+            stale: BTreeMap::new(),
             commits: Commits::new(Instant::now()),
             forgetter: None,
             listeners: Listeners::default(),
@@ -365,14 +378,33 @@ impl Daemon {
             0 => String::new(),
             kept => format!(", kept as they were since files cannot be read: {kept}"),
         };
-        format!("{state}; services: {services}{kept}, problems in the sources: {problems}")
+        let mut status =
+            format!("{state}; services: {services}{kept}, problems in the sources: {problems}");
+        for (origin, at) in &self.stale {
+            status += &format!("; as of {at:.0}, without the {origin}");
+        }
+        status
     }
 
     fn update(&mut self, update: Update) {
         let now = Instant::now();
-        let Update { origin, changes, triggers, complete, unread, suppressed, problems, .. } =
-            update;
+        let Update {
+            origin,
+            changes,
+            triggers,
+            complete,
+            unread,
+            unavailable,
+            stale,
+            suppressed,
+            problems,
+        } = update;
         self.report(origin, problems, now);
+        self.monitor.available(origin, !unavailable);
+        match stale {
+            Some(at) => self.stale.insert(origin, at),
+            None => self.stale.remove(&origin),
+        };
         if suppressed > 0 {
             tracing::debug!(%origin, objects = suppressed, "read again, and mean the same");
         }
@@ -383,6 +415,7 @@ impl Daemon {
         self.engine.handle(Event::Unread(self.unread.values().sum()), now);
         let here = u64::try_from(self.engine.counts().suppressed - before).unwrap_or_default();
         self.monitor.heard(origin, complete, suppressed + here, now);
+        self.monitor.stands_in(origin, stale);
         // A list is complete when the source says so: a directory that exists but cannot be read
         // yet is no reason to remove anything.
         if complete && self.incomplete.remove(&origin) && self.incomplete.is_empty() {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Context;
 use rulec_compiler::Origin;
 use rulec_sources::{
-    ApiAccess, ApiOptions, ApiSource, ApiStatus, InterfaceSource, ManifestOptions, ManifestSource,
-    Notes, Nudge, SourceError, Update,
+    ApiAccess, ApiOptions, ApiSource, ApiStatus, ApiTiming, InterfaceSource, ManifestOptions,
+    ManifestSource, Notes, Nudge, SourceError, StateDir, Update,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -37,6 +37,7 @@ impl Sources {
     pub fn start(
         args: &RunArgs,
         config: &Config,
+        state: Option<&StateDir>,
         out: &mpsc::Sender<Update>,
     ) -> anyhow::Result<Self> {
         let mut sources = Self {
@@ -58,7 +59,12 @@ impl Sources {
         if let Some(access) = &config.api {
             let access =
                 ApiAccess { kubeconfig: access.kubeconfig.clone(), master: access.master.clone() };
-            let source = ApiSource::new(ApiOptions::new(access, config.settings.node_name.clone()));
+            let grace = Duration::from_secs(args.state_grace_seconds);
+            let source = ApiSource::new(ApiOptions {
+                timing: ApiTiming { grace, ..ApiTiming::default() },
+                state: state.cloned(),
+                ..ApiOptions::new(access, config.settings.node_name.clone())
+            });
             sources.api = Some(source.status());
             sources.notes = Some(source.notes());
             sources.spawn(Origin::Api, source.run(out.clone()));

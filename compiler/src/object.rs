@@ -351,7 +351,7 @@ impl Object {
 
 /// Kind and name: the identity of an object. Content is never part of it, so that an edit is an
 /// update and not a removal and an addition.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ObjectKey {
     /// A Service.
     Service(NamespacedName),

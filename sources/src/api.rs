@@ -6,6 +6,8 @@
 //!                       one per resource) changed, what is broken)
 //! ```
 //!
+//! `saved` is what is left for the next start, which reads it before it asks the server for anything.
+//!
 //! `follow` knows the protocol and nothing of Services; `holdings` knows what objects mean and
 //! nothing of connections. All of it runs on a thread of its own: decoding a large cluster, asking a
 //! resolver and running a credential plugin must not keep a change from the kernel.
@@ -29,6 +31,7 @@ mod follow;
 mod holdings;
 mod notes;
 mod resource;
+mod saved;
 mod status;
 mod wire;
 
@@ -43,19 +46,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rulec_compiler::Origin;
 use rulec_compiler::name::NodeName;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::error::SourceError;
+use crate::state::StateDir;
 use crate::update::Update;
 use access::Access;
 use follow::Follower;
 use holdings::{Holdings, News};
 use resource::Resource;
+use saved::Memory;
 
 pub(crate) use follow::{Event, Item, What};
 pub use notes::{Note, Notes};
@@ -77,12 +83,14 @@ pub struct ApiOptions {
     pub node_name: NodeName,
     /// How long to wait for what.
     pub timing: ApiTiming,
+    /// Where what the server had is kept for the next start, if anywhere.
+    pub state: Option<StateDir>,
 }
 
 impl ApiOptions {
     /// Options with the usual timing.
     pub fn new(access: ApiAccess, node_name: NodeName) -> Self {
-        Self { access, node_name, timing: ApiTiming::default() }
+        Self { access, node_name, timing: ApiTiming::default(), state: None }
     }
 }
 
@@ -117,6 +125,8 @@ pub struct ApiTiming {
     pub refused: Duration,
     /// How long the first complete list waits for the Node to have an address, and for the ServiceCIDRs.
     pub optional: Duration,
+    /// How long the server may take at a start before what an earlier run has left stands in for it.
+    pub grace: Duration,
 }
 
 impl Default for ApiTiming {
@@ -129,6 +139,7 @@ impl Default for ApiTiming {
             longest_retry: Duration::from_secs(30),
             refused: Duration::from_secs(300),
             optional: Duration::from_secs(30),
+            grace: Duration::from_secs(1),
         }
     }
 }
@@ -217,15 +228,21 @@ async fn follow(
     let patience = options.timing.optional;
     // From when it is waited for.
     let patience = async move { sleep(patience).await };
+    let (state, grace) = (options.state.clone(), options.timing.grace);
     let access = Rc::new(Access::new(options, status.clone()));
     info!(server = %access.name(), "following the API server");
+    let memory = state.map(|state| Memory::load(&state, grace, &access));
     let (events, received) = mpsc::channel(EVENTS);
     // Tasks of their own: an event wakes the one that it is for.
     let local = LocalSet::new();
     let mut tasks = JoinSet::new();
     for resource in Resource::ALL {
-        let follower = Follower::new(resource, access.clone(), events.clone());
+        let position = memory.as_ref().and_then(|memory| memory.position(resource));
+        let follower = Follower::new(resource, access.clone(), events.clone(), position);
         tasks.spawn_local_on(follower.run(), &local);
+    }
+    if memory.as_ref().is_none_or(|memory| memory.held.is_none()) {
+        tasks.spawn_local_on(tell_of_circle(access.clone()), &local);
     }
     let writing = async move {
         notes::write(access, left).await;
@@ -234,7 +251,7 @@ async fn follow(
     tasks.spawn_local_on(writing, &local);
     let work = async {
         tokio::select! {
-            () = tell(received, patience, out) => {}
+            () = tell(received, patience, memory, out) => {}
             // None of them ends by itself.
             _ = tasks.join_next() => {}
         }
@@ -242,20 +259,67 @@ async fn follow(
     local.run_until(work).await;
 }
 
+/// How long the server may not be reached before it is said that nobody leads to it.
+const UNREACHED: Duration = Duration::from_secs(5);
+
+/// Says it if the server is to be reached by a Service, of which nobody but us can know the way, and we
+/// would have to ask the server. Never ends.
+async fn tell_of_circle(access: Rc<Access>) {
+    sleep(UNREACHED).await;
+    if access.status.silence().is_none()
+        && let Some(host) = access.host().await
+        && is_service(&host, std::env::var("KUBERNETES_SERVICE_HOST").ok().as_deref())
+    {
+        warn!(
+            server = host,
+            "the API server cannot be reached, and its address is the one that Pods are given: that of the              Service default/kubernetes, to which nothing leads before this daemon has heard from the              server. Give its own address (--master, --kubeconfig or KUBERNETES_SERVICE_HOST), and              --state-dir, by which the next start knows the way"
+        );
+    }
+    pending().await
+}
+
+/// Whether Pods know the server by this host.
+fn is_service(host: &str, of_pods: Option<&str>) -> bool {
+    let bare = |host: &str| host.trim_matches(['[', ']']).to_owned();
+    of_pods.is_some_and(|of_pods| bare(of_pods) == bare(host))
+        || host == "kubernetes"
+        || host.starts_with("kubernetes.default")
+}
+
 /// How long it may take until the receiver hears of what changes nothing: to wake it for each would be
 /// most of what such an event costs.
 const QUIET: Duration = Duration::from_secs(1);
 
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
+    }
+}
+
+fn tell_of_stale(at: Option<Timestamp>) {
+    let Some(at) = at else { return };
+    let age = Timestamp::now().duration_since(at).as_secs();
+    warn!(%at, age, "the API server has not delivered in time; what it had when the last run saw it stands in for it");
+}
+
 /// Makes updates of events: whatever has arrived by the time that the receiver takes one. If nothing is
 /// missing but the Node or the ServiceCIDRs, and then `patience` is over, they are no longer waited for.
-pub(crate) async fn tell(
+async fn tell(
     mut events: mpsc::Receiver<Event>,
     patience: impl Future<Output = ()>,
+    mut memory: Option<Memory>,
     out: mpsc::Sender<Update>,
 ) {
     let mut patience = pin!(patience);
     let mut patient = true;
     let mut holdings = Holdings::default();
+    let left = memory.as_mut().and_then(|memory| Some((memory.held.take()?, memory.grace)));
+    let mut grace = left.as_ref().map(|(_, grace)| *grace);
+    if let Some((left, _)) = left {
+        holdings.take_over(left);
+    }
+    let mut was_stale = false;
     let mut complete = false;
     // What means the same, and is still to be told.
     let mut untold = 0;
@@ -263,12 +327,8 @@ pub(crate) async fn tell(
     loop {
         let mut news = News { suppressed: mem::take(&mut untold), ..News::default() };
         let mut is_due = false;
-        let due = async {
-            match telling {
-                Some(at) => sleep_until(at).await,
-                None => pending().await,
-            }
-        };
+        let due = until(telling);
+        let over = until(grace);
         tokio::select! {
             biased;
             () = out.closed() => return,
@@ -276,6 +336,12 @@ pub(crate) async fn tell(
             () = &mut patience, if patient && holdings.waits_for_optional() => {
                 patient = false;
                 holdings.lose_patience();
+            }
+            () = over => {
+                grace = None;
+                if holdings.stand_in(&mut news) {
+                    tell_of_stale(holdings.stale());
+                }
             }
             event = events.recv() => match event {
                 Some(event) => holdings.take(event, &mut news),
@@ -292,7 +358,16 @@ pub(crate) async fn tell(
         let completed = !complete && holdings.is_complete();
         complete |= completed;
         let problems_changed = holdings.problems_changed();
-        if news.changes.is_empty() && !problems_changed && !completed && !is_due {
+        let stale = holdings.stale();
+        let freshened = std::mem::replace(&mut was_stale, stale.is_some()) && stale.is_none();
+        if freshened {
+            info!("the API server has delivered; the state no longer stands in for it");
+        }
+        if let Some(memory) = &memory {
+            memory.remember(&holdings, !news.changes.is_empty() || problems_changed || completed);
+        }
+        let is_news = !news.changes.is_empty() || problems_changed || completed || freshened;
+        if !is_news && !is_due {
             if news.suppressed > 0 {
                 untold = news.suppressed;
                 telling.get_or_insert_with(|| Instant::now() + QUIET);
@@ -311,7 +386,7 @@ pub(crate) async fn tell(
             complete,
             unread: 0,
             unavailable: false,
-            stale: None,
+            stale,
             suppressed,
             problems,
         };

@@ -5,9 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use im::OrdSet;
+use serde::{Deserialize, Serialize};
 
 /// How bad a [`Problem`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Severity {
     /// The object or the file is not used as it is; what was last good stays in force, if anything.
     Error,
@@ -28,7 +29,7 @@ impl fmt::Display for Severity {
 ///
 /// Prints as `web.yaml:12:7: Service default/web: spec.ports[0].port: 70000 is not in 1..65535`,
 /// without the parts that are not known. The order is by place, so that a list reads like the file.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Problem {
     /// The file, relative to the manifest directory; or the path of the directory itself.
     pub path: Arc<str>,

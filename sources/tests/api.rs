@@ -15,5 +15,7 @@ mod changes;
 mod lists;
 #[path = "api/objects.rs"]
 mod objects;
+#[path = "api/state.rs"]
+mod state;
 #[path = "api/world.rs"]
 mod world;

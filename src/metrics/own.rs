@@ -16,7 +16,7 @@ use rulec_compiler::nft::Delta;
 use rulec_compiler::nft::delta::Op;
 use rulec_compiler::nft::skeleton::SetId;
 use rulec_compiler::object::Kind;
-use rulec_sources::{ApiStatus, ErrorKind, Severity};
+use rulec_sources::{ApiStatus, ErrorKind, Severity, StateDir};
 
 use super::kube_proxy::put;
 use super::{
@@ -39,6 +39,7 @@ pub struct Own {
     overridden: Gauge,
     affinity_limited: Gauge,
     objects: Labelled<ObjectLabel, Gauge>,
+    source_available: Labelled<SourceLabel, Gauge>,
     source_complete: Labelled<SourceLabel, Gauge>,
     source_stale: Labelled<SourceLabel, Gauge<f64, AtomicU64>>,
     source_problems: Labelled<ProblemLabel, Gauge>,
@@ -49,6 +50,8 @@ pub struct Own {
     api_watched: Labelled<ResourceLabel, Gauge>,
     log_lines_dropped: Counter,
     config_refused: Gauge,
+    state_bytes: Counter,
+    state_write_failures: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
@@ -215,6 +218,12 @@ impl Own {
                 "Objects that count, by kind and source",
                 Labelled::default(),
             ),
+            source_available: put(
+                to,
+                "source_available",
+                "Whether a source can be looked at; if not, all that it has told stays as it was",
+                Labelled::default(),
+            ),
             source_complete: put(
                 to,
                 "source_complete",
@@ -224,7 +233,8 @@ impl Own {
             source_stale: put(
                 to,
                 "source_stale_seconds",
-                "Time since a source was last heard of, be it that nothing has changed",
+                "Time since a source was last heard of, be it that nothing has changed, or by an earlier \
+                 run whose state stands in for it",
                 Labelled::default(),
             ),
             source_problems: put(
@@ -275,6 +285,18 @@ impl Own {
                 "config_refused",
                 "Whether the configuration file cannot be used as it is now; the one in force stays",
                 Gauge::default(),
+            ),
+            state_bytes: put(
+                to,
+                "state_bytes",
+                "Bytes of state written to disk for the next start",
+                Counter::default(),
+            ),
+            state_write_failures: put(
+                to,
+                "state_write_failures",
+                "Times the state for the next start could not be written",
+                Counter::default(),
             ),
         };
         own.create();
@@ -412,6 +434,21 @@ impl Own {
     pub(super) fn objects(&self, kind: Kind, origin: Origin, count: usize) {
         let label = ObjectLabel { kind: kind_name(kind), source: source_name(origin) };
         self.objects.get_or_create(&label).set(amount(count));
+    }
+
+    /// What has been written to disk since the start. Scrapes may overtake each other: what was counted
+    /// stays.
+    pub fn state(&self, state: &StateDir) {
+        let up_to = |counter: &Counter, count: u64| {
+            counter.inc_by(count.saturating_sub(counter.get()));
+        };
+        up_to(&self.state_bytes, state.bytes());
+        up_to(&self.state_write_failures, state.failures());
+    }
+
+    pub(super) fn available(&self, origin: Origin, is_available: bool) {
+        let label = SourceLabel::of(origin);
+        self.source_available.get_or_create(&label).set(i64::from(is_available));
     }
 
     pub(super) fn source_is(&self, origin: Origin, is_complete: bool, silent: Option<Duration>) {

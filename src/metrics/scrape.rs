@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use jiff::Timestamp;
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::Program;
 use rulec_compiler::object::Kind;
@@ -44,8 +45,12 @@ pub struct View {
 pub struct Source {
     /// Whether it has delivered its first complete lists.
     pub is_complete: bool,
+    /// Whether it cannot be looked at, so that all it has told stays as it was.
+    pub is_unavailable: bool,
     /// When it was last heard of.
     pub heard: Option<Instant>,
+    /// When what an earlier run has left was true, if that stands in for it.
+    pub stale: Option<Timestamp>,
 }
 
 impl View {
@@ -92,7 +97,12 @@ impl View {
             }
         }
         for (origin, source) in &self.sources {
-            let silent = source.heard.map(|heard| now.saturating_duration_since(heard));
+            let silent = match source.stale {
+                // It was heard of by an earlier run.
+                Some(at) => Duration::try_from(Timestamp::now().duration_since(at)).ok(),
+                None => source.heard.map(|heard| now.saturating_duration_since(heard)),
+            };
+            own.available(*origin, !source.is_unavailable);
             own.source_is(*origin, source.is_complete, silent);
         }
         metrics.kube_proxy.pending(self.pending_services, self.pending_endpoints);

@@ -26,6 +26,8 @@ use crate::health::Metrics;
 use crate::log::above_info;
 use crate::support::{Dice, RULEC, eventually, loadable};
 
+mod state;
+
 /// A node with an API server beside it; both are in the node's namespace.
 struct Cluster<S> {
     // In the order of dropping.

@@ -405,7 +405,7 @@ impl Metrics {
 }
 
 /// Everything that is exported, with its type.
-pub(crate) const EXPORTED: [(&str, &str); 47] = [
+pub(crate) const EXPORTED: [(&str, &str); 51] = [
     ("kubeproxy_conntrack_reconciler_deleted_entries_total", "counter"),
     ("kubeproxy_conntrack_reconciler_sync_duration_seconds", "histogram"),
     ("kubeproxy_network_programming_duration_seconds", "histogram"),
@@ -443,14 +443,18 @@ pub(crate) const EXPORTED: [(&str, &str); 47] = [
     ("rulec_delta_operations_total", "counter"),
     ("rulec_drift_repairs_total", "counter"),
     ("rulec_frontend_conflicts", "gauge"),
+    ("rulec_kept_services", "gauge"),
     ("rulec_log_lines_dropped_total", "counter"),
     ("rulec_objects", "gauge"),
     ("rulec_overridden_objects", "gauge"),
     ("rulec_quarantined_services", "gauge"),
     ("rulec_queue_to_ack_seconds", "histogram"),
+    ("rulec_source_available", "gauge"),
     ("rulec_source_complete", "gauge"),
     ("rulec_source_problems", "gauge"),
     ("rulec_source_stale_seconds", "gauge"),
+    ("rulec_state_bytes_total", "counter"),
+    ("rulec_state_write_failures_total", "counter"),
     ("rulec_suppressed_changes_total", "counter"),
     ("rulec_transactions_total", "counter"),
 ];

@@ -12,11 +12,12 @@ use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 use tower::{BoxError, ServiceExt};
 use tracing::{debug, info};
 
 use super::fault::{Fault, chain};
+use super::saved::Identity;
 use super::{ApiAccess, ApiOptions, ApiStatus};
 
 /// When the kernel begins to ask whether the other end of a quiet connection is still there, and how
@@ -24,6 +25,10 @@ use super::{ApiAccess, ApiOptions, ApiStatus};
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_EACH: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 4;
+
+/// How long a connection may take to come about. A start may be what makes the server's address lead
+/// somewhere, so that the next attempt finds it.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// For how long bytes that we sent may stay unacknowledged.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
@@ -36,6 +41,8 @@ pub(super) struct Access {
     streams: Cell<bool>,
     /// Tells that a list has come.
     pub(super) reached: Notify,
+    /// Which server it is, once that was asked.
+    pub(super) identity: OnceCell<Identity>,
 }
 
 struct Held {
@@ -53,6 +60,7 @@ impl Access {
             held: RefCell::new(None),
             streams: Cell::new(true),
             reached: Notify::new(),
+            identity: OnceCell::new(),
         }
     }
 
@@ -113,6 +121,12 @@ impl Access {
         }
     }
 
+    /// The host that the server is asked at, as far as the files can be read.
+    pub(super) async fn host(&self) -> Option<String> {
+        let config = config(&self.options.access).await.ok()?;
+        config.cluster_url.host().map(str::to_owned)
+    }
+
     async fn make(&self) -> Result<Client, Fault> {
         client_of(&config(&self.options.access).await?).map_err(|error| unusable(&error))
     }
@@ -169,6 +183,7 @@ fn client_of(config: &Config) -> kube::Result<Client> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT));
     tcp.set_keepalive(Some(KEEPALIVE_IDLE));
     tcp.set_keepalive_interval(Some(KEEPALIVE_EACH));
     tcp.set_keepalive_retries(Some(KEEPALIVE_RETRIES));

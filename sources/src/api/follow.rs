@@ -27,6 +27,7 @@ use super::answer::{Answer, Query, ask};
 use super::backoff::Backoff;
 use super::fault::Fault;
 use super::resource::Resource;
+use super::saved::Position;
 use super::wire::{self, Heard, Page};
 use crate::manifest::Document;
 
@@ -38,6 +39,10 @@ const PAGE: u32 = 500;
 /// How often something that can be done without is asked for as after any failure, before it is left
 /// alone for longer. A server that starts refuses everything until it knows the roles.
 const REFUSALS: u32 = 8;
+
+/// A server that no longer knows the version that a watch is to go on from begins the watch all the same,
+/// and says so on it at once. Whoever has not heard of that for so long goes on.
+const REFUSAL: Duration = Duration::from_millis(100);
 
 /// A watch that ends sooner, and without a word, is no watch.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -68,6 +73,12 @@ pub(crate) enum What {
     Refused(String),
     /// It works again.
     Fine,
+    /// What an earlier run has left is what the server has: the watch goes on from there.
+    Resumed,
+    /// What was said is everything up to this version.
+    Reached(String),
+    /// Which cluster it is, if that can be seen.
+    Cluster(Option<String>),
 }
 
 /// Follows one resource.
@@ -93,17 +104,25 @@ pub(super) struct Follower {
     streaming: bool,
     /// Objects in a page; nothing if they did not come fast enough to be of one list.
     page: Option<u32>,
+    /// Where an earlier run was, until it is known whether the server goes on from there.
+    position: Option<Position>,
     backoff: Backoff,
 }
 
 impl Follower {
-    pub(super) fn new(resource: Resource, access: Rc<Access>, events: mpsc::Sender<Event>) -> Self {
+    /// One that begins with a list, or goes on from where an earlier run was.
+    pub(super) fn new(
+        resource: Resource,
+        access: Rc<Access>,
+        events: mpsc::Sender<Event>,
+        position: Option<Position>,
+    ) -> Self {
         let timing = access.options.timing;
         Self {
             resource,
             access,
             events,
-            version: None,
+            version: position.as_ref().map(|position| position.version.clone()),
             listed: false,
             failures: 0,
             expired: false,
@@ -112,6 +131,7 @@ impl Follower {
             paged: false,
             streaming: false,
             page: Some(PAGE),
+            position,
             backoff: Backoff::new(timing.first_retry, timing.longest_retry),
         }
     }
@@ -131,17 +151,27 @@ impl Follower {
 
     async fn step(&mut self) -> Result<(), Fault> {
         let (client, generation) = self.access.client().await?;
-        let version = self.version.clone();
-        self.streaming = version.is_none() && self.access.streams() && !self.paged;
-        let outcome = match version {
-            Some(version) => self.watch(&client, &version).await,
-            None if self.streaming => self.stream(&client).await,
-            None => self.list(&client).await,
-        };
+        let outcome = self.attempt(&client).await;
         if outcome.as_ref().is_err_and(Fault::is_about_access) {
             self.access.doubt(generation);
         }
         outcome
+    }
+
+    async fn attempt(&mut self, client: &Client) -> Result<(), Fault> {
+        if let Some(position) = &self.position
+            && !self.access.knows(client, self.resource, position).await?
+        {
+            self.position = None;
+            self.version = None;
+        }
+        let version = self.version.clone();
+        self.streaming = version.is_none() && self.access.streams() && !self.paged;
+        match version {
+            Some(version) => self.watch(client, &version).await,
+            None if self.streaming => self.stream(client).await,
+            None => self.list(client).await,
+        }
     }
 
     async fn ask(&self, client: &Client, query: Query<'_>) -> Result<Answer, Fault> {
@@ -160,7 +190,7 @@ impl Follower {
             drop(text);
             self.tell(What::Items(items)).await;
             if continue_token.is_none() {
-                self.complete(version).await;
+                self.complete(client, version).await;
                 return Ok(());
             }
             token = continue_token;
@@ -182,7 +212,7 @@ impl Follower {
                 Heard::Bookmark { version, end: true } => {
                     self.bookmarked = true;
                     self.tell(What::Items(items)).await;
-                    self.complete(version).await;
+                    self.complete(client, version).await;
                     return self.follow(answer).await;
                 }
                 Heard::Bookmark { end: false, .. } => {}
@@ -195,15 +225,31 @@ impl Follower {
         }
     }
 
-    async fn complete(&mut self, version: String) {
+    async fn complete(&mut self, client: &Client, version: String) {
         debug!(resource = %self.resource, version, "listed");
-        self.version = Some(version);
+        self.version = Some(version.clone());
         self.listed = true;
+        self.position = None;
         self.paged = false;
         self.page = Some(PAGE);
         self.access.status.count_list();
         self.access.reached.notify_waiters();
         self.tell(What::End).await;
+        self.tell(What::Reached(version)).await;
+        if self.resource == Resource::Services
+            && let Some(cluster) = self.access.cluster(client).await
+        {
+            self.tell(What::Cluster(cluster)).await;
+        }
+    }
+
+    /// The watch from where an earlier run was is not refused.
+    async fn resumed(&mut self) {
+        debug!(resource = %self.resource, version = self.version, "goes on from the state");
+        self.position = None;
+        self.listed = true;
+        self.access.reached.notify_waiters();
+        self.tell(What::Resumed).await;
     }
 
     async fn watch(&mut self, client: &Client, version: &str) -> Result<(), Fault> {
@@ -221,20 +267,31 @@ impl Follower {
             self.tell(What::Fine).await;
         }
         loop {
-            let line = answer.line(timing.watch.saturating_add(timing.slack)).await;
+            let patience = timing.watch.saturating_add(timing.slack);
+            let line = if self.position.is_none() {
+                answer.line(patience).await
+            } else if let Ok(line) = timeout(REFUSAL, answer.line(patience)).await {
+                line
+            } else {
+                self.resumed().await;
+                continue;
+            };
             // That it has lasted is as good as a word.
             if opened.elapsed() >= timing.longest_retry {
                 self.progress();
             }
             let Some(line) = line? else { break };
             let event = wire::event(line)?;
+            if self.position.is_some() {
+                self.resumed().await;
+            }
             self.access.status.count_event();
             let (version, what) = match event {
                 Heard::Apply(document, version) => (version, Some(What::Apply(document))),
                 Heard::Delete(document, version) => (version, Some(What::Delete(document))),
                 Heard::Bookmark { version, .. } => {
                     self.bookmarked = true;
-                    (version, None)
+                    (version.clone(), Some(What::Reached(version)))
                 }
             };
             if let Some(reached) = self.version.as_ref().filter(|held| is_before(&version, held)) {
@@ -350,7 +407,7 @@ impl Follower {
 
 /// Whether a resource version is older than another. They are numbers (KEP-5504); of those that are
 /// not, nothing is known. A server that goes back has lost its memory, and we must forget ours.
-fn is_before(version: &str, other: &str) -> bool {
+pub(super) fn is_before(version: &str, other: &str) -> bool {
     match (version.parse::<u64>(), other.parse::<u64>()) {
         (Ok(version), Ok(other)) => version < other,
         _ => false,

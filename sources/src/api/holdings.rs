@@ -1,15 +1,18 @@
 //! What the server has, as it was last told: comparing by meaning.
 //!
 //! No connections, no clock. Invariant: between calls, `objects` is what the receiver of all changes
-//! has, and it shares each object with us.
+//! has, and it shares each object with us; unless they are of an earlier run and not told yet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use im::OrdSet;
+use jiff::Timestamp;
 use rulec_compiler::object::{Object, ObjectKey};
 use rulec_compiler::{Change, Provenance, Sourced};
+use serde::{Deserialize, Serialize};
 
+use super::saved::{Saved, SavedResource};
 use super::{Event, Item, Resource, What};
 use crate::decode::decode_known;
 use crate::field::{Field, Text};
@@ -24,6 +27,9 @@ const PLACE: &str = "API server";
 /// More problems than anyone reads, of objects that do not say which they are.
 const MOST_NAMELESS: usize = 100;
 
+/// Objects by key. A copy costs nothing, so that what is held can be saved beside the changes.
+pub(crate) type Objects = im::OrdMap<ObjectKey, Object>;
+
 /// What is known of all resources.
 #[derive(Debug, Default)]
 pub(crate) struct Holdings {
@@ -32,6 +38,12 @@ pub(crate) struct Holdings {
     nodes: Holding,
     service_cidrs: Holding,
     context: Context,
+    /// Which cluster it is, as far as known.
+    cluster: Option<String>,
+    /// When what an earlier run has left was true.
+    left_at: Option<Timestamp>,
+    /// Whether that was told in place of what the server has.
+    stood_in: bool,
 }
 
 /// What events brought.
@@ -54,7 +66,13 @@ struct Context {
 /// What is known of one resource.
 #[derive(Debug, Default)]
 struct Holding {
-    objects: BTreeMap<ObjectKey, Object>,
+    objects: Objects,
+    /// What to watch from to learn what has changed since; nothing if that is not known.
+    version: Option<String>,
+    /// Whether the receiver has the objects.
+    told: bool,
+    /// Whether the objects are of an earlier run, and the server has not confirmed them.
+    left: bool,
     faults: Faults,
     /// A list that is under way.
     listing: Option<Listing>,
@@ -67,17 +85,35 @@ struct Holding {
 
 #[derive(Debug, Default)]
 struct Listing {
-    objects: BTreeMap<ObjectKey, Object>,
+    objects: Objects,
     triggers: Vec<Trigger>,
     faults: Faults,
 }
 
 /// What is wrong with objects, whether they are in use or not.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Faults {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Faults {
+    #[serde(with = "pairs")]
     named: BTreeMap<ObjectKey, Vec<Problem>>,
     /// Of objects that do not say which one they are.
     nameless: Vec<Problem>,
+}
+
+/// Texts have maps only of texts.
+mod pairs {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{BTreeMap, ObjectKey, Problem};
+
+    type Named = BTreeMap<ObjectKey, Vec<Problem>>;
+
+    pub(super) fn serialize<S: Serializer>(named: &Named, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(named)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Named, D::Error> {
+        Ok(Vec::deserialize(from)?.into_iter().collect())
+    }
 }
 
 /// What an object says.
@@ -103,22 +139,98 @@ impl Default for Context {
 }
 
 impl Holdings {
-    /// Takes in an event.
-    pub(crate) fn take(&mut self, event: Event, news: &mut News) {
-        let Event { resource, what } = event;
-        let context = &mut self.context;
+    /// Takes over what an earlier run has left. Nobody is told of it yet.
+    pub(super) fn take_over(&mut self, mut saved: Saved) {
+        self.cluster = saved.cluster.take();
+        self.left_at = Some(saved.at);
+        for resource in Resource::ALL {
+            let Some(SavedResource { version, objects, faults, .. }) = saved.take(resource) else {
+                continue;
+            };
+            self.context.problems.replace(&[], faults.problems());
+            let left = Holding { objects, version, faults, left: true, ..Holding::default() };
+            *self.of(resource).0 = left;
+        }
+    }
+
+    /// Tells what an earlier run has left of what the server has not delivered. Says whether there is
+    /// anything to do without the server.
+    pub(crate) fn stand_in(&mut self, news: &mut News) -> bool {
+        let is_enough = |holding: &Holding| holding.listed || holding.left;
+        if self.is_complete() || ![&self.services, &self.endpoint_slices].into_iter().all(is_enough)
+        {
+            return false;
+        }
+        self.stood_in = true;
+        for resource in Resource::ALL {
+            let (holding, context) = self.of(resource);
+            if holding.left {
+                holding.tell(resource, context, news);
+            }
+        }
+        true
+    }
+
+    /// When what was told was true, if it is an earlier run's and the server has not said more.
+    pub(crate) fn stale(&self) -> Option<Timestamp> {
+        let is_stale = |holding: &Holding| holding.left && holding.told && !holding.given_up;
+        self.left_at.filter(|_| self.stood_in && self.all().into_iter().any(is_stale))
+    }
+
+    /// Whether all that is held is what the server has.
+    pub(super) fn is_current(&self) -> bool {
+        self.is_complete() && !self.all().into_iter().any(|it| it.left && !it.given_up)
+    }
+
+    /// Which cluster it is, if that is known.
+    pub(super) fn cluster(&self) -> Option<&str> {
+        self.cluster.as_deref()
+    }
+
+    /// Everything, to be saved.
+    pub(super) fn saved(&self) -> Vec<SavedResource> {
+        let listed = Resource::ALL.into_iter().zip(self.all()).filter(|(_, it)| it.listed);
+        let saved = listed.map(|(resource, holding)| {
+            let Holding { version, objects, faults, .. } = holding;
+            // What is wrong with an object that does not say which one it is can only be listed again.
+            let version = version.clone().filter(|_| faults.nameless.is_empty());
+            SavedResource { resource, version, objects: objects.clone(), faults: faults.clone() }
+        });
+        saved.collect()
+    }
+
+    /// In the order of `Resource::ALL`.
+    fn all(&self) -> [&Holding; Resource::ALL.len()] {
+        [&self.services, &self.endpoint_slices, &self.nodes, &self.service_cidrs]
+    }
+
+    fn of(&mut self, resource: Resource) -> (&mut Holding, &mut Context) {
         let holding = match resource {
             Resource::Services => &mut self.services,
             Resource::EndpointSlices => &mut self.endpoint_slices,
             Resource::Nodes => &mut self.nodes,
             Resource::ServiceCidrs => &mut self.service_cidrs,
         };
+        (holding, &mut self.context)
+    }
+
+    /// Takes in an event.
+    pub(crate) fn take(&mut self, event: Event, news: &mut News) {
+        let Event { resource, what } = event;
+        if let What::Cluster(cluster) = what {
+            self.cluster = cluster;
+            return;
+        }
+        let (holding, context) = self.of(resource);
         match what {
             What::Begin => holding.listing = Some(Listing::default()),
             What::Items(items) => holding.list(resource, items, context),
             What::End => holding.complete(resource, context, news),
             What::Apply(document) => holding.apply(resource, &document, context, news),
             What::Delete(document) => holding.delete(resource, &document, context, news),
+            What::Resumed => holding.confirm(resource, context, news),
+            What::Reached(version) => holding.version = Some(version),
+            What::Cluster(_) => {}
             What::Fine => holding.hinder(None, context),
             What::Failing(reason) => {
                 let lost = resource.is_required() && !holding.listed;
@@ -144,7 +256,7 @@ impl Holdings {
             |object: &Object| matches!(object, Object::Node(node) if !node.addresses.is_empty());
         let node = self.nodes.given_up || self.nodes.objects.values().any(is_addressed);
         let service_cidrs = self.service_cidrs.given_up || self.service_cidrs.listed;
-        self.has_required() && node && service_cidrs
+        self.stood_in || (self.has_required() && node && service_cidrs)
     }
 
     fn has_required(&self) -> bool {
@@ -234,13 +346,34 @@ impl Holding {
             context.problems.replace(&old, self.faults.problems());
         }
         self.hinder(None, context);
-        let is_first = !std::mem::replace(&mut self.listed, true);
-        if is_first || self.objects != listing.objects {
+        self.listed = true;
+        self.left = false;
+        // Until it is said what version the list is of. A server that has gone back counts anew.
+        self.version = None;
+        if self.objects != listing.objects {
             self.objects = listing.objects;
+            self.told = false;
+        }
+        if !self.told {
             news.triggers.append(&mut listing.triggers);
+            self.tell(resource, context, news);
+        }
+    }
+
+    /// Tells of all objects, unless that was done.
+    fn tell(&mut self, resource: Resource, context: &Context, news: &mut News) {
+        if !std::mem::replace(&mut self.told, true) {
             let objects = self.objects.values().map(|object| context.sourced(object)).collect();
             news.changes.push(Change::Replace { kinds: resource.kinds(), objects });
         }
+    }
+
+    /// The server goes on from where an earlier run was: what that has left is as good as a list.
+    fn confirm(&mut self, resource: Resource, context: &mut Context, news: &mut News) {
+        self.listed = true;
+        self.left = false;
+        self.hinder(None, context);
+        self.tell(resource, context, news);
     }
 
     fn apply(
@@ -250,6 +383,7 @@ impl Holding {
         context: &mut Context,
         news: &mut News,
     ) {
+        self.reach(document);
         let Reading { key, meaning, problems, trigger } = context.read(resource, document);
         match (&key, meaning) {
             (Some(key), Meaning::Object(object)) => {
@@ -274,9 +408,19 @@ impl Holding {
         context: &mut Context,
         news: &mut News,
     ) {
+        self.reach(document);
         let Some(key) = resource.key(document) else { return };
         self.remove(&key, news);
         self.note(Some(key), Vec::new(), context);
+    }
+
+    /// The watch has come to the version of this object.
+    fn reach(&mut self, document: &Document) {
+        if let Field::Is(metadata) = &document.metadata
+            && let Field::Is(version) = &metadata.resource_version
+        {
+            self.version = Some(version.to_string());
+        }
     }
 
     fn remove(&mut self, key: &ObjectKey, news: &mut News) {

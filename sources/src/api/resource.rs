@@ -4,6 +4,7 @@ use std::fmt;
 
 use rulec_compiler::name::{Name, Namespace, NamespacedName, NodeName};
 use rulec_compiler::object::{Kind, ObjectKey};
+use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
 use crate::field::{Field, Text};
@@ -11,7 +12,7 @@ use crate::manifest::Document;
 
 /// A list that is followed. What the selectors leave out is never sent; an object that comes to be
 /// left out arrives as deleted, one that no longer is as added. They are those of kube-proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Resource {
     Services,
     EndpointSlices,

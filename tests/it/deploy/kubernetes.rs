@@ -174,6 +174,19 @@ fn the_kubeconfig_is_one_that_a_pod_can_use() {
 }
 
 #[test]
+fn the_state_outlives_the_pod_and_the_reboot() {
+    let pod = pod();
+    let daemon = named(&pod, "/containers", "rulec");
+    let (run, _) = run_args(&args(daemon));
+    let state = run.state_dir.expect("a directory is given");
+    let mount = named(daemon, "/volumeMounts", "state");
+    assert_eq!(Path::new(string(mount, "/mountPath")), state);
+    assert_ne!(mount["readOnly"], true);
+    let host = &named(&pod, "/volumes", "state")["hostPath"];
+    assert_eq!(*host, json!({ "path": state, "type": "DirectoryOrCreate" }));
+}
+
+#[test]
 fn ports_are_those_of_the_configuration() {
     let config = yaml(&format!("{BASE}/config.conf")).remove(0);
     let port_of = |field: &str| {

@@ -64,6 +64,18 @@ fn the_unit_runs_the_program_that_is_installed_with_options_that_it_takes() {
     assert!(read("deploy/debian/postinst").contains("/etc/rulec/manifests"));
 }
 
+/// The service manager says where it is in the environment, and purging the package removes it.
+#[test]
+fn the_unit_has_a_directory_for_the_state() {
+    assert_eq!(value("Service", "StateDirectory"), "rulec");
+    let run = Cli::command();
+    let run = run.find_subcommand("run").unwrap();
+    let option = run.get_arguments().find(|option| option.get_long() == Some("state-dir"));
+    let variable = option.and_then(clap::Arg::get_env).expect("it is read from the environment");
+    assert_eq!(variable, "STATE_DIRECTORY");
+    assert!(read("deploy/debian/postrm").contains("/var/lib/private/rulec /var/lib/rulec"));
+}
+
 #[test]
 fn the_unit_grants_one_capability() {
     for key in ["CapabilityBoundingSet", "AmbientCapabilities"] {

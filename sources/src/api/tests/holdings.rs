@@ -439,7 +439,7 @@ impl Telling {
                     std::future::pending().await
                 }
             };
-            tell(received, patience, out).await;
+            tell(received, patience, None, out).await;
         });
         Self { events, updates, impatience }
     }

@@ -1,0 +1,186 @@
+//! The thread that keeps one file up to date.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tracing::{debug, info, warn};
+
+use super::{Counts, Pace, file};
+
+/// Keeps a file up to date. What is handed over replaces what still waits, so that nobody waits for the
+/// disk; the thread makes the text of it, so it should be cheap to make and to drop: a pointer to a
+/// snapshot. Dropping the saver has the rest written, and waits for nothing.
+#[derive(Debug)]
+pub(crate) struct Saver<T> {
+    slot: Arc<Slot<T>>,
+}
+
+/// What waits to be written.
+#[derive(Debug)]
+struct Slot<T> {
+    held: Mutex<Held<T>>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Held<T> {
+    newest: Option<T>,
+    /// Whether `newest`, which is there then, is written as soon as the pace allows, or only along with what is or at the end.
+    due: bool,
+    ending: bool,
+    ended: bool,
+}
+
+/// Ends whoever writes what of any type.
+pub(super) trait Finish {
+    /// Tells it to write what is left and to end.
+    fn order(&self);
+
+    /// Waits until it has ended; says whether it has.
+    fn wait(&self, until: Instant) -> bool;
+}
+
+impl<T: Serialize + Send + 'static> Saver<T> {
+    pub(super) fn start(path: PathBuf, pace: Pace, counts: Arc<Counts>) -> std::io::Result<Self> {
+        let held = Held { newest: None, due: false, ending: false, ended: false };
+        let slot = Arc::new(Slot { held: Mutex::new(held), changed: Condvar::new() });
+        let writer = Writer { slot: slot.clone(), path, pace, counts, failures: 0 };
+        thread::Builder::new().name("rulec-state".to_owned()).spawn(move || writer.run())?;
+        Ok(Self { slot })
+    }
+
+    /// How to end it from elsewhere.
+    pub(super) fn end(&self) -> Arc<dyn Finish + Send + Sync> {
+        self.slot.clone()
+    }
+
+    /// Has this written as soon as the pace allows.
+    pub(crate) fn save(&self, value: T) {
+        let replaced = {
+            let mut held = self.slot.lock();
+            held.due = true;
+            held.newest.replace(value)
+        };
+        self.slot.changed.notify_all();
+        // Outside of the lock: it may be the last that holds much.
+        drop(replaced);
+    }
+
+    /// Has this written at the end, unless something that matters more is before: it is newer than what
+    /// stands in the file, but nothing is lost without it.
+    pub(crate) fn keep(&self, value: T) {
+        let replaced = self.slot.lock().newest.replace(value);
+        drop(replaced);
+    }
+}
+
+impl<T> Drop for Saver<T> {
+    fn drop(&mut self) {
+        self.slot.end();
+    }
+}
+
+impl<T> Slot<T> {
+    fn lock(&self) -> MutexGuard<'_, Held<T>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self) {
+        self.lock().ending = true;
+        self.changed.notify_all();
+    }
+}
+
+impl<T: Send> Finish for Slot<T> {
+    fn order(&self) {
+        self.end();
+    }
+
+    fn wait(&self, until: Instant) -> bool {
+        let left = until.saturating_duration_since(Instant::now());
+        let waited = self.changed.wait_timeout_while(self.lock(), left, |held| !held.ended);
+        waited.unwrap_or_else(PoisonError::into_inner).0.ended
+    }
+}
+
+struct Writer<T> {
+    slot: Arc<Slot<T>>,
+    path: PathBuf,
+    pace: Pace,
+    counts: Arc<Counts>,
+    failures: u32,
+}
+
+impl<T: Serialize + Send> Writer<T> {
+    fn run(mut self) {
+        let mut not_before = Instant::now();
+        while let Some(value) = self.next(not_before) {
+            let rest = match file::write(&self.path, &value) {
+                Ok(bytes) => self.wrote(bytes),
+                Err(error) => {
+                    self.failed(&error);
+                    let mut held = self.slot.lock();
+                    // At the end there is one attempt.
+                    if !held.ending {
+                        held.newest.get_or_insert(value);
+                        held.due = true;
+                    }
+                    self.pace.retry(self.failures)
+                }
+            };
+            not_before = Instant::now() + rest;
+        }
+    }
+
+    /// Waits for the next thing to write; nothing at the end.
+    fn next(&self, not_before: Instant) -> Option<T> {
+        let mut held = self.slot.lock();
+        loop {
+            let now = Instant::now();
+            if held.ending || (held.due && now >= not_before) {
+                held.due = false;
+                return held.newest.take();
+            }
+            let changed = &self.slot.changed;
+            held = if held.due {
+                let waited = changed.wait_timeout(held, not_before - now);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                changed.wait(held).unwrap_or_else(PoisonError::into_inner)
+            };
+        }
+    }
+
+    fn wrote(&mut self, bytes: u64) -> Duration {
+        self.counts.writes.fetch_add(1, Relaxed);
+        self.counts.bytes.fetch_add(bytes, Relaxed);
+        if std::mem::take(&mut self.failures) > 0 {
+            info!(path = %self.path.display(), "the state is written again");
+        }
+        debug!(path = %self.path.display(), bytes, "wrote the state");
+        self.pace.rest(bytes)
+    }
+
+    fn failed(&mut self, error: &std::io::Error) {
+        self.counts.failures.fetch_add(1, Relaxed);
+        self.failures = self.failures.saturating_add(1);
+        let path = self.path.display();
+        if self.failures == 1 {
+            warn!(%path, %error, "the state cannot be written; it is tried again");
+        } else {
+            debug!(%path, %error, failures = self.failures, "the state still cannot be written");
+        }
+    }
+}
+
+impl<T> Drop for Writer<T> {
+    fn drop(&mut self) {
+        // Also if it panicked: whoever waits for it waits no longer.
+        self.slot.lock().ended = true;
+        self.slot.changed.notify_all();
+    }
+}

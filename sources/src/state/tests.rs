@@ -1,0 +1,213 @@
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::stat::Mode;
+use tempfile::TempDir;
+
+use super::file::{StateError, read, temporary, write};
+use super::{Pace, StateDir};
+
+/// What is saved here.
+type Value = Vec<(String, u64)>;
+
+fn value(number: u64) -> Value {
+    (0..40).map(|n| (format!("default/web-{n}"), number * n)).collect()
+}
+
+fn file() -> (TempDir, PathBuf) {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("state").join("api.state");
+    write(&path, &value(7)).unwrap();
+    (directory, path)
+}
+
+fn refused(path: &Path) -> StateError {
+    let error = read::<Value>(path).unwrap_err();
+    assert!(error.to_string().starts_with(path.to_str().unwrap()), "{error}");
+    error
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn quick() -> Pace {
+    let millis = Duration::from_millis;
+    Pace { least: millis(20), bytes_per_second: 1 << 30, longest_retry: millis(50) }
+}
+
+fn wait_until(what: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !what() {
+        assert!(Instant::now() < until, "it does not come to be");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn what_was_written_is_read_and_nobody_else_may() {
+    let (directory, path) = file();
+    assert_eq!(read::<Value>(&path).unwrap(), Some(value(7)));
+    assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+    assert_eq!(read::<Value>(&directory.path().join("none.state")).unwrap(), None);
+    assert_eq!(read::<Value>(&directory.path().join("none/api.state")).unwrap(), None);
+}
+
+#[test]
+fn a_file_that_is_cut_anywhere_is_refused() {
+    let (_directory, path) = file();
+    let whole = fs::read(&path).unwrap();
+    for length in 0..whole.len() {
+        fs::write(&path, &whole[..length]).unwrap();
+        let error = refused(&path);
+        assert!(matches!(error, StateError::Torn { .. }), "at {length}: {error}");
+    }
+    fs::write(&path, [&whole[..], b"\n"].concat()).unwrap();
+    assert!(matches!(refused(&path), StateError::Torn { .. }));
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(read::<Value>(&path).unwrap(), Some(value(7)));
+}
+
+#[test]
+fn a_file_with_any_other_byte_is_refused() {
+    let (_directory, path) = file();
+    let whole = fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        let mut other = whole.clone();
+        other[at] ^= 0x10;
+        fs::write(&path, other).unwrap();
+        let error = refused(&path);
+        let is_it = match at {
+            0..8 => matches!(error, StateError::Foreign { .. }),
+            8..12 => matches!(error, StateError::Format { .. }),
+            _ => matches!(error, StateError::Torn { .. }),
+        };
+        assert!(is_it, "at {at}: {error}");
+    }
+}
+
+#[test]
+fn what_is_no_file_of_state_is_refused() {
+    let (directory, path) = file();
+    fs::write(&path, "apiVersion: v1\n").unwrap();
+    assert!(matches!(refused(&path), StateError::Foreign { .. }));
+    fs::write(&path, [0; 200]).unwrap();
+    assert!(matches!(refused(&path), StateError::Foreign { .. }));
+    assert!(matches!(refused(directory.path()), StateError::Foreign { .. }));
+    let pipe = directory.path().join("pipe.state");
+    nix::unistd::mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+    assert!(matches!(refused(&pipe), StateError::Foreign { .. }));
+    let inside = path.join("api.state");
+    assert!(matches!(refused(&inside), StateError::Io { .. }));
+}
+
+#[test]
+fn a_file_of_a_newer_program_is_refused_by_its_number() {
+    let (_directory, path) = file();
+    let mut newer = fs::read(&path).unwrap();
+    newer[8..12].copy_from_slice(&9u32.to_le_bytes());
+    fs::write(&path, newer).unwrap();
+    let error = refused(&path);
+    assert!(matches!(error, StateError::Format { format: 9, .. }));
+    assert!(error.to_string().ends_with("is in format 9, and this program knows format 1"));
+}
+
+#[test]
+fn a_whole_file_of_other_contents_is_refused() {
+    let (_directory, path) = file();
+    write(&path, &"a text").unwrap();
+    assert!(matches!(refused(&path), StateError::Unreadable { .. }));
+}
+
+#[test]
+fn what_a_crash_left_before_the_rename_changes_nothing() {
+    let (_directory, path) = file();
+    let new = temporary(&path);
+    fs::write(&new, "half of it").unwrap();
+    fs::set_permissions(&new, Permissions::from_mode(0o444)).unwrap();
+    assert_eq!(read::<Value>(&path).unwrap(), Some(value(7)));
+    write(&path, &value(8)).unwrap();
+    assert_eq!(read::<Value>(&path).unwrap(), Some(value(8)));
+    assert_eq!(mode(&path), 0o600);
+    assert!(!new.exists());
+}
+
+#[test]
+fn a_write_that_fails_leaves_what_was_there() {
+    let (_directory, path) = file();
+    // In the way of the temporary file.
+    fs::create_dir(temporary(&path)).unwrap();
+    write(&path, &value(8)).unwrap_err();
+    assert_eq!(read::<Value>(&path).unwrap(), Some(value(7)));
+}
+
+#[test]
+fn changes_never_wait_and_are_written_together() {
+    let directory = TempDir::new().unwrap();
+    let pace = Pace { least: Duration::from_secs(3600), ..quick() };
+    let state = StateDir::with_pace(directory.path().to_owned(), pace);
+    let saver = state.saver("api.state").unwrap();
+    for number in 0..10_000 {
+        saver.save(value(number));
+    }
+    wait_until(|| state.writes() == 1);
+    for number in 0..10_000 {
+        saver.save(value(number));
+    }
+    assert_eq!(state.writes(), 1, "it rests");
+    assert!(state.finish(Duration::from_secs(20)));
+    assert_eq!(state.writes(), 2);
+    assert_eq!(state.load("api.state").unwrap(), Some(value(9_999)));
+    let length = fs::metadata(directory.path().join("api.state")).unwrap().len();
+    assert!((length..4 * length).contains(&state.bytes()));
+}
+
+#[test]
+fn what_is_only_newer_is_written_along_or_at_the_end() {
+    let directory = TempDir::new().unwrap();
+    let state = StateDir::with_pace(directory.path().to_owned(), quick());
+    let saver = state.saver("api.state").unwrap();
+    saver.save(value(1));
+    wait_until(|| state.writes() == 1);
+    saver.keep(value(2));
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(state.load("api.state").unwrap(), Some(value(1)));
+    drop(saver);
+    wait_until(|| state.writes() == 2);
+    assert_eq!(state.load("api.state").unwrap(), Some(value(2)));
+    assert!(state.finish(Duration::ZERO), "it has ended already");
+}
+
+#[test]
+fn a_disk_that_fails_is_tried_again() {
+    let directory = TempDir::new().unwrap();
+    let place = directory.path().join("state");
+    // Not a directory, so that nothing can be made in it.
+    fs::write(&place, "").unwrap();
+    let state = StateDir::with_pace(place.clone(), quick());
+    let saver = state.saver("api.state").unwrap();
+    saver.save(value(1));
+    wait_until(|| state.failures() >= 2);
+    fs::remove_file(&place).unwrap();
+    wait_until(|| state.writes() == 1);
+    assert_eq!(state.load("api.state").unwrap(), Some(value(1)));
+    fs::remove_dir_all(&place).unwrap();
+    fs::write(&place, "").unwrap();
+    saver.save(value(2));
+    // At the end there is one attempt, and no waiting for better times.
+    let began = Instant::now();
+    assert!(state.finish(Duration::from_secs(20)));
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn what_is_written_over_time_is_bounded() {
+    let pace = Pace::default();
+    assert_eq!(pace.rest(3_000), Duration::from_secs(1), "a small node is saved within a second");
+    assert_eq!(pace.rest(1_600 << 10), Duration::from_secs(100));
+    assert_eq!(pace.retry(1), Duration::from_secs(1));
+    assert_eq!(pace.retry(3), Duration::from_secs(4));
+    assert_eq!(pace.retry(u32::MAX), Duration::from_secs(60));
+}

@@ -1,0 +1,291 @@
+//! What a run leaves for the next one, and what that makes of it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rulec_apiserver::{
+    ApiServer, Expiry, Request, Resource, Restart, Server, Verb, on_both_servers,
+};
+use rulec_compiler::name::NodeName;
+use rulec_sources::{ApiOptions, ApiTiming, StateDir};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::objects::{node, service, slice};
+use crate::world::{Following, NODE, World};
+
+on_both_servers!(async
+    a_restart_inside_the_watch_window_lists_nothing,
+    what_was_left_stands_in_for_a_server_that_is_away,
+    a_version_that_the_server_has_forgotten_is_listed_anew,
+);
+
+/// Longer than any test takes: the server is waited for.
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// A directory that runs one after the other share.
+struct Left(TempDir);
+
+impl Left {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("state")
+    }
+
+    fn file(&self) -> PathBuf {
+        self.path().join("api.state")
+    }
+
+    fn options<S: Server>(&self, world: &World<S>, grace: Duration) -> ApiOptions {
+        let options = world.options();
+        let timing = ApiTiming { grace, ..options.timing };
+        ApiOptions { timing, state: Some(StateDir::new(self.path())), ..options }
+    }
+
+    /// A run that leaves what the server has by then.
+    async fn by<S: Server>(&self, world: &World<S>) {
+        let options = self.options(world, NEVER);
+        let state = options.state.clone().unwrap();
+        let mut following = Following::with(options);
+        following.listed().await;
+        // Which cluster it is comes after the lists.
+        world.probe(&mut following).await;
+        following.stop().await.unwrap();
+        assert!(state.finish(Duration::from_secs(60)));
+        assert!(self.file().exists());
+    }
+}
+
+/// What lists everything, in either way.
+fn is_list(request: &Request) -> bool {
+    let is_question = request.query.contains("metadata.name%3Dkubernetes");
+    (request.verb == Verb::List && !is_question) || request.query.contains("sendInitialEvents")
+}
+
+fn lists<S: Server>(world: &World<S>) -> usize {
+    world.server.requests().iter().filter(|request| is_list(request)).count()
+}
+
+fn is_stale(following: &Following) -> bool {
+    following.seen.iter().any(|update| update.stale.is_some())
+}
+
+/// A server with three Services and a slice.
+fn world<S: Server>() -> World<S> {
+    let world = World::<S>::of(true);
+    for name in ["web", "old", "same"] {
+        world.server.apply(&service(name, 80));
+    }
+    world.server.apply(&slice("web-1", &["10.0.0.1"]));
+    world
+}
+
+async fn a_restart_inside_the_watch_window_lists_nothing<S: Server>() {
+    let (world, left) = (world::<S>(), Left::new());
+    left.by(&world).await;
+    // What happens between the runs is not missed.
+    world.server.apply(&service("web", 81));
+    world.server.apply(&service("new", 80));
+    world.server.delete(Resource::Services, "default", "old");
+    let before = lists(&world);
+    assert!(before >= 4);
+    let mut following = Following::with(left.options(&world, NEVER));
+    following.complete().await;
+    following
+        .until(|known| {
+            known.contains_key("Service default/new") && !known.contains_key("Service default/old")
+        })
+        .await;
+    assert_eq!(following.services(), ["new", "same", "web"]);
+    assert_eq!(following.port("web"), Some(81));
+    assert!(following.known.contains_key("EndpointSlice default/web-1"));
+    world.probe(&mut following).await;
+    assert_eq!(lists(&world), before, "{:?}", world.server.requests());
+    assert_eq!(following.status.lists(), 0);
+    assert!(!is_stale(&following));
+    assert_eq!(following.problems(), [""; 0]);
+}
+
+async fn what_was_left_stands_in_for_a_server_that_is_away<S: Server>() {
+    let (world, left) = (world::<S>(), Left::new());
+    left.by(&world).await;
+    let listed = lists(&world);
+    world.server.down();
+    let mut following = Following::with(left.options(&world, Duration::from_millis(100)));
+    following.complete().await;
+    assert_eq!(following.services(), ["old", "same", "web"]);
+    assert!(following.known.contains_key(&format!("Node {NODE}")));
+    let at = following.seen.last().unwrap().stale.expect("it is marked");
+    let age = Timestamp::now().duration_since(at).as_secs();
+    assert!((0..600).contains(&age), "{age} s");
+    following.problems_until(|problems| !problems.is_empty()).await;
+    assert!(following.seen.last().unwrap().stale.is_some(), "also with the next word");
+
+    world.server.apply(&service("web", 81));
+    world.server.delete(Resource::Services, "default", "old");
+    let told = following.seen.len();
+    world.server.up();
+    while following.port("web") != Some(81) || following.services().contains(&"old") {
+        following.next().await;
+    }
+    while following.seen.last().unwrap().stale.is_some() {
+        following.next().await;
+    }
+    assert_eq!(
+        following.changes_since(told),
+        ["+ Service default/web", "- Service default/old"],
+        "only what is different"
+    );
+    assert_eq!(lists(&world), listed);
+}
+
+async fn a_version_that_the_server_has_forgotten_is_listed_anew<S: Server>() {
+    let (world, left) = (world::<S>(), Left::new());
+    left.by(&world).await;
+    world.server.delete(Resource::Services, "default", "old");
+    world.server.apply(&service("web", 81));
+    world.server.forget();
+    let before = lists(&world);
+    let mut following = Following::with(left.options(&world, NEVER));
+    following.complete().await;
+    while following.port("web") != Some(81) || following.services().contains(&"old") {
+        following.next().await;
+    }
+    assert!(lists(&world) > before);
+    assert!(!is_stale(&following));
+    world.probe(&mut following).await;
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_the_version_by_its_status_is_listed_anew() {
+    let (world, left) = (world::<ApiServer>(), Left::new());
+    left.by(&world).await;
+    world.server.set_expiry(Expiry::Status);
+    world.server.delete(Resource::Services, "default", "old");
+    world.server.forget();
+    let mut following = Following::with(left.options(&world, NEVER));
+    following.complete().await;
+    assert_eq!(following.services(), ["same", "web"], "nothing of the state is told before");
+}
+
+/// Without a look at how far it has counted, such a server is waited for in silence: its watches begin,
+/// and bring nothing until it has counted up to where we are.
+#[tokio::test]
+async fn a_server_restored_from_an_older_copy_is_listed_anew_at_once() {
+    let (world, left) = (world::<ApiServer>(), Left::new());
+    for port in 100..200 {
+        world.server.apply(&service("web", port));
+    }
+    left.by(&world).await;
+    world.server.restart(Restart::Fresh);
+    world.server.apply(&node(NODE, "192.0.2.1"));
+    // Further than the slices had come, but not as far as the Services.
+    for port in 50..=90 {
+        world.server.apply(&service("web", port));
+    }
+    let mut following = Following::with(left.options(&world, NEVER));
+    following.complete().await;
+    assert_eq!(following.services(), ["web"]);
+    assert_eq!(following.port("web"), Some(90));
+    assert!(!following.known.contains_key("EndpointSlice default/web-1"));
+    assert!(!is_stale(&following));
+    world.probe(&mut following).await;
+}
+
+#[tokio::test]
+async fn another_cluster_at_the_same_address_is_listed_anew() {
+    let (world, left) = (world::<ApiServer>(), Left::new());
+    let mut kubernetes = service("kubernetes", 443);
+    world.server.apply(&kubernetes);
+    left.by(&world).await;
+    // It has counted further, so that a watch would go on.
+    world.server.restart(Restart::Fresh);
+    world.server.apply(&node(NODE, "192.0.2.1"));
+    for port in 100..300 {
+        world.server.apply(&service("other", port));
+    }
+    kubernetes["metadata"]["labels"] = json!({ "component": "apiserver" });
+    world.server.apply(&kubernetes);
+    let mut following = Following::with(left.options(&world, NEVER));
+    following.complete().await;
+    assert_eq!(following.services(), ["other"]);
+    assert!(!is_stale(&following));
+}
+
+#[tokio::test]
+async fn what_is_of_another_node_or_damaged_is_not_used() {
+    let (world, left) = (world::<ApiServer>(), Left::new());
+    left.by(&world).await;
+    world.server.down();
+    let grace = Duration::from_millis(20);
+    let unused = async |options: ApiOptions| {
+        let mut following = Following::with(options);
+        following.problems_until(|problems| problems.len() >= 2).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(!following.seen.iter().any(|update| update.complete || !update.changes.is_empty()));
+    };
+    let other = NodeName::from("node-2");
+    unused(ApiOptions { node_name: other, ..left.options(&world, grace) }).await;
+    let whole = fs::read(left.file()).unwrap();
+    fs::write(left.file(), &whole[..whole.len() / 2]).unwrap();
+    unused(left.options(&world, grace)).await;
+    fs::write(left.file(), "kind: Service\n").unwrap();
+    unused(left.options(&world, grace)).await;
+    // Whole again, it stands in.
+    fs::write(left.file(), &whole).unwrap();
+    let mut following = Following::with(left.options(&world, grace));
+    following.complete().await;
+    assert_eq!(following.services(), ["old", "same", "web"]);
+}
+
+#[tokio::test]
+async fn what_another_version_of_the_program_has_read_is_no_place_to_go_on_from() {
+    let (world, left) = (world::<ApiServer>(), Left::new());
+    left.by(&world).await;
+    let whole = fs::read(left.file()).unwrap();
+    let text = zstd::decode_all(&whole[52..]).unwrap();
+    let mut saved: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    saved["program"] = "0.0.1".into();
+    let text = zstd::encode_all(saved.to_string().as_bytes(), 1).unwrap();
+    let length = (text.len() as u64).to_le_bytes();
+    let checksum = blake3::hash(&text);
+    let file = [&whole[..12], &length, checksum.as_bytes(), &text].concat();
+    fs::write(left.file(), file).unwrap();
+    let before = lists(&world);
+    let mut following = Following::with(left.options(&world, NEVER));
+    following.complete().await;
+    assert!(lists(&world) > before, "it may have left out what this one looks at");
+    drop(following);
+    world.server.down();
+    let mut following = Following::with(left.options(&world, Duration::from_millis(20)));
+    following.complete().await;
+    assert_eq!(following.services(), ["old", "same", "web"], "and still stands in");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_an_object_is_said_again_after_a_restart() {
+    let (world, left) = (world::<ApiServer>(), Left::new());
+    let options = left.options(&world, NEVER);
+    let state = options.state.clone().unwrap();
+    let mut following = Following::with(options);
+    following.listed().await;
+    world.server.apply(&service("web", 0));
+    following.problems_until(|problems| !problems.is_empty()).await;
+    let problems = following.problems();
+    world.probe(&mut following).await;
+    following.stop().await.unwrap();
+    assert!(state.finish(Duration::from_secs(60)));
+
+    let before = lists(&world);
+    let mut following = Following::with(left.options(&world, NEVER));
+    following.complete().await;
+    following.problems_until(|problems| !problems.is_empty()).await;
+    assert_eq!(following.problems(), problems);
+    assert_eq!(following.port("web"), Some(80), "what was last good");
+    assert_eq!(lists(&world), before);
+}

@@ -1,0 +1,285 @@
+//! The daemon and what its last run has left: a reboot is played by removing all that the kernel holds.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rulec_apiserver::{ApiServer, Credential, Resource, Server, Settings, on_both_servers};
+use rulec_testkit::{Namespace, require_root};
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{Cluster, node_object, service, slice};
+use crate::daemon::{Daemon, NODE_NAME, SETTLED, command, rulec};
+use crate::health::Metrics;
+use crate::support::{eventually, get};
+
+const HEALTH: &str = "127.0.0.1:10256";
+
+/// What the log says when the server has not delivered in time.
+const STANDS_IN: &str = "what it had when the last run saw it stands in for it";
+
+/// What the log says when it has.
+const DELIVERED: &str = "the state no longer stands in for it";
+
+on_both_servers!(a_reboot_without_the_server_serves_what_it_last_had);
+
+impl<S: Server> Cluster<S> {
+    fn state(&self) -> String {
+        self.path("state").to_str().unwrap().to_owned()
+    }
+
+    fn start_with_state(&mut self) {
+        let state = self.state();
+        self.start(&["--state-dir", &state]);
+    }
+
+    /// Ends the daemon, and removes all that the kernel holds.
+    fn reboot(&mut self) {
+        self.daemon.take().expect("the daemon runs").stop();
+        let output = rulec(&self.node, &["cleanup"]);
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+fn a_reboot_without_the_server_serves_what_it_last_had<S: Server>() {
+    if !require_root() {
+        return;
+    }
+    let mut cluster = Cluster::<S>::new("state-reboot");
+    let before = [node_object(), service(1, 80), slice(1, 2), service(2, 80), slice(2, 2)];
+    before.iter().for_each(|object| cluster.server.apply(object));
+    cluster.start_with_state();
+    cluster.daemon().wait_for(SETTLED);
+    cluster.holds(&before);
+    assert_eq!(get(&cluster.node, HEALTH, "/readyz").body, "ok");
+    cluster.reboot();
+
+    cluster.server.down();
+    let started = Instant::now();
+    cluster.start_with_state();
+    cluster.daemon().wait_for(STANDS_IN);
+    assert!(started.elapsed() >= Duration::from_secs(1), "the server has its second");
+    cluster.daemon().wait_for(SETTLED);
+    cluster.holds(&before);
+    // It is said wherever a person or a probe looks.
+    let ready = get(&cluster.node, HEALTH, "/readyz");
+    assert_eq!(ready.code, 200, "it serves");
+    assert!(ready.body.starts_with("ok\nstale: the API server, as of 20"), "{}", ready.body);
+    let health = get(&cluster.node, HEALTH, "/livez").json();
+    assert!(health["staleSince"]["api"].is_string(), "{health}");
+    let stale = |cluster: &Cluster<S>| {
+        let metrics = Metrics::of(&cluster.node);
+        metrics.value("rulec_source_stale_seconds", "{source=\"api\"}")
+    };
+    assert!(stale(&cluster) >= 1.0);
+    assert_eq!(Metrics::of(&cluster.node).value("rulec_state_write_failures_total", ""), 0.0);
+
+    // What happened meanwhile is told when the server is back, and nothing else is touched.
+    cluster.server.delete(Resource::Services, "default", "web-2");
+    cluster.server.apply(&slice(1, 3));
+    let committed = cluster.daemon().committed();
+    assert_eq!(committed, 1, "nothing was removed, nothing is added");
+    cluster.server.up();
+    cluster.holds(&[node_object(), service(1, 80), slice(1, 3), slice(2, 2)]);
+    cluster.daemon().wait_for(DELIVERED);
+    eventually("/readyz is as ever", || get(&cluster.node, HEALTH, "/readyz").body == "ok");
+    assert!(!get(&cluster.node, HEALTH, "/livez").body.contains("staleSince"));
+}
+
+#[test]
+fn a_start_without_the_server_removes_nothing_and_says_what_it_goes_by() {
+    if !require_root() {
+        return;
+    }
+    let mut cluster = Cluster::<ApiServer>::new("state-start");
+    let objects = [node_object(), service(1, 80), slice(1, 2)];
+    for object in &objects {
+        cluster.server.apply(object);
+    }
+    cluster.start_with_state();
+    cluster.daemon().wait_for(SETTLED);
+    cluster.holds(&objects);
+    cluster.daemon.take().unwrap().stop();
+    cluster.server.down();
+    // The kernel holds what the state says, so that nothing is written.
+    cluster.start_with_state();
+    cluster.daemon().wait_for(SETTLED);
+    assert_eq!(cluster.daemon().committed(), 0);
+    cluster.holds(&objects);
+    cluster.daemon.take().unwrap().stop();
+
+    // A file that is damaged is named, and the start goes on as without it: it waits.
+    let path = cluster.path("state").join("api.state");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    cluster.start_with_state();
+    let refusal = format!("the state is not used: {}: is damaged: ", path.display());
+    cluster.daemon().wait_for(&refusal);
+    thread::sleep(Duration::from_millis(1500));
+    assert_eq!(cluster.daemon().committed(), 0);
+    assert_eq!(cluster.daemon().count(SETTLED), 0);
+    cluster.holds(&objects);
+    cluster.server.up();
+    cluster.daemon().wait_for(SETTLED);
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_stops_nothing() {
+    if !require_root() {
+        return;
+    }
+    let mut cluster = Cluster::<ApiServer>::new("state-disk");
+    // Not a directory.
+    fs::write(cluster.path("state"), "").unwrap();
+    cluster.server.apply(&service(1, 80));
+    cluster.start_with_state();
+    cluster.daemon().wait_for(SETTLED);
+    let path = cluster.path("state").join("api.state");
+    cluster.daemon().wait_for("the state cannot be written");
+    let said = format!("path={}", path.display());
+    assert!(cluster.daemon().log().contains(&said), "{}", cluster.daemon().log());
+    let failures = |cluster: &Cluster<ApiServer>| {
+        Metrics::of(&cluster.node).value("rulec_state_write_failures_total", "")
+    };
+    eventually("it is tried again", || failures(&cluster) >= 2.0);
+    cluster.server.apply(&service(2, 80));
+    cluster.holds(&[node_object(), service(1, 80), service(2, 80)]);
+    assert_eq!(cluster.daemon().count("the state cannot be written"), 1, "once");
+    fs::remove_file(cluster.path("state")).unwrap();
+    cluster.daemon().wait_for("the state is written again");
+    assert!(path.exists());
+    assert!(Metrics::of(&cluster.node).value("rulec_state_bytes_total", "") > 100.0);
+}
+
+/// The file is exchanged in one step, whenever the daemon dies.
+#[test]
+fn a_crash_at_any_time_leaves_a_state_that_can_be_read() {
+    if !require_root() {
+        return;
+    }
+    let mut cluster = Cluster::<ApiServer>::new("state-crash");
+    cluster.server.apply(&service(1, 80));
+    let path = cluster.path("state").join("api.state");
+    for round in 0..8u64 {
+        cluster.start_with_state();
+        cluster.daemon().wait_for(SETTLED);
+        if round > 0 {
+            cluster.daemon().wait_for("read the state of the API server");
+        }
+        assert_eq!(cluster.daemon().count("the state is not used"), 0);
+        eventually("the first state is there", || path.exists());
+        let until = Instant::now() + Duration::from_millis(130 * (round + 1));
+        let mut port = 1000;
+        while Instant::now() < until {
+            port += 1;
+            cluster.server.apply(&service(1, port));
+        }
+        cluster.daemon.take().unwrap().kill9();
+    }
+}
+
+/// The address of the server is a Service, and nobody but the daemon leads to it: as in every cluster
+/// where the daemon finds the server as Pods do.
+struct Circle {
+    daemon: Option<Daemon>,
+    server: ApiServer,
+    node: Namespace,
+    directory: TempDir,
+}
+
+impl Circle {
+    const SERVICE: &str = "10.96.0.1";
+
+    fn new(name: &str) -> Self {
+        let node = Namespace::new(name);
+        node.sh("ip link set lo up; ip addr add 192.0.2.10/32 dev lo");
+        // The way of all that is not the node's; what nobody translates ends there.
+        node.sh("ip route add 10.96.0.0/12 dev lo src 192.0.2.10");
+        let listen = SocketAddr::from(([192, 0, 2, 10], 0));
+        let names = vec![Self::SERVICE.to_owned()];
+        let settings = Settings { listen, names, ..Settings::default() };
+        let server = node.run(|| ApiServer::with(settings));
+        let circle = Self { daemon: None, server, node, directory: TempDir::new().unwrap() };
+        let port = circle.server.address().port();
+        circle.server.apply(&node_object());
+        circle.server.apply(&json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "kubernetes", "namespace": "default"},
+            "spec": {"clusterIP": Self::SERVICE, "ports": [{"name": "https", "port": 443}]},
+        }));
+        circle.server.apply(&json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {
+                "name": "kubernetes", "namespace": "default",
+                "labels": {"kubernetes.io/service-name": "kubernetes"},
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+            "endpoints": [{"addresses": ["192.0.2.10"], "conditions": {"ready": true}}],
+        }));
+        circle.server.apply(&service(1, 80));
+        circle
+    }
+
+    /// Writes the kubeconfig, by the server's own address or by that of the Service.
+    fn write_kubeconfig(&self, by_service: bool) -> String {
+        let path = self.directory.path().join("kubeconfig");
+        self.server.write_kubeconfig(&path, &Credential::Token("token".into()));
+        if by_service {
+            let text = fs::read_to_string(&path).unwrap();
+            let own = self.server.url();
+            assert!(text.contains(&own));
+            fs::write(&path, text.replace(&own, &format!("https://{}", Self::SERVICE))).unwrap();
+        }
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn start(&mut self, by_service: bool, args: &[&str]) -> &mut Daemon {
+        let kubeconfig = self.write_kubeconfig(by_service);
+        let own = ["run", "--node-name", NODE_NAME, "--kubeconfig", &kubeconfig];
+        let mut command = command(&self.node, &[&own, args].concat());
+        // As the kubelet tells Pods.
+        command.env("KUBERNETES_SERVICE_HOST", Self::SERVICE).env("KUBERNETES_SERVICE_PORT", "443");
+        self.daemon.insert(Daemon::of(command))
+    }
+
+    fn reboot(&mut self) {
+        self.daemon.take().expect("the daemon runs").stop();
+        let output = rulec(&self.node, &["cleanup"]);
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+#[test]
+fn the_server_is_reached_by_the_service_that_the_state_leads_to() {
+    if !require_root() {
+        return;
+    }
+    let mut circle = Circle::new("state-circle");
+    let state = circle.directory.path().join("state").to_str().unwrap().to_owned();
+    circle.start(false, &["--state-dir", &state]).wait_for(SETTLED);
+    circle.reboot();
+    let daemon = circle.start(true, &["--state-dir", &state]);
+    daemon.wait_for(STANDS_IN);
+    daemon.wait_for(SETTLED);
+    daemon.wait_for(DELIVERED);
+    let before = daemon.committed();
+    circle.server.apply(&service(2, 80));
+    circle.daemon.as_mut().unwrap().wait_for_count(" committed ", before + 1);
+}
+
+#[test]
+fn without_a_state_it_is_said_that_nobody_leads_to_the_server() {
+    if !require_root() {
+        return;
+    }
+    let mut circle = Circle::new("state-none");
+    let daemon = circle.start(true, &[]);
+    daemon.wait_for(
+        "the API server cannot be reached, and its address is the one that Pods are given",
+    );
+    daemon.wait_for("--state-dir");
+    assert_eq!(daemon.committed(), 0);
+}
