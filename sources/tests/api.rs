@@ -15,5 +15,9 @@ mod changes;
 mod lists;
 #[path = "api/objects.rs"]
 mod objects;
+#[path = "api/plugin.rs"]
+mod plugin;
+#[path = "api/proxy.rs"]
+mod proxy;
 #[path = "api/world.rs"]
 mod world;
