@@ -12,7 +12,7 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::client::legacy::connect::{Connection, HttpConnector};
 use hyper_util::rt::TokioExecutor;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
@@ -21,7 +21,7 @@ use tower::{BoxError, Service, ServiceExt};
 use tracing::{debug, info};
 
 use super::fault::{Fault, chain};
-use super::plugin::{Credential, Leash, Plugin};
+use super::plugin::{Credential, Leash, Plugin, is_over};
 use super::proxy::{self, Proxy, Scheme};
 use super::{ApiAccess, ApiOptions, ApiStatus};
 
@@ -63,12 +63,8 @@ struct Held {
     doubtful: bool,
 }
 
-/// Credentials that end sooner than this are no longer used.
-const MARGIN: SignedDuration = SignedDuration::from_secs(5);
-
 impl Held {
     fn is_good(&self) -> bool {
-        let is_over = |until: Timestamp| until < Timestamp::now() + MARGIN;
         !self.doubtful && !self.until.is_some_and(is_over)
     }
 

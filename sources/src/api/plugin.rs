@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::config::{AuthInfo, ExecConfig, ExecInteractiveMode};
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::Deserialize;
 use serde_json::json;
@@ -31,6 +32,9 @@ const VERSIONS: [&str; 2] =
 
 /// No credential is longer.
 const LONGEST: u64 = 1 << 20;
+
+/// What ends sooner than this is no longer used: it may not last until the server reads it.
+const MARGIN: SignedDuration = SignedDuration::from_secs(5);
 
 /// How long it takes at most until one that was killed is gone.
 const LAST_BREATH: Duration = Duration::from_secs(1);
@@ -68,8 +72,13 @@ impl Credential {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.until.is_some_and(|until| until <= Timestamp::now())
+        self.until.is_some_and(is_over)
     }
+}
+
+/// Whether credentials that end then are no longer used.
+pub(super) fn is_over(until: Timestamp) -> bool {
+    until < Timestamp::now() + MARGIN
 }
 
 #[derive(Deserialize)]
@@ -247,8 +256,20 @@ impl Leash {
 
     /// Ends it, and lets no other start.
     pub(super) fn end(&self) {
-        self.state().over = true;
+        let group = {
+            let mut state = self.state();
+            state.over = true;
+            state.group
+        };
         self.pull();
+        // A process that starts over by `exec` would have it as a zombie for ever. The thread that waits
+        // for it may never come to that.
+        for _ in 0..20 {
+            match group.map(|group| waitpid(group, Some(WaitPidFlag::WNOHANG))) {
+                Some(Ok(WaitStatus::StillAlive)) => std::thread::sleep(Duration::from_millis(1)),
+                Some(Ok(_) | Err(_)) | None => break,
+            }
+        }
     }
 }
 
