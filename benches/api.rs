@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use rulec::engine::{Engine, Periods};
 use rulec::install::Installer;
 use rulec::run::Daemon;
-use rulec_apiserver::{ApiServer, Assets, Credential, RealServer, Server};
+use rulec_apiserver::{ApiServer, Assets, Credential, RealServer, Server, Settings as ServerSettings};
 use rulec_compiler::name::NodeName;
 use rulec_compiler::{Origin, Settings};
 use rulec_sinks::nft::Ownership;
@@ -60,7 +60,9 @@ fn measure<S: Server + 'static>() {
     for services in [1_000, 10_000, 45_000] {
         event_to_acknowledgement::<S>(services);
     }
-    process::<S>(20_000, 10);
+    // By streaming lists, and as one answer each from the server's cache, which is compressed.
+    process::<S>(20_000, 10, true);
+    process::<S>(20_000, 10, false);
     state(20_000, 10);
 }
 
@@ -71,8 +73,9 @@ struct Cluster<S> {
 }
 
 impl<S: Server> Cluster<S> {
-    fn start(services: usize, endpoints: usize) -> Self {
-        let cluster = Self { server: S::start(), directory: tempfile::tempdir().unwrap() };
+    fn start(services: usize, endpoints: usize, streaming_lists: bool) -> Self {
+        let server = S::with(ServerSettings { streaming_lists, ..ServerSettings::default() });
+        let cluster = Self { server, directory: tempfile::tempdir().unwrap() };
         cluster.server.write_kubeconfig(&cluster.kubeconfig(), &Credential::Token("token".into()));
         let node = json!({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE},
@@ -95,7 +98,7 @@ fn event_to_acknowledgement<S: Server + 'static>(services: usize) {
     let namespace = Namespace::new("bench");
     namespace.sh("ip link set lo up");
     let (answers, times) = namespace.run(|| {
-        let cluster = Arc::new(Cluster::<S>::start(services, 2));
+        let cluster = Arc::new(Cluster::<S>::start(services, 2, true));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let settings = Settings::new(NodeName::from(NODE));
@@ -147,10 +150,12 @@ fn event_to_acknowledgement<S: Server + 'static>(services: usize) {
 }
 
 /// The real process: start, memory, and what it costs when nothing changes.
-fn process<S: Server>(services: usize, endpoints: usize) {
+fn process<S: Server>(services: usize, endpoints: usize, streaming: bool) {
     let namespace = Namespace::new("bench");
     namespace.sh("ip link set lo up");
-    let cluster = namespace.run(|| Cluster::<S>::start(services, endpoints));
+    let cluster = namespace.run(|| Cluster::<S>::start(services, endpoints, streaming));
+    let received = || namespace.run(received);
+    let before = received();
     let log = cluster.directory.path().join("log");
     let started = Instant::now();
     let mut child = namespace
@@ -161,10 +166,21 @@ fn process<S: Server>(services: usize, endpoints: usize) {
         .spawn()
         .unwrap();
     wait_for(&log, "the kernel holds what the sources say", 1);
-    let setup = format!("{services} × {endpoints}");
+    let way = if streaming { "streaming lists" } else { "lists from the cache" };
+    let setup = format!("{services} × {endpoints}, {way}");
     row("process start → last ACK", &setup, &time(started.elapsed()));
+    let seconds = cpu_seconds(&child);
+    let bytes = (received() - before) as f64 / 1e6;
+    let figure = format!("**{bytes:.1} MB** over the network, **{seconds:.2} s** of a core");
+    row("what a start costs", &setup, &figure);
     sleep(Duration::from_secs(20));
     row("memory", &setup, &memory(&child));
+    if !streaming {
+        // Afterwards, there is no difference.
+        child.kill().unwrap();
+        child.wait().unwrap();
+        return;
+    }
 
     let committed = || fs::read_to_string(&log).unwrap().matches(" committed ").count();
     let before = committed();
@@ -275,19 +291,28 @@ fn state(services: usize, endpoints: usize) {
 
 /// How much of a core a process used while something was going on, in per cent.
 fn share_of_a_core(child: &Child, during: impl FnOnce()) -> f64 {
-    let used = || -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-        let (_, fields) = stat.rsplit_once(')').unwrap();
-        // utime and stime are the fields 14 and 15; the one behind the name is the third.
-        let of = |field: usize| -> f64 {
-            fields.split_whitespace().nth(field - 3).unwrap().parse().unwrap()
-        };
-        // In ticks of a hundredth of a second (USER_HZ).
-        (of(14) + of(15)) / 100.0
-    };
-    let (before, started) = (used(), Instant::now());
+    let (before, started) = (cpu_seconds(child), Instant::now());
     during();
-    100.0 * (used() - before) / started.elapsed().as_secs_f64()
+    100.0 * (cpu_seconds(child) - before) / started.elapsed().as_secs_f64()
+}
+
+/// What a process has used of a core so far.
+fn cpu_seconds(child: &Child) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    // utime and stime are the fields 14 and 15; the one behind the name is the third.
+    let of = |field: usize| -> f64 {
+        fields.split_whitespace().nth(field - 3).unwrap().parse().unwrap()
+    };
+    // In ticks of a hundredth of a second (USER_HZ).
+    (of(14) + of(15)) / 100.0
+}
+
+/// What has gone over the loopback device of this network namespace: what the server sends, nearly all.
+fn received() -> u64 {
+    let devices = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let line = devices.lines().find_map(|line| line.trim().strip_prefix("lo:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 fn service(number: usize) -> Value {

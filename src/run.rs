@@ -1,6 +1,6 @@
 //! `rulec run`: the loop around the engine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::future::pending;
 use std::path::PathBuf;

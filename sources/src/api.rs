@@ -30,6 +30,8 @@ mod fault;
 mod follow;
 mod holdings;
 mod notes;
+mod plugin;
+mod proxy;
 mod resource;
 mod saved;
 mod status;
@@ -60,11 +62,13 @@ use crate::update::Update;
 use access::Access;
 use follow::Follower;
 use holdings::{Holdings, News};
+use plugin::Leash;
 use resource::Resource;
 use saved::Memory;
 
 pub(crate) use follow::{Event, Item, What};
 pub use notes::{Note, Notes};
+pub use proxy::{ProxyVariables, Variable};
 pub use status::{ApiStatus, ErrorKind};
 
 /// How many events may wait to be compared. A page is one event, so this bounds the memory that a
@@ -81,6 +85,8 @@ pub struct ApiOptions {
     pub access: ApiAccess,
     /// This node: its Node object is followed, and no other.
     pub node_name: NodeName,
+    /// What the environment says of proxies; a kubeconfig's `proxy-url` comes before it.
+    pub proxies: ProxyVariables,
     /// How long to wait for what.
     pub timing: ApiTiming,
     /// Where what the server had is kept for the next start, if anywhere.
@@ -88,9 +94,10 @@ pub struct ApiOptions {
 }
 
 impl ApiOptions {
-    /// Options with the usual timing.
+    /// Options with the usual timing, and the proxies of this process's environment.
     pub fn new(access: ApiAccess, node_name: NodeName) -> Self {
-        Self { access, node_name, timing: ApiTiming::default(), state: None }
+        let proxies = ProxyVariables::from_environment();
+        Self { access, node_name, proxies, timing: ApiTiming::default(), state: None }
     }
 }
 
@@ -123,6 +130,8 @@ pub struct ApiTiming {
     /// When to ask again for something that the server does not have or that we may not see, and that
     /// can be done without.
     pub refused: Duration,
+    /// How long a credential plugin may take.
+    pub plugin: Duration,
     /// How long the first complete list waits for the Node to have an address, and for the ServiceCIDRs.
     pub optional: Duration,
     /// How long the server may take at a start before what an earlier run has left stands in for it.
@@ -138,6 +147,7 @@ impl Default for ApiTiming {
             first_retry: Duration::from_millis(800),
             longest_retry: Duration::from_secs(30),
             refused: Duration::from_secs(300),
+            plugin: Duration::from_secs(60),
             optional: Duration::from_secs(30),
             grace: Duration::from_secs(1),
         }
@@ -185,6 +195,9 @@ impl ApiSource {
         let (ended, end) = oneshot::channel();
         // Dropped with this future, which tells the thread that nobody wants more.
         let (_wanted, unwanted) = oneshot::channel::<()>();
+        // Nor does a credential plugin outlive it: the thread may not come to that before the process ends.
+        let leash = Leash::default();
+        let _end = End(leash.clone());
         let updates = out.clone();
         let Self { options, status, left, .. } = self;
         std::thread::Builder::new()
@@ -192,7 +205,7 @@ impl ApiSource {
             .spawn(move || {
                 let _ = ended.send(block_on(async {
                     tokio::select! {
-                        () = follow(options, status, updates, left) => {}
+                        () = follow(options, status, updates, left, leash) => {}
                         _ = unwanted => {}
                     }
                 }));
@@ -206,6 +219,14 @@ impl ApiSource {
                 Ok(Ok(())) | Err(_) => Err(SourceError::Ended),
             },
         }
+    }
+}
+
+struct End(Leash);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -224,12 +245,13 @@ async fn follow(
     status: Arc<ApiStatus>,
     out: mpsc::Sender<Update>,
     left: mpsc::Receiver<Note>,
+    leash: Leash,
 ) {
     let patience = options.timing.optional;
     // From when it is waited for.
     let patience = async move { sleep(patience).await };
     let (state, grace) = (options.state.clone(), options.timing.grace);
-    let access = Rc::new(Access::new(options, status.clone()));
+    let access = Rc::new(Access::new(options, status, leash));
     info!(server = %access.name(), "following the API server");
     let memory = state.map(|state| Memory::load(&state, grace, &access));
     let (events, received) = mpsc::channel(EVENTS);

@@ -39,7 +39,10 @@ mod yaml;
 mod tests;
 
 pub use address::{parse_ip, parse_range};
-pub use api::{ApiAccess, ApiOptions, ApiSource, ApiStatus, ApiTiming, ErrorKind, Note, Notes};
+pub use api::{
+    ApiAccess, ApiOptions, ApiSource, ApiStatus, ApiTiming, ErrorKind, Note, Notes, ProxyVariables,
+    Variable,
+};
 pub use error::SourceError;
 pub use interfaces::{InterfaceSource, read_interfaces};
 pub use once::{Reading, read};

@@ -15,6 +15,10 @@ mod changes;
 mod lists;
 #[path = "api/objects.rs"]
 mod objects;
+#[path = "api/plugin.rs"]
+mod plugin;
+#[path = "api/proxy.rs"]
+mod proxy;
 #[path = "api/state.rs"]
 mod state;
 #[path = "api/world.rs"]

@@ -6,17 +6,23 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderValue, Uri};
+use hyper::rt::{Read, Write};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
+use hyper_util::client::legacy::connect::{Connection, HttpConnector};
 use hyper_util::rt::TokioExecutor;
+use jiff::Timestamp;
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
-use tokio::sync::{Notify, OnceCell};
-use tower::{BoxError, ServiceExt};
+use tokio::sync::{Mutex, Notify, OnceCell};
+use tower::{BoxError, Service, ServiceExt};
 use tracing::{debug, info};
 
 use super::fault::{Fault, chain};
+use super::plugin::{Credential, Leash, Plugin, is_over};
+use super::proxy::{self, Proxy, Scheme};
 use super::saved::Identity;
 use super::{ApiAccess, ApiOptions, ApiStatus};
 
@@ -38,6 +44,16 @@ pub(super) struct Access {
     pub(super) options: ApiOptions,
     pub(super) status: Arc<ApiStatus>,
     held: RefCell<Option<Held>>,
+    /// Held by who makes a client; why the last attempt failed.
+    making: Mutex<Option<Fault>>,
+    /// Attempts to make one.
+    attempts: Cell<u64>,
+    /// What a credential plugin printed, and which one.
+    credential: RefCell<Option<(Plugin, Credential)>>,
+    leash: Leash,
+    /// By which proxy the server is reached.
+    proxy: RefCell<Option<String>>,
+    compresses: Cell<bool>,
     streams: Cell<bool>,
     /// Tells that a list has come.
     pub(super) reached: Notify,
@@ -48,16 +64,34 @@ pub(super) struct Access {
 struct Held {
     client: Client,
     generation: u64,
+    /// Until when its credentials are good.
+    until: Option<Timestamp>,
     /// Whether to make another before it is used again.
     doubtful: bool,
 }
 
+impl Held {
+    fn is_good(&self) -> bool {
+        !self.doubtful && !self.until.is_some_and(is_over)
+    }
+
+    fn get(&self) -> (Client, u64) {
+        (self.client.clone(), self.generation)
+    }
+}
+
 impl Access {
-    pub(super) fn new(options: ApiOptions, status: Arc<ApiStatus>) -> Self {
+    pub(super) fn new(options: ApiOptions, status: Arc<ApiStatus>, leash: Leash) -> Self {
         Self {
             options,
             status,
             held: RefCell::new(None),
+            making: Mutex::new(None),
+            attempts: Cell::new(0),
+            credential: RefCell::new(None),
+            leash,
+            proxy: RefCell::new(None),
+            compresses: Cell::new(true),
             streams: Cell::new(true),
             reached: Notify::new(),
             identity: OnceCell::new(),
@@ -74,39 +108,57 @@ impl Access {
         }
     }
 
-    /// A client, and its number for [`doubt`](Self::doubt).
+    /// A client, and its number for [`doubt`](Self::doubt). All who need another wait for the same
+    /// attempt to make one.
     pub(super) async fn client(&self) -> Result<(Client, u64), Fault> {
-        let mut generation = 0;
-        if let Some(held) = &*self.held.borrow() {
-            if !held.doubtful {
-                return Ok((held.client.clone(), held.generation));
-            }
-            generation = held.generation + 1;
+        if let Some(held) = self.held.borrow().as_ref().filter(|held| held.is_good()) {
+            return Ok(held.get());
         }
-        match self.make().await {
-            Ok(client) => {
-                let held = Held { client: client.clone(), generation, doubtful: false };
-                *self.held.borrow_mut() = Some(held);
-                Ok((client, generation))
+        let attempts = self.attempts.get();
+        let mut failure = self.making.lock().await;
+        // Otherwise somebody has tried it while we waited.
+        if self.attempts.get() == attempts {
+            *failure = self.make().await.err();
+            self.attempts.set(attempts + 1);
+        }
+        let held = self.held.borrow();
+        match (&*failure, &*held) {
+            (None, Some(held)) => Ok(held.get()),
+            // Files are gone for a moment while they are rotated. The old client may still do. Without a
+            // credential, it does not.
+            (Some(fault @ (Fault::Config(_) | Fault::Connection(_))), Some(held)) => {
+                debug!(%fault, "the client cannot be made anew; the old one is used");
+                Ok(held.get())
             }
-            // Files are gone for a moment while they are rotated. The old client may still do.
-            Err(fault) => match &*self.held.borrow() {
-                Some(held) => {
-                    debug!(%fault, "the client cannot be made anew; the old one is used");
-                    Ok((held.client.clone(), held.generation))
-                }
-                None => Err(fault),
-            },
+            (Some(fault), _) => Err(fault.clone()),
+            (None, None) => Err(Fault::Config("there is no client yet".to_owned())),
         }
     }
 
     /// Something failed with this client that another may do better, unless there already is another.
-    pub(super) fn doubt(&self, generation: u64) {
+    pub(super) fn doubt(&self, generation: u64, fault: &Fault) {
         if let Some(held) = &mut *self.held.borrow_mut()
             && held.generation == generation
         {
             held.doubtful = true;
+            if fault.code() == Some(401) {
+                *self.credential.borrow_mut() = None;
+            }
         }
+    }
+
+    /// Whether lists may be compressed.
+    pub(super) fn compresses(&self) -> bool {
+        self.compresses.get()
+    }
+
+    /// That there is no connection, or that it broke, and by which proxy it was to be.
+    pub(super) fn unreachable(&self, error: &(dyn std::error::Error + 'static)) -> Fault {
+        let text = chain(error);
+        Fault::Connection(match &*self.proxy.borrow() {
+            Some(proxy) => format!("{text} (by {proxy})"),
+            None => text,
+        })
     }
 
     /// Whether the server may be able to stream lists.
@@ -123,12 +175,38 @@ impl Access {
 
     /// The host that the server is asked at, as far as the files can be read.
     pub(super) async fn host(&self) -> Option<String> {
-        let config = config(&self.options.access).await.ok()?;
-        config.cluster_url.host().map(str::to_owned)
+        let reach = reach(&self.options).await.ok()?;
+        reach.config.cluster_url.host().map(str::to_owned)
     }
 
-    async fn make(&self) -> Result<Client, Fault> {
-        client_of(&config(&self.options.access).await?).map_err(|error| unusable(&error))
+    /// Makes a client of what the files say now.
+    async fn make(&self) -> Result<(), Fault> {
+        let Reach { mut config, proxy, plugin } = reach(&self.options).await?;
+        let mut until = None;
+        if let Some(plugin) = plugin {
+            let is_usable = |held: &(Plugin, Credential)| held.0 == plugin && !held.1.is_over();
+            if !self.credential.borrow().as_ref().is_some_and(is_usable) {
+                let limit = self.options.timing.plugin;
+                let credential = plugin.run(limit, &self.leash).await?;
+                debug!(until = ?credential.until, "a credential plugin has answered");
+                *self.credential.borrow_mut() = Some((plugin, credential));
+            }
+            if let Some((_, credential)) = &*self.credential.borrow() {
+                credential.apply(&mut config.auth_info);
+                until = credential.until;
+            }
+        }
+        self.compresses.set(!config.disable_compression);
+        let name = proxy.as_ref().map(ToString::to_string);
+        if *self.proxy.borrow() != name {
+            info!(proxy = name.as_deref().unwrap_or("none"), "how the API server is reached");
+            *self.proxy.borrow_mut() = name;
+        }
+        let client = client_of(&config, proxy).map_err(|error| unusable(&error))?;
+        let mut held = self.held.borrow_mut();
+        let generation = held.as_ref().map_or(0, |held| held.generation + 1);
+        *held = Some(Held { client, generation, until, doubtful: false });
+        Ok(())
     }
 }
 
@@ -146,20 +224,27 @@ fn unreadable(path: &Path, error: &KubeconfigError) -> Fault {
     Fault::Config(format!("{}: cannot be parsed{place}", path.display()))
 }
 
-async fn config(access: &ApiAccess) -> Result<Config, Fault> {
-    let master = match &access.master {
+/// What leads to the server.
+struct Reach {
+    config: Config,
+    proxy: Option<Proxy>,
+    plugin: Option<Plugin>,
+}
+
+async fn reach(options: &ApiOptions) -> Result<Reach, Fault> {
+    let ApiAccess { kubeconfig, master } = &options.access;
+    let master = match master {
         None => None,
         Some(text) => Some(Config::new(
             text.parse()
                 .map_err(|error| Fault::Config(format!("{text:?} is not a URL: {error}")))?,
         )),
     };
-    let config = match (&access.kubeconfig, master) {
+    let mut proxy_url = None;
+    let mut config = match (kubeconfig, master) {
         (Some(path), master) => {
-            let file = Kubeconfig::read_from(path).map_err(|error| unreadable(path, &error))?;
-            let options = KubeConfigOptions::default();
-            let config = Config::from_custom_kubeconfig(file, &options).await;
-            let mut config = config.map_err(|error| unusable(&error))?;
+            let (mut config, url) = config_of(path).await?;
+            proxy_url = url;
             if let Some(master) = master {
                 config.cluster_url = master.cluster_url;
             }
@@ -172,14 +257,42 @@ async fn config(access: &ApiAccess) -> Result<Config, Fault> {
         let message = format!("{:?} is not a URL of http or https", config.cluster_url.to_string());
         return Err(Fault::Config(message));
     }
-    if config.proxy_url.is_some() {
-        return Err(Fault::Config("proxy-url is not supported".to_owned()));
+    let proxy = proxy::choose(&config.cluster_url, proxy_url.as_deref(), &options.proxies)?;
+    let user = &mut config.auth_info;
+    // It runs a command as well, and was taken out of Kubernetes with 1.26.
+    if user.auth_provider.as_ref().is_some_and(|provider| provider.config.contains_key("cmd-path"))
+    {
+        let message = "users[].user.auth-provider is no more; credential plugins (exec) are";
+        return Err(Fault::Config(message.to_owned()));
     }
-    Ok(config)
+    let has_other = user.token.is_some() || user.token_file.is_some() || user.username.is_some();
+    let mut exec = user.exec.take().filter(|_| !has_other);
+    if let Some(cluster) = exec.as_mut().and_then(|exec| exec.cluster.as_mut()) {
+        cluster.proxy_url = proxy_url;
+    }
+    let plugin = exec.map(Plugin::new).transpose()?;
+    Ok(Reach { config, proxy, plugin })
+}
+
+/// What a kubeconfig says, and its `proxy-url`.
+async fn config_of(path: &Path) -> Result<(Config, Option<String>), Fault> {
+    let mut file = Kubeconfig::read_from(path).map_err(|error| unreadable(path, &error))?;
+    // kube would look at the environment, in its own way, where there is none.
+    let mut proxy_url = None;
+    let context = file.contexts.iter().find(|it| Some(&it.name) == file.current_context.as_ref());
+    let name = context.and_then(|it| it.context.as_ref()).map(|it| it.cluster.clone());
+    let cluster = file.clusters.iter_mut().find(|it| Some(&it.name) == name.as_ref());
+    if let Some(cluster) = cluster.and_then(|it| it.cluster.as_mut()) {
+        proxy_url = cluster.proxy_url.replace("http://chosen.otherwise".to_owned());
+    }
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+    let mut config = config.map_err(|error| unusable(&error))?;
+    config.proxy_url = None;
+    Ok((config, proxy_url))
 }
 
 /// The client that kube would make, but with keepalive, and without retries and log lines of its own.
-fn client_of(config: &Config) -> kube::Result<Client> {
+fn client_of(config: &Config, proxy: Option<Proxy>) -> kube::Result<Client> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -188,7 +301,44 @@ fn client_of(config: &Config) -> kube::Result<Client> {
     tcp.set_keepalive_interval(Some(KEEPALIVE_EACH));
     tcp.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
     tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
-    let connector = config.rustls_https_connector_with_connector(tcp)?;
+    let Some(proxy) = proxy else { return client_by(config, tcp) };
+    let authorization = proxy.authorization();
+    match proxy.scheme {
+        Scheme::Http => client_by(config, tunnel(proxy.url, tcp, authorization)),
+        Scheme::Https => {
+            let tls = config.rustls_https_connector_with_connector(tcp)?;
+            client_by(config, tunnel(proxy.url, tls, authorization))
+        }
+        Scheme::Socks5 => {
+            let socks = SocksV5::new(proxy.url, tcp);
+            client_by(
+                config,
+                match proxy.user {
+                    Some((user, password)) => socks.with_auth(user, password),
+                    None => socks,
+                },
+            )
+        }
+    }
+}
+
+fn tunnel<C>(proxy: Uri, connector: C, authorization: Option<HeaderValue>) -> Tunnel<C> {
+    let tunnel = Tunnel::new(proxy, connector);
+    match authorization {
+        Some(authorization) => tunnel.with_auth(authorization),
+        None => tunnel,
+    }
+}
+
+/// A client whose connections are made by this connector.
+fn client_by<C>(config: &Config, connector: C) -> kube::Result<Client>
+where
+    C: Service<Uri> + Clone + Send + Sync + 'static,
+    C::Response: Connection + Read + Write + Send + Unpin + 'static,
+    C::Future: Send + 'static,
+    C::Error: std::error::Error + Send + Sync + 'static,
+{
+    let connector = config.rustls_https_connector_with_connector(connector)?;
     let http: legacy::Client<_, Body> =
         legacy::Client::builder(TokioExecutor::new()).build(connector);
     let http = http.map_err(BoxError::from);

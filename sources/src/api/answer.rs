@@ -1,11 +1,15 @@
 //! Asking the server, and reading what it answers as it comes.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flate2::write::GzDecoder;
+use http::HeaderValue;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http_body_util::BodyExt;
 use kube::Client;
-use kube::api::{ListParams, WatchParams};
+use kube::api::{ListParams, VersionMatch, WatchParams};
 use kube::client::Body;
 use kube::core::{Request, Status};
 use tokio::time::timeout;
@@ -21,6 +25,9 @@ const LONGEST_LINE: usize = 64 << 20;
 /// No list is longer. A server may send all of it although it was asked for a page.
 const LONGEST_TEXT: usize = 1 << 30;
 
+/// How much of a compressed answer is unpacked at a time.
+const PIECE: usize = 16 << 10;
+
 /// How much of what explains a refusal is read.
 const LONGEST_REFUSAL: usize = 64 << 10;
 
@@ -30,16 +37,29 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// What to ask for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Query<'a> {
-    /// The complete list, at its newest, or a page of it.
-    List { limit: Option<u32>, continue_token: Option<&'a str> },
-    /// The complete list, at its newest, as events; and then what changes.
-    Stream,
+    /// The complete list, or a page of it if it is to be the newest: what the server has in its cache, it
+    /// sends as a whole.
+    List { limit: Option<u32>, age: Age<'a> },
+    /// The next page.
+    Page { limit: Option<u32>, token: &'a str },
+    /// The complete list as events; and then what changes.
+    Stream { age: Age<'a> },
     /// What has changed since a resource version, and what changes.
     Watch { version: &'a str },
 }
 
+/// How old a list may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Age<'a> {
+    /// As the server happens to know it.
+    Any,
+    /// Of this version or a later one.
+    NotOlderThan(&'a str),
+    /// Of the moment when it is asked for.
+    Newest,
+}
+
 /// A body that is being read.
-#[derive(Debug)]
 pub(super) struct Answer {
     body: Body,
     status: Arc<ApiStatus>,
@@ -49,6 +69,10 @@ pub(super) struct Answer {
     /// Up to where there is no end of that line.
     searched: usize,
     longest: usize,
+    /// What unpacks it, if it is compressed.
+    inflate: Option<GzDecoder<Vec<u8>>>,
+    /// How long it is, unpacked, as far as it has been read.
+    total: usize,
 }
 
 /// Asks, and waits for the answer to begin.
@@ -61,19 +85,33 @@ pub(super) async fn ask(
     let labels = resource.label_selector().map(str::to_owned);
     let fields = resource.field_selector(&access.options.node_name);
     let path = Request::new(resource.path());
+    let list = ListParams {
+        label_selector: labels.clone(),
+        field_selector: fields.clone(),
+        ..ListParams::default()
+    };
+    let is_list = matches!(query, Query::List { .. } | Query::Page { .. });
     let request = match query {
-        Query::List { limit, continue_token } => path.list(&ListParams {
-            label_selector: labels,
-            field_selector: fields,
-            limit,
-            continue_token: continue_token.map(str::to_owned),
-            ..ListParams::default()
+        Query::List { limit, age } => path.list(&match age {
+            Age::Any => ListParams { resource_version: Some("0".to_owned()), ..list },
+            Age::NotOlderThan(version) => ListParams {
+                resource_version: Some(version.to_owned()),
+                version_match: Some(VersionMatch::NotOlderThan),
+                ..list
+            },
+            Age::Newest => ListParams { limit, ..list },
         }),
-        Query::Stream | Query::Watch { .. } => {
+        Query::Page { limit, token } => {
+            path.list(&ListParams { limit, continue_token: Some(token.to_owned()), ..list })
+        }
+        Query::Stream { .. } | Query::Watch { .. } => {
             let (version, send_initial_events) = match query {
                 Query::Watch { version } => (version, false),
-                // No version means that nothing older will do, as for lists.
-                Query::List { .. } | Query::Stream => ("", true),
+                Query::Stream { age: Age::NotOlderThan(version) } => (version, true),
+                Query::Stream { age: Age::Any } => ("0", true),
+                Query::Stream { age: Age::Newest } | Query::List { .. } | Query::Page { .. } => {
+                    ("", true)
+                }
             };
             let seconds = u32::try_from(access.options.timing.watch.as_secs()).unwrap_or(u32::MAX);
             let params = WatchParams {
@@ -86,7 +124,12 @@ pub(super) async fn ask(
             path.watch(&params, version)
         }
     };
-    send(access, client, request.map_err(|error| Fault::Config(chain(&error)))?).await
+    let mut request = request.map_err(|error| Fault::Config(chain(&error)))?;
+    // Servers compress what is longer than 128 KiB, and no watch.
+    if is_list && access.compresses() {
+        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    send(access, client, request).await
 }
 
 /// Sends a request, and waits for the answer to begin. One that is no success is an error.
@@ -99,11 +142,13 @@ pub(super) async fn send(
     let patience = access.options.timing.answer;
     let response = match timeout(patience, client.send(request)).await {
         Ok(Ok(response)) => response,
-        Ok(Err(error)) => return Err(Fault::Connection(chain(&error))),
+        Ok(Err(error)) => return Err(access.unreachable(&error)),
         Err(_) => return Err(Fault::Silence(patience)),
     };
     access.status.hear();
     let (head, body) = response.into_parts();
+    let encoding = head.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
+    let is_packed = encoding.is_some_and(|encoding| encoding.eq_ignore_ascii_case(b"gzip"));
     let mut answer = Answer {
         body,
         status: access.status.clone(),
@@ -111,6 +156,8 @@ pub(super) async fn send(
         start: 0,
         searched: 0,
         longest: LONGEST_TEXT,
+        inflate: is_packed.then(|| GzDecoder::new(Vec::new())),
+        total: 0,
     };
     if head.status.is_success() {
         return Ok(answer);
@@ -121,6 +168,10 @@ pub(super) async fn send(
     // A refusal whose explanation is too long or cut off is a refusal all the same.
     while let Ok(true) = answer.more(patience).await {}
     Err(refusal(head.status.as_u16(), retry_after, &answer.buffer))
+}
+
+fn packed_wrongly(error: &std::io::Error) -> Fault {
+    Fault::garbled(format!("its compression: {}", printable(&error.to_string())))
 }
 
 /// A status other than success, with its reason.
@@ -158,28 +209,70 @@ impl Answer {
         let frame = match timeout(patience, self.body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(error))) => return Err(Fault::Connection(chain(&error))),
-            Ok(None) => return Ok(false),
+            Ok(None) => {
+                if let Some(inflate) = &mut self.inflate {
+                    inflate.try_finish().map_err(|error| packed_wrongly(&error))?;
+                    let rest = std::mem::take(inflate.get_mut());
+                    self.put(&rest)?;
+                    self.inflate = None;
+                    return Ok(!rest.is_empty());
+                }
+                return Ok(false);
+            }
             Err(_) => return Err(Fault::Silence(patience)),
         };
         self.status.hear();
         if let Ok(data) = frame.into_data() {
-            if self.buffer.len() - self.start + data.len() > self.longest {
-                return Err(Fault::garbled(format!("longer than {} MiB", self.longest >> 20)));
+            self.status.receive(data.len());
+            if self.inflate.is_none() {
+                self.put(&data)?;
             }
-            if self.start > 0 {
-                self.buffer.drain(..self.start);
-                self.searched -= self.start;
-                self.start = 0;
+            // In small pieces, so that what unpacks to a thousand times its length is noticed in time.
+            for piece in data.chunks(PIECE) {
+                let Some(inflate) = &mut self.inflate else { break };
+                inflate.write_all(piece).map_err(|error| packed_wrongly(&error))?;
+                let text = std::mem::take(inflate.get_mut());
+                self.put(&text)?;
             }
-            self.buffer.extend_from_slice(&data);
         }
         Ok(true)
     }
 
-    /// All of it.
-    pub(super) async fn text(mut self, patience: Duration) -> Result<Vec<u8>, Fault> {
-        while self.more(patience).await? {}
-        Ok(self.buffer)
+    /// Appends to what is to be read.
+    fn put(&mut self, text: &[u8]) -> Result<(), Fault> {
+        if self.buffer.len() - self.start + text.len() > self.longest {
+            return Err(Fault::garbled(format!("longer than {} MiB", self.longest >> 20)));
+        }
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.searched -= self.start;
+            self.start = 0;
+        }
+        self.buffer.extend_from_slice(text);
+        Ok(())
+    }
+
+    /// What has come of it since the last call; nothing at the end.
+    pub(super) async fn chunk(&mut self, patience: Duration) -> Result<Option<Vec<u8>>, Fault> {
+        loop {
+            let goes_on = self.more(patience).await?;
+            if !self.buffer.is_empty() {
+                self.total += self.buffer.len();
+                if self.total > LONGEST_TEXT {
+                    return Err(Fault::garbled(format!("longer than {} MiB", LONGEST_TEXT >> 20)));
+                }
+                return Ok(Some(std::mem::take(&mut self.buffer)));
+            }
+            if !goes_on {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads to the end what nobody wants to know.
+    pub(super) async fn drain(mut self, patience: Duration) -> Result<(), Fault> {
+        while self.chunk(patience).await?.is_some() {}
+        Ok(())
     }
 
     /// The next line; nothing at the end. What comes without an end of line is half a line that was cut

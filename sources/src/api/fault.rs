@@ -7,10 +7,13 @@ use std::time::Duration;
 use super::status::ErrorKind;
 
 /// A failure of a request or a watch. None is final: all are tried again.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum Fault {
     #[error("{0}")]
     Config(String),
+    /// A credential plugin failed.
+    #[error("{0}")]
+    Plugin(String),
     #[error("{0}")]
     Connection(String),
     #[error("the server has said nothing for {} s", .0.as_secs())]
@@ -34,13 +37,13 @@ impl Fault {
     pub(super) fn code(&self) -> Option<u16> {
         match self {
             Self::Status { code, .. } => Some(*code),
-            Self::Config(_) | Self::Connection(_) | Self::Silence(_) | Self::Garbled(_) => None,
+            Self::Config(_) | Self::Plugin(_) | Self::Connection(_) | Self::Silence(_) | Self::Garbled(_) => None,
         }
     }
 
     pub(super) fn kind(&self) -> ErrorKind {
         match self {
-            Self::Config(_) => ErrorKind::Config,
+            Self::Config(_) | Self::Plugin(_) => ErrorKind::Config,
             Self::Connection(_) => ErrorKind::Connection,
             Self::Silence(_) => ErrorKind::Silence,
             Self::Status { code: 401, .. } => ErrorKind::Unauthorized,
@@ -55,7 +58,7 @@ impl Fault {
     /// Whether another certificate, token or address may help, so that files are read anew.
     pub(super) fn is_about_access(&self) -> bool {
         match self {
-            Self::Config(_) | Self::Connection(_) | Self::Silence(_) => true,
+            Self::Config(_) | Self::Plugin(_) | Self::Connection(_) | Self::Silence(_) => true,
             Self::Status { code, .. } => *code == 401,
             Self::Garbled(_) => false,
         }
@@ -66,10 +69,24 @@ impl Fault {
         self.code() == Some(410)
     }
 
+    /// Whether we ask for something newer than the server has.
+    pub(super) fn is_too_new(&self) -> bool {
+        match self {
+            Self::Status { code, message, .. } => {
+                *code == 504 && message.contains("Too large resource version")
+            }
+            Self::Config(_)
+            | Self::Plugin(_)
+            | Self::Connection(_)
+            | Self::Silence(_)
+            | Self::Garbled(_) => false,
+        }
+    }
+
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
-            Self::Config(_) | Self::Connection(_) | Self::Silence(_) | Self::Garbled(_) => None,
+            Self::Config(_) | Self::Plugin(_) | Self::Connection(_) | Self::Silence(_) | Self::Garbled(_) => None,
         }
     }
 }

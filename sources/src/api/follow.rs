@@ -14,21 +14,29 @@
 //! list is asked for only when the server no longer knows what has happened since, or what it sends
 //! cannot be read. After each failure comes a wait that doubles from one to the next and starts over
 //! once a watch has brought something.
+//!
+//! # How new a list must be
+//!
+//! As with client-go's reflector. As long as nothing is known, whatever the server has in its cache will
+//! do (`resourceVersion=0`); from then on nothing older than what was reached, which the cache has as
+//! well; so no list goes back in time, whichever of several servers answers. Only when the server says
+//! that it cannot, because it lags behind or was restored from a copy, the newest is asked for, which may
+//! cost a read of etcd. A streaming list is the newest from the start: the cache waits for it.
 
 use std::rc::Rc;
 
 use kube::Client;
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, sleep, timeout};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::access::Access;
-use super::answer::{Answer, Query, ask};
+use super::answer::{Age, Answer, Query, ask};
 use super::backoff::Backoff;
 use super::fault::Fault;
 use super::resource::Resource;
 use super::saved::Position;
-use super::wire::{self, Heard, Page};
+use super::wire::{self, Heard, ListReader};
 use crate::manifest::Document;
 
 pub(crate) use super::wire::Item;
@@ -37,7 +45,8 @@ pub(crate) use super::wire::Item;
 const PAGE: u32 = 500;
 
 /// How often something that can be done without is asked for as after any failure, before it is left
-/// alone for longer. A server that starts refuses everything until it knows the roles.
+/// alone for longer. A server that starts refuses everything until it knows the roles; one that has given
+/// what is required knows them, so that nothing waits for the answer (`Holdings::is_complete`).
 const REFUSALS: u32 = 8;
 
 /// A server that no longer knows the version that a watch is to go on from begins the watch all the same,
@@ -88,6 +97,10 @@ pub(super) struct Follower {
     events: mpsc::Sender<Event>,
     /// Up to where everything is known; nothing if a complete list is needed.
     version: Option<String>,
+    /// How far it had come when it was forgotten where it was: no list may be older.
+    floor: Option<String>,
+    /// Whether the server had nothing that is new enough at hand, so that the newest is asked for.
+    newest: bool,
     /// Whether there has ever been a complete list.
     listed: bool,
     /// Failures since a watch last brought something.
@@ -123,6 +136,8 @@ impl Follower {
             access,
             events,
             version: position.as_ref().map(|position| position.version.clone()),
+            floor: None,
+            newest: false,
             listed: false,
             failures: 0,
             expired: false,
@@ -152,8 +167,10 @@ impl Follower {
     async fn step(&mut self) -> Result<(), Fault> {
         let (client, generation) = self.access.client().await?;
         let outcome = self.attempt(&client).await;
-        if outcome.as_ref().is_err_and(Fault::is_about_access) {
-            self.access.doubt(generation);
+        if let Err(fault) = &outcome
+            && fault.is_about_access()
+        {
+            self.access.doubt(generation, fault);
         }
         outcome
     }
@@ -178,16 +195,35 @@ impl Follower {
         ask(&self.access, client, self.resource, query).await
     }
 
-    /// Reads the list in pages.
+    /// How old a list may be.
+    fn age(&self) -> Age<'_> {
+        match &self.floor {
+            Some(version) if !self.newest => Age::NotOlderThan(version),
+            None if !self.newest => Age::Any,
+            Some(_) | None => Age::Newest,
+        }
+    }
+
+    /// Reads the list: what the server has in its cache as a whole, the newest in pages.
     async fn list(&mut self, client: &Client) -> Result<(), Fault> {
+        let patience = self.access.options.timing.answer;
         let mut token: Option<String> = None;
         self.tell(What::Begin).await;
         loop {
-            let query = Query::List { limit: self.page, continue_token: token.as_deref() };
-            let answer = self.ask(client, query).await?;
-            let text = answer.text(self.access.options.timing.answer).await?;
-            let Page { items, version, continue_token } = wire::page(&text)?;
-            drop(text);
+            let query = match token.as_deref() {
+                Some(token) => Query::Page { limit: self.page, token },
+                None => Query::List { limit: self.page, age: self.age() },
+            };
+            let mut answer = self.ask(client, query).await?;
+            let mut reader = ListReader::default();
+            let mut items = Vec::new();
+            while let Some(text) = answer.chunk(patience).await? {
+                reader.read(&text, &mut items)?;
+                if items.len() >= PAGE as usize {
+                    self.tell(What::Items(std::mem::take(&mut items))).await;
+                }
+            }
+            let (version, continue_token) = reader.finish()?;
             self.tell(What::Items(items)).await;
             if continue_token.is_none() {
                 self.complete(client, version).await;
@@ -199,7 +235,12 @@ impl Follower {
 
     /// Reads the list as events, and goes on watching.
     async fn stream(&mut self, client: &Client) -> Result<(), Fault> {
-        let mut answer = self.ask(client, Query::Stream).await?;
+        // At first the newest, as client-go asks for, although any would do.
+        let age = match self.age() {
+            Age::Any => Age::Newest,
+            age @ (Age::NotOlderThan(_) | Age::Newest) => age,
+        };
+        let mut answer = self.ask(client, Query::Stream { age }).await?;
         let patience = self.access.options.timing.answer;
         let mut items = Vec::new();
         self.tell(What::Begin).await;
@@ -216,8 +257,12 @@ impl Follower {
                     return self.follow(answer).await;
                 }
                 Heard::Bookmark { end: false, .. } => {}
-                // Nothing that is listed as of one moment can be gone.
-                Heard::Delete(..) => return Err(Fault::garbled("a list with a deletion in it")),
+                // The list is of the moment when the server began; what happens meanwhile comes before
+                // the bookmark, too.
+                Heard::Delete(document, _) => {
+                    self.tell(What::Items(std::mem::take(&mut items))).await;
+                    self.tell(What::Delete(document)).await;
+                }
             }
             if items.len() >= PAGE as usize || !answer.has_line() {
                 self.tell(What::Items(std::mem::take(&mut items))).await;
@@ -228,14 +273,17 @@ impl Follower {
     async fn complete(&mut self, client: &Client, version: String) {
         debug!(resource = %self.resource, version, "listed");
         self.version = Some(version.clone());
+        self.floor = None;
+        self.newest = false;
         self.listed = true;
         self.position = None;
         self.paged = false;
         self.page = Some(PAGE);
         self.access.status.count_list();
-        self.access.reached.notify_waiters();
         self.tell(What::End).await;
         self.tell(What::Reached(version)).await;
+        // Afterwards: who is refused something now is refused it by a server that has given this.
+        self.access.reached.notify_waiters();
         if self.resource == Resource::Services
             && let Some(cluster) = self.access.cluster(client).await
         {
@@ -248,8 +296,8 @@ impl Follower {
         debug!(resource = %self.resource, version = self.version, "goes on from the state");
         self.position = None;
         self.listed = true;
-        self.access.reached.notify_waiters();
         self.tell(What::Resumed).await;
+        self.access.reached.notify_waiters();
     }
 
     async fn watch(&mut self, client: &Client, version: &str) -> Result<(), Fault> {
@@ -296,7 +344,7 @@ impl Follower {
             };
             if let Some(reached) = self.version.as_ref().filter(|held| is_before(&version, held)) {
                 let fault = format!("a watch from {reached} came to {version}");
-                self.version = None;
+                self.forget();
                 return Err(Fault::Garbled(fault));
             }
             heard = true;
@@ -315,9 +363,21 @@ impl Follower {
         // all, not even bookmarks, until it has counted up to where we are.
         if !heard && self.bookmarked && lasted >= timing.watch / 2 {
             debug!(resource = %self.resource, "listed anew: not a word, from a server that had some");
-            self.version = None;
+            self.forget();
         }
         Ok(())
+    }
+
+    /// Needs a complete list, of what the server has had since.
+    fn relist(&mut self) {
+        self.floor = self.version.take().or(self.floor.take());
+    }
+
+    /// Needs a complete list of a server that has gone back: what it counted to means nothing any more.
+    fn forget(&mut self) {
+        self.version = None;
+        self.floor = None;
+        self.newest = true;
     }
 
     fn progress(&mut self) {
@@ -340,28 +400,43 @@ impl Follower {
             self.access.streams_not(&fault);
             return;
         }
+        if fault.is_too_new() && !self.newest {
+            debug!(%resource, %fault, "the newest is asked for");
+            if listing {
+                self.newest = true;
+            } else {
+                self.forget();
+            }
+            return;
+        }
+        // One whose etcd cannot tell how far it has come says 500 to every streaming list, also of those
+        // that stream by default. That is no problem until the list in pages is one.
+        let is_refused = matches!(fault, Fault::Status { code: 500.., retry_after: None, .. });
+        if streaming && (is_refused || matches!(fault, Fault::Garbled(_))) {
+            debug!(%resource, %fault, "listed in another way");
+            self.paged = true;
+            return;
+        }
         self.failures += 1;
         let expired_again = std::mem::replace(&mut self.expired, fault.is_expired());
         if resource.is_missing(&fault) {
             self.do_without().await;
             return;
         }
-        if !resource.is_required() && fault.code() == Some(403) && self.failures > REFUSALS {
+        if !resource.is_required() && fault.code() == Some(403) {
             self.give_up(&fault).await;
             return;
         }
         match fault {
-            Fault::Status { code: 410, .. } if listing => self.page = None,
-            Fault::Status { code: 410, .. } => self.version = None,
-            // One whose etcd cannot tell how far it has come says 500 to every streaming list, also of
-            // those that stream by default.
-            Fault::Status { code: 500.., .. } | Fault::Garbled(_) | Fault::Silence(_)
-                if streaming =>
-            {
-                self.paged = true;
-            }
-            Fault::Garbled(_) if self.failures > 1 => self.version = None,
+            // What was asked for is no longer there: a token of the list, or the version it may not be
+            // older than.
+            Fault::Status { code: 410, .. } if listing && self.newest => self.page = None,
+            Fault::Status { code: 410, .. } if listing => self.newest = true,
+            Fault::Status { code: 410, .. } => self.relist(),
+            Fault::Status { code: 500.., .. } | Fault::Silence(_) if streaming => self.paged = true,
+            Fault::Garbled(_) if self.failures > 1 => self.relist(),
             Fault::Config(_)
+            | Fault::Plugin(_)
             | Fault::Connection(_)
             | Fault::Silence(_)
             | Fault::Status { .. }
@@ -390,18 +465,24 @@ impl Follower {
     /// Goes without something that the server does not have.
     async fn do_without(&mut self) {
         debug!(resource = %self.resource, "the server does not have it");
-        self.version = None;
+        self.forget();
         self.tell(What::Begin).await;
         self.tell(What::End).await;
         sleep(self.access.options.timing.refused).await;
     }
 
-    /// Goes without something that we may not see.
+    /// Goes without something that we may not see. It is asked for again when a list has come that is
+    /// allowed, and soon for a while: roles may be on their way.
     async fn give_up(&mut self, fault: &Fault) {
-        warn!(resource = %self.resource, %fault, "done without");
+        debug!(resource = %self.resource, %fault, failures = self.failures, "refused");
         self.complained = true;
-        self.tell(What::Refused(fault.to_string())).await;
-        sleep(self.access.options.timing.refused).await;
+        self.tell(What::Refused(format!("{fault}; {}", self.resource.needed_rights()))).await;
+        if self.failures > REFUSALS {
+            sleep(self.access.options.timing.refused).await;
+        } else {
+            let wait = self.backoff.wait();
+            let _ = timeout(wait, self.access.reached.notified()).await;
+        }
     }
 }
 

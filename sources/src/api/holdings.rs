@@ -3,7 +3,7 @@
 //! No connections, no clock. Invariant: between calls, `objects` is what the receiver of all changes
 //! has, and it shares each object with us; unless they are of an earlier run and not told yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use im::OrdSet;
@@ -86,6 +86,8 @@ struct Holding {
 #[derive(Debug, Default)]
 struct Listing {
     objects: Objects,
+    /// What was deleted while the list came.
+    deleted: BTreeSet<ObjectKey>,
     triggers: Vec<Trigger>,
     faults: Faults,
 }
@@ -221,6 +223,7 @@ impl Holdings {
             self.cluster = cluster;
             return;
         }
+        let has_required = self.has_required();
         let (holding, context) = self.of(resource);
         match what {
             What::Begin => holding.listing = Some(Listing::default()),
@@ -243,7 +246,9 @@ impl Holdings {
                 let message = format!("{resource}: done without: {reason}");
                 let problem = Problem::of_file(&context.place, Severity::Warning, message);
                 holding.hinder(Some(problem), context);
-                holding.given_up = true;
+                // A server that refuses everything is starting, and does not know the roles yet. One
+                // that has given what is required means what it says.
+                holding.given_up |= has_required;
             }
         }
     }
@@ -321,11 +326,17 @@ impl Holding {
                     listing.objects.insert(key, held.cloned().unwrap_or(object));
                 }
                 (Some(key), Meaning::Broken) => {
-                    if let Some(held) = self.objects.get(&key) {
-                        listing.objects.insert(key, held.clone());
+                    if let Some(held) = self.objects.get(&key)
+                        && !listing.deleted.contains(&key)
+                    {
+                        // A streaming list may have brought one that is good, and newer.
+                        listing.objects.entry(key).or_insert_with(|| held.clone());
                     }
                 }
-                (Some(_) | None, _) => {}
+                (Some(key), Meaning::Nothing) => {
+                    listing.objects.remove(&key);
+                }
+                (None, _) => {}
             }
             listing.faults.add(reading.key, reading.problems);
         }
@@ -336,7 +347,8 @@ impl Holding {
         let Some(mut listing) = self.listing.take() else { return };
         if !listing.faults.nameless.is_empty() {
             // What does not say which object it is may be any that is missing now.
-            for (key, object) in &self.objects {
+            let kept = self.objects.iter().filter(|(key, _)| !listing.deleted.contains(*key));
+            for (key, object) in kept {
                 listing.objects.entry(key.clone()).or_insert_with(|| object.clone());
             }
         }
@@ -410,6 +422,12 @@ impl Holding {
     ) {
         self.reach(document);
         let Some(key) = resource.key(document) else { return };
+        if let Some(listing) = &mut self.listing {
+            listing.objects.remove(&key);
+            listing.faults.add(Some(key.clone()), Vec::new());
+            listing.deleted.insert(key);
+            return;
+        }
         self.remove(&key, news);
         self.note(Some(key), Vec::new(), context);
     }

@@ -116,7 +116,7 @@ async fn persist(
             Err(fault) => fault,
         };
         if fault.is_about_access() {
-            access.doubt(generation);
+            access.doubt(generation, &fault);
         }
         if fault.code() == Some(404) && known.take().is_some() {
             // Somebody has deleted it.
@@ -160,7 +160,7 @@ async fn once(
     };
     let request = request.map_err(|error| Fault::Config(chain(&error)))?;
     let answer = send(access, client, request).await?;
-    answer.text(access.options.timing.answer).await?;
+    answer.drain(access.options.timing.answer).await?;
     Ok(name)
 }
 

@@ -79,6 +79,17 @@ impl Resource {
         }
     }
 
+    /// What it takes to see it.
+    pub(super) fn needed_rights(self) -> String {
+        let verbs = "the account of rulec needs the verbs list and watch for";
+        match self {
+            Self::Services => format!("{verbs} services"),
+            Self::EndpointSlices => format!("{verbs} endpointslices.discovery.k8s.io"),
+            Self::Nodes => format!("{verbs} nodes"),
+            Self::ServiceCidrs => format!("{verbs} servicecidrs.networking.k8s.io"),
+        }
+    }
+
     /// Whether a failure says that the server does not have the kind. All but the youngest are in every
     /// server that can be asked; for them, "not found" is somebody else's word, a proxy's for one.
     pub(super) fn is_missing(self, fault: &Fault) -> bool {

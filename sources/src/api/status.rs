@@ -67,6 +67,7 @@ pub struct ApiStatus {
     heard: AtomicU64,
     /// One bit for each resource that is being watched.
     watched: AtomicU8,
+    received: AtomicU64,
     events: AtomicU64,
     lists: AtomicU64,
     errors: [AtomicU64; ErrorKind::ALL.len()],
@@ -78,6 +79,7 @@ impl Default for ApiStatus {
             start: Instant::now(),
             heard: AtomicU64::default(),
             watched: AtomicU8::default(),
+            received: AtomicU64::default(),
             events: AtomicU64::default(),
             lists: AtomicU64::default(),
             errors: Default::default(),
@@ -104,6 +106,11 @@ impl ApiStatus {
         Some(self.start.elapsed().saturating_sub(Duration::from_millis(heard)))
     }
 
+    /// The bytes of the server's answers, as they came: compressed, if they were.
+    pub fn received(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
+
     /// The number of watch events, bookmarks among them.
     pub fn events(&self) -> u64 {
         self.events.load(Relaxed)
@@ -123,6 +130,10 @@ impl ApiStatus {
     pub(super) fn hear(&self) {
         let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.heard.fetch_max(millis + 1, Relaxed);
+    }
+
+    pub(super) fn receive(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Relaxed);
     }
 
     pub(super) fn count_event(&self) {

@@ -18,17 +18,31 @@ use crate::manifest::Document;
 /// The annotation of the bookmark that ends the list of a streaming list (KEP-3157).
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
+/// No item is longer, and nothing of a list but its items: etcd takes objects of up to 1.5 MiB.
+const LONGEST_ITEM: usize = 64 << 20;
+
 /// An object, or why it cannot be read.
 pub(crate) type Item = Result<Box<Document>, String>;
 
-/// A list, or a page of it.
-#[derive(Debug)]
-pub(super) struct Page {
-    pub(super) items: Vec<Item>,
-    /// What to watch from, after the last page.
-    pub(super) version: String,
-    /// Where the next page starts; nothing on the last.
-    pub(super) continue_token: Option<String>,
+/// Reads a list, or a page of it, as it comes: what the server has in its cache comes as one text, and
+/// that of a large cluster is a hundred megabytes.
+///
+/// The items are cut out of the text and read one by one; what is left of it is short, and read at the
+/// end.
+#[derive(Debug, Default)]
+pub(super) struct ListReader {
+    /// The text without the items.
+    frame: Vec<u8>,
+    /// What has come of an item that is not complete.
+    item: Vec<u8>,
+    /// How many objects and arrays are open.
+    depth: usize,
+    in_text: bool,
+    /// Whether the byte that comes next is one of a text, whatever it is.
+    escaped: bool,
+    in_items: bool,
+    /// Whether a comma was the last thing between items.
+    after_comma: bool,
 }
 
 /// An event of a watch.
@@ -48,9 +62,11 @@ pub(super) enum Heard {
 
 #[derive(Deserialize)]
 struct ListText<'a> {
-    metadata: ListMetadata<'a>,
     #[serde(borrow)]
-    items: Option<Vec<&'a RawValue>>,
+    metadata: ListMetadata<'a>,
+    /// They have been taken out.
+    #[serde(default, rename = "items")]
+    _items: Option<[(); 0]>,
 }
 
 #[derive(Deserialize)]
@@ -85,20 +101,117 @@ struct BookmarkMetadata<'a> {
     annotations: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
 }
 
-/// Reads a page.
-pub(super) fn page(text: &[u8]) -> Result<Page, Fault> {
-    let list: ListText<'_> =
-        serde_json::from_slice(text).map_err(|error| not_json("a list", &error))?;
-    let token = list.metadata.continue_token.filter(|token| !token.is_empty());
-    let version = list.metadata.resource_version.unwrap_or_default();
-    if version.is_empty() && token.is_none() {
-        return Err(Fault::garbled("a list without a resourceVersion"));
+impl ListReader {
+    /// Takes in what has come, and puts the items that are complete with it where they belong.
+    pub(super) fn read(&mut self, text: &[u8], items: &mut Vec<Item>) -> Result<(), Fault> {
+        // Up to where it has been put away.
+        let mut from = 0;
+        let mut at = 0;
+        while let Some(byte) = text.get(at) {
+            if self.escaped {
+                self.escaped = false;
+                at += 1;
+                continue;
+            }
+            if self.in_text {
+                let rest = text.get(at..).unwrap_or_default();
+                match rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
+                    Some(offset) => {
+                        at += offset;
+                        self.escaped = text.get(at) == Some(&b'\\');
+                        self.in_text = self.escaped;
+                        at += 1;
+                    }
+                    None => at = text.len(),
+                }
+                continue;
+            }
+            match byte {
+                b'"' => self.in_text = true,
+                b'{' | b'[' => {
+                    self.depth += 1;
+                    if *byte == b'[' && self.depth == 2 && !self.in_items {
+                        self.frame.extend_from_slice(text.get(from..at).unwrap_or_default());
+                        from = at;
+                        if is_key_of_items(&self.frame) {
+                            self.frame.push(b'[');
+                            from = at + 1;
+                            self.in_items = true;
+                        }
+                    }
+                }
+                b'}' | b']' => {
+                    if self.in_items && self.depth == 2 {
+                        let is_there = self.put(text.get(from..at).unwrap_or_default(), items)?;
+                        if !is_there && self.after_comma {
+                            return Err(Fault::garbled("not a list: nothing after a comma"));
+                        }
+                        from = at;
+                        self.in_items = false;
+                        self.after_comma = false;
+                    }
+                    let Some(depth) = self.depth.checked_sub(1) else {
+                        return Err(Fault::garbled("not a list: more ends than beginnings"));
+                    };
+                    self.depth = depth;
+                }
+                b',' if self.in_items && self.depth == 2 => {
+                    if !self.put(text.get(from..at).unwrap_or_default(), items)? {
+                        return Err(Fault::garbled("not a list: nothing before a comma"));
+                    }
+                    from = at + 1;
+                    self.after_comma = true;
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        let rest = text.get(from..).unwrap_or_default();
+        let kept = if self.in_items { &mut self.item } else { &mut self.frame };
+        if kept.len() + rest.len() > LONGEST_ITEM {
+            return Err(Fault::garbled(format!("longer than {} MiB", LONGEST_ITEM >> 20)));
+        }
+        kept.extend_from_slice(rest);
+        Ok(())
     }
-    Ok(Page {
-        items: list.items.unwrap_or_default().into_iter().map(item).collect(),
-        version: version.into_owned(),
-        continue_token: token.map(Cow::into_owned),
-    })
+
+    /// Reads an item that ends with this text, if there is one.
+    fn put(&mut self, text: &[u8], items: &mut Vec<Item>) -> Result<bool, Fault> {
+        let whole = if self.item.is_empty() {
+            text
+        } else {
+            self.item.extend_from_slice(text);
+            &self.item
+        };
+        let whole = whole.trim_ascii();
+        let is_there = !whole.is_empty();
+        if is_there {
+            let whole = std::str::from_utf8(whole)
+                .map_err(|_| Fault::garbled("not a list: it is no UTF-8"))?;
+            items.push(item(whole));
+        }
+        self.item.clear();
+        Ok(is_there)
+    }
+
+    /// The version to watch from after the last page, and where the next page starts, if there is one.
+    pub(super) fn finish(self) -> Result<(String, Option<String>), Fault> {
+        let list: ListText<'_> =
+            serde_json::from_slice(&self.frame).map_err(|error| not_json("a list", &error))?;
+        let token = list.metadata.continue_token.filter(|token| !token.is_empty());
+        let version = list.metadata.resource_version.unwrap_or_default();
+        if version.is_empty() && token.is_none() {
+            return Err(Fault::garbled("a list without a resourceVersion"));
+        }
+        Ok((version.into_owned(), token.map(Cow::into_owned)))
+    }
+}
+
+/// Whether a text ends with the key of a list's items.
+fn is_key_of_items(text: &[u8]) -> bool {
+    let key = text.trim_ascii_end().strip_suffix(b":").map(<[u8]>::trim_ascii_end);
+    let before = key.and_then(|key| key.strip_suffix(b"\"items\""));
+    before.is_some_and(|before| !before.ends_with(b"\\"))
 }
 
 /// Reads an event; one that is an error is returned as one.
@@ -130,8 +243,8 @@ pub(super) fn event(line: &[u8]) -> Result<Heard, Fault> {
     }
 }
 
-fn item(raw: &RawValue) -> Item {
-    match serde_json::from_str(raw.get()) {
+fn item(text: &str) -> Item {
+    match serde_json::from_str(text) {
         Ok(Field::Is(document)) => Ok(document),
         Ok(Field::Absent) => Err("an object that is null".to_owned()),
         Ok(Field::Wrong(found)) => Err(format!("expected an object, found {found}")),
@@ -141,7 +254,7 @@ fn item(raw: &RawValue) -> Item {
 
 /// An object, and the resource version that the watch has reached with it.
 fn versioned(raw: &RawValue) -> Result<(Box<Document>, String), Fault> {
-    let document = item(raw).map_err(Fault::Garbled)?;
+    let document = item(raw.get()).map_err(Fault::Garbled)?;
     let version = match &document.metadata {
         Field::Is(metadata) => match &metadata.resource_version {
             Field::Is(version) if !version.is_empty() => Some(version.to_string()),

@@ -1,5 +1,6 @@
 //! What is told of changes, and what is not.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rulec_apiserver::{Fault, Resource, Scope, Server, on_both_servers};
@@ -144,11 +145,20 @@ async fn a_node_that_may_not_be_seen_is_done_without<S: Server>() {
     world.server.forbid(Resource::Nodes);
     let timing = ApiTiming { optional: Duration::from_secs(3600), ..world.options().timing };
     let mut following = Following::with(ApiOptions { timing, ..world.options() });
+    // As at once as with a 404, and long before it is asked for no more.
     following.complete().await;
     following.problems_until(|problems| problems.len() == 1).await;
     let problem = following.seen.last().unwrap().problems.get_min().unwrap().clone();
     assert_eq!(problem.severity, Severity::Warning);
     assert!(problem.message.starts_with("the Node: done without: "), "{problem}");
+    assert!(problem.message.contains("needs the verbs list and watch for nodes"), "{problem}");
+    // Said once, however often it is asked for.
+    let refusals = following.status.errors(ErrorKind::Forbidden);
+    world.until(|_| following.status.errors(ErrorKind::Forbidden) > refusals + 2).await;
+    world.probe(&mut following).await;
+    let said: BTreeSet<String> =
+        following.seen.iter().flat_map(|u| &u.problems).map(ToString::to_string).collect();
+    assert_eq!(said.len(), 1, "{said:?}");
     world.server.allow(Resource::Nodes);
     following.until(|known| known.contains_key("Node node-1")).await;
     following.problems_until(<[String]>::is_empty).await;
@@ -172,10 +182,15 @@ async fn a_node_that_is_not_found_for_a_moment_is_not_gone() {
 }
 
 #[tokio::test]
-async fn a_start_waits_for_a_node_that_may_not_be_seen_yet() {
+async fn a_start_waits_for_a_server_that_does_not_know_the_roles_yet() {
     let world = World::new();
-    world.server.fault_times(3, Scope::resource(Resource::Nodes), Fault::status(403));
-    let mut following = world.follow();
+    // Nothing can be seen, and then everything.
+    let refused = world.server.fault(Scope::all(), Fault::status(403));
+    let timing = ApiTiming { optional: Duration::from_secs(3600), ..world.options().timing };
+    let mut following = Following::with(ApiOptions { timing, ..world.options() });
+    following.problems_until(|problems| problems.len() == 4).await;
+    world.until(|_| following.status.errors(ErrorKind::Forbidden) >= 12).await;
+    world.server.lift(refused);
     following.complete().await;
     assert!(following.known.contains_key("Node node-1"), "{:?}", following.names());
 }
@@ -198,6 +213,23 @@ async fn a_node_that_may_not_be_seen_for_a_moment_is_asked_for_again_soon() {
         })
         .await;
     following.problems_until(<[String]>::is_empty).await;
+}
+
+/// An account made for an older version of Kubernetes.
+#[tokio::test]
+async fn service_cidrs_that_may_not_be_seen_hold_nothing_up() {
+    let world = World::new();
+    world.server.forbid(Resource::ServiceCidrs);
+    let hour = Duration::from_secs(3600);
+    let timing = ApiTiming { optional: hour, refused: hour, ..ApiTiming::default() };
+    let mut following = Following::with(ApiOptions { timing, ..world.options() });
+    // With the usual waits, so that those would show.
+    let start = std::time::Instant::now();
+    following.complete().await;
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    let problems = following.problems();
+    assert!(problems[0].contains("servicecidrs.networking.k8s.io"), "{problems:?}");
+    assert!(following.known.contains_key("Node node-1"));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rulec_apiserver::{
-    Cut, Expiry, Fault, Injection, Resource, Restart, Scope, Server, Verb, on_both_servers,
+    Cut, Expiry, Fault, Injection, Request, Resource, Restart, Scope, Server, Verb, on_both_servers,
 };
 use rulec_compiler::object::Object;
 use rulec_sources::{ApiAccess, ApiOptions, ApiTiming, ErrorKind};
@@ -20,7 +20,7 @@ const ALL: [Resource; 4] =
 on_both_servers!(async
     a_streaming_server_is_listed_by_its_watches,
     what_is_asked_for_is_what_kube_proxy_asks_for,
-    a_server_that_does_not_stream_is_listed_in_pages,
+    a_server_that_does_not_stream_is_listed_from_its_cache,
     what_changed_while_the_server_was_away_is_one_replacement,
     a_list_of_what_is_known_says_nothing,
     a_restart_in_which_objects_changed_is_followed,
@@ -69,20 +69,21 @@ async fn what_is_asked_for_is_what_kube_proxy_asks_for<S: Server>() {
             for part in wanted {
                 assert!(query.contains(part), "{query}");
             }
+            // What the server has in its cache, which it sends as a whole.
             let is_watch = request.verb == Verb::Watch;
-            let part = if is_watch { "allowWatchBookmarks=true" } else { "limit=500" };
+            let part = if is_watch { "allowWatchBookmarks=true" } else { "resourceVersion=0" };
             assert!(query.contains(part), "{query}");
         }
     }
 }
 
-async fn a_server_that_does_not_stream_is_listed_in_pages<S: Server>() {
+async fn a_server_that_does_not_stream_is_listed_from_its_cache<S: Server>() {
     let world = World::<S>::of(false);
     let services: Vec<Value> = (0..1201).map(|number| service(&format!("s{number}"), 80)).collect();
     world.server.apply_all(&services);
     let mut following = world.following().await;
     assert_eq!(following.services().len(), 1201);
-    assert_eq!(world.server.count(Verb::List, Resource::Services), 3);
+    assert_eq!(world.server.count(Verb::List, Resource::Services), 1, "as a whole");
     // That it does not stream is known from then on.
     let refused = world.server.requests();
     let refused = refused.iter().filter(|r| r.query.contains("sendInitialEvents")).count();
@@ -92,6 +93,135 @@ async fn a_server_that_does_not_stream_is_listed_in_pages<S: Server>() {
     world.probe(&mut following).await;
     let asked = world.server.requests();
     assert_eq!(asked.iter().filter(|r| r.query.contains("sendInitialEvents")).count(), refused);
+    // Nothing older than what was known, from the cache again.
+    let is_list = |r: &&Request| (r.verb, r.resource) == (Verb::List, Some(Resource::Services));
+    let lists: Vec<&str> = asked.iter().filter(is_list).map(|r| &*r.query).collect();
+    let [first, second] = lists[..] else { panic!("{lists:?}") };
+    assert!(first.contains("resourceVersion=0"), "{first}");
+    assert!(second.contains("resourceVersionMatch=NotOlderThan"), "{second}");
+    assert!(!second.contains("resourceVersion=0") && !second.contains("limit"), "{second}");
+}
+
+/// Of several servers, one may lag: no list of its takes back what is known.
+#[tokio::test]
+async fn no_list_goes_back_to_before_what_is_known() {
+    for streaming in [true, false] {
+        let world = World::new();
+        world.server.set_streaming_lists(streaming);
+        let then = world.server.apply(&service("a", 80));
+        let mut following = world.following().await;
+        world.server.apply(&service("b", 80));
+        following.until(|known| known.contains_key("Service default/b")).await;
+        let before = following.seen.len();
+
+        // The watch is refused once, and of the lists the first two are as of then.
+        let scope = Scope::resource(Resource::Services);
+        world.server.down();
+        world.server.apply(&service("c", 80));
+        let gone = Fault::WatchBegins(Injection::Error(410));
+        world.server.fault_times(1, scope.verb(Verb::Watch), gone);
+        let verb = if streaming { Verb::Watch } else { Verb::List };
+        let past = if streaming { 2 } else { 1 };
+        world.server.fault_times(past, scope.verb(verb), Fault::AsOf(then));
+        world.server.up();
+        following.until(|known| known.contains_key("Service default/c")).await;
+        let all = "[Service] = Service default/a, Service default/b, Service default/c";
+        assert_eq!(following.changes_since(before), [all], "{streaming}");
+    }
+}
+
+/// Its list is refused for being of a version that it has not reached; the newest is then asked for.
+#[tokio::test]
+async fn a_server_that_has_not_come_so_far_is_asked_for_the_newest() {
+    let world = World::new();
+    world.server.set_streaming_lists(false);
+    world.server.apply(&service("a", 80));
+    let mut following = world.following().await;
+    world.server.advance(1_000);
+    world.probe(&mut following).await;
+    let gone = Fault::WatchBegins(Injection::Error(410));
+    world.server.fault_times(1, Scope::resource(Resource::Services).verb(Verb::Watch), gone);
+    // Restored from a copy: it counts from the beginning, and knows nothing of where we were.
+    world.server.restart(Restart::Fresh);
+    world.server.apply(&node(NODE, "192.0.2.1"));
+    world.server.apply(&service("b", 80));
+    following.until(|known| known.contains_key("Service default/b")).await;
+    assert_eq!(following.services(), ["b"]);
+    let asked = world.server.requests();
+    let newest = asked.iter().rfind(|r| (r.verb, r.resource) == (Verb::List, Some(Resource::Services)));
+    let newest = &newest.unwrap().query;
+    assert!(newest.contains("limit=500") && !newest.contains("resourceVersion"), "{newest}");
+}
+
+#[tokio::test]
+async fn a_long_list_comes_compressed_and_a_kubeconfig_may_forbid_it() {
+    for forbidden in [false, true] {
+        let world = World::new();
+        world.server.set_streaming_lists(false);
+        let services: Vec<Value> =
+            (0..1_000).map(|number| service(&format!("s{number}"), 80)).collect();
+        world.server.apply_all(&services);
+        if forbidden {
+            let text = std::fs::read_to_string(world.kubeconfig()).unwrap();
+            let text = text.replace("\"server\":", "\"disable-compression\": true, \"server\":");
+            std::fs::write(world.kubeconfig(), text).unwrap();
+        }
+        let following = world.following().await;
+        assert_eq!(following.services().len(), 1_000);
+        assert_eq!(world.server.packed(Resource::Services), usize::from(!forbidden));
+        // Of more than 300 KB.
+        let received = following.status.received();
+        assert_eq!(received < 150_000, !forbidden, "{received}");
+    }
+}
+
+/// As what Kubernetes sends is: an object that changes or goes while the cache is still being read.
+#[tokio::test]
+async fn a_deletion_before_the_bookmark_of_a_streaming_list_is_applied() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let access = ApiAccess {
+        kubeconfig: None,
+        master: Some(format!("http://{}", listener.local_addr().unwrap())),
+    };
+    let mut following = Following::with(ApiOptions::new(access, NODE.into()));
+    let server = tokio::spawn(async move {
+        let mut requests = Vec::new();
+        let mut open = Vec::new();
+        while requests.len() < 4 {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(connection.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            let mut answer = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_owned();
+            let mut say = |kind: &str, mut object: Value, version: u64| {
+                object["metadata"]["resourceVersion"] = version.to_string().into();
+                answer += &format!("{}\n", json!({ "type": kind, "object": object }));
+            };
+            if head.contains("/api/v1/services") {
+                say("ADDED", service("a", 80), 3);
+                say("ADDED", service("b", 80), 4);
+                say("DELETED", service("a", 80), 8);
+                say("MODIFIED", service("b", 81), 9);
+                say("DELETED", service("never", 80), 10);
+            } else if head.contains("/api/v1/nodes") {
+                say("ADDED", node(NODE, "192.0.2.1"), 2);
+            }
+            let annotations = json!({ "k8s.io/initial-events-end": "true" });
+            say("BOOKMARK", json!({ "metadata": { "annotations": annotations } }), 10);
+            connection.write_all(answer.as_bytes()).await.unwrap();
+            requests.push(head);
+            open.push(connection);
+        }
+        (requests, open)
+    });
+    following.complete().await;
+    assert_eq!(following.services(), ["b"]);
+    assert_eq!(following.port("b"), Some(81));
+    let (requests, _open) = server.await.unwrap();
+    assert!(requests.iter().all(|head| head.contains("sendInitialEvents")), "{requests:?}");
+    assert_eq!(following.problems(), [""; 0]);
 }
 
 #[tokio::test]
@@ -227,6 +357,8 @@ async fn a_server_that_cannot_stream_after_all_is_listed_in_pages() {
     assert_eq!(following.services(), ["a"]);
     assert_eq!(world.server.count(Verb::List, Resource::Services), 1);
     world.probe(&mut following).await;
+    // It is no problem: a normal start has none.
+    assert!(following.seen.iter().all(|update| update.problems.is_empty()), "{:?}", following.seen);
 }
 
 #[tokio::test]
@@ -237,10 +369,12 @@ async fn a_page_that_has_expired_is_followed_by_a_whole_list() {
         world.server.apply(&service(&format!("s{number}"), 80));
     }
     let scope = Scope::resource(Resource::Services).verb(Verb::List);
+    // What is in the cache is not to be had, so that the newest is asked for, in pages.
+    world.server.fault_times(1, scope, Fault::status(410));
     // The first page is late, and the one after it has expired by then.
     let late = world.server.fault(scope, Fault::Delay(Duration::from_millis(300)));
     let mut following = world.follow();
-    world.until(|server| server.count(Verb::List, Resource::Services) == 2).await;
+    world.until(|server| server.count(Verb::List, Resource::Services) == 3).await;
     world.server.advance(1);
     world.server.compact();
     world.server.lift(late);

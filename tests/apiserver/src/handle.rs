@@ -221,6 +221,12 @@ impl ApiServer {
         self.shared.journal.open_watches(resource)
     }
 
+    /// How many lists of the kind were sent compressed.
+    #[must_use]
+    pub fn packed(&self, resource: Resource) -> usize {
+        self.shared.journal.packed(resource)
+    }
+
     /// The Events that clients wrote.
     #[must_use]
     pub fn events(&self) -> Vec<RecordedEvent> {

@@ -36,6 +36,7 @@ pub(crate) struct Journal {
     requests: Mutex<Vec<Request>>,
     events: Mutex<Vec<RecordedEvent>>,
     watches: Mutex<BTreeMap<Resource, usize>>,
+    packed: Mutex<BTreeMap<Resource, usize>>,
 }
 
 impl Journal {
@@ -57,6 +58,15 @@ impl Journal {
 
     pub(crate) fn open_watches(&self, resource: Resource) -> usize {
         self.watches.lock().unwrap().get(&resource).copied().unwrap_or(0)
+    }
+
+    /// Counts an answer that was compressed.
+    pub(crate) fn pack(&self, resource: Resource) {
+        *self.packed.lock().unwrap().entry(resource).or_default() += 1;
+    }
+
+    pub(crate) fn packed(&self, resource: Resource) -> usize {
+        self.packed.lock().unwrap().get(&resource).copied().unwrap_or(0)
     }
 
     /// Counts a watch as open for as long as the value lives.

@@ -32,7 +32,7 @@
 //!   `system:anonymous`, who may read what is public and gets 403 for the rest.
 //! - Label selectors as the API has them. Field selectors by `metadata.name`, `metadata.namespace`,
 //!   and for Services `spec.clusterIP` and `spec.type`; others are refused, as real servers do.
-//! - Lists: `limit` and `continue` over one snapshot, `resourceVersion`, `resourceVersionMatch`. The
+//! - Lists: gzip for who takes it, above 128 KiB; `limit` and `continue` over one snapshot, `resourceVersion`, `resourceVersionMatch`. The
 //!   watch cache's habit of ignoring `limit` with `resourceVersion=0` is kept. Items carry no
 //!   `kind` and `apiVersion`, as those of typed lists do not.
 //! - Watches: from a version, from "now" with all objects first, or as a streaming list (KEP-3157)
@@ -46,7 +46,7 @@
 //!
 //! # What it does not
 //!
-//! HTTP/2, gzip, protobuf, tables and metadata-only objects. Defaulting and validation: an object is
+//! HTTP/2, compressed watches (nor do real servers have them), protobuf, tables and metadata-only objects. Defaulting and validation: an object is
 //! stored as it is given, but for what belongs to the server in `metadata`. Writes by clients, but
 //! for Events; so neither resource-version conflicts nor server-side apply. Authorisation (inject a
 //! 403), priority and fairness (inject a 429), admission, aggregation, OpenAPI. A version of the

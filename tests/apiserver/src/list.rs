@@ -81,8 +81,8 @@ pub(crate) fn list(
                 limit = 0;
                 current
             }
-            (Some(wanted), _) if wanted > store.version() => {
-                return Err(Status::too_large(wanted, store.version()));
+            (Some(wanted), _) if wanted > current => {
+                return Err(Status::too_large(wanted, current));
             }
             (Some(wanted), Some(Match::Exact)) => wanted,
             // As before there was a match parameter.

@@ -46,8 +46,8 @@ impl Watch {
         let current = as_of.map_or(store.version(), |version| version.min(store.version()));
         let wanted = options.version.unwrap_or(0);
         let (with_initial, from) = match (options.send_initial_events, wanted) {
-            (Some(true), _) if wanted > store.version() => {
-                return Err(Status::too_large(wanted, store.version()));
+            (Some(true), _) if wanted > current => {
+                return Err(Status::too_large(wanted, current));
             }
             (Some(true), _) | (None, 0) => (true, current),
             (Some(false), 0) => (false, current),

@@ -304,6 +304,44 @@ fn an_item_that_is_no_object_removes_nothing_that_it_might_be() {
 }
 
 #[test]
+fn a_deletion_inside_a_list_takes_the_object_out_of_it() {
+    let mut world = World::default();
+    world.list(Services, &[service("a", 1), service("b", 1), service("c", 1)]);
+    world.take(of(Services, What::Begin));
+    let items = ["a", "b", "c", "d"].map(|name| Ok(document(&service(name, 2)))).into();
+    world.take(of(Services, What::Items(items)));
+    for gone in ["a", "b", "d"] {
+        let news = world.take(of(Services, What::Delete(document(&service(gone, 3)))));
+        assert_eq!(short(&news), [""; 0], "nothing before the end of the list");
+    }
+    // One came back, and another came back broken: what it was before was deleted.
+    let mut broken = service("b", 4);
+    broken["spec"]["ports"][0]["port"] = json!(0);
+    let items = vec![Ok(document(&service("a", 4))), Ok(document(&broken))];
+    world.take(of(Services, What::Items(items)));
+    let news = world.take(of(Services, What::End));
+    assert_eq!(short(&news), ["[Service] = Service default/a, Service default/c"]);
+    // Afterwards, deletions are as ever.
+    let news = world.take(of(Services, What::Delete(document(&service("c", 5)))));
+    assert_eq!(short(&news), ["- Service default/c"]);
+}
+
+#[test]
+fn what_breaks_while_a_list_comes_keeps_what_the_list_said_of_it() {
+    let mut world = World::default();
+    world.list(Services, &[service("a", 1)]);
+    world.take(of(Services, What::Begin));
+    let mut newer = service("a", 2);
+    newer["spec"]["ports"][0]["port"] = json!(81);
+    let mut broken = service("a", 3);
+    broken["spec"]["ports"][0]["port"] = json!(0);
+    let items = vec![Ok(document(&newer)), Ok(document(&broken))];
+    world.take(of(Services, What::Items(items)));
+    assert_eq!(short(&world.take(of(Services, What::End))), ["[Service] = Service default/a"]);
+    assert_eq!(short(&world.apply(Services, &newer)), [""; 0]);
+}
+
+#[test]
 fn an_object_of_another_kind_is_not_taken_for_one() {
     let mut world = World::default();
     world.list(Services, &[service("web", 1)]);
@@ -397,10 +435,10 @@ fn it_is_complete_without_a_node_that_may_not_be_seen() {
     let mut world = World::default();
     world.list(Services, &[]);
     world.take(of(Nodes, What::Refused("403".to_owned())));
-    assert!(!world.holdings.is_complete());
     world.list(EndpointSlices, &[]);
-    assert!(!world.holdings.is_complete(), "the ServiceCIDRs may be seen, and will come");
     world.list(ServiceCidrs, &[]);
+    assert!(!world.holdings.is_complete(), "a server that starts refuses everything");
+    world.take(of(Nodes, What::Refused("403".to_owned())));
     assert!(world.holdings.is_complete());
     assert_eq!(world.problems(), ["API server: the Node: done without: 403"]);
 }

@@ -3,13 +3,76 @@
 use serde_json::json;
 
 use super::super::fault::Fault;
-use super::super::wire::{Heard, event, page};
+use super::super::wire::{Heard, Item, ListReader, event};
 use super::{line, service};
 
 fn fault(text: &str) -> String {
     match event(text.as_bytes()) {
         Err(fault) => fault.to_string(),
         Ok(heard) => panic!("{heard:?}"),
+    }
+}
+
+struct Page {
+    items: Vec<Item>,
+    version: String,
+    continue_token: Option<String>,
+}
+
+/// Reads a list that comes in pieces of this length.
+fn pieces(text: &[u8], length: usize) -> Result<Page, Fault> {
+    let mut reader = ListReader::default();
+    let mut items = Vec::new();
+    for piece in text.chunks(length) {
+        reader.read(piece, &mut items)?;
+    }
+    let (version, continue_token) = reader.finish()?;
+    Ok(Page { items, version, continue_token })
+}
+
+fn page(text: &[u8]) -> Result<Page, Fault> {
+    pieces(text, usize::MAX)
+}
+
+#[test]
+fn a_list_is_read_as_it_comes_whatever_the_pieces() {
+    let mut odd = service("two", 2);
+    odd["metadata"]["annotations"] =
+        json!({ "a": "}],\"items\":[{", "b\\": "\\", "items": "[,]", "ü": "\u{1F600}\\\"" });
+    for spaced in [false, true] {
+        let list = json!({
+            "kind": "ServiceList", "metadata": { "resourceVersion": "5", "items": [1, 2] },
+            "items": [service("one", 1), odd, {}, [[]], "x,]"],
+            "more": { "items": [3] }, "zzz": [4, [5]],
+        });
+        let text = if spaced { format!("{list:#}\n") } else { list.to_string() };
+        for length in [1, 2, 3, 7, 100, 4096] {
+            let page = pieces(text.as_bytes(), length).unwrap();
+            let usable: Vec<bool> = page.items.iter().map(Result::is_ok).collect();
+            assert_eq!(usable, [true, true, true, false, false], "{spaced} {length}");
+            assert_eq!((&*page.version, page.continue_token), ("5", None));
+        }
+    }
+}
+
+#[test]
+fn a_list_that_is_cut_off_or_is_none_is_refused() {
+    let list = json!({ "items": [service("one", 1)], "metadata": { "resourceVersion": "5" } });
+    let text = list.to_string();
+    for length in 0..text.len() {
+        assert!(page(&text.as_bytes()[..length]).is_err(), "{length}");
+    }
+    for text in [
+        "{\"metadata\":{\"resourceVersion\":\"5\"},\"items\":7}",
+        "{\"metadata\":{\"resourceVersion\":\"5\"},\"items\":{}}",
+        "{\"metadata\":{\"resourceVersion\":\"5\"},\"items\":[],\"items\":[]}",
+        "{\"metadata\":{\"resourceVersion\":\"5\"},\"items\":[{},]}",
+        "{\"metadata\":{\"resourceVersion\":\"5\"},\"items\":[,{}]}",
+        "{\"metadata\":{\"resourceVersion\":\"5\"},\"items\":[{}]}]",
+        "[{\"metadata\":{\"resourceVersion\":\"5\"},\"items\":[]}]",
+        "{\"metadata\":{\"resourceVersion\":\"5\"},\"items\":[]",
+    ] {
+        assert!(page(text.as_bytes()).is_err(), "{text}");
     }
 }
 
@@ -113,7 +176,7 @@ fn a_list_says_how_it_goes_on() {
     assert_eq!(first.continue_token.as_deref(), Some("abc"));
     let last = page(text(json!({ "resourceVersion": "5", "continue": "" })).as_bytes()).unwrap();
     assert_eq!((last.continue_token, last.items.len()), (None, 0));
-    let unversioned = page(text(json!({})).as_bytes()).unwrap_err().to_string();
+    let unversioned = page(text(json!({})).as_bytes()).err().unwrap().to_string();
     assert!(unversioned.contains("without a resourceVersion"), "{unversioned}");
     assert!(matches!(page(b"<html>"), Err(Fault::Garbled(_))));
 }
