@@ -141,7 +141,7 @@ fn cluster_ips(check: &mut Check<'_, '_>, spec: &Spec, has: Has, at: &At<'_>) ->
         return ClusterIps::default();
     }
     if one.or(first) == Some("None") {
-        if has.node_ports {
+        if has.node_ports && !check.failed() {
             check.warn(&at_one, "None is for type ClusterIP alone: the Service is not served");
         }
         return ClusterIps::default();
