@@ -22,7 +22,9 @@ use std::time::{Duration, Instant};
 use rulec::engine::{Engine, Periods};
 use rulec::install::Installer;
 use rulec::run::Daemon;
-use rulec_apiserver::{ApiServer, Assets, Credential, RealServer, Server, Settings as ServerSettings};
+use rulec_apiserver::{
+    ApiServer, Assets, Credential, RealServer, Server, Settings as ServerSettings,
+};
 use rulec_compiler::name::NodeName;
 use rulec_compiler::{Origin, Settings};
 use rulec_sinks::nft::Ownership;

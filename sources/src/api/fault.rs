@@ -37,7 +37,11 @@ impl Fault {
     pub(super) fn code(&self) -> Option<u16> {
         match self {
             Self::Status { code, .. } => Some(*code),
-            Self::Config(_) | Self::Plugin(_) | Self::Connection(_) | Self::Silence(_) | Self::Garbled(_) => None,
+            Self::Config(_)
+            | Self::Plugin(_)
+            | Self::Connection(_)
+            | Self::Silence(_)
+            | Self::Garbled(_) => None,
         }
     }
 
@@ -86,7 +90,11 @@ impl Fault {
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
-            Self::Config(_) | Self::Plugin(_) | Self::Connection(_) | Self::Silence(_) | Self::Garbled(_) => None,
+            Self::Config(_)
+            | Self::Plugin(_)
+            | Self::Connection(_)
+            | Self::Silence(_)
+            | Self::Garbled(_) => None,
         }
     }
 }

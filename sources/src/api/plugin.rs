@@ -104,7 +104,10 @@ impl Plugin {
         let wrong = |what: &str| Fault::Config(format!("users[].user.exec{what}"));
         let version = exec.api_version.unwrap_or_default();
         if !VERSIONS.contains(&version.as_str()) {
-            return Err(wrong(&format!(".apiVersion: expected {} or {}", VERSIONS[0], VERSIONS[1])));
+            return Err(wrong(&format!(
+                ".apiVersion: expected {} or {}",
+                VERSIONS[0], VERSIONS[1]
+            )));
         }
         let command = exec.command.filter(|command| !command.is_empty());
         let command = command.ok_or_else(|| wrong(".command is missing"))?;

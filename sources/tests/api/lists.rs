@@ -88,8 +88,10 @@ async fn a_server_that_does_not_stream_is_listed_from_its_cache<S: Server>() {
     let refused = world.server.requests();
     let refused = refused.iter().filter(|r| r.query.contains("sendInitialEvents")).count();
     assert!(refused <= ALL.len(), "{refused}");
+    world.server.down();
+    world.server.apply(&service("more", 80));
     world.server.forget();
-    world.server.drop_connections();
+    world.server.up();
     world.probe(&mut following).await;
     let asked = world.server.requests();
     assert_eq!(asked.iter().filter(|r| r.query.contains("sendInitialEvents")).count(), refused);
@@ -148,7 +150,8 @@ async fn a_server_that_has_not_come_so_far_is_asked_for_the_newest() {
     following.until(|known| known.contains_key("Service default/b")).await;
     assert_eq!(following.services(), ["b"]);
     let asked = world.server.requests();
-    let newest = asked.iter().rfind(|r| (r.verb, r.resource) == (Verb::List, Some(Resource::Services)));
+    let newest =
+        asked.iter().rfind(|r| (r.verb, r.resource) == (Verb::List, Some(Resource::Services)));
     let newest = &newest.unwrap().query;
     assert!(newest.contains("limit=500") && !newest.contains("resourceVersion"), "{newest}");
 }

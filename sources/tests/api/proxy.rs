@@ -130,8 +130,7 @@ async fn the_environments_proxy_leads_to_the_server() {
     ] {
         proxy.asked.lock().unwrap().clear();
         let others = ("NO_PROXY", "10.0.0.0/8,.example".to_owned());
-        let mut following =
-            Following::with(named(&world, &[("HTTPS_PROXY", url.clone()), others]));
+        let mut following = Following::with(named(&world, &[("HTTPS_PROXY", url.clone()), others]));
         following.complete().await;
         assert_eq!(following.services(), ["web"], "{url}");
         let asked = proxy.asked();
