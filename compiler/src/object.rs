@@ -316,6 +316,9 @@ pub struct ServiceCidr {
 pub struct InterfaceAddresses {
     /// All of them, sorted, no duplicates.
     pub addresses: Vec<IpAddr>,
+    /// Of each family, the one that the kernel sends from where nothing else decides.
+    #[serde(default)]
+    pub primary: Vec<IpAddr>,
 }
 
 /// Any object.
