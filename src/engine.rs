@@ -146,6 +146,15 @@ pub enum Reply {
     Idle(Result<Vec<Draining>, SinkError>),
 }
 
+/// What has changed since that was last asked.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// The Services whose own fields or endpoints may mean something else.
+    pub services: BTreeSet<NamespacedName>,
+    /// Whether a Node, or an address of this one, has come, gone or changed.
+    pub node: bool,
+}
+
 /// Counts of what has happened, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -259,6 +268,7 @@ pub struct Engine {
     /// Real servers that were found idle.
     drained: Vec<Draining>,
     stale: Vec<Stale>,
+    touched: Touched,
     counts: Counts,
 }
 
@@ -296,6 +306,7 @@ impl Engine {
             drain_at: None,
             drained: Vec::new(),
             stale: Vec::new(),
+            touched: Touched::default(),
             counts: Counts::default(),
         }
     }
@@ -484,6 +495,8 @@ impl Engine {
             tracing::warn!(object = %key, %winner, %loser, "two sources have this object; one counts");
         }
         if !dirty.is_empty() {
+            self.touched.services.extend(dirty.services.iter().cloned());
+            self.touched.node |= !dirty.nodes.is_empty() || dirty.surroundings;
             // A refused Service that has changed is another Service.
             for service in &dirty.services {
                 let held = self.quarantine.remove(service);
@@ -730,6 +743,11 @@ impl Engine {
             // others need it: the kernel tells.
             self.applied = None;
         }
+    }
+
+    /// What has changed since this was last asked.
+    pub fn take_touched(&mut self) -> Touched {
+        std::mem::take(&mut self.touched)
     }
 
     /// UDP flows to delete, since what they lead to has gone from the kernel.

@@ -30,6 +30,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod notify;
 pub mod reload;
+mod remarks;
 pub mod run;
 pub mod serve;
 pub mod setup;

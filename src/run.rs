@@ -27,6 +27,7 @@ use crate::install::Installer;
 use crate::kernel::IpvsStart;
 use crate::monitor::Monitor;
 use crate::notify::Notify;
+use crate::remarks::Remarks;
 use crate::serve::sites::{Options, Servers};
 use crate::snapshot::Snapshot;
 use crate::sources::Sources;
@@ -161,6 +162,7 @@ pub struct Daemon {
     problems: BTreeMap<Origin, BTreeSet<Problem>>,
     forgetter: Option<Forgetter>,
     monitor: Monitor,
+    remarks: Remarks,
     observer: Option<mpsc::UnboundedSender<Counts>>,
     notify: Notify,
 }
@@ -183,6 +185,7 @@ impl Daemon {
             incomplete,
             problems: BTreeMap::new(),
             forgetter: None,
+            remarks: Remarks::default(),
             observer: None,
             notify: Notify::default(),
         }
@@ -209,7 +212,8 @@ impl Daemon {
         let mut was_settled = false;
         self.ask_the_sink()?;
         loop {
-            let deadlines = [self.engine.deadline(), self.notify.deadline()];
+            let deadlines =
+                [self.engine.deadline(), self.notify.deadline(), self.remarks.deadline()];
             let deadline = deadlines.into_iter().flatten().min();
             let tick = async {
                 match deadline {
@@ -252,6 +256,7 @@ impl Daemon {
                 forgetter.forget(stale);
             }
             self.monitor.follow(&mut self.engine);
+            self.tell_of_what_has_no_effect();
             if self.engine.is_settled() && !was_settled {
                 was_settled = true;
                 let model = self.engine.model();
@@ -307,6 +312,7 @@ impl Daemon {
         // yet is no reason to remove anything.
         if complete && self.incomplete.remove(&origin) && self.incomplete.is_empty() {
             self.engine.handle(Event::SourcesReady, now);
+            self.remarks.begin(self.engine.model(), self.engine.settings());
         }
     }
 
@@ -336,6 +342,13 @@ impl Daemon {
             tracing::info!("no longer: {problem}");
         }
         *old = new;
+    }
+
+    /// What does not meet is only known when all sources have delivered.
+    fn tell_of_what_has_no_effect(&mut self) {
+        let touched = self.engine.take_touched();
+        let (model, settings) = (self.engine.model(), self.engine.settings());
+        self.remarks.follow(model, settings, touched, Instant::now());
     }
 
     fn save(&self) {

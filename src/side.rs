@@ -13,6 +13,7 @@ use rulec_compiler::nft::{Program, State};
 use rulec_compiler::object::{
     Conditions, InterfaceAddresses, Object, PodAddresses, Service, ServicePort,
 };
+use rulec_compiler::remark::{self, Remark};
 use rulec_compiler::resolve::{self, PortKey, host};
 use rulec_compiler::{Frontend, Model, Settings};
 use rulec_sinks::ipvs;
@@ -144,6 +145,11 @@ impl Side {
             settings: Arc::clone(settings),
             incomplete,
         })
+    }
+
+    /// What of the objects has no effect, though it will have been meant to.
+    pub(crate) fn remarks(&self) -> Vec<Remark> {
+        self.model.iter().flat_map(|model| remark::all(model, &self.settings)).collect()
     }
 
     /// Compiles the manifests, with slots that go on from a state.
