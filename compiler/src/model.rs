@@ -149,6 +149,17 @@ impl Model {
         )
     }
 
+    /// Those of them that count: the ones that mirror Endpoints only if there are no others, and if the
+    /// Service has no selector, as the API server would mirror them.
+    pub fn counting_slices_of<'a>(
+        &'a self,
+        service: &'a Service,
+    ) -> impl Iterator<Item = &'a Entry<EndpointSlice>> {
+        let mut all = self.slices_of(&service.key);
+        let mirrors = service.selector.is_empty() && all.all(|slice| slice.object.is_mirror());
+        self.slices_of(&service.key).filter(move |slice| mirrors || !slice.object.is_mirror())
+    }
+
     /// The Pods that a Service selects, in order of their names.
     pub fn pods_of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a Entry<Pod>> {
         let namespace = &service.key.namespace;

@@ -54,8 +54,17 @@ pub fn of_service(model: &Model, settings: &Settings, key: &NamespacedName) -> V
     if !is_served(service) {
         return Vec::new();
     }
-    let mismatched =
-        slices.filter_map(|slice| Some(of_slice(slice, mismatch(service, &slice.object)?)));
+    let has_own = model.slices_of(key).any(|slice| !slice.object.is_mirror());
+    let reason = |slice: &EndpointSlice| match (slice.is_mirror(), service.selector.is_empty()) {
+        (true, false) => Some(format!(
+            "Endpoints count for Services without a selector, and Service {key} has one"
+        )),
+        (true, true) if has_own => {
+            Some(format!("Service {key} has EndpointSlices of its own, and those count"))
+        }
+        (true | false, _) => mismatch(service, slice),
+    };
+    let mismatched = slices.filter_map(|slice| Some(of_slice(slice, reason(&slice.object)?)));
     mismatched.chain(of_pods(model, settings, service)).collect()
 }
 

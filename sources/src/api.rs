@@ -21,6 +21,7 @@
 //! `servicecidrs.networking.k8s.io`; `get`, `list` and `watch` of `nodes`, for the node's own name at
 //! least; `create` and `patch` of `events.events.k8s.io`. This is what the role `system:node-proxier` has.
 
+mod absent;
 mod access;
 mod answer;
 mod backoff;
@@ -115,6 +116,9 @@ pub struct ApiTiming {
     /// When to ask again for something that the server does not have or that we may not see, and that
     /// can be done without.
     pub refused: Duration,
+    /// How long the first complete list waits for a Node that the server says it does not have. A node
+    /// that has just begun registers itself; a name that is wrong stays wrong.
+    pub absent: Duration,
     /// How long the first complete list waits for the Node to have an address, and for the ServiceCIDRs.
     pub optional: Duration,
 }
@@ -128,6 +132,7 @@ impl Default for ApiTiming {
             first_retry: Duration::from_millis(800),
             longest_retry: Duration::from_secs(30),
             refused: Duration::from_secs(300),
+            absent: Duration::from_secs(5),
             optional: Duration::from_secs(30),
         }
     }
@@ -215,6 +220,7 @@ async fn follow(
     left: mpsc::Receiver<Note>,
 ) {
     let patience = options.timing.optional;
+    let absent = options.timing.absent;
     // From when it is waited for.
     let patience = async move { sleep(patience).await };
     let access = Rc::new(Access::new(options, status.clone()));
@@ -234,7 +240,7 @@ async fn follow(
     tasks.spawn_local_on(writing, &local);
     let work = async {
         tokio::select! {
-            () = tell(received, patience, out) => {}
+            () = tell(received, patience, absent, out) => {}
             // None of them ends by itself.
             _ = tasks.join_next() => {}
         }
@@ -251,6 +257,7 @@ const QUIET: Duration = Duration::from_secs(1);
 pub(crate) async fn tell(
     mut events: mpsc::Receiver<Event>,
     patience: impl Future<Output = ()>,
+    absent: Duration,
     out: mpsc::Sender<Update>,
 ) {
     let mut patience = pin!(patience);
@@ -260,6 +267,8 @@ pub(crate) async fn tell(
     // What means the same, and is still to be told.
     let mut untold = 0;
     let mut telling: Option<Instant> = None;
+    // Until when a Node is waited for that is known not to be there.
+    let mut registering: Option<Instant> = None;
     loop {
         let mut news = News { suppressed: mem::take(&mut untold), ..News::default() };
         let mut is_due = false;
@@ -269,10 +278,20 @@ pub(crate) async fn tell(
                 None => pending().await,
             }
         };
+        let registered = async {
+            match registering.filter(|_| !complete) {
+                Some(at) => sleep_until(at).await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = out.closed() => return,
             () = due => is_due = true,
+            () = registered => {
+                registering = None;
+                holdings.do_without_node();
+            }
             () = &mut patience, if patient && holdings.waits_for_optional() => {
                 patient = false;
                 holdings.lose_patience();
@@ -289,6 +308,11 @@ pub(crate) async fn tell(
             }
         }
         holdings.tidy();
+        if holdings.is_node_absent() {
+            registering.get_or_insert_with(|| Instant::now() + absent);
+        } else {
+            registering = None;
+        }
         let completed = !complete && holdings.is_complete();
         complete |= completed;
         let problems_changed = holdings.problems_changed();

@@ -170,3 +170,25 @@ fn without_nodes_the_names_on_endpoints_tell() {
     assert_eq!(said_by(Origin::Manifests, &of("nb"), "na"), [""; 0]);
     assert_eq!(said_by(Origin::Manifests, &of("na-2"), "na"), [""; 0]);
 }
+
+#[test]
+fn endpoints_that_do_not_count_are_said() {
+    let mirror = |service: &str| {
+        let Object::EndpointSlice(slice) = slice(service, ("http", Protocol::Tcp), None) else {
+            unreachable!()
+        };
+        let key = NamespacedName::new("default", "web@endpoints-0-ipv4");
+        Object::EndpointSlice(Arc::new(EndpointSlice { key, ..(*slice).clone() }))
+    };
+    let Object::Service(selecting) = plain() else { unreachable!() };
+    let plain = Service { selector: [].into(), ..(*selecting).clone() };
+    let plain = Object::Service(Arc::new(plain));
+    assert_eq!(said(&[plain.clone(), mirror("web")]), [""; 0]);
+    let both = [plain, mirror("web"), slice("web", ("http", Protocol::Tcp), None)];
+    let of = "EndpointSlice default/web@endpoints-0-ipv4: its endpoints are not used: ";
+    let expected = "Service default/web has EndpointSlices of its own, and those count";
+    assert_eq!(said(&both), [format!("{of}{expected}")]);
+    let selected = [Object::Service(selecting), mirror("web")];
+    let expected = "Endpoints count for Services without a selector, and Service default/web has one";
+    assert_eq!(said(&selected), [format!("{of}{expected}")]);
+}

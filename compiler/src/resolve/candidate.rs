@@ -87,7 +87,7 @@ pub fn candidates<'a>(
         if *node == settings.node_name { Place::Here } else { Place::Elsewhere }
     };
 
-    for slice in model.slices_of(&service.key) {
+    for slice in model.counting_slices_of(service) {
         let slice = &*slice.object;
         if slice.family != family {
             continue;

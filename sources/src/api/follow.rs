@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tracing::{debug, warn};
 
+use super::absent;
 use super::access::Access;
 use super::answer::{Answer, Query, ask};
 use super::backoff::Backoff;
@@ -64,6 +65,8 @@ pub(crate) enum What {
     Delete(Box<Document>),
     /// It has failed more than once, or has never worked yet.
     Failing(String),
+    /// There is no such object: what to say of it.
+    Absent(String),
     /// We may not see it, and do without.
     Refused(String),
     /// It works again.
@@ -151,6 +154,7 @@ impl Follower {
     /// Reads the list in pages.
     async fn list(&mut self, client: &Client) -> Result<(), Fault> {
         let mut token: Option<String> = None;
+        let mut count = 0;
         self.tell(What::Begin).await;
         loop {
             let query = Query::List { limit: self.page, continue_token: token.as_deref() };
@@ -158,9 +162,11 @@ impl Follower {
             let text = answer.text(self.access.options.timing.answer).await?;
             let Page { items, version, continue_token } = wire::page(&text)?;
             drop(text);
+            count += items.len();
             self.tell(What::Items(items)).await;
             if continue_token.is_none() {
                 self.complete(version).await;
+                self.tell_of_absence(client, count).await;
                 return Ok(());
             }
             token = continue_token;
@@ -172,17 +178,22 @@ impl Follower {
         let mut answer = self.ask(client, Query::Stream).await?;
         let patience = self.access.options.timing.answer;
         let mut items = Vec::new();
+        let mut count = 0;
         self.tell(What::Begin).await;
         loop {
             let Some(line) = answer.line(patience).await? else {
                 return Err(Fault::garbled("a streaming list ended before it was complete"));
             };
             match wire::event(line)? {
-                Heard::Apply(document, _) => items.push(Ok(document)),
+                Heard::Apply(document, _) => {
+                    count += 1;
+                    items.push(Ok(document));
+                }
                 Heard::Bookmark { version, end: true } => {
                     self.bookmarked = true;
                     self.tell(What::Items(items)).await;
                     self.complete(version).await;
+                    self.tell_of_absence(client, count).await;
                     return self.follow(answer).await;
                 }
                 Heard::Bookmark { end: false, .. } => {}
@@ -204,6 +215,14 @@ impl Follower {
         self.access.status.count_list();
         self.access.reached.notify_waiters();
         self.tell(What::End).await;
+    }
+
+    /// Says so at once if our Node is not there, by what there is instead. Of the others, there may be any
+    /// number.
+    async fn tell_of_absence(&self, client: &Client, count: usize) {
+        if self.resource == Resource::Nodes && count == 0 {
+            self.tell(What::Absent(absent::message(&self.access, client).await)).await;
+        }
     }
 
     async fn watch(&mut self, client: &Client, version: &str) -> Result<(), Fault> {

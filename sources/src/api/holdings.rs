@@ -60,6 +60,8 @@ struct Holding {
     listed: bool,
     /// Whether it is not waited for: we may not see it, or it did not come.
     given_up: bool,
+    /// Whether the server has said that there is none, and we were told what to say of it.
+    absent: bool,
     /// Why nothing comes at the moment.
     obstacle: Option<Problem>,
 }
@@ -126,6 +128,12 @@ impl Holdings {
                 let problem = Problem::of_file(&context.place, severity, message);
                 holding.hinder(Some(problem), context);
             }
+            What::Absent(message) if holding.objects.is_empty() => {
+                let problem = Problem::of_file(&context.place, Severity::Warning, message);
+                holding.hinder(Some(problem), context);
+                holding.absent = true;
+            }
+            What::Absent(_) => {}
             What::Refused(reason) => {
                 let message = format!("{resource}: done without: {reason}");
                 let problem = Problem::of_file(&context.place, Severity::Warning, message);
@@ -144,6 +152,16 @@ impl Holdings {
         let node = self.nodes.given_up || self.nodes.objects.values().any(is_addressed);
         let service_cidrs = self.service_cidrs.given_up || self.service_cidrs.listed;
         self.has_required() && node && service_cidrs
+    }
+
+    /// Whether nothing is missing but a Node that the server does not have.
+    pub(crate) fn is_node_absent(&self) -> bool {
+        self.nodes.absent && !self.nodes.given_up && self.has_required()
+    }
+
+    /// Does without the Node.
+    pub(crate) fn do_without_node(&mut self) {
+        self.nodes.given_up = true;
     }
 
     fn has_required(&self) -> bool {
@@ -245,6 +263,7 @@ impl Holding {
             context.problems_changed = true;
         }
         self.hinder(None, context);
+        self.absent = false;
         let is_first = !std::mem::replace(&mut self.listed, true);
         if is_first || self.objects != listing.objects {
             self.objects = listing.objects;
@@ -268,6 +287,9 @@ impl Holding {
                     news.suppressed += 1;
                 } else {
                     self.objects.insert(key.clone(), object.clone());
+                    if std::mem::take(&mut self.absent) {
+                        self.hinder(None, context);
+                    }
                     news.changes.push(Change::Apply(context.sourced(&object)));
                     news.triggers.extend(trigger);
                 }

@@ -131,12 +131,21 @@ pub(super) fn event(line: &[u8]) -> Result<Heard, Fault> {
 }
 
 fn item(raw: &RawValue) -> Item {
+    // What a server has checked needs no looking for slips.
+    if raw.get().starts_with('{') {
+        let read = serde_json::from_str::<Document>(raw.get());
+        return read.map(Box::new).map_err(unreadable);
+    }
     match serde_json::from_str(raw.get()) {
         Ok(Field::Is(document)) => Ok(document),
         Ok(Field::Absent) => Err("an object that is null".to_owned()),
         Ok(Field::Wrong(found)) => Err(format!("expected an object, found {found}")),
-        Err(error) => Err(format!("an object that cannot be read: {error}")),
+        Err(error) => Err(unreadable(error)),
     }
+}
+
+fn unreadable(error: serde_json::Error) -> String {
+    format!("an object that cannot be read: {error}")
 }
 
 /// An object, and the resource version that the watch has reached with it.
