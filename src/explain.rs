@@ -176,8 +176,7 @@ fn silent(state: &State, packet: &Packet, is_own: &dyn Fn(IpAddr) -> bool) -> Op
 fn remarks(side: &Side, served: Option<&Served>) -> Vec<String> {
     let Some(model) = &side.model else { return Vec::new() };
     let owner = served.and_then(|served| served.owner.as_ref());
-    let of_service =
-        owner.map(|owner| remark::of_service(model, &side.settings, &owner.service));
+    let of_service = owner.map(|owner| remark::of_service(model, &side.settings, &owner.service));
     let of_node = remark::of_node(model, &side.settings);
     let all = of_node.into_iter().chain(of_service.into_iter().flatten());
     all.map(|remark| remark.to_string()).collect()

@@ -129,8 +129,7 @@ impl Side {
         let incomplete = reading.problems.iter().any(|problem| problem.severity == Severity::Error);
         let mut model = Model::default();
         model.apply(Origin::Manifests, Change::everything(reading.objects));
-        let has_host_pods =
-            model.pods().any(|entry| entry.object.addresses == PodAddresses::Node);
+        let has_host_pods = model.pods().any(|entry| entry.object.addresses == PodAddresses::Node);
         if settings.node_port_addresses.needs_interfaces()
             || settings.ipvs().is_some()
             || has_host_pods

@@ -116,8 +116,7 @@ fn of_pods(model: &Model, settings: &Settings, service: &Service) -> Vec<Remark>
     let bare = pods.iter().filter(is_bare).collect();
     remarks.extend(without("have no address (status.podIPs)", bare));
     let is_homeless = |pod: &&&Pod| {
-        pod.addresses == PodAddresses::Node
-            && host::addresses_of(model, settings, pod).is_empty()
+        pod.addresses == PodAddresses::Node && host::addresses_of(model, settings, pod).is_empty()
     };
     let homeless = pods.iter().filter(is_homeless).collect();
     let why = "are in the host's network, and no address of their node is known (a Node, \
@@ -125,9 +124,8 @@ fn of_pods(model: &Model, settings: &Settings, service: &Service) -> Vec<Remark>
     remarks.extend(without(why, homeless));
     for port in &service.ports {
         let TargetPort::Name(name) = &port.target else { continue };
-        let has = |pod: &Pod| {
-            pod.ports.iter().any(|it| it.name == *name && it.protocol == port.protocol)
-        };
+        let has =
+            |pod: &Pod| pod.ports.iter().any(|it| it.name == *name && it.protocol == port.protocol);
         let lacking = pods.iter().filter(|pod| !has(pod)).collect();
         let why = format!("have no container port {name}/{} (targetPort)", port.protocol);
         remarks.extend(without(&why, lacking));

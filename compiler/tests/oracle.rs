@@ -171,7 +171,10 @@ impl World {
                 name: Name::from("kubernetes"),
                 cidrs: nets(&["10.90.0.0/16", "fd90::/108"]),
             })),
-            Object::InterfaceAddresses(Arc::new(InterfaceAddresses { addresses: own(), ..InterfaceAddresses::default() })),
+            Object::InterfaceAddresses(Arc::new(InterfaceAddresses {
+                addresses: own(),
+                ..InterfaceAddresses::default()
+            })),
         ];
         objects.extend(self.others.iter().map(|other| Object::Service(Arc::new(other.clone()))));
         for family in Family::ALL {
@@ -755,10 +758,11 @@ fn an_endpoint_without_a_node_finds_itself() {
         world.endpoint("e2", Some("nb"), Conditions::READY)
     };
     let plain = placeless(world());
-    plain
-        .expect("e1", "cluster:80", "e1+m e2")
-        .expect("pod", "cluster:80", "e1 e2")
-        .expect("e1", "node:30080", "e1+m e2+m");
+    plain.expect("e1", "cluster:80", "e1+m e2").expect("pod", "cluster:80", "e1 e2").expect(
+        "e1",
+        "node:30080",
+        "e1+m e2+m",
+    );
     let local = placeless(with(external_local));
     for frontend in ["vip:80", "external:80", "node:30080"] {
         local.expect("e1", frontend, "e1+m e2").expect("pod", frontend, "e1 e2");

@@ -257,10 +257,7 @@ fn list_once(
 /// Addresses that nobody has (RFC 7600, RFC 6666), so that only a default route leads to them.
 const NOBODY: [(IpAddr, IpAddr); 2] = [
     (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8))),
-    (
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1)),
-    ),
+    (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1))),
 ];
 
 /// Of each family, the address that the kernel sends from by the default route, as a kubelet chooses its
@@ -364,7 +361,8 @@ mod tests {
     fn the_only_address_of_a_family_is_the_primary_one_where_no_route_tells() {
         // Addresses that this machine does not have: its routes have nothing to say of them.
         let of = |all: &[&str]| primary(&all.iter().map(|ip| ip.parse().unwrap()).collect());
-        let ips = |all: &[&str]| -> Vec<IpAddr> { all.iter().map(|ip| ip.parse().unwrap()).collect() };
+        let ips =
+            |all: &[&str]| -> Vec<IpAddr> { all.iter().map(|ip| ip.parse().unwrap()).collect() };
         let link = ["127.0.0.1", "::1", "fe80::7"];
         assert_eq!(of(&link), ips(&[]));
         let one = ["198.51.100.7", "2001:db8::77"];

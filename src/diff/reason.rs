@@ -92,7 +92,7 @@ fn endpoints(side: &Side, key: &NamespacedName) -> String {
             all += found.len();
             let is_ready = found.values().filter(|candidate| candidate.conditions.ready);
             ready += is_ready.clone().count();
-            here += is_ready.filter(|candidate| candidate.local).count();
+            here += is_ready.filter(|candidate| candidate.is_local()).count();
         }
     }
     let is_local = |policy| policy == TrafficPolicy::Local;

@@ -84,7 +84,8 @@ fn said(objects: &[Object]) -> Vec<String> {
 
 #[test]
 fn what_meets_is_not_worth_a_word() {
-    let all = [plain(), slice("web", ("http", Protocol::Tcp), Some("na")), pod("a", own(2)), node("na")];
+    let all =
+        [plain(), slice("web", ("http", Protocol::Tcp), Some("na")), pod("a", own(2)), node("na")];
     assert_eq!(said(&all), [""; 0]);
     assert_eq!(said(&[service(TargetPort::Name("web".into())), pod("a", own(2))]), [""; 0]);
 }
@@ -92,7 +93,8 @@ fn what_meets_is_not_worth_a_word() {
 #[test]
 fn pods_without_an_address_are_said() {
     let bare = PodAddresses::Own(Vec::new());
-    let mut objects = vec![plain(), pod("a", own(2)), pod("b", bare.clone()), pod("c", bare.clone())];
+    let mut objects =
+        vec![plain(), pod("a", own(2)), pod("b", bare.clone()), pod("c", bare.clone())];
     let expected = "Service default/web: selects Pods that it cannot reach: 2 of 3 have no address \
                     (status.podIPs): default/b, default/c";
     assert_eq!(said(&objects), [expected]);
@@ -164,7 +166,12 @@ fn without_nodes_the_names_on_endpoints_tell() {
         let [said] = &said_by(Origin::Manifests, &of(theirs), ours)[..] else {
             panic!("{ours} is not said")
         };
-        assert!(said.contains(&format!("nothing is on a node of this name (--node-name). There is: {theirs}.")), "{said}");
+        assert!(
+            said.contains(&format!(
+                "nothing is on a node of this name (--node-name). There is: {theirs}."
+            )),
+            "{said}"
+        );
     }
     // Endpoints are elsewhere, which is nothing to tell of.
     assert_eq!(said_by(Origin::Manifests, &of("nb"), "na"), [""; 0]);
@@ -189,6 +196,7 @@ fn endpoints_that_do_not_count_are_said() {
     let expected = "Service default/web has EndpointSlices of its own, and those count";
     assert_eq!(said(&both), [format!("{of}{expected}")]);
     let selected = [Object::Service(selecting), mirror("web")];
-    let expected = "Endpoints count for Services without a selector, and Service default/web has one";
+    let expected =
+        "Endpoints count for Services without a selector, and Service default/web has one";
     assert_eq!(said(&selected), [format!("{of}{expected}")]);
 }

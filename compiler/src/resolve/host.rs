@@ -9,8 +9,7 @@ use crate::settings::Settings;
 
 /// The addresses of a Pod, one of each family at the most: its own, or its node's.
 pub fn addresses_of(model: &Model, settings: &Settings, pod: &Pod) -> Vec<IpAddr> {
-    let first =
-        |all: &[IpAddr], family| all.iter().copied().find(|it| Family::of(*it) == family);
+    let first = |all: &[IpAddr], family| all.iter().copied().find(|it| Family::of(*it) == family);
     let of_family = |family| match &pod.addresses {
         PodAddresses::Own(addresses) => first(addresses, family),
         PodAddresses::Node if is_here(settings, pod) => own_address(model, settings, family),

@@ -33,7 +33,11 @@ pub fn cluster(candidates: &Candidates<'_>, node: &NodeName, zone: Option<&Zone>
 /// terminating but still serving. Topology has no say.
 pub fn local(candidates: &Candidates<'_>) -> Vec<Backend> {
     let ready = choose(candidates, |it| it.is_local() && it.conditions.ready);
-    if ready.is_empty() { choose(candidates, |it| it.is_local() && is_terminating(it)) } else { ready }
+    if ready.is_empty() {
+        choose(candidates, |it| it.is_local() && is_terminating(it))
+    } else {
+        ready
+    }
 }
 
 /// The endpoints to which a flow that is there may go on.

@@ -277,8 +277,7 @@ impl<'a> Cluster<'a> {
                     .map_or(&[], |node| node.addresses.as_slice()),
             };
             // §2.6: of this node, the operator may say it, and the kernel knows if there is no object.
-            let is_own_host =
-                pod.addresses == PodAddresses::Node && *on == self.settings.node_name;
+            let is_own_host = pod.addresses == PodAddresses::Node && *on == self.settings.node_name;
             let told = self.settings.node_addresses.iter().filter(|_| is_own_host);
             let of_kernel = self.primary.iter().filter(|_| is_own_host && addresses.is_empty());
             let mut addresses = addresses.iter().chain(told).chain(of_kernel);

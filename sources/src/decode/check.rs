@@ -46,12 +46,7 @@ impl<'a, 'b> Check<'a, 'b> {
     }
 
     /// The same of a field that is known by its steps.
-    pub(super) fn warn_below(
-        &mut self,
-        at: &At<'_>,
-        steps: &[Step],
-        message: impl fmt::Display,
-    ) {
+    pub(super) fn warn_below(&mut self, at: &At<'_>, steps: &[Step], message: impl fmt::Display) {
         let mut field = String::new();
         for step in steps {
             match step {

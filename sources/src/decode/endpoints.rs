@@ -57,7 +57,8 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
             let name = Name::new(check.share(&EndpointSlice::mirror_name(&key, index, family)));
             let slice = NamespacedName { namespace: key.namespace.clone(), name };
             let ports = ports.clone();
-            let slice = EndpointSlice { key: slice, service: key.clone(), family, ports, endpoints };
+            let slice =
+                EndpointSlice { key: slice, service: key.clone(), family, ports, endpoints };
             slices.push(Object::EndpointSlice(Arc::new(slice)));
         }
     }

@@ -5,7 +5,8 @@ pub(super) fn nearest<'a>(text: &str, words: &[&'a str]) -> Option<&'a str> {
     if let Some(word) = words.iter().find(|word| word.eq_ignore_ascii_case(text)) {
         return Some(word);
     }
-    let distances = words.iter().map(|word| (distance(text, word), *word));
+    let lower = text.to_ascii_lowercase();
+    let distances = words.iter().map(|word| (distance(&lower, &word.to_ascii_lowercase()), *word));
     let (distance, word) = distances.min()?;
     // Of a short word, two letters are half.
     let most = if word.len() < 6 { 1 } else { 2 };
@@ -56,7 +57,8 @@ mod tests {
         ] {
             assert_eq!(nearest(text, &words), Some(meant), "{text}");
         }
-        for text in ["Deployment", "ServiceAccount", "Ingress", "Job", "Secret", "", "annotations"] {
+        for text in ["Deployment", "ServiceAccount", "Ingress", "Job", "Secret", "", "annotations"]
+        {
             assert_eq!(nearest(text, &words), None, "{text}");
         }
         assert_eq!(nearest("Service", &[]), None);

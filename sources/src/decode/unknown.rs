@@ -51,8 +51,11 @@ pub(super) enum Fields {
 /// Notes a field that is passed over.
 pub(crate) fn note(noted: &mut Vec<Unknown>, path: &Path<'_>) {
     let Path::Map { parent, key } = path else { return };
+    if noted.len() >= MOST {
+        return;
+    }
     let Some(place) = place_of(parent) else { return };
-    if noted.len() < MOST && !(place == "metadata" && METADATA.contains(&&**key)) {
+    if !(place == "metadata" && METADATA.contains(&&**key)) {
         let mut steps = Vec::new();
         push_steps(path, &mut steps);
         noted.push(Unknown { steps, place, name: key.as_str().into() });
@@ -175,9 +178,7 @@ fn fields(kind: Fields, place: &str) -> &'static [&'static str] {
         (Fields::Service, "spec.sessionAffinityConfig.clientIP") => &["timeoutSeconds"],
         (Fields::Service, "status") => &["conditions", "loadBalancer"],
         (Fields::Service, "status.loadBalancer") => &["ingress"],
-        (Fields::Service, "status.loadBalancer.ingress") => {
-            &["hostname", "ip", "ipMode", "ports"]
-        }
+        (Fields::Service, "status.loadBalancer.ingress") => &["hostname", "ip", "ipMode", "ports"],
         (Fields::EndpointSlice, "") => {
             &["addressType", "apiVersion", "endpoints", "kind", "metadata", "ports"]
         }

@@ -42,8 +42,7 @@ fn endpoints_become_a_slice_for_each_subset_and_family() {
     assert_eq!(problems(&decoded), [""; 0]);
     let found = slices(&decoded);
     let names: Vec<String> = found.iter().map(|slice| slice.key.to_string()).collect();
-    let expected =
-        ["web@endpoints-0-ipv4", "web@endpoints-0-ipv6", "web@endpoints-1-ipv4"];
+    let expected = ["web@endpoints-0-ipv4", "web@endpoints-0-ipv6", "web@endpoints-1-ipv4"];
     assert_eq!(names, expected.map(|name| format!("default/{name}")));
     assert!(found.iter().all(|it| it.is_mirror() && it.service.to_string() == "default/web"));
     let first: Vec<(IpAddr, bool, Option<&str>)> = found[0]

@@ -56,19 +56,43 @@ fn told(text: &str) -> Vec<String> {
 #[test]
 fn an_unknown_field_of_a_service_is_said_with_the_one_that_is_meant() {
     for (from, to, expected) in [
-        ("clusterIP: 10", "selectors: {a: b}, clusterIP: 10", "spec.selectors: there is no such field; selector is meant?"),
-        ("{name: web}", "{name: web, lables: {a: b}}", "metadata.lables: there is no such field; labels is meant?"),
-        ("{port: 80}", "{port: 80, nodeport: 30080}", "spec.ports[0].nodeport: there is no such field; nodePort is meant?"),
-        ("{port: 80}", "{port: 80, weight: 3}", "spec.ports[0].weight: there is no such field; it is not used"),
+        (
+            "clusterIP: 10",
+            "selectors: {a: b}, clusterIP: 10",
+            "spec.selectors: there is no such field; selector is meant?",
+        ),
+        (
+            "{name: web}",
+            "{name: web, lables: {a: b}}",
+            "metadata.lables: there is no such field; labels is meant?",
+        ),
+        (
+            "{port: 80}",
+            "{port: 80, nodeport: 30080}",
+            "spec.ports[0].nodeport: there is no such field; nodePort is meant?",
+        ),
+        (
+            "{port: 80}",
+            "{port: 80, weight: 3}",
+            "spec.ports[0].weight: there is no such field; it is not used",
+        ),
         ("spec:", "sepc: {}\nspec:", "sepc: there is no such field; spec is meant?"),
     ] {
         let found = told(&SERVICE.replace(from, to));
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].contains("Service default/web: ") && found[0].ends_with(expected), "{found:?}");
+        assert!(
+            found[0].contains("Service default/web: ") && found[0].ends_with(expected),
+            "{found:?}"
+        );
     }
-    let list = format!("apiVersion: v1\nkind: List\nitems: [{{apiVersion: v1, kind: Service, metadata: {{name: a}}, spec: {{clusterIP: 10.90.0.1, port: 7, ports: [{{port: 80}}]}}}}]\n");
+    let list = format!(
+        "apiVersion: v1\nkind: List\nitems: [{{apiVersion: v1, kind: Service, metadata: {{name: a}}, spec: {{clusterIP: 10.90.0.1, port: 7, ports: [{{port: 80}}]}}}}]\n"
+    );
     let found = told(&list);
-    assert!(found[0].ends_with("Service default/a: spec.port: there is no such field; ports is meant?"), "{found:?}");
+    assert!(
+        found[0].ends_with("Service default/a: spec.port: there is no such field; ports is meant?"),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -118,6 +142,12 @@ status: {podIp: 10.0.0.1}
 ";
     let found = told(pod);
     assert_eq!(found.len(), 2, "{found:?}");
-    assert!(found[0].ends_with("spec.hostnetwork: there is no such field; hostNetwork is meant?"), "{found:?}");
-    assert!(found[1].ends_with("status.podIp: there is no such field; podIP is meant?"), "{found:?}");
+    assert!(
+        found[0].ends_with("spec.hostnetwork: there is no such field; hostNetwork is meant?"),
+        "{found:?}"
+    );
+    assert!(
+        found[1].ends_with("status.podIp: there is no such field; podIP is meant?"),
+        "{found:?}"
+    );
 }

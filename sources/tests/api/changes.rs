@@ -142,7 +142,8 @@ async fn a_node_name_that_no_node_has_is_said_at_once<S: Server>() {
     let mut following = Following::with(ApiOptions { timing, node_name, ..world.options() });
     following.problems_until(|problems| problems.len() == 1).await;
     let problem = following.problems()[0].clone();
-    let expected = "there is no Node node-1.example.com (--node-name). There is, among others: node-1.";
+    let expected =
+        "there is no Node node-1.example.com (--node-name). There is, among others: node-1.";
     assert!(problem.contains(expected), "{problem}");
     following.complete().await;
     // It is over when there is one.
