@@ -46,6 +46,9 @@ pub fn run(args: DiffArgs) -> anyhow::Result<ExitCode> {
         Side::read(state, &settings, &node).with_context(|| format!("{option} {state}"))
     };
     let (from, to) = (read(&args.from, "--from")?, read(&args.to, "--to")?);
+    for remark in to.remarks() {
+        anstream::eprintln!("{}: {remark}", to.name);
+    }
     let comparison = Comparison::new(from, to)?;
     if let Some(path) = &args.save {
         let to = &comparison.to;

@@ -152,6 +152,15 @@ pub enum Reply {
     Idle(Result<Vec<Draining>, SinkError>),
 }
 
+/// What has changed since that was last asked.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// The Services whose own fields or endpoints may mean something else.
+    pub services: BTreeSet<NamespacedName>,
+    /// Whether a Node, or an address of this one, has come, gone or changed.
+    pub node: bool,
+}
+
 /// Counts of what has happened, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -271,6 +280,7 @@ pub struct Engine {
     told: Option<commits::Commit>,
     /// Addresses of Services that are another Node's, as they were told of.
     elsewhere: BTreeMap<NamespacedName, BTreeSet<(IpAddr, NodeName)>>,
+    touched: Touched,
     counts: Counts,
 }
 
@@ -311,6 +321,7 @@ impl Engine {
             stale: Vec::new(),
             told: None,
             elsewhere: BTreeMap::new(),
+            touched: Touched::default(),
             counts: Counts::default(),
         }
     }
@@ -506,6 +517,8 @@ impl Engine {
             tracing::warn!(object = %key, %winner, %loser, "two sources have this object; one counts");
         }
         if !dirty.is_empty() {
+            self.touched.services.extend(dirty.services.iter().cloned());
+            self.touched.node |= !dirty.nodes.is_empty() || dirty.surroundings;
             // A refused Service that has changed is another Service.
             for service in &dirty.services {
                 let held = self.quarantine.remove(service);
@@ -811,6 +824,11 @@ impl Engine {
     /// The last commit that the kernel has acknowledged, since this was last asked.
     pub fn take_committed(&mut self) -> Option<commits::Commit> {
         self.told.take()
+    }
+
+    /// What has changed since this was last asked.
+    pub fn take_touched(&mut self) -> Touched {
+        std::mem::take(&mut self.touched)
     }
 
     /// UDP flows to delete, since what they lead to has gone from the kernel.

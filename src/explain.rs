@@ -18,6 +18,7 @@ use rulec_compiler::nft::oracle::{self, Outcome, Packet};
 use rulec_compiler::nft::skeleton::View;
 use rulec_compiler::nft::{Pick, State};
 use rulec_compiler::object::Object;
+use rulec_compiler::remark;
 use rulec_compiler::resolve::PortKey;
 
 use crate::cli::{ExplainArgs, ExplainOutput};
@@ -31,7 +32,8 @@ struct Explanation {
     outcomes: Vec<Explained>,
     /// The endpoints of the Service port that are not used, and why.
     left_out: Vec<String>,
-    /// What is not as rulec would have made it: the rules in force may do something else.
+    /// What is not as rulec would have made it, so that the rules in force may do something else; and
+    /// what of the objects has no effect.
     warnings: Vec<String>,
 }
 
@@ -136,7 +138,10 @@ impl Explanation {
         Self {
             outcomes,
             left_out: left_out.unwrap_or_default(),
-            warnings: warnings(state, Family::of(packet.destination)),
+            warnings: warnings(state, Family::of(packet.destination))
+                .into_iter()
+                .chain(remarks(side, frontend.as_ref()))
+                .collect(),
             packet,
             frontend,
         }
@@ -165,6 +170,16 @@ fn silent(state: &State, packet: &Packet, is_own: &dyn Fn(IpAddr) -> bool) -> Op
     let is_one = elements.contains_key(&Key::Service(View::Cluster, node_port))
         || elements.contains_key(&Key::Reject(node_port));
     (is_one && is_own(packet.destination)).then_some(node_port)
+}
+
+/// What of the Service's objects, and of what is said of this node, has no effect.
+fn remarks(side: &Side, served: Option<&Served>) -> Vec<String> {
+    let Some(model) = &side.model else { return Vec::new() };
+    let owner = served.and_then(|served| served.owner.as_ref());
+    let of_service = owner.map(|owner| remark::of_service(model, &side.settings, &owner.service));
+    let of_node = remark::of_node(model, &side.settings);
+    let all = of_node.into_iter().chain(of_service.into_iter().flatten());
+    all.map(|remark| remark.to_string()).collect()
 }
 
 fn warnings(state: &State, family: Family) -> Vec<String> {

@@ -35,6 +35,7 @@ pub mod monitor;
 pub mod notify;
 pub mod problems;
 pub mod reload;
+mod remarks;
 pub mod run;
 pub mod serve;
 pub mod setup;

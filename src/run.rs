@@ -31,6 +31,7 @@ use crate::listeners::Listeners;
 use crate::monitor::Monitor;
 use crate::notify::Notify;
 use crate::problems::{Line, Problems};
+use crate::remarks::Remarks;
 use crate::serve::sites::{Options, Servers};
 use crate::snapshot::Snapshot;
 use crate::sources::Sources;
@@ -206,6 +207,7 @@ pub struct Daemon {
     forgetter: Option<Forgetter>,
     listeners: Listeners,
     monitor: Monitor,
+    remarks: Remarks,
     observer: Option<mpsc::UnboundedSender<Counts>>,
     notify: Notify,
     /// Somebody wants all sources to be looked at.
@@ -237,6 +239,7 @@ impl Daemon {
             commits: Commits::new(Instant::now()),
             forgetter: None,
             listeners: Listeners::default(),
+            remarks: Remarks::default(),
             observer: None,
             notify: Notify::default(),
             // Nobody asks, unless somebody is given the other end.
@@ -271,6 +274,7 @@ impl Daemon {
                 self.notify.deadline(),
                 self.problems.deadline(),
                 self.commits.deadline(),
+                self.remarks.deadline(),
             ];
             let deadline = deadlines.into_iter().flatten().min();
             let tick = async {
@@ -320,6 +324,7 @@ impl Daemon {
                 forgetter.forget(stale);
             }
             self.monitor.follow(&mut self.engine);
+            self.tell_of_what_has_no_effect();
             if self.engine.is_settled() && !self.was_settled {
                 self.was_settled = true;
                 let model = self.engine.model();
@@ -420,6 +425,7 @@ impl Daemon {
         // yet is no reason to remove anything.
         if complete && self.incomplete.remove(&origin) && self.incomplete.is_empty() {
             self.engine.handle(Event::SourcesReady, now);
+            self.remarks.begin(self.engine.model(), self.engine.settings());
         }
     }
 
@@ -453,6 +459,13 @@ impl Daemon {
             tracing::info!("committed: {text}");
         }
         self.problems.due(now).iter().for_each(Line::log);
+    }
+
+    /// What does not meet is only known when all sources have delivered.
+    fn tell_of_what_has_no_effect(&mut self) {
+        let touched = self.engine.take_touched();
+        let (model, settings) = (self.engine.model(), self.engine.settings());
+        self.remarks.follow(model, settings, touched, Instant::now());
     }
 
     fn save(&self) {

@@ -11,8 +11,11 @@ use rulec_compiler::model::Entry;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Backend;
 use rulec_compiler::nft::{Program, State};
-use rulec_compiler::object::{Conditions, InterfaceAddresses, Object, Service, ServicePort};
-use rulec_compiler::resolve::{self, PortKey};
+use rulec_compiler::object::{
+    Conditions, InterfaceAddresses, Object, PodAddresses, Service, ServicePort,
+};
+use rulec_compiler::remark::{self, Remark};
+use rulec_compiler::resolve::{self, PortKey, host};
 use rulec_compiler::{Frontend, Model, Settings};
 use rulec_sinks::ipvs;
 use rulec_sources::Severity;
@@ -57,12 +60,15 @@ impl NodeAddresses {
         let named = node.into_iter().flat_map(|node| &node.object.addresses);
         let mut known: BTreeSet<IpAddr> =
             self.told.iter().chain(named).chain(&settings.node_addresses).copied().collect();
+        // Who describes a node names its primary address first.
+        let mut primary = self.told.clone();
         if self.is_here || known.is_empty() {
             let read = self.read()?;
             let Object::InterfaceAddresses(held) = &read.object else { return Ok(read) };
             known = self.told.iter().chain(&held.addresses).copied().collect();
+            primary.extend(&held.primary);
         }
-        let addresses = InterfaceAddresses { addresses: known.into_iter().collect() };
+        let addresses = InterfaceAddresses { addresses: known.into_iter().collect(), primary };
         Ok(Sourced {
             object: Object::InterfaceAddresses(Arc::new(addresses)),
             provenance: Provenance("interfaces".into()),
@@ -124,7 +130,11 @@ impl Side {
         let incomplete = reading.problems.iter().any(|problem| problem.severity == Severity::Error);
         let mut model = Model::default();
         model.apply(Origin::Manifests, Change::everything(reading.objects));
-        if settings.node_port_addresses.needs_interfaces() || settings.ipvs().is_some() {
+        let has_host_pods = model.pods().any(|entry| entry.object.addresses == PodAddresses::Node);
+        if settings.node_port_addresses.needs_interfaces()
+            || settings.ipvs().is_some()
+            || has_host_pods
+        {
             let addresses = node.interfaces(&model, settings)?;
             model.apply(Origin::Kernel, Change::Apply(addresses));
         }
@@ -144,6 +154,11 @@ impl Side {
             settings: Arc::clone(settings),
             incomplete,
         })
+    }
+
+    /// What of the objects has no effect, though it will have been meant to.
+    pub(crate) fn remarks(&self) -> Vec<Remark> {
+        self.model.iter().flat_map(|model| remark::all(model, &self.settings)).collect()
     }
 
     /// Compiles the manifests, with slots that go on from a state.
@@ -191,7 +206,7 @@ impl Side {
             }
         }
         for pod in model.pods_of(service) {
-            let addresses = model.addresses_of(&pod.object, &self.settings.node_name);
+            let addresses = host::addresses_of(model, &self.settings, &pod.object);
             if addresses.contains(&backend.address) {
                 return Some(format!(
                     "Pod {} ({}) selected by spec.selector: {}",

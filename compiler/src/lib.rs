@@ -20,10 +20,12 @@ pub mod name;
 pub mod net;
 pub mod nft;
 pub mod object;
+pub mod remark;
 pub mod resolve;
 pub mod settings;
 
 pub use change::{Change, Origin, Provenance, Sourced};
 pub use model::{Dirty, Model};
+pub use remark::Remark;
 pub use resolve::{Frontend, PortKey, Route};
 pub use settings::Settings;

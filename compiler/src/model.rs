@@ -15,7 +15,6 @@
 //! the say; the others' wait in `overridden`, and take its place when it goes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -156,6 +155,17 @@ impl Model {
         )
     }
 
+    /// Those of them that count: the ones that mirror Endpoints only if there are no others, and if the
+    /// Service has no selector, as the API server would mirror them.
+    pub fn counting_slices_of<'a>(
+        &'a self,
+        service: &'a Service,
+    ) -> impl Iterator<Item = &'a Entry<EndpointSlice>> {
+        let mut all = self.slices_of(&service.key);
+        let mirrors = service.selector.is_empty() && all.all(|slice| slice.object.is_mirror());
+        self.slices_of(&service.key).filter(move |slice| mirrors || !slice.object.is_mirror())
+    }
+
     /// The Pods that a Service selects, in order of their names.
     pub fn pods_of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a Entry<Pod>> {
         let namespace = &service.key.namespace;
@@ -194,18 +204,19 @@ impl Model {
         self.pods.get(key)
     }
 
-    /// The addresses of a Pod, one of each family at the most: its own, or its node's.
-    pub fn addresses_of(&self, pod: &Pod, self_name: &NodeName) -> Vec<IpAddr> {
-        let all = match &pod.addresses {
-            PodAddresses::Own(addresses) => addresses.as_slice(),
-            PodAddresses::Node => {
-                let name = pod.node.as_ref().unwrap_or(self_name);
-                self.nodes.get(name).map_or(&[][..], |node| &node.object.addresses)
-            }
-        };
-        let v4 = all.iter().find(|address| address.is_ipv4());
-        let v6 = all.iter().find(|address| address.is_ipv6());
-        v4.into_iter().chain(v6).copied().collect()
+    /// All Nodes, in order of their names.
+    pub fn nodes(&self) -> impl Iterator<Item = &Entry<Node>> {
+        self.nodes.values()
+    }
+
+    /// All EndpointSlices, in order of their names.
+    pub fn slices(&self) -> impl Iterator<Item = &Entry<EndpointSlice>> {
+        self.slices.values()
+    }
+
+    /// All Pods, in order of their names.
+    pub fn pods(&self) -> impl Iterator<Item = &Entry<Pod>> {
+        self.pods.values()
     }
 
     /// The ServiceCIDRs, in order of their names.

@@ -195,6 +195,26 @@ pub struct EndpointSlice {
     pub endpoints: Vec<Endpoint>,
 }
 
+impl EndpointSlice {
+    /// What stands in the name of one that mirrors Endpoints: no name of the API has it.
+    const MIRROR: &str = "@endpoints-";
+
+    /// The name of the slice that mirrors a subset of Endpoints (v1) in a family.
+    pub fn mirror_name(endpoints: &NamespacedName, subset: usize, family: Family) -> String {
+        let family = match family {
+            Family::Ipv4 => "ipv4",
+            Family::Ipv6 => "ipv6",
+        };
+        format!("{}{}{subset}-{family}", endpoints.name, Self::MIRROR)
+    }
+
+    /// Whether it mirrors Endpoints: then it counts for a Service that has neither a selector nor a slice
+    /// of its own.
+    pub fn is_mirror(&self) -> bool {
+        self.key.name.as_str().contains(Self::MIRROR)
+    }
+}
+
 /// One port of an EndpointSlice.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SlicePort {
@@ -316,6 +336,9 @@ pub struct ServiceCidr {
 pub struct InterfaceAddresses {
     /// All of them, sorted, no duplicates.
     pub addresses: Vec<IpAddr>,
+    /// Of each family, the one that the kernel sends from where nothing else decides.
+    #[serde(default)]
+    pub primary: Vec<IpAddr>,
 }
 
 /// Any object.

@@ -21,6 +21,7 @@ use crate::object::{Affinity, Service, ServicePort, ServiceType, TrafficPolicy};
 use crate::settings::Settings;
 
 pub mod candidate;
+pub mod host;
 mod ipvs;
 pub mod local;
 pub mod node_ports;
@@ -227,6 +228,8 @@ pub struct IpvsRoute {
 pub struct NodeFacts {
     zone: Option<Zone>,
     addresses: Vec<IpAddr>,
+    /// Where Pods of its network are.
+    host: Vec<IpAddr>,
     /// For IPVS: the addresses of the interfaces, and those that node ports answer on.
     interfaces: BTreeSet<IpAddr>,
     node_ports: Vec<IpAddr>,
@@ -244,6 +247,10 @@ impl NodeFacts {
             node_ports: Family::ALL.into_iter().filter(|_| is_ipvs).flat_map(node_ports).collect(),
             zone: node.and_then(|node| node.zone.clone()),
             addresses: Family::ALL.into_iter().filter_map(primary).collect(),
+            host: Family::ALL
+                .into_iter()
+                .filter_map(|family| host::own_address(model, settings, family))
+                .collect(),
         }
     }
 }
@@ -318,6 +325,7 @@ fn resolve_port(
         sources: None,
         serving: (port.protocol == Protocol::Udp).then(|| select::serving(&candidates)),
         depends_on_node: uses_addresses
+            || host::has_pods_here(model, settings, service)
             || uses_cluster && candidates.values().any(|it| it.hints.is_some()),
     }
 }

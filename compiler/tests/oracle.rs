@@ -171,7 +171,10 @@ impl World {
                 name: Name::from("kubernetes"),
                 cidrs: nets(&["10.90.0.0/16", "fd90::/108"]),
             })),
-            Object::InterfaceAddresses(Arc::new(InterfaceAddresses { addresses: own() })),
+            Object::InterfaceAddresses(Arc::new(InterfaceAddresses {
+                addresses: own(),
+                ..InterfaceAddresses::default()
+            })),
         ];
         objects.extend(self.others.iter().map(|other| Object::Service(Arc::new(other.clone()))));
         for family in Family::ALL {

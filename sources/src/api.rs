@@ -23,6 +23,7 @@
 //! `servicecidrs.networking.k8s.io`; `get`, `list` and `watch` of `nodes`, for the node's own name at
 //! least; `create` and `patch` of `events.events.k8s.io`. This is what the role `system:node-proxier` has.
 
+mod absent;
 mod access;
 mod answer;
 mod backoff;
@@ -132,6 +133,9 @@ pub struct ApiTiming {
     pub refused: Duration,
     /// How long a credential plugin may take.
     pub plugin: Duration,
+    /// How long the first complete list waits for a Node that the server says it does not have. A node
+    /// that has just begun registers itself; a name that is wrong stays wrong.
+    pub absent: Duration,
     /// How long the first complete list waits for the Node to have an address, and for the ServiceCIDRs.
     pub optional: Duration,
     /// How long the server may take at a start before what an earlier run has left stands in for it.
@@ -148,6 +152,7 @@ impl Default for ApiTiming {
             longest_retry: Duration::from_secs(30),
             refused: Duration::from_secs(300),
             plugin: Duration::from_secs(60),
+            absent: Duration::from_secs(5),
             optional: Duration::from_secs(30),
             grace: Duration::from_secs(1),
         }
@@ -248,6 +253,7 @@ async fn follow(
     leash: Leash,
 ) {
     let patience = options.timing.optional;
+    let absent = options.timing.absent;
     // From when it is waited for.
     let patience = async move { sleep(patience).await };
     let (state, grace) = (options.state.clone(), options.timing.grace);
@@ -273,7 +279,7 @@ async fn follow(
     tasks.spawn_local_on(writing, &local);
     let work = async {
         tokio::select! {
-            () = tell(received, patience, memory, out) => {}
+            () = tell(received, patience, absent, memory, out) => {}
             // None of them ends by itself.
             _ = tasks.join_next() => {}
         }
@@ -330,6 +336,7 @@ fn tell_of_stale(at: Option<Timestamp>) {
 async fn tell(
     mut events: mpsc::Receiver<Event>,
     patience: impl Future<Output = ()>,
+    absent: Duration,
     mut memory: Option<Memory>,
     out: mpsc::Sender<Update>,
 ) {
@@ -346,15 +353,22 @@ async fn tell(
     // What means the same, and is still to be told.
     let mut untold = 0;
     let mut telling: Option<Instant> = None;
+    // Until when a Node is waited for that is known not to be there.
+    let mut registering: Option<Instant> = None;
     loop {
         let mut news = News { suppressed: mem::take(&mut untold), ..News::default() };
         let mut is_due = false;
         let due = until(telling);
         let over = until(grace);
+        let registered = until(registering.filter(|_| !complete));
         tokio::select! {
             biased;
             () = out.closed() => return,
             () = due => is_due = true,
+            () = registered => {
+                registering = None;
+                holdings.do_without_node();
+            }
             () = &mut patience, if patient && holdings.waits_for_optional() => {
                 patient = false;
                 holdings.lose_patience();
@@ -377,6 +391,11 @@ async fn tell(
             }
         }
         holdings.tidy();
+        if holdings.is_node_absent() {
+            registering.get_or_insert_with(|| Instant::now() + absent);
+        } else {
+            registering = None;
+        }
         let completed = !complete && holdings.is_complete();
         complete |= completed;
         let problems_changed = holdings.problems_changed();

@@ -10,15 +10,18 @@
 
 mod at;
 mod check;
+mod endpoints;
 mod identity;
 mod ipvs;
 mod kind;
+mod near;
 mod node;
 mod pod;
 mod service;
 mod service_cidr;
 mod slice;
 mod surplus;
+mod unknown;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,6 +30,7 @@ use rulec_compiler::object::{Object, ObjectKey};
 
 pub(crate) use at::{At, Step};
 use kind::{decode_document, decode_object};
+pub(crate) use unknown::{Unknown, note};
 
 use crate::field::Field;
 use crate::intern::Interner;

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -249,10 +249,44 @@ fn list_once(
             if error != 0 {
                 return Err(io::Error::from_raw_os_error(error.wrapping_neg()));
             }
+            let primary = primary(&found);
             let addresses = found.into_iter().collect();
-            return Ok((!is_disturbed).then_some(InterfaceAddresses { addresses }));
+            return Ok((!is_disturbed).then_some(InterfaceAddresses { addresses, primary }));
         }
     }
+}
+
+/// Addresses that nobody has (RFC 7600, RFC 6666), so that only a default route leads to them.
+const NOBODY: [(IpAddr, IpAddr); 2] = [
+    (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8))),
+    (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1))),
+];
+
+/// Of each family, the address that the kernel sends from by the default route, as a kubelet chooses its
+/// node's; where there is no such route, the only address there is, if it is the only one.
+fn primary(found: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
+    let of_family = |(unspecified, nobody): (IpAddr, IpAddr)| {
+        let usable = |address: &&IpAddr| {
+            let is_of_link =
+                matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+            address.is_ipv4() == nobody.is_ipv4() && !address.is_loopback() && !is_of_link
+        };
+        let by_route = route_source(unspecified, nobody);
+        by_route.filter(|address| found.contains(address) && usable(&address)).or_else(|| {
+            let mut all = found.iter().filter(usable);
+            all.next().filter(|_| all.next().is_none()).copied()
+        })
+    };
+    NOBODY.into_iter().filter_map(of_family).collect()
+}
+
+/// The address that the kernel would send from. To connect a datagram socket asks for the route and sends
+/// nothing.
+fn route_source(unspecified: IpAddr, to: IpAddr) -> Option<IpAddr> {
+    const DISCARD: u16 = 9;
+    let socket = UdpSocket::bind((unspecified, 0)).ok()?;
+    socket.connect((to, DISCARD)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 /// The messages in what was received.
@@ -323,6 +357,20 @@ mod tests {
         assert!(!counts(permanent | tentative));
         assert!(!counts(permanent | tentative | AddressFlags::Dadfailed));
         assert!(!counts(tentative | AddressFlags::Optimistic | AddressFlags::Dadfailed));
+    }
+
+    #[test]
+    fn the_only_address_of_a_family_is_the_primary_one_where_no_route_tells() {
+        // Addresses that this machine does not have: its routes have nothing to say of them.
+        let of = |all: &[&str]| primary(&all.iter().map(|ip| ip.parse().unwrap()).collect());
+        let ips =
+            |all: &[&str]| -> Vec<IpAddr> { all.iter().map(|ip| ip.parse().unwrap()).collect() };
+        let link = ["127.0.0.1", "::1", "fe80::7"];
+        assert_eq!(of(&link), ips(&[]));
+        let one = ["198.51.100.7", "2001:db8::77"];
+        assert_eq!(of(&[&link[..], &one].concat()), ips(&one));
+        let two = [&one[..], &["203.0.113.7"]].concat();
+        assert_eq!(of(&two), ips(&["2001:db8::77"]), "nobody knows which");
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! What is read of a manifest: the fields that matter, as they are written.
 //!
 //! The kind of a document may be its last key, so one projection serves all kinds: it holds the
-//! fields of each, and none of them means two things. Unknown fields are skipped as they come.
+//! fields of each, and none of them means two things. Unknown fields are skipped as they come, and only
+//! noted.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::decode::{Unknown, note};
 use crate::field::{Field, NumberOrText, Part, Text, Texts};
 
 /// A list of structs.
@@ -27,20 +31,64 @@ macro_rules! part {
     };
 }
 
-part!(
-    /// A document, or an item of a list.
-    Document {
-        api_version: Field<Text>,
-        kind: Field<Text>,
-        metadata: Field<Box<Metadata>>,
-        spec: Field<Box<Spec>>,
-        status: Field<Box<Status>>,
-        address_type: Field<Text>,
-        endpoints: List<EndpointPart>,
-        ports: List<PortPart>,
-        items: List<Document>,
+/// A document, or an item of a list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Document {
+    pub(crate) api_version: Field<Text>,
+    pub(crate) kind: Field<Text>,
+    pub(crate) metadata: Field<Box<Metadata>>,
+    pub(crate) spec: Field<Box<Spec>>,
+    pub(crate) status: Field<Box<Status>>,
+    pub(crate) address_type: Field<Text>,
+    pub(crate) endpoints: List<EndpointPart>,
+    pub(crate) ports: List<PortPart>,
+    pub(crate) subsets: List<Subset>,
+    pub(crate) items: List<Item>,
+    /// The fields that were passed over, if it is one of a file: what a server sends, it has checked.
+    #[serde(skip)]
+    pub(crate) unknown: Vec<Unknown>,
+}
+
+impl Part for Document {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut unknown = Vec::new();
+        let noting = |path: serde_ignored::Path<'_>| note(&mut unknown, &path);
+        let mut document: Self = serde_ignored::deserialize(deserializer, noting)?;
+        document.share_out(unknown);
+        Ok(document)
     }
-);
+}
+
+impl Document {
+    /// Gives each item of a list what is noted of it.
+    fn share_out(&mut self, unknown: Vec<Unknown>) {
+        let mut of_items: BTreeMap<usize, Vec<Unknown>> = BTreeMap::new();
+        for one in unknown {
+            match one.of_item() {
+                Ok((index, one)) => of_items.entry(index).or_default().push(one),
+                Err(one) => self.unknown.push(one),
+            }
+        }
+        let Field::Is(items) = &mut self.items else { return };
+        for (index, unknown) in of_items {
+            if let Some(Field::Is(item)) = items.get_mut(index) {
+                item.0.share_out(unknown);
+            }
+        }
+    }
+}
+
+/// A document in a list: what is noted of it is noted by the list.
+#[derive(Debug)]
+pub(crate) struct Item(pub(crate) Document);
+
+impl Part for Item {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Document::deserialize(deserializer).map(Self)
+    }
+}
+
 part!(
     Metadata {
         name: Field<Text>,
@@ -54,6 +102,7 @@ part!(
 part!(
     /// The annotations that matter. A change of others is none.
     Annotations {
+        leader: Field<Text> = "control-plane.alpha.kubernetes.io/leader",
         last_change_trigger_time: Field<Text> = "endpoints.kubernetes.io/last-change-trigger-time",
         ipvs_scheduler: Field<Text> = "rulec.io/ipvs-scheduler",
         ipvs_scheduler_flags: Field<Text> = "rulec.io/ipvs-scheduler-flags",
@@ -176,6 +225,20 @@ part!(
         conditions: Field<Box<EndpointConditions>>,
         node_name: Field<Text>,
         hints: Field<Box<Hints>>,
+    }
+);
+part!(
+    /// A subset of Endpoints.
+    Subset {
+        addresses: List<EndpointAddress>,
+        not_ready_addresses: List<EndpointAddress>,
+        ports: List<PortPart>,
+    }
+);
+part!(
+    EndpointAddress {
+        ip: Field<Text>,
+        node_name: Field<Text>,
     }
 );
 part!(

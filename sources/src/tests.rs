@@ -1,5 +1,6 @@
 //! What this crate promises, case by case.
 
+mod decode_endpoints;
 mod decode_ipvs;
 mod decode_lists;
 mod decode_node;
@@ -12,6 +13,7 @@ mod decode_widening;
 mod hostile;
 mod random;
 mod scan;
+mod slips;
 mod texts;
 mod watch;
 mod writers;

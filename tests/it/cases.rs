@@ -122,7 +122,8 @@ section!(b, "b-objects.yaml",
     ipv4: case_18);
 
 section!(c, "c-endpoints.yaml",
-    case_26 case_27 case_28 case_29 case_30 case_31 case_32 case_33 case_34 case_35);
+    case_26 case_27 case_28 case_29 case_30 case_31 case_32 case_33 case_34 case_35
+    case_116);
 
 section!(d, "d-policies.yaml",
     case_36 case_37 case_38 case_39 case_40 case_41 case_42 case_43 case_44 case_45 case_46
@@ -150,7 +151,7 @@ section!(j, "j-machinery.yaml",
 section!(k, "k-ipvs.yaml", ipvs: case_105 case_106 case_107 case_108 case_109 case_110);
 
 section!(l, "l-files.yaml",
-    case_111 case_112 case_113 case_114 case_115);
+    case_111 case_112 case_113 case_114 case_115 case_117);
 
 /// The sections, in their order.
 const SECTIONS: [(&str, &[(&str, bool)]); 12] = [
@@ -191,7 +192,7 @@ fn every_case_has_one_row_and_its_tests() {
         }
         assert_eq!(of_rows, of_tests, "{file}: the rows, and the tests that cases.rs has for them");
     }
-    assert_eq!(seen, (1..=115).collect());
+    assert_eq!(seen, (1..=117).collect());
 }
 
 /// docs/deviations.md has an entry `- Case 7:` for each row that says how it deviates, in the same

@@ -156,7 +156,10 @@ fn the_wire_means_what_the_text_says_of_the_node() {
     let mut model = model(ranges);
     let addresses = ["192.0.2.10", "192.0.2.11", "127.0.0.1", "2001:db8::10"];
     let addresses = addresses.map(|text| text.parse().unwrap()).to_vec();
-    let object = Object::InterfaceAddresses(Arc::new(InterfaceAddresses { addresses }));
+    let object = Object::InterfaceAddresses(Arc::new(InterfaceAddresses {
+        addresses,
+        ..InterfaceAddresses::default()
+    }));
     let provenance = Provenance("test".into());
     model.apply(Origin::Kernel, Change::Apply(Sourced { object, provenance }));
     let cidrs = ["192.0.2.0/24", "2001:db8::/64"].map(|cidr| cidr.parse().unwrap()).to_vec();

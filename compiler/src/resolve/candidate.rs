@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 
+use super::host;
 use crate::model::Model;
 use crate::name::{NodeName, Zone};
 use crate::net::{Backend, Family};
@@ -86,7 +87,7 @@ pub fn candidates<'a>(
         if *node == settings.node_name { Place::Here } else { Place::Elsewhere }
     };
 
-    for slice in model.slices_of(&service.key) {
+    for slice in model.counting_slices_of(service) {
         let slice = &*slice.object;
         if slice.family != family {
             continue;
@@ -108,7 +109,7 @@ pub fn candidates<'a>(
         conditions.ready |= service.publish_not_ready;
         // A manifest without one describes a Pod of this node.
         let place = pod.node.as_ref().map_or(Place::Here, place);
-        for address in model.addresses_of(pod, &settings.node_name) {
+        for address in host::addresses_of(model, settings, pod) {
             if Family::of(address) == family {
                 let backend = Backend { address, port: target };
                 add(backend, Candidate { conditions, place, hints: None });
@@ -147,7 +148,9 @@ mod tests {
     use crate::change::{Change, Origin, Provenance, Sourced};
     use crate::name::NamespacedName;
     use crate::net::Protocol;
-    use crate::object::{Endpoint, EndpointSlice, Node, Object, Pod, PodAddresses};
+    use crate::object::{
+        Endpoint, EndpointSlice, InterfaceAddresses, Node, Object, Pod, PodAddresses,
+    };
 
     const TERMINATING: Conditions = Conditions { ready: false, serving: true, terminating: true };
     const NOT_READY: Conditions = Conditions { ready: false, serving: false, terminating: false };
@@ -333,5 +336,53 @@ mod tests {
         }));
         let all = [pods[0].clone(), node];
         assert_eq!(found(&all, &service()), [of("192.0.2.10:8080", true, ready)]);
+    }
+
+    #[test]
+    fn without_a_node_object_the_operator_says_where_the_hosts_network_is_or_else_the_kernel() {
+        let host = |node: Option<&str>| {
+            let pod = pod("a", PodAddresses::Node, Conditions::READY);
+            Object::Pod(Arc::new(Pod { node: node.map(NodeName::from), ..pod }))
+        };
+        let interfaces = Object::InterfaceAddresses(Arc::new(InterfaceAddresses {
+            addresses: vec![[10, 244, 0, 1].into(), [192, 0, 2, 12].into()],
+            primary: vec![[192, 0, 2, 12].into()],
+        }));
+        let node = |addresses: &[[u8; 4]]| {
+            Object::Node(Arc::new(Node {
+                name: "here".into(),
+                addresses: addresses.iter().map(|it| (*it).into()).collect(),
+                pod_cidrs: Vec::new(),
+                zone: None,
+                taints: Vec::new(),
+                deleting: false,
+            }))
+        };
+        let addresses = |objects: &[Object], told: &[[u8; 4]]| -> Vec<String> {
+            let mut model = Model::default();
+            for object in objects {
+                let provenance = Provenance("test".into());
+                let sourced = Sourced { object: object.clone(), provenance };
+                model.apply(Origin::Manifests, Change::Apply(sourced));
+            }
+            let mut settings = Settings::new(NodeName::from("here"));
+            settings.node_addresses = told.iter().map(|it| (*it).into()).collect();
+            let port = port(TargetPort::Number(number(8080)));
+            let service = service();
+            let all = candidates(&model, &settings, &service, &port, Family::Ipv4);
+            all.into_keys().map(|backend| backend.address.to_string()).collect()
+        };
+        for of in [None, Some("here")] {
+            assert_eq!(addresses(&[host(of), interfaces.clone()], &[]), ["192.0.2.12"]);
+            let told = [192, 0, 2, 11];
+            assert_eq!(addresses(&[host(of), interfaces.clone()], &[told]), ["192.0.2.11"]);
+            let all = [host(of), interfaces.clone(), node(&[[192, 0, 2, 10]])];
+            assert_eq!(addresses(&all, &[told]), ["192.0.2.10"], "its object knows best");
+            // An object that does not say is as none.
+            let all = [host(of), interfaces.clone(), node(&[])];
+            assert_eq!(addresses(&all, &[]), ["192.0.2.12"]);
+        }
+        // Another node is not where we are.
+        assert_eq!(addresses(&[host(Some("there")), interfaces], &[[192, 0, 2, 11]]), [""; 0]);
     }
 }

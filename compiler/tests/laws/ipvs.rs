@@ -619,7 +619,10 @@ fn ipvs_udp_flows_to_what_has_gone_are_stale() {
         objects
     };
     let at = |addresses: Vec<IpAddr>, mut list: Vec<Object>| {
-        list.push(Object::InterfaceAddresses(Arc::new(InterfaceAddresses { addresses })));
+        list.push(Object::InterfaceAddresses(Arc::new(InterfaceAddresses {
+            addresses,
+            ..InterfaceAddresses::default()
+        })));
         list
     };
     let frontend = |address: IpAddr, port: u16| Frontend::Address {

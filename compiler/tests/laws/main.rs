@@ -351,8 +351,11 @@ fn surroundings() -> impl Strategy<Value = Object> {
     // One that Services ask for, too, and one of a single link.
     let link = IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 1]);
     let pool = [v4(2, 1), v4(2, 2), v4(3, 1), v4(9, 1), v6(2, 1), link].into_iter().chain(loopback);
-    let addresses = subsequence(pool.collect::<Vec<IpAddr>>(), 0..=8).prop_map(|addresses| {
-        Object::InterfaceAddresses(Arc::new(InterfaceAddresses { addresses }))
+    let addresses = subsequence(pool.collect::<Vec<IpAddr>>(), 0..=8);
+    let addresses = (addresses, any::<bool>()).prop_map(|(addresses, has_primary)| {
+        let is_primary = |it: &&IpAddr| has_primary && [v4(2, 2), v6(2, 1)].contains(it);
+        let primary = addresses.iter().filter(is_primary).copied().collect();
+        Object::InterfaceAddresses(Arc::new(InterfaceAddresses { addresses, primary }))
     });
     prop_oneof![service_cidr, addresses]
 }

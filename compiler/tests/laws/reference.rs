@@ -32,6 +32,8 @@ pub(crate) struct Cluster<'a> {
     nodes: Vec<Arc<Node>>,
     service_cidrs: Vec<IpNet>,
     interfaces: Vec<IpAddr>,
+    /// Of those, the ones the kernel sends from.
+    primary: Vec<IpAddr>,
     /// In IPVS mode: what is this node's only so that IPVS sees what is sent there.
     bound: BTreeSet<IpAddr>,
 }
@@ -103,6 +105,7 @@ impl<'a> Cluster<'a> {
             nodes: Vec::new(),
             service_cidrs: Vec::new(),
             interfaces: Vec::new(),
+            primary: Vec::new(),
             bound: BTreeSet::new(),
         };
         for object in objects {
@@ -112,7 +115,10 @@ impl<'a> Cluster<'a> {
                 Object::Pod(pod) => all.pods.push(pod),
                 Object::Node(node) => all.nodes.push(node),
                 Object::ServiceCidr(cidr) => all.service_cidrs.extend(&cidr.cidrs),
-                Object::InterfaceAddresses(held) => all.interfaces.extend(&held.addresses),
+                Object::InterfaceAddresses(held) => {
+                    all.interfaces.extend(&held.addresses);
+                    all.primary.extend(&held.primary);
+                }
             }
         }
         all.bound = all.to_bind();
@@ -270,7 +276,12 @@ impl<'a> Cluster<'a> {
                     .find(|node| node.name == *on)
                     .map_or(&[], |node| node.addresses.as_slice()),
             };
-            let address = addresses.iter().find(|address| Family::of(**address) == family);
+            // §2.6: of this node, the operator may say it, and the kernel knows if there is no object.
+            let is_own_host = pod.addresses == PodAddresses::Node && *on == self.settings.node_name;
+            let told = self.settings.node_addresses.iter().filter(|_| is_own_host);
+            let of_kernel = self.primary.iter().filter(|_| is_own_host && addresses.is_empty());
+            let mut addresses = addresses.iter().chain(told).chain(of_kernel);
+            let address = addresses.find(|address| Family::of(**address) == family);
             if let (Some(port), Some(address)) = (number, address) {
                 let ready = pod.conditions.ready || service.publish_not_ready;
                 let found = Found {

@@ -56,7 +56,10 @@ fn retired(steps: &[&[Object]]) -> Vec<String> {
 
 fn interfaces(addresses: &[[u8; 4]]) -> Object {
     let addresses = addresses.iter().map(|address| IpAddr::from(*address)).collect();
-    Object::InterfaceAddresses(Arc::new(InterfaceAddresses { addresses }))
+    Object::InterfaceAddresses(Arc::new(InterfaceAddresses {
+        addresses,
+        ..InterfaceAddresses::default()
+    }))
 }
 
 fn udp(change: impl FnOnce(&mut Service)) -> Object {

@@ -30,6 +30,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tracing::debug;
 
+use super::absent;
 use super::access::Access;
 use super::answer::{Age, Answer, Query, ask};
 use super::backoff::Backoff;
@@ -78,6 +79,8 @@ pub(crate) enum What {
     Delete(Box<Document>),
     /// It has failed more than once, or has never worked yet.
     Failing(String),
+    /// There is no such object: what to say of it.
+    Absent(String),
     /// We may not see it, and do without.
     Refused(String),
     /// It works again.
@@ -208,6 +211,7 @@ impl Follower {
     async fn list(&mut self, client: &Client) -> Result<(), Fault> {
         let patience = self.access.options.timing.answer;
         let mut token: Option<String> = None;
+        let mut count = 0;
         self.tell(What::Begin).await;
         loop {
             let query = match token.as_deref() {
@@ -220,13 +224,16 @@ impl Follower {
             while let Some(text) = answer.chunk(patience).await? {
                 reader.read(&text, &mut items)?;
                 if items.len() >= PAGE as usize {
+                    count += items.len();
                     self.tell(What::Items(std::mem::take(&mut items))).await;
                 }
             }
             let (version, continue_token) = reader.finish()?;
+            count += items.len();
             self.tell(What::Items(items)).await;
             if continue_token.is_none() {
                 self.complete(client, version).await;
+                self.tell_of_absence(client, count).await;
                 return Ok(());
             }
             token = continue_token;
@@ -243,17 +250,22 @@ impl Follower {
         let mut answer = self.ask(client, Query::Stream { age }).await?;
         let patience = self.access.options.timing.answer;
         let mut items = Vec::new();
+        let mut count = 0;
         self.tell(What::Begin).await;
         loop {
             let Some(line) = answer.line(patience).await? else {
                 return Err(Fault::garbled("a streaming list ended before it was complete"));
             };
             match wire::event(line)? {
-                Heard::Apply(document, _) => items.push(Ok(document)),
+                Heard::Apply(document, _) => {
+                    count += 1;
+                    items.push(Ok(document));
+                }
                 Heard::Bookmark { version, end: true } => {
                     self.bookmarked = true;
                     self.tell(What::Items(items)).await;
                     self.complete(client, version).await;
+                    self.tell_of_absence(client, count).await;
                     return self.follow(answer).await;
                 }
                 Heard::Bookmark { end: false, .. } => {}
@@ -298,6 +310,14 @@ impl Follower {
         self.listed = true;
         self.tell(What::Resumed).await;
         self.access.reached.notify_waiters();
+    }
+
+    /// Says so at once if our Node is not there, by what there is instead. Of the others, there may be any
+    /// number.
+    async fn tell_of_absence(&self, client: &Client, count: usize) {
+        if self.resource == Resource::Nodes && count == 0 {
+            self.tell(What::Absent(absent::message(&self.access, client).await)).await;
+        }
     }
 
     async fn watch(&mut self, client: &Client, version: &str) -> Result<(), Fault> {

@@ -79,6 +79,8 @@ struct Holding {
     listed: bool,
     /// Whether it is not waited for: we may not see it, or it did not come.
     given_up: bool,
+    /// Whether the server has said that there is none, and we were told what to say of it.
+    absent: bool,
     /// Why nothing comes at the moment.
     obstacle: Option<Problem>,
 }
@@ -242,6 +244,12 @@ impl Holdings {
                 let problem = Problem::of_file(&context.place, severity, message);
                 holding.hinder(Some(problem), context);
             }
+            What::Absent(message) if holding.objects.is_empty() => {
+                let problem = Problem::of_file(&context.place, Severity::Warning, message);
+                holding.hinder(Some(problem), context);
+                holding.absent = true;
+            }
+            What::Absent(_) => {}
             What::Refused(reason) => {
                 let message = format!("{resource}: done without: {reason}");
                 let problem = Problem::of_file(&context.place, Severity::Warning, message);
@@ -262,6 +270,16 @@ impl Holdings {
         let node = self.nodes.given_up || self.nodes.objects.values().any(is_addressed);
         let service_cidrs = self.service_cidrs.given_up || self.service_cidrs.listed;
         self.stood_in || (self.has_required() && node && service_cidrs)
+    }
+
+    /// Whether nothing is missing but a Node that the server does not have.
+    pub(crate) fn is_node_absent(&self) -> bool {
+        self.nodes.absent && !self.nodes.given_up && self.has_required()
+    }
+
+    /// Does without the Node.
+    pub(crate) fn do_without_node(&mut self) {
+        self.nodes.given_up = true;
     }
 
     fn has_required(&self) -> bool {
@@ -358,6 +376,7 @@ impl Holding {
             context.problems.replace(&old, self.faults.problems());
         }
         self.hinder(None, context);
+        self.absent = false;
         self.listed = true;
         self.left = false;
         // Until it is said what version the list is of. A server that has gone back counts anew.
@@ -403,6 +422,9 @@ impl Holding {
                     news.suppressed += 1;
                 } else {
                     self.objects.insert(key.clone(), object.clone());
+                    if std::mem::take(&mut self.absent) {
+                        self.hinder(None, context);
+                    }
                     news.changes.push(Change::Apply(context.sourced(&object)));
                     news.triggers.extend(trigger);
                 }

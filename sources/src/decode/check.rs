@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use rulec_compiler::name::{LabelKey, LabelValue, PortName};
 use rulec_compiler::net::Protocol;
 
-use super::{At, Finding, Sink};
+use super::{At, Finding, Sink, Step};
 use crate::address::{parse_ip, parse_range, range_hint, unfit};
 use crate::field::{Field, Shape, Text, Texts};
 use crate::problem::Severity;
@@ -49,6 +49,24 @@ impl<'a, 'b> Check<'a, 'b> {
 
     pub(super) fn warn(&mut self, at: &At<'_>, message: impl fmt::Display) {
         self.tell(Severity::Warning, at, &message);
+    }
+
+    /// The same of a field that is known by its steps.
+    pub(super) fn warn_below(&mut self, at: &At<'_>, steps: &[Step], message: impl fmt::Display) {
+        let mut field = String::new();
+        for step in steps {
+            match step {
+                Step::Key(key) if field.is_empty() => field.push_str(key),
+                Step::Key(key) => {
+                    field.push('.');
+                    field.push_str(key);
+                }
+                Step::Index(index) => field.push_str(&format!("[{index}]")),
+            }
+        }
+        let steps = at.steps().into_iter().chain(steps.iter().cloned()).collect();
+        let (severity, object) = (Severity::Warning, self.object.clone());
+        self.sink.tell(Finding { severity, object, steps, message: format!("{field}: {message}") });
     }
 
     fn tell(&mut self, severity: Severity, at: &At<'_>, message: &dyn fmt::Display) {

@@ -4,9 +4,10 @@ use rulec_compiler::object::{Object, ObjectKey};
 use tracing::debug;
 
 use super::check::Check;
-use super::{At, Sink, node, pod, service, service_cidr, slice};
+use super::near::nearest;
+use super::{At, Sink, endpoints, node, pod, service, service_cidr, slice};
 use crate::field::Field;
-use crate::manifest::{Document, List};
+use crate::manifest::{Document, Item, List};
 
 const CORE: &str = "v1";
 const DISCOVERY_GROUP: &str = "discovery.k8s.io/";
@@ -17,6 +18,8 @@ const NETWORKING: &str = "networking.k8s.io/v1";
 pub(super) enum Outcome {
     /// It is in use.
     Object(Object),
+    /// It stands for several, which are in use.
+    Objects(Vec<Object>),
     /// It cannot be used; errors were said.
     Broken(ObjectKey),
     /// It cannot be used, errors were said, and it does not say which one it is.
@@ -30,6 +33,7 @@ pub(super) enum Outcome {
 enum Kind {
     Service,
     EndpointSlice,
+    Endpoints,
     Pod,
     Node,
     ServiceCidr,
@@ -83,6 +87,20 @@ pub(super) fn decode_object(
             sink.nameless = true;
             return;
         }
+        Err(Refusal::NotOurs(wanted)) => {
+            let version = version.unwrap_or_default();
+            let message = format_args!("{kind} is not in {version:?}, but in {wanted}");
+            check.error(&at.key("apiVersion"), message);
+            sink.nameless = true;
+            sink.kinds = true;
+            return;
+        }
+        Err(Refusal::Kind(meant)) => {
+            check.error(&at.key("kind"), format_args!("there is no {kind:?}; {meant} is meant?"));
+            sink.nameless = true;
+            sink.kinds = true;
+            return;
+        }
         Err(Refusal::Version) => {
             let version = version.unwrap_or_default();
             let message = format_args!("{version} of {kind} is not read, only {DISCOVERY}");
@@ -95,6 +113,7 @@ pub(super) fn decode_object(
     let outcome = match kind {
         Kind::Service => service::decode(document, at, sink),
         Kind::EndpointSlice => slice::decode(document, at, sink),
+        Kind::Endpoints => endpoints::decode(document, at, sink),
         Kind::Pod => pod::decode(document, at, sink),
         Kind::Node => node::decode(document, at, sink),
         Kind::ServiceCidr => service_cidr::decode(document, at, sink),
@@ -102,6 +121,7 @@ pub(super) fn decode_object(
     };
     match outcome {
         Outcome::Object(object) => sink.objects.push(object),
+        Outcome::Objects(objects) => sink.objects.extend(objects),
         Outcome::Broken(key) => {
             sink.broken.insert(key);
         }
@@ -111,7 +131,7 @@ pub(super) fn decode_object(
 }
 
 fn decode_items(
-    items: &List<Document>,
+    items: &List<Item>,
     at: &At<'_>,
     stated: Option<(&'static str, &'static str)>,
     sink: &mut Sink<'_>,
@@ -120,7 +140,7 @@ fn decode_items(
     for (index, item) in Check::new(sink).list(items, &at).iter().enumerate() {
         let at = at.item(index);
         if let Some(item) = Check::new(sink).get(item, &at) {
-            decode_object(item, &at, stated, sink);
+            decode_object(&item.0, &at, stated, sink);
         }
     }
 }
@@ -130,6 +150,32 @@ enum Refusal {
     Foreign,
     NoVersion,
     Version,
+    /// Not in any version: this one was meant.
+    NotOurs(&'static str),
+    /// No kind: this one was meant.
+    Kind(&'static str),
+}
+
+/// The kinds that are read.
+const KINDS: [&str; 12] = [
+    "Service",
+    "Pod",
+    "Node",
+    "EndpointSlice",
+    "Endpoints",
+    "ServiceCIDR",
+    "List",
+    "ServiceList",
+    "PodList",
+    "NodeList",
+    "EndpointSliceList",
+    "EndpointsList",
+];
+
+/// Whether a version is one of a group that is not Kubernetes' own: those have a domain of their own.
+fn is_others(version: &str) -> bool {
+    let Some((group, _)) = version.split_once('/') else { return false };
+    group.contains('.') && !group.ends_with(".k8s.io")
 }
 
 fn kind_of(version: Option<&str>, kind: &str) -> Result<Kind, Refusal> {
@@ -138,14 +184,21 @@ fn kind_of(version: Option<&str>, kind: &str) -> Result<Kind, Refusal> {
         "Pod" => (CORE, Kind::Pod),
         "Node" => (CORE, Kind::Node),
         "EndpointSlice" => (DISCOVERY, Kind::EndpointSlice),
+        "Endpoints" => (CORE, Kind::Endpoints),
         "ServiceCIDR" => (NETWORKING, Kind::ServiceCidr),
         "List" => (CORE, Kind::List(None)),
         "ServiceList" => (CORE, Kind::List(Some((CORE, "Service")))),
+        "EndpointsList" => (CORE, Kind::List(Some((CORE, "Endpoints")))),
         "PodList" => (CORE, Kind::List(Some((CORE, "Pod")))),
         "NodeList" => (CORE, Kind::List(Some((CORE, "Node")))),
         "EndpointSliceList" => (DISCOVERY, Kind::List(Some((DISCOVERY, "EndpointSlice")))),
         "ServiceCIDRList" => (NETWORKING, Kind::List(Some((NETWORKING, "ServiceCIDR")))),
-        _ => return Err(Refusal::Foreign),
+        _ => {
+            // Of other groups, any name may be one of theirs.
+            let is_ours = version.is_none_or(|version| !is_others(version));
+            let meant = nearest(kind, &KINDS).filter(|_| is_ours);
+            return Err(meant.map_or(Refusal::Foreign, Refusal::Kind));
+        }
     };
     match version {
         None => Err(Refusal::NoVersion),
@@ -154,7 +207,8 @@ fn kind_of(version: Option<&str>, kind: &str) -> Result<Kind, Refusal> {
             Err(Refusal::Version)
         }
         // Other groups have kinds of these names too, such as the Service of Knative.
-        Some(_) => Err(Refusal::Foreign),
+        Some(version) if is_others(version) => Err(Refusal::Foreign),
+        Some(_) => Err(Refusal::NotOurs(wanted)),
     }
 }
 

@@ -11,6 +11,7 @@ use rulec_compiler::object::{Node, Object, ObjectKey};
 use super::check::Check;
 use super::identity;
 use super::kind::{Outcome, finish};
+use super::unknown::{self, Fields};
 use super::{At, Sink};
 use crate::address::parse_ip;
 use crate::manifest::{Document, Metadata, Spec, Status};
@@ -26,6 +27,7 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
         return Outcome::Nameless;
     };
     check.name(&ObjectKey::Node(name.clone()));
+    unknown::check(check, Fields::Node, &document.unknown, at);
     let at_spec = at.key("spec");
     let spec = check.get(&document.spec, &at_spec).map_or(&no_spec, |spec| spec);
     let at_status = at.key("status");

@@ -11,6 +11,7 @@ use rulec_compiler::object::{Conditions, Object, ObjectKey, Pod, PodAddresses, S
 use super::check::Check;
 use super::identity::{namespaced, node_reference};
 use super::kind::{Outcome, finish};
+use super::unknown::{self, Fields};
 use super::{At, Sink};
 use crate::manifest::{Container, Document, List, Metadata, Spec, Status};
 
@@ -21,6 +22,7 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
     let metadata = check.get(&document.metadata, &at_metadata).map_or(&no_metadata, |m| m);
     let Some(key) = namespaced(check, metadata, &at_metadata) else { return Outcome::Nameless };
     check.name(&ObjectKey::Pod(key.clone()));
+    unknown::check(check, Fields::Pod, &document.unknown, at);
     let at_spec = at.key("spec");
     let spec = check.get(&document.spec, &at_spec).map_or(&no_spec, |spec| spec);
     let at_status = at.key("status");

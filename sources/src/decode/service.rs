@@ -19,6 +19,7 @@ use super::check::Check;
 use super::identity::namespaced;
 use super::kind::{Outcome, finish};
 use super::surplus::Has;
+use super::unknown::{self, Fields};
 use super::{At, Sink, ipvs};
 use crate::address::{parse_ip, unfit};
 use crate::field::{Field, NumberOrText, Text};
@@ -45,6 +46,7 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
     let metadata = check.get(&document.metadata, &at_metadata).map_or(&no_metadata, |m| m);
     let Some(key) = namespaced(check, metadata, &at_metadata) else { return Outcome::Nameless };
     check.name(&ObjectKey::Service(key.clone()));
+    unknown::check(check, Fields::Service, &document.unknown, at);
     let at_labels = at_metadata.key("labels");
     let is_others = check.label(&metadata.labels, OTHER_PROXY, &at_labels).is_some();
     if is_others && !check.failed() {

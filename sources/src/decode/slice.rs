@@ -14,6 +14,7 @@ use tracing::debug;
 use super::check::Check;
 use super::identity::{namespaced, node_reference};
 use super::kind::{Outcome, finish};
+use super::unknown::{self, Fields};
 use super::{At, Sink};
 use crate::address::{parse_ip, unfit};
 use crate::manifest::{Document, EndpointConditions, EndpointPart, Hints, Metadata, Named};
@@ -31,6 +32,7 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
     let metadata = check.get(&document.metadata, &at_metadata).map_or(&no_metadata, |m| m);
     let Some(key) = namespaced(check, metadata, &at_metadata) else { return Outcome::Nameless };
     check.name(&ObjectKey::EndpointSlice(key.clone()));
+    unknown::check(check, Fields::EndpointSlice, &document.unknown, at);
     let at_labels = at_metadata.key("labels");
     let is_headless = check.label(&metadata.labels, HEADLESS, &at_labels).is_some();
     if is_headless && !check.failed() {

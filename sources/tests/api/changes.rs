@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rulec_apiserver::{Fault, Resource, Scope, Server, on_both_servers};
+use rulec_compiler::name::NodeName;
 use rulec_compiler::object::Object;
 use rulec_sources::{ApiOptions, ApiTiming, ErrorKind, Severity};
 use serde_json::json;
@@ -15,6 +16,7 @@ on_both_servers!(async
     updates_without_meaning_are_suppressed_and_counted,
     a_label_that_gives_a_service_to_another_proxy_takes_it_from_us,
     a_node_that_is_not_there_is_waited_for_and_then_done_without,
+    a_node_name_that_no_node_has_is_said_at_once,
     a_node_that_comes_in_time_completes_the_list,
     a_node_that_may_not_be_seen_is_done_without,
     services_that_may_not_be_seen_are_an_error_and_asked_for_again,
@@ -125,6 +127,30 @@ async fn a_node_that_is_not_there_is_waited_for_and_then_done_without<S: Server>
     assert_eq!(following.names(), ["Service default/web"]);
     world.server.apply(&node(NODE, "192.0.2.7"));
     following.until(|known| known.len() == 2).await;
+}
+
+/// The name is wrong: that is told at once, with those that there are, and waited for no longer than a
+/// node needs that registers itself.
+async fn a_node_name_that_no_node_has_is_said_at_once<S: Server>() {
+    let world = World::<S>::of(true);
+    world.server.apply(&service("web", 80));
+    let timing = ApiTiming {
+        absent: Duration::from_millis(300),
+        optional: Duration::from_secs(3600),
+        ..world.options().timing
+    };
+    let node_name = NodeName::from("node-1.example.com");
+    let mut following = Following::with(ApiOptions { timing, node_name, ..world.options() });
+    following.problems_until(|problems| problems.len() == 1).await;
+    let problem = following.problems()[0].clone();
+    let expected =
+        "there is no Node node-1.example.com (--node-name). There is, among others: node-1.";
+    assert!(problem.contains(expected), "{problem}");
+    following.complete().await;
+    // It is over when there is one.
+    world.server.apply(&node("node-1.example.com", "192.0.2.7"));
+    following.until(|known| known.contains_key("Node node-1.example.com")).await;
+    following.problems_until(<[String]>::is_empty).await;
 }
 
 async fn a_node_that_comes_in_time_completes_the_list<S: Server>() {

@@ -1,5 +1,7 @@
 //! What of the server's words is news.
 
+use std::time::Duration;
+
 use rulec_compiler::net::Family;
 use rulec_compiler::object::Object;
 use rulec_compiler::{Change, Origin};
@@ -477,7 +479,7 @@ impl Telling {
                     std::future::pending().await
                 }
             };
-            tell(received, patience, None, out).await;
+            tell(received, patience, Duration::from_secs(3600), None, out).await;
         });
         Self { events, updates, impatience }
     }

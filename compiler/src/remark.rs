@@ -1,0 +1,184 @@
+//! What is there and has no effect, although somebody will have meant it to: for people.
+//!
+//! No object is wrong here by itself, or its source would have said so. It is that objects do not meet: a
+//! slice whose port no Service port has, a selected Pod without an address, a node name that no Node has.
+//! All of it follows from the model, so `run`, `diff` and `explain` say the same.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::change::Origin;
+use crate::model::{Entry, Model};
+use crate::name::{NamespacedName, NodeName};
+use crate::object::{
+    EndpointSlice, ObjectKey, Pod, PodAddresses, Service, ServicePort, TargetPort,
+};
+use crate::resolve::host;
+use crate::settings::Settings;
+
+/// How many names are told of many.
+const MOST_NAMES: usize = 5;
+
+/// One thing that has no effect. Prints with the object that it is about, and in the order of objects.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Remark {
+    /// What it is about.
+    pub object: ObjectKey,
+    /// What has no effect, and why.
+    pub message: String,
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.object, self.message)
+    }
+}
+
+/// Everything there is to say of a model.
+pub fn all(model: &Model, settings: &Settings) -> Vec<Remark> {
+    let services = model.services().map(|entry| &entry.object.key);
+    let named = model.slices().map(|entry| &entry.object.service);
+    let services: BTreeSet<&NamespacedName> = services.chain(named).collect();
+    let of_services = services.into_iter().flat_map(|key| of_service(model, settings, key));
+    of_node(model, settings).into_iter().chain(of_services).collect()
+}
+
+/// What there is to say of a Service and of what refers to it, whether it exists or not.
+pub fn of_service(model: &Model, settings: &Settings, key: &NamespacedName) -> Vec<Remark> {
+    let slices = model.slices_of(key);
+    let Some(service) = model.service(key).map(|entry| &*entry.object) else {
+        // A server leaves out Services that are not for us, and has their slices all the same.
+        let strays = slices.filter(|slice| slice.origin == Origin::Manifests);
+        return strays.map(|slice| of_slice(slice, format!("there is no Service {key}"))).collect();
+    };
+    if !is_served(service) {
+        return Vec::new();
+    }
+    let has_own = model.slices_of(key).any(|slice| !slice.object.is_mirror());
+    let reason = |slice: &EndpointSlice| match (slice.is_mirror(), service.selector.is_empty()) {
+        (true, false) => Some(format!(
+            "Endpoints count for Services without a selector, and Service {key} has one"
+        )),
+        (true, true) if has_own => {
+            Some(format!("Service {key} has EndpointSlices of its own, and those count"))
+        }
+        (true | false, _) => mismatch(service, slice),
+    };
+    let mismatched = slices.filter_map(|slice| Some(of_slice(slice, reason(&slice.object)?)));
+    mismatched.chain(of_pods(model, settings, service)).collect()
+}
+
+fn is_served(service: &Service) -> bool {
+    let has_address = service.cluster_ips.v4.is_some() || service.cluster_ips.v6.is_some();
+    has_address && !service.ports.is_empty()
+}
+
+fn of_slice(slice: &Entry<EndpointSlice>, message: String) -> Remark {
+    let object = ObjectKey::EndpointSlice(slice.object.key.clone());
+    Remark { object, message: format!("its endpoints are not used: {message}") }
+}
+
+/// Why no port of a slice is one of its Service.
+fn mismatch(service: &Service, slice: &EndpointSlice) -> Option<String> {
+    let is_one = |port: &ServicePort| {
+        slice.ports.iter().any(|it| it.name == port.name && it.protocol == port.protocol)
+    };
+    if slice.endpoints.is_empty() || service.ports.iter().any(is_one) {
+        return None;
+    }
+    let port = |name: &str, protocol| match name {
+        "" => format!("without a name/{protocol}"),
+        name => format!("{name}/{protocol}"),
+    };
+    let own = listed(slice.ports.iter().map(|it| port(it.name.as_str(), it.protocol)));
+    let asked = listed(service.ports.iter().map(|it| port(it.name.as_str(), it.protocol)));
+    let own = if own.is_empty() { "it has no port with a number".to_owned() } else { own };
+    Some(format!(
+        "ports are matched by name and protocol, and Service {} has {asked}; the slice: {own}",
+        service.key
+    ))
+}
+
+/// The Pods that a Service selects and cannot send anything to.
+fn of_pods(model: &Model, settings: &Settings, service: &Service) -> Vec<Remark> {
+    let pods: Vec<&Pod> = model.pods_of(service).map(|entry| &*entry.object).collect();
+    let remark = |message: String| Remark {
+        object: ObjectKey::Service(service.key.clone()),
+        message: format!("selects Pods that it cannot reach: {message}"),
+    };
+    let mut remarks = Vec::new();
+    let without = |reason: &str, pods: Vec<&&Pod>| {
+        let names = listed(pods.iter().map(|pod| pod.key.to_string()));
+        let (count, total) = (pods.len(), model.pods_of(service).count());
+        (count > 0).then(|| remark(format!("{count} of {total} {reason}: {names}")))
+    };
+    let is_bare = |pod: &&&Pod| matches!(&pod.addresses, PodAddresses::Own(own) if own.is_empty());
+    let bare = pods.iter().filter(is_bare).collect();
+    remarks.extend(without("have no address (status.podIPs)", bare));
+    let is_homeless = |pod: &&&Pod| {
+        pod.addresses == PodAddresses::Node && host::addresses_of(model, settings, pod).is_empty()
+    };
+    let homeless = pods.iter().filter(is_homeless).collect();
+    let why = "are in the host's network, and no address of their node is known (a Node, \
+               --bind-address)";
+    remarks.extend(without(why, homeless));
+    for port in &service.ports {
+        let TargetPort::Name(name) = &port.target else { continue };
+        let has =
+            |pod: &Pod| pod.ports.iter().any(|it| it.name == *name && it.protocol == port.protocol);
+        let lacking = pods.iter().filter(|pod| !has(pod)).collect();
+        let why = format!("have no container port {name}/{} (targetPort)", port.protocol);
+        remarks.extend(without(&why, lacking));
+    }
+    remarks
+}
+
+/// What there is to say of this node's name, if no Node has it although there are Nodes; or if nothing is
+/// on it, and something is on one whose name differs only by a domain.
+pub fn of_node(model: &Model, settings: &Settings) -> Vec<Remark> {
+    let own = &settings.node_name;
+    if model.node(own).is_some() {
+        return Vec::new();
+    }
+    let nodes: BTreeSet<&NodeName> = model.nodes().map(|entry| &entry.object.name).collect();
+    let endpoints = model.slices().flat_map(|entry| &entry.object.endpoints);
+    let of_endpoints = endpoints.filter_map(|endpoint| endpoint.node.as_ref());
+    let of_pods = model.pods().filter_map(|entry| entry.object.node.as_ref());
+    let used: BTreeSet<&NodeName> = of_endpoints.chain(of_pods).collect();
+    let known = if nodes.is_empty() {
+        let is_near = |name: &&NodeName| is_short_of(own, name) || is_short_of(name, own);
+        used.iter().copied().filter(is_near).collect()
+    } else {
+        nodes.clone()
+    };
+    if known.is_empty() || nodes.is_empty() && used.contains(own) {
+        return Vec::new();
+    }
+    let what = if nodes.is_empty() { "nothing is on a node" } else { "there is no Node" };
+    let names = listed(known.iter().map(ToString::to_string));
+    let message = format!("{what} of this name (--node-name). There is: {names}. {WITHOUT_NODE}");
+    vec![Remark { object: ObjectKey::Node(own.clone()), message }]
+}
+
+/// What comes of a name that no Node has.
+pub const WITHOUT_NODE: &str = "Until there is one, no endpoint counts as local: policies Local drop, \
+                                endpoints do not reach themselves by their Service, and Pods of the \
+                                host's network may not be found";
+
+/// Whether one name is the other without its domain.
+fn is_short_of(short: &NodeName, long: &NodeName) -> bool {
+    long.as_str().strip_prefix(short.as_str()).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// The first of some names, and how many more there are.
+fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
+    let more = names.len().saturating_sub(MOST_NAMES);
+    let mut text = names.take(MOST_NAMES).collect::<Vec<_>>().join(", ");
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
