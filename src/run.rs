@@ -247,9 +247,10 @@ impl Daemon {
                 _ = save.recv() => self.save(),
             }
             self.ask_the_sink()?;
-            let stale = self.engine.take_stale();
-            if let Some(forgetter) = &self.forgetter {
-                forgetter.forget(stale);
+            if let (Some((suspects, rules)), Some(forgetter)) =
+                (self.engine.take_suspects(), &self.forgetter)
+            {
+                forgetter.forget(suspects, rules);
             }
             self.monitor.follow(&mut self.engine);
             if self.engine.is_settled() && !was_settled {
