@@ -17,14 +17,13 @@ use im::OrdMap;
 use rulec_compiler::change::{Change, Origin};
 use rulec_compiler::name::{NamespacedName, NodeName};
 use rulec_compiler::net::Family;
-use rulec_compiler::nft::flows::{self, StaleFlows, Which};
+use rulec_compiler::nft::flows::{Rules, Suspects};
 use rulec_compiler::nft::program::{Draining, PickId};
 use rulec_compiler::nft::{Delta, MAX_AFFINITY_BACKENDS, Program, State};
 use rulec_compiler::object::Kind;
 use rulec_compiler::resolve;
 use rulec_compiler::resolve::local::{LocalView, local_view};
-use rulec_compiler::{Dirty, Frontend, Model, Settings};
-use rulec_sinks::conntrack::{self, Gone, Stale};
+use rulec_compiler::{Dirty, Model, Settings};
 use rulec_sinks::nft::watch::Tampering;
 use rulec_sinks::{Base, Outcome, SinkError};
 
@@ -213,8 +212,8 @@ struct Commit {
     model: Model,
     /// Its Services with a `Local` policy.
     locals: Locals,
-    /// The flows that are stale then.
-    stale: Vec<StaleFlows>,
+    /// The flows that may contradict it then.
+    suspects: Suspects,
     started: Instant,
     repair: bool,
 }
@@ -222,8 +221,8 @@ struct Commit {
 /// A way from what the kernel holds to what it shall hold.
 struct Step {
     delta: Delta,
-    /// The flows that are stale afterwards.
-    stale: Vec<StaleFlows>,
+    /// The flows that may contradict the rules afterwards.
+    suspects: Suspects,
     /// What the kernel holds afterwards.
     program: Program,
     base: Base,
@@ -275,7 +274,10 @@ pub struct Engine {
     drain_at: Option<Instant>,
     /// Real servers that were found idle.
     drained: Vec<Draining>,
-    stale: Vec<Stale>,
+    /// Flows to look at, by these rules. Not yet asked for.
+    suspects: Option<(Suspects, Rules)>,
+    /// Frontends that went with commits of which it is not known what became of them.
+    uncertain: Suspects,
     /// The last commit, until somebody asks for it.
     told: Option<commits::Commit>,
     /// Addresses of Services that are another Node's, as they were told of.
@@ -318,7 +320,8 @@ impl Engine {
             clock: Clock::new(Instant::now(), 0),
             drain_at: None,
             drained: Vec::new(),
-            stale: Vec::new(),
+            suspects: None,
+            uncertain: Suspects::default(),
             told: None,
             elsewhere: BTreeMap::new(),
             touched: Touched::default(),
@@ -389,8 +392,8 @@ impl Engine {
         let wanted = self.retire_picks(wanted, now);
         let wanted = self.retire_reals(wanted, now);
         let delta = Delta::between(&applied, &wanted);
-        let stale = flows::between(&applied, &wanted);
-        let step = Step { delta, stale, program: wanted, base: Base::Believed, repair: false };
+        let suspects = Suspects::between(&applied, &wanted);
+        let step = Step { delta, suspects, program: wanted, base: Base::Believed, repair: false };
         self.commit(step, now).or_else(|| self.count(now))
     }
 
@@ -665,11 +668,11 @@ impl Engine {
     }
 
     fn commit(&mut self, step: Step, now: Instant) -> Option<Request> {
-        let Step { delta, stale, program, base, repair } = step;
+        let Step { delta, suspects, program, base, repair } = step;
         if delta.is_empty() {
             self.failures = 0;
             self.quarantine.retain(|_, quarantine| quarantine.retry_at.is_some());
-            self.forget(&program, stale);
+            self.suspect(&program, suspects, BTreeSet::new());
             self.acknowledged(program, self.model.clone(), self.locals.clone(), now);
             return None;
         }
@@ -681,7 +684,7 @@ impl Engine {
             program,
             model,
             locals: self.locals.clone(),
-            stale,
+            suspects,
             started: now,
             repair,
         })));
@@ -743,6 +746,18 @@ impl Engine {
         let mut wanted = self.compile(state, now);
         wanted.drain_as_held(&state.ipvs);
         self.wanted = Some(wanted.clone());
+        let is_held_back = |service: &NamespacedName| self.is_held_back(service);
+        let mut suspects = match &repair {
+            // Where the kernel held what we believed, flows follow from what changes now.
+            Some((repair, believed)) if repair.is_empty() => Suspects::between(believed, &wanted),
+            Some((_, believed)) => {
+                let mut suspects = Suspects::everywhere(state, &wanted, is_held_back);
+                suspects.keep_gone(&Suspects::between(believed, &wanted));
+                suspects
+            }
+            None => Suspects::everywhere(state, &wanted, is_held_back),
+        };
+        suspects.merge(std::mem::take(&mut self.uncertain));
         let mut delta = match repair {
             // Comparing a whole kernel takes its time, and mostly nothing else has changed.
             Some((repair, believed)) if Delta::between(&believed, &wanted).is_empty() => repair,
@@ -753,16 +768,19 @@ impl Engine {
         if first {
             tracing::info!(operations = delta.len(), "took over what the kernel holds");
         }
-        let stale = flows::of_repair(&delta, &wanted);
-        self.commit(Step { delta, stale, program: wanted, base, repair: drift > 0 }, now)
+        self.commit(Step { delta, suspects, program: wanted, base, repair: drift > 0 }, now)
     }
 
     fn committed(&mut self, result: Result<Outcome, SinkError>, now: Instant) {
         let Some(Busy::Committing(commit)) = self.busy.take() else { return };
-        let Commit { mut program, model, mut locals, mut stale, started, repair } = *commit;
+        let Commit { mut program, model, mut locals, suspects, started, repair } = *commit;
         let outcome = match result {
             Ok(outcome) => outcome,
-            Err(error) => return self.failed(&error, now),
+            Err(error) => {
+                // Some of it may have been done.
+                self.uncertain.keep_gone(&suspects);
+                return self.failed(&error, now);
+            }
         };
         self.failures = 0;
         self.counts.transactions += outcome.transactions;
@@ -795,11 +813,6 @@ impl Engine {
                 restore(locals, service, &self.applied_locals);
             }
         }
-        // The kernel still leads to what a refused Service had: its flows wait for the next try.
-        stale.retain(|flows| {
-            let owner = program.winner(flows.frontend).map(|winner| &winner.owner.service);
-            !outcome.refused.iter().any(|refusal| Some(&refusal.service) == owner)
-        });
         // Those that were tried again and not refused are well.
         self.quarantine.retain(|_, quarantine| quarantine.retry_at.is_some());
         tracing::debug!(
@@ -812,7 +825,8 @@ impl Engine {
         let before = self.applied.clone();
         let after = program.clone();
         self.told = Some(commits::Commit { before, after, operations: outcome.ops });
-        self.forget(&program, stale);
+        let refused = outcome.refused.iter().map(|refusal| refusal.service.clone()).collect();
+        self.suspect(&program, suspects, refused);
         self.acknowledged(program, model, locals, now);
         if !outcome.refused.is_empty() {
             // An element that a refused Service shares with others was left out with it, though the
@@ -831,36 +845,30 @@ impl Engine {
         std::mem::take(&mut self.touched)
     }
 
-    /// UDP flows to delete, since what they lead to has gone from the kernel.
-    pub fn take_stale(&mut self) -> Vec<Stale> {
-        std::mem::take(&mut self.stale)
+    /// Flows to look at, and the rules that the kernel has now.
+    pub fn take_suspects(&mut self) -> Option<(Suspects, Rules)> {
+        self.suspects.take()
     }
 
-    /// Notes flows that are stale now that the kernel holds the program.
-    fn forget(&mut self, program: &Program, stale: Vec<StaleFlows>) {
-        let mut addresses: BTreeMap<Family, Arc<BTreeSet<IpAddr>>> = BTreeMap::new();
-        for StaleFlows { frontend, which } in stale {
-            let frontend = match frontend {
-                Frontend::Address { address, port, .. } => {
-                    conntrack::Frontend::Address { address, port }
-                }
-                Frontend::NodePort { family, port, .. } => {
-                    let addresses = addresses
-                        .entry(family)
-                        .or_insert_with(|| Arc::new(self.node_port_ips(program, family)));
-                    conntrack::Frontend::NodePort { port, addresses: Arc::clone(addresses) }
-                }
-            };
-            let gone: Vec<Gone> = match which {
-                Which::To(backends) => backends.into_iter().map(Gone::Backend).collect(),
-                Which::NotTo(serving) => {
-                    vec![Gone::AllBut(Arc::new(serving.iter().copied().collect()))]
-                }
-            };
-            let frontend = &frontend;
-            self.stale
-                .extend(gone.into_iter().map(|gone| Stale { frontend: frontend.clone(), gone }));
+    /// Notes flows that may contradict the rules now that the kernel holds the program. It still leads to
+    /// what refused Services had: their flows wait for the next try.
+    fn suspect(
+        &mut self,
+        program: &Program,
+        suspects: Suspects,
+        mut unknown: BTreeSet<NamespacedName>,
+    ) {
+        if suspects.is_empty() && self.suspects.is_none() {
+            return;
         }
+        let held_back = self.quarantine.iter().filter(|(_, it)| it.retry_at.is_some());
+        unknown.extend(held_back.map(|(service, _)| service.clone()));
+        let addresses = Family::ALL.map(|family| self.node_port_ips(program, family));
+        let addresses = addresses.into_iter().flatten().collect();
+        let rules = Rules::new(program, addresses, unknown);
+        let (mut all, _) = self.suspects.take().unwrap_or_else(|| (Suspects::default(), rules.clone()));
+        all.merge(suspects);
+        self.suspects = Some((all, rules));
     }
 
     /// The addresses that node ports answer on.

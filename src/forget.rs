@@ -1,22 +1,63 @@
-//! The thread that deletes stale UDP flows.
+//! The thread that deletes flows that contradict the rules.
 //!
-//! The kernel has no index of flows by frontend: each request walks all of them. So it is done beside
-//! the commits, and whatever came in meanwhile is one request.
+//! The kernel has no index of flows by frontend: to find some, it walks all of them. So it is done
+//! beside the commits, and what comes in during a walk is one walk afterwards, by the newest rules.
+//! What could not be done is tried again.
 
-use std::sync::{Arc, mpsc};
-use std::time::Instant;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use rulec_compiler::Frontend;
 use rulec_compiler::net::Family;
-use rulec_sinks::conntrack::{Conntrack, ConntrackError, Frontend, Stale};
+use rulec_compiler::nft::Suspects;
+use rulec_compiler::nft::flows::{Rules, Which};
+use rulec_sinks::conntrack::{Conntrack, ConntrackError, Filter, Kind};
 
 use crate::metrics::Metrics;
 use crate::threads::Vital;
 
-/// The thread. Dropping it ends the thread after the request it is at.
+/// How long an endpoint that has gone has time to answer who was led there just before. Without an
+/// answer, a client asks again after a second at the earliest. It also bounds how often connections are
+/// looked at.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// The first and the longest pause after a failure.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// How long the end of the process waits for flows of frontends that have just gone: nobody will know
+/// of them afterwards.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The thread. Dropping it waits a moment for what it was asked.
 #[derive(Debug)]
 pub struct Forgetter {
-    requests: mpsc::Sender<Vec<Stale>>,
+    shared: Arc<Shared>,
     thread: Vital,
+}
+
+#[derive(Debug)]
+struct Shared {
+    orders: Mutex<Orders>,
+    changed: Condvar,
+}
+
+/// What is to be done.
+#[derive(Debug, Default)]
+struct Orders {
+    /// The newest.
+    rules: Option<Rules>,
+    /// What to look at now; of it, `lost` is looked at later.
+    suspects: Suspects,
+    /// When to look at that.
+    lost_at: Option<Instant>,
+    /// Nothing is tried before.
+    not_before: Option<Instant>,
+    /// How long that was put off.
+    pause: Option<Duration>,
+    is_ending: bool,
+    has_ended: bool,
 }
 
 impl Forgetter {
@@ -26,9 +67,15 @@ impl Forgetter {
     ///
     /// If there can be no thread.
     pub fn start(metrics: Arc<Metrics>) -> anyhow::Result<Self> {
-        let (requests, inbox) = mpsc::channel();
-        let thread = Vital::start("rulec-conntrack", move || serve(&inbox, &metrics))?;
-        Ok(Self { requests, thread })
+        let shared =
+            Arc::new(Shared { orders: Mutex::new(Orders::default()), changed: Condvar::new() });
+        let ours = Arc::clone(&shared);
+        let thread = Vital::start("rulec-conntrack", move || {
+            // Also when it dies: nobody shall wait for it.
+            let _ended = Ended(&ours);
+            serve(&ours, &metrics);
+        })?;
+        Ok(Self { shared, thread })
     }
 
     /// Is ready with an error when the thread has died.
@@ -36,83 +83,261 @@ impl Forgetter {
         self.thread.death().await
     }
 
-    /// Asks for flows to be deleted, and does not wait for it.
-    pub fn forget(&self, stale: Vec<Stale>) {
-        if !stale.is_empty() {
-            // Without the thread the daemon ends, and its next start finds what is stale.
-            let _ = self.requests.send(stale);
+    /// Asks for flows to be looked at by these rules, and does not wait for it. Without the thread the daemon
+    /// ends, and its next start looks at all of them.
+    pub fn forget(&self, suspects: Suspects, rules: Rules) {
+        let mut orders = self.shared.orders();
+        orders.rules = Some(rules);
+        if !suspects.lost.is_empty() {
+            orders.lost_at.get_or_insert_with(|| Instant::now() + ANSWER);
+        }
+        orders.remember(suspects);
+        drop(orders);
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for Forgetter {
+    fn drop(&mut self) {
+        let mut orders = self.shared.orders();
+        orders.is_ending = true;
+        self.shared.changed.notify_all();
+        let deadline = Instant::now() + FAREWELL;
+        while !orders.has_ended {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                tracing::warn!("flows that contradict the rules are left to the next start");
+                return;
+            }
+            orders = self.shared.wait(orders, Some(left));
         }
     }
 }
 
-fn serve(inbox: &mpsc::Receiver<Vec<Stale>>, metrics: &Metrics) {
-    let mut conntrack = None;
-    while let Ok(mut stale) = inbox.recv() {
-        stale.extend(inbox.try_iter().flatten());
-        for family in Family::ALL {
-            let of_family: Vec<Stale> =
-                stale.iter().filter(|stale| family_of(stale) == Some(family)).cloned().collect();
-            if !of_family.is_empty() {
-                forget(&mut conntrack, family, &of_family, metrics);
+/// Says that the thread has ended, however it has.
+struct Ended<'a>(&'a Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.orders().has_ended = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Shared {
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(
+        &self,
+        orders: MutexGuard<'a, Orders>,
+        time: Option<Duration>,
+    ) -> MutexGuard<'a, Orders> {
+        match time {
+            None => self.changed.wait(orders).unwrap_or_else(PoisonError::into_inner),
+            Some(time) => {
+                let outcome = self.changed.wait_timeout(orders, time);
+                outcome.unwrap_or_else(PoisonError::into_inner).0
             }
         }
     }
+
+    /// The next thing to do; `None` at the end.
+    fn next(&self) -> Option<(Suspects, Rules)> {
+        let mut orders = self.orders();
+        loop {
+            let now = Instant::now();
+            if let Some(next) = orders.take(now) {
+                return Some(next);
+            }
+            if orders.is_ending {
+                return None;
+            }
+            let wake = orders.deadline().map(|at| at.saturating_duration_since(now));
+            orders = self.wait(orders, wake);
+        }
+    }
 }
 
-fn forget(conntrack: &mut Option<Conntrack>, family: Family, stale: &[Stale], metrics: &Metrics) {
-    let started = Instant::now();
-    // Opened when there is something to do: a node without UDP Services needs none.
-    let open = match conntrack.take() {
-        Some(open) => Ok(open),
-        None => Conntrack::open().map_err(ConntrackError::from),
-    };
-    let outcome = open.and_then(|mut open| {
-        let deleted = open.delete(stale)?;
-        // After trouble, a new socket that knows nothing of the old one's.
-        *conntrack = Some(open);
-        Ok(deleted)
-    });
-    let took = started.elapsed();
-    match outcome {
-        Ok(deleted) => {
-            metrics.kube_proxy.flows_deleted(family, took, deleted.flows);
-            tracing::debug!(
-                %family,
-                requests = stale.len(),
-                flows = deleted.flows,
-                uncounted = deleted.uncounted,
-                elapsed_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-                "deleted stale UDP flows"
+impl Orders {
+    fn remember(&mut self, suspects: Suspects) {
+        let left_out = self.suspects.merge(suspects);
+        if left_out > 0 {
+            tracing::error!(
+                frontends = left_out,
+                "too many frontends went while flows could not be deleted: theirs go on until they expire"
             );
         }
-        Err(error) => {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(%error, source, "stale UDP flows go on until they expire");
+    }
+
+    fn has_urgent(&self) -> bool {
+        !self.suspects.udp.is_empty() || !self.suspects.came.is_empty()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let now = self.has_urgent().then(Instant::now);
+        now.into_iter().chain(self.lost_at).min().map(|at| at.max(self.not_before.unwrap_or(at)))
+    }
+
+    fn take(&mut self, now: Instant) -> Option<(Suspects, Rules)> {
+        // At the end there is one more try, for what cannot wait for the next start.
+        if !self.is_ending && self.not_before.is_some_and(|at| now < at) {
+            return None;
+        }
+        let lost_is_due = self.lost_at.is_some_and(|at| now >= at);
+        if !self.has_urgent() && !lost_is_due {
+            return None;
+        }
+        let rules = self.rules.clone()?;
+        let mut suspects = std::mem::take(&mut self.suspects);
+        if lost_is_due {
+            self.lost_at = None;
+        } else {
+            self.suspects.lost = std::mem::take(&mut suspects.lost);
+        }
+        Some((suspects, rules))
+    }
+
+    /// Puts back what could not be done.
+    fn put_back(&mut self, suspects: Suspects, now: Instant) -> Duration {
+        let (first, longest) = PAUSES;
+        let pause = self.pause.map_or(first, |pause| (pause * 2).min(longest));
+        self.pause = Some(pause);
+        self.not_before = Some(now + pause);
+        if !suspects.lost.is_empty() {
+            self.lost_at.get_or_insert(now + pause);
+        }
+        self.remember(suspects);
+        pause
+    }
+}
+
+fn serve(shared: &Shared, metrics: &Metrics) {
+    let mut conntrack = None;
+    while let Some((suspects, rules)) = shared.next() {
+        let Suspects { udp, came, lost } = suspects;
+        let mut failed = Suspects::default();
+        let mut error = None;
+        let udp_done = walk(&mut conntrack, Kind::Udp, [&udp, &Which::default()], &rules, metrics);
+        if let Err(failure) = udp_done {
+            failed.udp = udp;
+            error = Some(failure);
+        }
+        let done = walk(&mut conntrack, Kind::Unanswered, [&lost, &came], &rules, metrics);
+        if let Err(failure) = done {
+            (failed.came, failed.lost) = (came, lost);
+            error = Some(failure);
+        }
+        let mut orders = shared.orders();
+        let Some(error) = error else {
+            (orders.pause, orders.not_before) = (None, None);
+            continue;
+        };
+        let pause = orders.put_back(failed, Instant::now());
+        let is_ending = orders.is_ending;
+        drop(orders);
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        tracing::warn!(%error, source, retry_in = ?pause, "flows that contradict the rules go on");
+        if is_ending {
+            return;
         }
     }
 }
 
-/// The family of the flows. A node port that answers nowhere has none.
-fn family_of(stale: &Stale) -> Option<Family> {
-    match &stale.frontend {
-        Frontend::Address { address, .. } => Some(Family::of(*address)),
-        Frontend::NodePort { addresses, .. } => addresses.first().map(|ip| Family::of(*ip)),
+/// Walks the flows of a kind once in each family that is concerned: those that were translated are
+/// judged if they are among the first, and those that were not, among the second. Over UDP, the first
+/// are asked for both.
+fn walk(
+    conntrack: &mut Option<Conntrack>,
+    kind: Kind,
+    [translated, untranslated]: [&Which; 2],
+    rules: &Rules,
+    metrics: &Metrics,
+) -> Result<(), ConntrackError> {
+    let untranslated = match kind {
+        Kind::Udp => translated,
+        Kind::Unanswered => untranslated,
+    };
+    for family in Family::ALL {
+        if !translated.concerns(family) && !untranslated.concerns(family) {
+            continue;
+        }
+        let started = Instant::now();
+        // Opened when there is something to do. After trouble, a new socket that knows nothing of the
+        // old one's.
+        let mut open = match conntrack.take() {
+            Some(open) => open,
+            None => Conntrack::open()?,
+        };
+        let filter = narrowest(family, kind, [translated, untranslated]);
+        let flows = open.delete(&filter, |flow| {
+            let which = if flow.is_translated() { translated } else { untranslated };
+            rules.contradict(flow, which)
+        })?;
+        *conntrack = Some(open);
+        let took = started.elapsed();
+        metrics.kube_proxy.flows_deleted(family, took, flows);
+        let elapsed_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        tracing::debug!(%family, ?kind, flows, elapsed_us, "deleted flows that contradict the rules");
     }
+    Ok(())
+}
+
+/// The filter that finds all that is looked for, and as little else as can be.
+fn narrowest(family: Family, kind: Kind, which: [&Which; 2]) -> Filter {
+    let any = Filter { family, kind, port: None, destination: None };
+    if which.iter().any(|which| which.all) {
+        return any;
+    }
+    let named = || {
+        let named = which.iter().flat_map(|which| which.named());
+        named.filter(|frontend| frontend.family() == family)
+    };
+    Filter {
+        port: same(named().map(port_of)),
+        destination: same(named().map(|frontend| match frontend {
+            Frontend::Address { address: IpAddr::V4(address), .. } => Some(address),
+            Frontend::Address { .. } | Frontend::NodePort { .. } => None,
+        }))
+        .flatten(),
+        ..any
+    }
+}
+
+fn port_of(frontend: Frontend) -> NonZeroU16 {
+    match frontend {
+        Frontend::Address { port, .. } | Frontend::NodePort { port, .. } => port,
+    }
+}
+
+/// What all are, if all are the same.
+fn same<T: PartialEq>(mut all: impl Iterator<Item = T>) -> Option<T> {
+    let first = all.next()?;
+    all.all(|other| other == first).then_some(first)
 }
 
 #[cfg(test)]
 impl Forgetter {
     /// One whose thread dies when it is asked for anything.
     pub(crate) fn mortal() -> Self {
-        let (requests, inbox) = mpsc::channel::<Vec<Stale>>();
+        let shared =
+            Arc::new(Shared { orders: Mutex::new(Orders::default()), changed: Condvar::new() });
+        let ours = Arc::clone(&shared);
         let body = move || {
-            let _ = inbox.recv();
+            let _ended = Ended(&ours);
+            let mut orders = ours.orders();
+            while !orders.is_ending {
+                orders = ours.wait(orders, None);
+            }
+            drop(orders);
             panic!("on purpose");
         };
-        Self { requests, thread: Vital::start("rulec-conntrack", body).unwrap() }
+        Self { shared, thread: Vital::start("rulec-conntrack", body).unwrap() }
     }
 
     pub(crate) fn die(&self) {
-        self.requests.send(Vec::new()).unwrap();
+        self.shared.orders().is_ending = true;
+        self.shared.changed.notify_all();
     }
 }

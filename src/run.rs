@@ -319,9 +319,10 @@ impl Daemon {
             self.ask_the_sink()?;
             // The kernel is at the next commit by now.
             self.tell();
-            let stale = self.engine.take_stale();
-            if let Some(forgetter) = &self.forgetter {
-                forgetter.forget(stale);
+            if let (Some((suspects, rules)), Some(forgetter)) =
+                (self.engine.take_suspects(), &self.forgetter)
+            {
+                forgetter.forget(suspects, rules);
             }
             self.monitor.follow(&mut self.engine);
             self.tell_of_what_has_no_effect();

@@ -11,6 +11,7 @@
 //! - `program`: everything that is wanted, as a persistent snapshot;
 //! - `state`: everything a kernel holds, and the reference semantics of an operation;
 //! - `delta`: the operations from one to the other;
+//! - `flows`: which flows that began before contradict the rules;
 //! - `oracle`: what becomes of a packet, by those rules over a state;
 //! - `text`: all of it in the language of the `nft` tool.
 
@@ -27,7 +28,7 @@ pub mod text;
 
 pub use delta::{Delta, Group, Op};
 pub use element::{Element, Key, Value};
-pub use flows::StaleFlows;
+pub use flows::{Flow, Suspects};
 pub use pick::{MAX_AFFINITY_BACKENDS, Pick};
 pub use program::Program;
 pub use skeleton::{ChainId, Scope, SetId};

@@ -210,6 +210,8 @@ pub struct Route {
     /// Of a UDP port, every backend that is serving, whether it gets new flows or not: flows to others
     /// lead nowhere. Sorted, no duplicates.
     pub serving: Option<Vec<Backend>>,
+    /// The same for the cluster address: under internal policy Local, those on this node.
+    pub serving_internal: Option<Vec<Backend>>,
     /// Whether other facts of the node could change anything here.
     pub depends_on_node: bool,
 }
@@ -307,6 +309,11 @@ fn resolve_port(
     let here = cluster.iter().chain(&local).filter(may_be_here).map(|backend| backend.address);
     let here: BTreeSet<IpAddr> = here.collect();
     let ipvs = ipvs::route(model, settings, service, family, cluster_ip);
+    let serving = (port.protocol == Protocol::Udp).then(|| select::serving(&candidates));
+    let serving_internal = serving.as_ref().map(|serving| {
+        let counts = |backend: &&Backend| !is_local(internal) || is_here(backend);
+        serving.iter().filter(counts).copied().collect()
+    });
     // Which addresses node ports are at, and which others are this node's anyway.
     let uses_addresses = ipvs.is_some() && (has_external || port.node_port.is_some());
     Route {
@@ -323,7 +330,8 @@ fn resolve_port(
         has_endpoints: candidates.values().any(Candidate::is_usable),
         hairpin: here.into_iter().collect(),
         sources: None,
-        serving: (port.protocol == Protocol::Udp).then(|| select::serving(&candidates)),
+        serving,
+        serving_internal,
         depends_on_node: uses_addresses
             || host::has_pods_here(model, settings, service)
             || uses_cluster && candidates.values().any(|it| it.hints.is_some()),

@@ -1,31 +1,27 @@
-//! conntrack: deletes the UDP flows whose endpoint has gone.
+//! conntrack: deletes flows that contradict the rules.
 //!
 //! Only the first packet of a flow is translated by rules; the others follow it. UDP has no
-//! connection that a reset could end: as long as a client sends, its flow goes to where its first
-//! packet went, also after that endpoint has gone. So such flows are deleted, and the client's next
-//! packet is the first of a new one. Flows of TCP and SCTP are never touched: their ends notice.
+//! connection that a reset could end, and an attempt to connect from the same port is, without an
+//! answer, a packet of the same flow. So such flows are deleted, and the client's next packet is the
+//! first of a new one. Connections that were answered are never touched: their ends notice.
 //!
-//! The kernel chooses what to show or to delete (`CTA_FILTER`); there is no dump of all flows. Where
-//! a filter says exactly what is stale, the kernel deletes by itself (IPv4, Linux 6.12). Otherwise it
-//! shows the flows of a port, and the stale ones among them are deleted one by one, by their tuple
-//! and their id, so that a flow that has taken the place of one just seen is spared.
+//! The kernel goes through its flows once, shows those of a kind (`CTA_FILTER`, `CTA_STATUS`), and
+//! whoever asks says of each whether it goes. It is deleted by its tuple and its id, so that a flow
+//! that has taken the place of one just seen is spared. Memory does not grow with the number of flows.
 
-mod plan;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
-use std::sync::Arc;
 
-use nix::libc::{EINVAL, ENOENT, EOPNOTSUPP, EPERM, ERANGE};
-use rulec_compiler::net::{Backend, Family};
+use nix::libc::{EINVAL, ENOENT, EPERM, ERANGE};
+use rulec_compiler::net::Family;
+use rulec_compiler::nft::Flow;
 
-use self::plan::Walk;
-use self::wire::{Filter, Flow};
+use self::wire::Shown;
 use crate::netlink::{
     Bus, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, Open, Socket,
     Writer, messages,
@@ -34,87 +30,36 @@ use crate::netlink::{
 /// How often a dump that the kernel calls interrupted is begun again.
 const ATTEMPTS: usize = 3;
 
-/// UDP flows to delete: they came by a frontend, and what they lead to has gone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stale {
-    /// Where the clients sent to.
-    pub frontend: Frontend,
-    /// What has gone.
-    pub gone: Gone,
+/// Which flows the kernel shows. Kernels that cannot choose show more, and what is of another kind is
+/// left out here.
+///
+/// There are no IPv6 addresses in it: up to Linux 6.18 at least, a filter by an IPv6 address finds
+/// exactly the flows that do *not* have it (`ctnetlink_filter_match_tuple` takes the result of
+/// `ipv6_addr_cmp` the wrong way round).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// The family.
+    pub family: Family,
+    /// Of which kind they are.
+    pub kind: Kind,
+    /// If it is the same for all that are looked for, the port they were sent to.
+    pub port: Option<NonZeroU16>,
+    /// Likewise the address; in IPv4 only.
+    pub destination: Option<Ipv4Addr>,
 }
 
-/// What clients send to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Frontend {
-    /// A cluster, external or load-balancer address.
-    Address {
-        /// The address.
-        address: IpAddr,
-        /// The port.
-        port: NonZeroU16,
-    },
-    /// A node port. Flows to other addresses that happen to have the same port are none of ours.
-    NodePort {
-        /// The port.
-        port: NonZeroU16,
-        /// The addresses of the node on which it answers, of any family.
-        addresses: Arc<BTreeSet<IpAddr>>,
-    },
+/// Kinds of flows that may be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// UDP flows.
+    Udp,
+    /// Attempts to connect over TCP or SCTP that have no answer: `SYN_SENT`, `COOKIE_WAIT`.
+    Unanswered,
 }
 
-/// What has gone. Endpoints of another family than the frontend's are none of its flows'.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Gone {
-    /// An endpoint.
-    Backend(Backend),
-    /// The time before there was an endpoint: flows that were not translated.
-    Untranslated,
-    /// All but these endpoints, whatever it was; flows that were not translated, too.
-    AllBut(Arc<BTreeSet<Backend>>),
-}
-
-impl Stale {
-    fn covers(&self, flow: &Flow<'_>) -> bool {
-        let is_here = match &self.frontend {
-            Frontend::Address { address, port } => {
-                flow.destination == SocketAddr::new(*address, port.get())
-            }
-            Frontend::NodePort { port, addresses } => {
-                flow.destination.port() == port.get() && addresses.contains(&flow.destination.ip())
-            }
-        };
-        is_here
-            && match &self.gone {
-                Gone::Backend(backend) => backend_of(flow) == Some(*backend),
-                Gone::Untranslated => flow.reply_source == flow.destination,
-                Gone::AllBut(backends) => {
-                    backend_of(flow).is_none_or(|backend| !backends.contains(&backend))
-                }
-            }
-    }
-}
-
-fn backend_of(flow: &Flow<'_>) -> Option<Backend> {
-    let port = NonZeroU16::new(flow.reply_source.port())?;
-    Some(Backend { address: flow.reply_source.ip(), port })
-}
-
-/// What a call did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Deleted {
-    /// The flows that were deleted one by one.
-    pub flows: u64,
-    /// The requests that the kernel carried out by itself; it does not say how many flows it
-    /// deleted, and there may have been none.
-    pub uncounted: usize,
-}
-
-/// Why stale flows could not be deleted. They expire by themselves once the client pauses.
+/// Why flows could not be deleted. They expire by themselves once the client pauses.
 #[derive(Debug, thiserror::Error)]
 pub enum ConntrackError {
-    /// The kernel cannot choose flows for a dump.
-    #[error("this kernel cannot filter conntrack flows: Linux 5.8 is needed")]
-    TooOld,
     /// No right to change flows.
     #[error("no right to delete conntrack flows: CAP_NET_ADMIN is needed")]
     Forbidden,
@@ -144,8 +89,6 @@ pub struct Conntrack {
     seq: u32,
     /// What the kernel can do, as far as that is known and will last.
     support: Option<Support>,
-    /// Whether the kernel deletes by filter, as far as is known.
-    can_delete: bool,
     /// Whether it was said that there is no ctnetlink.
     has_told: bool,
 }
@@ -162,60 +105,48 @@ impl Conntrack {
             dumps: Socket::open(Bus::Netfilter, 0)?,
             seq: 0,
             support: None,
-            can_delete: true,
             has_told: false,
         })
     }
 
-    /// Deletes one by one, as on kernels before 6.12, where this is the only way.
-    #[must_use]
-    pub fn one_by_one(mut self) -> Self {
-        self.can_delete = false;
-        self
-    }
-
-    /// Deletes stale flows. That there are none, or no conntrack at all, is no error.
+    /// Deletes those flows that a filter finds and the caller does not want. Says how many. That there
+    /// are none, or no conntrack at all, is no error.
     ///
-    /// For every family and port of a frontend, the kernel goes through the flows of the node once, or
-    /// up to four times if it can delete by itself: about 40 ms each with 100,000 flows. All flows of an
-    /// IPv6 frontend's port to the same endpoint port are shown, since no filter can name an address:
-    /// 280 ms if those are all the 100,000. nf_tables does not wait for that, but this thread does; so
-    /// what is known at the same time is best given in one call, on a thread that may wait. Memory does
-    /// not grow with the number of flows.
+    /// The kernel goes through all flows of the node: about 40 ms with 100,000 of which it shows few,
+    /// 280 ms if it shows all. nf_tables does not wait for that, but this thread does.
     ///
     /// # Errors
     ///
     /// See `ConntrackError`. To try again does no harm.
-    pub fn delete(&mut self, stale: &[Stale]) -> Result<Deleted, ConntrackError> {
-        let mut deleted = Deleted::default();
-        if stale.is_empty() {
-            return Ok(deleted);
-        }
-        match self.support()? {
-            Support::Filtered => {}
-            Support::Unfiltered => return Err(ConntrackError::TooOld),
+    pub fn delete(
+        &mut self,
+        filter: &Filter,
+        mut is_unwanted: impl FnMut(&Flow) -> bool,
+    ) -> Result<u64, ConntrackError> {
+        let can_choose = match self.support()? {
+            Support::Filtered => true,
+            Support::Unfiltered => false,
             Support::Absent => {
                 if !std::mem::replace(&mut self.has_told, true) {
-                    tracing::info!(
-                        "this kernel has no ctnetlink: stale UDP flows, if any, stay until they expire"
-                    );
+                    tracing::info!("this kernel has no ctnetlink: flows, if any, stay as they are");
                 }
-                return Ok(deleted);
+                return Ok(0);
+            }
+        };
+        let mut deleted = 0;
+        for _ in 0..ATTEMPTS {
+            match self.dump(filter, can_choose, &mut is_unwanted, &mut deleted) {
+                Ok(()) => return Ok(deleted),
+                // What was shown is dealt with; there may be more.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    // The dump may go on in the kernel, and would be in the way of the next.
+                    self.dumps = Socket::open(Bus::Netfilter, 0)?;
+                    return Err(error.raw_os_error().map_or(error.into(), refused));
+                }
             }
         }
-        for walk in plan::walks(stale, self.can_delete) {
-            match walk {
-                Walk::Delete(filter) if self.delete_by_filter(&filter)? => deleted.uncounted += 1,
-                Walk::Delete(_) => {
-                    // Nothing is lost: these walks come first, and the kernel takes all or none.
-                    tracing::debug!("this kernel does not delete flows by filter (Linux 6.12)");
-                    self.can_delete = false;
-                    return self.delete(stale);
-                }
-                Walk::Choose(filter, stale) => deleted.flows += self.choose(&filter, &stale)?,
-            }
-        }
-        Ok(deleted)
+        Err(io::Error::other("a dump of conntrack flows was interrupted again and again").into())
     }
 
     fn support(&mut self) -> Result<Support, ConntrackError> {
@@ -230,46 +161,21 @@ impl Conntrack {
         Ok(support)
     }
 
-    /// Lets the kernel delete what a filter finds; false if it cannot.
-    fn delete_by_filter(&mut self, filter: &Filter) -> Result<bool, ConntrackError> {
-        let family = wire::family_number(filter.family);
-        let errno = self.request(wire::CT_DELETE, family, |writer| {
-            filter.write(writer);
-            wire::write_default_zone(writer);
-        })?;
-        match errno {
-            0 => Ok(true),
-            // Before 6.12 the kernel wants a complete tuple, EINVAL; without zones, it refuses theirs.
-            EINVAL | EOPNOTSUPP => Ok(false),
-            errno => Err(refused(errno)),
-        }
-    }
-
-    /// Goes through what a filter finds and deletes what is covered. Says how many.
-    fn choose(&mut self, filter: &Filter, stale: &[&Stale]) -> Result<u64, ConntrackError> {
-        let mut deleted = 0;
-        for _ in 0..ATTEMPTS {
-            match self.dump(filter, stale, &mut deleted) {
-                Ok(()) => return Ok(deleted),
-                // What was shown is dealt with; there may be more.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    // The dump may go on in the kernel, and would be in the way of the next.
-                    self.dumps = Socket::open(Bus::Netfilter, 0)?;
-                    return Err(error.raw_os_error().map_or(error.into(), refused));
-                }
-            }
-        }
-        Err(io::Error::other("a dump of conntrack flows was interrupted again and again").into())
-    }
-
-    fn dump(&mut self, filter: &Filter, stale: &[&Stale], deleted: &mut u64) -> io::Result<()> {
+    fn dump(
+        &mut self,
+        filter: &Filter,
+        can_choose: bool,
+        is_unwanted: &mut impl FnMut(&Flow) -> bool,
+        deleted: &mut u64,
+    ) -> io::Result<()> {
         self.seq = self.seq.wrapping_add(1);
         let seq = self.seq;
         let family = wire::family_number(filter.family);
         let mut writer = Writer::default();
         let message = writer.message(wire::CT_GET, NLM_F_REQUEST | NLM_F_DUMP, seq, family, 0);
-        filter.write(&mut writer);
+        if can_choose {
+            filter.write(&mut writer);
+        }
         writer.close_message(message);
         self.dumps.send(writer.bytes())?;
         let mut interrupted = false;
@@ -285,10 +191,9 @@ impl Conntrack {
                     Some(0) => done = true,
                     Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
                     None => {
-                        let flow = Flow::read(&message);
-                        let flow = flow.filter(|flow| stale.iter().any(|it| it.covers(flow)));
-                        if let Some(flow) = flow {
-                            deletions.push(&flow);
+                        let shown = Shown::read(&message).filter(|shown| shown.kind == filter.kind);
+                        if let Some(shown) = shown.filter(|shown| is_unwanted(&shown.flow)) {
+                            deletions.push(&shown);
                         }
                     }
                 }
@@ -346,7 +251,7 @@ impl Deletions {
         Self { writer: Writer::default(), before: seq, seq, last: None, family }
     }
 
-    fn push(&mut self, flow: &Flow<'_>) {
+    fn push(&mut self, flow: &Shown<'_>) {
         self.seq = self.seq.wrapping_add(1);
         let message = self.writer.message(wire::CT_DELETE, NLM_F_REQUEST, self.seq, self.family, 0);
         flow.write(&mut self.writer);

@@ -1,6 +1,7 @@
 //! The engine against a kernel in memory that fails when told to. Time is a number here.
 
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use rulec_compiler::change::{Origin, Provenance, Sourced};
 use rulec_compiler::name::NodeName;
 use rulec_compiler::net::{Backend, Protocol};
 use rulec_compiler::nft::skeleton::View;
-use rulec_compiler::nft::{ChainId, Key, Value};
+use rulec_compiler::nft::{ChainId, Flow, Key, Value};
 use rulec_compiler::object::{
     ClusterIps, Endpoint, EndpointSlice, Kind, Object, ObjectKey, Service, ServicePort,
     ServiceType, SlicePort, TargetPort, TrafficPolicy,
@@ -439,38 +440,79 @@ fn over_udp(mut sourced: Sourced) -> Sourced {
     sourced
 }
 
+/// A flow to a Service's cluster address that went to this endpoint of it.
+fn flow_to(name: u8, endpoint: u8) -> Flow {
+    let backend = SocketAddr::new([10, 244, name, endpoint].into(), 8080);
+    let destination = SocketAddr::new(cluster_ip(name), 80);
+    Flow { protocol: Protocol::Udp, destination, answers: backend }
+}
+
+/// Which of these flows are to go now: (Service, endpoint); 0 stands for none.
+fn unwanted(world: &mut World, flows: &[(u8, u8)]) -> Vec<(u8, u8)> {
+    let Some((suspects, rules)) = world.engine.take_suspects() else { return Vec::new() };
+    let goes = |(name, endpoint): &(u8, u8)| {
+        let flow = flow_to(*name, *endpoint);
+        let answers = if *endpoint == 0 { flow.destination } else { flow.answers };
+        rules.contradict(&Flow { answers, ..flow }, &suspects.udp)
+    };
+    flows.iter().copied().filter(goes).collect()
+}
+
 #[test]
-fn udp_flows_are_stale_when_the_kernel_has_changed_and_not_before() {
+fn udp_flows_are_looked_at_when_the_kernel_has_changed_and_not_before() {
+    const FLOWS: [(u8, u8); 6] = [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)];
     let mut world = World::new(FakeSink::default());
     let list = [service(1), slice(1, 2), service(2), slice(2, 2)].map(over_udp);
     world.change(vec![Change::everything(list.to_vec())]);
     world.event(Event::SourcesReady);
     world.settle();
-    assert_eq!(world.engine.take_stale(), [], "a first start has no flows of ours");
+    let untranslated = [(1, 0), (2, 0)];
+    assert_eq!(unwanted(&mut world, &FLOWS), untranslated, "a start judges all that is there");
+    assert_eq!(unwanted(&mut world, &FLOWS), [], "once");
 
-    let gone = |name: u8| Stale {
-        frontend: conntrack::Frontend::Address { address: cluster_ip(name), port: port(80) },
-        gone: Gone::Backend(Backend { address: [10, 244, name, 2].into(), port: port(8080) }),
-    };
     world.kernel.refuses.insert(key(1), 12);
     world.change([slice(1, 1), slice(2, 1)].map(over_udp).map(Change::Apply).to_vec());
     let request = world.engine.next_request(world.now).unwrap();
-    assert_eq!(world.engine.take_stale(), []);
+    assert_eq!(unwanted(&mut world, &FLOWS), []);
     let reply = answer(&mut world.kernel, request);
     world.event(Event::Reply(reply));
-    assert_eq!(world.engine.take_stale(), [gone(2)], "of a refused Service, the kernel has all");
+    let of_other = [(2, 0), (2, 2)];
+    assert_eq!(unwanted(&mut world, &FLOWS), of_other, "of a refused Service, the kernel has all");
     world.kernel.refuses.clear();
     world.pass(Duration::from_secs(60));
-    assert_eq!(world.engine.take_stale(), [gone(1)]);
+    // After a refusal the kernel was read, and everything is judged.
+    assert_eq!(unwanted(&mut world, &FLOWS), [(1, 0), (1, 2), (2, 0), (2, 2)]);
 
-    // Without endpoints flows stay, and the next endpoint ends them.
+    // An endpoint more: whatever is there may go on.
+    world.change(vec![Change::Apply(over_udp(slice(1, 2)))]);
+    world.settle();
+    assert!(world.engine.take_suspects().is_none());
+    // Without endpoints, nothing is left to go to; without the Service, nothing of ours is.
     world.change(vec![Change::Apply(over_udp(slice(1, 0)))]);
     world.settle();
-    assert_eq!(world.engine.take_stale(), []);
-    world.change(vec![Change::Apply(over_udp(slice(1, 1)))]);
+    assert_eq!(unwanted(&mut world, &FLOWS), [(1, 0), (1, 1), (1, 2)]);
+    world.change(vec![Change::Remove(ObjectKey::Service(key(2)))]);
     world.settle();
-    let stale = world.engine.take_stale();
-    assert!(matches!(&stale[..], [Stale { gone: Gone::AllBut(but), .. }] if but.len() == 1));
+    assert_eq!(unwanted(&mut world, &FLOWS), [(2, 1), (2, 2)]);
+}
+
+#[test]
+fn flows_of_frontends_that_went_with_a_failed_commit_are_not_forgotten() {
+    let mut world = World::new(FakeSink::default());
+    let list = [service(1), slice(1, 2), service(2), slice(2, 2)].map(over_udp);
+    world.change(vec![Change::everything(list.to_vec())]);
+    world.event(Event::SourcesReady);
+    world.settle();
+    let _ = world.engine.take_suspects();
+    world.change(vec![Change::Remove(ObjectKey::Service(key(2)))]);
+    let request = world.engine.next_request(world.now).unwrap();
+    // The kernel did it, and nobody heard of it.
+    let _ = answer(&mut world.kernel, request);
+    let lost = SinkError::Unknown(io::Error::other("lost"));
+    world.event(Event::Reply(Reply::Committed(Err(lost))));
+    assert!(world.engine.take_suspects().is_none());
+    world.settle();
+    assert_eq!(unwanted(&mut world, &[(1, 0), (1, 1), (2, 0), (2, 1)]), [(1, 0), (2, 1)]);
 }
 
 #[test]

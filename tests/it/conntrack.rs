@@ -1,4 +1,4 @@
-//! Stale UDP flows on the real kernel: what is deleted, and above all what is not.
+//! Deleting flows in the real kernel: what is deleted, and above all what is not.
 //!
 //! Flows are made by real sockets and a hand-written table; `conntrack` is the witness, and makes the
 //! flows that no socket would.
@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use rulec_compiler::net::Backend;
 use rulec_sinks::Conntrack;
-use rulec_sinks::conntrack::{Deleted, Frontend, Gone, Stale};
+use rulec_compiler::net::Protocol;
+use rulec_compiler::nft::Flow;
+use rulec_sinks::conntrack::{Filter, Kind};
 use rulec_testkit::{Connection, Family, Namespace, Options, flow_with, require_root};
 
 use crate::support::eventually;
@@ -23,13 +25,42 @@ const PORT: u16 = 53;
 const TARGET: u16 = 5353;
 const NODE_PORT: u16 = 30053;
 
-/// Whether the kernel deletes by itself where it can, or is shown to and told each.
-const METHODS: [Method; 2] = [Method::ByFilter, Method::OneByOne];
+/// Whether the kernel is asked for no more than is needed, or for all UDP flows.
+const METHODS: [Method; 2] = [Method::Narrow, Method::All];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Method {
-    ByFilter,
-    OneByOne,
+    Narrow,
+    All,
+}
+
+/// UDP flows to delete.
+struct Stale {
+    /// Where they were sent to.
+    addresses: BTreeSet<IpAddr>,
+    port: u16,
+    gone: Gone,
+}
+
+#[derive(Clone)]
+enum Gone {
+    Backend(Backend),
+    Untranslated,
+    AllBut(Arc<BTreeSet<Backend>>),
+}
+
+impl Stale {
+    fn covers(&self, flow: &Flow) -> bool {
+        let backend = Backend { address: flow.answers.ip(), port: port(flow.answers.port()) };
+        assert_eq!(flow.protocol, Protocol::Udp);
+        flow.destination.port() == self.port
+            && self.addresses.contains(&flow.destination.ip())
+            && match &self.gone {
+                Gone::Backend(gone) => *gone == backend,
+                Gone::Untranslated => !flow.is_translated(),
+                Gone::AllBut(but) => !but.contains(&backend),
+            }
+    }
 }
 
 /// A namespace in which all addresses lead to `lo`, for one family.
@@ -171,25 +202,33 @@ impl Site {
     }
 
     /// Deletes what is stale, and says what is no longer there.
-    fn delete(&self, method: Method, stale: &[Stale]) -> (Deleted, BTreeSet<String>) {
+    fn delete(&self, method: Method, stale: &[Stale]) -> BTreeSet<String> {
         let before = self.flows();
-        let deleted = self.namespace.run(|| {
-            let conntrack = Conntrack::open().unwrap();
-            match method {
-                Method::ByFilter => conntrack,
-                Method::OneByOne => conntrack.one_by_one(),
+        let mut ports = stale.iter().map(|stale| stale.port);
+        let first = ports.next().filter(|first| ports.all(|port| port == *first));
+        let mut addresses = stale.iter().flat_map(|stale| &stale.addresses);
+        let address = addresses.next().filter(|first| addresses.all(|address| address == *first));
+        let family = match self.family {
+            Family::V4 => rulec_compiler::net::Family::Ipv4,
+            Family::V6 => rulec_compiler::net::Family::Ipv6,
+        };
+        let any = Filter { family, kind: Kind::Udp, port: None, destination: None };
+        let filter = match (method, address) {
+            (Method::All, _) => any,
+            (Method::Narrow, Some(IpAddr::V4(address))) => {
+                Filter { port: first.map(port), destination: Some(*address), ..any }
             }
-            .delete(stale)
-            .unwrap()
+            (Method::Narrow, _) => Filter { port: first.map(port), ..any },
+        };
+        let deleted = self.namespace.run(|| {
+            let mut conntrack = Conntrack::open().unwrap();
+            conntrack.delete(&filter, |flow| stale.iter().any(|stale| stale.covers(flow))).unwrap()
         });
         let after = self.flows();
         assert!(after.is_subset(&before), "nothing new");
         let gone: BTreeSet<String> = before.difference(&after).cloned().collect();
-        let one_by_one = self.family == Family::V6 || method == Method::OneByOne;
-        if one_by_one && deleted.uncounted == 0 {
-            assert_eq!(deleted.flows, gone.len() as u64, "{gone:?}");
-        }
-        (deleted, gone)
+        assert_eq!(deleted, gone.len() as u64, "{gone:?}");
+        gone
     }
 
     /// The flow of the client's datagram as `flows` has it.
@@ -215,12 +254,11 @@ fn backend(address: IpAddr) -> Backend {
 }
 
 fn address(address: IpAddr, gone: Gone) -> Stale {
-    Stale { frontend: Frontend::Address { address, port: port(PORT) }, gone }
+    Stale { addresses: BTreeSet::from([address]), port: PORT, gone }
 }
 
 fn node_port(addresses: impl IntoIterator<Item = IpAddr>, gone: Gone) -> Stale {
-    let addresses = Arc::new(addresses.into_iter().collect());
-    Stale { frontend: Frontend::NodePort { port: port(NODE_PORT), addresses }, gone }
+    Stale { addresses: addresses.into_iter().collect(), port: NODE_PORT, gone }
 }
 
 fn all_but(backends: impl IntoIterator<Item = Backend>) -> Gone {
@@ -300,13 +338,6 @@ fn busy(site: &Site) -> (TcpListener, Connection) {
     (listener, connection)
 }
 
-/// The version of the kernel.
-fn kernel() -> (u32, u32) {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split('.').map(|number| number.parse().unwrap());
-    (numbers.next().unwrap(), numbers.next().unwrap())
-}
-
 #[test]
 fn a_pair_goes_and_nothing_else() {
     everywhere(|site, method| {
@@ -320,20 +351,11 @@ fn a_pair_goes_and_nothing_else() {
         assert!(site.flows().contains(&tcp), "{:#?}", site.flows());
         assert_eq!(site.flows().len(), 25, "{:#?}", site.flows());
         let stale = [address(site.vip(), Gone::Backend(backend(site.backend(1))))];
-        let (deleted, gone) = site.delete(method, &stale);
+        let gone = site.delete(method, &stale);
         let pair = site.flow(4001, at(site.vip(), PORT), at(site.backend(1), TARGET));
         assert_eq!(gone, BTreeSet::from([pair]), "{method:?}");
-        // Older kernels want whole tuples.
-        let can_filter = kernel() >= (6, 12);
-        let by_kernel = site.family == Family::V4 && method == Method::ByFilter && can_filter;
-        let expected = if by_kernel {
-            Deleted { flows: 0, uncounted: 1 }
-        } else {
-            Deleted { flows: 1, uncounted: 0 }
-        };
-        assert_eq!(deleted, expected);
         // Again: it has gone, which is no error.
-        assert_eq!(site.delete(method, &stale).1, BTreeSet::new());
+        assert_eq!(site.delete(method, &stale), BTreeSet::new());
     });
 }
 
@@ -343,16 +365,16 @@ fn a_node_port_is_one_at_the_addresses_of_the_node() {
         let _tcp = busy(site);
         let one = at(site.backend(1), TARGET);
         let gone = Gone::Backend(backend(one.ip()));
-        let (_, found) = site.delete(method, &[node_port([site.node()], gone.clone())]);
+        let found = site.delete(method, &[node_port([site.node()], gone.clone())]);
         let flow = |address| site.flow(4001, at(address, NODE_PORT), one);
         assert_eq!(found, BTreeSet::from([flow(site.node())]));
 
         let addresses = [site.node(), site.second_node_address()];
-        let (_, found) = site.delete(method, &[node_port(addresses, gone.clone())]);
+        let found = site.delete(method, &[node_port(addresses, gone.clone())]);
         assert_eq!(found, BTreeSet::from([flow(site.second_node_address())]));
         assert!(site.flows().contains(&flow(site.redirected())), "somebody else's");
 
-        let (_, found) = site.delete(method, &[node_port([], gone)]);
+        let found = site.delete(method, &[node_port([], gone)]);
         assert_eq!(found, BTreeSet::new(), "at no address");
     });
 }
@@ -363,7 +385,7 @@ fn flows_from_before_the_first_endpoint_go() {
         let _tcp = busy(site);
         let stale =
             [address(site.vip(), Gone::Untranslated), node_port([site.node()], Gone::Untranslated)];
-        let (_, gone) = site.delete(method, &stale);
+        let gone = site.delete(method, &stale);
         let flow = |to| site.flow(4004, to, to);
         let expected = [at(site.vip(), PORT), at(site.node(), NODE_PORT)].map(flow);
         assert_eq!(gone, BTreeSet::from(expected));
@@ -383,7 +405,7 @@ fn all_but_the_endpoints_of_now_go() {
         let now = all_but([backend(site.backend(2)), backend(twin)]);
         let addresses = [site.node(), site.second_node_address()];
         let stale = [address(site.vip(), now.clone()), node_port(addresses, now)];
-        let (_, gone) = site.delete(method, &stale);
+        let gone = site.delete(method, &stale);
         let one = at(site.backend(1), TARGET);
         let vip = at(site.vip(), PORT);
         let mut expected = BTreeSet::from([
@@ -459,8 +481,7 @@ fn many_flows_go_while_the_kernel_shows_them() {
             }
         });
         let stale = [address(site.vip(), Gone::Backend(backend(one.ip())))];
-        let (deleted, gone) = site.delete(Method::OneByOne, &stale);
-        assert_eq!(deleted, Deleted { flows: 1_500, uncounted: 0 });
+        let gone = site.delete(Method::All, &stale);
         assert_eq!(gone.len(), 1_500);
         let left = site.flows();
         assert_eq!(left.len(), 1_500);
@@ -482,7 +503,7 @@ fn many_pairs_in_one_call() {
                     .map(|vip| self::address(vip, Gone::Backend(backend(address))))
             })
             .collect();
-        let (deleted, gone) = site.delete(method, &stale);
+        let gone = site.delete(method, &stale);
         let mut expected = BTreeSet::new();
         for vip in [site.vip(), site.other_vip()] {
             for number in [1, 2] {
@@ -491,18 +512,70 @@ fn many_pairs_in_one_call() {
             }
         }
         assert_eq!(gone, expected);
-        assert_eq!(deleted, Deleted { flows: 4, uncounted: 0 });
     });
 }
 
 #[test]
 fn without_flows_there_is_nothing_to_do() {
     everywhere(|site, method| {
-        assert_eq!(site.delete(method, &[]).0, Deleted::default());
+        assert_eq!(site.delete(method, &[]), BTreeSet::new());
         let stale = [
             address(site.vip(), all_but([])),
             node_port([site.node()], all_but([backend(site.backend(1))])),
         ];
-        assert_eq!(site.delete(method, &stale).0, Deleted::default());
+        assert_eq!(site.delete(method, &stale), BTreeSet::new());
     });
+}
+
+#[test]
+fn only_attempts_to_connect_without_an_answer_are_asked_about() {
+    if !require_root() {
+        return;
+    }
+    for family in Family::BOTH {
+        let site = Site::new(family);
+        let _established = busy(&site);
+        let vip = at(site.vip(), PORT);
+        let backend = at(site.backend(1), TARGET);
+        let from = |port| at(site.client(), port);
+        site.insert("tcp", from(5001), vip, backend, "--state SYN_SENT");
+        site.insert("tcp", from(5002), vip, vip, "--state SYN_SENT");
+        site.insert("tcp", from(5003), vip, backend, "--state SYN_RECV");
+        // Picked up in the middle: without an answer, and established all the same.
+        site.insert("tcp", from(5004), vip, backend, "--state ESTABLISHED");
+        site.insert("tcp", from(5005), vip, backend, "--state SYN_SENT --status SEEN_REPLY");
+        site.insert(
+            "sctp",
+            from(5006),
+            vip,
+            backend,
+            "--state COOKIE_WAIT --orig-vtag 1 --reply-vtag 2",
+        );
+        let before = site.flows();
+        let family = match family {
+            Family::V4 => rulec_compiler::net::Family::Ipv4,
+            Family::V6 => rulec_compiler::net::Family::Ipv6,
+        };
+        let filter = Filter { family, kind: Kind::Unanswered, port: None, destination: None };
+        let mut asked = BTreeSet::new();
+        let deleted = site.namespace.run(|| {
+            let mut conntrack = Conntrack::open().unwrap();
+            let is_unwanted = |flow: &Flow| {
+                assert_ne!(flow.protocol, Protocol::Udp);
+                asked.insert((flow.protocol, flow.is_translated()));
+                true
+            };
+            conntrack.delete(&filter, is_unwanted).unwrap()
+        });
+        let tcp = Protocol::Tcp;
+        let expected = BTreeSet::from([(tcp, true), (tcp, false), (Protocol::Sctp, true)]);
+        assert_eq!((deleted, asked), (3, expected));
+        let gone: BTreeSet<String> = before.difference(&site.flows()).cloned().collect();
+        let expected = [
+            any_flow("tcp", from(5001), vip, backend),
+            any_flow("tcp", from(5002), vip, vip),
+            any_flow("sctp", from(5006), vip, backend),
+        ];
+        assert_eq!(gone, BTreeSet::from(expected));
+    }
 }

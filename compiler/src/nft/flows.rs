@@ -1,121 +1,291 @@
-//! UDP flows that a change leaves behind.
+//! Flows that contradict the rules.
 //!
-//! Rules decide a flow's first packet only. UDP has no connection that a reset could end, so a flow
-//! goes on to where its first packet went, as long as its client sends. Which flows are stale follows
-//! from what served before and what serves now; deleting them is the sink's part.
+//! Rules decide a flow's first packet only; the others follow it. UDP has no connection that a reset
+//! could end, so a flow goes on to where its first packet went, or untranslated, as long as its client
+//! sends. A connection of TCP or SCTP that has no answer yet is like it: each new attempt from the same
+//! port follows the first. Connections that were answered are never asked about.
 //!
-//! A port that nobody serves keeps its flows, as in kube-proxy: they may find their endpoint again.
+//! Whether a flow may go on is a question to the rules as they are now, not to their history. What a
+//! change says is only where to look: `Suspects`. Deleting flows is the sink's part.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 
-use super::delta::{Delta, Op};
-use super::element::{Element, Key, Value};
-use super::program::{PortFragment, Program};
-use crate::ipvs;
-use crate::net::{Backend, Protocol};
+use ipnet::IpNet;
+
+use super::element::Key;
+use super::program::{Program, Winner};
+use super::slots::Slot;
+use super::state::State;
+use crate::name::NamespacedName;
+use crate::net::{Backend, Family, Protocol};
 use crate::resolve::Frontend;
 
-/// UDP flows that came by a frontend and are stale.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StaleFlows {
-    /// What the clients sent to.
-    pub frontend: Frontend,
-    /// Which of its flows.
-    pub which: Which,
+/// More frontends than this are not told apart: then every flow is looked at. It bounds what is
+/// remembered while flows cannot be deleted.
+const MOST_FRONTENDS: usize = 65_536;
+
+/// A flow as conntrack has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// Where the client sent to.
+    pub destination: SocketAddr,
+    /// Where answers come from: the backend, or the destination itself if nothing was translated.
+    pub answers: SocketAddr,
 }
 
-/// Which flows of a frontend are stale.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Which {
-    /// Those to these backends, sorted.
-    To(Vec<Backend>),
-    /// Those to anything but these backends, sorted: also those that were not translated, because they
-    /// began before there was a backend.
-    NotTo(Arc<[Backend]>),
+impl Flow {
+    /// Whether its destination was translated.
+    pub fn is_translated(&self) -> bool {
+        self.answers != self.destination
+    }
+
+    fn backend(&self) -> Option<Backend> {
+        let port = NonZeroU16::new(self.answers.port())?;
+        Some(Backend { address: self.answers.ip(), port })
+    }
 }
 
-/// The flows that become stale on the way from one program to another.
-pub fn between(applied: &Program, wanted: &Program) -> Vec<StaleFlows> {
-    let mut stale = Vec::new();
-    for service in applied.diff_fragments(wanted) {
-        let ports = |program: &Program| program.fragment(&service).cloned();
-        let (old, new) = (ports(applied), ports(wanted));
-        let old: &[PortFragment] = old.as_deref().unwrap_or_default();
-        for port in new.as_deref().unwrap_or_default() {
-            let Some(serving) = port.serving.as_ref().filter(|serving| !serving.is_empty()) else {
-                continue;
-            };
-            let before = old.iter().find(|old| old.family == port.family && old.port == port.port);
-            let served = before.and_then(|before| before.serving.as_deref()).unwrap_or_default();
-            let gone: Vec<Backend> = served
-                .iter()
-                .filter(|backend| serving.binary_search(backend).is_err())
-                .copied()
-                .collect();
-            for (frontend, _) in &port.frontends {
-                let is_known = before.is_some_and(|before| {
-                    before.frontends.iter().any(|(known, _)| known == frontend)
-                });
-                let which = if is_known && !served.is_empty() {
-                    Which::To(gone.clone())
-                } else {
-                    Which::NotTo(Arc::clone(serving))
+/// Frontends whose flows may contradict the rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Which {
+    /// Whether those of every frontend may, and of every address that only Services have.
+    pub all: bool,
+    /// Those of these may.
+    pub frontends: BTreeSet<Frontend>,
+    /// Frontends that nobody has any more: what was translated on its way to them was so by us.
+    pub gone: BTreeSet<Frontend>,
+}
+
+impl Which {
+    /// Whether there is nothing to look at.
+    pub fn is_empty(&self) -> bool {
+        !self.all && self.frontends.is_empty() && self.gone.is_empty()
+    }
+
+    /// Adds others. Says how many frontends that are gone there was no room for.
+    pub fn merge(&mut self, other: Self) -> usize {
+        self.all |= other.all;
+        self.frontends.extend(other.frontends);
+        if self.all || self.frontends.len() > MOST_FRONTENDS {
+            self.all = true;
+            self.frontends.clear();
+        }
+        self.gone.extend(other.gone);
+        let left_out = self.gone.len().saturating_sub(MOST_FRONTENDS);
+        for _ in 0..left_out {
+            self.gone.pop_last();
+        }
+        left_out
+    }
+
+    /// Whether flows of a family can be among them.
+    pub fn concerns(&self, family: Family) -> bool {
+        self.all || self.named().any(|frontend| frontend.family() == family)
+    }
+
+    /// The frontends that are named.
+    pub fn named(&self) -> impl Iterator<Item = Frontend> {
+        self.frontends.iter().chain(&self.gone).copied()
+    }
+
+    fn names(&self, frontend: Frontend) -> bool {
+        self.frontends.contains(&frontend) || self.gone.contains(&frontend)
+    }
+}
+
+/// Where to look for flows that contradict the rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Suspects {
+    /// UDP flows.
+    pub udp: Which,
+    /// Connections without an answer that were not translated: frontends that have come.
+    pub came: Which,
+    /// Connections without an answer that were translated: frontends that have lost backends.
+    pub lost: Which,
+}
+
+impl Suspects {
+    /// Whether there is nothing to look at.
+    pub fn is_empty(&self) -> bool {
+        self.udp.is_empty() && self.came.is_empty() && self.lost.is_empty()
+    }
+
+    /// Adds others. Says how many frontends that are gone there was no room for.
+    pub fn merge(&mut self, other: Self) -> usize {
+        self.udp.merge(other.udp) + self.came.merge(other.came) + self.lost.merge(other.lost)
+    }
+
+    /// What may contradict the rules on the way from one program to another.
+    pub fn between(applied: &Program, wanted: &Program) -> Self {
+        let mut suspects = Self::default();
+        for frontend in applied.diff_claims(wanted) {
+            suspects.changed(frontend, applied.winner(frontend), wanted.winner(frontend));
+        }
+        // Where a node port has not answered before, everything that came there was untranslated.
+        if node_addresses(applied).ne(node_addresses(wanted)) {
+            suspects.udp.all = true;
+            suspects.came.all = true;
+        }
+        suspects
+    }
+
+    /// What may contradict the rules where it is not known which rules there were when flows began:
+    /// everything. Frontends that a kernel was found to hold and nobody wants are gone; those of a
+    /// Service that is held back are there still.
+    pub fn everywhere(
+        found: &State,
+        wanted: &Program,
+        is_held_back: impl Fn(&NamespacedName) -> bool,
+    ) -> Self {
+        let all = || Which { all: true, ..Which::default() };
+        let mut suspects = Self { udp: all(), came: all(), lost: all() };
+        for key in found.tables.values().flat_map(|table| table.elements.keys()) {
+            let (Key::Service(_, frontend) | Key::Reject(frontend)) = *key else { continue };
+            let owner = found.owner(frontend);
+            if wanted.winner(frontend).is_none()
+                && !owner.is_some_and(|owner| is_held_back(&owner.service))
+            {
+                suspects.gone(frontend);
+            }
+        }
+        suspects
+    }
+
+    /// The frontends of the other that are gone, whatever else may be known by now.
+    pub fn keep_gone(&mut self, other: &Self) -> usize {
+        let gone = |which: &Which| Which { gone: which.gone.clone(), ..Which::default() };
+        self.merge(Self { udp: gone(&other.udp), came: Which::default(), lost: gone(&other.lost) })
+    }
+
+    fn gone(&mut self, frontend: Frontend) {
+        let which = match frontend.protocol() {
+            Protocol::Udp => &mut self.udp,
+            Protocol::Tcp | Protocol::Sctp => &mut self.lost,
+        };
+        which.gone.insert(frontend);
+    }
+
+    fn changed(&mut self, frontend: Frontend, old: Option<Winner<'_>>, new: Option<Winner<'_>>) {
+        let Some(new) = new else { return self.gone(frontend) };
+        match frontend.protocol() {
+            Protocol::Udp => {
+                let before = old.as_ref().map_or(&[][..], |old| old.serving());
+                let now = new.serving();
+                let stays = |backend: &Backend| now.binary_search(backend).is_ok();
+                if before.is_empty() || !before.iter().all(stays) {
+                    self.udp.frontends.insert(frontend);
+                }
+            }
+            Protocol::Tcp | Protocol::Sctp => {
+                let Some(old) = old.filter(|old| !old.target.slots.is_empty()) else {
+                    self.came.frontends.insert(frontend);
+                    return;
                 };
-                let is_mine = wanted.winner(*frontend).is_some_and(|it| *it.owner == port.port);
-                if is_mine && which != Which::To(Vec::new()) {
-                    stale.push(StaleFlows { frontend: *frontend, which });
+                let before = [&old.target.slots].into_iter().chain(old.local());
+                let now = [&new.target.slots].into_iter().chain(new.local());
+                let mut pairs = before.zip(now.clone().map(Some).chain([None; 2]));
+                if pairs.any(|(before, now)| has_lost(before, now.map_or(&[], |now| now))) {
+                    self.lost.frontends.insert(frontend);
                 }
             }
         }
     }
-    stale
 }
 
-/// The flows that are stale when a kernel that was found to hold something else is brought to a
-/// program. What was served is known from the deleted elements alone.
-pub fn of_repair(delta: &Delta, wanted: &Program) -> Vec<StaleFlows> {
-    let mut gone: BTreeMap<Frontend, Option<Vec<Backend>>> = BTreeMap::new();
-    for op in delta.ops() {
-        if let Op::Ipvs(ipvs::Op::DeleteReal(server, backend)) = op {
-            let gone = gone.entry(server.frontend()).or_insert_with(|| Some(Vec::new()));
-            gone.iter_mut().for_each(|backends| backends.push(*backend));
-        }
-        let Op::Delete(Element { key, value, .. }) = op else { continue };
-        match (key, value) {
-            (Key::Endpoint(_, frontend, _), Value::Backend(backend)) => {
-                if let Some(backends) = gone.entry(*frontend).or_insert_with(|| Some(Vec::new())) {
-                    backends.push(*backend);
-                }
-            }
-            (Key::Reject(frontend), _) => {
-                gone.insert(*frontend, None);
-            }
-            _ => {}
-        }
+fn node_addresses(program: &Program) -> impl Iterator<Item = &Key> {
+    let keys = program.node().iter();
+    keys.filter(|key| matches!(key, Key::NodeIp(_) | Key::NodeAddressType(_)))
+}
+
+/// Whether a backend is gone. Most stay where they are, so that place is looked at first.
+fn has_lost(before: &[Slot], now: &[Slot]) -> bool {
+    (0..).zip(before).any(|(place, slot): (usize, _)| {
+        let is_it = |other: &Slot| other.backend == slot.backend;
+        !now.get(place).is_some_and(is_it) && !now.iter().any(is_it)
+    })
+}
+
+/// The rules as flows are judged by them.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    program: Program,
+    /// Where node ports answer.
+    node_addresses: BTreeSet<IpAddr>,
+    /// Ranges that only Services have addresses of.
+    ranges: Vec<IpNet>,
+    /// Services of which it is not known what the kernel holds.
+    unknown: BTreeSet<NamespacedName>,
+}
+
+impl Rules {
+    /// The rules of a program that a kernel holds, but for Services of which that is not known.
+    pub fn new(
+        program: &Program,
+        node_addresses: BTreeSet<IpAddr>,
+        unknown: BTreeSet<NamespacedName>,
+    ) -> Self {
+        let ranges = program.node().iter();
+        let range = |key: &Key| if let Key::ServiceCidr(range) = key { Some(*range) } else { None };
+        let ranges = ranges.filter_map(range).collect();
+        Self { program: program.clone(), node_addresses, ranges, unknown }
     }
-    let serving = |frontend: Frontend| -> Option<Arc<[Backend]>> {
-        let owner = wanted.winner(frontend)?.owner;
-        let fragment = wanted.fragment(&owner.service)?;
-        let of_owner =
-            |port: &&PortFragment| port.port == *owner && port.family == frontend.family();
-        let serving = fragment.iter().find(of_owner)?.serving.clone()?;
-        (!serving.is_empty()).then_some(serving)
-    };
-    let is_udp = |frontend: &Frontend| frontend.protocol() == Protocol::Udp;
-    gone.into_iter()
-        .filter(|(frontend, _)| is_udp(frontend))
-        .filter_map(|(frontend, gone)| {
-            let serving = serving(frontend)?;
-            let which = match gone {
-                None => Which::NotTo(serving),
-                Some(mut backends) => {
-                    backends.retain(|backend| serving.binary_search(backend).is_err());
-                    backends.sort_unstable();
-                    Which::To(backends)
-                }
-            };
-            (which != Which::To(Vec::new())).then_some(StaleFlows { frontend, which })
-        })
-        .collect()
+
+    /// Whether a UDP flow, or a connection that has no answer, contradicts the rules, if it is one of
+    /// those that may.
+    ///
+    /// A flow to a frontend may go on to a backend that new flows are led to, or, over UDP, to any that
+    /// is still serving. A flow to what is no frontend is none of ours unless we have translated it: it
+    /// was sent to a frontend that is known to have been there, or to an address that only Services
+    /// have.
+    pub fn contradict(&self, flow: &Flow, which: &Which) -> bool {
+        let Flow { protocol, destination, .. } = *flow;
+        let Some(port) = NonZeroU16::new(destination.port()) else { return false };
+        let address = destination.ip();
+        let is_here = self.node_addresses.contains(&address);
+        let family = Family::of(address);
+        // In the order in which the rules look.
+        let frontends = [
+            Some(Frontend::Address { address, protocol, port }),
+            is_here.then_some(Frontend::NodePort { family, protocol, port }),
+        ];
+        let mut frontends = frontends.into_iter().flatten();
+        if !which.all && !frontends.clone().any(|frontend| which.names(frontend)) {
+            return false;
+        }
+        let found = frontends.clone().find_map(|it| Some((it, self.program.winner(it)?)));
+        if let Some((frontend, winner)) = found {
+            let is_asked = which.all || which.names(frontend);
+            return is_asked
+                && !self.unknown.contains(&winner.owner.service)
+                && !winner.lets_go_on(flow);
+        }
+        flow.is_translated()
+            && (frontends.any(|frontend| which.gone.contains(&frontend))
+                || which.all && self.unknown.is_empty() && self.is_of_services(address))
+    }
+
+    fn is_of_services(&self, address: IpAddr) -> bool {
+        self.ranges.iter().any(|range| range.contains(&address))
+            || self.program.member_owner(Key::ClusterIp(address)).is_some()
+    }
+}
+
+impl Winner<'_> {
+    /// Over UDP, the backends to which flows may go on.
+    fn serving(&self) -> &[Backend] {
+        self.target.serving.as_deref().unwrap_or_default()
+    }
+
+    fn lets_go_on(&self, flow: &Flow) -> bool {
+        let Some(backend) = flow.backend() else { return false };
+        if flow.protocol == Protocol::Udp {
+            return self.serving().binary_search(&backend).is_ok();
+        }
+        let slots = [&self.target.slots].into_iter().chain(self.local());
+        slots.into_iter().any(|slots| slots.iter().any(|slot| slot.backend == backend))
+    }
 }

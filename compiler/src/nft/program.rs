@@ -64,6 +64,8 @@ pub struct Target {
     pub left_out: usize,
     /// How IPVS chooses, if it does.
     pub ipvs: Option<Balancing>,
+    /// Over UDP, the backends to which flows that are there may go on, sorted.
+    pub serving: Option<Arc<[Backend]>>,
 }
 
 /// What becomes of connections that no backend takes.
@@ -100,8 +102,6 @@ pub struct PortFragment {
     /// The slots of the backends under each policy: each has a history of its own, whichever frontends
     /// it is for at a time.
     slots: Slots,
-    /// Of a UDP port, the backends whose flows go on, sorted.
-    pub serving: Option<Arc<[Backend]>>,
     /// Whether other facts of the node could change it.
     depends_on_node: bool,
 }
@@ -584,10 +584,6 @@ impl Program {
         self.claims.diff(&wanted.claims).map(|item| changed_key(&item).0).collect()
     }
 
-    pub(super) fn diff_fragments(&self, wanted: &Self) -> Vec<NamespacedName> {
-        self.fragments.diff(&wanted.fragments).map(|item| changed_key(&item).clone()).collect()
-    }
-
     pub(super) fn diff_members<'a>(&'a self, wanted: &'a Self) -> BTreeSet<Key> {
         self.members
             .diff(&wanted.members)
@@ -911,18 +907,30 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
         TrafficPolicy::Cluster => (slots.cluster.clone().unwrap_or_default(), &route.cluster),
         TrafficPolicy::Local => (slots.local.clone().unwrap_or_default(), &route.local),
     };
+    let serving = |serving: Option<Vec<Backend>>, old: Option<&Arc<Target>>| {
+        let serving = serving?;
+        let old = old.and_then(|old| old.serving.as_ref()).filter(|old| ***old == *serving);
+        Some(old.map_or_else(|| serving.into(), Arc::clone))
+    };
+    let to_internal = serving(route.serving_internal, old.map(|old| &old.internal));
+    let to_external = match serving(route.serving, old.map(|old| &old.external)) {
+        same if same == to_internal => to_internal.clone(),
+        other => other,
+    };
     let target = |(slots, backends): (Arc<[Slot]>, &Vec<Backend>)| {
         let is_dropped = route.has_endpoints && slots.is_empty();
         let unserved = if is_dropped { Unserved::Drop } else { Unserved::Reject };
         let left_out = backends.len() - slots.len();
-        let ipvs = balancing;
-        Target { affinity, slots, unserved, local: None, sources: None, left_out, ipvs }
+        let (ipvs, local, sources) = (balancing, None, None);
+        let serving = to_internal.clone();
+        Target { affinity, slots, unserved, local, sources, left_out, ipvs, serving }
     };
     let internal = known(target(of(route.internal)), old.map(|old| &old.internal));
     let external = if has_external {
         let sources = route.sources.as_deref().map(Arc::from);
         let local = slots.local.clone().filter(|_| is_local(route.external));
-        let mut target = Target { sources, ..target(of(TrafficPolicy::Cluster)) };
+        let target = target(of(TrafficPolicy::Cluster));
+        let mut target = Target { sources, serving: to_external, ..target };
         // Where there is nobody to serve them, clients from outside are refused like all others.
         target.local = local.filter(|_| route.has_endpoints);
         let old = old.map(|old| &old.external);
@@ -935,12 +943,7 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
     let members = hairpin.chain([Key::ClusterIp(route.cluster_ip)]).chain(vips);
     let mut members: Box<[Key]> = members.collect();
     members.sort_unstable();
-    let serving = route.serving.map(|serving| match old.and_then(|old| old.serving.as_ref()) {
-        Some(old) if **old == *serving => Arc::clone(old),
-        Some(_) | None => serving.into(),
-    });
     PortFragment {
-        serving,
         port: match old {
             Some(old) if old.port == route.port => Arc::clone(&old.port),
             Some(_) | None => route.port,

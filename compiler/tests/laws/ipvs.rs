@@ -435,7 +435,7 @@ proptest! {
             check(&state, &delta, &restarted.state());
             let is_real = |op: &Op| matches!(op, Op::Ipvs(ipvs::Op::SetReal(..) | ipvs::Op::DeleteReal(..)));
             prop_assert!(delta.ops().all(is_real), "{:?}", delta);
-            prop_assert_eq!(flows::of_repair(&delta, &restarted), []);
+            prop_assert!(flows::Suspects::between(&node.program, &restarted).is_empty());
         }
     }
 
@@ -631,9 +631,9 @@ fn ipvs_udp_flows_to_what_has_gone_are_stale() {
         port: number(port),
     };
     let cluster = frontend(v4(0, 1), 80);
-    let stale = |frontend, gone: &[u8]| {
-        let which = flows::Which::To(gone.iter().map(|d| backend(*d)).collect());
-        flows::StaleFlows { frontend, which }
+    let udp_of = |suspects: flows::Suspects| {
+        assert!(suspects.came.is_empty() && suspects.lost.is_empty());
+        (suspects.udp.all, suspects.udp.frontends.into_iter().collect::<Vec<Frontend>>())
     };
     let settings =
         || Settings { node_port_addresses: NodePortAddresses::Cidrs(Vec::new()), ..mode_ipvs(60) };
@@ -643,31 +643,32 @@ fn ipvs_udp_flows_to_what_has_gone_are_stale() {
     let mut node = Node::start(&at(two.clone(), udp(&[1, 2])), settings());
     let before = node.program.clone();
     node.apply(1, &[replacement(&at(two.clone(), udp(&[1])))]);
-    let expected = [cluster, ports[0], ports[1]].map(|it| stale(it, &[2]));
-    let mut found = flows::between(&before, &node.program);
-    found.sort_by_key(|it| it.frontend);
-    assert_eq!(found, expected);
-    // A restart in between finds the same in the kernel.
-    let repair = Delta::reconcile(&before.state(), &node.program);
-    assert_eq!(flows::of_repair(&repair, &node.program), expected);
+    let found = flows::Suspects::between(&before, &node.program);
+    assert_eq!(udp_of(found), (false, vec![cluster, ports[0], ports[1]]));
+    let rules = flows::Rules::new(&node.program, BTreeSet::new(), BTreeSet::new());
+    let everywhere = flows::Which { all: true, ..flows::Which::default() };
+    for (to, port) in [(v4(0, 1), 80), (v4(2, 1), 30_053), (v4(2, 2), 30_053)] {
+        for gone in [1, 2] {
+            let Backend { address, port: target } = backend(gone);
+            let answers = SocketAddr::new(address, target.get());
+            let destination = SocketAddr::new(to, port);
+            let flow = flows::Flow { protocol: Protocol::Udp, destination, answers };
+            assert_eq!(rules.contradict(&flow, &everywhere), gone == 2, "{flow:?}");
+        }
+    }
     assert_eq!(node.program.draining().count(), 0, "there is no connection to keep");
 
     // Nothing has changed: nothing is stale.
     let state = node.program.state();
     let restarted = node.restarted(&state, 2000);
-    assert_eq!(flows::between(&node.program, &restarted), []);
-    let repair = Delta::reconcile(&state, &restarted);
-    assert!(repair.is_empty());
-    assert_eq!(flows::of_repair(&repair, &restarted), []);
+    assert!(flows::Suspects::between(&node.program, &restarted).is_empty());
+    assert!(Delta::reconcile(&state, &restarted).is_empty());
 
     // An address more: who sent there before has another answer now.
     let mut node = Node::start(&at(one, udp(&[1, 2])), settings());
     let before = node.program.clone();
     node.apply(1, &[replacement(&at(two, udp(&[1, 2])))]);
-    let serving: Arc<[Backend]> = [backend(1), backend(2)].into();
-    let which = flows::Which::NotTo(serving);
-    let expected = [flows::StaleFlows { frontend: ports[1], which }];
-    assert_eq!(flows::between(&before, &node.program), expected);
+    assert_eq!(udp_of(flows::Suspects::between(&before, &node.program)), (false, vec![ports[1]]));
 }
 
 /// Case 110: a restart finds a weight of 0 where it wants the real server.

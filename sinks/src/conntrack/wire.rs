@@ -5,7 +5,9 @@ use std::num::NonZeroU16;
 
 use nix::libc::{AF_INET, AF_INET6};
 use rulec_compiler::net::{Family, Protocol};
+use rulec_compiler::nft::Flow;
 
+use super::{Filter, Kind};
 use crate::netlink::{Attributes, Message, Writer, attributes};
 
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
@@ -16,9 +18,20 @@ pub(super) const CT_DELETE: u16 = NFNL_SUBSYS_CTNETLINK << 8 | 2;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_STATUS: u16 = 3;
+const CTA_PROTOINFO: u16 = 4;
 const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
+const CTA_STATUS_MASK: u16 = 26;
+
+const CTA_PROTOINFO_STATE: u16 = 1;
+/// The protocol's attribute in `CTA_PROTOINFO`, and its state of an attempt without an answer.
+const TCP_SYN_SENT: (u16, u8) = (1, 1);
+const SCTP_COOKIE_WAIT: (u16, u8) = (3, 2);
+
+/// There was a packet in the other direction.
+const IPS_SEEN_REPLY: u32 = 1 << 1;
 
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
@@ -34,68 +47,37 @@ const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
-const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 
 /// Which parts of a tuple a filter compares: `CTA_FILTER_F_*` of the kernel's
 /// net/netfilter/nf_internals.h, which user space has to know by heart.
-const F_IP_SRC: u32 = 1 << 0;
 const F_IP_DST: u32 = 1 << 1;
 const F_PROTO_NUM: u32 = 1 << 3;
-const F_PROTO_SRC_PORT: u32 = 1 << 4;
 const F_PROTO_DST_PORT: u32 = 1 << 5;
-
-/// Which UDP flows the kernel looks for.
-///
-/// There are no IPv6 addresses in it: up to Linux 6.18 at least, a filter by an IPv6 address finds
-/// exactly the flows that do *not* have it (`ctnetlink_filter_match_tuple` takes the result of
-/// `ipv6_addr_cmp` the wrong way round).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Filter {
-    pub(super) family: Family,
-    /// The destination port of the original direction.
-    pub(super) port: NonZeroU16,
-    /// The destination address of the original direction.
-    pub(super) destination: Option<Ipv4Addr>,
-    /// The source address of the reply direction.
-    pub(super) reply_source: Option<Ipv4Addr>,
-    /// The source port of the reply direction.
-    pub(super) reply_port: Option<NonZeroU16>,
-}
 
 impl Filter {
     /// Writes it with the parts of tuples it compares.
     pub(super) fn write(&self, writer: &mut Writer) {
-        let mut original = F_PROTO_NUM | F_PROTO_DST_PORT;
+        if self.kind == Kind::Unanswered {
+            writer.attribute(CTA_STATUS, &0_u32.to_be_bytes());
+            writer.attribute(CTA_STATUS_MASK, &IPS_SEEN_REPLY.to_be_bytes());
+            return;
+        }
+        let mut original = F_PROTO_NUM;
         let tuple = writer.nest(CTA_TUPLE_ORIG);
         if let Some(address) = self.destination {
             original |= F_IP_DST;
             write_address(writer, CTA_IP_V4_DST, address);
         }
-        write_port(writer, CTA_PROTO_DST_PORT, Some(self.port));
-        writer.close_nest(tuple);
-
-        let mut reply = F_PROTO_NUM;
-        let tuple = writer.nest(CTA_TUPLE_REPLY);
-        if let Some(address) = self.reply_source {
-            reply |= F_IP_SRC;
-            write_address(writer, CTA_IP_V4_SRC, address);
+        if self.port.is_some() {
+            original |= F_PROTO_DST_PORT;
         }
-        if self.reply_port.is_some() {
-            reply |= F_PROTO_SRC_PORT;
-        }
-        write_port(writer, CTA_PROTO_SRC_PORT, self.reply_port);
+        write_port(writer, CTA_PROTO_DST_PORT, self.port);
         writer.close_nest(tuple);
 
         let filter = writer.nest(CTA_FILTER);
         writer.attribute(CTA_FILTER_ORIG_FLAGS, &original.to_ne_bytes());
-        writer.attribute(CTA_FILTER_REPLY_FLAGS, &reply.to_ne_bytes());
         writer.close_nest(filter);
     }
-}
-
-/// Writes that only the default zone counts.
-pub(super) fn write_default_zone(writer: &mut Writer) {
-    writer.attribute(CTA_ZONE, &0_u16.to_be_bytes());
 }
 
 /// Asks for a flow that cannot exist (UDP from and to 0.0.0.0:0), with a filter that is malformed.
@@ -132,21 +114,19 @@ fn write_port(writer: &mut Writer, kind: u16, port: Option<NonZeroU16>) {
     writer.close_nest(nest);
 }
 
-/// A UDP flow of the default zone.
+/// A flow of the default zone, as the kernel shows it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Flow<'a> {
-    /// Where the client sent to.
-    pub(super) destination: SocketAddr,
-    /// Where answers come from: the endpoint, or the destination itself if nothing was translated.
-    pub(super) reply_source: SocketAddr,
+pub(super) struct Shown<'a> {
+    pub(super) flow: Flow,
+    pub(super) kind: Kind,
     /// The original direction, by which the kernel finds the flow again.
     tuple: &'a [u8],
     /// Which flow of that tuple it is: a flow that took its place has another.
     id: &'a [u8],
 }
 
-impl<'a> Flow<'a> {
-    /// Reads a flow; `None` if it is none that concerns us.
+impl<'a> Shown<'a> {
+    /// Reads a flow; `None` if it is none that may be deleted.
     pub(super) fn read(message: &Message<'a>) -> Option<Self> {
         let attributes = message.attributes();
         // The attribute is there for zones other than the default one only.
@@ -154,10 +134,16 @@ impl<'a> Flow<'a> {
             return None;
         }
         let tuple = attributes.clone().find(CTA_TUPLE_ORIG)?;
-        let (_, destination) = read_tuple(self::attributes(tuple))?;
-        let (reply_source, _) = read_tuple(attributes.clone().nested(CTA_TUPLE_REPLY)?)?;
+        let (protocol, _, destination) = read_tuple(self::attributes(tuple))?;
+        let (replies, answers, _) = read_tuple(attributes.clone().nested(CTA_TUPLE_REPLY)?)?;
+        let kind = match protocol {
+            Protocol::Udp => Kind::Udp,
+            Protocol::Tcp => unanswered(&attributes, TCP_SYN_SENT)?,
+            Protocol::Sctp => unanswered(&attributes, SCTP_COOKIE_WAIT)?,
+        };
         let id = attributes.find(CTA_ID)?;
-        Some(Self { destination, reply_source, tuple, id })
+        let flow = Flow { protocol, destination, answers };
+        (replies == protocol).then_some(Self { flow, kind, tuple, id })
     }
 
     /// Writes which flow it is.
@@ -169,16 +155,24 @@ impl<'a> Flow<'a> {
     }
 }
 
-/// Source and destination of a UDP tuple of the default zone.
-fn read_tuple(tuple: Attributes<'_>) -> Option<(SocketAddr, SocketAddr)> {
+/// Whether a connection has no answer: by its state, and since conntrack picks up connections in the
+/// middle, also by whether there has ever been a packet the other way.
+fn unanswered(attributes: &Attributes<'_>, (protocol, first): (u16, u8)) -> Option<Kind> {
+    let is_answered = attributes.clone().be32(CTA_STATUS)? & IPS_SEEN_REPLY != 0;
+    let info = attributes.clone().nested(CTA_PROTOINFO)?;
+    // The state is the first attribute of each protocol's.
+    let state = info.nested(protocol)?.find(CTA_PROTOINFO_STATE)?;
+    (!is_answered && state == [first]).then_some(Kind::Unanswered)
+}
+
+/// Protocol, source and destination of a tuple of the default zone.
+fn read_tuple(tuple: Attributes<'_>) -> Option<(Protocol, SocketAddr, SocketAddr)> {
     if tuple.clone().find(CTA_TUPLE_ZONE).is_some() {
         return None;
     }
     let addresses = tuple.clone().nested(CTA_TUPLE_IP)?;
     let ports = tuple.nested(CTA_TUPLE_PROTO)?;
-    if ports.clone().find(CTA_PROTO_NUM)? != [Protocol::Udp.number()] {
-        return None;
-    }
+    let protocol = Protocol::from_number(*ports.clone().find(CTA_PROTO_NUM)?.first()?)?;
     let end = |v4, v6, port| {
         let address = match (addresses.clone().find(v4), addresses.clone().find(v6)) {
             (Some(octets), _) => IpAddr::V4(<[u8; 4]>::try_from(octets).ok()?.into()),
@@ -189,6 +183,7 @@ fn read_tuple(tuple: Attributes<'_>) -> Option<(SocketAddr, SocketAddr)> {
         Some(SocketAddr::new(address, u16::from_be_bytes(port)))
     };
     Some((
+        protocol,
         end(CTA_IP_V4_SRC, CTA_IP_V6_SRC, CTA_PROTO_SRC_PORT)?,
         end(CTA_IP_V4_DST, CTA_IP_V6_DST, CTA_PROTO_DST_PORT)?,
     ))

@@ -153,19 +153,127 @@ fn who_sent_before_there_was_a_service_is_served_when_there_is() {
     }
 }
 
+/// What a flow of a frontend that leads nowhere any more becomes: nobody answers it.
+#[track_caller]
+fn ends(flow: Flow, site: &Site, why: &str) {
+    let deadline = Instant::now() + patience(Duration::from_secs(20));
+    while let Ok(answer) = flow.ask(site, SILENCE) {
+        assert!(Instant::now() < deadline, "{why}: {flow:?} goes on to {answer:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Every way for a frontend, or for all that serves it, to go.
 #[test]
-fn without_endpoints_flows_stay_until_there_is_another() {
+fn flows_end_with_their_frontend() {
+    if !require_root() {
+        return;
+    }
+    let given = dns() + &endpoints("dns", UDP, &["a"]) + NODE;
+    let slices = endpoints("dns", UDP, &["a"]);
+    let (cluster, external, node) = (
+        cluster_ip(Family::V4, 10, 53),
+        at(Family::V4, 53, &[EXTERNAL])[0],
+        at(Family::V4, 30053, &[address::NODE])[0],
+    );
+    let tcp = |text: &str| text.replace("protocol: UDP", "protocol: TCP");
+    let elsewhere = endpoint(Family::V4, "a", "{ready: true}").replace("nodeName: na", "nodeName: nb");
+    let local = dns().replace("externalIPs: [198.51.100.30, '2001:db8:51::30']", "internalTrafficPolicy: Local");
+    let ways = [
+        ("Service deleted", slices.clone(), vec![cluster, external, node]),
+        ("slices gone", dns(), vec![cluster, external, node]),
+        ("scaled to zero", dns() + &endpoints("dns", UDP, &[]), vec![cluster, external, node]),
+        (
+            "external IP withdrawn",
+            dns().replace("externalIPs: [198.51.100.30, '2001:db8:51::30']", "") + &slices,
+            vec![external],
+        ),
+        ("protocol changed", tcp(&(dns() + &slices)), vec![cluster, external, node]),
+        ("port changed", dns().replace("port: 53,", "port: 54,") + &slices, vec![cluster, external]),
+        (
+            "cluster address changed",
+            service("dns", 12, "ports: [{name: dns, protocol: UDP, port: 53}]") + &slices,
+            vec![cluster, external, node],
+        ),
+        (
+            "another proxy's",
+            dns().replace("{name: dns}", "{name: dns, labels: {service.kubernetes.io/service-proxy-name: other}}") + &slices,
+            vec![cluster, external, node],
+        ),
+        (
+            "internal policy Local and the endpoint elsewhere",
+            local + &slice("dns-v4", "dns", "IPv4", UDP, &[elsewhere]),
+            vec![cluster],
+        ),
+        ("node port changed", dns().replace("30053", "30054") + &slices, vec![node]),
+        (
+            "no node port any more",
+            service("dns", 10, "ports: [{name: dns, protocol: UDP, port: 53}]") + &slices,
+            vec![node, external],
+        ),
+    ];
+    for (why, then, frontends) in ways {
+        let mut site = Site::start(&given);
+        let flows: Vec<Flow> = (40_000..)
+            .zip(frontends)
+            .map(|(port, to)| Flow { who: Who::Client, port, to })
+            .collect();
+        for flow in &flows {
+            assert_eq!(flow.now(&site).0, "a", "{why}");
+        }
+        site.apply(&(then + NODE));
+        for flow in &flows {
+            ends(*flow, &site, why);
+        }
+    }
+}
+
+#[test]
+fn flows_find_the_new_owner_of_their_frontend() {
+    if !require_root() {
+        return;
+    }
+    let other = |address: u8, backend: &str| {
+        let ports = "ports: [{name: dns, protocol: UDP, port: 53}]";
+        service("other", address, ports) + &endpoints("other", UDP, &[backend])
+    };
+    let mut site = Site::start(&(dns() + &endpoints("dns", UDP, &["a"]) + NODE));
+    let flow = Flow { who: Who::Client, port: 40_000, to: cluster_ip(Family::V4, 10, 53) };
+    assert_eq!(flow.now(&site).0, "a");
+    site.apply(&(other(10, "b") + NODE));
+    flow.comes_to(&site, "b");
+}
+
+/// Flows that began while nobody was there to translate them, or to end them.
+#[test]
+fn a_start_judges_flows_that_began_before_it() {
     if !require_root() {
         return;
     }
     let mut site = Site::start(&(dns() + &endpoints("dns", UDP, &["a"]) + NODE));
-    let flow = Flow { who: Who::Client, port: 40_000, to: cluster_ip(Family::V4, 10, 53) };
-    assert_eq!(flow.now(&site).0, "a");
-    site.apply(&(dns() + &endpoints("dns", UDP, &[]) + NODE));
-    site.refused(&[Who::Client], &[Protocol::Udp], &[flow.to]);
-    assert_eq!(flow.now(&site).0, "a", "what has not ended goes on");
-    site.apply(&(dns() + &endpoints("dns", UDP, &["b"]) + NODE));
-    flow.comes_to(&site, "b");
+    let gone = Flow { who: Who::Client, port: 40_001, to: at(Family::V4, 53, &[EXTERNAL])[0] };
+    assert_eq!(gone.now(&site).0, "a");
+    let stays = Flow { who: Who::Client, port: 40_002, to: cluster_ip(Family::V4, 10, 53) };
+    assert_eq!(stays.now(&site).0, "a");
+    let new = Flow { who: Who::Client, port: 40_003, to: cluster_ip(Family::V4, 11, 53) };
+    assert!(new.ask(&site, SILENCE).is_err());
+    let listed = |site: &Site| {
+        let flows = site.world.node.sh("conntrack -L -p udp -o id 2>/dev/null");
+        let mine = flows.lines().filter(|line| line.contains("sport=40002"));
+        mine.map(|line| line.split("id=").nth(1).unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let before = listed(&site);
+    assert_eq!(before.len(), 1);
+    site = site.crash(|manifests| {
+        let other = service("other", 11, "ports: [{name: dns, protocol: UDP, port: 53}]");
+        let dns = dns().replace("externalIPs: [198.51.100.30, '2001:db8:51::30']", "");
+        let text = dns + &endpoints("dns", UDP, &["a"]) + &other + &endpoints("other", UDP, &["b"]) + NODE;
+        manifests.write("all.yaml", &text);
+    });
+    new.comes_to(&site, "b");
+    ends(gone, &site, "external IP withdrawn while nobody ran");
+    assert_eq!(stays.now(&site).0, "a");
+    assert_eq!(listed(&site), before, "a flow that agrees with the rules is the same still");
 }
 
 #[test]
