@@ -15,6 +15,7 @@
 //! the say; the others' wait in `overridden`, and take its place when it goes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 

@@ -311,7 +311,9 @@ fn resolve_port(
     let ipvs = ipvs::route(model, settings, service, family, cluster_ip);
     let serving = (port.protocol == Protocol::Udp).then(|| select::serving(&candidates));
     let serving_internal = serving.as_ref().map(|serving| {
-        let counts = |backend: &&Backend| !is_local(internal) || is_here(backend);
+        let is_local_one =
+            |backend: &Backend| candidates.get(backend).is_some_and(Candidate::is_local);
+        let counts = |backend: &&Backend| !is_local(internal) || is_local_one(backend);
         serving.iter().filter(counts).copied().collect()
     });
     // Which addresses node ports are at, and which others are this node's anyway.

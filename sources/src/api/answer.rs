@@ -269,6 +269,15 @@ impl Answer {
         }
     }
 
+    /// All that is left of it, which is known to be short.
+    pub(super) async fn text(mut self, patience: Duration) -> Result<Vec<u8>, Fault> {
+        let mut text = Vec::new();
+        while let Some(chunk) = self.chunk(patience).await? {
+            text.extend_from_slice(&chunk);
+        }
+        Ok(text)
+    }
+
     /// Reads to the end what nobody wants to know.
     pub(super) async fn drain(mut self, patience: Duration) -> Result<(), Fault> {
         while self.chunk(patience).await?.is_some() {}

@@ -248,11 +248,8 @@ async fn identify(access: &Access, client: &Client) -> Result<Identity, Fault> {
         "/api/v1/namespaces/default/services?fieldSelector=metadata.name%3Dkubernetes&limit=1";
     let request = http::Request::get(PATH).body(Vec::new());
     let request = request.map_err(|error| Fault::Config(error.to_string()))?;
-    let mut answer = send(access, client, request).await?;
-    let mut text = Vec::new();
-    while let Some(chunk) = answer.chunk(access.options.timing.answer).await? {
-        text.extend_from_slice(&chunk);
-    }
+    let answer = send(access, client, request).await?;
+    let text = answer.text(access.options.timing.answer).await?;
     let list: ServiceList = serde_json::from_slice(&text)
         .map_err(|error| Fault::garbled(format!("not a list of Services: {error}")))?;
     let version = list.metadata.resource_version.unwrap_or_default();

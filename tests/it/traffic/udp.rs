@@ -177,8 +177,10 @@ fn flows_end_with_their_frontend() {
         at(Family::V4, 30053, &[address::NODE])[0],
     );
     let tcp = |text: &str| text.replace("protocol: UDP", "protocol: TCP");
-    let elsewhere = endpoint(Family::V4, "a", "{ready: true}").replace("nodeName: na", "nodeName: nb");
-    let local = dns().replace("externalIPs: [198.51.100.30, '2001:db8:51::30']", "internalTrafficPolicy: Local");
+    let elsewhere =
+        endpoint(Family::V4, "a", "{ready: true}").replace("nodeName: na", "nodeName: nb");
+    let local = dns()
+        .replace("externalIPs: [198.51.100.30, '2001:db8:51::30']", "internalTrafficPolicy: Local");
     let ways = [
         ("Service deleted", slices.clone(), vec![cluster, external, node]),
         ("slices gone", dns(), vec![cluster, external, node]),
@@ -189,7 +191,11 @@ fn flows_end_with_their_frontend() {
             vec![external],
         ),
         ("protocol changed", tcp(&(dns() + &slices)), vec![cluster, external, node]),
-        ("port changed", dns().replace("port: 53,", "port: 54,") + &slices, vec![cluster, external]),
+        (
+            "port changed",
+            dns().replace("port: 53,", "port: 54,") + &slices,
+            vec![cluster, external],
+        ),
         (
             "cluster address changed",
             service("dns", 12, "ports: [{name: dns, protocol: UDP, port: 53}]") + &slices,
@@ -197,7 +203,10 @@ fn flows_end_with_their_frontend() {
         ),
         (
             "another proxy's",
-            dns().replace("{name: dns}", "{name: dns, labels: {service.kubernetes.io/service-proxy-name: other}}") + &slices,
+            dns().replace(
+                "{name: dns}",
+                "{name: dns, labels: {service.kubernetes.io/service-proxy-name: other}}",
+            ) + &slices,
             vec![cluster, external, node],
         ),
         (
@@ -267,7 +276,8 @@ fn a_start_judges_flows_that_began_before_it() {
     site = site.crash(|manifests| {
         let other = service("other", 11, "ports: [{name: dns, protocol: UDP, port: 53}]");
         let dns = dns().replace("externalIPs: [198.51.100.30, '2001:db8:51::30']", "");
-        let text = dns + &endpoints("dns", UDP, &["a"]) + &other + &endpoints("other", UDP, &["b"]) + NODE;
+        let text =
+            dns + &endpoints("dns", UDP, &["a"]) + &other + &endpoints("other", UDP, &["b"]) + NODE;
         manifests.write("all.yaml", &text);
     });
     new.comes_to(&site, "b");

@@ -162,6 +162,7 @@ pub(super) fn with_endpoints(route: Route, held: &PortFragment) -> Route {
     Route {
         hairpin: hairpin.collect(),
         serving: route.serving.map(|_| cluster.clone()),
+        serving_internal: route.serving_internal.map(|_| cluster.clone()),
         cluster,
         local,
         has_endpoints: true,
@@ -234,7 +235,6 @@ impl Held<'_> {
             target.slots.iter().chain(target.local.iter().flat_map(|local| local.iter()))
         });
         let backends: BTreeSet<Backend> = all.map(|slot| slot.backend).collect();
-        let is_udp = frontends.iter().any(|(frontend, _)| frontend.protocol() == Protocol::Udp);
         PortFragment {
             port,
             family,
@@ -243,7 +243,6 @@ impl Held<'_> {
             internal,
             external,
             slots,
-            serving: is_udp.then(|| backends.into_iter().collect()),
             depends_on_node: false,
         }
     }
@@ -280,7 +279,7 @@ impl Held<'_> {
         let is_split = pick.is_some_and(|pick| pick.clients == Clients::Split);
         let unserved = if pick == Some(Pick::DROP) { Unserved::Drop } else { Unserved::Reject };
         let target = Target { sources: self.sources(frontend), unserved, ..Target::nowhere() };
-        match pick {
+        let target = match pick {
             Some(pick) if pick.backends > 0 => {
                 let slots = |view| -> Arc<[Slot]> { self.found.slots(view, frontend).into() };
                 Target {
@@ -292,7 +291,14 @@ impl Held<'_> {
             }
             // Where nobody serves, IPVS has a virtual server all the same.
             Some(_) | None => self.by_ipvs(frontend, is_split, target),
-        }
+        };
+        // Flows go on to all that is kept.
+        let serving = (frontend.protocol() == Protocol::Udp).then(|| {
+            let slots = target.slots.iter().chain(target.local.iter().flat_map(|it| it.iter()));
+            let serving: BTreeSet<Backend> = slots.map(|slot| slot.backend).collect();
+            serving.into_iter().collect()
+        });
+        Target { serving, ..target }
     }
 
     /// A virtual server has one list for all clients.
@@ -357,6 +363,7 @@ impl Target {
             sources: None,
             left_out: 0,
             ipvs: None,
+            serving: None,
         }
     }
 }
