@@ -258,7 +258,7 @@ mod tests {
 
     fn world() -> (Model, Settings) {
         let mut model = Model::default();
-        let addresses = InterfaceAddresses { addresses: vec![OWN.parse().unwrap()] };
+        let addresses = InterfaceAddresses { addresses: vec![OWN.parse().unwrap()], ..InterfaceAddresses::default() };
         let object = Object::InterfaceAddresses(Arc::new(addresses));
         let provenance = Provenance("test".into());
         model.apply(Origin::Kernel, Change::Apply(Sourced { object, provenance }));
