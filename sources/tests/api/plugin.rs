@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -70,8 +70,8 @@ impl Plugged {
 }
 
 /// Whether a process is no more, or only waits to be noticed.
-fn is_gone(process: &PathBuf) -> bool {
-    let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
+fn is_gone(process: impl AsRef<Path>) -> bool {
+    let stat = fs::read_to_string(process.as_ref().join("stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
 
