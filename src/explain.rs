@@ -32,9 +32,10 @@ struct Explanation {
     outcomes: Vec<Explained>,
     /// The endpoints of the Service port that are not used, and why.
     left_out: Vec<String>,
-    /// What is not as rulec would have made it, so that the rules in force may do something else; and
-    /// what of the objects has no effect.
+    /// What is not as rulec would have made it: the rules in force may do something else.
     warnings: Vec<String>,
+    /// What of the objects has no effect.
+    remarks: Vec<String>,
 }
 
 /// The frontend that the packet goes to.
@@ -138,10 +139,8 @@ impl Explanation {
         Self {
             outcomes,
             left_out: left_out.unwrap_or_default(),
-            warnings: warnings(state, Family::of(packet.destination))
-                .into_iter()
-                .chain(remarks(side, frontend.as_ref()))
-                .collect(),
+            warnings: warnings(state, Family::of(packet.destination)),
+            remarks: remarks(side, frontend.as_ref()),
             packet,
             frontend,
         }

@@ -28,6 +28,8 @@ struct Document<'a> {
     outcomes: Vec<Outcome<'a>>,
     left_out: &'a [String],
     warnings: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    remarks: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -53,7 +55,7 @@ struct Outcome<'a> {
 }
 
 pub(super) fn print(explanation: &Explanation) -> io::Result<()> {
-    let Explanation { packet, frontend, outcomes, left_out, warnings } = explanation;
+    let Explanation { packet, frontend, outcomes, left_out, warnings, remarks } = explanation;
     let document = Document {
         api_version: "rulec.io/v1alpha1",
         kind: "Explanation",
@@ -87,6 +89,7 @@ pub(super) fn print(explanation: &Explanation) -> io::Result<()> {
             .collect(),
         left_out,
         warnings,
+        remarks,
     };
     let mut out = io::stdout().lock();
     serde_json::to_writer_pretty(&mut out, &document)?;

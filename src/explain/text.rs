@@ -18,9 +18,9 @@ pub(super) fn print(explanation: &Explanation) -> io::Result<()> {
 }
 
 fn write(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
-    let Explanation { packet, frontend, outcomes, left_out, warnings } = explanation;
+    let Explanation { packet, frontend, outcomes, left_out, warnings, remarks } = explanation;
     writeln!(out, "{HEAD}{}{HEAD:#}", title(packet))?;
-    for warning in warnings {
+    for warning in warnings.iter().chain(remarks) {
         writeln!(out, "  {WARN}{warning}{WARN:#}")?;
     }
     let affinity = frontend.as_ref().and_then(|frontend| frontend.affinity);

@@ -69,6 +69,57 @@ fn the_text_names_rules_objects_and_fields() {
     insta::assert_snapshot!(explained(&["10.90.0.11", "--from", "10.50.1.5"]));
 }
 
+/// Objects that do not meet, and a name that no Node has: `explain` says what `diff` and `run` say.
+#[test]
+fn what_has_no_effect_is_said() {
+    let objects =
+        OBJECTS.replace("ports: [{name: http, port: 8080}]", "ports: [{name: web, port: 8080}]");
+    let Ran { status, stdout, stderr } =
+        offline(&objects, &["10.90.0.10:80", "--from", "10.50.1.5"]);
+    assert_eq!((status, stderr.as_str()), (0, ""), "{stdout}");
+    let mismatch = "EndpointSlice default/web-1: its endpoints are not used: ports are matched by name and \
+                    protocol, and Service default/web has http/TCP; the slice: web/TCP";
+    assert!(stdout.contains(mismatch), "{stdout}");
+
+    let manifests = Manifests::of(&objects);
+    let ask = |args: &[&str], node: &str| {
+        let mut command = Command::new(RULEC);
+        command.env_remove("RULEC_LOG").current_dir(manifests.path());
+        command.args(args).args(["--node-name", node]);
+        finish(command)
+    };
+    let name = "Node na.example.com: there is no Node of this name (--node-name). There is: na.";
+    let explain = ["explain", "10.90.0.10:80", "--from", "10.50.1.5", "--state", "."];
+    let explained = ask(&explain, "na.example.com").stdout;
+    assert!(explained.contains(mismatch) && explained.contains(name), "{explained}");
+    let diff = ["diff", "--from", ".", "--to", "."];
+    let told = ask(&diff, "na.example.com").stderr;
+    assert!(told.contains(mismatch) && told.contains(name), "{told}");
+    let told = ask(&diff, "na").stderr;
+    assert!(told.contains(mismatch) && !told.contains("--node-name"), "{told}");
+
+    // The daemon says it when the first lists are complete, and when it is over.
+    if !require_root() {
+        return;
+    }
+    let node = Namespace::new("no-effect");
+    let mut daemon = Daemon::start(&node, &manifests.path(), &["--node-name", "na.example.com"]);
+    daemon.wait_for(mismatch);
+    daemon.wait_for(name);
+    manifests.write("node.yaml", "{apiVersion: v1, kind: Node, metadata: {name: na.example.com}}");
+    daemon.wait_for("no longer: Node na.example.com: there is no Node of this name");
+    daemon.stop();
+}
+
+/// An endpoint that names no node goes back to itself, masqueraded, and `explain` says so.
+#[test]
+fn an_endpoint_without_a_node_goes_back_to_the_sender_masqueraded() {
+    let objects = OBJECTS.replace(", nodeName: na", "");
+    let Ran { stdout, .. } = offline(&objects, &["10.90.0.10:80", "--from", "10.50.1.5"]);
+    assert!(stdout.contains("goes to 10.50.1.5:8080, masqueraded"), "{stdout}");
+    assert!(stdout.contains("since it goes back to where it comes from"), "{stdout}");
+}
+
 #[test]
 fn what_is_nobodys_passes() {
     for (to, word) in [
