@@ -28,7 +28,8 @@ use rulec_compiler::net::Backend;
 use rulec_compiler::nft::{Delta, Program};
 use rulec_compiler::settings::DetectLocal;
 use rulec_compiler::{Model, Settings};
-use rulec_sinks::conntrack::{self, Conntrack, Gone, Stale};
+use rulec_compiler::nft::Flow;
+use rulec_sinks::conntrack::{Conntrack, Filter, Kind};
 use rulec_sinks::nft::Ownership;
 use rulec_sinks::{NftSink, Sink};
 use rulec_sources::Update;
@@ -287,11 +288,17 @@ fn stale_flows(flows: u32) {
         let mut times = Vec::new();
         for frontend in 0..20 {
             let backend = Backend { address: target(frontend).into(), port: PORT };
-            let address = vip(frontend).into();
-            let frontend = conntrack::Frontend::Address { address, port: PORT };
-            let stale = [Stale { frontend, gone: Gone::Backend(backend) }];
+            let destination = Some(vip(frontend));
+            let filter = Filter {
+                family: Family::Ipv4,
+                kind: Kind::Udp,
+                port: Some(PORT),
+                destination,
+            };
+            let answers = SocketAddr::new(backend.address, PORT.get());
+            let is_unwanted = |flow: &Flow| flow.answers == answers;
             let started = Instant::now();
-            conntrack.delete(&stale).unwrap();
+            conntrack.delete(&filter, is_unwanted).unwrap();
             times.push(started.elapsed());
         }
         times
