@@ -258,7 +258,10 @@ mod tests {
 
     fn world() -> (Model, Settings) {
         let mut model = Model::default();
-        let addresses = InterfaceAddresses { addresses: vec![OWN.parse().unwrap()], ..InterfaceAddresses::default() };
+        let addresses = InterfaceAddresses {
+            addresses: vec![OWN.parse().unwrap()],
+            ..InterfaceAddresses::default()
+        };
         let object = Object::InterfaceAddresses(Arc::new(addresses));
         let provenance = Provenance("test".into());
         model.apply(Origin::Kernel, Change::Apply(Sourced { object, provenance }));

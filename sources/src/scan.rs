@@ -44,9 +44,6 @@ const FRESH: Duration = Duration::from_millis(10);
 /// writer is known: who replaces it every few milliseconds leaves no other moment.
 const RESTLESS: Duration = Duration::from_millis(200);
 
-/// How many names of files that are not read are told.
-const MOST_NAMES: usize = 10;
-
 /// What a path holds, as of the last look: a directory of manifests, or a single one.
 #[derive(Debug)]
 pub struct Manifests {
@@ -88,6 +85,10 @@ pub struct Scan {
     pub problems_changed: bool,
     /// Whether to look again soon: some file may just be written to.
     pub unsettled: bool,
+    /// How many files could not be read and have never been: objects may be missing.
+    pub unread: usize,
+    /// Whether the path could not be looked at, so that all that was read of it stays.
+    pub held: bool,
 }
 
 /// What a path is.
@@ -173,16 +174,6 @@ impl Manifests {
         self.current.values()
     }
 
-    /// How many files could not be read and have never been: objects may be missing.
-    pub fn unread(&self) -> usize {
-        self.entries.values().filter(|entry| entry.is_unread()).count()
-    }
-
-    /// Whether the path could not be looked at, so that all is as it was.
-    pub fn is_unavailable(&self) -> bool {
-        self.obstacle.is_some()
-    }
-
     /// Notes why nobody tells of changes, if so.
     pub(crate) fn set_unwatched(&mut self, reason: Option<String>) {
         let problem = |message| Problem::of_file(&self.place(), Severity::Warning, message);
@@ -218,13 +209,15 @@ impl Manifests {
     fn hold(&mut self, message: &str, round: &mut Round) {
         round.complete = false;
         let services = self.current.keys().filter(|key| key.kind() == Kind::Service).count();
-        let message = if self.delivered {
-            format!("{message}; what was read of it last stays, with {services} Services")
-        } else {
+        let stays = if self.delivered {
+            let objects = self.current.len();
             format!(
-                "{message}; nothing is read of it, and nothing that is served is removed for that"
+                "what was last read from it stays: {services} Services, {objects} objects in all"
             )
+        } else {
+            "nothing is taken over from it or removed before it can be read".to_owned()
         };
+        let message = format!("{message}; {stays}");
         self.obstacle = Some(Problem::of_file(&self.place(), Severity::Error, message));
     }
 
@@ -237,7 +230,9 @@ impl Manifests {
         let name = self.root.file_name().unwrap_or(OsStr::new("manifest")).to_owned();
         self.keep_only(&BTreeSet::from([name.clone()]), round);
         let path = self.root.clone();
-        self.load(&name, &path, round);
+        if self.load(&name, &path, round) {
+            self.hold(MISSING, round);
+        }
     }
 
     fn scan_directory(
@@ -251,11 +246,12 @@ impl Manifests {
         wanted.extend(names.iter().filter(|name| is_manifest(name)).cloned());
         let look = self.look_closer(names, look);
         if look.is_none() {
+            let mut absent = false;
             for name in &wanted {
                 let path = self.root.join(name);
-                self.load(name, &path, round);
+                absent |= self.load(name, &path, round);
             }
-            if wanted.iter().all(|name| self.entries.contains_key(name)) {
+            if !absent {
                 return;
             }
             // One is gone. It may have been renamed, and the word of its new name be still under
@@ -280,7 +276,7 @@ impl Manifests {
             return self.hold("is empty, and on another file system than before", round);
         }
         self.listed = here;
-        self.note_left_out(&listing.left_out);
+        self.note_left_out(&listing);
         self.keep_only(&listing.names, round);
         for name in &listing.names {
             let path = self.root.join(name);
@@ -289,26 +285,17 @@ impl Manifests {
                 Some(Look::Stamp) => !wanted.contains(name) && self.seems_unchanged(name, &path),
                 Some(Look::Read) => false,
             };
-            if !skip {
-                self.load(name, &path, round);
+            // Listed, and gone by now: so may be the whole directory.
+            if !skip && self.load(name, &path, round) {
+                round.complete = false;
+                self.unsettled.insert(name.clone());
             }
         }
     }
 
-    fn note_left_out(&mut self, names: &BTreeSet<OsString>) {
-        self.left_out = (!names.is_empty()).then(|| {
-            let mut told: Vec<String> =
-                names.iter().take(MOST_NAMES).map(|name| name.display().to_string()).collect();
-            match names.len().saturating_sub(MOST_NAMES) {
-                0 => {}
-                more => told.push(format!("and {more} more")),
-            }
-            let message = format!(
-                "only *.yaml, *.yml and *.json are read; not these files: {}",
-                told.join(", ")
-            );
-            Problem::of_file(&self.place(), Severity::Warning, message)
-        });
+    fn note_left_out(&mut self, listing: &Listing) {
+        let problem = |message: String| Problem::of_file(&self.place(), Severity::Warning, message);
+        self.left_out = listing.what_is_left_out().map(problem);
     }
 
     fn look_closer(&self, names: &BTreeSet<OsString>, look: Option<Look>) -> Option<Look> {
@@ -347,9 +334,12 @@ impl Manifests {
         }
     }
 
-    /// Reads a file, and notes what that may change.
-    fn load(&mut self, name: &OsStr, path: &Path, round: &mut Round) {
-        let mut entry = self.entries.remove(name).unwrap_or_else(|| Entry::new(name));
+    /// Reads a file, and notes what that may change. Says whether it is not there: then nothing changes, and
+    /// it is for a listing to say whether it is gone.
+    fn load(&mut self, name: &OsStr, path: &Path, round: &mut Round) -> bool {
+        let known = self.entries.remove(name);
+        let is_known = known.is_some();
+        let mut entry = known.unwrap_or_else(|| Entry::new(name));
         let mut context = Context {
             interner: &mut self.interner,
             now: round.now,
@@ -359,6 +349,13 @@ impl Manifests {
         };
         let before: Vec<Problem> = entry.problems().cloned().collect();
         let news = entry.load(path, &mut context);
+        if news.absent {
+            if is_known {
+                self.problems.replace(&before, entry.problems());
+                self.entries.insert(name.to_owned(), entry);
+            }
+            return true;
+        }
         round.suppressed += news.suppressed;
         if news.unsettled {
             self.unsettled.insert(name.to_owned());
@@ -383,6 +380,7 @@ impl Manifests {
         } else {
             self.problems.replace(&before, [].iter());
         }
+        false
     }
 
     /// Decides who wins, and tells what is new.
@@ -435,6 +433,8 @@ impl Manifests {
             suppressed: round.suppressed,
             problems_changed: self.problems.changed(),
             unsettled: !self.unsettled.is_empty(),
+            unread: self.entries.values().filter(|entry| entry.is_unread()).count(),
+            held: self.obstacle.is_some(),
         }
     }
 }

@@ -181,6 +181,8 @@ struct Watching {
     /// Whether to try soon again to watch the path, because it led nowhere.
     adrift: bool,
     first: bool,
+    /// How many files were unread at the last look.
+    unread: usize,
     /// Whether a complete list was sent.
     complete: bool,
 }
@@ -213,6 +215,7 @@ impl Watching {
             watched: BTreeMap::new(),
             adrift: true,
             first: true,
+            unread: 0,
             complete: false,
         }
     }
@@ -237,6 +240,8 @@ impl Watching {
                 self.manifests.refresh(&touched.names, listing, time)
             };
             let unsettled = scan.unsettled;
+            // A mount is no event.
+            self.adrift |= scan.held;
             if self.tell(scan).is_err() {
                 return;
             }
@@ -293,7 +298,11 @@ impl Watching {
     }
 
     fn tell(&mut self, scan: Scan) -> Result<(), Gone> {
-        let news = !scan.changes.is_empty() || scan.problems_changed || scan.suppressed > 0;
+        let news = !scan.changes.is_empty()
+            || scan.problems_changed
+            || scan.suppressed > 0
+            || scan.unread != self.unread;
+        self.unread = scan.unread;
         if !news && !self.first {
             return if self.out.is_closed() { Err(Gone) } else { Ok(()) };
         }
@@ -312,8 +321,8 @@ impl Watching {
             changes,
             triggers,
             complete,
-            unread: self.manifests.unread(),
-            unavailable: self.manifests.is_unavailable(),
+            unread: scan.unread,
+            unavailable: scan.held,
             stale: None,
             suppressed,
             problems,
@@ -408,7 +417,7 @@ fn later(now: Instant, wait: Duration) -> Instant {
     now + wait.min(NEVER)
 }
 
-fn watcher(path: &Path, signal: &Arc<Signal>) -> notify::Result<RecommendedWatcher> {
+pub(crate) fn watcher(path: &Path, signal: &Arc<Signal>) -> notify::Result<RecommendedWatcher> {
     let root = path.to_owned();
     let hearing = Hearing(signal.clone());
     let handler = move |event: notify::Result<Event>| {

@@ -53,6 +53,9 @@ pub(super) struct Context<'a> {
 pub(super) struct News {
     /// Whether there is a file at all.
     pub(super) exists: bool,
+    /// Whether nothing has its name. What was read of it stays until a listing shows that it is gone, and
+    /// not its directory.
+    pub(super) absent: bool,
     pub(super) gone: Vec<ObjectKey>,
     pub(super) new: Vec<ObjectKey>,
     pub(super) changed: Vec<ObjectKey>,
@@ -141,7 +144,8 @@ impl Entry {
                 self.take(&bytes, before, after, context)
             }
             Ok(Content::Missing) if link => self.keep("a link to nothing"),
-            Ok(Content::Missing | Content::Directory) => News { exists: false, ..self.forget() },
+            Ok(Content::Missing) => News { absent: true, ..News::none() },
+            Ok(Content::Directory) => News { exists: false, ..self.forget() },
             Ok(Content::Special) => {
                 let news = self.keep("not a regular file; pipes, sockets and devices are not read");
                 // Nothing is missing: such a thing never had objects.
@@ -209,6 +213,10 @@ impl Entry {
         }
         // A disk that is full and an editor that crashed leave nothing; who means nothing writes a comment.
         if bytes.is_empty() {
+            let is_young = context.fresh.is_some() && latest.is_younger(BLANK, context.now);
+            if is_young && self.wait(context.now) {
+                return News::waiting();
+            }
             self.restless = None;
             self.stamp = Some(stamp);
             return self.keep("is empty (0 bytes)");

@@ -33,14 +33,34 @@ impl Listing {
         }
         Ok(listing)
     }
+
+    /// What to say of the files that are left out: a few of them by name.
+    pub(super) fn what_is_left_out(&self) -> Option<String> {
+        const NAMED: usize = 5;
+        if self.left_out.is_empty() {
+            return None;
+        }
+        let names = self.left_out.iter().take(NAMED).map(|name| name.to_string_lossy());
+        let mut message = format!(
+            "not read, since their names do not end in .yaml, .yml or .json: {}",
+            names.collect::<Vec<_>>().join(", ")
+        );
+        match self.left_out.len().saturating_sub(NAMED) {
+            0 => {}
+            more => message += &format!(" and {more} more"),
+        }
+        Some(message)
+    }
 }
 
 /// Whether a file of this name is read. What is kept beside a manifest (`web.yaml.orig`, `web.yaml.20261128`)
 /// is not meant to serve, so a list of endings that are not would never be complete.
 pub(crate) fn is_manifest(name: &OsStr) -> bool {
-    let name = name.as_bytes();
-    let endings: [&[u8]; 3] = [b".yaml", b".yml", b".json"];
-    !name.starts_with(b".") && endings.iter().any(|end| name.ends_with(end))
+    let extension = Path::new(name).extension();
+    !name.as_bytes().starts_with(b".")
+        && extension.is_some_and(|extension| {
+            ["yaml", "yml", "json"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+        })
 }
 
 /// Whether it is hidden, or what an editor has for as long as it works: nobody takes it for a manifest.

@@ -133,22 +133,38 @@ fn the_first_look_tells_everything_and_later_ones_what_changed() {
     let now = later();
     assert_eq!(told(&manifests.rescan(now)), ["=[\"a:1\", \"b:2\"]"]);
     assert_eq!(told(&manifests.rescan(now)), NOTHING);
-    write(directory.path(), "c", &plain("c", 3));
+    write(directory.path(), "c.JSON.yaml", &plain("c", 3));
     write(directory.path(), "a.yml", &plain("a", 9));
     std::fs::remove_file(directory.path().join("b.yaml")).unwrap();
-    assert_eq!(told(&manifests.rescan(now)), ["-Service default/b", "+a:9@a.yml", "+c:3@c"]);
+    assert_eq!(
+        told(&manifests.rescan(now)),
+        ["-Service default/b", "+a:9@a.yml", "+c:3@c.JSON.yaml"]
+    );
 }
 
 #[test]
-fn an_empty_or_missing_directory_is_a_complete_list() {
+fn an_empty_directory_is_a_complete_list_and_a_missing_one_is_none() {
     let world = World::new(&[]);
     assert_eq!(world.known(), NOTHING);
     assert_eq!(world.problems(), NOTHING);
-    let mut missing = Manifests::new(world.path("missing/deep"));
-    let scan = missing.rescan(world.now);
-    assert_eq!(told(&scan), ["=[]"]);
-    assert!(scan.problems_changed);
-    assert_eq!(missing.problems().len(), 1);
+    for name in ["missing/deep", "link"] {
+        let path = world.path(name);
+        symlink("nowhere", world.path("link")).ok();
+        let mut missing = Manifests::new(path.clone());
+        let scan = missing.rescan(world.now);
+        assert_eq!((told(&scan).len(), scan.held, scan.problems_changed), (0, true, true));
+        let problems: Vec<_> = missing.problems().iter().map(ToString::to_string).collect();
+        let said = format!(
+            "{}: there is no such file or directory; nothing is taken over from it or removed before it can be read",
+            path.display()
+        );
+        assert_eq!(problems, [said]);
+    }
+    let path = world.path("missing");
+    let mut missing = Manifests::new(path.clone());
+    assert_eq!(told(&missing.rescan(world.now)), NOTHING);
+    std::fs::create_dir(&path).unwrap();
+    assert_eq!(told(&missing.refresh(&BTreeSet::new(), true, world.now)), ["=[]"]);
 }
 
 #[test]
@@ -161,11 +177,91 @@ fn hidden_files_leftovers_and_sub_directories_are_not_read() {
     assert_eq!(told(&world.rescan()), NOTHING);
     assert_eq!(told(&world.touch(&names)), NOTHING);
     assert_eq!(told(&world.touch(&["sub.yaml"])), NOTHING);
-    world.write("odd.extension", &text);
-    world.write("none", &plain("none", 2));
+    world.write("x.YML", &text);
     world.write("broken.yaml", "a: [");
-    assert_eq!(told(&world.rescan()), ["+none:2@none", "+x:1@odd.extension"]);
-    assert_eq!(world.problems().len(), 1);
+    assert_eq!(told(&world.rescan()), ["+x:1@x.YML"]);
+    assert_eq!(world.problems().len(), 2);
+}
+
+#[test]
+fn only_what_ends_like_a_manifest_is_read_and_the_rest_is_said_once() {
+    let old = plain("web", 1);
+    let mut world = World::new(&[("web.yaml", &plain("web", 2))]);
+    let copies = [
+        "web.yaml.orig",
+        "web.yaml.old",
+        "web.yaml.save",
+        "web.yaml.rpmsave",
+        "web.yaml.dpkg-old",
+        "web.yaml.disabled",
+        "web.yaml.20261128",
+        "web",
+        "web (copy)",
+    ];
+    for name in copies {
+        world.write(name, &old);
+    }
+    assert_eq!(told(&world.rescan()), NOTHING);
+    assert_eq!(world.known(), ["web:2@web.yaml"]);
+    let said = format!(
+        "{}: not read, since their names do not end in .yaml, .yml or .json: web, web (copy), \
+         web.yaml.20261128, web.yaml.disabled, web.yaml.dpkg-old and 4 more",
+        world.directory.path().display()
+    );
+    assert_eq!(world.problems(), [said]);
+    assert!(!world.rescan().problems_changed, "said once");
+    for name in copies {
+        std::fs::remove_file(world.path(name)).unwrap();
+    }
+    world.rescan();
+    assert_eq!(world.problems(), NOTHING);
+    // To take a file out of service by its name works, too.
+    std::fs::rename(world.path("web.yaml"), world.path("web.yaml.disabled")).unwrap();
+    assert_eq!(told(&world.touch(&["web.yaml"])), ["-Service default/web"]);
+}
+
+#[test]
+fn what_a_first_list_could_not_read_is_counted_until_it_can_be() {
+    let half = format!("{}---\n{}", plain("p", 1), plain("q", 0));
+    let mut world = World::new(&[
+        ("broken.yaml", "kind: ["),
+        ("empty.yaml", ""),
+        ("half.yaml", &half),
+        ("nameless.yaml", &plain("7", 1)),
+        ("comment.yaml", "# no objects\n"),
+        ("good.yaml", &plain("good", 1)),
+    ]);
+    symlink("nowhere", world.path("link.yaml")).unwrap();
+    let first = |world: &World| {
+        let mut manifests = Manifests::new(world.directory.path().to_owned());
+        manifests.rescan(world.now).unread
+    };
+    assert_eq!(first(&world), 5);
+    assert_eq!(world.rescan().unread, 4, "the link is none of the first list");
+    world.write("broken.yaml", &plain("a", 1));
+    assert_eq!(world.rescan().unread, 3);
+    std::fs::remove_file(world.path("empty.yaml")).unwrap();
+    assert_eq!(world.rescan().unread, 2);
+    world.write("half.yaml", &half.replace("port: 0", "port: 1"));
+    world.write("nameless.yaml", "# none\n");
+    assert_eq!(world.rescan().unread, 0);
+    // What was good once has a last good content, and stays.
+    world.write("good.yaml", "kind: [");
+    assert_eq!(world.rescan().unread, 0);
+}
+
+#[test]
+fn a_file_that_is_always_young_is_believed_after_a_while() {
+    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    let mut looks = 0;
+    while world.known() == ["a:1@a.yaml"] {
+        looks += 1;
+        assert!(looks < 100);
+        world.wait(3);
+        world.write_now("a.yaml", &plain("a", 2 + looks));
+        world.touch(&["a.yaml"]);
+    }
+    assert!((60..80).contains(&looks), "{looks}");
 }
 
 #[test]
@@ -259,6 +355,8 @@ fn of_two_files_with_the_same_object_the_last_counts() {
     assert_eq!(world.known(), ["x:3@c.yaml"]);
     let both = "c.yaml: Service default/x: also defined in a.yaml; the one in c.yaml counts";
     assert_eq!(world.problems(), [both]);
+    let problem = world.manifests.problems().iter().next().unwrap();
+    assert_eq!(problem.severity, crate::Severity::Error);
 
     world.write("a.yaml", &plain("x", 9));
     let scan = world.touch(&["a.yaml"]);
@@ -370,19 +468,26 @@ fn a_mounted_config_map_is_followed_through_its_links() {
 }
 
 #[test]
-fn a_directory_that_goes_and_comes_back_takes_its_objects_along() {
+fn a_directory_that_goes_leaves_its_objects_until_it_is_back() {
     let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
     let aside = world.directory.path().with_extension("aside");
     std::fs::rename(world.directory.path(), &aside).unwrap();
-    let scan = world.list();
-    assert_eq!(told(&scan), ["-Service default/a"]);
-    assert_eq!(
-        world.problems(),
-        [".: there is no such file or directory; nothing is served from it"]
+    for scan in [world.touch(&["a.yaml"]), world.list(), world.rescan()] {
+        assert_eq!((told(&scan).len(), scan.held), (0, true));
+    }
+    let said = format!(
+        "{}: there is no such file or directory; what was last read from it stays: 1 Services, 1 objects in all",
+        world.directory.path().display()
     );
+    assert_eq!(world.problems(), [said]);
     std::fs::rename(&aside, world.directory.path()).unwrap();
-    assert_eq!(told(&world.list()), ["+a:1@a.yaml"]);
-    assert_eq!(world.problems(), NOTHING);
+    assert_eq!(told(&world.list()), NOTHING);
+    assert_eq!((world.problems().len(), world.known()), (0, vec!["a:1@a.yaml".to_owned()]));
+    // One that is there and empty has no objects, also if it is another one.
+    std::fs::rename(world.directory.path(), &aside).unwrap();
+    std::fs::create_dir(world.directory.path()).unwrap();
+    assert_eq!(told(&world.list()), ["-Service default/a"]);
+    std::fs::remove_dir_all(&aside).unwrap();
 }
 
 #[test]
@@ -396,7 +501,7 @@ fn a_file_that_vanished_takes_its_objects_along() {
 
 #[test]
 fn a_file_that_became_empty_is_believed_only_after_a_while() {
-    for blank in ["", "\n", "# later\n", "---\n"] {
+    for blank in ["\n", "# later\n", "---\n"] {
         let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
         world.write_now("a.yaml", blank);
         let scan = world.touch(&["a.yaml"]);
@@ -411,6 +516,22 @@ fn a_file_that_became_empty_is_believed_only_after_a_while() {
             (&["-Service default/a".to_owned()][..], false)
         );
     }
+}
+
+#[test]
+fn a_file_without_a_byte_or_a_link_to_nothing_keeps_its_last_good_content() {
+    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    world.write("a.yaml", "");
+    let scan = world.rescan();
+    assert_eq!((told(&scan).len(), scan.unsettled), (0, false));
+    assert_eq!(world.problems(), ["a.yaml: is empty (0 bytes); its last good content stays"]);
+    assert!(!world.rescan().problems_changed);
+    std::fs::remove_file(world.path("a.yaml")).unwrap();
+    symlink("nowhere", world.path("a.yaml")).unwrap();
+    assert_eq!(told(&world.list()), NOTHING);
+    assert_eq!(world.problems(), ["a.yaml: a link to nothing; its last good content stays"]);
+    std::fs::remove_file(world.path("a.yaml")).unwrap();
+    assert_eq!(told(&world.list()), ["-Service default/a"]);
 }
 
 #[test]
@@ -460,7 +581,8 @@ fn a_path_that_cannot_be_looked_at_keeps_what_was_last_good() {
     std::fs::rename(world.directory.path(), &aside).unwrap();
     symlink(world.directory.path(), world.directory.path()).unwrap();
     assert_eq!(told(&world.rescan()), NOTHING);
-    assert!(world.problems()[0].starts_with(".: cannot be looked at: "), "{:?}", world.problems());
+    let said = format!("{}: cannot be looked at: ", world.directory.path().display());
+    assert!(world.problems()[0].starts_with(&said), "{:?}", world.problems());
     let mut fresh = Manifests::new(world.directory.path().to_owned());
     assert_eq!(told(&fresh.rescan(world.now)), NOTHING);
     std::fs::remove_file(world.directory.path()).unwrap();
@@ -503,7 +625,12 @@ fn a_single_file_is_read_whatever_its_name() {
     std::fs::write(&path, "").unwrap();
     date(&path, now);
     assert!(manifests.rescan(now).unsettled);
-    assert_eq!(told(&manifests.rescan(now + Duration::from_secs(1))), ["-Service default/a"]);
+    assert_eq!(told(&manifests.rescan(now + Duration::from_secs(1))), NOTHING);
+    std::fs::remove_file(&path).unwrap();
+    let scan = manifests.rescan(now);
+    assert_eq!((told(&scan).len(), scan.held), (0, true), "a file that is gone is no empty list");
+    std::fs::write(&path, "# no objects\n").unwrap();
+    assert_eq!(told(&manifests.rescan(now)), ["-Service default/a"]);
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
     write(

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use notify::event::{
@@ -47,11 +48,16 @@ impl Running {
         options: ManifestOptions,
         signal: Arc<Signal>,
     ) -> Self {
+        Self::of(ManifestSource::new(path, options), signal).await
+    }
+
+    async fn of(source: ManifestSource, signal: Arc<Signal>) -> Self {
         let (out, updates) = mpsc::channel(16);
-        let task = tokio::spawn(ManifestSource::new(path, options).run_with(signal, out));
+        let task = tokio::spawn(source.run_with(signal, out));
         let mut running = Self { updates, task, known: BTreeMap::new(), seen: Vec::new() };
         running.next().await;
-        assert!(matches!(running.seen[0].changes[..], [Change::Replace { .. }]));
+        let first = &running.seen[0];
+        assert!(first.complete == matches!(first.changes[..], [Change::Replace { .. }]));
         running
     }
 
@@ -178,8 +184,12 @@ async fn a_directory_may_come_and_go_and_be_replaced() {
         running.until(&[("a", round)]).await;
         put(&path, "b.yaml", &plain("b", round));
         running.until(&[("a", round), ("b", round)]).await;
-        std::fs::remove_dir_all(&path).unwrap();
-        running.until(&[]).await;
+        std::fs::remove_file(path.join("b.yaml")).unwrap();
+        running.until(&[("a", round)]).await;
+        std::fs::rename(&path, parent.path().join(format!("old-{round}"))).unwrap();
+        running.next().await;
+        let update = running.seen.last().unwrap();
+        assert_eq!((update.changes.len(), update.problems.len()), (0, 1));
     }
     std::fs::create_dir(&path).unwrap();
     write(&path, "a.yaml", &plain("a", 10));
@@ -205,8 +215,9 @@ async fn a_parent_may_be_missing() {
     running.until(&[("a", 1)]).await;
     put(&path, "a.yaml", &plain("a", 2));
     running.until(&[("a", 2)]).await;
-    std::fs::remove_dir_all(parent.path().join("x")).unwrap();
-    running.until(&[]).await;
+    std::fs::rename(parent.path().join("x"), parent.path().join("away")).unwrap();
+    running.next().await;
+    assert_eq!((running.known.len(), running.seen.last().unwrap().problems.len()), (1, 1));
     running.stop().await;
 }
 
@@ -488,4 +499,64 @@ fn an_event_between_taking_and_waiting_is_not_lost() {
     assert_eq!(signal.wait(count, Instant::now() + PATIENCE), Woken::Event);
     signal.stop();
     assert_eq!(signal.wait(count, Instant::now() + PATIENCE), Woken::Stop);
+}
+
+/// Each new file is younger than what is believed.
+#[tokio::test]
+async fn a_file_replaced_every_three_milliseconds_is_seen_soon() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_owned();
+    put(&path, "a.yaml", &plain("a", 1));
+    let mut running = Running::start(path.clone()).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            for port in (2..60_000).cycle() {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                put(&path, "a.yaml", &plain("a", port));
+                std::thread::sleep(Duration::from_millis(3));
+            }
+        }
+    });
+    let began = Instant::now();
+    while running.known.values().all(|port| *port == 1) {
+        running.next().await;
+    }
+    let took = began.elapsed();
+    stop.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    running.stop().await;
+}
+
+/// As if the user's inotify instances were used up for the first attempts.
+#[tokio::test]
+async fn inotify_that_is_used_up_is_asked_for_again() {
+    static ATTEMPTS: AtomicUsize = AtomicUsize::new(0);
+    let make = |path: &Path, signal: &Arc<Signal>| {
+        if ATTEMPTS.fetch_add(1, Ordering::Relaxed) < 2 {
+            return Err(notify::Error::new(notify::ErrorKind::MaxFilesWatch));
+        }
+        crate::watch::watcher(path, signal)
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_owned();
+    put(&path, "a.yaml", &plain("a", 1));
+    let options = ManifestOptions { rescan: NEVER, ..ManifestOptions::default() };
+    let source = ManifestSource::new(path.clone(), options).with_watcher(make);
+    let mut running = Running::of(source, Arc::default()).await;
+    let said = running.seen.last().unwrap().problems.iter().next().unwrap().to_string();
+    assert!(said.starts_with(path.to_str().unwrap()), "{said}");
+    assert!(said.contains(": not watched, but looked at every 1 s: "), "{said}");
+    // Nobody tells of changes, and they are seen all the same.
+    put(&path, "a.yaml", &plain("a", 2));
+    running.until(&[("a", 2)]).await;
+    while !running.seen.last().unwrap().problems.is_empty() {
+        running.next().await;
+    }
+    assert_eq!(ATTEMPTS.load(Ordering::Relaxed), 3);
+    running.stop().await;
 }
