@@ -84,6 +84,8 @@ pub struct Limits<K, T> {
     subjects: BTreeMap<K, Subject<T>>,
     /// How many of them have a line that was not said.
     waiting: usize,
+    /// When to look next for those that can be forgotten. They become so with time only.
+    tidy_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -96,13 +98,16 @@ struct Subject<T> {
 impl<K: Ord + Clone, T> Limits<K, T> {
     /// Nothing was said yet.
     pub fn new(rate: Rate, most: usize) -> Self {
-        Self { rate, most, subjects: BTreeMap::new(), waiting: 0 }
+        Self { rate, most, subjects: BTreeMap::new(), waiting: 0, tidy_at: None }
     }
 
     /// Says a line now, or keeps it until it may be said, unless another one about the same comes.
     pub fn say(&mut self, subject: K, line: T, now: Instant) -> Option<Said<T>> {
         if self.subjects.len() >= self.most && !self.subjects.contains_key(&subject) {
-            self.subjects.retain(|_, it| it.unsaid.is_some() || !it.bucket.is_full(now));
+            if self.tidy_at.is_none_or(|at| at <= now) {
+                self.subjects.retain(|_, it| it.unsaid.is_some() || !it.bucket.is_full(now));
+                self.tidy_at = Some(now + self.rate.period / 16);
+            }
             // So many at once are for others to bound.
             if self.subjects.len() >= self.most {
                 return Some(Said { line, more: 0 });
