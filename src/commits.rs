@@ -205,7 +205,7 @@ mod tests {
         let path = directory.path().join("all.yaml");
         fs::write(&path, yaml).unwrap();
         let reading = rulec_sources::read(&path).unwrap();
-        assert!(reading.problems.is_empty());
+        assert!(reading.problems.is_empty(), "{:?}", reading.problems);
         let mut model = Model::default();
         model.apply(Origin::Manifests, Change::everything(reading.objects));
         let settings = Settings::new("na".into());
