@@ -203,7 +203,7 @@ mod tests {
     fn compiled(yaml: &str) -> Program {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("all.yaml");
-        fs::write(&path, yaml).unwrap();
+        fs::write(&path, format!("# Objects, if any.\n{yaml}")).unwrap();
         let reading = rulec_sources::read(&path).unwrap();
         assert!(reading.problems.is_empty(), "{:?}", reading.problems);
         let mut model = Model::default();

@@ -345,6 +345,7 @@ impl Manifests {
             now: round.now,
             // What is not known yet can lose nothing; and whoever reads once cannot come again.
             fresh: self.delivered.then_some(FRESH),
+            is_first: !self.delivered,
             writers: &self.writers,
         };
         let before: Vec<Problem> = entry.problems().cloned().collect();

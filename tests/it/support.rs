@@ -349,7 +349,8 @@ pub(crate) fn random_service(dice: &mut Dice, number: u64) -> String {
             [60, 10_800][usize::try_from(dice.roll(2)).unwrap()]
         );
     }
-    if dice.roll(3) == 0 {
+    let has_external_ips = dice.roll(3) == 0;
+    if has_external_ips {
         let _ = writeln!(
             text,
             "  externalIPs: [198.51.100.{}, \"2001:db8:5::{}\"]",
@@ -360,10 +361,12 @@ pub(crate) fn random_service(dice: &mut Dice, number: u64) -> String {
     if dice.roll(4) == 0 {
         text += "  internalTrafficPolicy: Local\n";
     }
-    if dice.roll(2) == 0 {
+    let is_local = dice.roll(2) == 0;
+    let is_node_port = dice.roll(3) > 0;
+    // Nobody else has such a policy.
+    if is_local && (is_node_port || has_external_ips) {
         text += "  externalTrafficPolicy: Local\n";
     }
-    let is_node_port = dice.roll(3) > 0;
     let is_balanced = is_node_port && dice.roll(2) == 0;
     if is_node_port {
         let _ = writeln!(text, "  type: {}", if is_balanced { "LoadBalancer" } else { "NodePort" });
@@ -371,6 +374,13 @@ pub(crate) fn random_service(dice: &mut Dice, number: u64) -> String {
     if is_balanced {
         let mut ranges = SOURCE_RANGES.to_vec();
         ranges.retain(|_| dice.roll(3) == 0);
+        // One family alone would leave the other open, which is warned of.
+        for family in [false, true] {
+            let is_of = |range: &&str| range.contains(':') == family;
+            if !ranges.is_empty() && !ranges.iter().any(|range| is_of(&range)) {
+                ranges.extend(SOURCE_RANGES.iter().find(|range| is_of(range)));
+            }
+        }
         let _ = writeln!(text, "  loadBalancerSourceRanges: [{}]", ranges.join(", "));
     }
     text += "  ports:\n";

@@ -32,7 +32,7 @@ pub(super) struct Entry {
     link: bool,
     /// Whether it has ever been read as a whole.
     read: bool,
-    /// Whether something in it could not be read and has never been.
+    /// Whether something in it could not be read for the first list, and has not been since.
     unread: bool,
     /// Since when it has been written to too lately to be believed.
     restless: Option<SystemTime>,
@@ -45,6 +45,8 @@ pub(super) struct Context<'a> {
     pub(super) now: SystemTime,
     /// How old the last write must be for the file to be believed, if that matters.
     pub(super) fresh: Option<Duration>,
+    /// Whether no complete list has been told yet.
+    pub(super) is_first: bool,
     pub(super) writers: &'a Writers,
 }
 
@@ -143,17 +145,20 @@ impl Entry {
                 // Of the one that is kept, a write in between must differ; the other one knows of it.
                 self.take(&bytes, before, after, context)
             }
-            Ok(Content::Missing) if link => self.keep("a link to nothing"),
+            Ok(Content::Missing) if link => self.keep("a link to nothing", context),
             Ok(Content::Missing) => News { absent: true, ..News::none() },
             Ok(Content::Directory) => News { exists: false, ..self.forget() },
             Ok(Content::Special) => {
-                let news = self.keep("not a regular file; pipes, sockets and devices are not read");
+                let reason = "not a regular file; pipes, sockets and devices are not read";
+                let news = self.keep(reason, context);
                 // Nothing is missing: such a thing never had objects.
                 self.unread = false;
                 news
             }
-            Ok(Content::TooLarge) => self.keep(&format!("larger than {} MiB", LARGEST >> 20)),
-            Err(error) => self.keep(&format!("cannot be read: {error}")),
+            Ok(Content::TooLarge) => {
+                self.keep(&format!("larger than {} MiB", LARGEST >> 20), context)
+            }
+            Err(error) => self.keep(&format!("cannot be read: {error}"), context),
         }
     }
 
@@ -162,8 +167,8 @@ impl Entry {
     }
 
     /// Keeps what was last good.
-    fn keep(&mut self, reason: &str) -> News {
-        self.unread = !self.read;
+    fn keep(&mut self, reason: &str, context: &Context<'_>) -> News {
+        self.miss(context);
         let kept = if self.read { "; its last good content stays" } else { "" };
         self.obstacle = Some(self.problem(Severity::Error, &format!("{reason}{kept}")));
         News::none()
@@ -219,7 +224,7 @@ impl Entry {
             }
             self.restless = None;
             self.stamp = Some(stamp);
-            return self.keep("is empty (0 bytes)");
+            return self.keep("is empty (0 bytes)", context);
         }
         let decoded = decode(&self.path, bytes, self.format, context.interner);
         let emptied = decoded.blank && !decoded.unreadable && !self.objects.is_empty();
@@ -230,15 +235,20 @@ impl Entry {
         self.stamp = Some(stamp);
         self.hash = Some(hash);
         if decoded.unreadable {
-            self.unread = !self.read;
+            self.miss(context);
             self.faults = decoded.problems;
             return News::none();
         }
-        self.replace(decoded)
+        self.replace(decoded, context.is_first)
+    }
+
+    /// Takes notice that something in it could not be read.
+    fn miss(&mut self, context: &Context<'_>) {
+        self.unread |= context.is_first && !self.read;
     }
 
     /// Takes over what a well-formed file says, and keeps of the old what it says badly.
-    fn replace(&mut self, decoded: Decoded) -> News {
+    fn replace(&mut self, decoded: Decoded, is_first: bool) -> News {
         let mut news = News::none();
         self.faults = decoded.problems;
         let mut old = std::mem::take(&mut self.objects);
@@ -270,7 +280,8 @@ impl Entry {
             }
         }
         let is_missing = |key| !self.objects.contains_key(key);
-        self.unread = (decoded.nameless && !self.read) || decoded.broken.iter().any(is_missing);
+        let misses = (decoded.nameless && !self.read) || decoded.broken.iter().any(is_missing);
+        self.unread = misses && (self.unread || is_first);
         self.read = true;
         news
     }

@@ -218,5 +218,7 @@ fn a_path_that_is_a_pipe_is_not_waited_for() {
     let reading = read(&path).unwrap();
     assert_eq!(reading.objects.len(), 0);
     let all: Vec<_> = reading.problems.iter().map(ToString::to_string).collect();
-    assert_eq!(all, [".: neither a directory nor a regular file"]);
+    let said = "neither a directory nor a regular file; nothing is taken over from it or removed before it can be \
+                read";
+    assert_eq!(all, [format!("{}: {said}", path.display())]);
 }

@@ -425,7 +425,7 @@ async fn a_receiver_that_is_slow_gets_everything() {
     let options = ManifestOptions { rescan: NEVER, settle: Duration::from_millis(1) };
     let task = tokio::spawn(ManifestSource::new(directory.path().to_owned(), options).run(out));
     for number in 1..50 {
-        put(directory.path(), &format!("f{number}"), &plain(&format!("s{number}"), 1));
+        put(directory.path(), &format!("f{number}.yaml"), &plain(&format!("s{number}"), 1));
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let mut known = 0;
