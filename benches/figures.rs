@@ -14,7 +14,7 @@ mod world;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,11 +24,10 @@ use rulec::install::Installer;
 use rulec::run::Daemon;
 use rulec_compiler::change::{Change, Origin};
 use rulec_compiler::name::NodeName;
-use rulec_compiler::net::Backend;
-use rulec_compiler::nft::{Delta, Program};
+use rulec_compiler::net::{Backend, Family};
+use rulec_compiler::nft::{Delta, Flow, Program};
 use rulec_compiler::settings::DetectLocal;
 use rulec_compiler::{Model, Settings};
-use rulec_compiler::nft::Flow;
 use rulec_sinks::conntrack::{Conntrack, Filter, Kind};
 use rulec_sinks::nft::Ownership;
 use rulec_sinks::{NftSink, Sink};
@@ -289,12 +288,8 @@ fn stale_flows(flows: u32) {
         for frontend in 0..20 {
             let backend = Backend { address: target(frontend).into(), port: PORT };
             let destination = Some(vip(frontend));
-            let filter = Filter {
-                family: Family::Ipv4,
-                kind: Kind::Udp,
-                port: Some(PORT),
-                destination,
-            };
+            let filter =
+                Filter { family: Family::Ipv4, kind: Kind::Udp, port: Some(PORT), destination };
             let answers = SocketAddr::new(backend.address, PORT.get());
             let is_unwanted = |flow: &Flow| flow.answers == answers;
             let started = Instant::now();

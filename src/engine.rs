@@ -767,7 +767,8 @@ impl Engine {
         let addresses = Family::ALL.map(|family| self.node_port_ips(program, family));
         let addresses = addresses.into_iter().flatten().collect();
         let rules = Rules::new(program, addresses, unknown);
-        let (mut all, _) = self.suspects.take().unwrap_or_else(|| (Suspects::default(), rules.clone()));
+        let (mut all, _) =
+            self.suspects.take().unwrap_or_else(|| (Suspects::default(), rules.clone()));
         all.merge(suspects);
         self.suspects = Some((all, rules));
     }
