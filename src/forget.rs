@@ -341,3 +341,93 @@ impl Forgetter {
         self.shared.changed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use rulec_compiler::Settings;
+    use rulec_compiler::name::NodeName;
+    use rulec_compiler::net::Protocol;
+    use rulec_compiler::nft::Program;
+
+    use super::*;
+
+    fn frontend(port: u16) -> Frontend {
+        let port = NonZeroU16::new(port).unwrap();
+        Frontend::Address { address: [10, 96, 0, 1].into(), protocol: Protocol::Udp, port }
+    }
+
+    fn which(ports: std::ops::Range<u16>) -> Which {
+        Which { frontends: ports.map(frontend).collect(), ..Which::default() }
+    }
+
+    fn orders() -> Orders {
+        let program = Program::new(Arc::new(Settings::new(NodeName::from("na"))));
+        let rules = Rules::new(&program, BTreeSet::new(), BTreeSet::new());
+        Orders { rules: Some(rules), ..Orders::default() }
+    }
+
+    #[test]
+    fn what_waits_is_one_walk_and_what_failed_is_tried_again() {
+        let now = Instant::now();
+        let mut orders = orders();
+        orders.remember(Suspects { udp: which(1..2_000), ..Suspects::default() });
+        orders.remember(Suspects { udp: which(1_000..3_001), ..Suspects::default() });
+        let (taken, _) = orders.take(now).unwrap();
+        assert_eq!(taken.udp.frontends.len(), 3_000);
+        assert!(orders.take(now).is_none(), "that was all");
+
+        let pauses: Vec<Duration> = (0..12).map(|_| orders.put_back(taken.clone(), now)).collect();
+        assert_eq!((pauses[0], pauses[1]), (PAUSES.0, PAUSES.0 * 2));
+        assert_eq!(pauses[11], PAUSES.1);
+        assert!(orders.take(now).is_none(), "not yet");
+        let (again, _) = orders.take(now + PAUSES.1).unwrap();
+        assert_eq!(again, taken);
+    }
+
+    #[test]
+    fn endpoints_that_went_have_time_to_answer() {
+        let now = Instant::now();
+        let mut orders = Orders { lost_at: Some(now + ANSWER), ..orders() };
+        let (came, lost) = (which(1..2), which(2..3));
+        orders.remember(Suspects { came: came.clone(), lost: lost.clone(), ..Suspects::default() });
+        let (first, _) = orders.take(now).unwrap();
+        assert_eq!(first, Suspects { came, ..Suspects::default() });
+        assert!(orders.take(now).is_none());
+        assert_eq!(orders.deadline(), Some(now + ANSWER));
+        let (then, _) = orders.take(now + ANSWER).unwrap();
+        assert_eq!(then, Suspects { lost, ..Suspects::default() });
+        assert_eq!(orders.deadline(), None);
+    }
+
+    #[test]
+    fn what_is_remembered_has_a_bound() {
+        let mut orders = orders();
+        for third in 0..3_u8 {
+            let of = |port| {
+                let Frontend::Address { protocol, port, .. } = frontend(port) else { return None };
+                Some(Frontend::Address { address: [10, 96, 1, third].into(), protocol, port })
+            };
+            let gone: BTreeSet<Frontend> = (1..=40_000).filter_map(of).collect();
+            let udp = Which { frontends: gone.clone(), gone, all: false };
+            orders.remember(Suspects { udp, ..Suspects::default() });
+        }
+        let udp = &orders.suspects.udp;
+        assert!(udp.all && udp.frontends.is_empty(), "then each flow is looked at");
+        assert_eq!(udp.gone.len(), 65_536);
+    }
+
+    #[test]
+    fn the_kernel_is_asked_for_no_more_than_is_needed() {
+        let none = Which::default();
+        let filter = |which: &Which| narrowest(Family::Ipv4, Kind::Udp, [which, &none]);
+        let one = filter(&which(53..54));
+        assert_eq!(one.port, NonZeroU16::new(53));
+        assert_eq!(one.destination, Some([10, 96, 0, 1].into()));
+        let some = filter(&which(53..55));
+        assert_eq!((some.port, some.destination), (None, Some([10, 96, 0, 1].into())));
+        let all = filter(&Which { all: true, ..which(53..54) });
+        assert_eq!((all.port, all.destination), (None, None));
+    }
+}

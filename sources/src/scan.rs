@@ -40,6 +40,9 @@ pub(crate) const BLANK: Duration = Duration::from_millis(100);
 /// How old the last write to any file must be. Word of its writer may still be under way.
 const FRESH: Duration = Duration::from_millis(10);
 
+/// How old a new file without a byte must be before that is said to be wrong.
+const EMPTY: Duration = Duration::from_secs(5);
+
 /// How long a file that is written to again and again is waited for. Then it is believed as it is, unless its
 /// writer is known: who replaces it every few milliseconds leaves no other moment.
 const RESTLESS: Duration = Duration::from_millis(200);

@@ -462,9 +462,6 @@ pub(crate) fn sort_event(root: &Path, event: Event, touched: &mut Touched) {
         if path == root {
             touched.listing = true;
             touched.moved |= moves;
-        } else if root.parent() == Some(&*path) {
-            // What is renamed takes along all that is in it.
-            touched.moved |= moves;
         } else if path.parent() == Some(root)
             && let Some(name) = path.file_name()
         {

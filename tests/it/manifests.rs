@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -14,7 +15,10 @@ use rulec_testkit::{
 };
 
 use crate::daemon::{Daemon, Manifests};
-use crate::support::{SETTINGS, diff, file, service, slice};
+use crate::support::{SETTINGS, diff, file, get, service, slice};
+
+/// Where the daemon says whether it is ready.
+const HEALTH: &str = "127.0.0.1:10256";
 
 fn good() -> String {
     file(&[service("good", "10.96.0.10", ""), slice("good", &["10.50.1.5", "10.50.2.5"])])
@@ -26,7 +30,7 @@ fn good_with(endpoints: &[&str]) -> String {
 
 /// Whether the kernel holds just what a manifest says.
 fn holds(namespace: &Namespace, manifest: &str) -> bool {
-    let only = Manifests::of(manifest);
+    let only = Manifests::of(&format!("# All there is.\n{manifest}"));
     let ran = diff(namespace, "kernel", only.path().to_str().unwrap(), &[]);
     assert!(ran.status <= 1, "{ran:?}");
     ran.status == 0
@@ -137,7 +141,7 @@ fn what_is_no_file_is_named_and_harms_nothing() {
     symlink("nowhere", path.join("link.yaml")).unwrap();
     symlink("loop.yaml", path.join("loop.yaml")).unwrap();
     symlink("/dev/zero", path.join("device.yaml")).unwrap();
-    // As with the kubelet, any other name that does not start with a dot is a manifest's.
+    // Other names are not a manifest's.
     fs::write(path.join("notes.txt"), "broken: [").unwrap();
     fs::write(path.join(".hidden.yaml"), "broken: [").unwrap();
     // At the start, and while it runs.
@@ -152,7 +156,11 @@ fn what_is_no_file_is_named_and_harms_nothing() {
     // `rulec diff` of the directory itself has trouble with what is in it.
     assert!(daemon.wait_until(|_| holds(&namespace, &good_with(&["10.50.1.6"]))));
     let log = daemon.log();
-    assert!(log.contains("notes.txt:1:9: not YAML"), "{log}");
+    let whole = path.display();
+    let left_out = format!(
+        "{whole}: not read, since their names do not end in .yaml, .yml or .json: notes.txt"
+    );
+    assert!(log.contains(&left_out), "{log}");
     for name in ["directory.yaml", "inner.yaml", "hidden.yaml"] {
         assert!(!log.contains(name), "{name} is none of the manifests: {log}");
     }
@@ -234,7 +242,7 @@ fn a_broken_edit_keeps_what_was_good_until_it_is_mended() {
 }
 
 #[test]
-fn services_go_with_their_directory_and_come_back_with_it() {
+fn services_outlive_their_directory_until_it_is_back() {
     if !require_root() {
         return;
     }
@@ -243,10 +251,16 @@ fn services_go_with_their_directory_and_come_back_with_it() {
     let path = manifests.path();
     let aside = path.with_file_name("aside");
     let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
-    for _ in 0..3 {
-        daemon.after(|| fs::rename(&path, &aside).unwrap());
-        assert!(holds(&namespace, ""));
-        daemon.after(|| fs::rename(&aside, &path).unwrap());
+    let whole = path.display().to_string();
+    for round in 1..=3 {
+        fs::rename(&path, &aside).unwrap();
+        let said = format!(
+            "{whole}: there is no such file or directory; what was last read from it stays: 1 Services"
+        );
+        daemon.wait_for_count(&said, round);
+        assert!(holds(&namespace, &good()));
+        fs::rename(&aside, &path).unwrap();
+        daemon.wait_for_count(&format!("no longer: {said}"), round);
         assert!(holds(&namespace, &good()));
         // It is the new directory that is watched.
         let other = good_with(&["10.50.1.7"]);
@@ -254,35 +268,89 @@ fn services_go_with_their_directory_and_come_back_with_it() {
         assert!(holds(&namespace, &other));
         daemon.after(|| manifests.write("all.yaml", &good()));
     }
+    // Away for a moment only: nothing is removed and added again.
+    let before = daemon.count(" committed ");
+    fs::rename(&path, &aside).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    fs::rename(&aside, &path).unwrap();
+    let other = good_with(&["10.50.1.7"]);
+    daemon.after(|| manifests.write("all.yaml", &other));
+    assert!(holds(&namespace, &other));
+    assert_eq!(daemon.count(" committed "), before + 1, "{}", daemon.log());
 }
 
-/// A directory that does not exist, or is empty, is one without Services: what a previous daemon has
-/// left is removed.
+/// A directory that does not exist says nothing of what there is: nothing is removed, and the node is not
+/// ready. One that is there and empty says that there is nothing.
 #[test]
-fn leftovers_go_if_there_are_no_manifests() {
+fn a_mistyped_path_removes_nothing_and_an_empty_directory_all() {
     if !require_root() {
         return;
     }
-    for is_there in [true, false] {
-        let namespace = Namespace::new("leftovers");
-        let manifests = Manifests::of(&good());
-        let path = manifests.path();
-        Daemon::start(&namespace, &path, &SETTINGS).stop();
-        assert!(holds(&namespace, &good()));
-        manifests.remove("all.yaml");
-        if !is_there {
-            fs::remove_dir(&path).unwrap();
-        }
-        let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
-        assert!(holds(&namespace, ""));
-        assert!(!crate::support::listing(&namespace).contains("10.96.0.10"));
-        if !is_there {
-            daemon.wait_for("there is no such file or directory");
-            fs::create_dir(&path).unwrap();
-        }
-        daemon.after(|| manifests.write("all.yaml", &good()));
-        assert!(holds(&namespace, &good()));
+    let namespace = Namespace::new("leftovers");
+    let manifests = Manifests::of(&good());
+    let path = manifests.path();
+    Daemon::start(&namespace, &path, &SETTINGS).stop();
+    assert!(holds(&namespace, &good()));
+
+    let typo = path.with_file_name("tpyo");
+    let mut daemon = Daemon::spawn(&namespace, &typo, &SETTINGS);
+    daemon.wait_for(&format!(
+        "{}: there is no such file or directory; nothing is taken over from it or removed before it \
+         can be read",
+        typo.display()
+    ));
+    assert!(holds(&namespace, &good()));
+    assert_eq!(get(&namespace, HEALTH, "/readyz").code, 503);
+    // It comes, and what is in it counts from then on.
+    fs::create_dir(&typo).unwrap();
+    fs::copy(path.join("all.yaml"), typo.join("all.yaml")).unwrap();
+    daemon.wait_for("the kernel holds what the sources say");
+    assert!(holds(&namespace, &good()));
+    daemon.stop();
+
+    manifests.remove("all.yaml");
+    let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
+    assert!(holds(&namespace, ""));
+    assert!(!crate::support::listing(&namespace).contains("10.96.0.10"));
+    daemon.after(|| manifests.write("all.yaml", &good()));
+    assert!(holds(&namespace, &good()));
+}
+
+/// A file that is broken at a start may be the one that names what the kernel serves.
+#[test]
+fn what_a_broken_file_may_name_stays_over_a_restart() {
+    if !require_root() {
+        return;
     }
+    let namespace = Namespace::new("unread");
+    let manifests = Manifests::of(&good());
+    let path = manifests.path();
+    let other = file(&[service("other", "10.96.0.11", ""), slice("other", &["10.50.1.6"])]);
+    manifests.write("other.yaml", &other);
+    Daemon::start(&namespace, &path, &SETTINGS).stop();
+    let both = format!("{}---\n{other}", good());
+    assert!(holds(&namespace, &both));
+    for broken in ["kind: [", ""] {
+        manifests.write("all.yaml", broken);
+        let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
+        assert!(holds(&namespace, &both), "of {broken:?}: {}", daemon.log());
+        daemon.wait_for("what the kernel has of Services that no source names stays");
+        // Others change meanwhile, and when the file is whole nothing is left of this.
+        let new = other.replace("10.50.1.6", "10.50.1.7");
+        daemon.after(|| manifests.write("other.yaml", &new));
+        assert!(holds(&namespace, &both.replace("10.50.1.6", "10.50.1.7")), "{}", daemon.log());
+        manifests.write("all.yaml", &good());
+        daemon.wait_for("everything has been read");
+        daemon.after(|| manifests.write("other.yaml", &other));
+        assert!(holds(&namespace, &both), "{}", daemon.log());
+        daemon.stop();
+    }
+    // Unless it turns out not to name it.
+    manifests.write("all.yaml", "kind: [");
+    let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
+    assert!(holds(&namespace, &both), "{}", daemon.log());
+    daemon.after(|| manifests.write("all.yaml", "# Nothing any more.\n"));
+    assert!(holds(&namespace, &other), "{}", daemon.log());
 }
 
 /// As the kubelet mounts a ConfigMap: the names are links into `..data`, which is swapped.

@@ -176,13 +176,19 @@ impl Suspects {
                 let before = old.as_ref().map_or(&[][..], |old| old.serving());
                 let now = new.serving();
                 let stays = |backend: &Backend| now.binary_search(backend).is_ok();
-                if before.is_empty() || !before.iter().all(stays) {
+                // Nobody was served before, and somebody may be now; or it is new that nobody is.
+                let has_come = before.is_empty() && (old.is_none() || !now.is_empty());
+                if has_come || !before.iter().all(stays) {
                     self.udp.frontends.insert(frontend);
                 }
             }
             Protocol::Tcp | Protocol::Sctp => {
-                let Some(old) = old.filter(|old| !old.target.slots.is_empty()) else {
-                    self.came.frontends.insert(frontend);
+                let is_served = |winner: &Winner<'_>| !winner.target.slots.is_empty();
+                let was_there = old.is_some();
+                let Some(old) = old.filter(is_served) else {
+                    if !was_there || is_served(&new) {
+                        self.came.frontends.insert(frontend);
+                    }
                     return;
                 };
                 let before = [&old.target.slots].into_iter().chain(old.local());

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use rulec_compiler::object::{Object, ObjectKey};
 
-use super::{BLANK, RESTLESS};
+use super::{BLANK, EMPTY, RESTLESS};
 use crate::decode::{Decoded, Format, decode};
 use crate::file::{self, Content, LARGEST, Stamp};
 use crate::intern::Interner;
@@ -218,6 +218,12 @@ impl Entry {
         }
         // A disk that is full and an editor that crashed leave nothing; who means nothing writes a comment.
         if bytes.is_empty() {
+            // One that has come and has never had a byte is being written, or so it looks at first.
+            let is_new = !self.read && !context.is_first;
+            if is_new && latest.is_younger(EMPTY, context.now) {
+                self.stamp = None;
+                return News::waiting();
+            }
             let is_young = context.fresh.is_some() && latest.is_younger(BLANK, context.now);
             if is_young && self.wait(context.now) {
                 return News::waiting();

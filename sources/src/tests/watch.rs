@@ -215,9 +215,15 @@ async fn a_parent_may_be_missing() {
     running.until(&[("a", 1)]).await;
     put(&path, "a.yaml", &plain("a", 2));
     running.until(&[("a", 2)]).await;
+    // Away for a moment, with all that is in it.
+    let seen = running.seen.len();
     std::fs::rename(parent.path().join("x"), parent.path().join("away")).unwrap();
-    running.next().await;
-    assert_eq!((running.known.len(), running.seen.last().unwrap().problems.len()), (1, 1));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    std::fs::rename(parent.path().join("away"), parent.path().join("x")).unwrap();
+    put(&path, "a.yaml", &plain("a", 3));
+    running.until(&[("a", 3)]).await;
+    let removals = running.seen[seen..].iter().flat_map(|update| &update.changes);
+    assert_eq!(removals.filter(|change| matches!(change, Change::Remove(_))).count(), 0);
     running.stop().await;
 }
 
@@ -277,7 +283,11 @@ async fn a_single_file_may_be_replaced_and_written() {
         std::fs::write(&path, plain("a", port + 100)).unwrap();
         running.until(&[("a", port + 100)]).await;
     }
+    // Who wants nothing to be served from it says so: a file that is gone may be a mistake.
     std::fs::remove_file(&path).unwrap();
+    running.next().await;
+    assert_eq!((running.known.len(), running.seen.last().unwrap().problems.len()), (1, 1));
+    put(directory.path(), "one.yaml", "# Nothing.\n");
     running.until(&[]).await;
     put(directory.path(), "one.yaml", &plain("a", 9));
     running.until(&[("a", 9)]).await;
@@ -289,7 +299,7 @@ async fn a_file_that_was_emptied_is_believed_without_another_event() {
     let directory = tempfile::tempdir().unwrap();
     put(directory.path(), "a.yaml", &plain("a", 1));
     let mut running = Running::start(directory.path().to_owned()).await;
-    std::fs::write(directory.path().join("a.yaml"), "").unwrap();
+    std::fs::write(directory.path().join("a.yaml"), "\n").unwrap();
     running.until(&[]).await;
     running.stop().await;
 }

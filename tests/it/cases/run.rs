@@ -192,7 +192,9 @@ fn write(place: &mut Place, step: &Step) {
         fs::rename(directory.join(from), directory.join(to)).expect("a file is renamed");
     }
     if step.remove_directory {
-        fs::remove_dir_all(&directory).expect("the directory is removed");
+        // As a whole: who removes one file after the other has an empty directory at last.
+        let away = directory.with_extension("away");
+        fs::rename(&directory, away).expect("the directory is removed");
     }
     if let Some(slices) = step.burst {
         burst(place, slices);

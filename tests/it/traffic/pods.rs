@@ -112,9 +112,9 @@ fn a_pod_on_the_hosts_network_is_at_the_node() {
     let mut site = Site::start(&format!("{}{host}{a}", web()));
     let _host = Server::start(&site.world.node, "host", &[(Protocol::Tcp, 7070)]);
     let addresses = Family::BOTH.map(|family| cluster_ip(family, 10, 80));
-    // Nobody has said yet which address the node has.
+    // Nobody has said yet which address the node has: it is the one that the node sends from.
     for to in addresses {
-        site.served(Who::Pod, Protocol::Tcp, to, &["a"], Seen::Own);
+        site.served(Who::Pod, Protocol::Tcp, to, &["a", "host:7070"], Seen::Own);
     }
     site.apply(&format!("{}{host}{a}{NODE}", web()));
     for to in addresses {

@@ -286,6 +286,121 @@ fn a_start_judges_flows_that_began_before_it() {
     assert_eq!(listed(&site), before, "a flow that agrees with the rules is the same still");
 }
 
+/// Asks over TCP from one source port until this backend answers.
+#[track_caller]
+fn connects_to(site: &Site, source_port: u16, to: SocketAddr, backend: &str) {
+    let source = SocketAddr::new(Who::Client.ip(family_of(to)), source_port);
+    let options = Options { source: Some(source), timeout: SILENCE };
+    let deadline = Instant::now() + patience(Duration::from_secs(20));
+    loop {
+        let answer = ask(Who::Client.of(&site.world), Protocol::Tcp, to, options);
+        if matches!(&answer, Ok(answer) if answer.name == backend) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{to} never led to {backend}: {answer:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn attempts_to_connect_without_an_answer_begin_anew() {
+    if !require_root() {
+        return;
+    }
+    let ports = "ports: [{name: web, protocol: TCP, port: 80}]";
+    let target = "[{name: web, protocol: TCP, port: 8080}]";
+    let web = |backend: &str| service("web", 10, ports) + &endpoints("web", target, &[backend]);
+    let to = cluster_ip(Family::V4, 10, 80);
+    let attempt = |site: &Site, source_port| {
+        let source = SocketAddr::new(Who::Client.ip(Family::V4), source_port);
+        let options = Options { source: Some(source), timeout: SILENCE };
+        assert!(ask(Who::Client.of(&site.world), Protocol::Tcp, to, options).is_err());
+        let flows = site.world.node.sh("conntrack -L -p tcp 2>/dev/null");
+        let source = format!("sport={source_port}");
+        let is_it = |line: &str| line.contains(&source) && line.contains("SYN_SENT");
+        assert!(flows.lines().any(is_it), "{flows}");
+    };
+    // Before the Service was there, untranslated: refused as long as the entry stays.
+    let mut site = Site::start(NODE);
+    attempt(&site, 41_000);
+    site.apply(&(web("a") + NODE));
+    connects_to(&site, 41_000, to, "a");
+    // To an endpoint that does not answer, and goes.
+    site.backend("a").nft(
+        "table ip mute {\nchain in {\ntype filter hook input priority 0\nip protocol tcp drop\n}\n}\n",
+    );
+    attempt(&site, 41_001);
+    site.apply(&(web("b") + NODE));
+    connects_to(&site, 41_001, to, "b");
+}
+
+/// Many ports are one walk of conntrack, and others do not wait for them. Three hundred, since
+/// compiling thousands of ports of one Service takes a debug build minutes.
+#[test]
+fn flows_of_many_ports_go_at_once() {
+    const PORTS: u16 = 300;
+    const OTHERS: u32 = 20_000;
+    if !require_root() {
+        return;
+    }
+    let many = |backend: &str| {
+        let numbers = || 10_000..10_000 + PORTS;
+        let list: Vec<String> = numbers()
+            .map(|port| format!("{{name: p{port}, protocol: UDP, port: {port}}}"))
+            .collect();
+        let spec = format!("externalIPs: [198.51.100.30]\nports: [{}]", list.join(", "));
+        let ports = format!("[{}]", list.join(", "));
+        let of_v4 = [endpoint(Family::V4, backend, "{ready: true}")];
+        service("many", 12, &spec) + &slice("many-v4", "many", "IPv4", &ports, &of_v4)
+    };
+    let rest = |backend: &str| dns() + &endpoints("dns", UDP, &[backend]) + NODE;
+    let mut site = Site::start(&(many("a") + &rest("a")));
+    let old = Family::V4.of(address::pod(0));
+    let client = Ipv4Addr::new(203, 0, 113, 9);
+    let flow = |from: u16, to: Ipv4Addr, port: u16, answers: IpAddr| {
+        format!(
+            "-I -p udp -t 3600 -s {client} --sport {from} -d {to} --dport {port} -r {answers} \
+             --reply-port-src {port} -q {client} --reply-port-dst {from}\n"
+        )
+    };
+    let mut commands = String::new();
+    for port in 10_000..10_000 + PORTS {
+        for (from, to) in [(4000, Ipv4Addr::new(10, 90, 0, 12)), (4001, EXTERNAL.0)] {
+            commands += &flow(from, to, port, old);
+        }
+    }
+    for other in 0..OTHERS {
+        let to = Ipv4Addr::from(0x0808_0000 + other);
+        commands += &flow(4000, to, 53, to.into());
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("flows");
+    std::fs::write(&file, commands).unwrap();
+    site.world.node.sh(&format!("conntrack -R {} >/dev/null 2>&1", file.display()));
+    let left = |site: &Site| {
+        let count = format!("conntrack -L -p udp --reply-src {old} 2>/dev/null | wc -l");
+        site.world.node.sh(&count).trim().parse::<u32>().unwrap()
+    };
+    assert_eq!(left(&site), 2 * u32::from(PORTS));
+    let bystander = Flow { who: Who::Client, port: 40_000, to: cluster_ip(Family::V4, 10, 53) };
+    assert_eq!(bystander.now(&site).0, "a");
+    site.apply(&(many("b") + &rest("a")));
+    let started = Instant::now();
+    while left(&site) > 1 {
+        assert!(started.elapsed() < patience(Duration::from_secs(10)), "{} are left", left(&site));
+        thread::sleep(Duration::from_millis(10));
+    }
+    eprintln!(
+        "{PORTS} ports among {OTHERS} flows: the last one went after {:?}",
+        started.elapsed()
+    );
+    assert_eq!(bystander.now(&site).0, "a");
+    site.apply(&(many("b") + &rest("b")));
+    bystander.comes_to(&site, "b");
+    let others = site.world.node.sh("conntrack -L -p udp -s 203.0.113.9 2>/dev/null | wc -l");
+    assert_eq!(others.trim(), OTHERS.to_string(), "what is none of ours stays");
+}
+
 #[test]
 fn an_endpoint_that_is_shutting_down_keeps_its_flows_while_it_serves() {
     if !require_root() {

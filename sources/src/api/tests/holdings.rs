@@ -383,7 +383,7 @@ fn all_problems_are_known_however_many() {
     world.apply(Services, &service("s000", 1));
     assert_eq!((world.problems().len(), world.holdings.problems_changed()), (250, true));
     // Of objects without a name, there may be any number.
-    let nameless = vec![json!({ "kind": "Service", "apiVersion": "v1" }); 250];
+    let nameless = vec![json!({ "metadata": { "resourceVersion": "7" } }); 250];
     world.list(Services, &nameless);
     assert_eq!(world.problems().len(), 1, "they are all the same");
     world.list(Services, &all[1..]);
