@@ -52,7 +52,7 @@ impl Sources {
                 rescan: Duration::from_secs(args.rescan_seconds),
                 ..ManifestOptions::default()
             };
-            let source = ManifestSource::new(path.clone(), options);
+            let source = ManifestSource::new(path.clone(), options).with_state(state.cloned());
             sources.nudge = Some(source.nudge());
             sources.spawn(Origin::Manifests, source.run(out.clone()));
         }

@@ -12,6 +12,7 @@
 
 mod entry;
 mod listing;
+mod saved;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -32,6 +33,7 @@ use crate::writers::Writers;
 use entry::{Context, Entry};
 use listing::Listing;
 pub(crate) use listing::is_manifest;
+pub(crate) use saved::{Left, Memory};
 
 /// How old the last write to a file must be before the file is believed, if it had objects and has
 /// none now: a writer of whom nobody told may have truncated it first, to write it later.
@@ -74,6 +76,13 @@ pub struct Manifests {
     writers: Arc<Writers>,
     /// Whether a complete list was told.
     delivered: bool,
+    /// What each file gave when it was last good.
+    saved: Left,
+    saved_changed: bool,
+    /// What an earlier run has left, until the first look.
+    left: BTreeSet<ObjectKey>,
+    /// Whether that stands in for a path that cannot be looked at.
+    stands_in: bool,
     interner: Interner,
 }
 
@@ -150,6 +159,10 @@ impl Manifests {
             told: Vec::new(),
             writers,
             delivered: false,
+            saved: Left::default(),
+            saved_changed: false,
+            left: BTreeSet::new(),
+            stands_in: false,
             interner: Interner::default(),
         }
     }
@@ -177,6 +190,28 @@ impl Manifests {
         self.current.values()
     }
 
+    /// Takes over what an earlier run has read. It is what was last good of files that cannot be read at the
+    /// first look, and stands in for the path if that cannot be looked at; what is gone by then is gone.
+    pub(crate) fn take_over(&mut self, left: Left) {
+        for file in left.0.values() {
+            let name = OsString::from(&file.name);
+            let entry = Entry::left(file);
+            for key in entry.keys() {
+                self.left.insert(key.clone());
+                define(&mut self.definitions, key, &name);
+            }
+            self.entries.insert(name, entry);
+        }
+        self.stands_in = !self.left.is_empty();
+        self.saved = left;
+    }
+
+    /// What each file gave when it was last good, and whether that is news since this was last asked.
+    pub(crate) fn saved(&mut self) -> (&Left, bool) {
+        let is_news = std::mem::take(&mut self.saved_changed);
+        (&self.saved, is_news)
+    }
+
     /// Notes why nobody tells of changes, if so.
     pub(crate) fn set_unwatched(&mut self, reason: Option<String>) {
         let problem = |message| Problem::of_file(&self.place(), Severity::Warning, message);
@@ -186,6 +221,7 @@ impl Manifests {
     fn scan(&mut self, names: &BTreeSet<OsString>, look: Option<Look>, now: SystemTime) -> Scan {
         let mut round = Round { now, suppressed: 0, affected: BTreeSet::new(), complete: true };
         self.obstacle = None;
+        round.affected.append(&mut self.left);
         let unsettled = std::mem::take(&mut self.unsettled);
         match self.root_is() {
             Root::Directory => self.scan_directory(names, unsettled, look, &mut round),
@@ -211,9 +247,9 @@ impl Manifests {
     /// Keeps everything as it is: not being able to look is no reason to take Services away.
     fn hold(&mut self, message: &str, round: &mut Round) {
         round.complete = false;
-        let services = self.current.keys().filter(|key| key.kind() == Kind::Service).count();
-        let stays = if self.delivered {
-            let objects = self.current.len();
+        let services = self.definitions.keys().filter(|key| key.kind() == Kind::Service).count();
+        let stays = if self.delivered || self.stands_in {
+            let objects = self.definitions.len();
             format!(
                 "what was last read from it stays: {services} Services, {objects} objects in all"
             )
@@ -331,6 +367,9 @@ impl Manifests {
     fn drop_entry(&mut self, name: &OsStr, round: &mut Round) {
         let Some(entry) = self.entries.remove(name) else { return };
         self.problems.replace(&entry.problems().cloned().collect::<Vec<_>>(), [].iter());
+        if let Some(name) = name.to_str() {
+            self.saved_changed |= self.saved.0.remove(name).is_some();
+        }
         for key in entry.keys() {
             undefine(&mut self.definitions, key, name);
             round.affected.insert(key.clone());
@@ -370,21 +409,37 @@ impl Manifests {
             undefine(&mut self.definitions, key, name);
         }
         for key in &news.new {
-            let files = self.definitions.entry(key.clone()).or_default();
-            if let Err(place) = files.binary_search_by(|file| file.as_os_str().cmp(name)) {
-                files.insert(place, name.to_owned());
-            }
+            define(&mut self.definitions, key, name);
         }
         round.affected.extend(news.gone);
         round.affected.extend(news.new);
         round.affected.extend(news.changed);
         if news.exists {
             self.problems.replace(&before, entry.problems());
+            self.save(&entry);
             self.entries.insert(name.to_owned(), entry);
         } else {
             self.problems.replace(&before, [].iter());
         }
         false
+    }
+
+    /// Notes what a file gave, if it is something else than before.
+    fn save(&mut self, entry: &Entry) {
+        let Some(name) = entry.path_text() else { return };
+        let known = self.saved.0.get(name);
+        if entry.is_saved_as(known.map(|known| &**known)) {
+            return;
+        }
+        self.saved_changed = true;
+        match entry.saved() {
+            Some(saved) => {
+                self.saved.0.insert(name.to_owned(), Arc::new(saved));
+            }
+            None => {
+                self.saved.0.remove(name);
+            }
+        }
     }
 
     /// Decides who wins, and tells what is new.
@@ -421,7 +476,7 @@ impl Manifests {
         }
         let changes = if self.delivered {
             removed.into_iter().chain(applied).collect()
-        } else if round.complete {
+        } else if round.complete || (self.stands_in && self.obstacle.is_some()) {
             self.delivered = true;
             vec![Change::everything(self.current.values().cloned().collect())]
         } else {
@@ -451,6 +506,13 @@ struct Round {
     affected: BTreeSet<ObjectKey>,
     /// Whether the path could be looked at, and nothing in it is being written to.
     complete: bool,
+}
+
+fn define(definitions: &mut BTreeMap<ObjectKey, Vec<OsString>>, key: &ObjectKey, name: &OsStr) {
+    let files = definitions.entry(key.clone()).or_default();
+    if let Err(place) = files.binary_search_by(|file| file.as_os_str().cmp(name)) {
+        files.insert(place, name.to_owned());
+    }
 }
 
 fn undefine(definitions: &mut BTreeMap<ObjectKey, Vec<OsString>>, key: &ObjectKey, name: &OsStr) {

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use jiff::Timestamp;
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use rulec_compiler::{Change, Origin};
@@ -23,8 +24,9 @@ use tracing::{debug, info, warn};
 
 use crate::error::SourceError;
 use crate::file::is_missing;
-use crate::scan::{BLANK, Manifests, Scan};
+use crate::scan::{BLANK, Manifests, Memory, Scan};
 use crate::signal::{Signal, Touched, Woken};
+use crate::state::StateDir;
 use crate::update::Update;
 use crate::writers::LONGEST;
 
@@ -66,6 +68,7 @@ pub struct ManifestSource {
     options: ManifestOptions,
     signal: Arc<Signal>,
     watcher: MakeWatcher,
+    state: Option<StateDir>,
 }
 
 /// Has a source look at all its files at once, without waiting for a reason.
@@ -85,7 +88,13 @@ pub(crate) type MakeWatcher = fn(&Path, &Arc<Signal>) -> notify::Result<Recommen
 impl ManifestSource {
     /// Touches nothing yet. The path need not exist; it is not empty for that.
     pub fn new(path: PathBuf, options: ManifestOptions) -> Self {
-        Self { path, options, signal: Arc::default(), watcher }
+        Self { path, options, signal: Arc::default(), watcher, state: None }
+    }
+
+    /// Keeps what files gave when they were last good for the next start, and takes over what the last run
+    /// has left.
+    pub fn with_state(self, state: Option<StateDir>) -> Self {
+        Self { state, ..self }
     }
 
     /// For whoever knows better when to look.
@@ -172,6 +181,9 @@ struct Watching {
     signal: Arc<Signal>,
     out: mpsc::Sender<Update>,
     manifests: Manifests,
+    memory: Option<Memory>,
+    /// When what an earlier run has left was true, while it stands in.
+    stale: Option<Timestamp>,
     make_watcher: MakeWatcher,
     watcher: Option<RecommendedWatcher>,
     /// Why nobody tells of changes, if nobody does.
@@ -203,7 +215,10 @@ impl Watching {
         let path = std::path::absolute(&source.path).unwrap_or(source.path);
         let manifests = Manifests::beside(path.clone(), signal.writers.clone());
         let options = source.options;
+        let memory = source.state.map(|state| Memory::load(&state, &path));
         Self {
+            memory,
+            stale: None,
             path,
             options,
             signal,
@@ -222,6 +237,10 @@ impl Watching {
 
     fn run(mut self) {
         info!(path = %self.path.display(), "watching manifests");
+        if let Some((left, at)) = self.memory.as_mut().and_then(Memory::take) {
+            self.manifests.take_over(left);
+            self.stale = Some(at);
+        }
         let mut touched = Touched { lost: true, ..Touched::default() };
         let mut count = 0;
         let mut rescan = Instant::now();
@@ -303,6 +322,13 @@ impl Watching {
             || scan.suppressed > 0
             || scan.unread != self.unread;
         self.unread = scan.unread;
+        if !scan.held {
+            self.stale = None;
+            if let Some(memory) = &self.memory {
+                let (saved, is_news) = self.manifests.saved();
+                memory.save(saved, is_news);
+            }
+        }
         if !news && !self.first {
             return if self.out.is_closed() { Err(Gone) } else { Ok(()) };
         }
@@ -323,7 +349,7 @@ impl Watching {
             complete,
             unread: scan.unread,
             unavailable: scan.held,
-            stale: None,
+            stale: self.stale,
             suppressed,
             problems,
         };

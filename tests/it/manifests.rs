@@ -316,6 +316,52 @@ fn a_mistyped_path_removes_nothing_and_an_empty_directory_all() {
     assert!(holds(&namespace, &good()));
 }
 
+/// With a directory for its state, a start goes on from what was last good: after a crash and a reboot, of a
+/// file that is broken by then, and of a directory that is not there yet.
+#[test]
+fn the_last_good_content_outlives_a_crash_and_a_reboot() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("state");
+    let manifests = Manifests::of(&good());
+    let path = manifests.path();
+    let state = tempfile::tempdir().unwrap();
+    let kept = state.path().join("manifests.state");
+    let mut args = SETTINGS.to_vec();
+    args.extend(["--state-dir", state.path().to_str().unwrap()]);
+    let daemon = Daemon::start(&namespace, &path, &args);
+    assert!(daemon.wait_until(|_| kept.exists()), "{}", daemon.log());
+    daemon.kill9();
+    let reboot = || {
+        let ran = crate::support::rulec(&namespace, &["cleanup"]);
+        assert_eq!(ran.status, 0, "{ran:?}");
+        assert!(!holds(&namespace, &good()));
+    };
+
+    reboot();
+    manifests.write("all.yaml", "kind: [");
+    let mut daemon = Daemon::start(&namespace, &path, &args);
+    daemon.wait_for("all.yaml:1:");
+    assert!(holds(&namespace, &good()), "{}", daemon.log());
+    daemon.kill9();
+
+    reboot();
+    let aside = path.with_file_name("aside");
+    fs::rename(&path, &aside).unwrap();
+    let mut daemon = Daemon::start(&namespace, &path, &args);
+    assert!(holds(&namespace, &good()), "{}", daemon.log());
+    let ready = get(&namespace, HEALTH, "/readyz");
+    assert_eq!(ready.code, 200);
+    assert!(ready.body.contains("stale"), "{}", ready.body);
+    fs::rename(&aside, &path).unwrap();
+    let other = good_with(&["10.50.1.7"]);
+    daemon.after(|| manifests.write("all.yaml", &other));
+    assert!(holds(&namespace, &other));
+    assert_eq!(get(&namespace, HEALTH, "/readyz").body, "ok");
+    daemon.stop();
+}
+
 /// A file that is broken at a start may be the one that names what the kernel serves.
 #[test]
 fn what_a_broken_file_may_name_stays_over_a_restart() {

@@ -1,7 +1,5 @@
 //! The laws of IPVS mode, over random histories in which time passes.
 
-use std::net::SocketAddr;
-
 use rulec_compiler::ipvs::{
     self, Attributes, RealServer, Scheduler, Scheduling, Server, VirtualServer,
 };

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use rulec_compiler::object::{Object, ObjectKey};
 
+use super::saved::SavedFile;
 use super::{BLANK, EMPTY, RESTLESS};
 use crate::decode::{Decoded, Format, decode};
 use crate::file::{self, Content, LARGEST, Stamp};
@@ -30,8 +31,12 @@ pub(super) struct Entry {
     /// Why the content could not be read.
     obstacle: Option<Problem>,
     link: bool,
-    /// Whether it has ever been read as a whole.
+    /// Whether it has ever been read as a whole, be it by an earlier run.
     read: bool,
+    /// The hash of the content that the objects are of.
+    good: Option<blake3::Hash>,
+    /// Whether nobody has got the objects yet: they are an earlier run's.
+    left: bool,
     /// Whether something in it could not be read for the first list, and has not been since.
     unread: bool,
     /// Since when it has been written to too lately to be believed.
@@ -95,8 +100,41 @@ impl Entry {
             obstacle: None,
             link: false,
             read: false,
+            good: None,
+            left: false,
             unread: false,
             restless: None,
+        }
+    }
+
+    /// One that an earlier run has read.
+    pub(super) fn left(saved: &SavedFile) -> Self {
+        let objects = saved.objects.iter().map(|object| (object.key(), object.clone())).collect();
+        let good = blake3::Hash::from_hex(&saved.hash).ok();
+        Self { objects, good, read: true, left: true, ..Self::new(OsStr::new(&saved.name)) }
+    }
+
+    /// What it gave when it was last good, for the next start. A name that is no text is not kept.
+    pub(super) fn saved(&self) -> Option<SavedFile> {
+        let name = self.name.to_str()?.to_owned();
+        let hash = self.good?.to_hex().to_string();
+        Some(SavedFile { name, hash, objects: self.objects.values().cloned().collect() })
+    }
+
+    /// Its name, if that is a text.
+    pub(super) fn path_text(&self) -> Option<&str> {
+        self.name.to_str()
+    }
+
+    /// Whether this is what it gave when it was last good.
+    pub(super) fn is_saved_as(&self, saved: Option<&SavedFile>) -> bool {
+        match (saved, self.good) {
+            (None, None) => true,
+            (Some(saved), Some(good)) => {
+                blake3::Hash::from_hex(&saved.hash) == Ok(good)
+                    && self.objects.len() == saved.objects.len()
+            }
+            (None, Some(_)) | (Some(_), None) => false,
         }
     }
 
@@ -188,6 +226,7 @@ impl Entry {
     /// Takes notice that there is no content.
     fn forget(&mut self) -> News {
         self.hash = None;
+        self.good = None;
         self.faults.clear();
         let gone = std::mem::take(&mut self.objects).into_keys().collect();
         News { exists: true, gone, ..News::none() }
@@ -245,6 +284,7 @@ impl Entry {
             self.faults = decoded.problems;
             return News::none();
         }
+        self.good = Some(hash);
         self.replace(decoded, context.is_first)
     }
 
@@ -270,9 +310,12 @@ impl Entry {
             match old.remove(key) {
                 None => news.new.push(key.clone()),
                 Some(before) if before == *object => {
-                    // The old copy is shared with whoever got it, so the new one is a waste.
-                    *object = before;
-                    news.suppressed += 1;
+                    // The old copy is shared with whoever got it, so the new one is a waste. An earlier
+                    // run's is nobody's, and shares nothing with others.
+                    if !self.left {
+                        *object = before;
+                        news.suppressed += 1;
+                    }
                 }
                 Some(_) => news.changed.push(key.clone()),
             }
@@ -289,6 +332,7 @@ impl Entry {
         let misses = (decoded.nameless && !self.read) || decoded.broken.iter().any(is_missing);
         self.unread = misses && (self.unread || is_first);
         self.read = true;
+        self.left = false;
         news
     }
 }

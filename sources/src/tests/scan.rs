@@ -805,3 +805,65 @@ fn an_edit_tells_of_its_own_problems_however_many_files_are_broken() {
     });
     assert_eq!(changed.collect::<Vec<_>>(), ["web.yaml", "web.yaml"]);
 }
+
+/// What another process makes of a directory and of what this one has kept.
+fn next_run(world: &mut World, path: &Path) -> (Manifests, Scan) {
+    let (left, _) = world.manifests.saved();
+    let mut manifests = Manifests::new(path.to_owned());
+    manifests.take_over(left.clone());
+    let scan = manifests.rescan(world.now);
+    (manifests, scan)
+}
+
+#[test]
+fn the_last_good_content_of_a_file_outlives_the_process() {
+    let half = format!("{}---\n{}", plain("p", 1), plain("q", 1));
+    let mut world = World::new(&[
+        ("broken.yaml", &plain("a", 1)),
+        ("empty.yaml", &plain("b", 1)),
+        ("gone.yaml", &plain("c", 1)),
+        ("half.yaml", &half),
+        ("whole.yaml", &plain("d", 1)),
+    ]);
+    assert!(world.manifests.saved().1, "it is news");
+    world.rescan();
+    assert!(!world.manifests.saved().1);
+    world.write("broken.yaml", "kind: [");
+    world.write("empty.yaml", "");
+    world.write("half.yaml", &half.replacen("port: 1", "port: 0", 1));
+    world.write("whole.yaml", &plain("d", 2));
+    std::fs::remove_file(world.path("gone.yaml")).unwrap();
+    let path = world.directory.path().to_owned();
+    let (manifests, scan) = next_run(&mut world, &path);
+    assert_eq!(told(&scan), ["=[\"a:1\", \"b:1\", \"d:2\", \"p:1\", \"q:1\"]"]);
+    assert_eq!((scan.unread, scan.held), (0, false));
+    let problems: Vec<String> = manifests.problems().iter().map(ToString::to_string).collect();
+    assert!(problems[1].starts_with("empty.yaml: is empty (0 bytes); its last good content stays"));
+    // And what that one keeps is the same again, but for the file that is gone.
+    world.manifests = manifests;
+    let (_, scan) = next_run(&mut world, &path);
+    assert_eq!(told(&scan), ["=[\"a:1\", \"b:1\", \"d:2\", \"p:1\", \"q:1\"]"]);
+}
+
+#[test]
+fn what_a_directory_held_stands_in_for_it_until_it_is_there() {
+    let mut world = World::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 1))]);
+    let (path, aside) = (world.directory.path().to_owned(), world.path("").with_extension("aside"));
+    std::fs::rename(&path, &aside).unwrap();
+    let (mut manifests, scan) = next_run(&mut world, &path);
+    assert_eq!((told(&scan), scan.held), (vec!["=[\"a:1\", \"b:1\"]".to_owned()], true));
+    let said = manifests.problems().iter().next().unwrap().to_string();
+    assert!(
+        said.ends_with("what was last read from it stays: 2 Services, 2 objects in all"),
+        "{said}"
+    );
+    std::fs::remove_file(aside.join("a.yaml")).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    let scan = manifests.refresh(&BTreeSet::new(), true, world.now);
+    assert_eq!((told(&scan), scan.held), (vec!["-Service default/a".to_owned()], false));
+    // Nothing is left of what stood for nothing.
+    let mut nothing = World::new(&[]);
+    std::fs::rename(&path, &aside).unwrap();
+    assert_eq!(told(&next_run(&mut nothing, &path).1), NOTHING);
+    std::fs::rename(&aside, &path).unwrap();
+}

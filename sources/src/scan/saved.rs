@@ -1,0 +1,116 @@
+//! What each file gave when it was last good, for the next start.
+//!
+//! A file that is broken when the daemon starts has a last good content all the same, and so has a
+//! directory that is not there yet.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use im::OrdMap;
+use jiff::Timestamp;
+use rulec_compiler::object::Object;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tracing::{info, warn};
+
+use crate::state::{Saver, StateDir};
+
+/// The name of the file of state.
+const NAME: &str = "manifests.state";
+
+/// What a file gave.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct SavedFile {
+    /// Its name in the directory.
+    pub(super) name: String,
+    /// The blake3 hash of its last good content, in hexadecimal digits.
+    pub(super) hash: String,
+    /// The objects in force.
+    pub(super) objects: Vec<Object>,
+}
+
+/// All files by name. A copy costs nothing, so that it can be saved beside the changes.
+pub(super) type Files = OrdMap<String, Arc<SavedFile>>;
+
+/// What a path held.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Saved {
+    path: PathBuf,
+    /// When that was last known to be true.
+    at: Timestamp,
+    #[serde(with = "in_a_row")]
+    files: Files,
+}
+
+/// What is kept for the next start, and what an earlier run has left.
+pub(crate) struct Memory {
+    path: PathBuf,
+    saver: Option<Saver<Saved>>,
+    left: Option<Saved>,
+}
+
+impl Memory {
+    /// Reads what an earlier run has left of a path. What cannot be used is named, and done without.
+    pub(crate) fn load(state: &StateDir, path: &Path) -> Self {
+        let left = match state.load::<Saved>(NAME) {
+            Ok(Some(saved)) if saved.path == path => Some(saved),
+            Ok(Some(saved)) => {
+                let (file, of) = (state.path().join(NAME), saved.path);
+                info!(file = %file.display(), of = %of.display(), "not used: it is of another path");
+                None
+            }
+            Ok(None) => None,
+            Err(error) => {
+                warn!("the start goes on without what the last run has left: {error}");
+                None
+            }
+        };
+        let saver = state.saver(NAME);
+        let saver = saver.inspect_err(|error| warn!(%error, "nothing is kept for the next start"));
+        Self { path: path.to_owned(), saver: saver.ok(), left }
+    }
+
+    /// What an earlier run has left, and when that was true; once.
+    pub(crate) fn take(&mut self) -> Option<(Left, Timestamp)> {
+        self.left.take().map(|saved| (Left(saved.files), saved.at))
+    }
+
+    /// Has this written: soon if it is news, and otherwise at the end.
+    pub(crate) fn save(&self, files: &Left, is_news: bool) {
+        let Some(saver) = &self.saver else { return };
+        let (path, at) = (self.path.clone(), Timestamp::now());
+        let saved = Saved { path, at, files: files.0.clone() };
+        if is_news { saver.save(saved) } else { saver.keep(saved) }
+    }
+}
+
+/// Files as they were when they were last good.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Left(pub(super) Files);
+
+/// Files as a list: the keys are in them.
+mod in_a_row {
+    use super::{Arc, Deserialize, Deserializer, Files, SavedFile, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        files: &Files,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(files.values().map(|file| Borrowed(file)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Files, D::Error> {
+        let files = Vec::<SavedFile>::deserialize(deserializer)?;
+        Ok(files.into_iter().map(|file| (file.name.clone(), Arc::new(file))).collect())
+    }
+
+    struct Borrowed<'a>(&'a SavedFile);
+
+    impl Serialize for Borrowed<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            self.0.serialize(serializer)
+        }
+    }
+}
