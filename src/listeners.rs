@@ -105,9 +105,10 @@ impl Listeners {
 
 /// The frontend that an element says what becomes of.
 fn frontend_of(key: Key) -> Option<Frontend> {
-    match key {
-        Key::Service(View::Cluster, frontend) | Key::Reject(frontend) => Some(frontend),
-        _ => None,
+    if let Key::Service(View::Cluster, frontend) | Key::Reject(frontend) = key {
+        Some(frontend)
+    } else {
+        None
     }
 }
 

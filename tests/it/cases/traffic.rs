@@ -447,9 +447,16 @@ fn datagram(place: &Place, sender: Sender<'_>, line: &Line, from_port: u16) -> V
                 Err("it has not come to the gateway".to_owned())
             }
         }
-        Outcome::ReachOrRefused(_)
-        | Outcome::Refused
-        | Outcome::Dropped
-        | Outcome::Stick { .. } => Err("a flow is served or untouched".to_owned()),
+        // It has been deleted, and what comes now is the first packet of another.
+        Outcome::Refused => {
+            let refusals = Refusals::listen(sender.namespace, at.ip());
+            match ask(sender.namespace, protocol, at, sender.options(from_port, A_MOMENT)) {
+                Err(Failure::Refused) if refusals.came(from_port, at, A_MOMENT) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        }
+        Outcome::ReachOrRefused(_) | Outcome::Dropped | Outcome::Stick { .. } => {
+            Err("a flow is served, refused or untouched".to_owned())
+        }
     }
 }
