@@ -131,7 +131,7 @@ impl Entry {
         match (saved, self.good) {
             (None, None) => true,
             (Some(saved), Some(good)) => {
-                blake3::Hash::from_hex(&saved.hash) == Ok(good)
+                blake3::Hash::from_hex(&saved.hash).is_ok_and(|hash| hash == good)
                     && self.objects.len() == saved.objects.len()
             }
             (None, Some(_)) | (Some(_), None) => false,

@@ -85,10 +85,9 @@ fn an_unknown_field_of_a_service_is_said_with_the_one_that_is_meant() {
             "{found:?}"
         );
     }
-    let list = format!(
-        "apiVersion: v1\nkind: List\nitems: [{{apiVersion: v1, kind: Service, metadata: {{name: a}}, spec: {{clusterIP: 10.90.0.1, port: 7, ports: [{{port: 80}}]}}}}]\n"
-    );
-    let found = told(&list);
+    let list = "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: Service, metadata: {name: a}, \
+                spec: {clusterIP: 10.90.0.1, port: 7, ports: [{port: 80}]}}]\n";
+    let found = told(list);
     assert!(
         found[0].ends_with("Service default/a: spec.port: there is no such field; ports is meant?"),
         "{found:?}"
