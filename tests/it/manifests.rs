@@ -330,7 +330,7 @@ fn the_last_good_content_outlives_a_crash_and_a_reboot() {
     let kept = state.path().join("manifests.state");
     let mut args = SETTINGS.to_vec();
     args.extend(["--state-dir", state.path().to_str().unwrap()]);
-    let daemon = Daemon::start(&namespace, &path, &args);
+    let mut daemon = Daemon::start(&namespace, &path, &args);
     assert!(daemon.wait_until(|_| kept.exists()), "{}", daemon.log());
     daemon.kill9();
     let reboot = || {
