@@ -211,7 +211,7 @@ fn process<S: Server>(services: usize, endpoints: usize, streaming: bool) {
 fn state(services: usize, endpoints: usize) {
     let namespace = Namespace::new("bench");
     namespace.sh("ip link set lo up");
-    let cluster = namespace.run(|| Cluster::<ApiServer>::start(services, endpoints));
+    let cluster = namespace.run(|| Cluster::<ApiServer>::start(services, endpoints, true));
     let setup = format!("{services} × {endpoints}");
     let (path, log) =
         (cluster.directory.path().join("state"), cluster.directory.path().join("log"));

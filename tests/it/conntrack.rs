@@ -156,7 +156,13 @@ impl Site {
             socket = self.namespace.run(|| UdpSocket::bind(from)).ok();
             socket.is_some()
         });
-        socket.unwrap().send_to(b"?", SocketAddr::new(to, port)).unwrap();
+        let (socket, to) = (socket.unwrap(), SocketAddr::new(to, port));
+        // A packet may be lost on its way, as long as an address is new.
+        let flow = format!("udp {from} to {to}, ");
+        eventually("the flow is there", || {
+            socket.send_to(b"?", to).unwrap();
+            self.flows().iter().any(|shown| shown.starts_with(&flow))
+        });
     }
 
     /// Makes a flow that no socket would.

@@ -377,7 +377,7 @@ pub(crate) fn random_service(dice: &mut Dice, number: u64) -> String {
         // One family alone would leave the other open, which is warned of.
         for family in [false, true] {
             let is_of = |range: &&str| range.contains(':') == family;
-            if !ranges.is_empty() && !ranges.iter().any(|range| is_of(&range)) {
+            if !ranges.is_empty() && !ranges.iter().any(is_of) {
                 ranges.extend(SOURCE_RANGES.iter().find(|range| is_of(range)));
             }
         }
