@@ -44,10 +44,10 @@ fn shown(more: impl FnOnce(&mut Writer)) -> Vec<u8> {
 fn a_flow_is_read_whole_or_not_at_all() {
     let bytes = shown(|writer| writer.attribute(12, &[1, 2, 3, 4]));
     let message = messages(&bytes).next().unwrap();
-    let shown = Shown::read(&message).unwrap();
-    assert_eq!(shown.kind, Kind::Udp);
-    assert_eq!(shown.flow.destination, "10.96.0.1:53".parse().unwrap());
-    assert_eq!(shown.flow.answers, "10.50.1.1:5353".parse().unwrap());
+    let udp = Shown::read(&message).unwrap();
+    assert_eq!(udp.kind, Kind::Udp);
+    assert_eq!(udp.flow.destination, "10.96.0.1:53".parse().unwrap());
+    assert_eq!(udp.flow.answers, "10.50.1.1:5353".parse().unwrap());
     for len in 0..message.payload.len() {
         let cut = Message { payload: &message.payload[..len], ..message };
         assert!(Shown::read(&cut).is_none(), "{len} bytes");
