@@ -8,8 +8,8 @@
 //! ```
 //!
 //! `config` says what to do, `kernel` opens what is programmed, `setup` asks of the kernel what is asked once, `sources` starts the sources,
-//! and `run` is the loop around the engine. Beside it, `forget` deletes stale UDP flows, `listeners` says which
-//! processes listen where Services are served, `monitor` collects
+//! and `run` is the loop around the engine. Beside it, `forget` deletes flows that contradict the rules, `listeners` says
+//! which processes listen where Services are served, `monitor` collects
 //! what `health`, `metrics` and `serve` show, `notify` tells a service manager, and `reload` notices another
 //! configuration. `diff` compares any two states, `explain` says what becomes of a packet in one (`side` is a state
 //! as the command line names it); `cleanup` removes all traces.

@@ -1,5 +1,5 @@
 //! Where deltas go: the kernel's nf_tables and IPVS over netlink, and a strict stand-in for tests.
-//! Beside them, what rules alone do not do: conntrack's stale UDP flows, and the kernel's settings;
+//! Beside them, what rules alone do not do: unwanted flows of conntrack, and the kernel's settings;
 //! and what another proxy has left on the node.
 //!
 //! A sink knows the words of `rulec-compiler` and nothing of sources, clocks or policies: when to

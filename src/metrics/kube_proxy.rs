@@ -152,13 +152,13 @@ impl KubeProxy {
             conntrack_sync: put(
                 to,
                 "conntrack_reconciler_sync_duration_seconds",
-                "Time to delete stale UDP flows",
+                "Time to look for flows that contradict the rules, and to delete them",
                 syncs(),
             ),
             conntrack_deleted: put(
                 to,
                 "conntrack_reconciler_deleted_entries",
-                "Stale UDP flows that were deleted",
+                "Flows that contradicted the rules and were deleted",
                 Labelled::default(),
             ),
         };
@@ -258,7 +258,7 @@ impl KubeProxy {
         }
     }
 
-    /// Stale UDP flows of a family were deleted.
+    /// Flows of a family that contradicted the rules were deleted.
     pub fn flows_deleted(&self, family: Family, took: Duration, flows: u64) {
         let label = FamilyLabel::of(family);
         self.conntrack_sync.get_or_create(&label).observe(took.as_secs_f64());

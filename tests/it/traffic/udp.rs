@@ -390,10 +390,6 @@ fn flows_of_many_ports_go_at_once() {
         assert!(started.elapsed() < patience(Duration::from_secs(10)), "{} are left", left(&site));
         thread::sleep(Duration::from_millis(10));
     }
-    eprintln!(
-        "{PORTS} ports among {OTHERS} flows: the last one went after {:?}",
-        started.elapsed()
-    );
     assert_eq!(bystander.now(&site).0, "a");
     site.apply(&(many("b") + &rest("b")));
     bystander.comes_to(&site, "b");
