@@ -427,6 +427,10 @@ impl Manifests {
     /// Notes what a file gave, if it is something else than before.
     fn save(&mut self, entry: &Entry) {
         let Some(name) = entry.path_text() else { return };
+        // What lacks an object is none that a later run should take for whole.
+        if entry.is_unread() {
+            return;
+        }
         let known = self.saved.0.get(name);
         if entry.is_saved_as(known.map(|known| &**known)) {
             return;

@@ -867,3 +867,25 @@ fn what_a_directory_held_stands_in_for_it_until_it_is_there() {
     assert_eq!(told(&next_run(&mut nothing, &path).1), NOTHING);
     std::fs::rename(&aside, &path).unwrap();
 }
+
+#[test]
+fn what_no_run_could_read_is_counted_by_each() {
+    let half = format!("{}---\n{}", plain("a", 1), plain("7", 1));
+    let mut world = World::new(&[("half.yaml", &half), ("whole.yaml", &plain("b", 1))]);
+    let path = world.directory.path().to_owned();
+    for run in 1..=3 {
+        let (manifests, scan) = next_run(&mut world, &path);
+        assert_eq!(
+            (scan.unread, told(&scan)),
+            (1, vec!["=[\"a:1\", \"b:1\"]".to_owned()]),
+            "{run}"
+        );
+        world.manifests = manifests;
+    }
+    // Once it was whole, there is something that stands in for what is broken.
+    world.write("half.yaml", &half.replace("name: 7", "name: c"));
+    assert_eq!(told(&world.rescan()), ["+c:1@half.yaml"]);
+    world.write("half.yaml", &half);
+    let (_, scan) = next_run(&mut world, &path);
+    assert_eq!((scan.unread, told(&scan)), (0, vec!["=[\"a:1\", \"b:1\", \"c:1\"]".to_owned()]));
+}
