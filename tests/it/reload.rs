@@ -165,6 +165,8 @@ fn signals_do_not_end_a_process_that_is_starting_over() {
             configured.daemon.signal("USR1");
         }
         configured.daemon.wait_for_count("starting over", round);
+        // By then it has read this configuration: the next one asks it to start over again.
+        configured.daemon.wait_for_count("starting version", round + 1);
         assert!(configured.daemon.is_running(), "{}", configured.daemon.log());
     }
     configured.daemon.wait_for_count(SETTLED, 2);

@@ -550,7 +550,7 @@ fn a_large_delta_is_cut_between_services() {
         assert_eq!(outcome.ops, first_install(&program).len());
         let commits = generation(&mut sink) - before;
         assert_eq!(commits, u32::try_from(outcome.transactions).unwrap());
-        assert!(sink.read().unwrap().0 == program.state(), "what is read is what was written");
+        reads(&mut sink, &program);
         // And away again.
         let empty = compile(&Model::default());
         install(&mut sink, &empty);
