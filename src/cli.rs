@@ -104,6 +104,13 @@ pub struct SettingsArgs {
     /// The bit of the packet mark that asks for masquerading; nobody else may use it [default: 14]
     #[arg(long, value_name = "BIT", alias = "iptables-masquerade-bit", value_parser = clap::value_parser!(u8).range(0..32))]
     pub masquerade_bit: Option<u8>,
+    /// Do not forward TCP, UDP and SCTP packets that conntrack takes for invalid [default: true with
+    /// --proxy-mode iptables, as in kube-proxy, unless conntrack is liberal; else false]
+    ///
+    /// An endpoint's segment from outside of the window would reach the client untranslated, which answers
+    /// with a reset.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    pub drop_invalid: Option<bool>,
     /// What mode ipvs takes beside kube-proxy's options
     #[command(flatten)]
     pub ipvs: IpvsArgs,

@@ -28,6 +28,9 @@ pub struct Settings {
     pub masquerade_all: bool,
     /// The bit of the packet mark that asks for masquerading, 0 to 31. Must be unused by others.
     pub masquerade_bit: MasqueradeBit,
+    /// Do not forward packets that belong to no flow, of the protocols that Services can have.
+    #[serde(default)]
+    pub drop_invalid: bool,
     /// Who chooses backends.
     #[serde(default)]
     pub proxy_mode: ProxyMode,
@@ -82,6 +85,7 @@ impl Settings {
             node_port_addresses: NodePortAddresses::Primary,
             masquerade_all: false,
             masquerade_bit: MasqueradeBit::default(),
+            drop_invalid: false,
             proxy_mode: ProxyMode::default(),
         }
     }

@@ -113,11 +113,14 @@ fn compiled(values: &mut Values, own: &SettingsArgs, surroundings: &Surroundings
     let (mode, section) = mode(values, &mode_as_said);
     let bind_address = address(values, "bindAddress");
     let primary = bind_address.filter(|address| !address.is_unspecified());
+    // As kube-proxy does with iptables, and in no other mode.
+    let drops_invalid = section.drop_invalid && !flag(values, "conntrack.tcpBeLiberal");
     let settings = Settings {
         node_name: node_name(values, surroundings),
         node_addresses: primary.into_iter().collect(),
         masquerade_all: flag(values, section.masquerade_all),
         masquerade_bit: masquerade_bit(values, section.masquerade_bit),
+        drop_invalid: own.drop_invalid.unwrap_or(drops_invalid),
         detect_local: detect_local(values),
         node_port_addresses: node_port_addresses(values, &mode_as_said),
         proxy_mode: match mode {
@@ -134,6 +137,7 @@ struct Section {
     masquerade_bit: &'static str,
     sync_period: &'static str,
     min_sync_period: &'static str,
+    drop_invalid: bool,
 }
 
 const NFTABLES: Section = Section {
@@ -141,6 +145,7 @@ const NFTABLES: Section = Section {
     masquerade_bit: "nftables.masqueradeBit",
     sync_period: "nftables.syncPeriod",
     min_sync_period: "nftables.minSyncPeriod",
+    drop_invalid: false,
 };
 
 const IPTABLES: Section = Section {
@@ -148,10 +153,15 @@ const IPTABLES: Section = Section {
     masquerade_bit: "iptables.masqueradeBit",
     sync_period: "iptables.syncPeriod",
     min_sync_period: "iptables.minSyncPeriod",
+    drop_invalid: true,
 };
 
-const IPVS: Section =
-    Section { sync_period: "ipvs.syncPeriod", min_sync_period: "ipvs.minSyncPeriod", ..IPTABLES };
+const IPVS: Section = Section {
+    sync_period: "ipvs.syncPeriod",
+    min_sync_period: "ipvs.minSyncPeriod",
+    drop_invalid: false,
+    ..IPTABLES
+};
 
 /// Takes in the flags. Beside a file, only those count that do in kube-proxy.
 fn take_flags(

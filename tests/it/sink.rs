@@ -585,12 +585,8 @@ fn a_transaction_is_cut_to_what_the_kernel_takes_at_once() {
     });
 }
 
-/// Waits until what is read is what was written. Right after thousands of additions, a reading was now and
-/// then another one, and the same a moment later (Linux 6.18). Why has not been found out: one guess is
-/// that a hash table which still grows is walked by the number of elements passed so far.
 fn reads(sink: &mut NftSink, program: &Program) {
-    let wanted = program.state();
-    eventually("what is read is what was written", || sink.read().unwrap().0 == wanted);
+    assert!(sink.read().unwrap().0 == program.state(), "what is read is what was written");
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod changes;
 mod cluster_ip;
 mod endpoints;
 mod external;
+mod invalid;
 mod local;
 mod node_port_addresses;
 mod pods;

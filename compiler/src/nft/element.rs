@@ -53,6 +53,8 @@ pub enum Key {
     Firewalled(Frontend),
     /// Clients that may connect to it.
     SourceRange(Frontend, IpNet),
+    /// A protocol whose packets are not forwarded if they belong to no flow.
+    InvalidProtocol(Family, Protocol),
 }
 
 impl Key {
@@ -60,6 +62,7 @@ impl Key {
     pub fn family(self) -> Family {
         match self {
             Self::Protocol(family, _)
+            | Self::InvalidProtocol(family, _)
             | Self::Pick(family, ..)
             | Self::UnmasqueradedInterface(family, _)
             | Self::PodInterface(family, _)
@@ -103,6 +106,7 @@ impl Key {
             Self::Endpoint(view, frontend, _) => SetId::Endpoints(Scope::of(frontend), view),
             Self::Firewalled(_) => SetId::Firewalled,
             Self::SourceRange(..) => SetId::SourceRanges,
+            Self::InvalidProtocol(..) => SetId::InvalidProtocols,
         }
     }
 
@@ -111,6 +115,7 @@ impl Key {
         match self {
             Self::ClusterIp(address) | Self::Hairpin(address) | Self::Vip(address) => Some(address),
             Self::Protocol(..)
+            | Self::InvalidProtocol(..)
             | Self::Pick(..)
             | Self::UnmasqueradedSource(_)
             | Self::UnmasqueradedInterface(..)
@@ -138,6 +143,7 @@ impl Key {
             | Self::Firewalled(frontend)
             | Self::SourceRange(frontend, _) => Some(frontend),
             Self::Protocol(..)
+            | Self::InvalidProtocol(..)
             | Self::Pick(..)
             | Self::UnmasqueradedSource(_)
             | Self::UnmasqueradedInterface(..)

@@ -347,6 +347,8 @@ impl Oracle<'_> {
                 on_if((self.is_local)(packet.source) == *is_local, traveller)
             }
             Statement::StateNew => on(traveller),
+            // The first packet of a flow is asked for, which is never one.
+            Statement::StateInvalid => vec![(traveller, Left::Next)],
             Statement::StatusDnat => on_if(traveller.is_translated, traveller),
             Statement::MarkIsSet => on_if(traveller.is_marked, traveller),
             Statement::SetMark | Statement::ClearMark => {
@@ -470,6 +472,9 @@ impl Oracle<'_> {
             SetId::Protocols => packet
                 .transport
                 .is_some_and(|(protocol, _)| self.holds(Key::Protocol(self.family, protocol))),
+            SetId::InvalidProtocols => packet.transport.is_some_and(|(protocol, _)| {
+                self.holds(Key::InvalidProtocol(self.family, protocol))
+            }),
             SetId::UnmasqueradedSources | SetId::PodSources => self.is_in_range(set, packet.source),
             SetId::ServiceCidrs => self.is_in_range(set, packet.destination),
             SetId::UnmasqueradedInterfaces | SetId::PodInterfaces => {
@@ -560,7 +565,8 @@ impl Oracle<'_> {
             | SetId::Vips
             | SetId::Rejects(_)
             | SetId::Firewalled
-            | SetId::SourceRanges => None,
+            | SetId::SourceRanges
+            | SetId::InvalidProtocols => None,
         };
         match value? {
             Value::Pick(pick) => Some(pick.code()),

@@ -796,6 +796,9 @@ impl Program {
         let mut keys = OrdSet::new();
         for family in Family::ALL {
             keys.extend(Protocol::ALL.map(|protocol| Key::Protocol(family, protocol)));
+            if self.settings.drop_invalid {
+                keys.extend(Protocol::ALL.map(|protocol| Key::InvalidProtocol(family, protocol)));
+            }
             let pods = self.pods(model, family);
             keys.extend(pods.map(|pods| match pods {
                 Pods::At(net) => Key::PodSource(net),

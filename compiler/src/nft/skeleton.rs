@@ -124,11 +124,13 @@ pub enum SetId {
     Firewalled,
     /// Frontend, client: who may connect to those.
     SourceRanges,
+    /// The transport protocols whose packets are not forwarded if they belong to no flow.
+    InvalidProtocols,
 }
 
 impl SetId {
     /// All, in the order in which they are created.
-    pub const ALL: [Self; 35] = {
+    pub const ALL: [Self; 36] = {
         use Scope::{Address, NodePort};
         use View::{Cluster, Local};
         [
@@ -167,6 +169,7 @@ impl SetId {
             Self::Affinity(NodePort, Local),
             Self::Firewalled,
             Self::SourceRanges,
+            Self::InvalidProtocols,
         ]
     };
 
@@ -207,6 +210,7 @@ impl SetId {
             }
             Self::Firewalled => "firewalled",
             Self::SourceRanges => "source-ranges",
+            Self::InvalidProtocols => "invalid-protocols",
         }
     }
 
@@ -231,7 +235,7 @@ impl SetId {
         let ranges = |key| SetSpec { key, data: Data::None, kind: SetKind::Interval };
         let map = |key, data| SetSpec { key, data: Data::Value(data), kind: SetKind::Hash };
         match self {
-            Self::Protocols => set(vec![Protocol]),
+            Self::Protocols | Self::InvalidProtocols => set(vec![Protocol]),
             Self::Picks(..) => {
                 SetSpec { key: vec![Priority], data: Data::Verdict, kind: SetKind::Hash }
             }
@@ -550,6 +554,8 @@ pub enum Statement {
     SaddrIsLocal(bool),
     /// The packet starts a flow.
     StateNew,
+    /// The packet belongs to no flow and starts none, as far as conntrack can tell.
+    StateInvalid,
     /// The flow's destination is translated.
     StatusDnat,
     /// The packet asks for masquerading.
@@ -618,7 +624,7 @@ pub enum Source {
 pub fn rules(chain: ChainId) -> Vec<Rule> {
     use Statement::{
         ClearMark, DaddrType, Drop, GotoPick, Jump, MarkIsSet, Masquerade, NotLoopback, Reject,
-        Return, SetMark, SetPriority, StateNew, StatusDnat,
+        Return, SetMark, SetPriority, StateInvalid, StateNew, StatusDnat,
     };
     let member = |fields: Vec<Field>, set| Statement::Member { fields, set, is_member: true };
     let not_member = |fields: Vec<Field>, set| Statement::Member { fields, set, is_member: false };
@@ -699,7 +705,16 @@ pub fn rules(chain: ChainId) -> Vec<Rule> {
             rules.push(Rule(vec![StateNew, unknown, Jump(ChainId::Unknown)]));
             rules
         }
-        ChainId::FilterForward | ChainId::FilterOutput => vec![
+        ChainId::FilterForward => {
+            // Conntrack translates only what belongs to a flow: a backend's segment from outside of the
+            // window would reach the client from an address that it never spoke to, and be answered with
+            // a reset.
+            let protocols = member(vec![Field::Protocol], SetId::InvalidProtocols);
+            let mut rules = vec![Rule(vec![StateInvalid, protocols, Drop])];
+            rules.extend(self::rules(ChainId::FilterOutput));
+            rules
+        }
+        ChainId::FilterOutput => vec![
             Rule(vec![StateNew, Jump(ChainId::Unserved)]),
             Rule(vec![StateNew, member(vec![Field::Daddr], SetId::ClusterIps), Reject]),
             // An address that no Service has, and one might soon: no answer, but no route either.

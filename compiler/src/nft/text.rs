@@ -99,7 +99,9 @@ pub fn element(element: &Element) -> String {
 /// The key of an element.
 pub fn key(key: Key) -> String {
     match key {
-        Key::Protocol(_, protocol) => self::protocol(protocol).to_owned(),
+        Key::Protocol(_, protocol) | Key::InvalidProtocol(_, protocol) => {
+            self::protocol(protocol).to_owned()
+        }
         Key::Pick(_, _, _, pick) => priority(pick.code()),
         Key::UnmasqueradedSource(net) | Key::PodSource(net) | Key::ServiceCidr(net) => {
             net.to_string()
@@ -140,6 +142,7 @@ pub(super) fn sets_of(rule: &Rule) -> Vec<SetId> {
         | Statement::NotLoopback
         | Statement::SaddrIsLocal(_)
         | Statement::StateNew
+        | Statement::StateInvalid
         | Statement::StatusDnat
         | Statement::MarkIsSet
         | Statement::SetMark
@@ -283,6 +286,7 @@ fn statement(family: Family, mark: u32, statement: &Statement) -> String {
         Statement::SaddrIsLocal(true) => "fib saddr type local".to_owned(),
         Statement::SaddrIsLocal(false) => "fib saddr type != local".to_owned(),
         Statement::StateNew => "ct state new".to_owned(),
+        Statement::StateInvalid => "ct state invalid".to_owned(),
         Statement::StatusDnat => "ct status dnat".to_owned(),
         Statement::MarkIsSet => format!("meta mark & {mark:#010x} == {mark:#010x}"),
         Statement::SetMark => format!("meta mark set meta mark | {mark:#010x}"),

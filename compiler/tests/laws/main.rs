@@ -1206,6 +1206,8 @@ fn any_settings() -> impl Strategy<Value = Settings> {
             node_port_addresses,
             node_addresses,
             masquerade_all,
+            // Either is seen as often.
+            drop_invalid: !masquerade_all,
             ..Settings::new(NodeName::from(node))
         },
     )

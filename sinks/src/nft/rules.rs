@@ -258,6 +258,8 @@ const CT_STATUS: u32 = 2;
 /// Linux 4.17.
 const CT_DST_IP: u32 = 20;
 const CT_DST_IP6: u32 = 22;
+/// `NF_CT_STATE_INVALID_BIT`.
+const STATE_INVALID: u32 = 1;
 /// `NF_CT_STATE_BIT(IP_CT_NEW)`.
 const STATE_NEW: u32 = 8;
 /// `IPS_DST_NAT`.
@@ -308,6 +310,7 @@ impl Encoder {
                 exprs.push(cmp(op, &wire::RTN_LOCAL.to_ne_bytes()));
             }
             Statement::StateNew => exprs.extend(ct_has(CT_STATE, STATE_NEW)),
+            Statement::StateInvalid => exprs.extend(ct_has(CT_STATE, STATE_INVALID)),
             Statement::StatusDnat => exprs.extend(ct_has(CT_STATUS, STATUS_DNAT)),
             Statement::MarkIsSet => {
                 exprs.push(meta_load(META_MARK, REG32));

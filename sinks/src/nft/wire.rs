@@ -192,7 +192,7 @@ impl Parts {
 pub(super) fn key(key: Key) -> Vec<u8> {
     let parts = Parts::default();
     match key {
-        Key::Protocol(_, protocol) => vec![protocol.number()],
+        Key::Protocol(_, protocol) | Key::InvalidProtocol(_, protocol) => vec![protocol.number()],
         Key::Pick(.., pick) => pick.code().to_ne_bytes().to_vec(),
         Key::UnmasqueradedSource(net) | Key::PodSource(net) | Key::ServiceCidr(net) => {
             parts.address(net.network()).registers()
@@ -252,6 +252,7 @@ pub(super) fn range_end(key: Key) -> Option<Vec<u8>> {
             return Some(pattern.range().1.to_vec());
         }
         Key::Protocol(..)
+        | Key::InvalidProtocol(..)
         | Key::Pick(..)
         | Key::NodeIp(_)
         | Key::NodeAddressType(_)
@@ -306,7 +307,8 @@ pub(super) fn read_range(
         | SetId::Endpoints(..)
         | SetId::Affinity(..)
         | SetId::Firewalled
-        | SetId::SourceRanges => None,
+        | SetId::SourceRanges
+        | SetId::InvalidProtocols => None,
     }
 }
 
@@ -360,7 +362,14 @@ pub(super) fn read_key(family: Family, set: SetId, bytes: &[u8]) -> Option<Key> 
     let frontend = |scope: Scope| take_frontend(family, scope, bytes);
     let number = |rest: &[u8]| Some(u32::from_ne_bytes(rest.get(..4)?.try_into().ok()?));
     match set {
-        SetId::Protocols => Some(Key::Protocol(family, Protocol::from_number(*bytes.first()?)?)),
+        SetId::Protocols | SetId::InvalidProtocols => {
+            let protocol = Protocol::from_number(*bytes.first()?)?;
+            Some(if set == SetId::Protocols {
+                Key::Protocol(family, protocol)
+            } else {
+                Key::InvalidProtocol(family, protocol)
+            })
+        }
         SetId::Picks(scope, view) => {
             Some(Key::Pick(family, scope, view, Pick::from_code(number(bytes)?)?))
         }
@@ -423,6 +432,7 @@ pub(super) fn read_value(family: Family, set: SetId, bytes: &[u8]) -> Option<Val
         | SetId::Rejects(_)
         | SetId::Firewalled
         | SetId::SourceRanges
+        | SetId::InvalidProtocols
         | SetId::Affinity(..) => None,
     }
 }

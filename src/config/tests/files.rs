@@ -95,6 +95,7 @@ fn kubeadms_file_says_its_kubeconfig_and_its_network_and_no_more() {
         settings: Settings {
             detect_local: DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().unwrap()]),
             node_port_addresses: NodePortAddresses::Cidrs(Vec::new()),
+            drop_invalid: true,
             ..usual.settings.clone()
         },
         ..usual

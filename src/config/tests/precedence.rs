@@ -106,6 +106,20 @@ fn flags_are_typed_as_for_go() {
         let config = load(options, None).unwrap().config;
         assert_eq!(config.conntrack.tcp_be_liberal, expected, "{options:?}");
     }
+    // As kube-proxy does it with iptables: unless conntrack is told to let everything through as valid.
+    let table = [
+        (&[][..], false),
+        (&["--proxy-mode=ipvs"], false),
+        (&["--proxy-mode=iptables"], true),
+        (&["--proxy-mode=iptables", "--conntrack-tcp-be-liberal"], false),
+        (&["--proxy-mode=iptables", "--conntrack-tcp-be-liberal", "--drop-invalid"], true),
+        (&["--proxy-mode=iptables", "--drop-invalid=false"], false),
+        (&["--drop-invalid"], true),
+    ];
+    for (options, expected) in table {
+        let config = load(options, None).unwrap().config;
+        assert_eq!(config.settings.drop_invalid, expected, "{options:?}");
+    }
     let options = ["--oom-score-adj", "-5", "--oom-score-adj", "-6"];
     assert_eq!(load(&options, None).unwrap().config.oom_score_adj, -6);
 }

@@ -26,6 +26,7 @@ mod icmp;
 mod namespace;
 mod patience;
 mod protocol;
+mod segment;
 mod server;
 mod world;
 
@@ -35,5 +36,6 @@ pub use icmp::{Refusals, ping_is_refused};
 pub use namespace::{Namespace, require_root};
 pub use patience::patience;
 pub use protocol::{Family, Protocol, sctp_supported};
+pub use segment::send_invalid_segment;
 pub use server::{LongServer, Server};
 pub use world::{Hosts, Pod, World, WorldSpec, address};

@@ -1,0 +1,89 @@
+//! Packets that conntrack takes for invalid: it does not translate them.
+
+use std::net::SocketAddr;
+
+use rulec_testkit::{
+    Connection, Family, LongServer, Namespace, flow_with, require_root, send_invalid_segment,
+};
+
+use super::{Site, Who, cluster_ip, endpoints, service};
+use crate::support::eventually;
+
+const PORT: u16 = 7070;
+
+fn web() -> String {
+    service("web", 10, "ports: [{name: long, port: 70}]")
+        + &endpoints("web", "[{name: long, port: 7070}]", &["a"])
+}
+
+/// Counts what comes from the port of the backend, and the resets that are sent to it.
+fn watch(client: &Namespace) {
+    client.nft(&format!(
+        "table inet watch {{
+             counter arrived {{
+             }}
+             counter refused {{
+             }}
+             chain arriving {{
+                 type filter hook prerouting priority 0
+                 tcp sport {PORT} counter name arrived
+             }}
+             chain leaving {{
+                 type filter hook output priority 0
+                 tcp dport {PORT} tcp flags & rst == rst counter name refused
+             }}
+         }}\n"
+    ));
+}
+
+/// How many packets a counter has seen.
+fn seen(client: &Namespace, counter: &str) -> u64 {
+    let listed = client.sh(&format!("nft list counter inet watch {counter}"));
+    let mut words = listed.split_whitespace().skip_while(|word| *word != "packets");
+    words.nth(1).unwrap().parse().unwrap()
+}
+
+/// A connection of the client's to the backend, its address there, and a backend that has sent it an
+/// invalid segment.
+fn after_an_invalid_segment(site: &Site, family: Family) -> Connection {
+    let to = cluster_ip(family, 10, 70);
+    let mut connection =
+        flow_with(Who::Client.of(&site.world), to, Who::Client.options(family)).unwrap();
+    assert_eq!(connection.exchange("before").unwrap(), "a before");
+    let pod = site.world.pod(0);
+    let client = connection.source();
+    assert_eq!(client.ip(), Who::Client.ip(family), "nobody is masqueraded without a cluster CIDR");
+    let backend: SocketAddr = pod.at(family, PORT);
+    send_invalid_segment(&pod.namespace, backend, client);
+    // What is sent after it by the same way comes after it.
+    assert_eq!(connection.exchange("after").unwrap(), "a after");
+    connection
+}
+
+#[test]
+fn an_invalid_segment_is_forwarded_unless_that_is_not_wanted() {
+    if !require_root() {
+        return;
+    }
+    let kept: [(&[&'static str], u64); 4] = [
+        (&[], 1),
+        (&["--drop-invalid"], 0),
+        (&["--proxy-mode", "iptables"], 0),
+        (&["--proxy-mode", "iptables", "--drop-invalid=false"], 1),
+    ];
+    for (args, expected) in kept {
+        let site = Site::start_with(args, &web());
+        let _long = LongServer::start(site.backend("a"), "a", PORT);
+        let client = Who::Client.of(&site.world);
+        watch(client);
+        for (nth, family) in (1..).zip(Family::BOTH) {
+            let _open = after_an_invalid_segment(&site, family);
+            assert_eq!(seen(client, "arrived"), expected * nth, "{args:?}, {family:?}");
+            if expected > 0 {
+                // What the client says to a segment from somebody that it never spoke to.
+                eventually("it is answered with a reset", || seen(client, "refused") == nth);
+            }
+            assert_eq!(seen(client, "refused"), expected * nth, "{args:?}, {family:?}");
+        }
+    }
+}
