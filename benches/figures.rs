@@ -56,6 +56,7 @@ fn main() {
     unchanged_restart(45_000, 2);
     process(20_000, 10);
     stale_flows(100_000);
+    stale_flows_of_ports(3_000, 20_000);
 }
 
 /// One endpoint more, one less, in turn, each at another Service.
@@ -301,6 +302,94 @@ fn stale_flows(flows: u32) {
     assert_eq!(count(), flows - flows / 1_000 * 20, "those of one pair each time");
     let setup = format!("{} flows of one pair among {flows}", flows / 1_000);
     row("stale UDP flows deleted, beside the commits", &setup, &percentiles(times));
+}
+
+/// A Service of so many UDP ports that gets another endpoint, with two flows to each of them, and others; and
+/// how long the next Service waits meanwhile.
+fn stale_flows_of_ports(ports: u16, others: u32) {
+    let (cluster_ip, external_ip) = (Ipv4Addr::new(10, 96, 0, 10), Ipv4Addr::new(198, 51, 100, 30));
+    let [old, new] = [5, 6].map(|host| Ipv4Addr::new(10, 50, 1, host));
+    let client = Ipv4Addr::new(203, 0, 113, 9);
+    let namespace = Namespace::new("bench");
+    let numbers = 10_000..10_000 + ports;
+    let list: Vec<String> = numbers
+        .clone()
+        .map(|port| format!("{{name: p{port}, protocol: UDP, port: {port}}}"))
+        .collect();
+    let list = list.join(", ");
+    let many = |endpoint: Ipv4Addr| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: many}}\nspec:\n  clusterIP: {cluster_ip}\n  \
+             externalIPs: [{external_ip}]\n  ports: [{list}]\n---\n\
+             apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: many-a\n  \
+             labels: {{kubernetes.io/service-name: many}}\naddressType: IPv4\nports: [{list}]\n\
+             endpoints: [{{addresses: [{endpoint}]}}]\n"
+        )
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let manifests = directory.path().join("manifests");
+    fs::create_dir(&manifests).unwrap();
+    let write = |name: &str, text: &str| {
+        let draft = directory.path().join("draft");
+        fs::write(&draft, text).unwrap();
+        fs::rename(&draft, manifests.join(name)).unwrap();
+    };
+    write("many.yaml", &many(old));
+    let log = directory.path().join("log");
+    let mut child = namespace
+        .command(env!("CARGO_BIN_EXE_rulec"), ["run", "--node-name", "na", "--log-level", "debug"])
+        .arg("--manifests")
+        .arg(&manifests)
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    wait_for(&log, "the kernel holds what the sources say", 1);
+    let mut commands = String::new();
+    let mut flow = |from: u16, to: Ipv4Addr, port: u16, answers: Ipv4Addr| {
+        writeln!(
+            commands,
+            "-I -p udp -t 3600 -s {client} --sport {from} -d {to} --dport {port} -r {answers} \
+             --reply-port-src {port} -q {client} --reply-port-dst {from}"
+        )
+        .unwrap();
+    };
+    for port in numbers {
+        flow(4_000, cluster_ip, port, old);
+        flow(4_001, external_ip, port, old);
+    }
+    for other in 0..others {
+        let to = Ipv4Addr::from(0x0808_0000 + other);
+        flow(4_000, to, 53, to);
+    }
+    let file = directory.path().join("flows");
+    fs::write(&file, commands).unwrap();
+    namespace.sh(&format!("conntrack -R {} >/dev/null 2>&1", file.display()));
+    let count = || namespace.sh("conntrack -C").trim().parse::<u32>().unwrap();
+    let stale = u32::from(ports) * 2;
+    assert_eq!(count(), stale + others, "the kernel has all of them");
+    let committed = fs::read_to_string(&log).unwrap().matches(" committed ").count();
+    let started = Instant::now();
+    write("many.yaml", &many(new));
+    wait_for(&log, " committed ", committed + 1);
+    let first = started.elapsed();
+    let started_next = Instant::now();
+    write("zz.yaml", &yaml(0, 1));
+    wait_for(&log, " committed ", committed + 2);
+    let next = started_next.elapsed();
+    while count() > others {
+        assert!(started.elapsed() < Duration::from_secs(120), "{} are left", count());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let figure = format!(
+        "committed after {}, all flows gone after **{}**, the next file committed {} after it was written",
+        time(first),
+        time(started.elapsed()),
+        time(next)
+    );
+    let setup = format!("{stale} flows of {ports} ports among {others} others");
+    row("a Service of many UDP ports gets another endpoint", &setup, &figure);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 fn install(services: usize, endpoints: usize) -> World<NftSink> {

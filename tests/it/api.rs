@@ -6,8 +6,10 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -72,7 +74,7 @@ impl<S: Server> Cluster<S> {
         let objects = [objects, &self.server.its_own()].concat();
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         let path = self.path("expected.json");
-        std::fs::write(&path, list.to_string()).unwrap();
+        fs::write(&path, list.to_string()).unwrap();
         let args = ["diff", "--to", path.to_str().unwrap(), "--node-name", NODE_NAME];
         let mut last = None;
         let node = &self.node;
@@ -510,4 +512,47 @@ fn the_role_that_is_deployed_is_enough_on_the_real_server() {
     let each = wanted.iter().flat_map(|kind| verbs.iter().map(|verb| (Some(*kind), *verb)));
     assert_eq!(asked, each.collect());
     assert_eq!(cluster.server.forbidden_requests(), [""; 0]);
+}
+
+/// SIGTERM ends the daemon in time, and with it a credential plugin that hangs and all that it started.
+#[test]
+fn a_plugin_that_hangs_ends_with_the_daemon() {
+    if !require_root() {
+        return;
+    }
+    let mut cluster = Cluster::<ApiServer>::new("api-plugin");
+    let (plugin, kubeconfig) = (cluster.path("plugin"), cluster.path("kubeconfig"));
+    let [own, child] = ["own", "child"].map(|name| cluster.path(name));
+    let script = format!(
+        "#!/bin/sh\nsleep 1000 &\necho $! >{}\necho $$ >{}\nwait\n",
+        child.display(),
+        own.display()
+    );
+    fs::write(&plugin, script).unwrap();
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut config: Value = serde_json::from_slice(&fs::read(&kubeconfig).unwrap()).unwrap();
+    config["users"][0]["user"] = json!({"exec": {
+        "apiVersion": "client.authentication.k8s.io/v1", "command": plugin,
+        "interactiveMode": "Never",
+    }});
+    fs::write(&kubeconfig, config.to_string()).unwrap();
+    cluster.start(&[]);
+    let process = |file: &Path| {
+        let mut process = None;
+        eventually("the plugin runs", || {
+            let said = fs::read_to_string(file).unwrap_or_default();
+            process = said.strip_suffix('\n').map(|pid| Path::new("/proc").join(pid));
+            process.is_some()
+        });
+        process.unwrap()
+    };
+    let processes = [process(&own), process(&child)];
+    assert!(processes.iter().all(|process| process.exists()));
+    cluster.daemon.take().unwrap().stop();
+    eventually("the plugin is gone", || !processes.iter().any(|process| is_running(process)));
+}
+
+/// Whether a process does anything: one that has ended and that nobody has asked about does not.
+fn is_running(process: &Path) -> bool {
+    fs::read_to_string(process.join("stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }

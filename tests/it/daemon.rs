@@ -33,7 +33,7 @@ pub(crate) const NODE_NAME: &str = "na";
 /// Only a daemon that hangs is as slow as this, on however busy a machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often to look.
+/// How often to look; less often where looking takes longer.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// A directory of manifests; every change of a file is atomic, as a careful user would make it.
@@ -205,7 +205,7 @@ impl Daemon {
             if let Some(status) = ended {
                 panic!("the daemon has ended: {status}; its log:\n{}", self.log());
             }
-            thread::sleep(PAUSE);
+            thread::sleep(patience(PAUSE));
         }
         false
     }
@@ -232,7 +232,7 @@ impl Daemon {
         let deadline = Instant::now() + patience(PATIENCE);
         while self.is_running() {
             assert!(Instant::now() < deadline, "the daemon does not end; log:\n{}", self.log());
-            thread::sleep(PAUSE);
+            thread::sleep(patience(PAUSE));
         }
         (self.child.wait().expect("the daemon's status is known"), self.log())
     }

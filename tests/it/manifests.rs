@@ -5,7 +5,8 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::stat::Mode;
@@ -277,6 +278,48 @@ fn services_outlive_their_directory_until_it_is_back() {
     daemon.after(|| manifests.write("all.yaml", &other));
     assert!(holds(&namespace, &other));
     assert_eq!(daemon.count(" committed "), before + 1, "{}", daemon.log());
+}
+
+/// What is mounted there.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn at(path: PathBuf) -> Self {
+        let status = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&path).status();
+        assert!(status.unwrap().success());
+        Self(path)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Also with files in it that the daemon has open.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// The directory that is left when what was mounted there is gone says nothing, though it can be read.
+#[test]
+fn services_outlive_what_their_directory_was_mounted_from() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("mounted");
+    let manifests = Manifests::new();
+    let path = manifests.path();
+    let mounted = Mounted::at(path.clone());
+    fs::write(path.join("all.yaml"), good()).unwrap();
+    let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
+    drop(mounted);
+    daemon.wait_for("what was last read from it stays: 1 Services");
+    assert!(holds(&namespace, &good()));
+    // It comes back with something else in it.
+    let other = good_with(&["10.50.1.7"]);
+    let mounted = Mounted::at(path.clone());
+    daemon.after(|| fs::write(path.join("all.yaml"), &other).unwrap());
+    assert!(holds(&namespace, &other));
+    daemon.stop();
+    drop(mounted);
 }
 
 /// A directory that does not exist says nothing of what there is: nothing is removed, and the node is not

@@ -45,7 +45,7 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + patience(PATIENCE);
     while !is_so() {
         assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        thread::sleep(patience(Duration::from_millis(20)));
     }
 }
 
