@@ -11,6 +11,7 @@ mod reference;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
@@ -20,7 +21,9 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
-use proptest::test_runner::{Config, FailurePersistence, FileFailurePersistence, RngSeed};
+use proptest::test_runner::{
+    Config, FailurePersistence, FileFailurePersistence, RngSeed, TestCaseError, TestRunner,
+};
 
 use rulec_compiler::interface::InterfacePattern;
 use rulec_compiler::ipvs::Scheduler;

@@ -1,6 +1,5 @@
 //! Where packets go, after any history, under any settings: where the specification says.
 
-use proptest::test_runner::TestCaseError;
 use rulec_compiler::nft::oracle::{self, Packet, Verdict};
 use rulec_compiler::resolve::local::local_view;
 
@@ -123,12 +122,13 @@ fn fates(state: &State, packet: &Packet, mark: u32) -> BTreeSet<Fate> {
     outcomes.map(|outcome| (outcome.verdict, outcome.masquerade.is_some())).collect()
 }
 
-/// Follows packets through what a history has left, and through what a fresh start makes of it.
+/// Follows packets through what a history has left, and through what a fresh start makes of it, and returns
+/// where they went.
 fn check_packets(
     (list, batches): &History,
     settings: Settings,
     probes: &[Probe],
-) -> Result<(), TestCaseError> {
+) -> Result<BTreeSet<Verdict>, TestCaseError> {
     let settings = Arc::new(settings);
     let own = own();
     let mut model = model(list);
@@ -157,8 +157,30 @@ fn check_packets(
             prop_assert_eq!(found, cluster.local_view(service), "{}", &service.key);
         }
     }
-    prop_assert!(verdicts.len() > 5, "there was something to compare: {:?}", verdicts);
-    Ok(())
+    Ok(verdicts)
+}
+
+/// What the laws below compare is of every kind.
+#[test]
+fn the_packets_meet_everything_that_can_happen_to_one() {
+    let seen = RefCell::new(BTreeSet::new());
+    let config = Config {
+        cases: 6,
+        rng_seed: RngSeed::Fixed(SEED),
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let all = (history(), any_settings(), vec(probe(), 150));
+    let outcome = TestRunner::new(config).run(&all, |(history, settings, probes)| {
+        seen.borrow_mut().extend(check_packets(&history, settings, &probes)?);
+        Ok(())
+    });
+    outcome.unwrap();
+    let mut seen = seen.into_inner();
+    for verdict in [Verdict::Pass, Verdict::Reject, Verdict::Drop] {
+        assert!(seen.remove(&verdict), "{verdict:?}");
+    }
+    assert!(seen.len() > 10, "backends: {seen:?}");
 }
 
 proptest! {
