@@ -515,6 +515,8 @@ struct Round {
 fn define(definitions: &mut BTreeMap<ObjectKey, Vec<OsString>>, key: &ObjectKey, name: &OsStr) {
     let files = definitions.entry(key.clone()).or_default();
     if let Err(place) = files.binary_search_by(|file| file.as_os_str().cmp(name)) {
+        // Nearly always the only one.
+        files.reserve_exact(1);
         files.insert(place, name.to_owned());
     }
 }

@@ -313,7 +313,13 @@ impl Builder {
     }
 
     fn push(&mut self, service: &NamespacedName, op: Op) {
-        self.groups.entry((importance(service), service.clone())).or_default().push(op);
+        let ops = self.groups.entry((importance(service), service.clone())).or_default();
+        if ops.len() == ops.capacity() {
+            // Of a first install, all groups are in memory at once: were each twice as long as the last
+            // time, a quarter of the largest peak there is would be for nothing.
+            ops.reserve_exact((ops.len() / 4).max(4));
+        }
+        ops.push(op);
     }
 
     fn push_for(&mut self, owner: Option<&Arc<PortKey>>, op: Op) {

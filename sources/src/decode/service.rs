@@ -231,7 +231,7 @@ fn ports(
     let mut numbers = BTreeSet::new();
     let mut node_ports = BTreeSet::new();
     let mut is_odd = false;
-    let mut ports = Vec::new();
+    let mut ports = Vec::with_capacity(list.len());
     let nothing = PortPart::default();
     for (index, part) in list.iter().enumerate() {
         let at = at.index(index);
