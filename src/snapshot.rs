@@ -266,37 +266,37 @@ mod tests {
         refused("leads to a chain that does not exist: add element ip rulec picks", &|picks, _| {
             *picks = json!([]);
         });
-        refused("the chain exists: add chain ip rulec", &|picks, _| {
+        refused("the chain already exists: add chain ip rulec", &|picks, _| {
             let twice = picks[0].clone();
             picks.as_array_mut().unwrap().push(twice);
         });
-        refused("the chain exists: add chain ip rulec dispatch", &|picks, _| {
+        refused("the chain already exists: add chain ip rulec dispatch", &|picks, _| {
             picks.as_array_mut().unwrap().push(json!("Dispatch"));
         });
-        refused("no pick code", &|picks, _| {
+        refused("has no code", &|picks, _| {
             let mut other = picks[0].clone();
             other["Pick"][2]["backends"] = json!(0);
             picks.as_array_mut().unwrap().push(other);
         });
-        refused("the element exists", &|_, elements| {
+        refused("the element already exists", &|_, elements| {
             let twice = elements[0].clone();
             elements.as_array_mut().unwrap().push(twice);
         });
         refused(
-            "the value is none of this key's: add element ip rulec services",
+            "the value is not valid for the key: add element ip rulec services",
             &|_, elements| {
                 let at = position(elements, "Service");
                 elements[at]["value"] = json!({"Id": 7});
             },
         );
         refused(
-            "the value is none of this key's: add element ip rulec endpoints",
+            "the value is not valid for the key: add element ip rulec endpoints",
             &|_, elements| {
                 let at = position(elements, "Endpoint");
                 elements[at]["value"] = json!({"Backend": "[2001:db8::1]:80"});
             },
         );
-        refused("the value is none of this key's", &|_, elements| {
+        refused("the value is not valid for the key", &|_, elements| {
             let at = position(elements, "Pick");
             elements[at]["value"] = json!("Present");
         });

@@ -1,4 +1,4 @@
-//! What a source says: objects that changed, or the complete list of what it has.
+//! Messages of a source: objects that changed, or the complete list of its objects.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::object::{Kind, Object, ObjectKey};
 
-/// A source of objects. When several have an object of the same kind and name, the first in this
-/// order has the say: what an operator has written on the node is meant for this node.
+/// A source of objects. If several sources have an object of the same kind and name, the first in
+/// this order takes precedence: manifests that an operator has put on the node are meant for this
+/// node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Origin {
@@ -16,7 +17,7 @@ pub enum Origin {
     Manifests,
     /// The API server.
     Api,
-    /// The kernel of this node: what addresses its interfaces have.
+    /// The kernel of this node, which reports the addresses of its interfaces.
     Kernel,
 }
 
@@ -30,8 +31,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Where an object was read, for people: a path below the manifest directory. Not part of an
-/// object's meaning.
+/// The place an object was read from, for people: a path below the manifest directory. It is not
+/// part of an object's meaning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Provenance(pub Arc<str>);
@@ -47,30 +48,30 @@ impl fmt::Display for Provenance {
 pub struct Sourced {
     /// The object.
     pub object: Object,
-    /// Where it was read.
+    /// The place it was read from.
     pub provenance: Provenance,
 }
 
 /// One message of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The object is new or means something else than before.
+    /// The object is new, or its meaning has changed.
     Apply(Sourced),
     /// The object is gone.
     Remove(ObjectKey),
-    /// Of these kinds, this is everything the source has: what it does not name is gone. A first list,
-    /// a relist and a rescan after lost events are all this, so that a deletion nobody saw cannot be
-    /// missed.
+    /// The complete list of the source's objects of these kinds: an object that is not in it is
+    /// gone. A first list, a relist and a rescan after lost events all arrive as this variant, so
+    /// that a missed deletion event cannot leave a stale object behind.
     Replace {
         /// The kinds that are listed.
         kinds: &'static [Kind],
-        /// All objects of these kinds; those of other kinds among them count as applied.
+        /// All objects of these kinds. Objects of other kinds among them are treated as applied.
         objects: Vec<Sourced>,
     },
 }
 
 impl Change {
-    /// Everything the source has, of all kinds.
+    /// Returns a change that lists everything the source has, of all kinds.
     pub fn everything(objects: Vec<Sourced>) -> Self {
         Self::Replace { kinds: &Kind::ALL, objects }
     }

@@ -4,34 +4,36 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// `IFNAMSIZ` of the kernel, including the zero that ends a name.
+/// The kernel's `IFNAMSIZ`, which includes the terminating zero of a name.
 const SIZE: usize = 16;
 
-/// Interfaces, by name or by how their names begin. Prints as `cni0` or `veth*`.
+/// A set of interfaces: one by its name, or all by the prefix of their names. Prints as `cni0` or
+/// `veth*`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct InterfacePattern {
-    /// The name, or the beginning of names; zeros behind it.
+    /// The name or prefix, padded with zeros.
     name: [u8; SIZE],
     is_prefix: bool,
 }
 
 impl InterfacePattern {
-    /// The interface of this name.
+    /// Returns the pattern for the interface with this name.
     ///
     /// # Errors
     ///
-    /// If no interface can have the name: it is empty or longer than 15 bytes, or has white space, a
-    /// slash, a colon, or one of `*`, `"` and `\`, which cannot be told from patterns when printed.
+    /// Fails if no interface can have the name: it is empty or longer than 15 bytes, or contains
+    /// white space, a slash, a colon, or one of `*`, `"` and `\`, which would be ambiguous in a
+    /// printed pattern.
     pub fn named(name: &str) -> Result<Self, String> {
         Self::new(name, false)
     }
 
-    /// The interfaces whose names begin like this.
+    /// Returns the pattern for all interfaces whose names begin with this prefix.
     ///
     /// # Errors
     ///
-    /// As for `named`.
+    /// The same as for `named`.
     pub fn starting_with(prefix: &str) -> Result<Self, String> {
         Self::new(prefix, true)
     }
@@ -39,10 +41,10 @@ impl InterfacePattern {
     fn new(name: &str, is_prefix: bool) -> Result<Self, String> {
         let is_odd = |c: char| c.is_whitespace() || c.is_control() || "/:*\"\\".contains(c);
         if name.is_empty() {
-            return Err("the name of an interface is not empty".to_owned());
+            return Err("must not be empty".to_owned());
         }
         if let Some(odd) = name.chars().find(|c| is_odd(*c)) {
-            return Err(format!("{odd:?} cannot be in the name of an interface"));
+            return Err(format!("{odd:?} is not allowed in an interface name"));
         }
         let mut padded = [0; SIZE];
         match padded[..SIZE - 1].get_mut(..name.len()) {
@@ -52,18 +54,19 @@ impl InterfacePattern {
         Ok(Self { name: padded, is_prefix })
     }
 
-    /// The names it stands for as a range of 16-byte strings padded with zeros: the first, and the
-    /// one behind the last.
+    /// Returns the matching names as a range of 16-byte strings padded with zeros: the first name,
+    /// and the exclusive end.
     pub fn range(self) -> ([u8; SIZE], [u8; SIZE]) {
         let mut end = self.name;
-        // Behind one name comes the same with a last byte of 1, which is always 0 in a name; behind
-        // all that begin alike, what begins with the last byte one higher. No byte of UTF-8 is 255.
+        // For a single name, the exclusive end is the same name with 1 as its last byte, which is
+        // always 0 in a name. For a prefix, it is the prefix with its last byte incremented; this
+        // cannot overflow, as no byte of UTF-8 is 255.
         let last = if self.is_prefix { self.text().len().saturating_sub(1) } else { SIZE - 1 };
         end[last] = end[last].wrapping_add(1);
         (self.name, end)
     }
 
-    /// The pattern that stands for such a range, if one does.
+    /// Returns the pattern that such a range stands for, if there is one.
     pub fn from_range(start: &[u8], end: &[u8]) -> Option<Self> {
         let name = std::str::from_utf8(before_zeros(start)).ok()?;
         [false, true]
@@ -77,7 +80,7 @@ impl InterfacePattern {
     }
 }
 
-/// What stands before the first zero.
+/// Returns the bytes before the first zero.
 fn before_zeros(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }

@@ -1,14 +1,14 @@
 //! IPVS: virtual servers, real servers, and the addresses that let this node answer for them.
 //!
-//! In this mode the kernel's IPVS chooses the backend and translates. What IPVS does not know about
-//! (masquerading, policies, source ranges, refusing what no Service serves) stays with our nf_tables
-//! table, whose `services` map then says what becomes of the clients of a frontend and nothing of its
-//! backends; it also tells which virtual servers are ours.
+//! In this mode the kernel's IPVS chooses the backend and translates addresses. Everything that
+//! IPVS does not do (masquerading, policies, source ranges, refusing traffic to unserved addresses)
+//! stays with our nf_tables table. Its `services` map then decides only how clients of a frontend
+//! are treated, not about backends; it also tells which virtual servers are ours.
 //!
-//! - `scheduler`: how IPVS chooses;
+//! - `scheduler`: the schedulers of IPVS;
 //! - `delta`: the operations from one state of a virtual server to another;
-//! - `state`: what a kernel holds, and the reference semantics of an operation;
-//! - `text`: operations in the language of `ipvsadm --restore`.
+//! - `state`: the content that a kernel holds, and the reference semantics of an operation;
+//! - `text`: operations in the syntax of `ipvsadm --restore`.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -27,7 +27,7 @@ pub mod text;
 pub use scheduler::{Scheduler, SchedulerFlags, Scheduling};
 pub use state::{Server, State};
 
-/// What clients connect to, as IPVS names it. Prints as `address:port/protocol`.
+/// A frontend, as IPVS identifies it. Prints as `address:port/protocol`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VirtualServer {
     /// The address.
@@ -39,7 +39,8 @@ pub struct VirtualServer {
 }
 
 impl VirtualServer {
-    /// The virtual server of a frontend; `None` of a node port, which has one for each address of the node.
+    /// Returns the virtual server of a frontend; `None` for a node port, which has one for each
+    /// address of the node.
     pub fn of(frontend: Frontend) -> Option<Self> {
         match frontend {
             Frontend::Address { address, protocol, port } => Some(Self { address, protocol, port }),
@@ -47,13 +48,13 @@ impl VirtualServer {
         }
     }
 
-    /// The frontend it is for.
+    /// Returns the frontend that it serves.
     pub fn frontend(self) -> Frontend {
         let Self { address, protocol, port } = self;
         Frontend::Address { address, protocol, port }
     }
 
-    /// The family.
+    /// Returns the family.
     pub fn family(self) -> Family {
         Family::of(self.address)
     }
@@ -71,39 +72,39 @@ impl fmt::Debug for VirtualServer {
     }
 }
 
-/// What a Service port decides about its virtual servers.
+/// The settings of a Service port for its virtual servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Balancing {
-    /// How they choose.
+    /// The scheduling.
     pub scheduling: Scheduling,
-    /// For how many seconds, at the most, real servers on their way out keep their connections.
+    /// The longest time, in seconds, that draining real servers keep their connections.
     pub drain: u32,
 }
 
-/// What there is to decide about a virtual server.
+/// The attributes of a virtual server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Attributes {
-    /// How it chooses among its real servers.
+    /// The scheduling among its real servers.
     pub scheduling: Scheduling,
-    /// For how many seconds a client stays with its real server (`ClientIP` affinity); `None` if each
-    /// connection is scheduled anew.
+    /// The time in seconds that a client stays with its real server (`ClientIP` affinity); `None`
+    /// if each connection is scheduled independently.
     pub persistence: Option<u32>,
 }
 
-/// What there is to decide about a real server. Packets to it are always translated (`masquerading` in
-/// the terms of `ipvsadm`): it answers by way of this node, and on a port of its own.
+/// The attributes of a real server. Packets to it are always translated (`masquerading` in the
+/// terms of `ipvsadm`): its answers pass through this node, and its port may differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RealServer {
-    /// Its share of new connections; 0 takes none.
+    /// Its share of new connections; a real server with weight 0 gets none.
     pub weight: u32,
-    /// When it goes at the latest, in seconds of the monotonic clock (`CLOCK_MONOTONIC`), if it only keeps
-    /// the connections it has. The kernel holds this as its upper threshold of connections, which
-    /// decides nothing while the weight is 0: so a restart finds out. It takes no more than 2³¹ - 1, which
-    /// is 68 years (Debian's 6.1.0-56 refuses more).
+    /// If it is draining, the time at which it is removed at the latest, in seconds of the
+    /// monotonic clock (`CLOCK_MONOTONIC`). The kernel stores this as the upper threshold of
+    /// connections, which has no effect while the weight is 0, so that a restart can read it back.
+    /// The kernel takes at most 2³¹ - 1, which is 68 years (Debian's 6.1.0-56 refuses more).
     pub until: Option<u32>,
 }
 
-/// One that takes connections.
+/// A real server that gets connections.
 impl Default for RealServer {
     fn default() -> Self {
         Self::ACTIVE
@@ -111,10 +112,10 @@ impl Default for RealServer {
 }
 
 impl RealServer {
-    /// One that takes connections.
+    /// A real server that gets connections.
     pub const ACTIVE: Self = Self { weight: 1, until: None };
 
-    /// One that is on its way out.
+    /// Returns a draining real server.
     pub fn draining(until: u32) -> Self {
         Self { weight: 0, until: Some(until) }
     }
@@ -123,37 +124,37 @@ impl RealServer {
 /// One operation on IPVS, or on the addresses of this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
-    /// Add a virtual server, without real servers; it must not be there.
+    /// Add a virtual server, without real servers; it must not exist.
     AddServer(VirtualServer, Attributes),
     /// Change a virtual server; its connections and real servers stay.
     SetServer(VirtualServer, Attributes),
     /// Delete a virtual server with its real servers.
     DeleteServer(VirtualServer),
-    /// Add a real server; it must not be there.
+    /// Add a real server; it must not exist.
     AddReal(VirtualServer, Backend, RealServer),
     /// Change a real server; its connections stay.
     SetReal(VirtualServer, Backend, RealServer),
     /// Delete a real server; its connections end with their next packets.
     DeleteReal(VirtualServer, Backend),
-    /// Make an address this node's.
+    /// Bind an address to this node.
     Bind(IpAddr),
-    /// Take an address from this node.
+    /// Unbind an address from this node.
     Unbind(IpAddr),
 }
 
-/// What an operation does.
+/// The kind of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verb {
-    /// Something comes.
+    /// Adds something.
     Add,
-    /// Something changes in place.
+    /// Changes something in place.
     Set,
-    /// Something goes.
+    /// Deletes something.
     Delete,
 }
 
 impl Op {
-    /// What it does.
+    /// Returns the kind of the operation.
     pub fn verb(&self) -> Verb {
         match self {
             Self::AddServer(..) | Self::AddReal(..) | Self::Bind(_) => Verb::Add,
@@ -162,7 +163,7 @@ impl Op {
         }
     }
 
-    /// What it does it to.
+    /// Returns the kind of thing that the operation applies to.
     pub fn subject(&self) -> &'static str {
         match self {
             Self::AddServer(..) | Self::SetServer(..) | Self::DeleteServer(_) => "virtual-servers",
@@ -171,7 +172,7 @@ impl Op {
         }
     }
 
-    /// The virtual server it is about; `None` if it is about an address.
+    /// Returns the virtual server it applies to; `None` if it applies to an address.
     pub fn server(&self) -> Option<VirtualServer> {
         match self {
             Self::AddServer(server, _)
@@ -184,7 +185,7 @@ impl Op {
         }
     }
 
-    /// The family.
+    /// Returns the family.
     pub fn family(&self) -> Family {
         match self {
             Self::Bind(address) | Self::Unbind(address) => Family::of(*address),

@@ -1,4 +1,4 @@
-//! The pure core of `rulec`: the words all crates share, the model, and the compiler.
+//! The pure core of `rulec`: the types that all crates share, the model, and the compiler.
 //!
 //! ```text
 //!  Change ──▶ Model ──resolve──▶ Route ──lower──▶ Program ──diff──▶ Delta ──▶ (a sink)
@@ -7,9 +7,10 @@
 //!                                                 State ◀── apply ── reference kernel
 //! ```
 //!
-//! Nothing in here does I/O, waits, reads a clock or the environment, logs, or depends on the order
-//! of a hash map: the same input gives the same output, always. `clippy.toml` beside this crate
-//! enforces it. Nothing in here fails either: objects are valid when they come in.
+//! This crate does no I/O, never waits, does not read a clock or the environment, does not log, and
+//! does not depend on the iteration order of a hash map: the same input always gives the same
+//! output. `clippy.toml` beside this crate enforces it. Its operations cannot fail either, because
+//! sources hand over only valid objects.
 #![forbid(unsafe_code)]
 
 pub mod change;

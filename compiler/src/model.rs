@@ -1,18 +1,20 @@
-//! The model: every object the sources have told of, as a persistent snapshot.
+//! The model: every object that the sources have reported, as a persistent snapshot.
 //!
-//! A clone is a pointer, so that the engine can keep what the kernel acknowledged beside what the
-//! sources say. Whatever fans out from one object to many is indexed here, by ordered sets of
-//! tuples that are scanned by prefix; so a change costs what it touches:
+//! A clone costs one pointer, so that the engine can keep what the kernel acknowledged beside what
+//! the sources currently say. Every relation from one object to many is indexed here, as an ordered
+//! set of tuples that is scanned by prefix, so that the cost of a change depends only on what it
+//! touches:
 //!
 //! - an EndpointSlice → its Service: a field of the slice; a Service → its slices: `slices_of`;
 //! - a Pod → the Services that select it: `selectors`, by one label pair of each selector;
 //! - a Service → the Pods it selects: `labels`, by the same pair;
-//! - a Node → the Pods that live at its addresses: `host_pods`;
+//! - a Node → the Pods that use its addresses: `host_pods`;
 //! - an address → the Nodes that have it: `node_addresses`;
-//! - an address → the Services that name it as an external IP or a load balancer's: `claims`.
+//! - an address → the Services that name it as an external IP or load-balancer address: `claims`.
 //!
-//! Several sources may have an object of the same kind and name. The first in the order of `Origin` has
-//! the say; the others' wait in `overridden`, and take its place when it goes.
+//! Several sources may have an object of the same kind and name. The first in the order of `Origin`
+//! takes precedence; the objects of the others are kept in `overridden`, and one of them takes its
+//! place when it goes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -28,14 +30,14 @@ use crate::object::{
     ServiceCidr,
 };
 
-/// An object and where it was read.
+/// An object and the place it was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry<T> {
     /// The object.
     pub object: Arc<T>,
     /// The source that has it.
     pub origin: Origin,
-    /// Where it was read.
+    /// The place it was read from.
     pub provenance: Provenance,
 }
 
@@ -48,7 +50,7 @@ pub struct Model {
     nodes: OrdMap<NodeName, Entry<Node>>,
     service_cidrs: OrdMap<Name, Entry<ServiceCidr>>,
     interface_addresses: Option<Entry<InterfaceAddresses>>,
-    /// What a source has and another source has the say about.
+    /// Objects of a source that another source takes precedence over.
     overridden: OrdMap<(ObjectKey, Origin), Sourced>,
     /// (Service, name of the slice); the namespace is the Service's.
     slices_of: OrdSet<(NamespacedName, Name)>,
@@ -56,28 +58,29 @@ pub struct Model {
     labels: OrdSet<(Namespace, LabelKey, LabelValue, Name)>,
     /// (namespace, anchor label, Service): the anchor is the first pair of the selector.
     selectors: OrdSet<(Namespace, LabelKey, LabelValue, Name)>,
-    /// Pods without addresses of their own, by node; `None` is the node of the manifests.
+    /// Pods without addresses of their own, by node; `None` stands for the node of this process.
     host_pods: OrdSet<(Option<NodeName>, NamespacedName)>,
     /// (address, Node).
     node_addresses: OrdSet<(IpAddr, NodeName)>,
-    /// (address, Service). Not cluster addresses: most Services have nothing else.
+    /// (address, Service). Cluster addresses are left out: most Services have only those.
     claims: OrdSet<(IpAddr, NamespacedName)>,
 }
 
-/// What a change of the model means for the compiler.
+/// The effect of a change of the model, for the compiler.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dirty {
-    /// Services whose own fields or endpoints may have changed. Includes Services that are gone.
+    /// Services whose own fields or endpoints may have changed, including Services that are gone.
     pub services: BTreeSet<NamespacedName>,
     /// Nodes whose facts have changed.
     pub nodes: BTreeSet<NodeName>,
-    /// Whether the addresses of interfaces or the ServiceCIDRs have changed.
+    /// True if the addresses of interfaces or the ServiceCIDRs have changed.
     pub surroundings: bool,
-    /// Objects that two sources have by now, with the one that has the say and the one that has not.
+    /// Objects that now exist in two sources: the origin that takes precedence, then the overridden
+    /// one.
     pub overridden: BTreeSet<(ObjectKey, Origin, Origin)>,
-    /// Objects that were applied or removed and changed nothing.
+    /// The number of objects that were applied or removed without effect.
     pub unchanged: usize,
-    /// How many objects of each kind have come, gone, or changed what they mean.
+    /// The number of objects of each kind that were added, removed, or changed in meaning.
     pub changed: BTreeMap<Kind, usize>,
 }
 
@@ -98,12 +101,12 @@ impl Dirty {
         self.unchanged += usize::from(!changed);
     }
 
-    /// Whether nothing needs compiling.
+    /// Returns true if nothing needs compiling.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty() && self.nodes.is_empty() && !self.surroundings
     }
 
-    /// Takes in what another change has touched.
+    /// Adds what another change has touched.
     pub fn merge(&mut self, other: Self) {
         self.services.extend(other.services);
         self.nodes.extend(other.nodes);
@@ -117,7 +120,7 @@ impl Dirty {
 }
 
 impl Model {
-    /// Takes in one change of a source.
+    /// Applies one change of a source.
     pub fn apply(&mut self, origin: Origin, change: Change) -> Dirty {
         let mut dirty = Dirty::default();
         match change {
@@ -128,17 +131,17 @@ impl Model {
         dirty
     }
 
-    /// A Service.
+    /// Returns a Service.
     pub fn service(&self, key: &NamespacedName) -> Option<&Entry<Service>> {
         self.services.get(key)
     }
 
-    /// All Services, in order.
+    /// Returns all Services, in order.
     pub fn services(&self) -> impl Iterator<Item = &Entry<Service>> {
         self.services.values()
     }
 
-    /// The EndpointSlices of a Service, in order of their names.
+    /// Returns the EndpointSlices of a Service, in order of their names.
     pub fn slices_of(
         &self,
         service: &NamespacedName,
@@ -156,8 +159,9 @@ impl Model {
         )
     }
 
-    /// Those of them that count: the ones that mirror Endpoints only if there are no others, and if the
-    /// Service has no selector, as the API server would mirror them.
+    /// Returns the EndpointSlices of a Service that are used. Slices that mirror Endpoints are used
+    /// only if there are no others and the Service has no selector, as the API server would mirror
+    /// them.
     pub fn counting_slices_of<'a>(
         &'a self,
         service: &'a Service,
@@ -167,7 +171,7 @@ impl Model {
         self.slices_of(&service.key).filter(move |slice| mirrors || !slice.object.is_mirror())
     }
 
-    /// The Pods that a Service selects, in order of their names.
+    /// Returns the Pods that a Service selects, in order of their names.
     pub fn pods_of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a Entry<Pod>> {
         let namespace = &service.key.namespace;
         service.selector.iter().next().into_iter().flat_map(move |(label, value)| {
@@ -180,12 +184,12 @@ impl Model {
         })
     }
 
-    /// A Node.
+    /// Returns a Node.
     pub fn node(&self, name: &NodeName) -> Option<&Entry<Node>> {
         self.nodes.get(name)
     }
 
-    /// A Node other than this one that has an address, the first by name.
+    /// Returns the first Node by name, other than this one, that has an address.
     pub fn other_node_at(&self, address: IpAddr, self_name: &NodeName) -> Option<&NodeName> {
         let from = (address, NodeName::from(""));
         self.node_addresses
@@ -195,52 +199,52 @@ impl Model {
             .find(|name| *name != self_name)
     }
 
-    /// An EndpointSlice.
+    /// Returns an EndpointSlice.
     pub fn slice(&self, key: &NamespacedName) -> Option<&Entry<EndpointSlice>> {
         self.slices.get(key)
     }
 
-    /// A Pod.
+    /// Returns a Pod.
     pub fn pod(&self, key: &NamespacedName) -> Option<&Entry<Pod>> {
         self.pods.get(key)
     }
 
-    /// All Nodes, in order of their names.
+    /// Returns all Nodes, in order of their names.
     pub fn nodes(&self) -> impl Iterator<Item = &Entry<Node>> {
         self.nodes.values()
     }
 
-    /// All EndpointSlices, in order of their names.
+    /// Returns all EndpointSlices, in order of their names.
     pub fn slices(&self) -> impl Iterator<Item = &Entry<EndpointSlice>> {
         self.slices.values()
     }
 
-    /// All Pods, in order of their names.
+    /// Returns all Pods, in order of their names.
     pub fn pods(&self) -> impl Iterator<Item = &Entry<Pod>> {
         self.pods.values()
     }
 
-    /// The ServiceCIDRs, in order of their names.
+    /// Returns the ServiceCIDRs, in order of their names.
     pub fn service_cidrs(&self) -> impl Iterator<Item = &Entry<ServiceCidr>> {
         self.service_cidrs.values()
     }
 
-    /// The addresses of this node's interfaces, if a source tells of them.
+    /// Returns the addresses of this node's interfaces, if a source reports them.
     pub fn interface_addresses(&self) -> Option<&Entry<InterfaceAddresses>> {
         self.interface_addresses.as_ref()
     }
 
-    /// Every object that counts, in order of kind and name: the model as a list.
+    /// Returns every object that is not overridden, in order of kind and name.
     pub fn objects(&self) -> impl Iterator<Item = Sourced> {
         Kind::ALL.into_iter().flat_map(|kind| self.of_kind(kind)).map(|(_, sourced)| sourced)
     }
 
-    /// Objects that a source has and another source has the say about, with that source.
+    /// Returns the overridden objects, each with its own origin.
     pub fn overridden(&self) -> impl Iterator<Item = (&Sourced, Origin)> {
         self.overridden.iter().map(|((_, origin), sourced)| (sourced, *origin))
     }
 
-    /// How many objects of a kind count.
+    /// Returns the number of objects of a kind, without overridden ones.
     pub fn count(&self, kind: Kind) -> usize {
         match kind {
             Kind::Service => self.services.len(),
@@ -252,7 +256,7 @@ impl Model {
         }
     }
 
-    /// How many of the objects of a kind that count are from each source.
+    /// Returns the number of objects of a kind by origin, without overridden ones.
     pub fn origins(&self, kind: Kind) -> BTreeMap<Origin, usize> {
         let mut counts = BTreeMap::new();
         let mut add = |origin: Origin| *counts.entry(origin).or_default() += 1;
@@ -323,13 +327,13 @@ impl Model {
         }
     }
 
-    /// Puts in an object of a source. Whether it counts depends on what other sources have.
+    /// Adds an object of a source. If other sources have it too, the order of `Origin` decides.
     fn put(&mut self, origin: Origin, sourced: Sourced, dirty: &mut Dirty) {
         let key = sourced.object.key();
         match self.origin_of(&key) {
             Some(holder) if holder < origin => {
                 dirty.unchanged += 1;
-                // Said once, and not at each change of what does not count.
+                // Report this once, and not at each change of an overridden object.
                 if self.overridden.insert((key.clone(), origin), sourced).is_none() {
                     dirty.overridden.insert((key, holder, origin));
                 }
@@ -345,7 +349,8 @@ impl Model {
         }
     }
 
-    /// Takes out an object of a source. If another source has one of that name, that takes its place.
+    /// Removes an object of a source. If another source has one of the same name, that takes its
+    /// place.
     fn take(&mut self, origin: Origin, key: &ObjectKey, dirty: &mut Dirty) {
         if self.origin_of(key) != Some(origin) {
             self.overridden.remove(&(key.clone(), origin));
@@ -397,7 +402,7 @@ impl Model {
                     return;
                 }
                 if let Some(old) = old.filter(|old| old.object.service != object.service) {
-                    // The label was re-pointed: the endpoints move with it.
+                    // The label now names another Service: the endpoints move with it.
                     self.slices_of.remove(&(old.object.service.clone(), object.key.name.clone()));
                     dirty.services.insert(old.object.service.clone());
                 }
@@ -525,8 +530,8 @@ impl Model {
         }
     }
 
-    /// Notes at which addresses a Node is now, and marks the Services that name one which it has got or
-    /// lost.
+    /// Updates the index of node addresses, and marks the Services that claim an address which the
+    /// Node has gained or lost.
     fn move_node(&mut self, name: &NodeName, before: &[IpAddr], now: &[IpAddr], dirty: &mut Dirty) {
         let lost = before.iter().filter(|address| !now.contains(address));
         let got = now.iter().filter(|address| !before.contains(address));
@@ -553,11 +558,11 @@ impl Model {
         }
     }
 
-    /// Marks the node, and the Services whose Pods live at its addresses.
+    /// Marks the node, and the Services whose Pods use its addresses.
     fn touch_node(&self, name: &NodeName, dirty: &mut Dirty) {
         dirty.nodes.insert(name.clone());
-        // Pods of a manifest that names no node belong to the node of the process, whose name the
-        // model does not know: they are touched by every node, which is one node in practice.
+        // Pods from a manifest that names no node belong to the node of this process, whose name
+        // the model does not know. They are touched by every node, which is one node in practice.
         for node in [None, Some(name)] {
             let from = (
                 node.cloned(),
@@ -576,7 +581,8 @@ impl Model {
     }
 }
 
-/// Equal if they hold the same objects. The provenance counts, the indices follow from the objects.
+/// Two models are equal if they hold the same objects. The provenance is compared; the indices
+/// follow from the objects.
 impl PartialEq for Model {
     fn eq(&self, other: &Self) -> bool {
         let all =
@@ -586,7 +592,7 @@ impl PartialEq for Model {
     }
 }
 
-/// Whether an index entry is put in or taken out.
+/// Adds or removes an index entry.
 #[derive(Clone, Copy)]
 enum Index {
     Put,

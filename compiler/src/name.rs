@@ -1,4 +1,4 @@
-//! The names of Kubernetes objects, as types, so that no bare string crosses a function.
+//! The names of Kubernetes objects, as types, so that no function takes a bare string for a name.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -14,12 +14,12 @@ macro_rules! name {
         pub struct $type(Arc<str>);
 
         impl $type {
-            /// Wraps the text; what it may hold is checked where it enters (`sources`).
+            /// Wraps the text without checking it: `sources` validates names where they are read.
             pub fn new(text: impl Into<Arc<str>>) -> Self {
                 Self(text.into())
             }
 
-            /// The text itself.
+            /// Returns the text itself.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -60,7 +60,7 @@ name!(
     Name
 );
 name!(
-    /// The name of a Service port. The empty name is legal: a Service with one port may leave it out.
+    /// The name of a Service port. It may be empty: a Service with one port may leave it out.
     PortName
 );
 name!(

@@ -1,4 +1,4 @@
-//! The words of the network: families, protocols, ports, backends.
+//! Network types: families, protocols, ports, backends.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
-/// An IP family. The two families are compiled side by side and never look at each other.
+/// An IP family. The two families are compiled independently of each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Family {
     /// IPv4.
@@ -18,10 +18,10 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both, in the order in which they are compiled.
+    /// Both families, in the order in which they are compiled.
     pub const ALL: [Self; 2] = [Self::Ipv4, Self::Ipv6];
 
-    /// The family of an address.
+    /// Returns the family of an address.
     pub fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(_) => Self::Ipv4,
@@ -57,7 +57,7 @@ impl Protocol {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
 
-    /// The protocol number of IANA.
+    /// Returns the IANA protocol number.
     pub fn number(self) -> u8 {
         match self {
             Self::Tcp => 6,
@@ -66,7 +66,7 @@ impl Protocol {
         }
     }
 
-    /// The protocol with this number, if a Service can have it.
+    /// Returns the protocol with this number, or `None` if a Service port cannot have it.
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|protocol| protocol.number() == number)
     }
@@ -82,7 +82,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// Where a connection ends up: the address and port of an endpoint. Prints as `ip:port`.
+/// The destination of a connection: the address and port of an endpoint. Prints as `ip:port`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Backend {
@@ -116,12 +116,12 @@ impl TryFrom<String> for Backend {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let address: std::net::SocketAddr =
             text.parse().map_err(|_| format!("{text:?} is not an address and port"))?;
-        let port = NonZeroU16::new(address.port()).ok_or("port 0 is not a port")?;
+        let port = NonZeroU16::new(address.port()).ok_or("port must not be 0")?;
         Ok(Self { address: address.ip(), port })
     }
 }
 
-/// FNV-1a, 64 bits: small, and the same on every machine and release.
+/// FNV-1a, 64 bits: small, and the same on every machine and in every release.
 pub(crate) struct Fnv(u64);
 
 impl Default for Fnv {

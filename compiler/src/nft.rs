@@ -1,19 +1,21 @@
 //! The nftables back end: a constant ruleset over data maps, and the elements that fill them.
 //!
 //! No chain, rule, verdict element or anonymous set belongs to a Service or an endpoint. A verdict
-//! element would make the kernel revalidate the whole chain graph on each change, an anonymous set
-//! would slow every later set; elements of exact-match data maps cost the same at any size.
+//! element would make the kernel revalidate the whole chain graph on each change, and an anonymous
+//! set would slow every later set, whereas elements of exact-match data maps cost the same at any
+//! size.
 //!
 //! - `skeleton`: the tables, sets, chains and rules, the same for every cluster;
 //! - `pick`: the few chains that choose one of *n* backends, shared by all Services;
-//! - `element`: one entry of a set or map;
-//! - `slots`: which backend stands at which slot, so that a change moves as few as possible;
-//! - `program`: everything that is wanted, as a persistent snapshot;
-//! - `state`: everything a kernel holds, and the reference semantics of an operation;
-//! - `delta`: the operations from one to the other;
-//! - `flows`: which flows that began before contradict the rules;
-//! - `oracle`: what becomes of a packet, by those rules over a state;
-//! - `text`: all of it in the language of the `nft` tool.
+//! - `element`: one element of a set or map;
+//! - `slots`: the assignment of backends to slots, chosen so that a change moves as few as
+//!   possible;
+//! - `program`: the desired content of the tables, as a persistent snapshot;
+//! - `state`: the content that a kernel holds, and the reference semantics of an operation;
+//! - `delta`: the operations that lead from a state or program to a program;
+//! - `flows`: the existing flows that contradict the rules;
+//! - `oracle`: the fate of a packet under those rules and a given state;
+//! - `text`: all of it in the syntax of the `nft` tool.
 
 pub mod delta;
 pub mod element;

@@ -1,8 +1,8 @@
-//! The objects that decide what is programmed, projected to the fields that matter.
+//! The objects that decide what is programmed, reduced to the fields that matter.
 //!
-//! A source makes them from what it reads; inside, everything is valid, defaulted and in normal
-//! form. Two objects are equal exactly if they mean the same, whatever the order, the metadata or
-//! the spelling of their originals: this equality is what change detection rests on.
+//! A source creates them from its input. Every object here is valid, defaulted and in normal form.
+//! Two objects are equal exactly if they mean the same, whatever the order, metadata or spelling of
+//! the originals; change detection relies on this equality.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,7 +26,7 @@ use crate::net::{Family, Protocol};
 pub struct Service {
     /// Namespace and name.
     pub key: NamespacedName,
-    /// `spec.type`, which decides whether `external_policy` counts.
+    /// `spec.type`, which decides whether `external_policy` applies.
     pub kind: ServiceType,
     /// The cluster address of each family.
     pub cluster_ips: ClusterIps,
@@ -34,8 +34,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// `spec.externalIPs`, sorted, no duplicates.
     pub external_ips: Vec<IpAddr>,
-    /// The addresses of `status.loadBalancer.ingress` that this node must answer for (`ipMode` VIP),
-    /// sorted, no duplicates.
+    /// The addresses of `status.loadBalancer.ingress` that this node must answer for (`ipMode`
+    /// VIP), sorted, no duplicates.
     pub load_balancer_vips: Vec<IpAddr>,
     /// `spec.loadBalancerSourceRanges`, masked, sorted, no duplicates.
     pub source_ranges: Vec<IpNet>,
@@ -43,35 +43,35 @@ pub struct Service {
     pub affinity: Affinity,
     /// `spec.internalTrafficPolicy`.
     pub internal_policy: TrafficPolicy,
-    /// `spec.externalTrafficPolicy`, as written; see `kind` for whether it counts.
+    /// `spec.externalTrafficPolicy`, as written; see `kind` for whether it applies.
     pub external_policy: TrafficPolicy,
     /// `spec.healthCheckNodePort`.
     pub health_check_node_port: Option<NonZeroU16>,
-    /// `spec.selector`; empty means that no Pod is selected. Used only to match Pods of a manifest
-    /// source; EndpointSlices carry the outcome of the selector already.
+    /// `spec.selector`; empty means that no Pod is selected. Used only to match Pods from
+    /// manifests; EndpointSlices already carry the outcome of the selector.
     pub selector: BTreeMap<LabelKey, LabelValue>,
-    /// `spec.publishNotReadyAddresses`, likewise for Pods only.
+    /// `spec.publishNotReadyAddresses`, likewise used only for Pods from manifests.
     pub publish_not_ready: bool,
-    /// What its annotations ask of IPVS.
+    /// IPVS options from the annotations of the Service.
     #[serde(default)]
     pub ipvs: IpvsOptions,
 }
 
-/// What a Service asks of IPVS for itself; what it does not ask for is the settings' matter.
+/// The IPVS options of one Service; the settings supply those that the Service leaves out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpvsOptions {
-    /// How its virtual servers choose.
+    /// The scheduler of its virtual servers.
     pub scheduler: Option<Scheduler>,
-    /// The flags of the scheduler, also of the settings' one.
+    /// The flags of the scheduler, also if the scheduler comes from the settings.
     pub flags: Option<SchedulerFlags>,
-    /// For how many seconds, at the most, real servers on their way out keep their connections.
+    /// The longest time, in seconds, that a draining real server keeps its connections.
     pub drain: Option<u32>,
 }
 
 impl IpvsOptions {
-    /// How its virtual servers choose. Flags that it does not ask for are those of the settings if they
-    /// are for the same scheduler, or else the scheduler's usual ones: flags of one scheduler mean
-    /// something else to another.
+    /// Returns the scheduling of the Service's virtual servers. If the Service sets no flags, those
+    /// of the settings apply if they are for the same scheduler, or else the default flags of the
+    /// scheduler, because the same flag has another meaning for another scheduler.
     pub fn scheduling(self, settings: Scheduling) -> Scheduling {
         let chosen = match self.scheduler {
             Some(scheduler) if scheduler != settings.scheduler => Scheduling::new(scheduler),
@@ -82,7 +82,7 @@ impl IpvsOptions {
 }
 
 impl Service {
-    /// A Service with the API's defaults, and as yet without an address or a port.
+    /// Returns a Service with the API's defaults, without addresses or ports.
     pub fn new(key: NamespacedName) -> Self {
         Self {
             key,
@@ -103,16 +103,16 @@ impl Service {
     }
 }
 
-/// `spec.type` of a Service, without ExternalName, which is never served.
+/// `spec.type` of a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServiceType {
     /// Reached by its cluster address (and external IPs).
     ClusterIP,
-    /// Also by a port of every node.
+    /// Also reached by a port on every node.
     NodePort,
-    /// Also by the addresses of a load balancer.
+    /// Also reached by the addresses of a load balancer.
     LoadBalancer,
-    /// An alias in DNS; nothing to serve.
+    /// A DNS alias; there is nothing to serve.
     ExternalName,
 }
 
@@ -126,7 +126,7 @@ pub struct ClusterIps {
 }
 
 impl ClusterIps {
-    /// The address of one family.
+    /// Returns the address of one family.
     pub fn of(self, family: Family) -> Option<IpAddr> {
         match family {
             Family::Ipv4 => self.v4.map(IpAddr::V4),
@@ -138,7 +138,7 @@ impl ClusterIps {
 /// One port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePort {
-    /// The name; slices refer to the port by name and protocol.
+    /// The name. EndpointSlices refer to the port by name and protocol.
     pub name: PortName,
     /// The protocol.
     pub protocol: Protocol,
@@ -146,7 +146,7 @@ pub struct ServicePort {
     pub port: NonZeroU16,
     /// The port on node addresses, if there is one.
     pub node_port: Option<NonZeroU16>,
-    /// What to connect to on a Pod. Used only to match Pods of a manifest source.
+    /// The port to connect to on a Pod. Used only to match Pods from manifests.
     pub target: TargetPort,
 }
 
@@ -155,28 +155,29 @@ pub struct ServicePort {
 pub enum TargetPort {
     /// The same number on every Pod.
     Number(NonZeroU16),
-    /// A container port of that name and the Service port's protocol, looked up in each Pod.
+    /// The container port with this name and the Service port's protocol, looked up in each Pod.
     Name(PortName),
 }
 
-/// Whether connections of one client stick to one endpoint.
+/// Session affinity: `ClientIP` sends the connections of a client to the same endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Affinity {
-    /// Each connection picks anew.
+    /// Each connection is assigned independently.
     None,
-    /// Connections of one client address stick until none was made for `timeout` seconds.
+    /// Connections from one client address go to the same endpoint until the client has opened none
+    /// for `timeout` seconds.
     ClientIp {
         /// Seconds, 1 to 86,400 (the API's range).
         timeout: u32,
     },
 }
 
-/// Which endpoints a traffic class may reach.
+/// The endpoints that a class of traffic may reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TrafficPolicy {
-    /// All of the cluster.
+    /// All endpoints of the cluster.
     Cluster,
-    /// Those on this node.
+    /// The endpoints on this node.
     Local,
 }
 
@@ -196,10 +197,10 @@ pub struct EndpointSlice {
 }
 
 impl EndpointSlice {
-    /// What stands in the name of one that mirrors Endpoints: no name of the API has it.
+    /// The marker in the name of a slice that mirrors Endpoints; no object of the API can have it.
     const MIRROR: &str = "@endpoints-";
 
-    /// The name of the slice that mirrors a subset of Endpoints (v1) in a family.
+    /// Returns the name of the slice that mirrors a subset of Endpoints (v1) in a family.
     pub fn mirror_name(endpoints: &NamespacedName, subset: usize, family: Family) -> String {
         let family = match family {
             Family::Ipv4 => "ipv4",
@@ -208,8 +209,8 @@ impl EndpointSlice {
         format!("{}{}{subset}-{family}", endpoints.name, Self::MIRROR)
     }
 
-    /// Whether it mirrors Endpoints: then it counts for a Service that has neither a selector nor a slice
-    /// of its own.
+    /// Returns true if the slice mirrors Endpoints. Such a slice is used only for a Service that
+    /// has neither a selector nor a slice of its own.
     pub fn is_mirror(&self) -> bool {
         self.key.name.as_str().contains(Self::MIRROR)
     }
@@ -226,28 +227,28 @@ pub struct SlicePort {
     pub port: NonZeroU16,
 }
 
-/// One endpoint of an EndpointSlice. Only the first of its addresses counts (KEP-752).
+/// One endpoint of an EndpointSlice. Only the first of its addresses is used (KEP-752).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Endpoint {
     /// The address.
     pub address: IpAddr,
-    /// What it may be used for.
+    /// Its conditions, which decide what it may be used for.
     pub conditions: Conditions,
     /// The node it runs on, if known; decides whether it is local.
     pub node: Option<NodeName>,
-    /// `hints`; `None` if there are none, which is so for most: endpoints are by far the most
-    /// numerous things in a model, so each byte of them counts.
+    /// `hints`; `None` for most endpoints. Boxed because endpoints are by far the most numerous
+    /// objects of a model, so that each byte of them matters.
     pub hints: Option<Box<Hints>>,
 }
 
 impl Endpoint {
-    /// An endpoint that is ready, on a node nobody has named.
+    /// Returns an endpoint that is ready and names no node.
     pub fn ready(address: IpAddr) -> Self {
         Self { address, conditions: Conditions::READY, node: None, hints: None }
     }
 }
 
-/// For whom an endpoint is meant, by topology.
+/// The consumers that an endpoint is meant for, by topology.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Hints {
     /// `forZones`, sorted.
@@ -256,19 +257,19 @@ pub struct Hints {
     pub nodes: Box<[NodeName]>,
 }
 
-/// The conditions of an endpoint, defaulted: nil means ready and serving, not terminating.
+/// The conditions of an endpoint, defaulted: nil means ready, serving and not terminating.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Conditions {
     /// Ready for new connections.
     pub ready: bool,
-    /// Passing its readiness probe, whether terminating or not.
+    /// Passing its readiness probe, whether or not it is terminating.
     pub serving: bool,
     /// Being shut down.
     pub terminating: bool,
 }
 
 impl Conditions {
-    /// What an endpoint without stated conditions has.
+    /// The conditions of an endpoint that states none.
     pub const READY: Self = Self { ready: true, serving: true, terminating: false };
 }
 
@@ -281,7 +282,7 @@ pub struct Pod {
     pub labels: BTreeMap<LabelKey, LabelValue>,
     /// `spec.nodeName`; a manifest without one describes a Pod of this node.
     pub node: Option<NodeName>,
-    /// Where it is reached.
+    /// The addresses it is reached at.
     pub addresses: PodAddresses,
     /// Named container ports, sorted, for named target ports.
     pub ports: Vec<SlicePort>,
@@ -289,12 +290,13 @@ pub struct Pod {
     pub conditions: Conditions,
 }
 
-/// Where a Pod is reached.
+/// The addresses a Pod is reached at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PodAddresses {
-    /// At `status.podIPs` (the first of each family counts). May be empty: then it is not reached.
+    /// At `status.podIPs` (the first of each family is used). May be empty: then the Pod is
+    /// unreachable.
     Own(Vec<IpAddr>),
-    /// At its node's addresses: `hostNetwork`, and no `status.podIPs`.
+    /// At the addresses of its node: the Pod has `hostNetwork` and no `status.podIPs`.
     Node,
 }
 
@@ -316,7 +318,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// The first address of a family: the node's primary one.
+    /// Returns the node's primary address of a family: the first one.
     pub fn address(&self, family: Family) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|address| Family::of(*address) == family)
     }
@@ -336,7 +338,7 @@ pub struct ServiceCidr {
 pub struct InterfaceAddresses {
     /// All of them, sorted, no duplicates.
     pub addresses: Vec<IpAddr>,
-    /// Of each family, the one that the kernel sends from where nothing else decides.
+    /// For each family, the source address that the kernel uses by default.
     #[serde(default)]
     pub primary: Vec<IpAddr>,
 }
@@ -359,7 +361,7 @@ pub enum Object {
 }
 
 impl Object {
-    /// What identifies the object among all.
+    /// Returns the identity of the object.
     pub fn key(&self) -> ObjectKey {
         match self {
             Self::Service(service) => ObjectKey::Service(service.key.clone()),
@@ -373,7 +375,7 @@ impl Object {
 }
 
 /// Kind and name: the identity of an object. Content is never part of it, so that an edit is an
-/// update and not a removal and an addition.
+/// update and not a removal followed by an addition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ObjectKey {
     /// A Service.
@@ -391,7 +393,7 @@ pub enum ObjectKey {
 }
 
 impl ObjectKey {
-    /// The kind.
+    /// Returns the kind.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Service(_) => Kind::Service,

@@ -1,8 +1,9 @@
-//! What is there and has no effect, although somebody will have meant it to: for people.
+//! Remarks on objects that have no effect although they were probably meant to, for people.
 //!
-//! No object is wrong here by itself, or its source would have said so. It is that objects do not meet: a
-//! slice whose port no Service port has, a selected Pod without an address, a node name that no Node has.
-//! All of it follows from the model, so `run`, `diff` and `explain` say the same.
+//! None of these objects is invalid by itself, or its source would have reported it. They do not
+//! match: a slice whose port no Service port has, a selected Pod without an address, a node name
+//! that no Node has. All remarks follow from the model, so `run`, `diff` and `explain` report the
+//! same.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,15 +17,15 @@ use crate::object::{
 use crate::resolve::host;
 use crate::settings::Settings;
 
-/// How many names are told of many.
+/// The maximum number of names that one remark lists.
 const MOST_NAMES: usize = 5;
 
-/// One thing that has no effect. Prints with the object that it is about, and in the order of objects.
+/// An object or setting that has no effect. Prints with its object; sorted by object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Remark {
-    /// What it is about.
+    /// The object concerned.
     pub object: ObjectKey,
-    /// What has no effect, and why.
+    /// The reason why it has no effect.
     pub message: String,
 }
 
@@ -34,7 +35,7 @@ impl fmt::Display for Remark {
     }
 }
 
-/// Everything there is to say of a model.
+/// Returns all remarks on a model.
 pub fn all(model: &Model, settings: &Settings) -> Vec<Remark> {
     let services = model.services().map(|entry| &entry.object.key);
     let named = model.slices().map(|entry| &entry.object.service);
@@ -43,11 +44,11 @@ pub fn all(model: &Model, settings: &Settings) -> Vec<Remark> {
     of_node(model, settings).into_iter().chain(of_services).collect()
 }
 
-/// What there is to say of a Service and of what refers to it, whether it exists or not.
+/// Returns the remarks on a Service and on the objects that refer to it, whether or not it exists.
 pub fn of_service(model: &Model, settings: &Settings, key: &NamespacedName) -> Vec<Remark> {
     let slices = model.slices_of(key);
     let Some(service) = model.service(key).map(|entry| &*entry.object) else {
-        // A server leaves out Services that are not for us, and has their slices all the same.
+        // The API server omits Services that are not for us, but sends their slices.
         let strays = slices.filter(|slice| slice.origin == Origin::Manifests);
         return strays.map(|slice| of_slice(slice, format!("there is no Service {key}"))).collect();
     };
@@ -57,10 +58,10 @@ pub fn of_service(model: &Model, settings: &Settings, key: &NamespacedName) -> V
     let has_own = model.slices_of(key).any(|slice| !slice.object.is_mirror());
     let reason = |slice: &EndpointSlice| match (slice.is_mirror(), service.selector.is_empty()) {
         (true, false) => Some(format!(
-            "Endpoints count for Services without a selector, and Service {key} has one"
+            "Endpoints are used only for Services without a selector, and Service {key} has one"
         )),
         (true, true) if has_own => {
-            Some(format!("Service {key} has EndpointSlices of its own, and those count"))
+            Some(format!("Service {key} has EndpointSlices of its own, which take precedence"))
         }
         (true | false, _) => mismatch(service, slice),
     };
@@ -78,7 +79,7 @@ fn of_slice(slice: &Entry<EndpointSlice>, message: String) -> Remark {
     Remark { object, message: format!("its endpoints are not used: {message}") }
 }
 
-/// Why no port of a slice is one of its Service.
+/// Returns the reason why no port of a slice is one of its Service, if that is so.
 fn mismatch(service: &Service, slice: &EndpointSlice) -> Option<String> {
     let is_one = |port: &ServicePort| {
         slice.ports.iter().any(|it| it.name == port.name && it.protocol == port.protocol)
@@ -87,19 +88,19 @@ fn mismatch(service: &Service, slice: &EndpointSlice) -> Option<String> {
         return None;
     }
     let port = |name: &str, protocol| match name {
-        "" => format!("without a name/{protocol}"),
+        "" => format!("(unnamed)/{protocol}"),
         name => format!("{name}/{protocol}"),
     };
     let own = listed(slice.ports.iter().map(|it| port(it.name.as_str(), it.protocol)));
     let asked = listed(service.ports.iter().map(|it| port(it.name.as_str(), it.protocol)));
-    let own = if own.is_empty() { "it has no port with a number".to_owned() } else { own };
+    let own = if own.is_empty() { "no port with a number".to_owned() } else { own };
     Some(format!(
-        "ports are matched by name and protocol, and Service {} has {asked}; the slice: {own}",
+        "ports are matched by name and protocol: Service {} has {asked}, but the slice has {own}",
         service.key
     ))
 }
 
-/// The Pods that a Service selects and cannot send anything to.
+/// Returns remarks on the Pods that a Service selects and cannot reach.
 fn of_pods(model: &Model, settings: &Settings, service: &Service) -> Vec<Remark> {
     let pods: Vec<&Pod> = model.pods_of(service).map(|entry| &*entry.object).collect();
     let remark = |message: String| Remark {
@@ -119,7 +120,7 @@ fn of_pods(model: &Model, settings: &Settings, service: &Service) -> Vec<Remark>
         pod.addresses == PodAddresses::Node && host::addresses_of(model, settings, pod).is_empty()
     };
     let homeless = pods.iter().filter(is_homeless).collect();
-    let why = "are in the host's network, and no address of their node is known (a Node, \
+    let why = "use the host network, and no address of their node is known (from a Node object or \
                --bind-address)";
     remarks.extend(without(why, homeless));
     for port in &service.ports {
@@ -133,8 +134,8 @@ fn of_pods(model: &Model, settings: &Settings, service: &Service) -> Vec<Remark>
     remarks
 }
 
-/// What there is to say of this node's name, if no Node has it although there are Nodes; or if nothing is
-/// on it, and something is on one whose name differs only by a domain.
+/// Returns a remark on this node's name if no Node has it although there are Nodes, or if no
+/// endpoint or Pod is on it but some are on a node whose name differs only by a domain.
 pub fn of_node(model: &Model, settings: &Settings) -> Vec<Remark> {
     let own = &settings.node_name;
     if model.node(own).is_some() {
@@ -154,23 +155,29 @@ pub fn of_node(model: &Model, settings: &Settings) -> Vec<Remark> {
     if known.is_empty() || nodes.is_empty() && used.contains(own) {
         return Vec::new();
     }
-    let what = if nodes.is_empty() { "nothing is on a node" } else { "there is no Node" };
+    let what = if nodes.is_empty() {
+        "no Pod or endpoint is on a node"
+    } else {
+        "there is no Node"
+    };
     let names = listed(known.iter().map(ToString::to_string));
-    let message = format!("{what} of this name (--node-name). There is: {names}. {WITHOUT_NODE}");
+    let message =
+        format!("{what} of this name (--node-name). Known nodes: {names}. {WITHOUT_NODE}");
     vec![Remark { object: ObjectKey::Node(own.clone()), message }]
 }
 
-/// What comes of a name that no Node has.
-pub const WITHOUT_NODE: &str = "Until there is one, no endpoint counts as local: policies Local drop, \
-                                endpoints do not reach themselves by their Service, and Pods of the \
-                                host's network may not be found";
+/// The consequences of a node name that no Node has.
+pub const WITHOUT_NODE: &str =
+    "Until there is one, no endpoint counts as local: traffic policies Local drop traffic, \
+     endpoints cannot reach themselves through their Service, and no address may be known for Pods \
+     in the host network";
 
-/// Whether one name is the other without its domain.
+/// Returns true if the first name is the second without its domain.
 fn is_short_of(short: &NodeName, long: &NodeName) -> bool {
     long.as_str().strip_prefix(short.as_str()).is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// The first of some names, and how many more there are.
+/// Joins the first names, followed by the number of names that were left out.
 fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
     let more = names.len().saturating_sub(MOST_NAMES);
     let mut text = names.take(MOST_NAMES).collect::<Vec<_>>().join(", ");

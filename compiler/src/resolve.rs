@@ -1,7 +1,8 @@
-//! What one Service port means on this node, before any kernel: its frontends and its backends.
+//! Resolves a Service port on this node, independently of any kernel: its frontends and its
+//! backends.
 //!
-//! `candidate` gathers the endpoints of a port, `select` chooses those that serve, `sources` says who may
-//! connect.
+//! `candidate` gathers the endpoints of a port, `select` chooses those that serve, and `sources`
+//! finds the networks that may connect.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -40,11 +41,11 @@ pub struct PortKey {
 }
 
 impl PortKey {
-    /// The most characters a comment can have: the `nft` tool refuses to read back a longer one.
+    /// The maximum length of a comment: the `nft` tool refuses to read back a longer one.
     pub const MAX_COMMENT: usize = 128;
 
-    /// The key as a comment: itself, or, if that is too long, with a shorter name of the Service
-    /// that ends in a hash of the whole.
+    /// Returns the key as a comment: the key itself or, if that is too long, a shortened one in
+    /// which the name of the Service ends in a hash of the whole key.
     pub fn comment(self: &Arc<Self>) -> Arc<Self> {
         let text = self.to_string();
         if text.len() <= Self::MAX_COMMENT {
@@ -64,7 +65,8 @@ impl PortKey {
         })
     }
 
-    /// Whether it is a comment that stands for a longer key: no Service has such a name.
+    /// Returns true if this is a comment that stands for a longer key: no Service name contains
+    /// `~`.
     pub fn is_shortened(&self) -> bool {
         self.service.name.as_str().contains('~')
     }
@@ -83,8 +85,8 @@ impl fmt::Debug for PortKey {
     }
 }
 
-/// What a client connects to. Frontends are unique in the kernel: if two Service ports claim the
-/// same one, the claim of the lower rank wins (see `Rank`).
+/// The address and port, or node port, that a client connects to. Frontends are unique in the
+/// kernel: if two Service ports claim the same one, the claim of the lower rank wins (see `Rank`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Frontend {
     /// An address, protocol and port.
@@ -96,7 +98,7 @@ pub enum Frontend {
         /// The port.
         port: NonZeroU16,
     },
-    /// A port of the node's own addresses.
+    /// A port on the node's own addresses.
     NodePort {
         /// The family.
         family: Family,
@@ -108,7 +110,7 @@ pub enum Frontend {
 }
 
 impl Frontend {
-    /// The family it belongs to.
+    /// Returns the family it belongs to.
     pub fn family(self) -> Family {
         match self {
             Self::Address { address, .. } => Family::of(address),
@@ -116,7 +118,7 @@ impl Frontend {
         }
     }
 
-    /// The protocol.
+    /// Returns the protocol.
     pub fn protocol(self) -> Protocol {
         match self {
             Self::Address { protocol, .. } | Self::NodePort { protocol, .. } => protocol,
@@ -143,7 +145,7 @@ impl fmt::Debug for Frontend {
     }
 }
 
-/// What kind of frontend a claim is for, in order of precedence: the addresses the cluster
+/// The kind of frontend that a claim is for, in order of precedence: addresses that the cluster
 /// allocates come before those that anybody can write into a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Rank {
@@ -158,7 +160,7 @@ pub enum Rank {
 }
 
 impl Rank {
-    /// The field of the Service that asks for such a frontend.
+    /// Returns the field of the Service that asks for such a frontend.
     pub fn field(self) -> &'static str {
         match self {
             Self::ClusterIp => "spec.clusterIPs",
@@ -168,77 +170,79 @@ impl Rank {
         }
     }
 
-    /// Whether traffic comes from outside the cluster's own addresses, so that the external
-    /// traffic policy decides.
+    /// Returns true if the external traffic policy applies to the frontend, because its traffic may
+    /// come from outside the cluster.
     pub fn is_external(self) -> bool {
         self != Self::ClusterIp
     }
 }
 
-/// A Service port in one family, resolved: nothing in it refers to other objects any more.
+/// A Service port in one family, resolved: it no longer refers to other objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The Service port.
     pub port: Arc<PortKey>,
     /// The family.
     pub family: Family,
-    /// What clients connect to; the first is the cluster address.
+    /// The frontends; the first is the cluster address.
     pub frontends: Vec<(Frontend, Rank)>,
-    /// Where IPVS chooses: how, and the addresses that must be this node's for IPVS to see what is sent
-    /// to them.
+    /// In IPVS mode, the scheduling, and the addresses that must be local to this node so that IPVS
+    /// sees the packets sent to them.
     pub ipvs: Option<IpvsRoute>,
-    /// The cluster address, all of whose other ports and protocols are rejected.
+    /// The cluster address. Traffic to any of its other ports and protocols is rejected.
     pub cluster_ip: IpAddr,
     /// Session affinity.
     pub affinity: Affinity,
-    /// The policy of the cluster address.
+    /// The traffic policy of the cluster address.
     pub internal: TrafficPolicy,
-    /// The policy of the other frontends; under `Local`, it is for clients from outside only.
+    /// The traffic policy of the other frontends; `Local` applies only to clients from outside.
     pub external: TrafficPolicy,
     /// The backends under policy Cluster, sorted, no duplicates.
     pub cluster: Vec<Backend>,
     /// The backends under policy Local, likewise; empty if neither policy is Local.
     pub local: Vec<Backend>,
-    /// Whether the cluster has any endpoint that could serve, wherever it is: if not, connections are
+    /// True if any endpoint of the cluster could serve, wherever it is. If false, connections are
     /// rejected, whatever the policy.
     pub has_endpoints: bool,
-    /// The addresses of those backends that are on this node, or may be: of a slice, an endpoint need not
-    /// name its node. Sorted, no duplicates.
+    /// The addresses of the backends that are, or may be, on this node: an endpoint of a slice need
+    /// not name its node. Sorted, no duplicates.
     pub hairpin: Vec<IpAddr>,
-    /// Who may connect to the VIPs of load balancers, sorted, without overlaps; `None` for everybody.
+    /// The networks that may connect to the VIPs of load balancers, sorted, without overlaps;
+    /// `None` if there is no restriction.
     pub sources: Option<Vec<IpNet>>,
-    /// Of a UDP port, every backend that is serving, whether it gets new flows or not: flows to others
-    /// lead nowhere. Sorted, no duplicates.
+    /// For a UDP port, every backend that is serving, whether or not it gets new flows: a flow to
+    /// any other backend leads nowhere. Sorted, no duplicates.
     pub serving: Option<Vec<Backend>>,
-    /// The same for the cluster address: under internal policy Local, those on this node.
+    /// The same for the cluster address: under the internal policy Local, only the backends on this
+    /// node.
     pub serving_internal: Option<Vec<Backend>>,
-    /// Whether other facts of the node could change anything here.
+    /// True if a change of other facts of the node could change this route.
     pub depends_on_node: bool,
 }
 
-/// What IPVS needs beyond frontends and backends.
+/// Additional data for IPVS, beyond frontends and backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IpvsRoute {
-    /// How its virtual servers choose.
+    /// The balancing of the virtual servers.
     pub balancing: Balancing,
     /// The addresses to bind, sorted, no duplicates.
     pub vips: Vec<IpAddr>,
 }
 
-/// What a Service may depend on of the node it is resolved for.
+/// The facts of the node that a Service may depend on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {
     zone: Option<Zone>,
     addresses: Vec<IpAddr>,
-    /// Where Pods of its network are.
+    /// The addresses of Pods in the node's host network.
     host: Vec<IpAddr>,
-    /// For IPVS: the addresses of the interfaces, and those that node ports answer on.
+    /// In IPVS mode: the addresses of the interfaces, and those that node ports answer on.
     interfaces: BTreeSet<IpAddr>,
     node_ports: Vec<IpAddr>,
 }
 
 impl NodeFacts {
-    /// What is known of the node now.
+    /// Returns the facts of the node that are known now.
     pub fn of(model: &Model, settings: &Settings) -> Self {
         let node = model.node(&settings.node_name).map(|node| &*node.object);
         let primary = |family| settings.primary_address(node, family);
@@ -294,10 +298,10 @@ fn resolve_port(
     let external = if has_external && is_external(service) {
         service.external_policy
     } else {
-        // A policy for nobody asks for no endpoints.
+        // The external policy applies to no traffic here, so it must not ask for local endpoints.
         TrafficPolicy::Cluster
     };
-    // Under the external policy Local, Pods and the node itself still have all endpoints.
+    // Under the external policy Local, Pods and the node itself still reach all endpoints.
     let uses_cluster = !is_local(internal) || has_external;
     let uses_local = is_local(internal) || is_local(external);
     let zone = model.node(&settings.node_name).and_then(|node| node.object.zone.as_ref());
@@ -316,7 +320,7 @@ fn resolve_port(
         let counts = |backend: &&Backend| !is_local(internal) || is_local_one(backend);
         serving.iter().filter(counts).copied().collect()
     });
-    // Which addresses node ports are at, and which others are this node's anyway.
+    // The addresses of interfaces decide where node ports answer and which VIPs are bound.
     let uses_addresses = ipvs.is_some() && (has_external || port.node_port.is_some());
     Route {
         port: Arc::new(PortKey { service: service.key.clone(), port: port.name.clone() }),
@@ -340,8 +344,8 @@ fn resolve_port(
     }
 }
 
-/// The external IPs and load balancers' addresses of a Service that are not served here, because they are
-/// those of another Node, which is named.
+/// Returns the external IPs and load-balancer addresses of a Service that are not served here
+/// because another Node has them, each with the name of that Node.
 pub fn elsewhere<'a>(
     model: &'a Model,
     settings: &'a Settings,
@@ -351,7 +355,7 @@ pub fn elsewhere<'a>(
     addresses.filter_map(|address| Some((*address, ipvs::elsewhere(model, settings, *address)?)))
 }
 
-/// Whether the Service's type or fields let anything come from outside the cluster.
+/// Returns true if the type or fields of the Service allow traffic from outside the cluster.
 fn is_external(service: &Service) -> bool {
     match service.kind {
         ServiceType::NodePort | ServiceType::LoadBalancer => true,
@@ -383,14 +387,14 @@ fn frontends(
                 let frontend = Frontend::NodePort { family, protocol, port: node_port };
                 frontends.push((frontend, Rank::NodePort));
             }
-            // IPVS knows of addresses only.
+            // IPVS has no node ports, only addresses.
             Some(addresses) => frontends.extend(addresses.iter().map(|address| {
                 let frontend = Frontend::Address { address: *address, protocol, port: node_port };
                 (frontend, Rank::NodePort)
             })),
         }
     }
-    // A Service may name one address twice, as VIP and as external IP: the better rank counts.
+    // A Service may name an address both as VIP and as external IP: the higher precedence is kept.
     let mut seen = BTreeSet::new();
     frontends.retain(|(frontend, _)| seen.insert(*frontend));
     frontends

@@ -1,4 +1,4 @@
-//! What the operator decides, as far as it changes what is programmed.
+//! The operator's settings, as far as they change what is programmed.
 
 use std::net::IpAddr;
 
@@ -17,55 +17,56 @@ use crate::object::Node;
 pub struct Settings {
     /// The node that is programmed; an endpoint is local if it names this node.
     pub node_name: NodeName,
-    /// The node's primary addresses, one of each family at the most. A family without one has that of
-    /// its Node object.
+    /// The node's primary addresses, at most one of each family. For a family without one, the
+    /// address of the Node object is used.
     pub node_addresses: Vec<IpAddr>,
-    /// Who is a Pod of this node, or of this cluster.
+    /// How traffic from local Pods (of this node, or of this cluster) is recognised.
     pub detect_local: DetectLocal,
-    /// Where node ports answer.
+    /// The addresses that node ports answer on.
     pub node_port_addresses: NodePortAddresses,
-    /// Masquerade all traffic to cluster addresses, also that of Pods.
+    /// Masquerade all traffic to cluster addresses, including that of Pods.
     pub masquerade_all: bool,
-    /// The bit of the packet mark that asks for masquerading, 0 to 31. Must be unused by others.
+    /// The bit of the packet mark that requests masquerading, 0 to 31. Nothing else may use it.
     pub masquerade_bit: MasqueradeBit,
-    /// Do not forward packets that belong to no flow, of the protocols that Services can have.
+    /// Drop forwarded packets in conntrack state invalid, of the protocols that Services can have.
     #[serde(default)]
     pub drop_invalid: bool,
-    /// Who chooses backends.
+    /// The proxy mode.
     #[serde(default)]
     pub proxy_mode: ProxyMode,
 }
 
-/// Who chooses backends and translates.
+/// The mechanism that chooses backends and translates addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ProxyMode {
-    /// Our rules.
+    /// The rules of our nftables table.
     #[default]
     Nftables,
     /// IPVS.
     Ipvs(IpvsSettings),
 }
 
-/// What is decided about IPVS.
+/// The settings of IPVS mode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IpvsSettings {
-    /// How a virtual server chooses, unless its Service says otherwise.
+    /// The scheduling of a virtual server, unless its Service sets another.
     pub scheduling: Scheduling,
     /// Networks whose virtual servers and addresses are left alone.
     pub exclude: Vec<IpNet>,
-    /// For how many seconds, at the most, a real server that is not wanted any more keeps its
-    /// connections, unless its Service says otherwise; 0 ends them at once.
+    /// The longest time, in seconds, that a real server which is no longer wanted keeps its
+    /// connections, unless its Service sets another; 0 ends them at once.
     pub drain: u32,
 }
 
 impl IpvsSettings {
-    /// Ten minutes: as long as most Pods may take to end, and long enough for a request that was begun.
+    /// Ten minutes: as long as most Pods may take to terminate, and long enough for a running
+    /// request.
     pub const DRAIN: u32 = 600;
 
-    /// A year. Who means for ever is told that there is an end; and no deadline is beyond what the
-    /// kernel can keep of it.
+    /// A year. A request for an endless drain is refused, and every deadline stays within what the
+    /// kernel can store.
     pub const LONGEST_DRAIN: u32 = 31_536_000;
 }
 
@@ -76,7 +77,7 @@ impl Default for IpvsSettings {
 }
 
 impl Settings {
-    /// The defaults, on the node of this name.
+    /// Returns the default settings for the node with this name.
     pub fn new(node_name: NodeName) -> Self {
         Self {
             node_name,
@@ -90,7 +91,7 @@ impl Settings {
         }
     }
 
-    /// What is decided about IPVS, if it is used.
+    /// Returns the settings of IPVS mode, or `None` in nftables mode.
     pub fn ipvs(&self) -> Option<&IpvsSettings> {
         match &self.proxy_mode {
             ProxyMode::Nftables => None,
@@ -98,7 +99,8 @@ impl Settings {
         }
     }
 
-    /// The node's primary address of a family: the operator's word, or else that of its object.
+    /// Returns the node's primary address of a family: the one from the settings, or else from the
+    /// Node.
     pub fn primary_address(&self, node: Option<&Node>, family: Family) -> Option<IpAddr> {
         let mut own = self.node_addresses.iter().copied();
         let own = own.find(|address| Family::of(*address) == family);
@@ -106,17 +108,18 @@ impl Settings {
     }
 }
 
-/// How packets of Pods are told from others': kube-proxy's `detectLocalMode`. Where it cannot be told
-/// for want of a network, nobody is known not to be a Pod, and traffic to cluster addresses keeps its
+/// How packets of Pods are recognised: kube-proxy's `detectLocalMode`. If this needs a network that
+/// is not known, all traffic counts as local, so that traffic to cluster addresses keeps its
 /// source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum DetectLocal {
-    /// By source, in these networks: the Pods of the whole cluster. The first of each family counts.
+    /// By source address, in these networks: the Pods of the whole cluster. The first of each
+    /// family is used.
     ClusterCidr(Vec<IpNet>),
-    /// By source, in the first of the Node's `spec.podCIDRs` of the family.
+    /// By source address, in the first of the Node's `spec.podCIDRs` of the family.
     NodeCidr,
-    /// By the interface they come from: a bridge, or whatever names begin like that.
+    /// By the interface they arrive on: a bridge, or all interfaces with a name prefix.
     Interface(InterfacePattern),
 }
 
@@ -124,15 +127,15 @@ pub enum DetectLocal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum NodePortAddresses {
-    /// The primary address of each family. A family of which none is known answers on all.
+    /// The primary address of each family. A family without a known one answers on all addresses.
     Primary,
-    /// The addresses of the node's interfaces in these networks. A family that has no network here, or
-    /// one of prefix length 0, answers on all.
+    /// The addresses of the node's interfaces in these networks. A family without a network here,
+    /// or with one of prefix length 0, answers on all addresses.
     Cidrs(Vec<IpNet>),
 }
 
 impl NodePortAddresses {
-    /// The networks of a family, or `None` for every address.
+    /// Returns the networks of a family, or `None` if every address is selected.
     pub fn cidrs(&self, family: Family) -> Option<Vec<IpNet>> {
         let Self::Cidrs(all) = self else { return None };
         let of_family = all.iter().filter(|cidr| Family::of(cidr.addr()) == family);
@@ -141,13 +144,13 @@ impl NodePortAddresses {
         (!is_all).then_some(cidrs)
     }
 
-    /// Whether it depends on the addresses of the node's interfaces.
+    /// Returns true if the selection depends on the addresses of the node's interfaces.
     pub fn needs_interfaces(&self) -> bool {
         Family::ALL.into_iter().any(|family| self.cidrs(family).is_some())
     }
 }
 
-/// The first network of a family.
+/// Returns the first network of a family.
 pub fn first_of(family: Family, cidrs: &[IpNet]) -> Option<IpNet> {
     cidrs.iter().find(|cidr| Family::of(cidr.addr()) == family).map(IpNet::trunc)
 }
@@ -158,19 +161,19 @@ pub fn first_of(family: Family, cidrs: &[IpNet]) -> Option<IpNet> {
 pub struct MasqueradeBit(u8);
 
 impl MasqueradeBit {
-    /// Bit 0 to 31; `None` beyond.
+    /// Returns the bit, which must be 0 to 31, or `None`.
     pub fn new(bit: u8) -> Option<Self> {
         (bit < 32).then_some(Self(bit))
     }
 
-    /// The mark with only this bit set.
+    /// Returns the mark with only this bit set.
     pub fn mark(self) -> u32 {
         1 << self.0
     }
 }
 
 impl Default for MasqueradeBit {
-    /// 14, mark 0x4000, as in kube-proxy.
+    /// Returns bit 14, mark 0x4000, as in kube-proxy.
     fn default() -> Self {
         Self(14)
     }
@@ -186,6 +189,6 @@ impl TryFrom<u8> for MasqueradeBit {
     type Error = String;
 
     fn try_from(bit: u8) -> Result<Self, Self::Error> {
-        Self::new(bit).ok_or_else(|| format!("{bit} is not a bit of a 32-bit mark"))
+        Self::new(bit).ok_or_else(|| format!("{bit} is not a bit from 0 to 31"))
     }
 }

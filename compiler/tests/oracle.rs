@@ -1,7 +1,7 @@
-//! The packet oracle on the world of the specification: what becomes of each kind of client at each
-//! kind of frontend, in both families. The numbers are those of the cases there.
+//! The packet oracle on the example cluster of the specification: the fate of each kind of client
+//! at each kind of frontend, in both families. The numbers are those of the specification's cases.
 //!
-//! Expected outcomes are words: a backend by its name, `+m` behind it if the client's address is
+//! Expected outcomes are words: the name of a backend, followed by `+m` if the client's address is
 //! masqueraded; or `reject`, `drop`, `pass`.
 
 #[path = "support/objects.rs"]
@@ -28,13 +28,13 @@ use objects::{
     slice_port,
 };
 
-// ---- The world ----------------------------------------------------------------------------------
+// ---- The example cluster ------------------------------------------------------------------------
 
 const NOT_READY: Conditions = Conditions { ready: false, serving: false, terminating: false };
 const TERMINATING: Conditions = Conditions { ready: false, serving: true, terminating: true };
 const DEAD: Conditions = Conditions { ready: false, serving: false, terminating: true };
 
-/// The address of that name, in a family.
+/// Returns the address with a name, in a family.
 fn address(name: &str, family: Family) -> IpAddr {
     let (v4, v6): ([u8; 4], [u16; 4]) = match name {
         // Nodes, the second interface of this one, and its loopback.
@@ -51,14 +51,14 @@ fn address(name: &str, family: Family) -> IpAddr {
         // Clients outside.
         "x" => ([203, 0, 113, 77], [0x2001, 0xdb8, 0xff00, 77]),
         "y" => ([203, 0, 113, 200], [0x2001, 0xdb8, 0xff01, 200]),
-        // What they connect to.
+        // Destinations.
         "cluster" => ([10, 90, 0, 10], [0xfd90, 0, 0, 10]),
         "nobody" => ([10, 90, 0, 99], [0xfd90, 0, 0, 99]),
         "elsewhere" => ([10, 91, 0, 1], [0xfd91, 0, 0, 1]),
         "vip" => ([198, 51, 100, 20], [0x2001, 0xdb8, 5, 20]),
         "vip-2" => ([198, 51, 100, 21], [0x2001, 0xdb8, 5, 21]),
         "external" => ([198, 51, 100, 30], [0x2001, 0xdb8, 5, 30]),
-        other => panic!("nobody is called {other}"),
+        other => panic!("unknown name {other}"),
     };
     match family {
         Family::Ipv4 => Ipv4Addr::from(v4).into(),
@@ -80,7 +80,7 @@ struct World {
     node: Node,
 }
 
-/// Service web with all kinds of frontends, and three endpoints that are ready, one of them here.
+/// Service web with all kinds of frontends, and three ready endpoints, one of them local.
 fn world() -> World {
     let mut service = bare_service("default", "web");
     service.kind = ServiceType::LoadBalancer;
@@ -116,7 +116,7 @@ fn world() -> World {
     .endpoint("e3", Some("nc"), Conditions::READY)
 }
 
-/// The world with another Service.
+/// Returns the example cluster with a changed Service.
 fn with(change: impl FnOnce(&mut Service)) -> World {
     let mut world = world();
     change(&mut world.service);
@@ -198,8 +198,8 @@ impl World {
         Program::compile(&self.model(), settings, &State::default()).state()
     }
 
-    /// What becomes of a packet from a client to a frontend, `name:port` or `name:port/protocol`, or
-    /// of a ping to a name.
+    /// Returns the outcomes for a packet from a client to a frontend, `name:port` or
+    /// `name:port/protocol`, or for a ping to a name.
     fn outcomes(&self, client: &str, frontend: &str, family: Family) -> Vec<Outcome> {
         let (client, interface) = client.split_once('@').unwrap_or((client, ""));
         let (name, transport) = match frontend.split_once(':') {
@@ -210,7 +210,7 @@ impl World {
                     "tcp" => Protocol::Tcp,
                     "udp" => Protocol::Udp,
                     "sctp" => Protocol::Sctp,
-                    other => panic!("{other} is no protocol"),
+                    other => panic!("unknown protocol {other}"),
                 };
                 (name, port.parse().ok().map(|port| (protocol, number(port))))
             }
@@ -224,14 +224,14 @@ impl World {
         oracle::explain(&self.state(), &packet, 0x4000, &is_own)
     }
 
-    /// Asserts what becomes of a packet, in both families.
+    /// Asserts the outcomes for a packet, in both families.
     #[track_caller]
     fn expect(&self, client: &str, frontend: &str, expected: &str) -> &Self {
         for family in Family::ALL {
             let outcomes = self.outcomes(client, frontend, family);
             let found: BTreeSet<String> =
                 outcomes.iter().map(|outcome| word(outcome, family)).collect();
-            assert_eq!(found.len(), outcomes.len(), "an outcome is there twice: {outcomes:?}");
+            assert_eq!(found.len(), outcomes.len(), "duplicate outcomes: {outcomes:?}");
             let expected: BTreeSet<String> = expected.split(' ').map(str::to_owned).collect();
             assert_eq!(found, expected, "{client} -> {frontend} in {family}");
         }
@@ -239,7 +239,7 @@ impl World {
     }
 }
 
-/// The addresses of this node.
+/// Returns the addresses of this node.
 fn own() -> Vec<IpAddr> {
     let names = ["loopback", "node", "node-2"];
     names.iter().flat_map(|name| Family::ALL.map(|family| address(name, family))).collect()
@@ -261,7 +261,7 @@ fn word(outcome: &Outcome, family: Family) -> String {
 
 fn of_backend(backend: Backend, family: Family) -> String {
     let name = NAMES.into_iter().find(|name| address(name, family) == backend.address);
-    let Some(name) = name else { panic!("{backend} is nobody's") };
+    let Some(name) = name else { panic!("{backend} has no name") };
     if backend.port.get() == 8080 { name.to_owned() } else { format!("{name}:{}", backend.port) }
 }
 
@@ -276,7 +276,7 @@ fn cases_1_to_3_cluster_addresses() {
         .expect("pod", "cluster:80", ALL_KEPT)
         .expect("pod-nb", "cluster:80", ALL_KEPT)
         .expect("e1", "cluster:80", "e1+m e2 e3")
-        // Not this node's: the hairpin is somebody else's matter.
+        // Not on this node: the hairpin is handled elsewhere.
         .expect("e2", "cluster:80", ALL_KEPT)
         .expect("x", "cluster:80", ALL_MASQUERADED)
         .expect("node", "cluster:80", ALL_MASQUERADED);
@@ -292,7 +292,7 @@ fn case_4_nobody_is_known_to_be_a_pod_or_everybody_is_masqueraded() {
     let mut all = world();
     all.settings.masquerade_all = true;
     all.expect("pod", "cluster:80", ALL_MASQUERADED);
-    // It is about cluster addresses only.
+    // It applies only to cluster addresses.
     let mut all = with(external_local);
     all.settings.masquerade_all = true;
     all.expect("pod", "vip:80", ALL_KEPT).expect("x", "vip:80", "e1");
@@ -310,7 +310,7 @@ fn detection_by_node_and_by_interface() {
     for (detect, inside, outside) in
         [(bridge, "cni0", "cni01"), (prefix, "veth12ab", "vet")].map(|(d, a, b)| (d.ok(), a, b))
     {
-        let Some(detect) = detect else { panic!("{inside} is no interface") };
+        let Some(detect) = detect else { panic!("{inside} is not an interface name") };
         let world = with(external_local).detect(detect);
         world
             .expect(&format!("pod@{inside}"), "cluster:80", ALL_KEPT)
@@ -319,7 +319,7 @@ fn detection_by_node_and_by_interface() {
             .expect("pod", "cluster:80", ALL_MASQUERADED)
             .expect(&format!("pod@{inside}"), "vip:80", ALL_KEPT)
             .expect(&format!("pod@{outside}"), "vip:80", "e1")
-            // What the node sends comes by no interface, whatever is said.
+            // Packets that the node sends arrive on no interface, whatever the query says.
             .expect(&format!("node@{inside}"), "cluster:80", ALL_MASQUERADED)
             .expect(&format!("node@{inside}"), "vip:80", ALL_MASQUERADED);
     }
@@ -363,7 +363,7 @@ fn cases_8_to_10_no_endpoints() {
         vec![SlicePort { protocol: Protocol::Udp, ..slice_port("http", 8080) }];
     let dead = || world().without_endpoints().endpoint("e1", Some(HERE), DEAD);
     let not_ready = world().without_endpoints().endpoint("e2", Some("nb"), NOT_READY);
-    // 42 and 46: whatever the policy.
+    // 42 and 46: under any policy.
     let mut local = dead();
     external_local(&mut local.service);
     internal_local(&mut local.service);
@@ -509,7 +509,7 @@ fn cases_47_to_49_both_policies_and_neither() {
         service.ports[0].node_port = None;
     };
     with(plain).expect("x", "cluster:80", ALL_MASQUERADED).expect("x", "vip:80", "pass");
-    // A policy that does not count for the type: addresses that a status still has are served.
+    // The policy does not apply to this type: addresses that remain in a status are served.
     let stale = |service: &mut Service| {
         external_local(service);
         service.kind = ServiceType::ClusterIP;
@@ -538,7 +538,7 @@ fn cases_53_to_57_zones() {
     let mut nowhere = in_zones(z1, z1, z2);
     nowhere.node.zone = None;
     nowhere.expect("pod", "cluster:80", ALL_KEPT);
-    // Those that are not ready are not asked for hints, and theirs are no reason to leave others out.
+    // Endpoints that are not ready need no hints, and their hints do not exclude others.
     let mut unready = in_zones(z1, &[], z2);
     unready.endpoints[1].2 = NOT_READY;
     unready.expect("pod", "cluster:80", "e1");
@@ -605,7 +605,7 @@ fn cases_63_to_66_where_external_frontends_answer() {
     }
     world.settings.node_port_addresses = cidrs(&["192.0.2.110/32", "2001:db8::6e/128"]);
     world.expect("x", "node:30080", "pass").expect("x", "node-2:30080", ALL_MASQUERADED);
-    // What is listed of loopback is not answered either.
+    // Listed loopback addresses do not answer either.
     world.settings.node_port_addresses = cidrs(&["127.0.0.0/8", "::1/128"]);
     world.expect("node", "loopback:30080", "pass");
 }
@@ -627,9 +627,9 @@ fn case_77_one_frontend_for_two() {
     other.ports = vec![service_port("http", 80)];
     other.external_ips = world.service.external_ips.clone();
     world.others = vec![other];
-    // It has no endpoints, and the first name.
+    // The other Service has no endpoints, and the first name.
     world.expect("x", "external:80", "reject").expect("x", "vip:80", ALL_MASQUERADED);
-    // A load balancer's address comes before anybody's external IP.
+    // A load balancer's address takes precedence over an external IP.
     world.others[0].external_ips = world.service.load_balancer_vips.clone();
     world.expect("x", "vip:80", ALL_MASQUERADED).expect("x", "external:80", ALL_MASQUERADED);
 }
@@ -652,7 +652,7 @@ fn case_69_who_is_in_no_range_is_dropped_at_vips() {
     let mut both = restricted(&x);
     both.service.external_ips = both.service.load_balancer_vips.clone();
     both.expect("y", "vip:80", "drop");
-    // Under policy Local as well, and for Pods that may.
+    // Also under policy Local, and for Pods that are allowed.
     let mut local = restricted(&x);
     external_local(&mut local.service);
     local.expect("x", "vip:80", "e1").expect("y", "vip:80", "drop").expect("pod", "vip:80", "drop");
@@ -701,9 +701,9 @@ fn case_73_ranges_come_before_the_refusal() {
     nobody.expect("y", "vip:80", "drop").expect("x", "vip:80", "reject");
 }
 
-// ---- What else there is to tell -----------------------------------------------------------------
+// ---- Further cases ------------------------------------------------------------------------------
 
-/// An address of the node in the Pods' network, as that of a bridge, counts as a Pod's.
+/// A node address in the Pods' network, such as that of a bridge, counts as a Pod's.
 #[test]
 fn a_node_address_among_the_pods_is_a_pods() {
     let both = ["192.0.2.0/24", "2001:db8::/64"];
@@ -711,16 +711,16 @@ fn a_node_address_among_the_pods_is_a_pods() {
     for frontend in ["cluster:80", "vip:80", "external:80", "node:30080"] {
         of(with(external_local)).expect("node", frontend, ALL_KEPT);
     }
-    // Under policy Cluster, nobody is told from others at external frontends.
+    // Under policy Cluster, external frontends do not distinguish clients.
     of(world()).expect("node", "cluster:80", ALL_KEPT).expect("node", "vip:80", ALL_MASQUERADED);
-    // What the node sends comes by no interface.
+    // Packets that the node sends arrive on no interface.
     for pattern in [InterfacePattern::named("cni0"), InterfacePattern::starting_with("cni")] {
         let by = with(external_local).detect(DetectLocal::Interface(pattern.unwrap()));
         by.expect("node@cni0", "vip:80", ALL_MASQUERADED);
     }
 }
 
-/// Of session affinity, only who has no record is known: any backend may be his.
+/// With session affinity, the client is assumed to have no record: any backend is possible.
 #[test]
 fn affinity_leads_to_all_backends_of_the_view() {
     with(|service| {
@@ -732,8 +732,8 @@ fn affinity_leads_to_all_backends_of_the_view() {
     .expect("e1", "cluster:80", "e1+m e2 e3");
 }
 
-/// An endpoint at the node's own address is reached without leaving the node: what arrives is not
-/// masqueraded, since postrouting is not on its way; what the node sends is.
+/// An endpoint at the node's own address is reached without leaving the node: arriving packets are
+/// not masqueraded, since they do not pass postrouting; packets that the node sends are.
 #[test]
 fn an_endpoint_at_the_nodes_own_address() {
     let host = world().without_endpoints().endpoint("node", Some(HERE), Conditions::READY);
@@ -742,15 +742,16 @@ fn an_endpoint_at_the_nodes_own_address() {
         .expect("pod", "cluster:80", "node")
         .expect("node", "cluster:80", "node+m")
         .expect("node", "vip:80", "node+m");
-    // Not by the mark, but since it is both ends of the connection.
+    // Not by the mark, but because it is both ends of the connection.
     let unknown = host.detect(DetectLocal::ClusterCidr(Vec::new()));
     let outcomes = unknown.outcomes("node", "cluster:80", Family::Ipv4);
     let why: Vec<_> = outcomes.iter().map(|outcome| outcome.masquerade).collect();
     assert_eq!(why, [Some(Masquerade::Hairpin)]);
 }
 
-/// An endpoint that names no node may be on this one: by whichever frontend and under whichever policy it
-/// comes back to itself, it is masqueraded. From outside, it does not count under policy Local.
+/// An endpoint that names no node may be on this one: through any frontend and under any policy, it
+/// is masqueraded when it reaches itself. It does not serve clients from outside under policy
+/// Local.
 #[test]
 fn an_endpoint_without_a_node_finds_itself() {
     let placeless = |world: World| {
@@ -770,14 +771,14 @@ fn an_endpoint_without_a_node_finds_itself() {
     }
     let why = local.outcomes("e1", "vip:80", Family::Ipv6);
     assert!(why.iter().any(|outcome| outcome.masquerade == Some(Masquerade::Hairpin)), "{why:?}");
-    // Under policy Local of the cluster address, it is no endpoint of this node.
+    // Under internal policy Local, it does not count as local.
     placeless(with(internal_local)).expect("e1", "cluster:80", "drop");
-    // Where nobody is known to be a Pod, nothing else masquerades.
+    // If Pods cannot be recognised, there is no other masquerading.
     let unknown = placeless(world()).detect(DetectLocal::ClusterCidr(Vec::new()));
     unknown.expect("e1", "cluster:80", "e1+m e2");
 }
 
-/// The way is told by the rules that had a say, and by the chain that decided.
+/// The path consists of the rules that took effect, and the chain that decided is named.
 #[test]
 fn the_path_names_the_rules_that_had_a_say() {
     let told = |world: &World, client, frontend| -> Vec<(Option<ChainId>, Vec<String>)> {
@@ -787,7 +788,7 @@ fn the_path_names_the_rules_that_had_a_say() {
             .collect()
     };
     let found = told(&world(), "y", "elsewhere:80");
-    assert_eq!(found, [(None, Vec::new())], "no rule had a say");
+    assert_eq!(found, [(None, Vec::new())], "no rule took effect");
 
     let found = told(&restricted(&["203.0.113.0/25"]), "y", "vip:80");
     let chains = ["firewall-prerouting", "firewall"].map(str::to_owned).to_vec();
@@ -802,7 +803,7 @@ fn the_path_names_the_rules_that_had_a_say() {
     assert_eq!(found, [(Some(ChainId::FilterOutput), vec!["filter-output".to_owned()])]);
 }
 
-/// Nothing is known, nothing is done: there is no table, or a chain is not as it should be.
+/// Without a table, or if a chain is not intact, packets pass.
 #[test]
 fn without_our_rules_a_packet_passes() {
     let state = world().state();

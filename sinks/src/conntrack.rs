@@ -1,13 +1,13 @@
 //! conntrack: deletes flows that contradict the rules.
 //!
-//! Only the first packet of a flow is translated by rules; the others follow it. UDP has no
-//! connection that a reset could end, and an attempt to connect from the same port is, without an
-//! answer, a packet of the same flow. So such flows are deleted, and the client's next packet is the
-//! first of a new one. Connections that were answered are never touched: their ends notice.
+//! Rules translate only the first packet of a flow; the others follow it. UDP has no connection
+//! that a reset could end, and a new attempt to connect from the same port is, without an answer, a
+//! packet of the same flow. So such flows are deleted, and the client's next packet starts a new
+//! one. Connections that were answered are never touched: their ends notice the loss themselves.
 //!
-//! The kernel goes through its flows once, shows those of a kind (`CTA_FILTER`, `CTA_STATUS`), and
-//! whoever asks says of each whether it goes. It is deleted by its tuple and its id, so that a flow
-//! that has taken the place of one just seen is spared. Memory does not grow with the number of flows.
+//! The kernel walks through its flows once and returns those of one kind (`CTA_FILTER`,
+//! `CTA_STATUS`); the caller decides about each. A flow is deleted by its tuple and its id, so that
+//! a new flow with the same tuple is spared. The memory use does not depend on the number of flows.
 
 #[cfg(test)]
 mod tests;
@@ -27,74 +27,74 @@ use crate::netlink::{
     Writer, messages,
 };
 
-/// How often a dump that the kernel calls interrupted is begun again.
+/// The number of attempts for a dump that the kernel marks as interrupted.
 const ATTEMPTS: usize = 3;
 
-/// Which flows the kernel shows. Kernels that cannot choose show more, and what is of another kind is
-/// left out here.
+/// The flows that the kernel returns. Kernels that cannot filter return more, and flows of other
+/// kinds are ignored here.
 ///
-/// There are no IPv6 addresses in it: up to Linux 6.18 at least, a filter by an IPv6 address finds
-/// exactly the flows that do *not* have it (`ctnetlink_filter_match_tuple` takes the result of
-/// `ipv6_addr_cmp` the wrong way round).
+/// It cannot contain IPv6 addresses: up to Linux 6.18 at least, a filter by an IPv6 address finds
+/// exactly the flows that do *not* have it (`ctnetlink_filter_match_tuple` inverts the result of
+/// `ipv6_addr_cmp`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filter {
     /// The family.
     pub family: Family,
-    /// Of which kind they are.
+    /// The kind of flows.
     pub kind: Kind,
-    /// If it is the same for all that are looked for, the port they were sent to.
+    /// The destination port, if it is the same for all wanted flows.
     pub port: Option<NonZeroU16>,
-    /// Likewise the address; in IPv4 only.
+    /// The destination address, likewise; in IPv4 only.
     pub destination: Option<Ipv4Addr>,
 }
 
-/// Kinds of flows that may be deleted.
+/// The kinds of flows that may be deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// UDP flows.
     Udp,
-    /// Attempts to connect over TCP or SCTP that have no answer: `SYN_SENT`, `COOKIE_WAIT`.
+    /// Unanswered attempts to connect over TCP or SCTP: `SYN_SENT`, `COOKIE_WAIT`.
     Unanswered,
 }
 
-/// Why flows could not be deleted. They expire by themselves once the client pauses.
+/// The reason why flows could not be deleted. They expire by themselves when the client pauses.
 #[derive(Debug, thiserror::Error)]
 pub enum ConntrackError {
-    /// No right to change flows.
-    #[error("no right to delete conntrack flows: CAP_NET_ADMIN is needed")]
+    /// There is no permission to change flows.
+    #[error("not permitted to delete conntrack flows: CAP_NET_ADMIN is needed")]
     Forbidden,
-    /// The kernel cannot be reached, or refused. Some flows may have been deleted; to try again does
-    /// no harm.
-    #[error("conntrack flows cannot be deleted")]
+    /// The kernel cannot be reached, or refused. Some flows may have been deleted; a retry does no
+    /// harm.
+    #[error("cannot delete conntrack flows")]
     Unavailable(#[from] io::Error),
 }
 
-/// What the kernel can do.
+/// The capabilities of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Support {
-    /// Nothing: it has no ctnetlink. Without conntrack there are no flows; as a module, it is
-    /// loaded on demand.
+    /// No ctnetlink. Without conntrack there are no flows; as a module, ctnetlink is loaded on
+    /// demand.
     Absent,
-    /// Dumps, but all or nothing.
+    /// Dumps without a filter.
     Unfiltered,
     /// Dumps with a filter.
     Filtered,
 }
 
-/// The flows of the network namespace of the thread that has opened it.
+/// The flows of the network namespace of the thread that opened it.
 pub struct Conntrack {
-    /// For requests: with a dump on its way, a socket takes no other.
+    /// For requests: during a dump, a socket accepts no others.
     requests: Socket,
     dumps: Socket,
     seq: u32,
-    /// What the kernel can do, as far as that is known and will last.
+    /// The capabilities of the kernel, if known and permanent.
     support: Option<Support>,
-    /// Whether it was said that there is no ctnetlink.
+    /// True if the absence of ctnetlink was logged.
     has_told: bool,
 }
 
 impl Conntrack {
-    /// Opens it. Nothing is asked of the kernel yet.
+    /// Opens it. Sends nothing to the kernel yet.
     ///
     /// # Errors
     ///
@@ -109,15 +109,15 @@ impl Conntrack {
         })
     }
 
-    /// Deletes those flows that a filter finds and the caller does not want. Says how many. That there
-    /// are none, or no conntrack at all, is no error.
+    /// Deletes the flows that a filter finds and the caller does not want, and returns their
+    /// number. It is not an error if there are none, or no conntrack at all.
     ///
-    /// The kernel goes through all flows of the node: about 40 ms with 100,000 of which it shows few,
-    /// 280 ms if it shows all. nf_tables does not wait for that, but this thread does.
+    /// The kernel walks through all flows of the node: about 40 ms with 100,000 flows if it returns
+    /// few, 280 ms if it returns all. nf_tables does not wait for that, but this thread does.
     ///
     /// # Errors
     ///
-    /// See `ConntrackError`. To try again does no harm.
+    /// See `ConntrackError`. A retry does no harm.
     pub fn delete(
         &mut self,
         filter: &Filter,
@@ -128,7 +128,7 @@ impl Conntrack {
             Support::Unfiltered => false,
             Support::Absent => {
                 if !std::mem::replace(&mut self.has_told, true) {
-                    tracing::info!("this kernel has no ctnetlink: flows, if any, stay as they are");
+                    tracing::info!("this kernel has no ctnetlink, no flow is ever deleted");
                 }
                 return Ok(0);
             }
@@ -137,16 +137,16 @@ impl Conntrack {
         for _ in 0..ATTEMPTS {
             match self.dump(filter, can_choose, &mut is_unwanted, &mut deleted) {
                 Ok(()) => return Ok(deleted),
-                // What was shown is dealt with; there may be more.
+                // The returned flows have been handled; there may be more.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // The dump may go on in the kernel, and would be in the way of the next.
+                    // The dump may continue in the kernel, and would be in the way of the next.
                     self.dumps = Socket::open(Bus::Netfilter, 0)?;
                     return Err(error.raw_os_error().map_or(error.into(), refused));
                 }
             }
         }
-        Err(io::Error::other("a dump of conntrack flows was interrupted again and again").into())
+        Err(io::Error::other("every dump of conntrack flows was interrupted").into())
     }
 
     fn support(&mut self) -> Result<Support, ConntrackError> {
@@ -156,7 +156,7 @@ impl Conntrack {
         let family = wire::family_number(Family::Ipv4);
         let errno = self.request(wire::CT_GET, family, wire::write_probe)?;
         let support = support(errno)?;
-        // A module may come with the first rule that needs it.
+        // The module may be loaded with the first rule that needs it.
         self.support = Some(support).filter(|support| *support != Support::Absent);
         Ok(support)
     }
@@ -181,7 +181,7 @@ impl Conntrack {
         let mut interrupted = false;
         loop {
             let Some(received) = self.dumps.receive()? else {
-                return Err(io::Error::other("the kernel's dump has no end"));
+                return Err(io::Error::other("the kernel's dump is incomplete"));
             };
             let mut done = false;
             let mut deletions = Deletions::new(self.seq, family);
@@ -198,7 +198,8 @@ impl Conntrack {
                     }
                 }
             }
-            // The dump goes on from where it is, whatever of the flows it has shown still exists.
+            // The dump continues from its position, whether or not the flows it has returned still
+            // exist.
             self.seq = deletions.seq;
             *deleted += deletions.send(&mut self.requests)?;
             match (done, interrupted) {
@@ -209,7 +210,7 @@ impl Conntrack {
         }
     }
 
-    /// Sends a request that is only acknowledged, and says how: 0, or the error number.
+    /// Sends a request that is only acknowledged, and returns 0 or the error number.
     fn request(
         &mut self,
         kind: u16,
@@ -225,7 +226,7 @@ impl Conntrack {
         let mut answer = None;
         while answer.is_none() {
             let Some(received) = self.requests.receive()? else {
-                return Err(io::Error::other("the kernel acknowledged nothing"));
+                return Err(io::Error::other("the kernel sent no acknowledgement"));
             };
             answer = messages(received)
                 .filter(|message| message.seq == self.seq)
@@ -235,18 +236,18 @@ impl Conntrack {
     }
 }
 
-/// Requests to delete flows that were shown in one message of a dump, to be sent in one go.
+/// Requests to delete the flows from one message of a dump, to be sent in one call.
 struct Deletions {
     writer: Writer,
     before: u32,
-    /// The sequence number of the last one.
+    /// The sequence number of the last request.
     seq: u32,
     last: Option<Open>,
     family: u8,
 }
 
 impl Deletions {
-    /// None yet; their sequence numbers begin after this one.
+    /// Returns an empty list; the sequence numbers begin after this one.
     fn new(seq: u32, family: u8) -> Self {
         Self { writer: Writer::default(), before: seq, seq, last: None, family }
     }
@@ -259,10 +260,10 @@ impl Deletions {
         self.last = Some(message);
     }
 
-    /// Says how many were deleted; the others had gone already.
+    /// Sends the requests and returns the number of deleted flows; the others were already gone.
     fn send(mut self, socket: &mut Socket) -> io::Result<u64> {
         let Some(last) = self.last else { return Ok(0) };
-        // Success is silent but for the last one, errors are not.
+        // Only errors and the success of the last request are answered.
         self.writer.add_flags(last, NLM_F_ACK);
         socket.send(self.writer.bytes())?;
         let total = self.seq.wrapping_sub(self.before);
@@ -270,10 +271,10 @@ impl Deletions {
         let mut is_last = false;
         while !is_last {
             let Some(received) = socket.receive()? else {
-                return Err(io::Error::other("the kernel acknowledged nothing"));
+                return Err(io::Error::other("the kernel sent no acknowledgement"));
             };
             for message in messages(received) {
-                // Answers to earlier requests that were given up are none of these.
+                // Ignore answers to earlier requests that were abandoned.
                 if !(1..=total).contains(&message.seq.wrapping_sub(self.before)) {
                     continue;
                 }
@@ -289,17 +290,17 @@ impl Deletions {
     }
 }
 
-/// How a dump ended, if this is its end: 0, or the number of the error that stopped it.
+/// Returns how a dump ended, if this is its end: 0, or the number of the error that stopped it.
 fn end_of_dump(message: &Message<'_>) -> Option<i32> {
     let end = || Some(-i32::from_ne_bytes(message.payload.get(..4)?.try_into().ok()?));
     (message.kind == NLMSG_DONE).then(|| end().unwrap_or(0))
 }
 
-/// What the answer to the probe means.
+/// Interprets the answer to the probe.
 fn support(errno: i32) -> Result<Support, ConntrackError> {
     match errno {
         ERANGE => Ok(Support::Filtered),
-        // Found, against all odds, or not.
+        // Either result means that the filter was ignored.
         0 | ENOENT => Ok(Support::Unfiltered),
         EINVAL => Ok(Support::Absent),
         errno => Err(refused(errno)),

@@ -1,4 +1,4 @@
-//! A stand-in for a kernel: as strict as nf_tables, and it fails when told to.
+//! A stand-in for a kernel: as strict as nf_tables, with injected failures.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -10,10 +10,10 @@ use rulec_compiler::nft::state::State;
 
 use crate::sink::{Base, Outcome, Refusal, Sink, SinkError};
 
-/// What the next commit runs into.
+/// The failure of the next commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing.
+    /// No failure.
     None,
     /// The kernel commits, and the answer is lost.
     LostAnswer,
@@ -26,19 +26,19 @@ pub enum Fault {
 /// A kernel in memory.
 #[derive(Debug, Default)]
 pub struct FakeSink {
-    /// What it holds.
+    /// Its state.
     pub state: State,
-    /// What the next commits run into, in order; then nothing.
+    /// The failures of the next commits, in order; then there are none.
     pub faults: VecDeque<Fault>,
-    /// How many of the next readings fail.
+    /// The number of following reads that fail.
     pub unreadable: u32,
-    /// Services it refuses, with this errno.
+    /// The Services that it refuses, each with the errno.
     pub refuses: BTreeMap<NamespacedName, i32>,
     /// The deltas it has committed.
     pub committed: Vec<Delta>,
-    /// Real servers of IPVS that have connections.
+    /// The real servers of IPVS that have connections.
     pub busy: BTreeSet<Draining>,
-    /// How many of the next counts of connections fail.
+    /// The number of following counts of connections that fail.
     pub uncountable: u32,
 }
 

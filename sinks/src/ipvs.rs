@@ -1,12 +1,12 @@
-//! IPVS: virtual and real servers over generic netlink, and the addresses that lead to them.
+//! IPVS: virtual and real servers over generic netlink, and the addresses that make them reachable.
 //!
-//! The kernel carries out each request by itself: there is no transaction. Many go in one call, in
-//! the order given; what is refused is said, and all others are done.
+//! The kernel executes each request by itself: there are no transactions. Many requests are sent in
+//! one call, in the given order; refusals are returned, and all others take effect.
 //!
-//! - `options`: what there is to decide;
+//! - `options`: the options;
 //! - `wire`: virtual and real servers as bytes;
-//! - `requests`: one socket, many requests;
-//! - `sink`: it and nf_tables as one;
+//! - `requests`: a socket for many requests;
+//! - `sink`: IPVS and nf_tables as one sink;
 //! - `addresses`: a dummy device, or local routes.
 
 mod addresses;
@@ -34,42 +34,42 @@ use self::requests::Requests;
 use self::wire::{ShownReal, ShownServer};
 use crate::netlink::{Bus, Open, Writer};
 
-/// The IPVS of the network namespace of the thread that has opened it.
+/// The IPVS of the network namespace of the thread that opened it.
 pub struct Ipvs {
     requests: Requests,
-    /// The number of the family. It is another if the module was loaded anew.
+    /// The number of the netlink family. It changes when the module is reloaded.
     family: u16,
     bound: Bound,
 }
 
-/// Why IPVS cannot be used.
+/// The reason why IPVS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The kernel has no IPVS, and could not load it.
+    /// The kernel has no IPVS, and could not load its module.
     #[error(
         "this kernel has no IPVS: load its module with `modprobe ip_vs`, or install the kernel's \
-         modules if there is none"
+         modules if it is missing"
     )]
     Absent,
-    /// No right to change it.
-    #[error("no right to program IPVS: CAP_NET_ADMIN is needed")]
+    /// There is no permission to change it.
+    #[error("not permitted to program IPVS: CAP_NET_ADMIN is needed")]
     Forbidden,
     /// The kernel cannot be reached.
     #[error("IPVS cannot be reached")]
     Unavailable(#[source] io::Error),
 }
 
-/// Why a scheduler cannot be used.
+/// The reason why a scheduler cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SchedulerError {
-    /// The kernel has no such scheduler, and could not load it.
+    /// The kernel has no such scheduler, and could not load its module.
     #[error(
-        "this kernel has no scheduler {0} for IPVS: load its module with `modprobe ip_vs_{0}`, or \
-         install the kernel's modules if there is none"
+        "this kernel has no IPVS scheduler {0}: load its module with `modprobe ip_vs_{0}`, or \
+         install the kernel's modules if it is missing"
     )]
     Absent(Scheduler),
     /// The kernel cannot be reached, or refused something else.
-    #[error("whether the kernel has the scheduler cannot be found out")]
+    #[error("cannot check for the scheduler in the kernel")]
     Unavailable(#[from] io::Error),
 }
 
@@ -84,7 +84,7 @@ impl From<io::Error> for OpenError {
 }
 
 impl Ipvs {
-    /// Opens it. The kernel loads its module by itself if it can. Nothing is changed.
+    /// Opens it. The kernel loads the module by itself if it can. Nothing is changed.
     ///
     /// # Errors
     ///
@@ -94,27 +94,27 @@ impl Ipvs {
         let family = family(&mut requests)?;
         let bound = Bound::open(options)?;
         let mut ipvs = Self { requests, family, bound };
-        // Whoever may not ask this may not do anything else.
+        // A process that may not send this request may not do anything else.
         ipvs.ask(wire::GET_INFO, |_| {})?;
         Ok(ipvs)
     }
 
-    /// Makes the dummy device if it is wanted and absent, as the first address would.
+    /// Creates the dummy device if it is wanted and absent, like the first bound address does.
     ///
     /// # Errors
     ///
-    /// If the kernel has no such devices; or if the name is another device's; or if it cannot be
-    /// reached.
+    /// If the kernel does not support such devices, if another kind of device has the name, or if
+    /// it cannot be reached.
     pub fn prepare(&mut self) -> io::Result<()> {
         self.bound.prepare()
     }
 
-    /// Reads the virtual servers of the network namespace, whoever made them, and the addresses
-    /// that are ours. Left out is what a `VirtualServer` cannot name: firewall marks, and those of
-    /// all ports.
+    /// Reads the virtual servers of the network namespace, whoever added them, and our addresses.
+    /// Virtual servers that a `VirtualServer` cannot name are left out: those of firewall marks,
+    /// and those of all ports.
     ///
-    /// The kernel's dump does not tell when somebody else adds or deletes virtual servers
-    /// meanwhile: one may be missing then.
+    /// The kernel's dump does not tell if others add or delete virtual servers during it: then one
+    /// may be missing.
     ///
     /// # Errors
     ///
@@ -132,11 +132,11 @@ impl Ipvs {
         Ok(State { servers, bound: self.bound.read()? })
     }
 
-    /// Carries out operations in this order. Says which were refused, by their places, and why; all
-    /// others are done.
+    /// Executes operations in this order. Returns the indices of those that were refused, with the
+    /// errors; all others have taken effect.
     ///
-    /// Another scheduler for a virtual server makes the kernel wait until no packet uses the old one
-    /// any more; nothing else waits.
+    /// If the scheduler of a virtual server changes, the kernel waits until no packet uses the old
+    /// one any more; no other operation waits.
     ///
     /// # Errors
     ///
@@ -146,7 +146,7 @@ impl Ipvs {
         let mut done = 0;
         let is_command = |op: &Op| wire::command(op).is_some();
         for run in ops.chunk_by(|one, next| is_command(one) == is_command(next)) {
-            // One of the two is the whole run, the other is empty.
+            // One of the two contains the whole run, the other is empty.
             let commands: Vec<(u8, &Op)> =
                 run.iter().filter_map(|op| Some((wire::command(op)?, op))).collect();
             let changes: Vec<Change> = run.iter().filter_map(Change::of).collect();
@@ -164,8 +164,8 @@ impl Ipvs {
         Ok(refused)
     }
 
-    /// How many connections and clients (which persistence remembers) the real servers of these
-    /// virtual servers keep. What is gone is not there.
+    /// Returns the numbers of connections and clients (remembered for persistence) that the real
+    /// servers of these virtual servers keep. Servers that are gone are left out.
     ///
     /// # Errors
     ///
@@ -182,12 +182,12 @@ impl Ipvs {
         Ok(connections)
     }
 
-    /// Sets how many seconds connections without packets last: of TCP, of TCP after a FIN, of UDP.
-    /// 0 keeps the kernel's.
+    /// Sets how many seconds connections without packets last: TCP, TCP after a FIN, UDP. 0 keeps
+    /// the kernel's value.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses: it counts in smaller units, and no time is longer than 2³¹ of them.
+    /// If the kernel refuses: it counts in smaller units, and a time is limited to 2³¹ of them.
     pub fn set_timeouts(&mut self, tcp: u32, tcp_fin: u32, udp: u32) -> io::Result<()> {
         if (tcp, tcp_fin, udp) == (0, 0, 0) {
             return Ok(());
@@ -195,13 +195,13 @@ impl Ipvs {
         self.ask(wire::SET_CONFIG, |writer| wire::write_timeouts(writer, tcp, tcp_fin, udp))
     }
 
-    /// Finds out whether the kernel has a scheduler. If no virtual server uses it, one is added and
-    /// deleted again (TCP 198.51.100.0:20000, which is nobody's), so that the kernel loads its
-    /// module.
+    /// Checks whether the kernel has a scheduler. If no virtual server uses it, one is added and
+    /// deleted again (TCP 198.51.100.0:20000, which no Service uses), so that the kernel loads the
+    /// scheduler's module.
     ///
     /// # Errors
     ///
-    /// `Absent` if it has not; `Unavailable` if that cannot be found out.
+    /// `Absent` if it has none; `Unavailable` if that cannot be checked.
     pub fn probe_scheduler(&mut self, scheduling: &Scheduling) -> Result<(), SchedulerError> {
         let used = self.dump_servers(|used: &mut BTreeSet<String>, shown| {
             used.insert(shown.scheduler.to_owned());
@@ -225,7 +225,7 @@ impl Ipvs {
         };
         let mut added = add(self);
         if added.as_ref().is_err_and(|error| error.raw_os_error() == Some(EEXIST)) {
-            // Of a probe that came to no end.
+            // It is left over from an interrupted probe.
             delete(self)?;
             added = add(self);
         }
@@ -238,7 +238,7 @@ impl Ipvs {
         }
     }
 
-    /// Deletes our device and our routes, and so takes all our addresses from the node. Virtual
+    /// Deletes our device and our routes, which removes all our addresses from the node. Virtual
     /// servers stay.
     ///
     /// # Errors
@@ -276,7 +276,8 @@ impl Ipvs {
         )
     }
 
-    /// What is of interest about each real server of a virtual server; nothing if that is gone.
+    /// Returns the wanted property of each real server of a virtual server; nothing if that is
+    /// gone.
     fn dump_reals<T>(
         &mut self,
         server: VirtualServer,
@@ -303,7 +304,7 @@ fn generic(writer: &mut Writer, family: u16, flags: u16, seq: u32, command: u8) 
     writer.generic(family, flags, seq, command, wire::IPVS_GENL_VERSION)
 }
 
-/// Asks for the number of the family, which makes the kernel load the module if it is absent.
+/// Queries the number of the family, which makes the kernel load the module if it is absent.
 fn family(requests: &mut Requests) -> io::Result<u16> {
     let mut id = None;
     requests.ask(
@@ -316,5 +317,5 @@ fn family(requests: &mut Requests) -> io::Result<u16> {
         },
         |message| id = id.take().or_else(|| wire::read_family_id(message)),
     )?;
-    id.ok_or_else(|| io::Error::other("the kernel does not say the number of the IPVS family"))
+    id.ok_or_else(|| io::Error::other("the kernel reported no number for the IPVS family"))
 }

@@ -1,7 +1,7 @@
-//! What kube-proxy has on this node: finding it, and removing it where that can be done over netlink.
+//! The remains of kube-proxy on this node: finds them, and removes them if netlink allows it.
 //!
-//! Looked at is the network namespace of the calling thread. What is found may be in use by a running
-//! kube-proxy, or left by one that has ended: the kernel does not tell.
+//! This examines the network namespace of the calling thread. The findings may belong to a running
+//! kube-proxy or to one that has ended: the kernel does not tell.
 
 mod chains;
 mod link;
@@ -21,13 +21,13 @@ use crate::nft::foreign::{Foreign, ForeignTable, TableName};
 /// The table of kube-proxy's nftables mode, in both families.
 const TABLE: &str = "kube-proxy";
 
-/// The interface of IPVS mode, which has every cluster address.
+/// The interface of IPVS mode, which has all cluster addresses.
 const IPVS_DEVICE: &str = "kube-ipvs0";
 
-/// How often a table is tried whose rules others change at the same time.
+/// The number of attempts on a table whose rules others change at the same time.
 const ATTEMPTS: usize = 5;
 
-/// Something of kube-proxy's, or something that may be.
+/// Something that belongs to kube-proxy, or may belong to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// The table of nftables mode.
@@ -41,11 +41,11 @@ pub enum Finding {
         family: Family,
         /// The table.
         table: String,
-        /// How many chains.
+        /// The number of chains.
         count: usize,
     },
-    /// Tables of iptables' legacy back end. Their chains may be kube-proxy's or anybody's: they can be
-    /// read only with its own interface.
+    /// Tables of iptables' legacy back end. Their chains may be kube-proxy's or those of others:
+    /// only its own interface can read them.
     LegacyTables {
         /// The family.
         family: Family,
@@ -54,15 +54,15 @@ pub enum Finding {
     },
     /// The interface of IPVS mode.
     IpvsDevice,
-    /// Virtual servers of IPVS, which may also be somebody else's.
+    /// Virtual servers of IPVS, which may also belong to others.
     IpvsServers {
-        /// How many.
+        /// Their number.
         count: usize,
     },
 }
 
 impl Finding {
-    /// Whether it is certain to be kube-proxy's.
+    /// Returns true if it is certainly kube-proxy's.
     pub fn is_certain(&self) -> bool {
         match self {
             Self::NftTable { .. } | Self::Chains { .. } | Self::IpvsDevice => true,
@@ -70,7 +70,7 @@ impl Finding {
         }
     }
 
-    /// What an operator does about it, once kube-proxy has been stopped.
+    /// Returns the instructions for an operator.
     pub fn remedy(&self) -> String {
         let suffix = |family: &Family| if *family == Family::Ipv6 { "6" } else { "" };
         match self {
@@ -78,12 +78,12 @@ impl Finding {
                 "stop kube-proxy, then run `rulec cleanup --kube-proxy`".to_owned()
             }
             Self::LegacyTables { family, .. } => format!(
-                "look with `ip{}tables-legacy-save | grep KUBE-`; if there is something, stop \
+                "check with `ip{}tables-legacy-save | grep KUBE-`; if it prints any chain, stop \
                  kube-proxy, then run `kube-proxy --cleanup`",
                 suffix(family)
             ),
             Self::IpvsServers { .. } => {
-                "look with `ipvsadm -Ln`; if nobody else has any, stop kube-proxy, then run `ipvsadm -C`"
+                "check with `ipvsadm -Ln`; if all are kube-proxy's, stop it, then run `ipvsadm -C`"
                     .to_owned()
             }
         }
@@ -115,7 +115,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The family as nftables calls it.
+/// Returns the family's name in nftables.
 fn word(family: Family) -> &'static str {
     match family {
         Family::Ipv4 => "ip",
@@ -123,12 +123,12 @@ fn word(family: Family) -> &'static str {
     }
 }
 
-/// What was removed, or had to stay.
+/// The outcome for a finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is gone.
+    /// It was removed.
     Removed(Finding),
-    /// A chain of kube-proxy's has to stay, since a rule of others leads to it.
+    /// A chain of kube-proxy must stay, since a rule of others leads to it.
     Needed {
         /// The family.
         family: Family,
@@ -139,11 +139,11 @@ pub enum Outcome {
         /// The chain with the rule.
         by: String,
     },
-    /// It cannot be removed from here; its remedy says how it can.
+    /// It cannot be removed with netlink; its remedy tells how to remove it.
     Left(Finding),
 }
 
-/// Why something could not be removed.
+/// The reason why something could not be removed.
 #[derive(Debug, thiserror::Error)]
 pub enum RemovalError {
     /// nf_tables cannot be read.
@@ -154,21 +154,21 @@ pub enum RemovalError {
     Owned {
         /// The family.
         family: Family,
-        /// Whose socket owns it.
+        /// The owner of the table.
         owner: Owner,
     },
-    /// The kernel refuses it.
-    #[error("removing {what}")]
+    /// The kernel refused the removal.
+    #[error("cannot remove {what}")]
     Refused {
-        /// What should have gone.
+        /// The finding to remove.
         what: Finding,
-        /// Why it did not.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// Looks for everything. What cannot be looked at counts as not there, but for nf_tables.
+/// Looks for everything. Except for nf_tables, what cannot be read is treated as absent.
 ///
 /// # Errors
 ///
@@ -186,13 +186,13 @@ pub fn find() -> io::Result<Vec<Finding>> {
     Ok(found)
 }
 
-/// Removes what can be removed, and says what became of each finding. Each table is one transaction;
-/// rules and chains of others are left alone. Of virtual servers, those of addresses on the device of IPVS
-/// mode go with it; unless all of that is to be spared, since it is in use.
+/// Removes what can be removed, and returns the outcome of each finding. Each table is one
+/// transaction; rules and chains of others are left alone. The virtual servers at addresses on the
+/// device of IPVS mode are removed with it, unless `spare_ipvs` is set because they are in use.
 ///
 /// # Errors
 ///
-/// If something that should go does not. What was removed before stays removed.
+/// If something that should be removed is not. Earlier removals stay in effect.
 pub fn remove(spare_ipvs: bool) -> Result<Vec<Outcome>, RemovalError> {
     let mut outcomes = Vec::new();
     let mut foreign = Foreign::open().map_err(RemovalError::Unavailable)?;
@@ -227,7 +227,7 @@ pub fn remove(spare_ipvs: bool) -> Result<Vec<Outcome>, RemovalError> {
     Ok(outcomes)
 }
 
-/// Deletes the virtual servers of all addresses on the device, and says how many.
+/// Deletes the virtual servers at all addresses on the device, and returns their number.
 fn remove_servers() -> io::Result<usize> {
     let mut ipvs = Ipvs::open(Options::default()).map_err(io::Error::other)?;
     let held = ipvs.read()?;
@@ -263,7 +263,7 @@ fn remove_table(
 ) -> Result<(), RemovalError> {
     match (foreign.delete_table(name), table.owner) {
         (Ok(true), _) => outcomes.push(Outcome::Removed(what)),
-        // Somebody else was quicker.
+        // Another process was faster.
         (Ok(false), _) => {}
         (Err(_), Some(owner)) => {
             return Err(RemovalError::Owned { family: name.0, owner: Owner::of(owner) });
@@ -273,8 +273,8 @@ fn remove_table(
     Ok(())
 }
 
-/// Removes kube-proxy's chains from one table. A running kube-proxy, or whoever else changes the table
-/// at the same time, may make the kernel refuse what was planned: then it is planned anew.
+/// Removes kube-proxy's chains from one table. If a running kube-proxy or another process changes
+/// the table at the same time, the kernel may refuse the plan: then it is made again.
 fn remove_chains(
     foreign: &mut Foreign,
     name: &TableName,
@@ -287,7 +287,7 @@ fn remove_chains(
         let Some(table) = found.remove(name) else { return Ok(()) };
         let jumps = match foreign.jumps(name) {
             Ok(jumps) => jumps,
-            // The table went meanwhile.
+            // The table was deleted in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(RemovalError::Unavailable(error)),
         };
@@ -329,7 +329,7 @@ fn has_device() -> bool {
     lists_device(&read("dev"))
 }
 
-/// Whether the interface is in `/proc/net/dev`: two lines of headings, then `  name: numbers`.
+/// Returns true if the interface is in `/proc/net/dev`: two header lines, then `  name: numbers`.
 fn lists_device(dev: &str) -> bool {
     let name = |line: &str| line.split_once(':').map(|(name, _)| name.trim().to_owned());
     dev.lines().skip(2).filter_map(name).any(|name| name == IPVS_DEVICE)
@@ -340,15 +340,15 @@ fn servers() -> Option<Finding> {
     (count > 0).then_some(Finding::IpvsServers { count })
 }
 
-/// The number of virtual servers in `/proc/net/ip_vs`: three lines of headings, then one line for each,
-/// with its destinations below, which begin with an arrow.
+/// Returns the number of virtual servers in `/proc/net/ip_vs`: three header lines, then one line
+/// for each server, followed by its destinations, which begin with an arrow.
 fn count_servers(ip_vs: &str) -> usize {
     let is_server =
         |line: &&str| ["TCP ", "UDP ", "SCTP ", "FWM "].iter().any(|it| line.starts_with(it));
     ip_vs.lines().skip(3).filter(is_server).count()
 }
 
-/// A file of this thread's network namespace; empty if the kernel does not have it.
+/// Reads a file of this thread's network namespace; empty if the kernel does not have it.
 fn read(file: &str) -> String {
     fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default()
 }

@@ -1,9 +1,9 @@
-//! Where deltas go: the kernel's nf_tables and IPVS over netlink, and a strict stand-in for tests.
-//! Beside them, what rules alone do not do: unwanted flows of conntrack, and the kernel's settings;
-//! and what another proxy has left on the node.
+//! The destinations of deltas: the kernel's nf_tables and IPVS over netlink, and a strict stand-in
+//! for tests. Also the work that rules alone cannot do: deleting unwanted conntrack flows, setting
+//! the kernel's sysctls, and removing the remains of another proxy.
 //!
-//! A sink knows the words of `rulec-compiler` and nothing of sources, clocks or policies: when to
-//! commit, when to read back and what to do about a refusal is the engine's affair.
+//! A sink uses the types of `rulec-compiler` and knows nothing of sources, clocks or policies: the
+//! engine decides when to commit, when to read back and how to handle a refusal.
 #![deny(unsafe_code)]
 
 pub mod conntrack;

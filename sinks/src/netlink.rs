@@ -1,7 +1,7 @@
-//! Netlink: messages and attributes as bytes, and one socket.
+//! Netlink: messages and attributes as bytes, and a socket.
 //!
-//! Everything is safe code over slices. Reading never trusts a length: what does not fit is not
-//! there.
+//! Everything is safe code over slices. Reading never trusts a length: a message or attribute that
+//! does not fit is ignored.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,8 +13,8 @@ use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
 /// `struct nlmsghdr`.
 pub(crate) const HEADER_LEN: usize = 16;
-/// `struct nfgenmsg`, which follows it in the netfilter family, and `struct genlmsghdr`, which does
-/// in the generic one.
+/// `struct nfgenmsg`, which follows it in the netfilter family, and `struct genlmsghdr`, which
+/// follows it in the generic one.
 pub(crate) const GENMSG_LEN: usize = 4;
 
 pub(crate) const NLMSG_ERROR: u16 = 2;
@@ -30,19 +30,21 @@ pub(crate) const NLM_F_CREATE: u16 = 0x400;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 const NLA_F_NESTED: u16 = 0x8000;
 
-/// The most that is received at once. The kernel fills dumps up to 32 KiB a message.
+/// The maximum number of bytes received at once. The kernel fills dumps up to 32 KiB a message.
 const RECEIVE_BYTES: usize = 1 << 17;
 
-/// How much the kernel may queue for us: answers to a batch are one message per refused operation.
+/// The number of bytes that the kernel may queue for us: it answers a batch with one message per
+/// refused operation.
 const BUFFER_BYTES: usize = 16 << 20;
 
-/// What a buffer holds beside the messages themselves (`netlink_sendmsg`).
+/// The part of a buffer that messages cannot use (`netlink_sendmsg`).
 const RESERVED_BYTES: usize = 32;
 
-/// The most that is ever asked of a kernel that grants everything.
+/// The maximum that is requested of a kernel that grants any size.
 const FORCED_BYTES: usize = 1 << 30;
 
-/// What the kernel counts for a short answer in the receive buffer: the message, and its bookkeeping.
+/// The space that a short answer takes in the receive buffer: the message, and the kernel's
+/// bookkeeping.
 const ANSWER_BYTES: usize = 2048;
 
 /// Messages, one after the other.
@@ -51,7 +53,7 @@ pub(crate) struct Writer {
     bytes: Vec<u8>,
 }
 
-/// The place of a length that is written when what it counts is complete.
+/// The place of a length that is written when its content is complete.
 #[derive(Clone, Copy)]
 pub(crate) struct Open(usize);
 
@@ -83,7 +85,7 @@ impl Writer {
         open
     }
 
-    /// Starts a message of a family of generic netlink.
+    /// Starts a message of a generic netlink family.
     pub(crate) fn generic(
         &mut self,
         kind: u16,
@@ -97,7 +99,7 @@ impl Writer {
         open
     }
 
-    /// Starts a message of any bus. What follows the header is the caller's affair.
+    /// Starts a message of any bus. The caller writes the content after the header.
     pub(crate) fn header(&mut self, kind: u16, flags: u16, seq: u32) -> Open {
         let open = Open(self.bytes.len());
         self.bytes.extend_from_slice(&[0; 4]);
@@ -126,14 +128,14 @@ impl Writer {
         }
     }
 
-    /// Appends bytes as they are: a message that is complete, or what follows a header.
+    /// Appends bytes as they are: a complete message, or the content after a header.
     pub(crate) fn raw(&mut self, message: &[u8]) -> Open {
         let open = Open(self.bytes.len());
         self.bytes.extend_from_slice(message);
         open
     }
 
-    /// Starts an attribute that holds attributes.
+    /// Starts an attribute that contains attributes.
     pub(crate) fn nest(&mut self, kind: u16) -> Open {
         let open = Open(self.bytes.len());
         self.bytes.extend_from_slice(&[0; 2]);
@@ -141,7 +143,7 @@ impl Writer {
         open
     }
 
-    /// Completes it. The caller keeps it below 64 KiB, the most a 16-bit length can say.
+    /// Completes it. The caller keeps it below 64 KiB, the limit of a 16-bit length.
     pub(crate) fn close_nest(&mut self, open: Open) {
         let len = u16::try_from(self.bytes.len() - open.0).unwrap_or(u16::MAX);
         if let Some(place) = self.bytes.get_mut(open.0..open.0 + 2) {
@@ -149,7 +151,7 @@ impl Writer {
         }
     }
 
-    /// How long what was started there is by now.
+    /// Returns the current length since the start of this attribute or message.
     pub(crate) fn len_since(&self, open: Open) -> usize {
         self.bytes.len() - open.0
     }
@@ -162,22 +164,22 @@ impl Writer {
         self.pad();
     }
 
-    /// A number in network byte order, as nf_tables wants them.
+    /// Writes a number in network byte order, as nf_tables expects.
     pub(crate) fn be32(&mut self, kind: u16, value: u32) {
         self.attribute(kind, &value.to_be_bytes());
     }
 
-    /// A number in the byte order of this machine, as everybody else wants them.
+    /// Writes a number in the byte order of this machine, as all other families expect.
     pub(crate) fn ne16(&mut self, kind: u16, value: u16) {
         self.attribute(kind, &value.to_ne_bytes());
     }
 
-    /// A number in the byte order of this machine.
+    /// Writes a number in the byte order of this machine.
     pub(crate) fn ne32(&mut self, kind: u16, value: u32) {
         self.attribute(kind, &value.to_ne_bytes());
     }
 
-    /// Text with its final zero.
+    /// Writes text with its final zero.
     pub(crate) fn text(&mut self, kind: u16, value: &str) {
         let len = u16::try_from(5 + value.len()).unwrap_or(u16::MAX);
         self.bytes.extend_from_slice(&len.to_ne_bytes());
@@ -194,24 +196,25 @@ impl Writer {
     }
 }
 
-/// One message that was received.
+/// A received message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Message<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) seq: u32,
-    /// What follows the header.
+    /// The content after the header.
     pub(crate) payload: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    /// The error number of an answer; 0 is an acknowledgement. `None` if it is no answer.
+    /// Returns the error number of an answer; 0 is an acknowledgement. `None` if it is not an
+    /// answer.
     pub(crate) fn errno(&self) -> Option<i32> {
         (self.kind == NLMSG_ERROR).then(|| self.status())?
     }
 
-    /// The error number of the end of a dump, which tells whether it came to its end or was given
-    /// up half way; 0 is the former. `None` if it is not the end.
+    /// Returns the error number at the end of a dump; 0 if the dump is complete, another number if
+    /// it was aborted. `None` if it is not the end.
     pub(crate) fn end_errno(&self) -> Option<i32> {
         (self.kind == NLMSG_DONE).then(|| self.status().unwrap_or(0))
     }
@@ -221,23 +224,23 @@ impl<'a> Message<'a> {
         Some(status.wrapping_neg())
     }
 
-    /// The address family of a message of the netfilter family.
+    /// Returns the address family of a message of the netfilter family.
     pub(crate) fn family(&self) -> u8 {
         self.payload.first().copied().unwrap_or(0)
     }
 
-    /// The command of a message of generic netlink.
+    /// Returns the command of a message of generic netlink.
     pub(crate) fn command(&self) -> u8 {
         self.payload.first().copied().unwrap_or(0)
     }
 
-    /// Its attributes, if it is of the netfilter family or of generic netlink.
+    /// Returns its attributes, if it is of the netfilter family or of generic netlink.
     pub(crate) fn attributes(&self) -> Attributes<'a> {
         attributes(self.payload.get(GENMSG_LEN..).unwrap_or(&[]))
     }
 }
 
-/// The messages in what was received.
+/// Returns the messages in received bytes.
 pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let len = u32_at(bytes, 0)? as usize;
@@ -260,38 +263,38 @@ pub(crate) type Attribute<'a> = (u16, &'a [u8]);
 #[derive(Clone, Debug)]
 pub(crate) struct Attributes<'a>(&'a [u8]);
 
-/// Reads attributes.
+/// Returns the attributes in the bytes.
 pub(crate) fn attributes(bytes: &[u8]) -> Attributes<'_> {
     Attributes(bytes)
 }
 
 impl<'a> Attributes<'a> {
-    /// The value of the first attribute of this type.
+    /// Returns the value of the first attribute of this type.
     pub(crate) fn find(mut self, kind: u16) -> Option<&'a [u8]> {
         self.find_map(|(found, value)| (found == kind).then_some(value))
     }
 
-    /// The number in the first attribute of this type.
+    /// Returns the number in the first attribute of this type.
     pub(crate) fn be32(self, kind: u16) -> Option<u32> {
         be32(self.find(kind)?)
     }
 
-    /// The number in the first attribute of this type, in the byte order of this machine.
+    /// Returns the number in the first attribute of this type, in the byte order of this machine.
     pub(crate) fn ne16(self, kind: u16) -> Option<u16> {
         u16_at(self.find(kind)?, 0)
     }
 
-    /// The number in the first attribute of this type, in the byte order of this machine.
+    /// Returns the number in the first attribute of this type, in the byte order of this machine.
     pub(crate) fn ne32(self, kind: u16) -> Option<u32> {
         u32_at(self.find(kind)?, 0)
     }
 
-    /// The text in the first attribute of this type.
+    /// Returns the text in the first attribute of this type.
     pub(crate) fn text(self, kind: u16) -> Option<&'a str> {
         text(self.find(kind)?)
     }
 
-    /// The attributes in the first attribute of this type.
+    /// Returns the attributes in the first attribute of this type.
     pub(crate) fn nested(self, kind: u16) -> Option<Attributes<'a>> {
         Some(attributes(self.find(kind)?))
     }
@@ -309,12 +312,12 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-/// A number in network byte order.
+/// Reads a number in network byte order.
 pub(crate) fn be32(value: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(value.get(..4)?.try_into().ok()?))
 }
 
-/// Text up to its final zero.
+/// Reads text up to its final zero.
 pub(crate) fn text(value: &[u8]) -> Option<&str> {
     let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
     std::str::from_utf8(value.get(..end)?).ok()
@@ -324,29 +327,28 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-/// A number of a header, in the byte order of this machine.
+/// Reads a number of a header, in the byte order of this machine.
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// A netlink socket. It never blocks: a request to nf_tables, IPVS or the routing is done when
-/// `send` returns, and all answers are queued by then, so that an empty queue means the end and
-/// nothing can hang.
+/// A netlink socket. It never blocks: nf_tables, IPVS and routing have processed a request and
+/// queued all answers when `send` returns, so an empty queue means the end and nothing can hang.
 pub(crate) struct Socket {
     socket: mnl::Socket,
-    /// Room for what is received. It is used from `aligned` on: mnl wants it aligned like a message
-    /// header, and a vector of bytes is so only by luck.
+    /// The buffer for received messages, used from `aligned` on: mnl requires the alignment of a
+    /// message header, which a vector of bytes has only by chance.
     buffer: Vec<u8>,
     aligned: usize,
     send_buffer: usize,
     receive_buffer: usize,
-    /// Whether buffers may be larger than the system lets everybody have. Root in a user namespace may
-    /// not, though it may program its network namespace.
+    /// True if buffers may exceed the system's limits. Root in a user namespace may not do this,
+    /// although it may program its network namespace.
     may_force: bool,
 }
 
 impl Socket {
-    /// Opens a socket, in the network namespace of the calling thread, that receives the
+    /// Opens a socket in the network namespace of the calling thread that receives the
     /// notifications of these groups (a bit mask; 0 for none).
     pub(crate) fn open(bus: Bus, groups: u32) -> io::Result<Self> {
         let socket = mnl::Socket::open(bus)?;
@@ -359,13 +361,13 @@ impl Socket {
             Self { socket, buffer, aligned, send_buffer, receive_buffer, may_force: true };
         let flags = fcntl(&this, FcntlArg::F_GETFL)?;
         fcntl(&this, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK))?;
-        // libmnl does not: a program started from here would go on owning our tables.
+        // libmnl does not set it: a child process would keep the ownership of our tables.
         fcntl(&this, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
         match setsockopt(&this, sockopt::RcvBufForce, &BUFFER_BYTES) {
             Ok(()) => {}
             Err(Errno::EPERM) => {
                 this.may_force = false;
-                // As much as there is: what is above net.core.rmem_max and wmem_max is cut to that.
+                // The kernel grants at most net.core.rmem_max and net.core.wmem_max.
                 setsockopt(&this, sockopt::RcvBuf, &BUFFER_BYTES)?;
                 setsockopt(&this, sockopt::SndBuf, &BUFFER_BYTES)?;
             }
@@ -376,23 +378,23 @@ impl Socket {
         Ok(this)
     }
 
-    /// Whether buffers may be larger than the system lets everybody have.
+    /// Returns true if buffers may exceed the system's limits.
     pub(crate) fn may_force(&self) -> bool {
         self.may_force
     }
 
-    /// The most bytes that one call can send.
+    /// Returns the maximum number of bytes in one call.
     pub(crate) fn largest(&self) -> usize {
         let granted = if self.may_force { FORCED_BYTES } else { self.send_buffer };
         granted.saturating_sub(RESERVED_BYTES)
     }
 
-    /// How many short answers the kernel can queue for us.
+    /// Returns the number of short answers that the kernel can queue for us.
     pub(crate) fn most_answers(&self) -> usize {
         (self.receive_buffer / ANSWER_BYTES).max(1)
     }
 
-    /// Makes do with buffers of so many bytes, as where no larger ones are granted.
+    /// Uses buffers of this number of bytes, as if no larger ones were granted.
     pub(crate) fn with_buffers(mut self, bytes: usize) -> io::Result<Self> {
         self.may_force = false;
         setsockopt(&self, sockopt::RcvBuf, &(bytes / 2))?;
@@ -406,10 +408,10 @@ impl Socket {
         self.socket.portid()
     }
 
-    /// Sends messages in one go: for nf_tables, one call is one transaction.
+    /// Sends messages in one call: for nf_tables, one call is one transaction.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // The kernel refuses a message above the send buffer with EMSGSIZE; it doubles what is
-        // asked.
+        // The kernel refuses a message larger than the send buffer with EMSGSIZE. It grants twice
+        // the size that is set.
         if self.may_force && bytes.len() + RESERVED_BYTES > self.send_buffer {
             let size = bytes.len().next_power_of_two().max(1 << 18);
             setsockopt(&*self, sockopt::SndBufForce, &size)?;
@@ -418,14 +420,14 @@ impl Socket {
         loop {
             match self.socket.send(bytes) {
                 Ok(sent) if sent == bytes.len() => return Ok(()),
-                Ok(_) => return Err(io::Error::other("netlink took only a part of a batch")),
+                Ok(_) => return Err(io::Error::other("netlink accepted only a part of the batch")),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Receives what is queued; `None` if nothing is.
+    /// Receives queued messages; `None` if there are none.
     pub(crate) fn receive(&mut self) -> io::Result<Option<&[u8]>> {
         let room = self.buffer.get_mut(self.aligned..).unwrap_or_default();
         loop {

@@ -1,4 +1,4 @@
-//! nf_tables: commits deltas, reads state back, watches for others.
+//! nf_tables: commits deltas, reads state back, watches for changes by others.
 
 mod batch;
 mod dump;
@@ -32,17 +32,17 @@ const ERESTART: i32 = 85;
 const EMSGSIZE: i32 = 90;
 const ENOBUFS: i32 = 105;
 
-/// Whether our tables belong to us alone.
+/// The ownership of our tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// Others cannot change them, and `nft flush ruleset` passes them by. They stay when the process
-    /// ends. Needs Linux 6.9; on older kernels this is `Shared`.
+    /// Others cannot change them, and `nft flush ruleset` skips them. They remain when the process
+    /// ends. Needs Linux 6.9; on older kernels this becomes `Shared`.
     Exclusive,
-    /// Anybody may change them; `watch` tells when somebody does.
+    /// Any process with the necessary rights may change them; `watch` reports such changes.
     Shared,
 }
 
-/// The tables of ours in the network namespace of the thread that has opened it.
+/// Our tables in the network namespace of the thread that opened it.
 pub struct NftSink {
     socket: Socket,
     seq: u32,
@@ -52,8 +52,9 @@ pub struct NftSink {
 }
 
 impl NftSink {
-    /// Opens the kernel's nf_tables. The mark is the one the rules use. Reads and writes nothing
-    /// but, for exclusive tables, a probe that the kernel has them.
+    /// Opens the kernel's nf_tables. The mark is the one that the rules use. Reads and writes
+    /// nothing, except a probe for the support of exclusive tables, if those are requested, or for
+    /// permission.
     ///
     /// # Errors
     ///
@@ -61,21 +62,22 @@ impl NftSink {
     pub fn open(ownership: Ownership, mark: u32) -> Result<Self, SinkError> {
         let socket = Socket::open(Bus::Netfilter, 0).map_err(SinkError::Unavailable)?;
         let mut sink = Self { socket, seq: 1, batch: Batch::default(), ownership, mark };
-        // Who may have any buffer may do all else. Of who may not, the kernel tells only when asked.
+        // A process that may have buffers of any size has all permissions. Otherwise, only a
+        // request tells.
         if ownership == Ownership::Shared && !sink.socket.may_force() {
             sink.probe(0)?;
         }
         if ownership == Ownership::Exclusive && !sink.can_own()? {
             tracing::info!(
-                "this kernel has no lasting table ownership (Linux 6.9): tables are shared"
+                "this kernel has no persistent table ownership (Linux 6.9), tables are shared"
             );
             sink.ownership = Ownership::Shared;
         }
         Ok(sink)
     }
 
-    /// Makes do with buffers of so many bytes, as where no larger ones are granted: to root of a user
-    /// namespace, which may do all else.
+    /// Uses buffers of this number of bytes, as if no larger ones were granted. Root of a user
+    /// namespace may not exceed the limits, although it may do everything else.
     ///
     /// # Errors
     ///
@@ -85,17 +87,17 @@ impl NftSink {
         Ok(self)
     }
 
-    /// Whether the tables are exclusive.
+    /// Returns the ownership of the tables.
     pub fn ownership(&self) -> Ownership {
         self.ownership
     }
 
-    /// The port id of the socket that commits: what notifications of our own changes carry.
+    /// Returns the port id of the socket that commits; notifications of our own changes carry it.
     pub fn portid(&self) -> u32 {
         self.socket.portid()
     }
 
-    /// Deletes our tables with all that is in them, and says which there were.
+    /// Deletes our tables with their content, and returns which there were.
     ///
     /// # Errors
     ///
@@ -121,15 +123,15 @@ impl NftSink {
         }
     }
 
-    /// Whether the kernel takes the flags of an exclusive table.
+    /// Returns true if the kernel supports the flags of an exclusive table.
     fn can_own(&mut self) -> Result<bool, SinkError> {
-        // The second message asks to delete a chain that does not exist: ENOENT means that the first one
-        // was taken.
+        // The second message deletes a chain that does not exist: ENOENT means that the first one
+        // was accepted.
         Ok(self.probe(self.table_flags())? == [ENOENT])
     }
 
-    /// Asks for a table with these flags in a transaction that is refused at its end, so that nothing is
-    /// ever changed, and returns the errors.
+    /// Adds a table with these flags in a transaction that is refused at its end, so that nothing
+    /// is ever changed, and returns the errors.
     fn probe(&mut self, flags: u32) -> Result<Vec<i32>, SinkError> {
         let probe = rules::probe(flags, self.seq.wrapping_add(1));
         let errors = self.exchange(&probe)?;
@@ -139,7 +141,7 @@ impl NftSink {
         Ok(errors)
     }
 
-    /// Sends bytes that are known to be refused and returns the errors, in order.
+    /// Sends bytes that are known to be refused, and returns the errors in order.
     fn exchange(&mut self, bytes: &[u8]) -> Result<Vec<i32>, SinkError> {
         self.seq = self.seq.wrapping_add(16);
         self.socket.send(bytes).map_err(SinkError::Unavailable)?;
@@ -154,8 +156,8 @@ impl NftSink {
         Ok(errors)
     }
 
-    /// Reads what the kernel holds. Tables that cannot be owned and should be are not ours: the
-    /// kernel does not let that flag be added later.
+    /// Reads our content of the kernel. A table that should be owned but cannot be is not ours: the
+    /// kernel does not let the flag be added later.
     fn look(&mut self) -> Result<dump::Reading, SinkError> {
         let mut reading = dump::read(&mut self.socket, &mut self.seq, self.mark)
             .map_err(SinkError::Unavailable)?;
@@ -163,18 +165,17 @@ impl NftSink {
             for (family, table) in &mut reading.state.tables {
                 let flags = reading.tables.get(family).map_or(0, |table| table.flags);
                 if flags & wire::NFT_TABLE_F_PERSIST == 0 {
-                    table.foreign.push("the table was made to be shared".to_owned());
+                    table.foreign.push("the table was created as shared".to_owned());
                 }
             }
         }
         Ok(reading)
     }
 
-    /// Takes over tables that an earlier process has left. The kernel takes the owner's flag off a
-    /// table when its owner ends, and leaves the one that makes it stay: that is what an orphan is
-    /// known by. Whoever does not want to own tables can change an orphan as it is.
-    ///
-    /// Says which tables there are.
+    /// Takes over tables that an earlier process has left, and returns which tables there are. When
+    /// an owner ends, the kernel removes the owner's flag from its table and keeps the flag that
+    /// makes the table persist: this identifies an orphan. A process that does not want to own
+    /// tables can change an orphan as it is.
     fn take_over(&mut self) -> Result<dump::Owners, SinkError> {
         let tables =
             dump::owners(&mut self.socket, &mut self.seq).map_err(SinkError::Unavailable)?;
@@ -204,27 +205,27 @@ impl NftSink {
         }
     }
 
-    /// Sends the batch and reads the answers: success is the acknowledgement and no error.
+    /// Sends the batch and reads the answers: success is an acknowledgement and no error.
     fn send(&mut self) -> Result<Answer, SinkError> {
         self.batch.finish();
         self.exchange_batch()
     }
 
-    /// Sends a batch that is complete.
+    /// Sends a complete batch.
     fn exchange_batch(&mut self) -> Result<Answer, SinkError> {
         self.socket.send(self.batch.bytes()).map_err(SinkError::Unavailable)?;
         self.seq = self.batch.end_seq();
         let mut refused = Vec::new();
         let mut acknowledged = false;
-        // Answers come in the order of the messages, so that of the last one is the last; a transaction
-        // that is refused as a whole has only one, to its begin. A lost answer (ENOBUFS) does not
-        // mean a lost transaction.
+        // Answers come in the order of the messages, so the answer to the last message comes last.
+        // A transaction that is refused as a whole has only one, to its begin. A lost answer
+        // (ENOBUFS) does not mean a lost transaction.
         let mut is_last = false;
         let mut lost = None;
         while !is_last {
             let received = match self.socket.receive() {
                 Ok(received) => received,
-                // There was no room for all: what there is says enough if any of it is an error.
+                // There was no room for all answers: the received ones suffice if one is an error.
                 Err(error) if error.raw_os_error() == Some(ENOBUFS) && lost.is_none() => {
                     lost = Some(error);
                     continue;
@@ -236,7 +237,8 @@ impl NftSink {
                 is_last |= message.seq == self.batch.ack_seq();
                 match message.errno() {
                     Some(0) => acknowledged |= message.seq == self.batch.ack_seq(),
-                    // An answer to an earlier request that was given up is none of this one's.
+                    // An answer to an earlier request that was abandoned does not belong to this
+                    // one.
                     Some(errno) if self.batch.contains(message.seq) => {
                         refused.push((message.seq, errno));
                     }
@@ -250,39 +252,39 @@ impl NftSink {
         }
         match (refused.is_empty(), acknowledged) {
             (false, _) => Ok(Answer::Refused(refused)),
-            // The kernel answers the last message also when it has refused another.
+            // The kernel acknowledges the last message even if it has refused another.
             (true, _) if lost.is_some() => {
                 Err(SinkError::Unknown(lost.unwrap_or_else(|| io::ErrorKind::Other.into())))
             }
             (true, true) => Ok(Answer::Committed),
             (true, false) => {
-                Err(SinkError::Unknown(io::Error::other("the kernel acknowledged nothing")))
+                Err(SinkError::Unknown(io::Error::other("the kernel sent no acknowledgement")))
             }
         }
     }
 
-    /// The error of a transaction of which nobody's Service is to blame.
+    /// Returns the error of a transaction that was not refused because of a Service.
     fn explain(&self, refused: &[(u32, i32)]) -> SinkError {
         let errno = refused.first().map_or(0, |(_, errno)| *errno);
         SinkError::Refused(io::Error::from_raw_os_error(errno))
     }
 
-    /// Commits these groups in one transaction; those the kernel refuses are left out, and the rest
-    /// is tried again without them.
+    /// Commits these groups in one transaction; those that the kernel refuses are left out, and the
+    /// rest is retried without them.
     ///
-    /// What is larger than the kernel takes in one call is cut: at the boundaries of Services if it can
-    /// be, so that no packet falls in between.
+    /// A part that exceeds what the kernel accepts in one call is cut, at the boundaries of
+    /// Services if possible, so that no packet sees a Service half changed.
     fn transaction(
         &mut self,
         part: transactions::Part<'_>,
         base: Base,
         outcome: &mut Outcome,
     ) -> Result<(), SinkError> {
-        // What others commit is no matter if our tables are out of their reach.
+        // Commits of others do not matter if they cannot change our tables.
         let is_open = self.ownership == Ownership::Shared;
         let generation = base.generation().filter(|_| part.is_first && is_open);
         let transactions::Part { is_first, head, mut groups, tail } = part;
-        // Of a Service that was refused, nothing may go either.
+        // If a Service was refused, its deletions are left out, too.
         groups.retain(|group| !outcome.refused.iter().any(|it| it.service == group.service));
         loop {
             let flags = self.table_flags();
@@ -312,12 +314,12 @@ impl NftSink {
                 }
                 Answer::Refused(refused) => refused,
             };
-            // The table belongs to somebody else by now: no Service is to blame.
+            // Another process owns the table by now: no Service is the cause.
             if refused.iter().any(|(_, errno)| *errno == EPERM) {
                 return Err(self.explain(&refused));
             }
-            // Something is there that we believed absent, or the reverse: our belief is wrong, not
-            // the Service. Unless it was read, and nobody can have changed it since.
+            // Something exists that we assumed absent, or the reverse: our assumption is wrong, not
+            // the Service; except if the state was read and others cannot have changed it since.
             let mismatch = |(_, errno): &(u32, i32)| matches!(*errno, ENOENT | EEXIST | EBUSY);
             let is_certain = base != Base::Believed && (generation.is_some() || !is_open);
             if !is_certain && refused.iter().any(mismatch) {
@@ -341,7 +343,7 @@ impl NftSink {
 }
 
 impl NftSink {
-    /// Commits what is too large for one transaction in several.
+    /// Commits a part in several transactions because it is too large for one.
     fn cut(
         &mut self,
         part: transactions::Part<'_>,
@@ -350,7 +352,7 @@ impl NftSink {
     ) -> Result<(), SinkError> {
         match part.halves() {
             Ok(parts) => parts.into_iter().try_for_each(|it| self.transaction(it, base, outcome)),
-            // One Service alone: the others can do without it.
+            // It is a single Service: leave it out.
             Err(Some(service)) => {
                 let error = io::Error::from_raw_os_error(EMSGSIZE);
                 outcome.refused.push(Refusal { service, error });
@@ -371,14 +373,14 @@ impl Sink for NftSink {
         let reading = self.look()?;
         for (family, table) in &reading.state.tables {
             for foreign in &table.foreign {
-                tracing::warn!(%family, "our table holds what is not ours: {foreign}");
+                tracing::warn!(%family, "our table has foreign content: {foreign}");
             }
         }
         Ok((reading.state, Base::Read { generation: reading.generation }))
     }
 
     fn adopt(&mut self) -> Result<(State, Base), SinkError> {
-        // First of all, so that nobody can disturb the reading.
+        // This comes first, so that others cannot disturb the reading.
         self.take_over()?;
         self.read()
     }
@@ -391,8 +393,8 @@ impl Sink for NftSink {
         if delta.atomic && outcome.transactions > 1 {
             tracing::warn!(
                 transactions = outcome.transactions,
-                "a table was replaced in several transactions, and Services were away in between: the \
-                 kernel takes no more at once (net.core.wmem_max)"
+                "a table was replaced in several transactions, so Services were unavailable in \
+                 between: the kernel limits the size of a transaction (net.core.wmem_max)"
             );
         }
         Ok(outcome)

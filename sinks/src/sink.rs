@@ -1,4 +1,4 @@
-//! What the engine expects of a kernel.
+//! The interface that the engine expects of a kernel.
 
 use std::io;
 
@@ -12,31 +12,32 @@ use crate::nft::Owner;
 
 /// A kernel that deltas are committed to.
 pub trait Sink {
-    /// Reads what the kernel holds of ours.
+    /// Reads our content of the kernel.
     ///
     /// # Errors
     ///
     /// `Unavailable` if it cannot be read now.
     fn read(&mut self) -> Result<(State, Base), SinkError>;
 
-    /// Takes over what an earlier process has left, and reads it.
+    /// Takes over the content that an earlier process has left, and reads it.
     ///
     /// # Errors
     ///
-    /// `Owned` if another process has it, `Unavailable` if it cannot be read now.
+    /// `Owned` if another process owns it, `Unavailable` if it cannot be read now.
     fn adopt(&mut self) -> Result<(State, Base), SinkError> {
         self.read()
     }
 
-    /// Commits a delta that was computed from `base`. Services the kernel refuses are left out and
-    /// named in the outcome; all others are committed when this returns.
+    /// Commits a delta that was computed from `base`. Services that the kernel refuses are left out
+    /// and named in the outcome; all others are committed when this returns.
     ///
     /// # Errors
     ///
-    /// On any error, an unknown part of the delta is committed: read and compare before the next.
+    /// On any error, an unknown part of the delta is committed: read and compare before the next
+    /// commit.
     fn commit(&mut self, delta: &Delta, base: Base) -> Result<Outcome, SinkError>;
 
-    /// Which of these real servers of IPVS have no connections.
+    /// Returns those of these IPVS real servers that have no connections.
     ///
     /// # Errors
     ///
@@ -46,17 +47,17 @@ pub trait Sink {
     }
 }
 
-/// What a delta was computed from.
+/// The state that a delta was computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
-    /// What the kernel acknowledged last: we believe that it still holds it.
+    /// The state that the kernel acknowledged last, assumed to be unchanged.
     Believed,
-    /// What was read just now, at this generation of the ruleset. If there is a generation, and the
-    /// tables are not ours alone, the kernel refuses the delta if
-    /// anything has changed since.
+    /// The state that was read just now, at this generation of the ruleset. If there is a
+    /// generation and the tables are not exclusively ours, the kernel refuses the delta if anything
+    /// has changed since.
     Read {
-        /// The generation. `None` if others commit too often to wait for a moment without, so that the
-        /// kernel may hold something else than what was read.
+        /// The generation. `None` if others commit so often that no undisturbed reading was
+        /// possible, so that the kernel may hold something other than what was read.
         generation: Option<u32>,
     },
 }
@@ -70,21 +71,22 @@ impl Base {
     }
 }
 
-/// What a commit did.
+/// The result of a commit.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// The number of transactions.
     pub transactions: usize,
     /// The number of operations committed.
     pub ops: usize,
-    /// The bytes of netlink they took.
+    /// The number of netlink bytes sent.
     pub bytes: usize,
-    /// The Services the kernel refused. If there are any, what was committed of them in earlier transactions
-    /// is still there, and leads nowhere: read and compare before the next commit.
+    /// The Services that the kernel refused. If there are any, elements that earlier transactions
+    /// have committed for them still exist but are not reachable: read and compare before the next
+    /// commit.
     pub refused: Vec<Refusal>,
 }
 
-/// A Service the kernel refused.
+/// A Service that the kernel refused.
 #[derive(Debug)]
 pub struct Refusal {
     /// The Service.
@@ -93,19 +95,19 @@ pub struct Refusal {
     pub error: io::Error,
 }
 
-/// Why a sink could not do what it was asked, by what to do about it.
+/// The reason why a sink failed, grouped by the necessary reaction.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// The kernel holds something else than we believed. Read and compare.
-    #[error("the kernel does not hold what we believed")]
+    /// The kernel holds something other than we assumed. Read and compare.
+    #[error("the kernel's state is not the one that was committed last")]
     Stale,
     /// The kernel may or may not have committed. Read and compare.
     #[error("the kernel's answer was lost")]
     Unknown(#[source] io::Error),
-    /// The kernel refused something that belongs to no Service. A human must look.
-    #[error("the kernel refused the base of the ruleset")]
+    /// The kernel refused something that belongs to no Service. An operator must look into it.
+    #[error("the kernel refused a part of the ruleset that belongs to no Service")]
     Refused(#[source] io::Error),
-    /// Another process owns our table: another rulec is running. A human must look.
+    /// Another process owns our table: another rulec is running. An operator must look into it.
     #[error(
         "table rulec ({family}) is owned by another process ({owner}): stop it first, since only one \
          rulec can program a network namespace"
@@ -113,7 +115,7 @@ pub enum SinkError {
     Owned {
         /// The family.
         family: Family,
-        /// Whose socket owns it.
+        /// The owner of the table.
         owner: Owner,
     },
     /// The kernel cannot be reached. Try again later.

@@ -1,9 +1,9 @@
-//! The kernel's settings at start: conntrack's (how many flows, and how long they last without
-//! packets), and in `ipvs` those that IPVS needs.
+//! Sets sysctls at the start: those of conntrack (the number of flows, and how long they last
+//! without packets), and in `ipvs` those that IPVS needs.
 //!
-//! Nothing is written that is right already, and nothing that was not asked for. What cannot be written
-//! (a read-only /proc/sys, a network namespace that does not own the setting) is said, not fatal: the
-//! caller decides.
+//! A setting is written only if it was requested and differs. A setting that cannot be written (a
+//! read-only /proc/sys, a network namespace that does not own the setting) is reported; the caller
+//! decides what to do.
 
 mod ipvs;
 
@@ -14,25 +14,25 @@ use std::path::{Path, PathBuf};
 
 pub use self::ipvs::Arp;
 
-/// The most that is asked of `nf_conntrack_max`, however many CPUs there are: about 300 MB of
-/// kernel memory when full.
+/// The upper limit of `nf_conntrack_max`, for any number of CPUs: about 300 MB of kernel memory
+/// when full.
 const MAX_FLOWS: u32 = 1 << 20;
 
-/// Where the kernel has the number of conntrack's buckets.
+/// The file with the number of conntrack's hash buckets.
 const HASHSIZE: &str = "module/nf_conntrack/parameters/hashsize";
 
-/// What is wanted; `None` leaves a setting as it is.
+/// The requested settings; `None` leaves a setting as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// `nf_conntrack_max`: how many flows there can be, at least: whoever has made it more needs more. The
-    /// hash table grows to a quarter of it if it is smaller, and never shrinks. Belongs to the first
-    /// network namespace.
+    /// `nf_conntrack_max`, the maximum number of flows. It is only raised, since a higher value was
+    /// set because someone needs it. The hash table is raised to a quarter of it if it is smaller,
+    /// and never shrunk. It can be set only in the initial network namespace.
     pub max: Option<NonZeroU32>,
     /// `nf_conntrack_tcp_timeout_established`, in seconds.
     pub tcp_timeout_established: Option<NonZeroU32>,
     /// `nf_conntrack_tcp_timeout_close_wait`, in seconds.
     pub tcp_timeout_close_wait: Option<NonZeroU32>,
-    /// `nf_conntrack_tcp_be_liberal`: whether TCP packets outside of the window are valid.
+    /// `nf_conntrack_tcp_be_liberal`: whether TCP packets outside the window are valid.
     pub tcp_be_liberal: Option<bool>,
     /// `nf_conntrack_udp_timeout`, in seconds.
     pub udp_timeout: Option<NonZeroU32>,
@@ -40,8 +40,8 @@ pub struct Request {
     pub udp_timeout_stream: Option<NonZeroU32>,
 }
 
-/// The `nf_conntrack_max` for a machine of so many CPUs: `per_core` for each, at least `min`, at most
-/// 1048576. `None`, which leaves it as it is, if `per_core` is 0.
+/// Returns the `nf_conntrack_max` for a number of CPUs: `per_core` for each, at least `min` and at
+/// most 1048576. `None`, which leaves it as it is, if `per_core` is 0.
 pub fn conntrack_max(per_core: u32, min: u32, cpus: usize) -> Option<NonZeroU32> {
     let per_core = NonZeroU32::new(per_core)?;
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
@@ -49,51 +49,51 @@ pub fn conntrack_max(per_core: u32, min: u32, cpus: usize) -> Option<NonZeroU32>
     NonZeroU32::new(max)
 }
 
-/// What became of one setting.
+/// A setting and its outcome.
 #[derive(Debug)]
 pub struct Setting {
     /// Its file.
     pub path: PathBuf,
-    /// The value it should have.
+    /// The requested value.
     pub wanted: u32,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
-/// What became of a setting.
+/// The outcome of a setting.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It was so already (or more, for the number of flows and the hash table); nothing was written.
+    /// It already had the value (or a higher one, for the number of flows and the hash table).
     Already {
         /// Its value.
         value: u32,
     },
     /// It was changed.
     Set {
-        /// What it was.
+        /// The previous value.
         from: u32,
-        /// What it is now, as the kernel says: it rounds the size of the hash table.
+        /// The new value as the kernel reports it: it rounds the size of the hash table.
         to: u32,
     },
-    /// It is not known, or not as it should be.
+    /// It could not be read, or could not be set.
     Refused(SysctlError),
 }
 
-/// Why a setting is not as it should be. The file is named beside it.
+/// The reason why a setting is not as requested. The file is named beside it.
 #[derive(Debug, thiserror::Error)]
 pub enum SysctlError {
     /// It cannot be read; `NotFound` if this kernel does not have it (yet).
     #[error("cannot be read")]
     Read(#[source] io::Error),
-    /// It is no number.
-    #[error("holds {0:?}, which is no number")]
+    /// It is not a number.
+    #[error("holds {0:?}, which is not a number")]
     NoNumber(String),
-    /// It is another number, and cannot be written.
+    /// It has another value, and cannot be written.
     #[error("is {value} and cannot be written")]
     Write {
-        /// What it is.
+        /// The current value.
         value: u32,
-        /// Why.
+        /// The reason.
         #[source]
         error: io::Error,
     },
@@ -113,20 +113,20 @@ impl Default for Sysctls {
 }
 
 impl Sysctls {
-    /// Looks for the settings elsewhere than in `/proc/sys` and `/sys`, as where the host's are
-    /// mounted into a container.
+    /// Looks for the settings in other places than `/proc/sys` and `/sys`, for example in a
+    /// container that has the host's mounted elsewhere.
     pub fn at(proc_sys: impl Into<PathBuf>, sys: impl Into<PathBuf>) -> Self {
         Self { proc_sys: proc_sys.into(), sys: sys.into() }
     }
 
-    /// Makes the settings as requested, and says what became of each that was.
+    /// Applies the requested settings, and returns the outcome of each.
     pub fn apply(&self, request: &Request) -> Vec<Setting> {
         let mut settings = Vec::new();
         if let Some(max) = request.max {
             let setting = raise(self.conntrack("max"), max.get());
             let is_so = !matches!(setting.outcome, Outcome::Refused(_));
             settings.push(setting);
-            // Without the flows, their buckets would be memory for nothing.
+            // Without the flows, a larger hash table would only waste memory.
             if is_so {
                 settings.push(raise(self.sys.join(HASHSIZE), max.get() / 4));
             }
@@ -154,7 +154,7 @@ impl Sysctls {
     }
 }
 
-/// Makes a setting at least this.
+/// Raises a setting to at least this value.
 fn raise(path: PathBuf, wanted: u32) -> Setting {
     make(path, wanted, |value| value >= wanted)
 }
@@ -178,10 +178,10 @@ fn read(path: &Path) -> Result<u32, SysctlError> {
     text.parse().map_err(|_| SysctlError::NoNumber(text.to_owned()))
 }
 
-/// Writes without creating a file: the kernel has the setting or has not.
+/// Writes without creating a file: the kernel either has the setting or not.
 fn write(path: &Path, value: u32) -> io::Result<()> {
     use std::io::Write as _;
     let mut file = fs::OpenOptions::new().write(true).truncate(true).open(path)?;
-    // In one call: the kernel takes each for a value of its own.
+    // In one call, since the kernel takes the data of each call as a value.
     file.write_all(format!("{value}\n").as_bytes())
 }

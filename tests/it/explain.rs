@@ -78,7 +78,7 @@ fn what_has_no_effect_is_said() {
         offline(&objects, &["10.90.0.10:80", "--from", "10.50.1.5"]);
     assert_eq!((status, stderr.as_str()), (0, ""), "{stdout}");
     let mismatch = "EndpointSlice default/web-1: its endpoints are not used: ports are matched by name and \
-                    protocol, and Service default/web has http/TCP; the slice: web/TCP";
+                    protocol: Service default/web has http/TCP, but the slice has web/TCP";
     assert!(stdout.contains(mismatch), "{stdout}");
 
     let manifests = Manifests::of(&objects);
@@ -88,7 +88,7 @@ fn what_has_no_effect_is_said() {
         command.args(args).args(["--node-name", node]);
         finish(command)
     };
-    let name = "Node na.example.com: there is no Node of this name (--node-name). There is: na.";
+    let name = "Node na.example.com: there is no Node of this name (--node-name). Known nodes: na.";
     let explain = ["explain", "10.90.0.10:80", "--from", "10.50.1.5", "--state", "."];
     let explained = ask(&explain, "na.example.com").stdout;
     assert!(explained.contains(mismatch) && explained.contains(name), "{explained}");

@@ -165,7 +165,7 @@ fn what_is_missing_or_no_number_is_said_and_the_rest_is_done() {
         &[
             // And the hash table is left alone.
             ("nf_conntrack_max", "cannot be read"),
-            ("nf_conntrack_udp_timeout", "holds \"soon\", which is no number"),
+            ("nf_conntrack_udp_timeout", "holds \"soon\", which is not a number"),
             ("nf_conntrack_udp_timeout_stream", "120 to 300"),
         ],
     );

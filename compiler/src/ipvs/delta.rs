@@ -4,8 +4,8 @@ use super::state::Server;
 use super::{Op, RealServer, VirtualServer};
 use crate::net::Backend;
 
-/// The operations that make what is held of a virtual server what is wanted: additions come before
-/// deletions, so that there is never nobody to serve.
+/// Returns the operations that turn the held virtual server into the wanted one. Additions come
+/// before deletions, so that there is always a real server.
 pub fn between(server: VirtualServer, held: Option<&Server>, wanted: Option<&Server>) -> Vec<Op> {
     let Some(wanted) = wanted else {
         return held.map(|_| Op::DeleteServer(server)).into_iter().collect();
@@ -33,7 +33,7 @@ pub fn between(server: VirtualServer, held: Option<&Server>, wanted: Option<&Ser
     ops
 }
 
-/// The real servers that a program asks for.
+/// Returns the real servers that a program asks for.
 fn reals(server: &Server) -> impl Iterator<Item = (Backend, RealServer)> {
     server.reals.iter().filter_map(|(backend, real)| Some((*backend, (*real)?)))
 }

@@ -1,11 +1,11 @@
-//! How IPVS chooses among the real servers of a virtual server.
+//! The schedulers by which IPVS chooses among the real servers of a virtual server.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A scheduler; each is a module of the kernel, `ip_vs_` and its name.
+/// A scheduler. Each is a kernel module, named `ip_vs_` and the scheduler's name.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -37,7 +37,7 @@ pub enum Scheduler {
 }
 
 impl Scheduler {
-    /// All of them.
+    /// All schedulers.
     pub const ALL: [Self; 11] = [
         Self::Rr,
         Self::Wrr,
@@ -52,7 +52,7 @@ impl Scheduler {
         Self::Mh,
     ];
 
-    /// The name in the kernel.
+    /// Returns its name in the kernel.
     pub fn name(self) -> &'static str {
         match self {
             Self::Rr => "rr",
@@ -82,19 +82,19 @@ impl FromStr for Scheduler {
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         Self::ALL.into_iter().find(|scheduler| scheduler.name() == name).ok_or_else(|| {
             let names = Self::ALL.map(Self::name).join(", ");
-            format!("{name:?} is no scheduler of IPVS: use one of {names}")
+            format!("{name:?} is not an IPVS scheduler, use one of {names}")
         })
     }
 }
 
-/// The flags of a scheduler, in the kernel's bits (`IP_VS_SVC_F_SCHED1` … `3`). What they mean is the
-/// scheduler's matter: of `sh` and `mh`, `flag-1` is `sh-fallback` or `mh-fallback` and `flag-2` `sh-port`
-/// or `mh-port`.
+/// The flags of a scheduler, as the kernel's bits (`IP_VS_SVC_F_SCHED1` … `3`). Their meaning
+/// depends on the scheduler: for `sh` and `mh`, `flag-1` is `sh-fallback` or `mh-fallback`, and
+/// `flag-2` is `sh-port` or `mh-port`.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SchedulerFlags(u32);
 
 impl SchedulerFlags {
-    /// The kernel's bits of the three flags.
+    /// The kernel's bits for the three flags.
     pub const MASK: u32 = 0x38;
 
     const NAMES: [(&'static str, u32); 7] = [
@@ -107,17 +107,17 @@ impl SchedulerFlags {
         ("mh-port", 0x10),
     ];
 
-    /// Of the kernel's flags of a virtual server, those of the scheduler.
+    /// Returns the scheduler's flags among the kernel's flags of a virtual server.
     pub fn from_bits(bits: u32) -> Self {
         Self(bits & Self::MASK)
     }
 
-    /// The kernel's bits.
+    /// Returns the kernel's bits.
     pub fn bits(self) -> u32 {
         self.0
     }
 
-    /// Whether there is none.
+    /// Returns true if no flag is set.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -137,7 +137,7 @@ impl fmt::Debug for SchedulerFlags {
     }
 }
 
-/// Names, separated by commas.
+/// Parses names separated by commas.
 impl FromStr for SchedulerFlags {
     type Err = String;
 
@@ -152,7 +152,7 @@ impl SchedulerFlags {
         let known = Self::NAMES.iter().find(|(known, _)| *known == name);
         known.map(|(_, bit)| *bit).ok_or_else(|| {
             let names = Self::NAMES.map(|(name, _)| name).join(", ");
-            format!("{name:?} is no flag of a scheduler: use some of {names}")
+            format!("{name:?} is not a scheduler flag, use any of {names}")
         })
     }
 }
@@ -167,8 +167,8 @@ pub struct Scheduling {
 }
 
 impl Scheduling {
-    /// A scheduler with its usual flags: `mh` looks at ports, too, or every connection of a client
-    /// would have the same backend (as in kube-proxy).
+    /// Returns a scheduler with its default flags: `mh` also hashes ports, or every connection of a
+    /// client would get the same backend (as in kube-proxy).
     pub fn new(scheduler: Scheduler) -> Self {
         let flags = if scheduler == Scheduler::Mh { 0x10 } else { 0 };
         Self { scheduler, flags: SchedulerFlags(flags) }
@@ -191,7 +191,7 @@ mod tests {
             assert_eq!(scheduler.name().parse(), Ok(scheduler));
         }
         let error = "fastest".parse::<Scheduler>().unwrap_err();
-        assert!(error.starts_with("\"fastest\" is no scheduler of IPVS: use one of rr, wrr"));
+        assert!(error.starts_with("\"fastest\" is not an IPVS scheduler, use one of rr, wrr"));
         assert!("RR".parse::<Scheduler>().is_err());
     }
 
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!("flag-2,flag-1".parse(), Ok(flags));
         assert_eq!("".parse(), Ok(SchedulerFlags::default()));
         assert!("flag-4".parse::<SchedulerFlags>().is_err());
-        // Of a virtual server's other flags, nothing is left.
+        // All other flags of a virtual server are ignored.
         assert_eq!(SchedulerFlags::from_bits(0x1b), "flag-1,flag-2".parse().unwrap());
     }
 

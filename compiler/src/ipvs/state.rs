@@ -1,4 +1,5 @@
-//! What a kernel holds of IPVS, and what each operation does to it: as strict as the kernel is.
+//! The content of IPVS in a kernel, and the effect of each operation on it, as strict as the
+//! kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,28 +9,29 @@ use serde::{Deserialize, Serialize};
 use super::{Attributes, Op, RealServer, VirtualServer};
 use crate::net::{Backend, Family};
 
-/// What a kernel holds of IPVS: everybody's virtual servers, and our addresses.
+/// The content of IPVS in a kernel: all virtual servers, whoever added them, and our addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// The virtual servers of an address, protocol and port. Those of a firewall mark are not ours.
+    /// The virtual servers of an address, protocol and port. Those of a firewall mark are never
+    /// ours.
     #[serde(with = "listed")]
     pub servers: BTreeMap<VirtualServer, Server>,
-    /// The addresses that are on our device, or that our local routes are for.
+    /// The addresses on our device, or those of our local routes.
     pub bound: BTreeSet<IpAddr>,
 }
 
 /// A virtual server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
-    /// What was decided about it; `None` if it is something that we never ask for: another scheduler,
-    /// one-packet scheduling, a persistence engine.
+    /// Its attributes; `None` if it has something that we never set: another scheduler, one-packet
+    /// scheduling, a persistence engine.
     pub attributes: Option<Attributes>,
-    /// Its real servers; `None` is one that we never ask for: not by translation.
+    /// Its real servers; `None` if one forwards in a way that we never set (not by translation).
     pub reals: BTreeMap<Backend, Option<RealServer>>,
 }
 
 impl Server {
-    /// The real servers that take connections.
+    /// Returns the real servers that get connections.
     pub fn active(&self) -> impl Iterator<Item = Backend> {
         let takes = |real: &Option<RealServer>| real.is_none_or(|real| real.weight > 0);
         self.reals.iter().filter(move |(_, real)| takes(real)).map(|(backend, _)| *backend)
@@ -37,7 +39,7 @@ impl Server {
 }
 
 impl State {
-    /// Whether there is nothing.
+    /// Returns true if the state is empty.
     pub fn is_empty(&self) -> bool {
         self.servers.is_empty() && self.bound.is_empty()
     }
@@ -46,14 +48,14 @@ impl State {
     ///
     /// # Errors
     ///
-    /// Why a kernel would refuse it.
+    /// Returns the reason why a kernel would refuse it.
     pub fn apply(&mut self, op: &Op) -> Result<(), &'static str> {
         match op {
             Op::AddServer(server, attributes) => {
                 let new = Server { attributes: Some(*attributes), reals: BTreeMap::new() };
                 match self.servers.insert(*server, new) {
                     None => Ok(()),
-                    Some(_) => Err("the virtual server exists"),
+                    Some(_) => Err("the virtual server already exists"),
                 }
             }
             Op::SetServer(server, attributes) => {
@@ -69,7 +71,7 @@ impl State {
                 }
                 match self.server(*server)?.reals.insert(*backend, Some(*real)) {
                     None => Ok(()),
-                    Some(_) => Err("the real server exists"),
+                    Some(_) => Err("the real server already exists"),
                 }
             }
             Op::SetReal(server, backend, real) => {
@@ -84,7 +86,7 @@ impl State {
                 if self.bound.insert(*address) {
                     Ok(())
                 } else {
-                    Err("the address is bound")
+                    Err("the address is already bound")
                 }
             }
             Op::Unbind(address) => {
@@ -102,7 +104,7 @@ impl State {
     }
 }
 
-/// A map whose keys are no text, as a list of pairs.
+/// Serializes a map whose keys are not strings as a list of pairs.
 mod listed {
     use std::collections::BTreeMap;
 

@@ -1,11 +1,11 @@
-//! Operations in the language of `ipvsadm --restore`, and of `ip` for addresses.
+//! Operations in the syntax of `ipvsadm --restore`, and of `ip` for addresses.
 
 use std::net::SocketAddr;
 
 use super::{Attributes, Op, RealServer, VirtualServer};
 use crate::net::{Backend, Protocol};
 
-/// The operation as a line for `ipvsadm --restore`; `None` if it is about an address.
+/// Returns the operation as a line for `ipvsadm --restore`; `None` if it applies to an address.
 pub fn command(op: &Op) -> Option<String> {
     Some(match op {
         Op::AddServer(it, attributes) => format!("-A {}{}", server(*it), options(attributes)),
@@ -22,7 +22,7 @@ pub fn command(op: &Op) -> Option<String> {
     })
 }
 
-/// The operation as people read it.
+/// Returns the operation as text for people.
 pub fn describe(op: &Op) -> String {
     if let Op::Bind(address) = op {
         return format!("bind {address}");
@@ -42,7 +42,7 @@ fn server(VirtualServer { address, protocol, port }: VirtualServer) -> String {
     format!("{option} {}", SocketAddr::new(address, port.get()))
 }
 
-/// The attributes as options of `ipvsadm`, each with a space before it.
+/// Returns the attributes as options of `ipvsadm`, each preceded by a space.
 pub fn options(Attributes { scheduling, persistence }: &Attributes) -> String {
     let mut options = format!(" -s {}", scheduling.scheduler);
     if !scheduling.flags.is_empty() {

@@ -37,27 +37,27 @@ pub enum Op {
     FillChain(Family, ChainId),
     /// Delete a chain and its rules.
     DeleteChain(Family, ChainId),
-    /// Add an element; it must not be there.
+    /// Add an element, which must not exist.
     Add(Element),
-    /// Delete an element; it must be there.
+    /// Delete an element, which must exist.
     Delete(Element),
     /// Change IPVS, or the addresses of this node.
     Ipvs(ipvs::Op),
 }
 
 impl Op {
-    /// Whether it adds or deletes an element.
+    /// Returns true if it adds or deletes an element.
     pub fn is_element(&self) -> bool {
         matches!(self, Self::Add(_) | Self::Delete(_))
     }
 
-    /// What it changes of IPVS, if it does.
+    /// Returns the operation on IPVS, if it is one.
     pub fn as_ipvs(&self) -> Option<&ipvs::Op> {
         if let Self::Ipvs(op) = self { Some(op) } else { None }
     }
 }
 
-/// The operations for one Service: they belong into one transaction.
+/// The operations for one Service, which belong in one transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// The Service.
@@ -66,23 +66,24 @@ pub struct Group {
     pub ops: Vec<Op>,
 }
 
-/// The operations from one state of the kernel to another, in an order it takes: what others rest
-/// on comes first. An element's value cannot be changed in place (nf_tables refuses it for data
-/// maps), so a new value is a deletion and an addition, which take effect together.
+/// The operations from one state of the kernel to another, in a valid order: a thing is added
+/// before others refer to it. The value of an element cannot be changed in place (nf_tables refuses
+/// it for data maps), so a new value is a deletion and an addition, which take effect together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delta {
-    /// Whether traffic would see a gap if the delta were cut: a table is replaced.
+    /// True if traffic would be interrupted if the delta were cut: a table is replaced.
     pub atomic: bool,
     /// Tables, sets, chains, and the elements that belong to no Service.
     pub prelude: Vec<Op>,
-    /// Operations by Service, the most important first.
+    /// Operations by Service, the most important Service first.
     pub groups: Vec<Group>,
-    /// What can go only when nothing rests on it any more.
+    /// Deletions that are possible only when nothing refers to their objects any more.
     pub epilogue: Vec<Op>,
 }
 
 impl Delta {
-    /// The smallest delta from one program to another. What both share is not looked at.
+    /// Returns the smallest delta from one program to another. Parts that both share are not
+    /// visited.
     pub fn between(applied: &Program, wanted: &Program) -> Self {
         let mut delta = Builder::default();
         if !applied.picks().ptr_eq(wanted.picks()) {
@@ -119,7 +120,8 @@ impl Delta {
         delta.finish()
     }
 
-    /// The delta from what a kernel was found to hold to a program: at start, and to repair.
+    /// Returns the delta from the state that was read from a kernel to a program: at start, and for
+    /// repairs.
     pub fn reconcile(found: &State, wanted: &Program) -> Self {
         let picks = wanted.picks().keys().copied();
         let chains =
@@ -140,7 +142,8 @@ impl Delta {
         delta.finish()
     }
 
-    /// The delta from nothing. The largest of all: no list of its elements is made first.
+    /// Returns the delta from an empty kernel. As it is the largest, no list of its elements is
+    /// built.
     fn install(wanted: &Program, picks: &[(Family, ChainId)]) -> Builder {
         let mut delta = Builder::default();
         for family in Family::ALL {
@@ -153,7 +156,7 @@ impl Delta {
         delta
     }
 
-    /// The delta from one state to another, of which no program is known: to compare snapshots.
+    /// Returns the delta between two states without a known program, for comparing snapshots.
     pub fn between_states(found: &State, wanted: &State) -> Self {
         let mut elements = wanted.elements();
         wanted.find_owners(&mut elements);
@@ -210,13 +213,13 @@ impl Delta {
             unwanted.extend(gone.map(|chain| Op::DeleteChain(family, *chain)));
             held.insert(family, table);
         }
-        // What most often is equal is compared where it stands; only what differs is copied.
+        // Most elements are equal and compared in place; only those that differ are copied.
         let mut gone = Self::missing_from(&held, &wanted);
         if !gone.is_empty() {
             found.find_owners(&mut gone);
         }
-        // What changes of a frontend stands in one transaction: that of the Service that shall have
-        // it, or else of the one that had it.
+        // All changes of a frontend belong in one transaction: that of the Service that shall have
+        // it or, if there is none, that of the Service that had it.
         for (element, owner) in &mut gone {
             if let Some(wanted) = head_owner(&wanted, element.key) {
                 *owner = Some(Arc::clone(wanted));
@@ -245,7 +248,7 @@ impl Delta {
         delta
     }
 
-    /// The elements of tables that are not wanted, or not so: sorted by key.
+    /// Returns the elements of the tables that are not wanted, or not in this form, sorted by key.
     fn missing_from(held: &BTreeMap<Family, &Table>, wanted: &[Owned]) -> Vec<Owned> {
         let copy = |key: &Key, (value, comment): &Held| {
             (Element { key: *key, value: *value, comment: comment.clone() }, None)
@@ -268,25 +271,26 @@ impl Delta {
         gone
     }
 
-    /// All operations, in order.
+    /// Returns all operations, in order.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
         let groups = self.groups.iter().flat_map(|group| &group.ops);
         self.prelude.iter().chain(groups).chain(&self.epilogue)
     }
 
-    /// How many operations there are.
+    /// Returns the number of operations.
     pub fn len(&self) -> usize {
         let groups: usize = self.groups.iter().map(|group| group.ops.len()).sum();
         self.prelude.len() + groups + self.epilogue.len()
     }
 
-    /// Whether there is nothing to do.
+    /// Returns true if there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// The order in which Services are installed: those the cluster cannot start without come first.
+/// Returns the rank of a Service in the order of installation: Services that the cluster cannot
+/// start without come first.
 fn importance(service: &NamespacedName) -> u8 {
     match (service.namespace.as_str(), service.name.as_str()) {
         ("default", "kubernetes") => 0,
@@ -296,7 +300,7 @@ fn importance(service: &NamespacedName) -> u8 {
     }
 }
 
-/// An element, and the Service port it is for.
+/// An element and its owner.
 pub(super) type Owned = (Element, Option<Arc<PortKey>>);
 
 #[derive(Default)]
@@ -330,10 +334,10 @@ impl Builder {
         }
     }
 
-    /// Deletes an element that nothing takes the place of.
+    /// Deletes an element that is not replaced.
     fn drop(&mut self, owner: Option<&Arc<PortKey>>, element: Element) {
         if matches!(element.key, Key::Pick(..)) {
-            // Frontends have the code until the groups have changed them.
+            // Frontends refer to the code until the groups have changed them.
             self.delta.epilogue.push(Op::Delete(element));
         } else {
             self.push_for(owner, Op::Delete(element));
@@ -351,7 +355,7 @@ impl Builder {
         delta
     }
 
-    /// Sets and chains of a table; its elements come later.
+    /// Adds the sets and chains of a table; its elements come later.
     fn skeleton(&mut self, family: Family, table: &Table, chains: &[ChainId]) {
         for set in SetId::ALL.into_iter().filter(|set| !table.sets.contains(set)) {
             self.prelude(Op::AddSet(family, set));
@@ -405,7 +409,7 @@ impl Builder {
         let of_view = |view| (slots(old, view), slots(new, view));
         let (old_slots, new_slots) = of_view(View::Cluster);
         self.slots(&owner, View::Cluster, frontend, old_slots, new_slots);
-        // By far most frontends are no more than that.
+        // Most frontends have nothing more than that.
         let is_plain = |winner: Option<&Winner<'_>>| winner.is_none_or(|it| it.target.is_plain());
         if is_plain(old) && is_plain(new) {
             return;
@@ -421,7 +425,7 @@ impl Builder {
         self.elements(firewall(old), firewall(new));
     }
 
-    /// What changes of the virtual server of a frontend.
+    /// Changes the virtual server of a frontend.
     fn server(&mut self, frontend: Frontend, applied: &Program, wanted: &Program) {
         let (old, new) = (applied.server(frontend), wanted.server(frontend));
         let Some((server, _)) = old.as_ref().or(new.as_ref()) else { return };
@@ -435,15 +439,15 @@ impl Builder {
         }
     }
 
-    /// Binds the address of a member that is one, or takes it back.
+    /// Binds or unbinds the address of a member, if it is a VIP.
     fn bind(&mut self, key: Key, owner: Option<&Arc<PortKey>>, op: fn(IpAddr) -> ipvs::Op) {
         if let Key::Vip(address) = key {
             self.push_for(owner, Op::Ipvs(op(address)));
         }
     }
 
-    /// What makes the virtual servers and addresses that were found those that are wanted. Those of
-    /// others, and of excluded networks, are left alone.
+    /// Changes the virtual servers and addresses that were found to those that are wanted. Those of
+    /// others and of excluded networks are left alone.
     fn servers(
         &mut self,
         found: &State,
@@ -483,7 +487,7 @@ impl Builder {
         }
     }
 
-    /// Slots of a view of a frontend, with the affinity of the frontend.
+    /// Changes the slots of a view of a frontend, whose affinity is given too.
     fn slots(
         &mut self,
         owner: &Arc<PortKey>,
@@ -514,7 +518,8 @@ impl Builder {
     }
 
     /// Merges two lists of elements, both sorted by key. An element that moves from one Service to
-    /// another is an operation of the new one, so that both halves stand in one transaction.
+    /// another is an operation of the new one, so that its deletion and addition are in one
+    /// transaction.
     fn elements(&mut self, old: Vec<Owned>, new: Vec<Owned>) {
         let mut old = old.into_iter().peekable();
         let mut new = new.into_iter().peekable();
@@ -540,7 +545,7 @@ impl Builder {
     }
 }
 
-/// A pick chain and the element that leads there.
+/// Returns a pick chain and the element that leads to it.
 fn pick_parts((family, scope, view, pick): PickId) -> (Family, ChainId, Element) {
     let element = Element::new(Key::Pick(family, scope, view, pick), Value::Goto);
     (family, ChainId::Pick(scope, view, pick), element)
@@ -550,7 +555,8 @@ fn is_added_interval(op: &Op) -> bool {
     matches!(op, Op::Add(element) if element.key.set().spec().kind == SetKind::Interval)
 }
 
-/// A kernel refuses an interval that overlaps with another that is still there.
+/// Moves additions of intervals to the end: a kernel refuses an interval that overlaps with one
+/// that still exists.
 fn intervals_last(mut ops: Vec<Op>) -> Vec<Op> {
     if ops.iter().any(is_added_interval) {
         ops.sort_by_key(is_added_interval);
@@ -563,7 +569,7 @@ fn sorted(mut elements: Vec<Element>, owner: &Arc<PortKey>) -> Vec<Owned> {
     elements.into_iter().map(|element| (element, Some(Arc::clone(owner)))).collect()
 }
 
-/// Whom the frontend of a key is for, by the element that says so.
+/// Returns the owner of the frontend of a key, according to the element with the comment.
 fn head_owner(elements: &[Owned], key: Key) -> Option<&Arc<PortKey>> {
     let frontend = key.frontend()?;
     let heads = [Key::Service(View::Cluster, frontend), Key::Reject(frontend)];
@@ -573,7 +579,7 @@ fn head_owner(elements: &[Owned], key: Key) -> Option<&Arc<PortKey>> {
     })
 }
 
-/// The name of the owner a comment names, if it is one of ours: `namespace/name` or
+/// Parses the owner in a comment, if the comment has our form: `namespace/name` or
 /// `namespace/name:port`.
 pub fn parse_owner(comment: &str) -> Option<PortKey> {
     let (service, port) = comment.split_once(':').unwrap_or((comment, ""));
@@ -591,7 +597,7 @@ mod tests {
 
     use super::*;
 
-    /// No kernel holds such a state, but a caller may have been given one.
+    /// No kernel holds such a state, but a caller may pass one.
     #[test]
     fn an_element_in_the_table_of_the_other_family_is_no_panic() {
         let key = Key::ClusterIp(IpAddr::from([10, 96, 0, 1]));

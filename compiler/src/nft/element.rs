@@ -1,4 +1,4 @@
-//! One element of a set or map of ours, typed.
+//! One element of one of our sets or maps, typed.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crate::interface::InterfacePattern;
 use crate::net::{Backend, Family, Protocol};
 use crate::resolve::{Frontend, PortKey};
 
-/// What identifies an element: its set and its key there. The order is that of the sets, then of
-/// the frontends, so that the elements of a frontend in one set stand together.
+/// The identity of an element: its set and its key there. Keys are ordered by set, then by
+/// frontend, so that the elements of a frontend in one set are adjacent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Key {
     /// A protocol that Services can have; constant.
@@ -26,39 +26,39 @@ pub enum Key {
     UnmasqueradedInterface(Family, InterfacePattern),
     /// A source that is known to be a Pod.
     PodSource(IpNet),
-    /// Interfaces from which only Pods come.
+    /// Interfaces on which only traffic from Pods arrives.
     PodInterface(Family, InterfacePattern),
-    /// A range that cluster addresses are taken from.
+    /// A range that cluster addresses are allocated from.
     ServiceCidr(IpNet),
     /// An address of this node that node ports answer on.
     NodeIp(IpAddr),
-    /// A route type that node ports answer on: the only one is `local`, meaning every address of
-    /// this node but loopback.
+    /// A route type that node ports answer on. The only one is `local`, which means every address
+    /// of this node except loopback.
     NodeAddressType(Family),
     /// The cluster address of a Service.
     ClusterIp(IpAddr),
     /// A local endpoint, which must be masqueraded when it reaches itself.
     Hairpin(IpAddr),
-    /// An address that is this node's for IPVS only.
+    /// An address that is bound to this node only for IPVS.
     Vip(IpAddr),
-    /// A frontend with backends, in a view of it.
+    /// A frontend with backends, in one view.
     Service(View, Frontend),
-    /// A frontend without any.
+    /// A frontend without backends.
     Reject(Frontend),
     /// The id of the backend at a slot of a frontend with session affinity.
     AffinitySlot(View, Frontend, u32),
     /// A backend of a frontend, by slot or id.
     Endpoint(View, Frontend, u32),
-    /// A frontend whose clients are restricted.
+    /// A frontend with restricted clients.
     Firewalled(Frontend),
-    /// Clients that may connect to it.
+    /// A network of clients that may connect to a restricted frontend.
     SourceRange(Frontend, IpNet),
-    /// A protocol whose packets are not forwarded if they belong to no flow.
+    /// A protocol whose forwarded packets are dropped if they belong to no flow.
     InvalidProtocol(Family, Protocol),
 }
 
 impl Key {
-    /// The family, and so the table.
+    /// Returns the family, which also selects the table.
     pub fn family(self) -> Family {
         match self {
             Self::Protocol(family, _)
@@ -83,7 +83,7 @@ impl Key {
         }
     }
 
-    /// The set or map.
+    /// Returns the set or map.
     pub fn set(self) -> SetId {
         match self {
             Self::Protocol(..) => SetId::Protocols,
@@ -110,7 +110,7 @@ impl Key {
         }
     }
 
-    /// The address whose presence some Service is the reason of, if it is such a member of a set.
+    /// Returns the address, if this is a member of a set that has it because of Services.
     pub(super) fn address(self) -> Option<IpAddr> {
         match self {
             Self::ClusterIp(address) | Self::Hairpin(address) | Self::Vip(address) => Some(address),
@@ -133,7 +133,7 @@ impl Key {
         }
     }
 
-    /// The frontend it belongs to, if it belongs to one.
+    /// Returns the frontend it belongs to, if any.
     pub fn frontend(self) -> Option<Frontend> {
         match self {
             Self::Service(_, frontend)
@@ -159,7 +159,7 @@ impl Key {
     }
 }
 
-/// What a map gives for a key; a set gives nothing.
+/// The value that a map gives for a key; a set gives none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Value {
     /// The key is a member.
@@ -181,12 +181,13 @@ pub struct Element {
     pub key: Key,
     /// The data.
     pub value: Value,
-    /// Whose it is, as a comment for those who list the table. Only frontends carry one.
+    /// The owner, as a comment for people who list the table. Only elements that start a frontend
+    /// have one.
     pub comment: Option<Arc<PortKey>>,
 }
 
 impl Element {
-    /// An element without a comment.
+    /// Returns an element without a comment.
     pub fn new(key: Key, value: Value) -> Self {
         Self { key, value, comment: None }
     }

@@ -1,12 +1,13 @@
-//! Flows that contradict the rules.
+//! Existing flows that contradict the rules.
 //!
-//! Rules decide a flow's first packet only; the others follow it. UDP has no connection that a reset
-//! could end, so a flow goes on to where its first packet went, or untranslated, as long as its client
-//! sends. A connection of TCP or SCTP that has no answer yet is like it: each new attempt from the same
-//! port follows the first. Connections that were answered are never asked about.
+//! Rules decide only about the first packet of a flow; all others follow it. UDP has no connection
+//! that a reset could end, so as long as its client sends, a flow continues to the backend of its
+//! first packet, or untranslated. A TCP or SCTP connection without an answer is similar: each new
+//! attempt from the same port follows the first one. Connections that were answered are never
+//! considered.
 //!
-//! Whether a flow may go on is a question to the rules as they are now, not to their history. What a
-//! change says is only where to look: `Suspects`. Deleting flows is the sink's part.
+//! The current rules, and not their history, decide if a flow may continue. A change only
+//! tells where to look: `Suspects`. The sink deletes the flows.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -22,23 +23,23 @@ use crate::name::NamespacedName;
 use crate::net::{Backend, Family, Protocol};
 use crate::resolve::Frontend;
 
-/// More frontends than this are not told apart: then every flow is looked at. It bounds what is
-/// remembered while flows cannot be deleted.
+/// The maximum number of frontends that are tracked one by one; with more, every flow is examined.
+/// This limits the memory that is used while flows cannot be deleted.
 const MOST_FRONTENDS: usize = 65_536;
 
-/// A flow as conntrack has it.
+/// A flow of conntrack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// The protocol.
     pub protocol: Protocol,
-    /// Where the client sent to.
+    /// The address and port that the client sent to.
     pub destination: SocketAddr,
-    /// Where answers come from: the backend, or the destination itself if nothing was translated.
+    /// The source of the answers: the backend, or the destination itself if nothing was translated.
     pub answers: SocketAddr,
 }
 
 impl Flow {
-    /// Whether its destination was translated.
+    /// Returns true if its destination was translated.
     pub fn is_translated(&self) -> bool {
         self.answers != self.destination
     }
@@ -52,21 +53,23 @@ impl Flow {
 /// Frontends whose flows may contradict the rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Which {
-    /// Whether those of every frontend may, and of every address that only Services have.
+    /// True for the flows of every frontend, and of every address that only Services can have.
     pub all: bool,
-    /// Those of these may.
+    /// The frontends whose flows may contradict the rules.
     pub frontends: BTreeSet<Frontend>,
-    /// Frontends that nobody has any more: what was translated on its way to them was so by us.
+    /// Frontends that no Service has any more: a translated flow to one of them was translated by
+    /// us.
     pub gone: BTreeSet<Frontend>,
 }
 
 impl Which {
-    /// Whether there is nothing to look at.
+    /// Returns true if there is nothing to look at.
     pub fn is_empty(&self) -> bool {
         !self.all && self.frontends.is_empty() && self.gone.is_empty()
     }
 
-    /// Adds others. Says how many frontends that are gone there was no room for.
+    /// Adds the frontends of another, and returns how many gone frontends were left out for lack of
+    /// room.
     pub fn merge(&mut self, other: Self) -> usize {
         self.all |= other.all;
         self.frontends.extend(other.frontends);
@@ -82,12 +85,12 @@ impl Which {
         left_out
     }
 
-    /// Whether flows of a family can be among them.
+    /// Returns true if flows of a family may be among them.
     pub fn concerns(&self, family: Family) -> bool {
         self.all || self.named().any(|frontend| frontend.family() == family)
     }
 
-    /// The frontends that are named.
+    /// Returns the frontends that are named.
     pub fn named(&self) -> impl Iterator<Item = Frontend> {
         self.frontends.iter().chain(&self.gone).copied()
     }
@@ -97,35 +100,36 @@ impl Which {
     }
 }
 
-/// Where to look for flows that contradict the rules.
+/// Hints at flows that may contradict the rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Suspects {
     /// UDP flows.
     pub udp: Which,
-    /// Connections without an answer that were not translated: frontends that have come.
+    /// Unanswered connections that were not translated: frontends that were added.
     pub came: Which,
-    /// Connections without an answer that were translated: frontends that have lost backends.
+    /// Unanswered connections that were translated: frontends that lost backends.
     pub lost: Which,
 }
 
 impl Suspects {
-    /// Whether there is nothing to look at.
+    /// Returns true if there is nothing to look at.
     pub fn is_empty(&self) -> bool {
         self.udp.is_empty() && self.came.is_empty() && self.lost.is_empty()
     }
 
-    /// Adds others. Says how many frontends that are gone there was no room for.
+    /// Adds other suspects, and returns how many gone frontends were left out for lack of room.
     pub fn merge(&mut self, other: Self) -> usize {
         self.udp.merge(other.udp) + self.came.merge(other.came) + self.lost.merge(other.lost)
     }
 
-    /// What may contradict the rules on the way from one program to another.
+    /// Returns the flows that a change from one program to another may put in contradiction to the
+    /// rules.
     pub fn between(applied: &Program, wanted: &Program) -> Self {
         let mut suspects = Self::default();
         for frontend in applied.diff_claims(wanted) {
             suspects.changed(frontend, applied.winner(frontend), wanted.winner(frontend));
         }
-        // Where a node port has not answered before, everything that came there was untranslated.
+        // Where node ports did not answer before, all existing flows are untranslated.
         if node_addresses(applied).ne(node_addresses(wanted)) {
             suspects.udp.all = true;
             suspects.came.all = true;
@@ -133,9 +137,9 @@ impl Suspects {
         suspects
     }
 
-    /// What may contradict the rules where it is not known which rules there were when flows began:
-    /// everything. Frontends that a kernel was found to hold and nobody wants are gone; those of a
-    /// Service that is held back are there still.
+    /// Returns everything, for when it is not known which rules there were when flows began.
+    /// Frontends that were found in a kernel and that no Service wants are gone, except those of a
+    /// Service that is held back, which still exist.
     pub fn everywhere(
         found: &State,
         wanted: &Program,
@@ -155,7 +159,7 @@ impl Suspects {
         suspects
     }
 
-    /// The frontends of the other that are gone, whatever else may be known by now.
+    /// Adds only the gone frontends of other suspects.
     pub fn keep_gone(&mut self, other: &Self) -> usize {
         let gone = |which: &Which| Which { gone: which.gone.clone(), ..Which::default() };
         self.merge(Self { udp: gone(&other.udp), came: Which::default(), lost: gone(&other.lost) })
@@ -176,7 +180,7 @@ impl Suspects {
                 let before = old.as_ref().map_or(&[][..], |old| old.serving());
                 let now = new.serving();
                 let stays = |backend: &Backend| now.binary_search(backend).is_ok();
-                // Nobody was served before, and somebody may be now; or it is new that nobody is.
+                // Either no backend was serving before and one is now, or the frontend is new.
                 let has_come = before.is_empty() && (old.is_none() || !now.is_empty());
                 if has_come || !before.iter().all(stays) {
                     self.udp.frontends.insert(frontend);
@@ -207,7 +211,7 @@ fn node_addresses(program: &Program) -> impl Iterator<Item = &Key> {
     keys.filter(|key| matches!(key, Key::NodeIp(_) | Key::NodeAddressType(_)))
 }
 
-/// Whether a backend is gone. Most stay where they are, so that place is looked at first.
+/// Returns true if a backend is gone. Most stay in place, so the same place is checked first.
 fn has_lost(before: &[Slot], now: &[Slot]) -> bool {
     (0..).zip(before).any(|(place, slot): (usize, _)| {
         let is_it = |other: &Slot| other.backend == slot.backend;
@@ -215,20 +219,21 @@ fn has_lost(before: &[Slot], now: &[Slot]) -> bool {
     })
 }
 
-/// The rules as flows are judged by them.
+/// The rules by which flows are judged.
 #[derive(Clone, Debug)]
 pub struct Rules {
     program: Program,
-    /// Where node ports answer.
+    /// The addresses that node ports answer on.
     node_addresses: BTreeSet<IpAddr>,
-    /// Ranges that only Services have addresses of.
+    /// The ranges of addresses that only Services have.
     ranges: Vec<IpNet>,
-    /// Services of which it is not known what the kernel holds.
+    /// Services whose content in the kernel is not known.
     unknown: BTreeSet<NamespacedName>,
 }
 
 impl Rules {
-    /// The rules of a program that a kernel holds, but for Services of which that is not known.
+    /// Returns the rules of a program that a kernel holds, except for Services whose content is
+    /// unknown.
     pub fn new(
         program: &Program,
         node_addresses: BTreeSet<IpAddr>,
@@ -240,20 +245,20 @@ impl Rules {
         Self { program: program.clone(), node_addresses, ranges, unknown }
     }
 
-    /// Whether a UDP flow, or a connection that has no answer, contradicts the rules, if it is one of
-    /// those that may.
+    /// Returns true if a UDP flow, or a connection without an answer, is one of those that may
+    /// contradict the rules and does so.
     ///
-    /// A flow to a frontend may go on to a backend that new flows are led to, or, over UDP, to any that
-    /// is still serving. A flow to what is no frontend is none of ours unless we have translated it: it
-    /// was sent to a frontend that is known to have been there, or to an address that only Services
-    /// have.
+    /// A flow to a frontend may continue to a backend that gets new flows or, over UDP, to any
+    /// backend that is still serving. A flow to an address and port that are no frontend is ours
+    /// only if we have translated it: it was sent to a frontend that is known to have existed, or
+    /// to an address that only Services can have.
     pub fn contradict(&self, flow: &Flow, which: &Which) -> bool {
         let Flow { protocol, destination, .. } = *flow;
         let Some(port) = NonZeroU16::new(destination.port()) else { return false };
         let address = destination.ip();
         let is_here = self.node_addresses.contains(&address);
         let family = Family::of(address);
-        // In the order in which the rules look.
+        // In the order in which the rules look them up.
         let frontends = [
             Some(Frontend::Address { address, protocol, port }),
             is_here.then_some(Frontend::NodePort { family, protocol, port }),
@@ -281,7 +286,7 @@ impl Rules {
 }
 
 impl Winner<'_> {
-    /// Over UDP, the backends to which flows may go on.
+    /// Returns the backends to which UDP flows may continue.
     fn serving(&self) -> &[Backend] {
         self.target.serving.as_deref().unwrap_or_default()
     }

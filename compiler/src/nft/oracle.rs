@@ -1,8 +1,8 @@
-//! What becomes of a packet: the rules of the skeleton, followed over what a state holds.
+//! The fate of a packet: follows the rules of the skeleton with the content of a state.
 //!
-//! This reads the same rules that the sink installs, statement by statement, so that it cannot have an
-//! opinion of its own. Where the kernel would choose at random, every choice is followed. It knows of a
-//! packet what a new flow's first packet shows: addresses, protocol, port and interface.
+//! It reads the same rules that the sink installs, statement by statement, so that both always
+//! agree. Where the kernel would choose at random, it follows every choice. Of a packet it knows
+//! what the first packet of a new flow shows: addresses, protocol, port and interface.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -22,68 +22,69 @@ use crate::resolve::Frontend;
 /// The first packet of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Where it comes from.
+    /// The source address.
     pub source: IpAddr,
-    /// The interface it arrives by, if that is known. What this node sends arrives by none.
+    /// The interface it arrives on, if known; packets that this node sends have none.
     pub interface: Option<String>,
-    /// Where it goes.
+    /// The destination address.
     pub destination: IpAddr,
-    /// Protocol and destination port; `None` for a protocol that Services cannot have, as ICMP.
+    /// Protocol and destination port; `None` for a protocol that Services cannot have, such as
+    /// ICMP.
     pub transport: Option<(Protocol, NonZeroU16)>,
 }
 
-/// What may become of a packet.
+/// A possible outcome for a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Outcome {
-    /// Where it ends.
+    /// The final verdict.
     pub verdict: Verdict,
-    /// The chain that decided so; `None` if none did.
+    /// The chain that decided; `None` if none did.
     #[serde(skip)]
     pub decided_in: Option<ChainId>,
-    /// The frontend that it decided about, if it is for frontends.
+    /// The frontend that the chain decided about, if the chain is for frontends.
     #[serde(skip)]
     pub frontend: Option<Frontend>,
-    /// Whether the node's address takes the place of the client's, and why.
+    /// The reason why the packet is masqueraded, if it is.
     pub masquerade: Option<Masquerade>,
-    /// The rules that had a say, in order.
+    /// The rules that took effect, in order.
     pub path: Vec<Step>,
 }
 
-/// Where a packet ends.
+/// The final verdict on a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
-    /// It goes where it was sent to, as if there were no rules.
+    /// It goes to its destination, as if there were no rules.
     Pass,
     /// It goes to a backend.
     Backend(Backend),
     /// It is refused with ICMP port unreachable.
     Reject,
-    /// It is dropped in silence.
+    /// It is dropped silently.
     Drop,
 }
 
-/// Why a packet is masqueraded.
+/// The reason why a packet is masqueraded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Masquerade {
-    /// A rule has asked for it by the mark.
+    /// A rule has requested it by the mark.
     Mark,
-    /// It would go back to the endpoint it comes from.
+    /// Otherwise it would return to the endpoint that sent it.
     Hairpin,
 }
 
-/// A rule that had a say.
+/// A rule that took effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
     /// The chain.
     pub chain: String,
-    /// The rule, in the language of `nft`.
+    /// The rule, in the syntax of `nft`.
     pub rule: String,
 }
 
-/// Follows a packet through the tables of a state. `is_local` says which addresses are this node's;
-/// `mark` is the one that asks for masquerading. The outcomes differ from each other.
+/// Follows a packet through the tables of a state. `is_local` tells which addresses belong to this
+/// node; `mark` is the one that requests masquerading. Returns distinct outcomes.
 pub fn explain(
     state: &State,
     packet: &Packet,
@@ -97,7 +98,7 @@ pub fn explain(
         return vec![Outcome { verdict, decided_in, frontend, masquerade, path }];
     };
     let ranges = table.elements.keys().filter(|key| is_range(**key)).copied().collect();
-    // What IPVS answers for is this node's, too.
+    // Addresses that are bound for IPVS also belong to this node.
     let is_local = &|address| is_local(address) || state.ipvs.bound.contains(&address);
     let oracle = Oracle { family, table, ipvs: &state.ipvs, ranges, mark, is_local };
     let mut packet = packet.clone();
@@ -125,7 +126,7 @@ pub fn explain(
             (End::Accept, None) => Verdict::Pass,
         };
         let Traveller { decided_in, frontend, masquerade, path, .. } = traveller;
-        // What this node sends to itself may come to nothing behind postrouting.
+        // A packet that this node sends to itself may still be refused after postrouting.
         let masquerade = masquerade.filter(|_| end == End::Accept);
         let is_known = |known: &Outcome| (known.verdict, known.masquerade) == (verdict, masquerade);
         if !outcomes.iter().any(is_known) {
@@ -140,20 +141,20 @@ struct Oracle<'a> {
     family: Family,
     table: &'a Table,
     ipvs: &'a ipvs::State,
-    /// The elements that stand for more than one value: few among many, and asked for often.
+    /// The elements that stand for a range of values; they are few and often looked up.
     ranges: Vec<Key>,
     mark: u32,
     is_local: &'a dyn Fn(IpAddr) -> bool,
 }
 
-/// A packet on its way.
+/// A packet on its path.
 #[derive(Clone)]
 struct Traveller {
     packet: Packet,
-    /// Where it was sent to.
+    /// The original destination.
     original: IpAddr,
     backend: Option<Backend>,
-    /// Whether our rules have translated it, and not IPVS.
+    /// True if our rules have translated it; false if IPVS has.
     is_translated: bool,
     decided_in: Option<ChainId>,
     frontend: Option<Frontend>,
@@ -163,7 +164,7 @@ struct Traveller {
     path: Vec<Step>,
 }
 
-/// The hooks behind NAT of what this node sends to itself.
+/// The hooks after NAT for packets that this node sends to itself.
 const SENT_TO_ITSELF: [ChainId; 4] = [
     ChainId::FilterOutput,
     ChainId::Postrouting,
@@ -171,7 +172,7 @@ const SENT_TO_ITSELF: [ChainId; 4] = [
     ChainId::FilterInput,
 ];
 
-/// What became of a packet in a hook.
+/// The result of a hook.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Accept,
@@ -179,18 +180,19 @@ enum End {
     Reject,
 }
 
-/// How a chain, or a rule, is left.
+/// The way in which a chain or rule is left.
 enum Left {
-    /// The next rule has its turn.
+    /// Continue with the next rule.
     Next,
-    /// The rest of the chain has not.
+    /// Skip the rest of the chain.
     Return,
     End(End),
 }
 
 impl Oracle<'_> {
-    /// The hooks of a packet's way, in their order (Documentation/networking of the kernel; priorities
-    /// are those of the chains). What this node sends to itself comes back by the loopback interface.
+    /// Follows the hooks on a packet's path, in their order (Documentation/networking of the
+    /// kernel; the priorities are those of the chains). A packet that this node sends to itself
+    /// returns through the loopback interface.
     fn travel(&self, traveller: Traveller) -> Vec<(Traveller, End)> {
         let is_sent = (self.is_local)(traveller.packet.source);
         let first: &[ChainId] = if is_sent {
@@ -204,7 +206,8 @@ impl Oracle<'_> {
                 ended.push((traveller, end));
                 continue;
             }
-            // IPVS takes what this node sends before it is filtered, and what is for this node after.
+            // IPVS takes packets that this node sends before they are filtered, and packets to this
+            // node after.
             let is_for_us = (self.is_local)(traveller.packet.destination);
             if is_sent
                 && is_for_us
@@ -230,8 +233,8 @@ impl Oracle<'_> {
         ended
     }
 
-    /// Where IPVS may send a packet; `None` if it has no virtual server for it. One without real
-    /// servers that take connections refuses it with ICMP port unreachable.
+    /// Returns the backends that IPVS may send a packet to; `None` if it has no virtual server for
+    /// it. A virtual server without active real servers refuses it with ICMP port unreachable.
     fn balance(&self, traveller: &Traveller) -> Option<Vec<(Traveller, End)>> {
         let (protocol, port) = traveller.packet.transport?;
         let address = traveller.packet.destination;
@@ -256,8 +259,8 @@ impl Oracle<'_> {
         Some(ways)
     }
 
-    /// The rest of the way of packets that IPVS has translated. What has arrived and is for this node
-    /// still does not leave it.
+    /// Follows the rest of the path of packets that IPVS has translated. A packet that has arrived
+    /// from elsewhere and is still for this node has passed all hooks.
     fn translated(&self, ways: Vec<(Traveller, End)>, is_sent: bool) -> Vec<(Traveller, End)> {
         let go_on = |(traveller, end): (Traveller, End)| {
             let is_for_us = (self.is_local)(traveller.packet.destination);
@@ -293,7 +296,7 @@ impl Oracle<'_> {
         ended
     }
 
-    /// All the ways through a chain. A chain that is not there, or not as it should be, is passed by.
+    /// Returns all ways through a chain. A chain that is missing or not intact is skipped.
     fn chain(&self, chain: ChainId, traveller: Traveller) -> Vec<(Traveller, Left)> {
         if self.table.chains.get(&chain) != Some(&true) {
             return vec![(traveller, Left::Next)];
@@ -317,7 +320,7 @@ impl Oracle<'_> {
         done
     }
 
-    /// All the ways through the rest of a rule.
+    /// Returns all ways through the rest of a rule.
     fn follow(
         &self,
         place: &Place<'_>,
@@ -347,7 +350,7 @@ impl Oracle<'_> {
                 on_if((self.is_local)(packet.source) == *is_local, traveller)
             }
             Statement::StateNew => on(traveller),
-            // The first packet of a flow is asked for, which is never one.
+            // The packet is the first of a flow, which is never invalid.
             Statement::StateInvalid => vec![(traveller, Left::Next)],
             Statement::StatusDnat => on_if(traveller.is_translated, traveller),
             Statement::MarkIsSet => on_if(traveller.is_marked, traveller),
@@ -375,7 +378,7 @@ impl Oracle<'_> {
                     None => vec![(traveller, Left::Next)],
                 }
             }
-            // Records are the packets' own: nobody is known to have one.
+            // Records are written by packets: no client is assumed to have one.
             Statement::RecordAffinity { .. } | Statement::ForgetAffinity(..) => on(traveller),
             Statement::Dnat { map, .. } => match self.backend(*map, &traveller) {
                 Some(backend) => {
@@ -409,7 +412,7 @@ impl Oracle<'_> {
                 for (mut traveller, left) in self.chain(*chain, traveller) {
                     match left {
                         Left::Next | Left::Return => {
-                            // Nothing happened there.
+                            // The chain had no effect.
                             if traveller.path.len() == after && after > before {
                                 traveller.path.pop();
                             }
@@ -425,7 +428,7 @@ impl Oracle<'_> {
         }
     }
 
-    /// Who leaves a chain that he was sent to for good is back where the sending chain was entered.
+    /// Follows a `goto`. Returning from it resumes after the jump that entered the calling chain.
     fn go(
         &self,
         place: &Place<'_>,
@@ -441,7 +444,7 @@ impl Oracle<'_> {
         .collect()
     }
 
-    /// Writes down that a chain has decided, and about which frontend.
+    /// Notes that a chain has decided, and about which frontend.
     fn decide(&self, place: &Place<'_>, traveller: &mut Traveller) {
         let scope = place.chain.scope();
         traveller.decided_in = Some(place.chain);
@@ -464,7 +467,8 @@ impl Oracle<'_> {
         })
     }
 
-    /// Whether the packet's fields are a member of a set. The fields are those the set is made for.
+    /// Returns true if the packet's fields are a member of a set. The fields are those that the set
+    /// is for.
     fn is_member(&self, set: SetId, fields: &[Field], traveller: &Traveller) -> bool {
         let packet = &traveller.packet;
         debug_assert_eq!(fields.len(), set.spec().key.len());
@@ -505,7 +509,7 @@ impl Oracle<'_> {
                 };
                 self.ranges.iter().any(allows)
             }),
-            // Not asked whether something is a member.
+            // These are never tested for membership.
             SetId::Picks(..)
             | SetId::NodeAddressTypes
             | SetId::Services(..)
@@ -540,7 +544,7 @@ impl Oracle<'_> {
         })
     }
 
-    /// What a map of numbers gives.
+    /// Returns the number that a map gives.
     fn number(&self, map: SetId, traveller: &Traveller) -> Option<u32> {
         let frontend = |scope| self.frontend(scope, &traveller.packet);
         let value = match map {
@@ -548,7 +552,7 @@ impl Oracle<'_> {
             SetId::AffinitySlots(scope, view) => {
                 self.value(Key::AffinitySlot(view, frontend(scope)?, traveller.priority))
             }
-            // Nobody is known to have a record; and others are no maps, or not of numbers.
+            // No client is assumed to have a record; the other sets are no maps, or not of numbers.
             SetId::Affinity(..)
             | SetId::Endpoints(..)
             | SetId::Protocols
@@ -585,7 +589,7 @@ impl Oracle<'_> {
     }
 }
 
-/// Whether the element is of a set that is asked for what is between, and not for what is there.
+/// Returns true if the element belongs to a set of ranges.
 fn is_range(key: Key) -> bool {
     matches!(
         key,
@@ -598,7 +602,7 @@ fn is_range(key: Key) -> bool {
     )
 }
 
-/// A rule in its chain.
+/// A rule and its chain.
 struct Place<'a> {
     chain: ChainId,
     rule: &'a Rule,
@@ -613,7 +617,7 @@ impl Traveller {
         }
     }
 
-    /// Writes down that a rule had a say.
+    /// Notes that a rule took effect.
     fn note(&mut self, oracle: &Oracle<'_>, place: &Place<'_>) {
         let rule = text::rule(oracle.family, oracle.mark, place.rule);
         let step = Step { chain: place.chain.to_string(), rule };

@@ -1,6 +1,7 @@
-//! Pick codes: how a frontend says, in the 32 bits of a data map, how to choose among its backends.
+//! Pick codes: how to choose among the backends of a frontend, encoded in the 32 bits of a data
+//! map.
 //!
-//! A frontend's code names a chain that all frontends with the same code share:
+//! The code of a frontend selects a chain, which all frontends with the same code share:
 //!
 //! ```text
 //!  31        30     29          28    27 ............ 0
@@ -8,8 +9,8 @@
 //!  affinity  split  masquerade  timeout (17) | backends (12)    (affinity = 1)
 //! ```
 //!
-//! No frontend splits its clients and masquerades them all: both bits together, and nothing else, mean
-//! that connections are dropped. Where IPVS chooses, the rules know of no backends.
+//! No pick needs both the split and the masquerade bit, so the code with exactly these two bits
+//! means that connections are dropped. If IPVS chooses, the rules have no backends.
 
 use std::fmt;
 
@@ -24,51 +25,52 @@ const TIMEOUT_MASK: u32 = (1 << 17) - 1;
 const IPVS: u32 = 1 << 28;
 const PLAIN_MASK: u32 = IPVS - 1;
 
-/// The most backends a frontend with session affinity can have: what the code has room for.
+/// The maximum number of backends of a frontend with session affinity: the code has no room for
+/// more.
 pub const MAX_AFFINITY_BACKENDS: usize = (1 << TIMEOUT_SHIFT) - 1;
 
-/// How to choose a backend.
+/// How a backend is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Pick {
-    /// What becomes of the clients.
+    /// The treatment of the clients.
     pub clients: Clients,
-    /// The timeout of the client's record in seconds, if connections of a client stick.
+    /// With session affinity, the timeout of a client's record in seconds.
     pub affinity: Option<u32>,
     /// The number of backends; 0 if IPVS chooses, and for `Pick::DROP`.
     pub backends: u32,
 }
 
-/// What a frontend does with its clients.
+/// The treatment of a frontend's clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Clients {
-    /// Their addresses are kept here: those of cluster addresses, of whom the cluster address decides,
-    /// and those from outside under policy Local.
+    /// The pick chain leaves client addresses alone: for cluster addresses, where `dispatch`
+    /// decides about masquerading, and for clients from outside under policy Local.
     Kept,
-    /// The node's address takes the place of theirs: external frontends under policy Cluster.
+    /// Clients are masqueraded: external frontends under policy Cluster.
     Masqueraded,
-    /// External frontends under policy Local: those from outside go on to the local view, Pods stay as
-    /// they are, and the node itself is masqueraded.
+    /// External frontends under policy Local: clients from outside continue in the local view, Pods
+    /// keep their addresses, and the node itself is masqueraded.
     Split,
-    /// Nobody is let in.
+    /// Connections are dropped.
     Dropped,
 }
 
 impl Pick {
-    /// Drops connections in silence: there are backends, but the policy lets nobody reach them.
+    /// Drops connections silently: there are backends, but the policy lets no client reach them.
     pub const DROP: Self = Self { clients: Clients::Dropped, affinity: None, backends: 0 };
 
-    /// Leaves the choice to IPVS.
+    /// Returns the pick that leaves the choice to IPVS.
     pub const fn by_ipvs(clients: Clients) -> Self {
         Self { clients, affinity: None, backends: 0 }
     }
 
-    /// Whether IPVS chooses.
+    /// Returns true if IPVS chooses.
     pub fn is_by_ipvs(self) -> bool {
         self.backends == 0 && self != Self::DROP
     }
 
-    /// The code in the map.
+    /// Returns the code in the map.
     pub fn code(self) -> u32 {
         let clients = match self.clients {
             Clients::Kept => 0,
@@ -85,7 +87,7 @@ impl Pick {
         }
     }
 
-    /// The meaning of a code read from a kernel; `None` if nothing of ours has this code.
+    /// Returns the pick with a code that was read from a kernel; `None` if the code is not valid.
     pub fn from_code(code: u32) -> Option<Self> {
         if code == DROP {
             return Some(Self::DROP);
@@ -109,7 +111,7 @@ impl Pick {
         (is_one && pick.affinity != Some(0) && pick.code() == code).then_some(pick)
     }
 
-    /// The pick whose chain's name has this stem.
+    /// Returns the pick whose chain name has this stem.
     pub fn from_name(name: &str) -> Option<Self> {
         if name == Self::DROP.to_string() {
             return Some(Self::DROP);
@@ -131,14 +133,14 @@ impl Pick {
             _ => rest.strip_prefix("pick-")?.parse().ok()?,
         };
         let pick = Self { clients, affinity, backends };
-        // Numbers have many spellings, and not each of them has a code.
+        // A number has several spellings, and not every pick has a code.
         let is_own_name = Self::from_code(pick.code()) == Some(pick) && pick.to_string() == name;
         is_own_name.then_some(pick)
     }
 }
 
-/// The stem of the chain's name: `pick-3`, `masquerade-affinity-10800-pick-3`, `ipvs`, `dropped`. None is a word
-/// of the language of `nft`, which would not read it back.
+/// The stem of the chain's name: `pick-3`, `masquerade-affinity-10800-pick-3`, `ipvs`, `dropped`.
+/// None of these is a keyword of `nft`, which could not read such a name back.
 impl fmt::Display for Pick {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.clients {

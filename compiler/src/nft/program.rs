@@ -1,11 +1,12 @@
-//! Everything that is wanted in the kernel, as a persistent snapshot.
+//! The desired content of the kernel's tables, as a persistent snapshot.
 //!
-//! A clone is a pointer. The engine keeps two: what the kernel acknowledged and what is wanted now;
-//! the difference is the delta, found without looking at what both share.
+//! A clone costs one pointer. The engine keeps two programs: the one that the kernel acknowledged
+//! and the one that is wanted now. Their difference is the delta, found without visiting what both
+//! share.
 //!
-//! Kernel keys that several Service ports may ask for are sets of claims, kept in order: the first
-//! claim wins, and when it goes, the next one takes over. Which one is first depends on the claims
-//! alone, never on the order in which they came.
+//! For kernel keys that several Service ports may ask for, there are ordered sets of claims: the
+//! first claim wins, and when it goes, the next one takes over. The order depends on the claims
+//! alone, never on the order in which they were made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -34,57 +35,58 @@ mod keep;
 
 use keep::Kept;
 
-/// A pick code, where it is used.
+/// A pick code and the place where it is used.
 pub type PickId = (Family, Scope, View, Pick);
 
-/// A frontend and who asks for it. `None` sorts before every claim: the start of a scan.
+/// A frontend and its claimant. `None` sorts before every claim: the start of a scan.
 type ClaimKey = (Frontend, Option<(Rank, Arc<PortKey>)>);
-/// A key of a set and who asks for it, likewise.
+/// A key of a set and its claimant, likewise.
 type MemberKey = (Key, Option<Arc<PortKey>>);
 
-/// The start of a scan of a virtual server's backends: IPv4 sorts before IPv6, and port 1 first.
+/// The start of a scan of a virtual server's backends: IPv4 sorts before IPv6, and port 1 is the
+/// lowest.
 const FIRST_BACKEND: Backend =
     Backend { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: NonZeroU16::MIN };
 
-/// What a frontend leads to.
+/// The destination of a frontend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The timeout in seconds, with session affinity.
     pub affinity: Option<u32>,
     /// The backends by slot.
     pub slots: Arc<[Slot]>,
-    /// What becomes of connections if there is no backend.
+    /// The treatment of connections if there is no backend.
     pub unserved: Unserved,
-    /// Under external policy Local, the backends by slot for clients from outside, whose connections
-    /// are dropped if there is none.
+    /// Under external policy Local, the backends by slot for clients from outside; if there are
+    /// none, their connections are dropped.
     pub local: Option<Arc<[Slot]>>,
-    /// Who may connect to the VIPs of load balancers; `None` for everybody.
+    /// The networks that may connect to the VIPs of load balancers; `None` without a restriction.
     pub sources: Option<Arc<[IpNet]>>,
-    /// How many more backends there are than session affinity has room for.
+    /// The number of backends that are left out because session affinity has no room for them.
     pub left_out: usize,
-    /// How IPVS chooses, if it does.
+    /// The balancing by IPVS, in IPVS mode.
     pub ipvs: Option<Balancing>,
-    /// Over UDP, the backends to which flows that are there may go on, sorted.
+    /// For UDP, the backends to which existing flows may continue, sorted.
     pub serving: Option<Arc<[Backend]>>,
 }
 
-/// What becomes of connections that no backend takes.
+/// The treatment of connections that no backend can take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unserved {
-    /// They are refused: there is no endpoint anywhere.
+    /// They are rejected: there is no endpoint anywhere.
     Reject,
-    /// They are dropped in silence: there are endpoints, but not here.
+    /// They are dropped silently: there are endpoints, but not here.
     Drop,
 }
 
 impl Target {
-    /// Whether it is nothing but backends that any client may reach, each connection anew.
+    /// Returns true if it has only backends that any client may reach, without affinity.
     pub(super) fn is_plain(&self) -> bool {
         self.affinity.is_none() && self.local.is_none() && self.sources.is_none()
     }
 }
 
-/// What one Service port in one family puts into the kernel.
+/// The part of a fragment that belongs to one Service port in one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortFragment {
     /// The Service port.
@@ -95,18 +97,18 @@ pub struct PortFragment {
     pub frontends: Box<[(Frontend, Rank)]>,
     /// The members of sets it needs, sorted.
     pub members: Box<[Key]>,
-    /// Where its cluster address leads.
+    /// The target of its cluster address.
     pub internal: Arc<Target>,
-    /// Where its other frontends lead.
+    /// The target of its other frontends.
     pub external: Arc<Target>,
-    /// The slots of the backends under each policy: each has a history of its own, whichever frontends
-    /// it is for at a time.
+    /// The slots of the backends under each policy. Each has its own history, independent of the
+    /// frontends that currently use it.
     slots: Slots,
-    /// Whether other facts of the node could change it.
+    /// True if a change of other facts of the node could change it.
     depends_on_node: bool,
 }
 
-/// The slots of a port's backends under each policy; `None` if no frontend asks for it.
+/// The slots of a port's backends under each policy; `None` if no frontend uses the policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Slots {
     cluster: Option<Arc<[Slot]>>,
@@ -114,28 +116,28 @@ struct Slots {
 }
 
 impl PortFragment {
-    /// Where a frontend of this rank leads.
+    /// Returns the target of a frontend with this rank.
     pub fn target(&self, rank: Rank) -> &Arc<Target> {
         if rank.is_external() { &self.external } else { &self.internal }
     }
 }
 
-/// What a Service puts into the kernel.
+/// The content that a Service puts into the kernel.
 pub type Fragment = [PortFragment];
 
-/// The claim that has won a frontend.
+/// The claim that takes precedence at a frontend.
 #[derive(Clone, Debug)]
 pub struct Winner<'a> {
-    /// What kind of frontend it is for the owner.
+    /// The rank of the claim.
     pub rank: Rank,
     /// The owner.
     pub owner: &'a Arc<PortKey>,
-    /// Where it leads.
+    /// The target.
     pub target: &'a Arc<Target>,
 }
 
 impl Winner<'_> {
-    /// The pick code; `None` if connections are rejected.
+    /// Returns the pick; `None` if connections are rejected.
     pub fn pick(&self) -> Option<Pick> {
         let target = self.target;
         let clients = match (&target.local, self.rank.is_external()) {
@@ -151,13 +153,13 @@ impl Winner<'_> {
         }
     }
 
-    /// The backends for clients from outside, if they are others.
+    /// Returns the backends for clients from outside, if those are separate.
     pub fn local(&self) -> Option<&Arc<[Slot]>> {
         self.target.local.as_ref().filter(|_| self.rank.is_external())
     }
 
-    /// The timeout of session affinity and the backends by slot, in a view, as far as our rules choose
-    /// among them.
+    /// Returns the timeout of session affinity and the backends by slot in a view, if our rules
+    /// choose among them.
     pub(super) fn slots(&self, view: View) -> Option<(Option<u32>, &Arc<[Slot]>)> {
         let slots = match view {
             View::Cluster => Some(&self.target.slots),
@@ -167,14 +169,15 @@ impl Winner<'_> {
         Some((self.target.affinity, slots))
     }
 
-    /// The real servers of IPVS. It has one list for all clients: where there are local backends under
-    /// policy Local, that is those. Where there are none, clients from outside do not come so far.
+    /// Returns the real servers for IPVS, which has one list for all clients: under policy Local
+    /// the local backends if there are any. If there are none, clients from outside do not reach
+    /// IPVS.
     fn reals(&self) -> impl Iterator<Item = Backend> {
         let local = self.local().filter(|local| !local.is_empty());
         local.unwrap_or(&self.target.slots).iter().map(|slot| slot.backend)
     }
 
-    /// The pick code for clients from outside, if they have backends of their own.
+    /// Returns the pick for clients from outside, if they have backends of their own.
     pub fn local_pick(&self) -> Option<Pick> {
         let backends = backends(self.local()?)?;
         if self.target.ipvs.is_some() {
@@ -183,7 +186,7 @@ impl Winner<'_> {
         Some(Pick { clients: Clients::Kept, affinity: self.target.affinity, backends })
     }
 
-    /// Who may connect, if not everybody may.
+    /// Returns the networks that may connect, if clients are restricted.
     pub fn sources(&self) -> Option<&[IpNet]> {
         self.target.sources.as_deref().filter(|_| self.rank == Rank::LoadBalancerVip)
     }
@@ -208,48 +211,49 @@ impl PartialEq for Winner<'_> {
     }
 }
 
-/// Two or more Service ports that ask for one frontend.
+/// Conflicting claims: two or more Service ports claim one frontend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// What they ask for.
+    /// The claimed frontend.
     pub frontend: Frontend,
-    /// Who has it.
+    /// The port whose claim takes precedence.
     pub winner: Arc<PortKey>,
-    /// Who would have it next.
+    /// The other ports, in order of precedence.
     pub losers: Vec<Arc<PortKey>>,
 }
 
-/// Everything that is wanted. See the module's documentation.
+/// The desired content of the kernel. See the module's documentation.
 #[derive(Clone, Debug)]
 pub struct Program {
     settings: Arc<Settings>,
     fragments: OrdMap<NamespacedName, Arc<Fragment>>,
     claims: OrdMap<ClaimKey, Arc<Target>>,
     members: OrdSet<MemberKey>,
-    /// Uses of each pick code; 0 means that nobody uses the chain now, but it stays for a while.
+    /// The number of uses of each pick code; 0 means that the chain is unused but stays for a
+    /// while.
     picks: OrdMap<PickId, usize>,
     /// Elements that depend on the settings and the node.
     node: OrdSet<Key>,
-    /// The Services that other facts of the node could change.
+    /// The Services that a change of other facts of the node could change.
     node_dependent: OrdSet<NamespacedName>,
-    /// What they were compiled with.
+    /// The facts of the node at the last compilation.
     facts: NodeFacts,
-    /// Real servers that only keep their connections, and until when.
+    /// Draining real servers, each with its end.
     draining: OrdMap<Draining, u32>,
-    /// What a kernel held and no source has named so far.
+    /// Content that was found in a kernel and that no source has named so far.
     kept: OrdMap<NamespacedName, Kept>,
     /// The monotonic clock, in seconds.
     now: u32,
 }
 
-/// A real server that only keeps its connections.
+/// A draining real server.
 pub type Draining = (VirtualServer, Backend);
 
 /// The real servers that virtual servers had before a batch of changes.
 type Served = BTreeMap<VirtualServer, BTreeSet<Backend>>;
 
 impl Program {
-    /// The program of an empty model.
+    /// Returns the program of an empty model.
     pub fn new(settings: Arc<Settings>) -> Self {
         let mut program = Self {
             settings,
@@ -268,13 +272,13 @@ impl Program {
         program
     }
 
-    /// Compiles a whole model. Slots, pick chains that nobody uses now, and real servers that have
-    /// connections, are taken over from what a kernel holds.
+    /// Compiles a whole model. Slots, unused pick chains, and real servers with connections are
+    /// taken over from the state of a kernel.
     pub fn compile(model: &Model, settings: Arc<Settings>, seed: &State) -> Self {
         Self::compile_at(model, settings, seed, 0)
     }
 
-    /// The same, at a time: seconds of the monotonic clock.
+    /// Compiles a whole model at a given time, in seconds of the monotonic clock.
     pub fn compile_at(model: &Model, settings: Arc<Settings>, seed: &State, now: u32) -> Self {
         let mut program = Self::new(settings);
         program.now = now;
@@ -290,7 +294,7 @@ impl Program {
         for entry in model.services() {
             let fragment = program.lower(model, &entry.object.key, seed);
             let fragment = (!fragment.is_empty()).then_some(fragment);
-            // Nothing is served that could drain.
+            // Nothing is served yet, so nothing can drain.
             program.put(&entry.object.key, fragment, &mut Served::new());
         }
         program.forget_passing_picks(&known);
@@ -298,12 +302,13 @@ impl Program {
         program
     }
 
-    /// Sets the monotonic clock, in seconds: what begins to drain from now on does so then.
+    /// Sets the monotonic clock, in seconds. Real servers that begin to drain later begin at that
+    /// time.
     pub fn set_clock(&mut self, now: u32) {
         self.now = now;
     }
 
-    /// Recompiles what a change of the model has touched, and nothing else.
+    /// Recompiles only what a change of the model has touched.
     pub fn update(&mut self, model: &Model, dirty: &Dirty) {
         let facts = self.facts.clone();
         if dirty.surroundings || dirty.nodes.contains(&self.settings.node_name) {
@@ -311,7 +316,7 @@ impl Program {
         }
         let nothing = State::default();
         let known = self.picks.clone();
-        // Most of what is new of a node, its taints for one, is nothing to Services.
+        // Most changes of a node, such as its taints, do not affect Services.
         let is_other = facts != self.facts;
         let dependent = if is_other { self.node_dependent.clone() } else { OrdSet::new() };
         let dependent = dependent.iter().filter(|it| !dirty.services.contains(it));
@@ -325,27 +330,27 @@ impl Program {
         self.forget_passing_picks(&known);
     }
 
-    /// The settings it was compiled with.
+    /// Returns the settings of the compilation.
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
     }
 
-    /// The mark that asks for masquerading.
+    /// Returns the mark that requests masquerading.
     pub fn mark(&self) -> u32 {
         self.settings.masquerade_bit.mark()
     }
 
-    /// What a Service puts into the kernel, if anything.
+    /// Returns the content that a Service puts into the kernel, if any.
     pub fn fragment(&self, service: &NamespacedName) -> Option<&Arc<Fragment>> {
         self.fragments.get(service)
     }
 
-    /// All Services that put something into the kernel.
+    /// Returns all Services that put something into the kernel.
     pub fn services(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<Fragment>)> {
         self.fragments.iter()
     }
 
-    /// Makes a Service what it is in another program: how a refused change is taken back.
+    /// Resets a Service to its content in another program, to revert a refused change.
     pub fn restore(&mut self, service: &NamespacedName, from: &Self) {
         let known = self.picks.clone();
         let mut served = Served::new();
@@ -354,7 +359,7 @@ impl Program {
         self.forget_passing_picks(&known);
     }
 
-    /// Who has a frontend.
+    /// Returns the claim that takes precedence at a frontend.
     pub fn winner(&self, frontend: Frontend) -> Option<Winner<'_>> {
         let from: ClaimKey = (frontend, None);
         self.claims.range((Bound::Included(from), Bound::Unbounded)).next().and_then(
@@ -365,8 +370,8 @@ impl Program {
         )
     }
 
-    /// The ports of a Service that have more backends than session affinity has room for, and how
-    /// many more.
+    /// Returns the ports of a Service with more backends than session affinity has room for, each
+    /// with the number of those that are left out.
     pub fn left_out(&self, service: &NamespacedName) -> impl Iterator<Item = (&PortKey, usize)> {
         let ports = self.fragments.get(service).into_iter().flat_map(|fragment| fragment.iter());
         ports
@@ -374,7 +379,7 @@ impl Program {
             .filter(|(_, left_out)| *left_out > 0)
     }
 
-    /// Who asks for a member of a set, the first of all.
+    /// Returns the first claimant of a member of a set.
     pub fn member_owner(&self, key: Key) -> Option<&Arc<PortKey>> {
         let from: MemberKey = (key, None);
         self.members
@@ -383,7 +388,7 @@ impl Program {
             .and_then(|(found, owner)| owner.as_ref().filter(|_| *found == key))
     }
 
-    /// The frontends that several Service ports ask for.
+    /// Returns the frontends with conflicting claims.
     pub fn conflicts(&self) -> Vec<Conflict> {
         let mut conflicts: Vec<Conflict> = Vec::new();
         let mut last: Option<(Frontend, &Arc<PortKey>)> = None;
@@ -406,7 +411,8 @@ impl Program {
         conflicts
     }
 
-    /// The frontends of a Service that another Service has, and which one that is.
+    /// Returns the frontends that a Service claims but another one has, each with the port that has
+    /// it.
     pub fn lost_frontends(&self, service: &NamespacedName) -> Vec<(Frontend, Arc<PortKey>)> {
         let fragment = self.fragments.get(service);
         fragment
@@ -420,30 +426,31 @@ impl Program {
             .collect()
     }
 
-    /// The pick chains that nobody uses now.
+    /// Returns the unused pick chains.
     pub fn idle_picks(&self) -> impl Iterator<Item = PickId> {
         self.picks.iter().filter(|(_, uses)| **uses == 0).map(|(pick, _)| *pick)
     }
 
-    /// Lets go of a pick chain that nobody uses. Does nothing if somebody does.
+    /// Removes a pick chain if it is unused.
     pub fn retire(&mut self, pick: PickId) {
         if self.picks.get(&pick) == Some(&0) {
             self.picks.remove(&pick);
         }
     }
 
-    /// The real servers that only keep their connections, and until when.
+    /// Returns the draining real servers, each with its end.
     pub fn draining(&self) -> impl Iterator<Item = (Draining, u32)> {
         self.draining.iter().map(|(real, until)| (*real, *until))
     }
 
-    /// Lets go of a real server that only keeps its connections. Does nothing of others.
+    /// Removes a real server if it is draining.
     pub fn retire_real(&mut self, real: Draining) {
         self.draining.remove(&real);
     }
 
-    /// Lets go of real servers on their way out that a kernel does not hold, as after a commit that
-    /// failed: they have no connections. No other has longer than the kernel was told.
+    /// Removes draining real servers that a kernel does not hold, for example after a failed
+    /// commit: they have no connections. The end of the others is not later than the one that the
+    /// kernel holds.
     pub fn drain_as_held(&mut self, held: &ipvs::State) {
         let until = |(server, backend): &Draining, until: u32| {
             let real = held.servers.get(server)?.reals.get(backend)?;
@@ -464,7 +471,7 @@ impl Program {
         }
     }
 
-    /// The virtual server of a frontend, if IPVS serves it.
+    /// Returns the virtual server of a frontend, if IPVS serves it.
     pub fn server(&self, frontend: Frontend) -> Option<(VirtualServer, Server)> {
         let winner = self.winner(frontend)?;
         let scheduling = winner.target.ipvs?.scheduling;
@@ -478,7 +485,7 @@ impl Program {
         Some((server, Server { attributes: Some(attributes), reals }))
     }
 
-    /// All virtual servers, and whose they are.
+    /// Returns all virtual servers, each with its owner.
     pub fn servers(&self) -> impl Iterator<Item = (VirtualServer, Server, &Arc<PortKey>)> {
         let is_used = self.settings.ipvs().is_some();
         let mut last = None;
@@ -491,7 +498,7 @@ impl Program {
         })
     }
 
-    /// The addresses that must be this node's, and who asks for them first.
+    /// Returns the addresses to bind to this node, each with its first claimant.
     pub fn vips(&self) -> impl Iterator<Item = (IpAddr, &Arc<PortKey>)> {
         let vips = self.members.iter().filter_map(|(key, owner)| {
             if let Key::Vip(address) = key { Some((*address, owner.as_ref()?)) } else { None }
@@ -508,7 +515,7 @@ impl Program {
             .map(|((_, backend), until)| (*backend, *until))
     }
 
-    /// Every element, sorted by key, and the Service port it is for.
+    /// Returns every element, sorted by key, with the Service port it belongs to.
     pub fn elements(&self) -> Vec<(Element, Option<Arc<PortKey>>)> {
         let mut elements = Vec::new();
         self.for_each_element(|element, owner| elements.push((element, owner.cloned())));
@@ -516,8 +523,8 @@ impl Program {
         elements
     }
 
-    /// Hands out every element and the Service port it is for: what belongs to none first, and then
-    /// the members of sets and the frontends, each sorted by key.
+    /// Passes every element, with the Service port it belongs to, to `each`: first those that
+    /// belong to no port, then the members of sets and the frontends, each sorted by key.
     pub fn for_each_element(&self, mut each: impl FnMut(Element, Option<&Arc<PortKey>>)) {
         for key in &self.node {
             each(Element::new(*key, Value::Present), None);
@@ -544,7 +551,7 @@ impl Program {
         }
     }
 
-    /// The state of a kernel that holds exactly this.
+    /// Returns the state of a kernel that holds exactly this program.
     pub fn state(&self) -> State {
         let mut tables: BTreeMap<Family, Table> = Family::ALL
             .into_iter()
@@ -569,8 +576,8 @@ impl Program {
         State { tables, ipvs: ipvs::State { servers, bound } }
     }
 
-    /// The frontends that lead, or would lead, elsewhere in another program. What both share is not looked
-    /// at.
+    /// Returns the frontends whose claims differ from another program's. Parts that both share are
+    /// not visited.
     pub fn changed_frontends(&self, other: &Self) -> BTreeSet<Frontend> {
         self.diff_claims(other)
     }
@@ -601,7 +608,7 @@ impl Program {
         &self.node
     }
 
-    /// Where node ports answer: `None` in a family where that is every address of the node.
+    /// Returns the addresses that node ports answer on; `None` if every address of the node does.
     pub fn node_port_ips(&self, family: Family) -> Option<Vec<IpAddr>> {
         if self.node.contains(&Key::NodeAddressType(family)) {
             return None;
@@ -613,8 +620,8 @@ impl Program {
         )
     }
 
-    /// What the Service puts into the kernel now, with as few moves as possible against what it put
-    /// there before.
+    /// Compiles a Service, with as few moves of backends as possible relative to its current
+    /// fragment.
     fn lower(&self, model: &Model, service: &NamespacedName, seed: &State) -> Arc<Fragment> {
         if let Some(kept) = self.kept_whole(service) {
             return Arc::clone(kept);
@@ -628,7 +635,7 @@ impl Program {
                 }
                 let old = before.and_then(|fragment| {
                     let ports = fragment.iter().filter(|old| old.family == route.family);
-                    // A port that was renamed is known by what clients connect to.
+                    // If a port was renamed, it is recognised by its frontends.
                     let renamed = || ports.clone().find(|old| *old.frontends == *route.frontends);
                     let same = ports.clone().find(|old| old.port == route.port);
                     same.or_else(renamed)
@@ -638,7 +645,8 @@ impl Program {
             .collect()
     }
 
-    /// The one place that changes what is claimed. Notes what was served before where that may change.
+    /// Changes a fragment and all its claims; nothing else does. Notes the real servers that were
+    /// there before.
     fn put(
         &mut self,
         service: &NamespacedName,
@@ -686,7 +694,7 @@ impl Program {
         }
     }
 
-    /// Notes the real servers of the ports' frontends, if IPVS is used.
+    /// Notes the current real servers of the ports' frontends, if IPVS is used.
     fn note_served<'a>(&self, ports: impl Iterator<Item = &'a PortFragment>, served: &mut Served) {
         if self.settings.ipvs().is_none() {
             return;
@@ -698,17 +706,18 @@ impl Program {
         }
     }
 
-    /// Lets real servers drain that the virtual servers had before a batch of changes. Only the end of
-    /// it counts: a frontend may be nobody's while it changes hands.
+    /// Starts to drain the real servers that virtual servers lost in a batch of changes. Only the
+    /// final state of the batch matters: a frontend may be without an owner while it changes hands.
     fn drain_all(&mut self, served: Served) {
         for (server, before) in served {
             self.drain(server, before);
         }
     }
 
-    /// Lets real servers that a virtual server has no longer keep their connections for a while. UDP
-    /// has none to keep: its flows find another backend. What goes with its frontend goes at once. Those
-    /// that drain already have no longer than what counts now allows: with no time at all, they go.
+    /// Lets real servers that a virtual server no longer has keep their connections for a time. UDP
+    /// has no connections to keep: its flows find another backend. If the frontend is gone, its
+    /// real servers are removed at once. The end of those that already drain is limited by the
+    /// current drain time; if that is 0, they are removed.
     fn drain(&mut self, server: VirtualServer, mut gone: BTreeSet<Backend>) {
         let winner = self.winner(server.frontend());
         let balancing = winner.as_ref().and_then(|winner| winner.target.ipvs);
@@ -730,9 +739,9 @@ impl Program {
         }
     }
 
-    /// Goes on with real servers that a kernel holds and nobody wants any more: their time runs on if
-    /// it has begun, and begins if it has not. As in a process that goes on, nobody has longer than
-    /// what counts now allows.
+    /// Continues with real servers that a kernel holds and no Service wants any more: their time
+    /// runs on if it has begun, and begins now if it has not. As in a running process, the current
+    /// drain time limits it.
     fn take_over_reals(&mut self, seed: &ipvs::State) {
         for (server, held) in &seed.servers {
             self.drain(*server, held.reals.keys().copied().collect());
@@ -747,7 +756,7 @@ impl Program {
         }
     }
 
-    /// Changes the claims of a frontend, and counts the uses of pick codes along.
+    /// Changes the claims of a frontend, and updates the numbers of uses of pick codes.
     fn claim(
         &mut self,
         frontend: Frontend,
@@ -772,8 +781,8 @@ impl Program {
         }
     }
 
-    /// Forgets the pick codes that a frontend had only until the next claim was put in: no kernel
-    /// has their chains.
+    /// Removes pick codes that a frontend had only between two changes of its claims: no kernel has
+    /// their chains.
     fn forget_passing_picks(&mut self, known: &OrdMap<PickId, usize>) {
         if self.picks.ptr_eq(known) {
             return;
@@ -804,8 +813,8 @@ impl Program {
                 Pods::At(net) => Key::PodSource(net),
                 Pods::By(pattern) => Key::PodInterface(family, pattern),
             }));
-            // Everybody is masqueraded on the way to a cluster address but who is in these sets: Pods;
-            // or nobody, if who is a Pod is not known.
+            // Traffic to a cluster address is masqueraded unless its source is in these sets. They
+            // hold the Pods or, if Pods cannot be recognised, every source.
             if !self.settings.masquerade_all {
                 keys.insert(match pods {
                     Some(Pods::At(net)) => Key::UnmasqueradedSource(net),
@@ -822,7 +831,7 @@ impl Program {
         self.facts = NodeFacts::of(model, &self.settings);
     }
 
-    /// Who is known to be a Pod.
+    /// Returns the recognised Pods.
     fn pods(&self, model: &Model, family: Family) -> Option<Pods> {
         let cidr = match &self.settings.detect_local {
             DetectLocal::ClusterCidr(cidrs) => first_of(family, cidrs),
@@ -835,7 +844,8 @@ impl Program {
         cidr.map(Pods::At)
     }
 
-    /// Node ports are never on loopback, as in the nftables mode of kube-proxy.
+    /// Returns the keys of node port addresses. Loopback is left out, as in kube-proxy's nftables
+    /// mode.
     fn node_port_addresses(&self, model: &Model, family: Family) -> Vec<Key> {
         match node_ports::addresses(model, &self.settings, family) {
             None => vec![Key::NodeAddressType(family)],
@@ -847,7 +857,7 @@ impl Program {
     }
 }
 
-/// Equal if they want the same, slots included.
+/// Programs are equal if they want the same content, including slots.
 impl PartialEq for Program {
     fn eq(&self, other: &Self) -> bool {
         self.settings == other.settings && self.state() == other.state()
@@ -871,7 +881,7 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
     let has_external = route.frontends.iter().any(|(_, rank)| rank.is_external());
     let uses_cluster = has_external || !is_local(route.internal);
     let balancing = route.ipvs.as_ref().map(|ipvs| ipvs.balancing);
-    // IPVS has its own way to remember clients.
+    // IPVS has its own records of clients.
     let affinity_here = affinity.filter(|_| balancing.is_none());
     let room = if affinity_here.is_some() { MAX_AFFINITY_BACKENDS } else { usize::MAX };
     let assign = |backends: &[Backend], view| -> Arc<[Slot]> {
@@ -879,8 +889,8 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
         let assign = |previous: &[Slot], had_affinity| {
             slots::assign(previous, backends, Ids::of(affinity_here.is_some(), had_affinity))
         };
-        // A policy that nobody asked for before goes on where the other one stands: a frontend that
-        // changes from one to the other keeps the backends that both have where they are.
+        // A policy that was unused before starts from the slots of the other one: when a frontend
+        // changes from one policy to the other, backends under both keep their slots.
         let before =
             old.and_then(|PortFragment { slots: Slots { cluster, local }, .. }| match view {
                 View::Cluster => cluster.as_ref().or(local.as_ref()),
@@ -934,7 +944,7 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
         let local = slots.local.clone().filter(|_| is_local(route.external));
         let target = target(of(TrafficPolicy::Cluster));
         let mut target = Target { sources, serving: to_external, ..target };
-        // Where there is nobody to serve them, clients from outside are refused like all others.
+        // If there are no endpoints, clients from outside are rejected like all others.
         target.local = local.filter(|_| route.has_endpoints);
         let old = old.map(|old| &old.external);
         if target == *internal { Arc::clone(&internal) } else { known(target, old) }
@@ -961,7 +971,8 @@ fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment
     }
 }
 
-/// The slots that a kernel holds for a port under a policy, and whether with session affinity.
+/// Returns the slots that a kernel holds for a port under a policy, and whether it has session
+/// affinity.
 fn seeded(route: &Route, view: View, seed: &State) -> (Vec<Slot>, bool) {
     let places = route.frontends.iter().filter_map(|(frontend, rank)| {
         let policy = if rank.is_external() { route.external } else { route.internal };
@@ -974,7 +985,7 @@ fn seeded(route: &Route, view: View, seed: &State) -> (Vec<Slot>, bool) {
             | (View::Local, TrafficPolicy::Cluster, _) => None,
         }
     });
-    // A frontend that another Service port has tells of the other's slots, if of any.
+    // The slots of a frontend that another Service port has are used only if there are no own ones.
     let comment = route.port.comment();
     let own = places.clone().filter(|(_, frontend)| seed.owner(*frontend) == Some(&comment));
     let mut held = own.chain(places).map(|(view, frontend)| {
@@ -985,16 +996,17 @@ fn seeded(route: &Route, view: View, seed: &State) -> (Vec<Slot>, bool) {
     held.find(|(slots, _)| !slots.is_empty()).unwrap_or_default()
 }
 
-/// Who is known to be a Pod.
+/// The way in which Pods are recognised.
 #[derive(Clone, Copy)]
 enum Pods {
-    /// Who has one of these addresses.
+    /// By source address.
     At(IpNet),
-    /// Who comes by such an interface.
+    /// By the interface they arrive on.
     By(InterfacePattern),
 }
 
-/// The elements of a frontend. Sets come in the order of `Key` for each view, slots in theirs.
+/// Returns the elements of a frontend: in each view, sets in the order of `Key` and slots in their
+/// order.
 pub(super) fn frontend_elements(frontend: Frontend, winner: &Winner<'_>) -> Vec<Element> {
     let mut elements = Vec::with_capacity(1 + 2 * winner.target.slots.len());
     let slots = |elements: &mut Vec<Element>, view| {
@@ -1010,7 +1022,7 @@ pub(super) fn frontend_elements(frontend: Frontend, winner: &Winner<'_>) -> Vec<
     elements
 }
 
-/// The element that says what becomes of connections to a frontend.
+/// Returns the element that decides about connections to a frontend.
 pub(super) fn head(frontend: Frontend, winner: &Winner<'_>) -> Element {
     let (key, value) = match winner.pick() {
         Some(pick) => (Key::Service(View::Cluster, frontend), Value::Pick(pick)),
@@ -1019,14 +1031,14 @@ pub(super) fn head(frontend: Frontend, winner: &Winner<'_>) -> Element {
     Element { key, value, comment: Some(winner.owner.comment()) }
 }
 
-/// The same for clients from outside, if they have backends of their own.
+/// Returns the same element for clients from outside, if they have backends of their own.
 pub(super) fn local_head(frontend: Frontend, winner: &Winner<'_>) -> Option<Element> {
     let pick = winner.local_pick()?;
     let (key, value) = (Key::Service(View::Local, frontend), Value::Pick(pick));
     Some(Element { key, value, comment: Some(winner.owner.comment()) })
 }
 
-/// The elements that lead from slots to backends.
+/// Adds the elements that map slots to backends.
 pub(super) fn slot_elements(
     elements: &mut Vec<Element>,
     view: View,
@@ -1043,12 +1055,12 @@ pub(super) fn slot_elements(
     elements.extend(slots.iter().map(|slot| slot_element(view, frontend, slot)));
 }
 
-/// The element that leads from a slot, or an id, to its backend.
+/// Returns the element that maps a slot, or an id, to its backend.
 pub(super) fn slot_element(view: View, frontend: Frontend, slot: &Slot) -> Element {
     Element::new(Key::Endpoint(view, frontend, slot.id), Value::Backend(slot.backend))
 }
 
-/// The elements that say who may connect.
+/// Returns the elements that restrict the clients.
 pub(super) fn firewall_elements(
     frontend: Frontend,
     winner: &Winner<'_>,

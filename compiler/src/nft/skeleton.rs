@@ -1,12 +1,12 @@
 //! The constant ruleset: tables, sets, chains and rules, as data.
 //!
-//! One table per family. Only the `Pick` chains depend on what is served, and all Services share
-//! them. A rule is a list of statements; the sink encodes it for the kernel, `text` prints it for
-//! people, and a kernel test shows that both mean the same.
+//! There is one table per family. Only the `Pick` chains depend on the served Services, which all
+//! share them. A rule is a list of statements; the sink encodes it for the kernel, `text` prints it
+//! for people, and a test with the kernel shows that both mean the same.
 //!
-//! `skb->priority` is the scratch register between a lookup and the next: the only field that can
-//! be set from a map, read as part of a key, is printed and parsed again by the `nft` tool, and that
-//! nobody else relies on in these hooks. Postrouting resets it.
+//! `skb->priority` is the scratch register between two lookups: it is the only field that can be
+//! set from a map, can be read as part of a key, is printed and parsed again by the `nft` tool, and
+//! is not used by others in these hooks. Postrouting resets it.
 
 use std::fmt;
 
@@ -19,12 +19,11 @@ use crate::resolve::Frontend;
 /// The name of the table, in both families.
 pub const TABLE: &str = "rulec";
 
-/// How many client records a table holds for each scope; the kernel refuses more, and a client
-/// without a record is served, only not remembered.
+/// The maximum number of client records in an affinity map. The kernel refuses more; a client
+/// without a record is served, but without affinity.
 pub const AFFINITY_RECORDS: u32 = 262_144;
 
-/// Whether something is for frontends that are addresses or for node ports: the latter have the
-/// same maps without the address.
+/// The kind of frontend: address or node port. Node ports have the same maps without the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Scope {
     /// Addresses: cluster addresses, external IPs, VIPs of load balancers.
@@ -34,10 +33,10 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// Both.
+    /// Both scopes.
     pub const ALL: [Self; 2] = [Self::Address, Self::NodePort];
 
-    /// The scope of a frontend.
+    /// Returns the scope of a frontend.
     pub fn of(frontend: Frontend) -> Self {
         match frontend {
             Frontend::Address { .. } => Self::Address,
@@ -45,7 +44,7 @@ impl Scope {
         }
     }
 
-    /// The fields of a packet that name its frontend.
+    /// Returns the fields of a packet that identify its frontend.
     fn frontend(self) -> Vec<Field> {
         match self {
             Self::Address => vec![Field::Daddr, Field::Protocol, Field::Dport],
@@ -60,22 +59,22 @@ impl Scope {
     }
 }
 
-/// Who sees a frontend so: under external policy Local it leads clients from outside to other backends
-/// than those of the cluster, so it is there twice.
+/// The view of a frontend: under external policy Local, clients from outside reach other backends
+/// than the cluster's, so the frontend has two sets of backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum View {
-    /// Everybody; or, where there is a local view too, Pods and the node itself.
+    /// All clients or, if there is a local view too, only Pods and the node itself.
     Cluster,
     /// Clients from outside, if the external policy is Local.
     Local,
 }
 
 impl View {
-    /// Both.
+    /// Both views.
     pub const ALL: [Self; 2] = [Self::Cluster, Self::Local];
 }
 
-/// One of two names.
+/// Returns one of two names, by view.
 const fn by_view(view: View, cluster: &'static str, local: &'static str) -> &'static str {
     match view {
         View::Cluster => cluster,
@@ -92,13 +91,13 @@ pub enum SetId {
     Picks(Scope, View),
     /// Sources that are not masqueraded on their way to a cluster address.
     UnmasqueradedSources,
-    /// Interfaces from which nobody is masqueraded on the way to a cluster address.
+    /// Interfaces whose traffic to a cluster address is not masqueraded.
     UnmasqueradedInterfaces,
     /// Sources that are known to be Pods.
     PodSources,
-    /// Interfaces from which only Pods come.
+    /// Interfaces on which only traffic from Pods arrives.
     PodInterfaces,
-    /// Ranges that cluster addresses are taken from.
+    /// Ranges that cluster addresses are allocated from.
     ServiceCidrs,
     /// Addresses that node ports answer on.
     NodeIps,
@@ -108,7 +107,7 @@ pub enum SetId {
     ClusterIps,
     /// (address, same address) of local endpoints.
     Hairpin,
-    /// Addresses that are this node's only so that IPVS sees what is sent to them.
+    /// Addresses that are bound to this node only so that IPVS sees the packets sent to them.
     Vips,
     /// Frontend → pick code.
     Services(Scope, View),
@@ -118,18 +117,19 @@ pub enum SetId {
     AffinitySlots(Scope, View),
     /// Frontend, slot or id → backend.
     Endpoints(Scope, View),
-    /// Frontend, client → id of the backend: written by the packets themselves, with a timeout.
+    /// Frontend, client → id of the backend: the affinity records, written by packets, with a
+    /// timeout.
     Affinity(Scope, View),
-    /// Frontends whose clients are restricted.
+    /// Frontends with restricted clients.
     Firewalled,
-    /// Frontend, client: who may connect to those.
+    /// Frontend, client: the clients that may connect to a restricted frontend.
     SourceRanges,
-    /// The transport protocols whose packets are not forwarded if they belong to no flow.
+    /// The transport protocols whose forwarded packets are dropped if they belong to no flow.
     InvalidProtocols,
 }
 
 impl SetId {
-    /// All, in the order in which they are created.
+    /// All sets, in the order in which they are created.
     pub const ALL: [Self; 36] = {
         use Scope::{Address, NodePort};
         use View::{Cluster, Local};
@@ -173,7 +173,7 @@ impl SetId {
         ]
     };
 
-    /// The name in the kernel.
+    /// Returns its name in the kernel.
     pub fn name(self) -> &'static str {
         use Scope::{Address, NodePort};
         match self {
@@ -214,12 +214,12 @@ impl SetId {
         }
     }
 
-    /// The set of this name.
+    /// Returns the set with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|set| set.name() == name)
     }
 
-    /// What it is made of.
+    /// Returns its key, data and storage.
     pub fn spec(self) -> SetSpec {
         use Datatype::{Address, FibType, Interface, Port, Priority, Protocol};
         let frontend = |scope| match scope {
@@ -261,21 +261,21 @@ impl SetId {
     }
 }
 
-/// What a set is made of.
+/// The definition of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetSpec {
     /// The parts of the key.
     pub key: Vec<Datatype>,
-    /// What a key leads to.
+    /// The data of an element.
     pub data: Data,
-    /// How it is stored.
+    /// The storage of the set.
     pub kind: SetKind,
 }
 
-/// What a key of a set or map leads to.
+/// The data of an element of a set or map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Data {
-    /// Nothing: a set.
+    /// None: a set.
     None,
     /// Values.
     Value(Vec<Datatype>),
@@ -283,23 +283,23 @@ pub enum Data {
     Verdict,
 }
 
-/// How a set is stored.
+/// The storage of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetKind {
     /// Exact match; constant cost at any size.
     Hash,
-    /// Ranges; of several parts, only the last is more than one value. A change costs the kernel what the
-    /// set is large, so they are for the node's settings, and for the few Services that restrict their
-    /// clients.
+    /// Ranges; in a key of several parts, only the last part is a range. A change costs the kernel
+    /// time in proportion to the size of the set, so these sets are used only for the node's
+    /// settings and for the few Services that restrict their clients.
     Interval,
     /// Exact match, filled by packets, with timeouts.
     Dynamic {
-        /// The most elements it takes.
+        /// The maximum number of elements.
         size: u32,
     },
 }
 
-/// The type of a part of a key or a value, in the terms of the `nft` tool.
+/// The type of a part of a key or value, in the terms of the `nft` tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Datatype {
     /// An address of the table's family.
@@ -319,42 +319,42 @@ pub enum Datatype {
 /// A chain of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ChainId {
-    /// Decides, for the first packet of a flow, whether it goes to a Service, and to which backend.
+    /// Decides, for the first packet of a flow, whether it goes to a Service and to which backend.
     Dispatch,
-    /// The part of it for packets to an address of this node.
+    /// The part of `dispatch` for packets to an address of this node.
     NodePorts,
-    /// The part of it for clients from outside, where the policy is Local.
+    /// The part of `dispatch` for clients from outside under policy Local.
     Outside(Scope),
-    /// Drops what comes from a client that a frontend does not take.
+    /// Drops packets from clients that a frontend does not allow.
     Firewall,
-    /// Rejects what goes to a frontend without endpoints.
+    /// Rejects packets to a frontend without endpoints.
     Unserved,
-    /// The part of it for node ports.
+    /// The part of `unserved` for node ports.
     UnservedNodePorts,
-    /// Refuses what goes to an address that is there for IPVS only, and to no Service.
+    /// Rejects packets to an address that is bound only for IPVS, if no Service is there.
     Unknown,
-    /// Filter of what arrives, before NAT.
+    /// Filter for arriving packets, before NAT.
     FirewallPrerouting,
-    /// Filter of what this node sends, before NAT.
+    /// Filter for packets that this node sends, before NAT.
     FirewallOutput,
-    /// NAT of what arrives.
+    /// NAT of arriving packets.
     Prerouting,
-    /// NAT of what this node sends.
+    /// NAT of packets that this node sends.
     Output,
     /// Masquerading.
     Postrouting,
-    /// Filter of what is for this node.
+    /// Filter for packets to this node.
     FilterInput,
-    /// Filter of what is forwarded.
+    /// Filter for forwarded packets.
     FilterForward,
-    /// Filter of what this node sends.
+    /// Filter for packets that this node sends.
     FilterOutput,
     /// Chooses a backend.
     Pick(Scope, View, Pick),
 }
 
 impl ChainId {
-    /// The constant ones, in the order in which they are created.
+    /// The constant chains, in the order in which they are created.
     pub const CONSTANT: [Self; 16] = [
         Self::Dispatch,
         Self::NodePorts,
@@ -374,7 +374,7 @@ impl ChainId {
         Self::FilterOutput,
     ];
 
-    /// The chain of this name.
+    /// Returns the chain with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         let constant = Self::CONSTANT.into_iter().find(|chain| chain.to_string() == name);
         constant.or_else(|| {
@@ -390,7 +390,7 @@ impl ChainId {
         })
     }
 
-    /// The frontends it decides about, if it is for frontends.
+    /// Returns the scope of the frontends that the chain decides about, if it does.
     pub fn scope(self) -> Option<Scope> {
         match self {
             Self::Outside(scope) | Self::Pick(scope, ..) => Some(scope),
@@ -408,12 +408,12 @@ impl ChainId {
         }
     }
 
-    /// The hook of a base chain.
+    /// Returns the hook, if this is a base chain.
     pub fn hook(self) -> Option<Hook> {
         // The names and numbers are those of <linux/netfilter_ipv4.h>: dstnat −100, filter 0,
         // srcnat 100.
         match self {
-            // Before NAT: who may come is asked of the address that was connected to.
+            // Before NAT, because source ranges apply to the original destination.
             Self::FirewallPrerouting => {
                 Some(Hook::new(HookType::Filter, HookPoint::Prerouting, -110))
             }
@@ -466,14 +466,14 @@ impl fmt::Display for ChainId {
     }
 }
 
-/// Where a base chain is attached.
+/// The attachment of a base chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hook {
-    /// What it may do.
+    /// The type, which limits the verdicts.
     pub kind: HookType,
-    /// The point on a packet's way.
+    /// The point on a packet's path.
     pub point: HookPoint,
-    /// Lower comes first.
+    /// The priority; lower runs first.
     pub priority: i32,
 }
 
@@ -497,20 +497,20 @@ pub enum HookType {
 pub enum HookPoint {
     /// Arriving, before routing.
     Prerouting,
-    /// For this node.
+    /// To this node.
     Input,
-    /// Passing through.
+    /// Forwarded.
     Forward,
     /// Sent by this node.
     Output,
-    /// Leaving.
+    /// Leaving this node.
     Postrouting,
 }
 
 /// A field of a packet, as part of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
-    /// The interface it came by; the empty name for what this node sends.
+    /// The interface it arrived on; an empty name for packets that this node sends.
     Iifname,
     /// The source address.
     Saddr,
@@ -518,19 +518,19 @@ pub enum Field {
     Daddr,
     /// The transport protocol.
     Protocol,
-    /// The same, as the IP header has it: nft 1.0.6 swaps the bytes of the other in keys of sets with
-    /// ranges. In IPv6 it is another if there are extension headers, of which conntrack has taken the
-    /// only usual one, that of fragments, away by then.
+    /// The transport protocol in the IP header, because nft 1.0.6 swaps the bytes of `Protocol` in
+    /// keys of sets with ranges. In IPv6 the two differ if there are extension headers; conntrack
+    /// has already removed the only common one, that of fragments.
     HeaderProtocol,
     /// The destination port.
     Dport,
     /// The scratch register.
     Priority,
-    /// The destination address that the flow was started with, before any translation.
+    /// The destination address of the flow's first packet, before any translation.
     OriginalDaddr,
 }
 
-/// A rule: statements, evaluated left to right until one does not match.
+/// A rule: statements that are evaluated from left to right until one does not match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule(pub Vec<Statement>);
 
@@ -543,7 +543,7 @@ pub enum Statement {
         fields: Vec<Field>,
         /// The set.
         set: SetId,
-        /// Whether it must be one.
+        /// True if they must be a member.
         is_member: bool,
     },
     /// The destination is not a loopback address.
@@ -554,33 +554,34 @@ pub enum Statement {
     SaddrIsLocal(bool),
     /// The packet starts a flow.
     StateNew,
-    /// The packet belongs to no flow and starts none, as far as conntrack can tell.
+    /// The packet neither belongs to a flow nor starts one, according to conntrack.
     StateInvalid,
     /// The flow's destination is translated.
     StatusDnat,
-    /// The packet asks for masquerading.
+    /// The packet's mark requests masquerading.
     MarkIsSet,
-    /// Ask for masquerading.
+    /// Request masquerading.
     SetMark,
-    /// Do not ask any more.
+    /// Clear the request for masquerading.
     ClearMark,
     /// Set the scratch register.
     SetPriority(Source),
-    /// Go where the map says for the scratch register.
+    /// Go to the chain that the map gives for the scratch register.
     GotoPick(Scope, View),
-    /// Write (client, frontend) → scratch register, or renew the timeout if there is a record.
+    /// Write the record (frontend, client) → scratch register, or renew the timeout of an existing
+    /// one.
     RecordAffinity {
         /// The scope.
         scope: Scope,
         /// The view.
         view: View,
-        /// Seconds.
+        /// The timeout in seconds.
         timeout: u32,
     },
     /// Delete the client's record.
     ForgetAffinity(Scope, View),
-    /// Translate the destination to what the map gives for the fields; if it gives nothing, the
-    /// rule ends here.
+    /// Translate the destination to the value that the map gives for the fields; if there is none,
+    /// the rule does not match.
     Dnat {
         /// The key.
         fields: Vec<Field>,
@@ -589,38 +590,38 @@ pub enum Statement {
     },
     /// Translate the source to the address of the outgoing interface, with random ports.
     Masquerade,
-    /// Refuse with ICMP port unreachable, whatever the protocol.
+    /// Refuse with ICMP port unreachable, for every protocol.
     Reject,
-    /// Say nothing and let it go no further.
+    /// Drop the packet silently.
     Drop,
-    /// Continue in a chain, then here.
+    /// Continue in a chain, then resume here.
     Jump(ChainId),
-    /// Continue in a chain, and not here.
+    /// Continue in a chain, and do not resume here.
     Goto(ChainId),
     /// Leave the chain.
     Return,
 }
 
-/// What the scratch register is set to.
+/// The source of a value for the scratch register.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// 0.
     Zero,
-    /// What a map gives for the fields; if it gives nothing, the rule ends here.
+    /// The value that a map gives for the fields; if there is none, the rule does not match.
     Map {
         /// The key.
         fields: Vec<Field>,
         /// The map.
         map: SetId,
     },
-    /// A random number below.
+    /// A random number below this one.
     Random(u32),
-    /// A number below that depends on the client's address only. With session affinity, a client
-    /// that comes by another frontend of the Service so finds the same backend.
+    /// A number below this one that depends only on the client's address. With session affinity, a
+    /// client that uses another frontend of the same Service thus finds the same backend.
     ClientHash(u32),
 }
 
-/// The rules of a chain.
+/// Returns the rules of a chain.
 pub fn rules(chain: ChainId) -> Vec<Rule> {
     use Statement::{
         ClearMark, DaddrType, Drop, GotoPick, Jump, MarkIsSet, Masquerade, NotLoopback, Reject,
@@ -629,8 +630,8 @@ pub fn rules(chain: ChainId) -> Vec<Rule> {
     let member = |fields: Vec<Field>, set| Statement::Member { fields, set, is_member: true };
     let not_member = |fields: Vec<Field>, set| Statement::Member { fields, set, is_member: false };
     let to_this_node = |chain: ChainId, first: Option<Statement>| {
-        // An address may be in both sets; the chain then is left at once the second time, since
-        // what the first time has not ended, the second will not either.
+        // An address may match both sets. The second pass through the chain then has no effect: a
+        // packet that the first one has not ended is not ended by the second either.
         let by_address = vec![member(vec![Field::Daddr], SetId::NodeIps), Jump(chain)];
         let by_type = vec![NotLoopback, DaddrType(SetId::NodeAddressTypes), Jump(chain)];
         [by_address, by_type].map(|rest| Rule(first.iter().cloned().chain(rest).collect()))
@@ -651,16 +652,16 @@ pub fn rules(chain: ChainId) -> Vec<Rule> {
                 not_member(vec![Field::Iifname], SetId::UnmasqueradedInterfaces),
                 SetMark,
             ]),
-            // What this node sends to an address of its own comes from that address, to which no other
-            // node could answer.
+            // If this node connects to one of its own addresses, that address is also the source.
+            // Other nodes could not answer to a VIP.
             Rule(vec![member(vec![Field::Saddr], SetId::Vips), SetMark]),
             choose(Scope::Address, View::Cluster),
             nodeports_by_address,
             nodeports_by_type,
         ],
         ChainId::NodePorts => vec![choose(Scope::NodePort, View::Cluster)],
-        // No backend here, no answer: a load balancer that has not noticed yet, or a client that has
-        // asked the wrong node, shall try again rather than give up.
+        // Without a local backend, drop silently: a load balancer that has not noticed yet, or a
+        // client that asked the wrong node, shall retry rather than give up.
         ChainId::Outside(scope) => vec![choose(scope, View::Local), Rule(vec![Drop])],
         ChainId::Firewall => {
             let source = [Field::Daddr, Field::HeaderProtocol, Field::Dport, Field::Saddr];
@@ -689,8 +690,8 @@ pub fn rules(chain: ChainId) -> Vec<Rule> {
                 member(vec![Field::Saddr, Field::Daddr], SetId::Hairpin),
                 Masquerade,
             ]),
-            // Of what IPVS has translated, conntrack does not know that it was; but an endpoint that was
-            // sent to by its own address is nobody's backend.
+            // Conntrack does not know that IPVS has translated a flow. If the flow was started to
+            // the address of an endpoint itself, no Service was involved.
             Rule(vec![
                 member(vec![Field::Saddr, Field::Daddr], SetId::Hairpin),
                 not_member(vec![Field::OriginalDaddr; 2], SetId::Hairpin),
@@ -700,15 +701,15 @@ pub fn rules(chain: ChainId) -> Vec<Rule> {
         ChainId::FilterInput => {
             let mut rules = vec![Rule(vec![StateNew, Jump(ChainId::Unserved)])];
             rules.extend(to_this_node(ChainId::UnservedNodePorts, Some(StateNew)));
-            // Nothing that listens on all addresses of this node is meant to be found there.
+            // A process that listens on all addresses of this node must not be reachable at a VIP.
             let unknown = member(vec![Field::Daddr], SetId::Vips);
             rules.push(Rule(vec![StateNew, unknown, Jump(ChainId::Unknown)]));
             rules
         }
         ChainId::FilterForward => {
-            // Conntrack translates only what belongs to a flow: a backend's segment from outside of the
-            // window would reach the client from an address that it never spoke to, and be answered with
-            // a reset.
+            // Conntrack translates only packets that belong to a flow: a backend's segment from
+            // outside the window would reach the client from an address that it never spoke to, and
+            // the client would answer with a reset.
             let protocols = member(vec![Field::Protocol], SetId::InvalidProtocols);
             let mut rules = vec![Rule(vec![StateInvalid, protocols, Drop])];
             rules.extend(self::rules(ChainId::FilterOutput));
@@ -717,7 +718,8 @@ pub fn rules(chain: ChainId) -> Vec<Rule> {
         ChainId::FilterOutput => vec![
             Rule(vec![StateNew, Jump(ChainId::Unserved)]),
             Rule(vec![StateNew, member(vec![Field::Daddr], SetId::ClusterIps), Reject]),
-            // An address that no Service has, and one might soon: no answer, but no route either.
+            // A Service may soon get an address that no Service has now: drop silently instead of
+            // rejecting, and do not let the packet be routed.
             Rule(vec![StateNew, member(vec![Field::Daddr], SetId::ServiceCidrs), Drop]),
         ],
         ChainId::Pick(scope, view, pick) => pick_rules(scope, view, pick),
@@ -739,8 +741,8 @@ fn pick_rules(scope: Scope, view: View, pick: Pick) -> Vec<Rule> {
     };
     let record = Statement::RecordAffinity { scope, view, timeout };
     rules.extend([
-        // A record of a live backend: renew it and go. If the backend is gone, the translation
-        // finds nothing and the rule ends.
+        // A record of a backend that exists: renew it and translate. If the backend is gone, `dnat`
+        // finds no value and the rule does not match.
         Rule(vec![
             Statement::SetPriority(Source::Map {
                 fields: scope.frontend_and(Field::Saddr),
@@ -749,7 +751,8 @@ fn pick_rules(scope: Scope, view: View, pick: Pick) -> Vec<Rule> {
             record.clone(),
             dnat.clone(),
         ]),
-        // None, or a dead one: choose a slot, turn it into the backend's id, record it, go.
+        // No record, or one of a removed backend: choose a slot, look up its id, record that,
+        // translate.
         Rule(vec![Statement::ForgetAffinity(scope, view)]),
         Rule(vec![Statement::SetPriority(Source::ClientHash(pick.backends))]),
         Rule(vec![Statement::SetPriority(Source::Map {
@@ -764,7 +767,8 @@ fn pick_rules(scope: Scope, view: View, pick: Pick) -> Vec<Rule> {
 
 fn clients_rules(scope: Scope, clients: Clients) -> Vec<Rule> {
     let not_in = |field, set| Statement::Member { fields: vec![field], set, is_member: false };
-    // Who is a Pod is nothing else, even if the address is also the node's, as that of a bridge is.
+    // A source that is a Pod is treated as a Pod, even if its address is also the node's, as for a
+    // bridge.
     let unless_pod = |is_local, then| {
         Rule(vec![
             not_in(Field::Saddr, SetId::PodSources),
@@ -784,14 +788,14 @@ fn clients_rules(scope: Scope, clients: Clients) -> Vec<Rule> {
     }
 }
 
-/// The key of a client's record: the frontend and the client.
+/// Returns the key of an affinity record: the frontend and the client.
 pub fn affinity_key(scope: Scope) -> Vec<Field> {
     scope.frontend_and(Field::Saddr)
 }
 
-/// The comment of a rule: a number that stands for what the rule says, so that a rule somebody else
-/// has written is told from ours without decoding it. As a comment, it survives when an admin saves
-/// the ruleset to a file and loads it again.
+/// Returns the comment of a rule: a hash of its text, by which our rules are told from those of
+/// others without decoding them. As a comment, it survives when an admin saves the ruleset to a
+/// file and loads it again.
 pub fn fingerprint(family: Family, mark: u32, rule: &Rule) -> String {
     let mut hash = Fnv::default();
     hash.write(super::text::rule(family, mark, rule).as_bytes());

@@ -1,9 +1,9 @@
-//! Slots: which backend stands at which number.
+//! Slots: the assignment of backends to numbers.
 //!
-//! A pick draws a slot, 0 to n−1, so slots are dense. Adding a backend takes the next slot;
-//! removing one moves the last into its place. Nothing else moves: each slot that changes is an
-//! operation in the kernel. So slots depend on history, and what the kernel holds at start is where
-//! history goes on.
+//! A pick draws a slot, 0 to n−1, so slots are dense. A backend that is added takes the next slot;
+//! when one is removed, the last moves into its place. No other backend moves, because each changed
+//! slot is an operation in the kernel. So slots depend on history; after a start, the slots that
+//! the kernel holds continue that history.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,27 +13,28 @@ use crate::net::{Backend, Fnv};
 /// A backend at its slot (the position in the list that holds it).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Slot {
-    /// What endpoint maps are keyed by: the slot itself, or, with session affinity, a number that
-    /// stays the backend's own wherever it stands, so that a client's record survives moves.
+    /// The key in the endpoint maps: the slot itself or, with session affinity, a number that
+    /// belongs to the backend at whatever slot, so that a client's record survives moves.
     pub id: u32,
     /// The backend.
     pub backend: Backend,
 }
 
-/// What the ids of slots are to be.
+/// The kind of ids that slots get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ids {
     /// The slots themselves.
     Positions,
-    /// The backends' own, with session affinity. So far they were the slots themselves, which nobody
-    /// would find again: each is a new one.
+    /// With session affinity, numbers of the backends' own, all newly assigned: before, the ids
+    /// were the slots, which no record can refer to.
     New,
-    /// The backends' own, as so far. Records name them.
+    /// With session affinity, the backends' own numbers, kept because records refer to them.
     Kept,
 }
 
 impl Ids {
-    /// What they are to be with or without session affinity, after they were so.
+    /// Returns the ids to use with or without session affinity, given whether there was affinity
+    /// before.
     pub fn of(affinity: bool, had_affinity: bool) -> Self {
         match (affinity, had_affinity) {
             (false, _) => Self::Positions,
@@ -43,8 +44,8 @@ impl Ids {
     }
 }
 
-/// Assigns slots to the `wanted` backends (sorted, no duplicates) with the fewest changes to
-/// `previous`, and deterministically.
+/// Assigns slots to the `wanted` backends (sorted, no duplicates), deterministically and with as
+/// few changes to `previous` as possible.
 pub fn assign(previous: &[Slot], wanted: &[Backend], ids: Ids) -> Vec<Slot> {
     let n = wanted.len();
     let kept = |slot: &Slot| (slot.backend, (ids == Ids::Kept).then_some(slot.id));
@@ -62,7 +63,7 @@ pub fn assign(previous: &[Slot], wanted: &[Backend], ids: Ids) -> Vec<Slot> {
     }
     let mut taken: BTreeSet<u32> =
         places.iter().flatten().chain(&moved).filter_map(|(_, id)| *id).collect();
-    // Those beyond the end must move; the new ones take what is left, in order.
+    // Backends beyond the end must move; the new ones take the remaining slots in order.
     let new = wanted.iter().filter(|backend| !placed.contains(backend)).map(|b| (*b, None));
     let mut incoming = moved.into_iter().chain(new);
 
@@ -78,8 +79,8 @@ pub fn assign(previous: &[Slot], wanted: &[Backend], ids: Ids) -> Vec<Slot> {
     slots
 }
 
-/// A number for a backend: a hash of it, so that an endpoint that comes back after a restart finds
-/// the records of its clients, or the next number that nobody has.
+/// Returns a number for a backend: a hash of it, so that an endpoint that comes back after a
+/// restart finds the records of its clients, or else the next number that is free.
 fn fresh_id(backend: Backend, taken: &mut BTreeSet<u32>) -> u32 {
     let mut hash = Fnv::default();
     match backend.address {
@@ -158,11 +159,11 @@ mod tests {
         let before = assign(&[], &backends(&[1, 2, 3]), Ids::Positions);
         let after = assign(&before, &backends(&[2, 3]), Ids::of(true, false));
         let from_the_start = assign(&[], &backends(&[2, 3]), Ids::of(true, true));
-        assert_eq!(order(&after), [3, 2], "slots go on, ids begin");
+        assert_eq!(order(&after), [3, 2], "slots are kept, ids are new");
         for slot in &after {
             assert!(from_the_start.contains(slot), "{slot:?} has another id");
         }
-        // Without affinity, it is the slot again that is drawn.
+        // Without affinity, the ids are the slots again.
         let without = assign(&after, &backends(&[2, 3]), Ids::of(false, true));
         assert_eq!(without.iter().map(|slot| slot.id).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(order(&without), [3, 2]);

@@ -1,8 +1,8 @@
-//! What a kernel holds of ours, and what each operation does to it.
+//! The content of our tables and of IPVS in a kernel, and the effect of each operation on it.
 //!
-//! This is the reference: as strict as nf_tables is. Adding what is there, deleting what is not, a
-//! rule that names a missing set, or a chain that is deleted while an element leads to it, is an
-//! error, so that a delta that passes here passes there.
+//! This is the reference, as strict as nf_tables is. It is an error to add what exists, to delete
+//! what does not, to add a rule that names a missing set, or to delete a chain while an element
+//! leads to it. So a delta that is valid here is valid in the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,12 +18,12 @@ use crate::ipvs::{self, VirtualServer};
 use crate::net::Family;
 use crate::resolve::{Frontend, PortKey};
 
-/// What a kernel holds of ours.
+/// Our content in a kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// Our table in each family that has one.
     pub tables: BTreeMap<Family, Table>,
-    /// What it holds of IPVS, if that was looked at.
+    /// The content of IPVS, if it was read.
     pub ipvs: ipvs::State,
 }
 
@@ -32,12 +32,13 @@ pub struct State {
 pub struct Table {
     /// The sets and maps.
     pub sets: BTreeSet<SetId>,
-    /// The chains, and whether each holds exactly our rules.
+    /// The chains, and whether each has exactly our rules.
     pub chains: BTreeMap<ChainId, bool>,
     /// The elements: value and comment.
     pub elements: BTreeMap<Key, Held>,
-    /// What is in the table and cannot be ours: a set of another shape, an unknown chain, an element
-    /// that means nothing. Elements cannot repair it; the table must be replaced.
+    /// Content of the table that cannot be ours: a set of another shape, an unknown chain, an
+    /// element without a meaning. Operations on elements cannot repair it; the table must be
+    /// replaced.
     pub foreign: Vec<String>,
 }
 
@@ -49,7 +50,7 @@ pub type Held = (Value, Option<Arc<PortKey>>);
 pub struct Violation {
     /// The operation.
     pub op: Op,
-    /// Why.
+    /// The reason.
     pub reason: &'static str,
 }
 
@@ -66,23 +67,23 @@ impl State {
     ///
     /// # Errors
     ///
-    /// The first operation that a kernel would refuse. The state is then half changed, unlike a
-    /// kernel's: use a copy.
+    /// Returns the first operation that a kernel would refuse. Unlike a kernel's, the state is then
+    /// half changed: use a copy.
     pub fn apply(&mut self, delta: &Delta) -> Result<(), Violation> {
         delta.ops().try_for_each(|op| {
             self.apply_op(op).map_err(|reason| Violation { op: op.clone(), reason })
         })
     }
 
-    /// How a view of a frontend chooses; `None` if the kernel holds no backends for it.
+    /// Returns the pick of a view of a frontend; `None` if the kernel holds no backends for it.
     pub fn pick(&self, view: View, frontend: Frontend) -> Option<Pick> {
         let table = self.tables.get(&frontend.family())?;
         let (value, _) = table.elements.get(&Key::Service(view, frontend))?;
         if let Value::Pick(pick) = value { Some(*pick) } else { None }
     }
 
-    /// The backends of a view of a frontend by slot; empty if the kernel holds none, or holds slots that no
-    /// history of ours can have led to.
+    /// Returns the backends of a view of a frontend by slot; empty if the kernel holds none, or
+    /// holds slots that our operations cannot have led to.
     pub fn slots(&self, view: View, frontend: Frontend) -> Vec<Slot> {
         let Some(table) = self.tables.get(&frontend.family()) else { return Vec::new() };
         let backend = |id: u32| match table.elements.get(&Key::Endpoint(view, frontend, id)) {
@@ -102,7 +103,7 @@ impl State {
         slots.unwrap_or_default()
     }
 
-    /// Whom a frontend is for, as its comment says.
+    /// Returns the owner of a frontend, according to its comment.
     pub fn owner(&self, frontend: Frontend) -> Option<&Arc<PortKey>> {
         let table = self.tables.get(&frontend.family())?;
         let of_view = |view| Key::Service(view, frontend);
@@ -110,8 +111,8 @@ impl State {
         heads.iter().find_map(|key| table.elements.get(key)?.1.as_ref())
     }
 
-    /// Whether a virtual server is ours: our table leaves its frontend to IPVS, or its address is one
-    /// of those that we have made this node's.
+    /// Returns true if a virtual server is ours: our table leaves its frontend to IPVS, or its
+    /// address is one that we have bound to this node.
     pub fn is_ours(&self, server: VirtualServer) -> bool {
         let frontend = server.frontend();
         let table = self.tables.get(&server.family());
@@ -122,7 +123,7 @@ impl State {
             || self.ipvs.bound.contains(&server.address)
     }
 
-    /// Every element, sorted by key.
+    /// Returns every element, sorted by key.
     pub(super) fn elements(&self) -> Vec<Owned> {
         let held = self.tables.values().flat_map(|table| &table.elements);
         let mut elements: Vec<Owned> = held
@@ -134,8 +135,8 @@ impl State {
         elements
     }
 
-    /// Finds out what Service elements of this state are for, as far as comments tell: that of the
-    /// frontend they belong to, or of a frontend that has their address.
+    /// Sets the owner of each of these elements of the state, as far as comments tell: the owner of
+    /// its frontend, or of a frontend or backend with its address.
     pub(super) fn find_owners(&self, elements: &mut [Owned]) {
         let owner_of = |frontend: Frontend| self.owner(frontend).cloned();
         let mut addresses: BTreeMap<IpAddr, Option<Arc<PortKey>>> = elements
@@ -169,7 +170,7 @@ impl State {
         match op {
             Op::AddTable(family) => match self.tables.insert(*family, Table::default()) {
                 None => Ok(()),
-                Some(_) => Err("the table exists"),
+                Some(_) => Err("the table already exists"),
             },
             Op::DeleteTable(family) => {
                 self.tables.remove(family).map(|_| ()).ok_or("the table does not exist")
@@ -178,16 +179,16 @@ impl State {
                 if self.table(*family)?.sets.insert(*set) {
                     Ok(())
                 } else {
-                    Err("the set exists")
+                    Err("the set already exists")
                 }
             }
             Op::AddChain(_, ChainId::Pick(_, _, pick)) if !has_code(*pick) => {
-                Err("the chain is that of no pick code")
+                Err("the pick of the chain has no code")
             }
             Op::AddChain(family, chain) => {
                 match self.table(*family)?.chains.insert(*chain, false) {
                     None => Ok(()),
-                    Some(_) => Err("the chain exists"),
+                    Some(_) => Err("the chain already exists"),
                 }
             }
             Op::FlushChain(family, chain) => {
@@ -209,7 +210,7 @@ impl State {
                 }
                 match table.chains.get_mut(chain) {
                     None => Err("the chain does not exist"),
-                    Some(true) => Err("the chain has its rules already"),
+                    Some(true) => Err("the chain already has its rules"),
                     Some(intact) => {
                         *intact = true;
                         Ok(())
@@ -231,7 +232,7 @@ impl State {
                     return Err("the set does not exist");
                 }
                 if !fits(element) {
-                    return Err("the value is none of this key's");
+                    return Err("the value is not valid for the key");
                 }
                 if let Key::Pick(_, scope, view, pick) = element.key
                     && !table.chains.contains_key(&ChainId::Pick(scope, view, pick))
@@ -241,7 +242,7 @@ impl State {
                 let value = (element.value, element.comment.clone());
                 match table.elements.insert(element.key, value) {
                     None => Ok(()),
-                    Some(_) => Err("the element exists"),
+                    Some(_) => Err("the element already exists"),
                 }
             }
             Op::Delete(element) => {
@@ -261,7 +262,7 @@ impl State {
     }
 }
 
-/// Whether the value is one that the map can hold for the key.
+/// Returns true if the map can hold the value for the key.
 fn fits(element: &Element) -> bool {
     match (element.key, element.value) {
         (Key::Pick(.., pick), Value::Goto) | (Key::Service(..), Value::Pick(pick)) => {
@@ -276,7 +277,7 @@ fn fits(element: &Element) -> bool {
     }
 }
 
-/// Whether the pick survives the way through its code: it has 32 bits.
+/// Returns true if the pick can be encoded and decoded without loss: a code has 32 bits.
 fn has_code(pick: Pick) -> bool {
     Pick::from_code(pick.code()) == Some(pick)
 }

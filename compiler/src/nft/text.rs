@@ -1,4 +1,4 @@
-//! Everything of this back end in the language of the `nft` tool, for people and for `nft -f`.
+//! The content of this back end in the syntax of the `nft` tool, for people and for `nft -f`.
 
 use std::fmt::{self, Write as _};
 
@@ -11,7 +11,7 @@ use super::skeleton::{
 use crate::net::{Family, Protocol};
 use crate::resolve::Frontend;
 
-/// The operation as one or more commands, each on a line of its own.
+/// Returns the operation as one or more commands, each on a line of its own.
 pub fn commands(op: &Op, mark: u32) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
@@ -56,7 +56,7 @@ fn write_commands(text: &mut String, op: &Op, mark: u32) -> fmt::Result {
             let (table, set) = (table(added.key.family()), added.key.set().name());
             writeln!(text, "add element {table} {set} {{ {} }}", element(added))
         }
-        // Not in the language of `nft`.
+        // The syntax of `nft` has no such operation.
         Op::Ipvs(op) => writeln!(text, "# {}", crate::ipvs::text::describe(op)),
         Op::Delete(deleted) => {
             let (table, set) = (table(deleted.key.family()), deleted.key.set().name());
@@ -65,12 +65,12 @@ fn write_commands(text: &mut String, op: &Op, mark: u32) -> fmt::Result {
     }
 }
 
-/// `ip rulec` or `ip6 rulec`.
+/// Returns `ip rulec` or `ip6 rulec`.
 pub fn table(family: Family) -> String {
     format!("{} {TABLE}", prefix(family))
 }
 
-/// An element as it stands between the braces of a set.
+/// Returns an element as it is written between the braces of a set.
 pub fn element(element: &Element) -> String {
     let mut text = key(element.key);
     if let Some(owner) = &element.comment {
@@ -96,7 +96,7 @@ pub fn element(element: &Element) -> String {
     text
 }
 
-/// The key of an element.
+/// Returns the key of an element.
 pub fn key(key: Key) -> String {
     match key {
         Key::Protocol(_, protocol) | Key::InvalidProtocol(_, protocol) => {
@@ -122,14 +122,14 @@ pub fn key(key: Key) -> String {
     }
 }
 
-/// A rule, without the command that adds it.
+/// Returns a rule, without the command that adds it.
 pub fn rule(family: Family, mark: u32, rule: &Rule) -> String {
     let statements: Vec<String> =
         rule.0.iter().map(|statement| self::statement(family, mark, statement)).collect();
     statements.join(" ")
 }
 
-/// The sets a rule looks into.
+/// Returns the sets that a rule looks up.
 pub(super) fn sets_of(rule: &Rule) -> Vec<SetId> {
     let of = |statement: &Statement| match statement {
         Statement::Member { set, .. } | Statement::DaddrType(set) => Some(*set),
@@ -157,7 +157,7 @@ pub(super) fn sets_of(rule: &Rule) -> Vec<SetId> {
     rule.0.iter().filter_map(of).collect()
 }
 
-/// The chains a rule leads to.
+/// Returns the chains that a rule jumps or goes to.
 pub(super) fn chains_of(rule: &Rule) -> impl Iterator<Item = ChainId> {
     rule.0.iter().filter_map(|statement| {
         if let Statement::Jump(chain) | Statement::Goto(chain) = statement {
@@ -241,7 +241,7 @@ fn frontend(frontend: Frontend) -> String {
     }
 }
 
-/// A 32-bit number as the type of `meta priority` is written.
+/// Returns a 32-bit number in the notation of `meta priority`.
 fn priority(value: u32) -> String {
     match value {
         0 => "none".to_owned(),
@@ -324,8 +324,8 @@ fn statement(family: Family, mark: u32, statement: &Statement) -> String {
     }
 }
 
-/// The seed of the client hash: any constant, the same on every node, so that a client finds the
-/// same backend by whichever node it comes as long as their slots agree.
+/// The seed of the client hash: an arbitrary constant, the same on every node, so that a client
+/// finds the same backend through any node, as long as the nodes assign the same slots.
 pub const HASH_SEED: u32 = 0x7275_6c65;
 
 fn affinity_record(family: Family, scope: Scope, timeout: &str) -> String {

@@ -99,15 +99,16 @@ fn pods_without_an_address_are_said() {
                     (status.podIPs): default/b, default/c";
     assert_eq!(said(&objects), [expected]);
     objects.extend((0..6).map(|number| pod(&format!("d{number}"), bare.clone())));
-    let [said] = &said(&objects)[..] else { panic!("one remark is enough") };
+    let [said] = &said(&objects)[..] else { panic!("expected one remark") };
     assert!(said.contains("8 of 9") && said.ends_with("default/d2 and 3 more"), "{said}");
 }
 
 #[test]
 fn pods_of_the_hosts_network_on_an_unknown_node_are_said() {
     let objects = [plain(), pod("a", PodAddresses::Node)];
-    let expected = "Service default/web: selects Pods that it cannot reach: 1 of 1 are in the host's \
-                    network, and no address of their node is known (a Node, --bind-address): default/a";
+    let expected = "Service default/web: selects Pods that it cannot reach: 1 of 1 use the host \
+                    network, and no address of their node is known (from a Node object or \
+                    --bind-address): default/a";
     assert_eq!(said(&objects), [expected]);
     assert_eq!(said(&[&objects[..], &[node("na")]].concat()), [""; 0]);
 }
@@ -123,12 +124,12 @@ fn pods_without_the_named_target_port_are_said() {
 #[test]
 fn a_slice_whose_port_is_none_of_its_service_is_said() {
     for (port, own) in
-        [(("http", Protocol::Udp), "http/UDP"), (("", Protocol::Tcp), "without a name/TCP")]
+        [(("http", Protocol::Udp), "http/UDP"), (("", Protocol::Tcp), "(unnamed)/TCP")]
     {
         let found = said(&[plain(), slice("web", port, None)]);
         let expected = format!(
             "EndpointSlice default/web-1: its endpoints are not used: ports are matched by name and \
-             protocol, and Service default/web has http/TCP; the slice: {own}"
+             protocol: Service default/web has http/TCP, but the slice has {own}"
         );
         assert_eq!(found, [expected]);
     }
@@ -140,7 +141,7 @@ fn a_slice_without_a_service_is_said_of_manifests() {
     let expected = "EndpointSlice default/web-1: its endpoints are not used: there is no Service \
                     default/wbe";
     assert_eq!(said(&objects), [expected]);
-    // A server keeps Services from us that are not ours to serve, and not their slices.
+    // The API server omits Services that are not ours to serve, but sends their slices.
     assert_eq!(said_by(Origin::Api, &objects, "na"), [""; 0]);
 }
 
@@ -149,13 +150,13 @@ fn a_node_name_that_no_node_has_is_said_with_those_that_there_are() {
     let objects = [node("na"), node("nb")];
     let found = said_by(Origin::Manifests, &objects, "na.example.com");
     let expected = format!(
-        "Node na.example.com: there is no Node of this name (--node-name). There is: na, nb. \
+        "Node na.example.com: there is no Node of this name (--node-name). Known nodes: na, nb. \
          {WITHOUT_NODE}"
     );
     assert_eq!(found, [expected]);
     assert_eq!(said(&objects), [""; 0]);
     let many: Vec<Object> = (0..8).map(|number| node(&format!("n{number}"))).collect();
-    let [said] = &said_by(Origin::Manifests, &many, "other")[..] else { panic!("it is not said") };
+    let [said] = &said_by(Origin::Manifests, &many, "other")[..] else { panic!("no remark") };
     assert!(said.contains("n0, n1, n2, n3, n4 and 3 more"), "{said}");
 }
 
@@ -164,16 +165,16 @@ fn without_nodes_the_names_on_endpoints_tell() {
     let of = |node| [plain(), slice("web", ("http", Protocol::Tcp), Some(node))];
     for (ours, theirs) in [("na.example.com", "na"), ("na", "na.example.com")] {
         let [said] = &said_by(Origin::Manifests, &of(theirs), ours)[..] else {
-            panic!("{ours} is not said")
+            panic!("no remark for {ours}")
         };
         assert!(
             said.contains(&format!(
-                "nothing is on a node of this name (--node-name). There is: {theirs}."
+                "no Pod or endpoint is on a node of this name (--node-name). Known nodes: {theirs}."
             )),
             "{said}"
         );
     }
-    // Endpoints are elsewhere, which is nothing to tell of.
+    // Endpoints on nodes with other names are no reason for a remark.
     assert_eq!(said_by(Origin::Manifests, &of("nb"), "na"), [""; 0]);
     assert_eq!(said_by(Origin::Manifests, &of("na-2"), "na"), [""; 0]);
 }
@@ -193,10 +194,10 @@ fn endpoints_that_do_not_count_are_said() {
     assert_eq!(said(&[plain.clone(), mirror("web")]), [""; 0]);
     let both = [plain, mirror("web"), slice("web", ("http", Protocol::Tcp), None)];
     let of = "EndpointSlice default/web@endpoints-0-ipv4: its endpoints are not used: ";
-    let expected = "Service default/web has EndpointSlices of its own, and those count";
+    let expected = "Service default/web has EndpointSlices of its own, which take precedence";
     assert_eq!(said(&both), [format!("{of}{expected}")]);
     let selected = [Object::Service(selecting), mirror("web")];
-    let expected =
-        "Endpoints count for Services without a selector, and Service default/web has one";
+    let expected = "Endpoints are used only for Services without a selector, and Service \
+                    default/web has one";
     assert_eq!(said(&selected), [format!("{of}{expected}")]);
 }

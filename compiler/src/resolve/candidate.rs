@@ -1,4 +1,4 @@
-//! The endpoints of a Service port, whether they are used or not.
+//! The endpoints of a Service port, whether or not they are used.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
@@ -13,58 +13,60 @@ use crate::settings::Settings;
 /// An endpoint of a Service port, for selection and for explanation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate<'a> {
-    /// What it may be used for.
+    /// Its conditions, which decide what it may be used for.
     pub conditions: Conditions,
-    /// Where it is, seen from this node.
+    /// Its location, as seen from this node.
     pub place: Place,
-    /// For whom it is meant.
+    /// Its topology hints.
     pub hints: Option<&'a Hints>,
 }
 
-/// Where an endpoint is, seen from this node. Of two that tell of one endpoint, the later here counts.
+/// The location of an endpoint, as seen from this node. If two entries for one endpoint are equal
+/// otherwise, the later variant is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// On another node.
     Elsewhere,
-    /// It names no node: an endpoint of a slice somebody has written by hand, for one. It does not serve
-    /// under policy Local, but may be here all the same.
+    /// It names no node, for example in an EndpointSlice that was written by hand. It does not
+    /// serve under policy Local, but may still be on this node.
     Unknown,
     /// On this node.
     Here,
 }
 
 impl Candidate<'_> {
-    /// Whether it is known to be on this node.
+    /// Returns true if it is known to be on this node.
     pub fn is_local(&self) -> bool {
         self.place == Place::Here
     }
 
-    /// Whether what it sends may come by this node: then it must find itself by way of its Service, too.
+    /// Returns true if it may be on this node. Its packets may then pass through this node, so that
+    /// it must be able to reach itself through its Service (hairpin).
     pub fn may_be_here(&self) -> bool {
         self.place != Place::Elsewhere
     }
 
-    /// Whether it may serve at all, if need be while it terminates (KEP-1669).
+    /// Returns true if it may serve at all, if necessary while it terminates (KEP-1669).
     pub fn is_usable(&self) -> bool {
         self.conditions.ready || (self.conditions.serving && self.conditions.terminating)
     }
 
-    /// Whether it names this node as one it is meant for; `None` if it names no node.
+    /// Returns true if it has a hint for this node; `None` if it has no hint for nodes.
     pub(super) fn is_for_node(&self, node: &NodeName) -> Option<bool> {
         let nodes = self.hints.map(|hints| &hints.nodes).filter(|nodes| !nodes.is_empty())?;
         Some(nodes.contains(node))
     }
 
-    /// Whether it names the zone as one it is meant for; `None` if it names no zone.
+    /// Returns true if it has a hint for the zone; `None` if it has no hint for zones.
     pub(super) fn is_for_zone(&self, zone: &Zone) -> Option<bool> {
         let zones = self.hints.map(|hints| &hints.zones).filter(|zones| !zones.is_empty())?;
         Some(zones.contains(zone))
     }
 }
 
-/// All endpoints of a Service port in a family: those of its EndpointSlices and those of the Pods
-/// it selects. Of several with the same address and port, one that is not terminating counts before
-/// one that is, then a ready one, whatever the order in which they were seen.
+/// Returns all endpoints of a Service port in a family: those of its EndpointSlices and those of
+/// the Pods that it selects. Of several with the same address and port, one that is not terminating
+/// is preferred, then a ready one, whatever the order in which they were seen.
 pub fn candidates<'a>(
     model: &'a Model,
     settings: &Settings,
@@ -107,7 +109,7 @@ pub fn candidates<'a>(
         let Some(target) = target(port, &pod.ports) else { continue };
         let mut conditions = pod.conditions;
         conditions.ready |= service.publish_not_ready;
-        // A manifest without one describes a Pod of this node.
+        // A manifest that names no node describes a Pod of this one.
         let place = pod.node.as_ref().map_or(Place::Here, place);
         for address in host::addresses_of(model, settings, pod) {
             if Family::of(address) == family {
@@ -128,7 +130,7 @@ fn implements(slice_port: &SlicePort, port: &ServicePort) -> bool {
     slice_port.name == port.name && slice_port.protocol == port.protocol
 }
 
-/// The port to connect to on a Pod: a named target port is looked up there.
+/// Returns the port to connect to on a Pod; a named target port is looked up among its ports.
 fn target(port: &ServicePort, container_ports: &[SlicePort]) -> Option<NonZeroU16> {
     match &port.target {
         TargetPort::Number(number) => Some(*number),
@@ -193,7 +195,7 @@ mod tests {
         SlicePort { name: name.into(), protocol, port: number(port) }
     }
 
-    /// The endpoints: address and port, whether it is local, and conditions.
+    /// Returns the endpoints: address and port, whether it is local, and conditions.
     fn found(objects: &[Object], service: &Service) -> Vec<(String, bool, Conditions)> {
         found_at(objects, service, TargetPort::Number(number(8080)))
     }
@@ -242,7 +244,7 @@ mod tests {
         assert_eq!(with(vec![slice_port("http", Protocol::Udp, 80)]), []);
         assert_eq!(with(vec![slice_port("web", Protocol::Tcp, 80)]), []);
         assert_eq!(with(vec![slice_port("", Protocol::Tcp, 80)]), []);
-        // Two numbers for one name are two endpoints.
+        // Two numbers with one name make two endpoints.
         let two =
             vec![slice_port("http", Protocol::Tcp, 80), slice_port("http", Protocol::Tcp, 81)];
         let ready = Conditions::READY;
@@ -253,7 +255,8 @@ mod tests {
     fn of_copies_the_better_counts_in_whichever_order_they_come() {
         let ready = Conditions::READY;
         let better = [
-            // Not terminating before terminating, even if it is ready; then ready; then local.
+            // Not terminating comes before terminating, even if that is ready; then ready; then
+            // local.
             ((None, NOT_READY), (None, TERMINATING)),
             ((None, NOT_READY), (None, Conditions { terminating: true, ..ready })),
             ((None, ready), (Some("here"), NOT_READY)),
@@ -303,7 +306,7 @@ mod tests {
         );
         let unselective = Service { selector: [].into(), ..service() };
         assert_eq!(found(&pods, &unselective), []);
-        // A named port is looked up in each Pod; who has none is no endpoint.
+        // A named port is looked up in each Pod; a Pod without it is no endpoint.
         let found = |name: &str| found_at(&pods, &service(), TargetPort::Name(name.into()));
         assert_eq!(found("web")[0], of("10.0.0.1:9090", true, ready));
         assert_eq!(found("metrics"), []);
@@ -316,7 +319,7 @@ mod tests {
         let publishing = Service { publish_not_ready: true, ..service() };
         let published = Conditions { ready: true, ..TERMINATING };
         assert_eq!(found(&pods, &publishing), [of("10.0.0.1:8080", true, published)]);
-        // What slices say of readiness was decided by who has written them.
+        // The readiness in a slice was decided by the writer of the slice.
         let slice = [slice("a", 80, &[(1, None, NOT_READY)])];
         assert_eq!(found(&slice, &publishing), [of("10.0.0.1:80", false, NOT_READY)]);
     }
@@ -377,12 +380,12 @@ mod tests {
             let told = [192, 0, 2, 11];
             assert_eq!(addresses(&[host(of), interfaces.clone()], &[told]), ["192.0.2.11"]);
             let all = [host(of), interfaces.clone(), node(&[[192, 0, 2, 10]])];
-            assert_eq!(addresses(&all, &[told]), ["192.0.2.10"], "its object knows best");
-            // An object that does not say is as none.
+            assert_eq!(addresses(&all, &[told]), ["192.0.2.10"], "its Node takes precedence");
+            // A Node object without addresses is ignored.
             let all = [host(of), interfaces.clone(), node(&[])];
             assert_eq!(addresses(&all, &[]), ["192.0.2.12"]);
         }
-        // Another node is not where we are.
+        // For a Pod on another node, the addresses of this node do not apply.
         assert_eq!(addresses(&[host(Some("there")), interfaces], &[[192, 0, 2, 11]]), [""; 0]);
     }
 }

@@ -1,4 +1,4 @@
-//! Where Pods of the host's network are reached: at their node.
+//! The addresses of Pods in the host network: those of their node.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use crate::net::Family;
 use crate::object::{Pod, PodAddresses, Service};
 use crate::settings::Settings;
 
-/// The addresses of a Pod, one of each family at the most: its own, or its node's.
+/// Returns the addresses of a Pod, at most one of each family: its own, or those of its node.
 pub fn addresses_of(model: &Model, settings: &Settings, pod: &Pod) -> Vec<IpAddr> {
     let first = |all: &[IpAddr], family| all.iter().copied().find(|it| Family::of(*it) == family);
     let of_family = |family| match &pod.addresses {
@@ -18,9 +18,9 @@ pub fn addresses_of(model: &Model, settings: &Settings, pod: &Pod) -> Vec<IpAddr
     Family::ALL.into_iter().filter_map(of_family).collect()
 }
 
-/// This node's address for the Pods in its network: that of its Node object, or else the operator's word,
-/// or else, where there is no object that has any, the address the kernel itself would send from. A
-/// kubelet's static Pods are there before anybody has written a Node.
+/// Returns this node's address for Pods in its host network: that of its Node object, or else the
+/// one in the settings, or else, if no Node object has any address, the kernel's default source
+/// address. A kubelet starts its static Pods before a Node object is written.
 pub(super) fn own_address(model: &Model, settings: &Settings, family: Family) -> Option<IpAddr> {
     let node = model.node(&settings.node_name).map(|node| &*node.object);
     let of_object = node.and_then(|node| node.address(family));
@@ -33,13 +33,14 @@ pub(super) fn own_address(model: &Model, settings: &Settings, family: Family) ->
     of_object.or_else(told).or_else(of_kernel)
 }
 
-/// Whether the endpoints of a Service depend on where its node is.
+/// Returns true if the endpoints of a Service depend on the addresses of this node.
 pub(super) fn has_pods_here(model: &Model, settings: &Settings, service: &Service) -> bool {
     let mut pods = model.pods_of(service).map(|entry| &*entry.object);
     pods.any(|pod| pod.addresses == PodAddresses::Node && is_here(settings, pod))
 }
 
-/// A manifest that names no node describes a Pod of this one.
+/// Returns true if the Pod is on this node. A manifest that names no node describes a Pod of this
+/// one.
 fn is_here(settings: &Settings, pod: &Pod) -> bool {
     pod.node.as_ref().is_none_or(|node| *node == settings.node_name)
 }

@@ -1,4 +1,4 @@
-//! What a Service port means for IPVS, which knows of addresses only and sees only what is sent to this
+//! Resolves a Service port for IPVS, which has only addresses and sees only packets sent to this
 //! node.
 
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use crate::net::Family;
 use crate::object::Service;
 use crate::settings::Settings;
 
-/// What IPVS needs for a Service in a family; `None` if IPVS is not used.
+/// Returns the data that IPVS needs for a Service in a family; `None` if IPVS is not used.
 pub(super) fn route(
     model: &Model,
     settings: &Settings,
@@ -26,7 +26,7 @@ pub(super) fn route(
         scheduling: asked.scheduling(ipvs.scheduling),
         drain: asked.drain.unwrap_or(ipvs.drain),
     };
-    // What some interface has is this node's already, and stays so when the Service goes.
+    // An address of an interface is local already, and remains so when the Service goes.
     let interfaces = model.interface_addresses();
     let is_held = |address: &IpAddr| {
         interfaces.into_iter().any(|entry| entry.object.addresses.contains(address))
@@ -40,9 +40,9 @@ pub(super) fn route(
     Some(IpvsRoute { balancing, vips: vips.into_iter().collect() })
 }
 
-/// The other Node that has an address, where that matters: if it were bound here, this node would send
-/// itself all that is for that one. IPVS does not see what is on its way to there, so that nothing of
-/// the Service can be served at the address.
+/// Returns the other Node that has an address, in IPVS mode. If the address were bound here, this
+/// node would deliver to itself all packets meant for that node. IPVS does not see packets that are
+/// forwarded there, so nothing of the Service can be served at the address.
 pub(super) fn elsewhere<'a>(
     model: &'a Model,
     settings: &Settings,
@@ -52,14 +52,15 @@ pub(super) fn elsewhere<'a>(
     model.other_node_at(address, &settings.node_name)
 }
 
-/// The addresses of all interfaces but our own.
+/// Returns the addresses of all interfaces, except those that we have bound.
 pub(super) fn interfaces(model: &Model) -> BTreeSet<IpAddr> {
     let held = model.interface_addresses();
     held.into_iter().flat_map(|entry| entry.object.addresses.iter().copied()).collect()
 }
 
-/// The addresses that node ports answer on. Not those of loopback, which no packet leaves with, nor of a
-/// single link, which several interfaces may have.
+/// Returns the addresses that node ports answer on. Loopback addresses are left out because no
+/// packet leaves the node with one, and link-local ones because several interfaces may have the
+/// same.
 pub(super) fn node_port_addresses(
     model: &Model,
     settings: &Settings,

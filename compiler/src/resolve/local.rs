@@ -1,5 +1,5 @@
-//! What the `Local` policies of a Service come to on this node: what its health check says to load
-//! balancers, and which of its ports drop traffic in silence.
+//! The effect of the `Local` policies of a Service on this node: the result of the health check for
+//! load balancers, and the ports that silently drop traffic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,27 +15,27 @@ use crate::settings::Settings;
 /// A Service with a `Local` policy, on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalView {
-    /// `spec.healthCheckNodePort`, if load balancers are to ask there: the Service is of type
+    /// `spec.healthCheckNodePort`, if load balancers are to query it: the Service is of type
     /// LoadBalancer, and its external policy is `Local`.
     pub health_check: Option<NonZeroU16>,
     /// Each family in which the Service has a cluster address.
     pub families: BTreeMap<Family, LocalFamily>,
 }
 
-/// The same in one family.
+/// The view in one family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LocalFamily {
-    /// Distinct addresses of endpoints of any port that are ready and on this node. Those that are
-    /// terminating do not count, although they serve what still comes: load balancers shall send new
-    /// connections elsewhere (KEP-1669).
+    /// The number of distinct addresses of endpoints, of any port, that are ready and on this node.
+    /// Terminating endpoints are not counted, although they serve the traffic that still arrives:
+    /// load balancers shall send new connections elsewhere (KEP-1669).
     pub ready: usize,
-    /// Ports whose internal policy is `Local` and that have endpoints, but none here.
+    /// The number of ports whose internal policy is `Local` and that have endpoints, but none here.
     pub dropped_internal: usize,
     /// The same for the external policy.
     pub dropped_external: usize,
 }
 
-/// What the policies of a Service come to; `None` if neither is `Local`, or if it is not served.
+/// Returns the view of a Service; `None` if neither policy is `Local`, or if it is not served.
 pub fn local_view(
     model: &Model,
     settings: &Settings,
@@ -124,7 +124,8 @@ mod tests {
         }
     }
 
-    /// What comes of a Service with these endpoints: the last byte of the address, node, conditions.
+    /// Returns the view of a Service with these endpoints: last byte of the address, node,
+    /// conditions.
     fn view(service: Service, endpoints: &[(u8, &str, Conditions)]) -> Option<LocalView> {
         let key = service.key.clone();
         let slice_port =

@@ -1,4 +1,4 @@
-//! Which addresses of this node are those of its node ports, and of what goes with them.
+//! The addresses of this node that node ports answer on. Health checks use the same addresses.
 
 use std::net::IpAddr;
 
@@ -6,8 +6,8 @@ use crate::model::Model;
 use crate::net::Family;
 use crate::settings::{NodePortAddresses, Settings};
 
-/// The addresses that are selected, loopback among them; `None` in a family where that is every address
-/// of the node.
+/// Returns the selected addresses, which may include loopback addresses; `None` if every address of
+/// the node is selected in this family.
 pub fn addresses(model: &Model, settings: &Settings, family: Family) -> Option<Vec<IpAddr>> {
     match &settings.node_port_addresses {
         NodePortAddresses::Primary => {

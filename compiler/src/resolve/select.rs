@@ -1,5 +1,5 @@
-//! Which endpoints serve: kube-proxy's categories (KEP-1669 for terminating endpoints, KEP-2433 and
-//! KEP-3015 for topology), independently per family.
+//! Selects the endpoints that serve, by kube-proxy's categories (KEP-1669 for terminating
+//! endpoints, KEP-2433 and KEP-3015 for topology), independently per family.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,19 @@ use crate::net::Backend;
 
 type Candidates<'a> = BTreeMap<Backend, Candidate<'a>>;
 
-/// How endpoints are preferred by where they are.
+/// The preference among endpoints by their location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topology<'a> {
-    /// All alike.
+    /// No preference.
     Anywhere,
-    /// Only those that are meant for this node.
+    /// Only endpoints with a hint for this node.
     Node(&'a NodeName),
-    /// Only those that are meant for this zone.
+    /// Only endpoints with a hint for this zone.
     Zone(&'a Zone),
 }
 
-/// The endpoints under policy Cluster: the ready ones that topology prefers, or else those that are
-/// terminating but still serving. Empty only if no endpoint can serve.
+/// Returns the endpoints under policy Cluster: the ready ones that topology prefers, or else those
+/// that are terminating but still serving. Empty only if no endpoint can serve.
 pub fn cluster(candidates: &Candidates<'_>, node: &NodeName, zone: Option<&Zone>) -> Vec<Backend> {
     let topology = topology(candidates, node, zone);
     let is_ready = |it: &Candidate<'_>| it.conditions.ready && topology.prefers(it);
@@ -29,8 +29,8 @@ pub fn cluster(candidates: &Candidates<'_>, node: &NodeName, zone: Option<&Zone>
     if ready.is_empty() { choose(candidates, is_terminating) } else { ready }
 }
 
-/// The endpoints under policy Local: those on this node that are ready, or else those that are
-/// terminating but still serving. Topology has no say.
+/// Returns the endpoints under policy Local: those on this node that are ready, or else those that
+/// are terminating but still serving. Topology does not apply.
 pub fn local(candidates: &Candidates<'_>) -> Vec<Backend> {
     let ready = choose(candidates, |it| it.is_local() && it.conditions.ready);
     if ready.is_empty() {
@@ -40,13 +40,13 @@ pub fn local(candidates: &Candidates<'_>) -> Vec<Backend> {
     }
 }
 
-/// The endpoints to which a flow that is there may go on.
+/// Returns the endpoints to which existing flows may continue.
 pub fn serving(candidates: &Candidates<'_>) -> Vec<Backend> {
     choose(candidates, |it| it.conditions.serving || it.conditions.ready)
 }
 
-/// How the ready endpoints are preferred. All or nothing: a hint counts only if every ready endpoint
-/// has one and some are meant for here; those that are not ready are not asked.
+/// Returns the preference among the ready endpoints. Hints apply only if every ready endpoint has
+/// one and at least one is for this node or zone; endpoints that are not ready are not considered.
 pub fn topology<'a>(
     candidates: &Candidates<'_>,
     node: &'a NodeName,
@@ -67,7 +67,7 @@ pub fn topology<'a>(
 }
 
 impl Topology<'_> {
-    /// Whether an endpoint is one of the preferred.
+    /// Returns true if the endpoint is a preferred one.
     pub fn prefers(self, candidate: &Candidate<'_>) -> bool {
         match self {
             Self::Anywhere => true,
@@ -112,7 +112,8 @@ mod tests {
         }
     }
 
-    /// Endpoints by their last bytes, from 1: conditions, and whether they are here.
+    /// Returns endpoints whose last address bytes count from 1: conditions, and whether they are
+    /// local.
     fn plain(all: &[(Conditions, bool)]) -> Candidates<'static> {
         let candidate = |(conditions, local): &(Conditions, bool)| Candidate {
             conditions: *conditions,
@@ -122,7 +123,7 @@ mod tests {
         (1..).map(backend).zip(all.iter().map(candidate)).collect()
     }
 
-    /// Endpoints that are nowhere: conditions and hints.
+    /// Returns endpoints without a known node: conditions and hints.
     fn hinted<'a>(all: &[(Conditions, &'a Hints)]) -> Candidates<'a> {
         let candidate = |(conditions, hints): &(Conditions, &'a Hints)| Candidate {
             conditions: *conditions,
@@ -145,7 +146,7 @@ mod tests {
         let candidates = plain(&[(READY, true), (NOT_READY, true), (READY, false), (WARM, false)]);
         assert_eq!(chosen(&candidates, None), backends(&[1, 3]));
         assert_eq!(local(&candidates), backends(&[1]));
-        // The flows of one that only is not ready any more go on.
+        // Flows to an endpoint that is serving but no longer ready continue.
         assert_eq!(serving(&candidates), backends(&[1, 3, 4]));
     }
 
@@ -154,7 +155,7 @@ mod tests {
         let candidates = plain(&[(TERMINATING, true), (DEAD, true), (TERMINATING, false)]);
         assert_eq!(chosen(&candidates, None), backends(&[1, 3]));
         assert_eq!(local(&candidates), backends(&[1]));
-        // Each policy has a last resort of its own.
+        // Each policy falls back to terminating endpoints on its own.
         let candidates = plain(&[(TERMINATING, true), (READY, false)]);
         assert_eq!(chosen(&candidates, None), backends(&[2]));
         assert_eq!(local(&candidates), backends(&[1]));
@@ -182,7 +183,7 @@ mod tests {
         for zone in [None, Some("z3")] {
             assert_eq!(chosen(&candidates, zone), backends(&[1, 2, 3]));
         }
-        // A hint for nodes alone is none for zones.
+        // An endpoint with a hint only for nodes has none for zones.
         let candidates = hinted(&[(READY, &one), (READY, &two), (READY, &none)]);
         assert_eq!(chosen(&candidates, Some("z1")), backends(&[1, 2, 3]));
     }
@@ -194,7 +195,7 @@ mod tests {
         let zone_only = hints(&["z1"], &[]);
         let candidates = hinted(&[(READY, &here), (READY, &there)]);
         assert_eq!(chosen(&candidates, Some("z1")), backends(&[1]));
-        // Not all have one, or none is for us: the zone decides.
+        // If some endpoints have no hint for nodes, or none is for this node, the zone decides.
         let candidates = hinted(&[(READY, &here), (READY, &zone_only)]);
         assert_eq!(chosen(&candidates, Some("z1")), backends(&[2]));
         let candidates = hinted(&[(READY, &there), (READY, &there)]);
@@ -206,10 +207,10 @@ mod tests {
         let (one, two, none) = (hints(&["z1"], &[]), hints(&["z2"], &[]), hints(&[], &[]));
         let candidates = hinted(&[(READY, &one), (READY, &two), (TERMINATING, &none)]);
         assert_eq!(chosen(&candidates, Some("z1")), backends(&[1]));
-        // The only one for us is not ready: its hint is no reason to leave the others out.
+        // The only endpoint for this zone is not ready: its hint does not exclude the others.
         let candidates = hinted(&[(NOT_READY, &one), (READY, &two)]);
         assert_eq!(chosen(&candidates, Some("z1")), backends(&[2]));
-        // Where none is ready, all that terminate serve.
+        // If none is ready, all terminating endpoints serve.
         let candidates = hinted(&[(TERMINATING, &one), (TERMINATING, &two)]);
         assert_eq!(chosen(&candidates, Some("z1")), backends(&[1, 2]));
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Who may connect to the VIPs of load balancers: `spec.loadBalancerSourceRanges`.
+//! The networks that may connect to the VIPs of load balancers: `spec.loadBalancerSourceRanges`.
 
 use ipnet::IpNet;
 
@@ -7,10 +7,11 @@ use crate::net::Family;
 use crate::object::Service;
 use crate::settings::Settings;
 
-/// Who may connect to the VIPs of a Service in a family, if not everybody may.
+/// Returns the networks that may connect to the VIPs of a Service in a family; `None` without a
+/// restriction.
 ///
-/// A node that is allowed to connect often does so with the VIP itself as its source, where that is
-/// one of its own addresses; so with the node, the VIPs are allowed (as in kube-proxy).
+/// If the primary address of the node is in a range, the VIPs are added (as in kube-proxy): a node
+/// that has a VIP among its own addresses often connects with that VIP as its source.
 pub(super) fn sources(
     model: &Model,
     settings: &Settings,
@@ -27,8 +28,8 @@ pub(super) fn sources(
     if settings.primary_address(node, family).is_some_and(is_of_node) {
         ranges.extend(vips().map(|vip| IpNet::from(*vip)));
     }
-    // Ranges of a set must not overlap. Two that stand side by side stay two, though, so that each
-    // comes and goes alone.
+    // The ranges of a set must not overlap. Adjacent ranges are not merged, so that each can be
+    // added and removed on its own.
     ranges.sort_unstable();
     ranges.dedup_by(|next, kept| kept.contains(&*next));
     let is_everybody = ranges.iter().any(|range| range.prefix_len() == 0);
@@ -45,7 +46,7 @@ mod tests {
     use crate::name::{NamespacedName, NodeName};
     use crate::object::{Node, Object};
 
-    /// The ranges that are asked for, on a node with this address, as texts.
+    /// Returns the resulting ranges as text, on a node with this address.
     fn on(
         node: Option<&str>,
         vips: &[&str],
@@ -96,7 +97,7 @@ mod tests {
         let vips = ["198.51.100.20", "2001:db8:5::20"];
         let ranges = ["10.0.0.0/8", "2001:db8::/32"];
         assert_eq!(on(None, &vips, &ranges, Family::Ipv6), some(&["2001:db8::/32"]));
-        // A VIP of the other family only.
+        // The only VIP is of the other family.
         assert_eq!(on(None, &vips[..1], &ranges, Family::Ipv6), None);
     }
 
@@ -104,7 +105,7 @@ mod tests {
     fn everybody_is_everybody() {
         assert_eq!(v4(&["10.0.0.0/8", "0.0.0.0/0"]), None);
         assert_eq!(v4(&["1.2.3.4/0"]), None);
-        // Of the other family, it is nothing to this one.
+        // A range of the other family has no effect on this one.
         assert_eq!(v4(&["10.0.0.0/8", "::/0"]), some(&["10.0.0.0/8"]));
     }
 
@@ -128,13 +129,13 @@ mod tests {
     fn with_the_node_the_vips_may_connect() {
         let both = ["192.0.2.0/24", "198.51.100.20/32", "198.51.100.21/32"];
         assert_eq!(v4(&["192.0.2.0/24"]), some(&both));
-        assert_eq!(v4(&["192.0.2.77/24"]), some(&both), "bits of hosts do not count here either");
+        assert_eq!(v4(&["192.0.2.77/24"]), some(&both), "host bits are ignored here too");
         assert_eq!(v4(&["192.0.2.10/32"]).map(|found| found.len()), Some(3));
-        assert_eq!(v4(&["192.0.2.11/32"]), some(&["192.0.2.11/32"]), "that is not the node");
-        // VIPs that are allowed anyway are not named twice.
+        assert_eq!(v4(&["192.0.2.11/32"]), some(&["192.0.2.11/32"]), "not the node's address");
+        // VIPs that are already in a range are not added.
         let wide = ["192.0.2.0/24", "198.51.0.0/16"];
         assert_eq!(v4(&wide), some(&wide));
-        // The node of the other family is nothing to this one.
+        // A node address of the other family has no effect on this one.
         let vips = ["2001:db8:5::20"];
         let ranges = ["2001:db8::/32", "2001:dbf::/32"];
         assert_eq!(on(Some("192.0.2.10"), &vips, &ranges, Family::Ipv6), some(&ranges));

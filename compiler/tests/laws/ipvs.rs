@@ -1,4 +1,4 @@
-//! The laws of IPVS mode, over random histories in which time passes.
+//! The laws of IPVS mode, tested with random histories in which time passes.
 
 use rulec_compiler::ipvs::{
     self, Attributes, RealServer, Scheduler, Scheduling, Server, VirtualServer,
@@ -10,9 +10,9 @@ use rulec_compiler::settings::{IpvsSettings, ProxyMode};
 use super::support::with_excluded;
 use super::*;
 
-// ---- What there is to begin with ----------------------------------------------------------------
+// ---- Initial state ------------------------------------------------------------------------------
 
-/// Settings of this mode.
+/// Settings with IPVS mode.
 pub(super) fn ipvs_settings() -> impl Strategy<Value = Settings> {
     let sh = Scheduling { scheduler: Scheduler::Sh, flags: "sh-port".parse().unwrap_or_default() };
     let scheduling = select(vec![Scheduling::default(), Scheduling::new(Scheduler::Mh), sh]);
@@ -27,7 +27,8 @@ pub(super) fn ipvs_settings() -> impl Strategy<Value = Settings> {
     )
 }
 
-/// A history of a node that knows some of its addresses, with the seconds before each batch.
+/// Returns a history of a node that knows some of its addresses, with the seconds before each
+/// batch.
 fn timed_history() -> impl Strategy<Value = (Vec<Object>, Vec<(u32, Vec<Change>)>)> {
     let batches = vec((0..15_u32, batch()), 1..=3);
     (list(), vec(surroundings(), 0..3), batches).prop_map(|(mut list, facts, batches)| {
@@ -65,7 +66,7 @@ impl Node {
         self.program.update(&self.model, &dirty);
     }
 
-    /// What another process makes of the model and of what a kernel holds.
+    /// Returns the program of another process that starts with the model and the state of a kernel.
     fn restarted(&self, found: &State, now: u32) -> Program {
         Program::compile_at(&self.model, Arc::clone(self.program.settings()), found, now)
     }
@@ -74,12 +75,12 @@ impl Node {
         self.restarted(&State::default(), self.now)
     }
 
-    /// For how long a virtual server lets its real servers drain.
+    /// Returns the time for which a virtual server lets its real servers drain.
     fn drain(&self, server: VirtualServer) -> u32 {
         self.own_drain(server).unwrap_or(self.ipvs.drain)
     }
 
-    /// The same, where the Service that has it says so.
+    /// Returns the same time, if the Service at the frontend sets it.
     fn own_drain(&self, server: VirtualServer) -> Option<u32> {
         let winner = self.program.winner(server.frontend());
         let service = winner.and_then(|winner| self.model.service(&winner.owner.service));
@@ -87,9 +88,9 @@ impl Node {
     }
 }
 
-// ---- What is wanted -----------------------------------------------------------------------------
+// ---- Desired state ------------------------------------------------------------------------------
 
-/// The virtual servers of a start from nothing, worked out from the routes, side by side.
+/// Returns the virtual servers after a start from nothing, computed from the routes side by side.
 fn expected_servers(node: &Node) -> BTreeMap<VirtualServer, Server> {
     let settings = node.program.settings();
     let mut claims: BTreeMap<VirtualServer, BTreeMap<(Rank, Arc<PortKey>), Server>> =
@@ -124,7 +125,7 @@ fn expected_servers(node: &Node) -> BTreeMap<VirtualServer, Server> {
     claims.into_iter().filter_map(first).collect()
 }
 
-/// Whether a Node that is not this one says that it has an address.
+/// Returns true if another Node has the address.
 fn is_of_another(node: &Node, address: IpAddr) -> bool {
     let here = &node.program.settings().node_name;
     let all = node.model.objects().map(|sourced| sourced.object);
@@ -133,8 +134,8 @@ fn is_of_another(node: &Node, address: IpAddr) -> bool {
     others.any(|it| it.addresses.contains(&address))
 }
 
-/// The addresses that are bound: cluster addresses, and of the others those that no
-/// interface and no other Node has.
+/// Returns the addresses that are bound: cluster addresses, and those others that no interface and
+/// no other Node has.
 fn expected_bound(node: &Node) -> BTreeSet<IpAddr> {
     let held = node.model.interface_addresses();
     let held: Vec<IpAddr> = held.map(|entry| entry.object.addresses.clone()).unwrap_or_default();
@@ -159,7 +160,7 @@ fn active(server: &Server) -> BTreeSet<Backend> {
     server.active().collect()
 }
 
-/// Those of a state that drain, and until when.
+/// Returns the draining real servers of a state, each with its end.
 fn draining(state: &State) -> BTreeMap<Draining, u32> {
     let mut draining = BTreeMap::new();
     for (server, held) in &state.ipvs.servers {
@@ -177,7 +178,8 @@ fn draining(state: &State) -> BTreeMap<Draining, u32> {
     draining
 }
 
-/// Which drain after a batch, by what was served before and what is served now.
+/// Returns the expected draining real servers after a batch, from what was served before and is
+/// served now.
 fn expected_draining(before: &State, node: &Node, now: &State) -> BTreeMap<Draining, u32> {
     let held = draining(before);
     let mut expected = BTreeMap::new();
@@ -187,7 +189,7 @@ fn expected_draining(before: &State, node: &Node, now: &State) -> BTreeMap<Drain
         for backend in known.reals.keys().filter(|it| !active.contains(it)) {
             let real = (*server, *backend);
             match held.get(&real) {
-                // No time is no time for those either, and less is less.
+                // Those that already drain are limited too, and removed if the time is 0.
                 Some(_) if drain == 0 => {}
                 Some(until) => {
                     expected.insert(real, *until.min(&(node.now + drain)));
@@ -204,7 +206,7 @@ fn expected_draining(before: &State, node: &Node, now: &State) -> BTreeMap<Drain
 
 // ---- Damage -------------------------------------------------------------------------------------
 
-/// What others can do to IPVS.
+/// Changes that others can make to IPVS.
 #[derive(Clone, Debug)]
 enum Meddling {
     RemoveServer(Index),
@@ -239,7 +241,7 @@ impl Meddling {
     fn to(&self, ipvs: &mut ipvs::State) {
         let servers: Vec<VirtualServer> = ipvs.servers.keys().copied().collect();
         let some = |index: &Index| (!servers.is_empty()).then(|| *index.get(&servers));
-        // A real server of the server, or of the next one that has any.
+        // A real server of this virtual server, or of the next one that has any.
         let real = |ipvs: &ipvs::State, index: &Index| -> Option<Draining> {
             let reals = ipvs
                 .servers
@@ -285,7 +287,7 @@ impl Meddling {
                     ipvs.bound.remove(index.get(&bound));
                 }
             }
-            // What is on our device is ours, with all that it serves.
+            // An address on our device is ours, with everything that it serves.
             Self::Bind(d) => {
                 ipvs.bound.insert(v4(78, *d));
                 let (server, held) = foreign(v4(78, *d), 80);
@@ -295,19 +297,20 @@ impl Meddling {
     }
 }
 
-/// A virtual server of somebody else.
+/// Returns a virtual server of others.
 fn foreign(address: IpAddr, port: u16) -> (VirtualServer, Server) {
     let server = VirtualServer { address, protocol: Protocol::Tcp, port: number(port) };
     let backend = Backend { address: endpoint_address(server.family(), 99), port: number(port) };
     (server, Server { attributes: None, reals: [(backend, None)].into() })
 }
 
-/// Somebody else's at no address of ours, and at one in each network that may be excluded.
+/// Returns virtual servers of others: at an address that is not ours, and at one in each excludable
+/// network.
 fn foreigners() -> Vec<(VirtualServer, Server)> {
     [v4(77, 100), v4(9, 1), v4(0, 5), v6(9, 9)].map(|address| foreign(address, 7)).to_vec()
 }
 
-/// Which of them stay whatever becomes of the rest: of the others, the address is bound.
+/// Adds them, and returns those that are never touched: the addresses of the others are bound.
 fn add_foreigners(state: &mut State, exclude: &[ipnet::IpNet]) -> Vec<(VirtualServer, Server)> {
     let is_left = |address: IpAddr| {
         exclude.iter().any(|net| net.contains(&address)) || !state.ipvs.bound.contains(&address)
@@ -322,8 +325,9 @@ fn add_foreigners(state: &mut State, exclude: &[ipnet::IpNet]) -> Vec<(VirtualSe
 proptest! {
     #![proptest_config(cases(12, seeds!("ipvs.txt")))]
 
-    /// What is wanted is what the objects say, and what drains is what was served; every delta,
-    /// however found, is one that a kernel takes, leads where it should and is the smallest there is.
+    /// The program matches the objects, and exactly what was served drains; every delta, by
+    /// whichever method, is valid for a kernel, leads to the right state and is the smallest
+    /// possible.
     #[test]
     fn ipvs_deltas_are_valid_and_minimal(
         (list, batches) in timed_history(),
@@ -340,7 +344,7 @@ proptest! {
             prop_assert_eq!(draining(&new), expected_draining(&old, &node, &new));
             prop_assert_eq!(node.program.draining().collect::<BTreeMap<_, _>>(), draining(&new));
 
-            // Whatever came of it, a repair leads from there.
+            // A repair works from any interrupted state.
             for index in &cuts {
                 let groups = delta.groups[..index.index(delta.groups.len() + 1)].to_vec();
                 let head = Delta { groups, epilogue: Vec::new(), ..delta.clone() };
@@ -349,7 +353,7 @@ proptest! {
                 check(&found, &Delta::reconcile(&found, &node.program), &wanted);
             }
 
-            // What drains is all that is left of the past.
+            // Draining real servers are all that is left of the past.
             let mut retired = node.program.clone();
             for (real, _) in node.program.draining() {
                 retired.retire_real(real);
@@ -368,8 +372,8 @@ proptest! {
         prop_assert!(Delta::between_states(&state, &state).is_empty());
     }
 
-    /// What is not wanted any more goes without a trace, and what is wanted again needs no more than
-    /// its weight: back is the same way.
+    /// A server that is no longer wanted goes without a trace, and one that is wanted again needs
+    /// only its weight: a change can be undone in the same way.
     #[test]
     fn ipvs_histories_may_be_undone((list, batches) in timed_history(), settings in ipvs_settings()) {
         let mut node = Node::start(&list, settings);
@@ -397,8 +401,8 @@ proptest! {
         }
     }
 
-    /// A process that starts with what another left goes on with it and has nothing to write; with
-    /// another time to drain, nobody has longer than that, or than the kernel was told.
+    /// A process that starts with the state of another one continues with it and writes nothing.
+    /// With another drain time, no end is later than that allows, or than the kernel was told.
     #[test]
     fn ipvs_drains_on_over_a_restart(
         (list, batches) in timed_history(),
@@ -430,7 +434,7 @@ proptest! {
             let expected: BTreeMap<Draining, u32> =
                 node.program.draining().filter_map(allowed).collect();
             prop_assert_eq!(draining(&restarted.state()), expected);
-            // Only what has been said since then of draining is new.
+            // Only draining that was changed since then is new.
             let delta = Delta::reconcile(&state, &restarted);
             check(&state, &delta, &restarted.state());
             let is_real = |op: &Op| matches!(op, Op::Ipvs(ipvs::Op::SetReal(..) | ipvs::Op::DeleteReal(..)));
@@ -439,8 +443,8 @@ proptest! {
         }
     }
 
-    /// Whatever somebody has done, what is wanted can be reached, and what is somebody else's stays as
-    /// it is.
+    /// After any changes by others, the desired state can be reached, and virtual servers of others
+    /// stay as they are.
     #[test]
     fn ipvs_damage_is_repaired(
         (list, batches) in timed_history(),
@@ -457,7 +461,7 @@ proptest! {
         let left = add_foreigners(&mut found, &node.ipvs.exclude);
         for program in [node.program.clone(), node.restarted(&found, node.now + 5)] {
             let mut wanted = with_excluded(&found, &program);
-            // Others' are at other addresses, and not at what is bound.
+            // Those of others are at other addresses, and not at bound ones.
             let is_others = |server: &VirtualServer| {
                 let mut aliens = (0..9).flat_map(|d| [v4(77, d), v4(78, d)]);
                 let is_alien = aliens.any(|address| address == server.address);
@@ -473,7 +477,7 @@ proptest! {
         }
     }
 
-    /// A node that has used our own rules until now goes over to IPVS.
+    /// A node that has used our own rules can switch to IPVS.
     #[test]
     fn ipvs_takes_over_from_our_own_rules(list in list(), settings in ipvs_settings()) {
         let node = Node::start(&list, settings);
@@ -490,7 +494,7 @@ proptest! {
         check(&found, &Delta::reconcile(&found, &program), &wanted);
     }
 
-    /// A Service whose change is refused is taken back.
+    /// A Service whose change is refused is reverted.
     #[test]
     fn ipvs_takes_a_refused_service_back(
         (list, batches) in timed_history(),
@@ -511,7 +515,8 @@ proptest! {
             checked_delta(&before, &restored);
             checked_delta(&node.program, &restored);
 
-            // What the kernel never held does not drain there, and no longer than it was told.
+            // A real server that the kernel never held does not drain there, and no end is later
+            // than the kernel was told.
             let mut partial = delta;
             partial.groups.retain(|group| group.service != service);
             partial.epilogue.clear();
@@ -529,14 +534,14 @@ proptest! {
     }
 }
 
-// ---- By hand ------------------------------------------------------------------------------------
+// ---- Fixed cases --------------------------------------------------------------------------------
 
 fn mode_ipvs(drain: u32) -> Settings {
     let ipvs = IpvsSettings { drain, ..IpvsSettings::default() };
     Settings { proxy_mode: ProxyMode::Ipvs(ipvs), ..Settings::new(NodeName::from(HERE)) }
 }
 
-/// The only virtual server at an address.
+/// Returns the only virtual server at an address.
 fn server_at(address: IpAddr) -> VirtualServer {
     VirtualServer { address, protocol: Protocol::Tcp, port: number(80) }
 }
@@ -545,7 +550,7 @@ fn backend(d: u8) -> Backend {
     Backend { address: v4(1, d), port: number(8080) }
 }
 
-/// A frontend goes to another Service: what it had drains, whatever the names.
+/// If a frontend passes to another Service, its previous real servers drain, whatever the names.
 #[test]
 fn what_the_last_owner_of_a_frontend_had_drains() {
     for names in [["a", "b"], ["b", "a"]] {
@@ -562,8 +567,8 @@ fn what_the_last_owner_of_a_frontend_had_drains() {
     }
 }
 
-/// A Service that says less of its draining while a backend drains: its deadline comes nearer at once,
-/// and a restart finds what it would have said itself. With no time at all, the backend goes.
+/// If a Service shortens its drain time while a backend drains, the end comes nearer at once, and a
+/// restart finds the same end. With a drain time of 0, the backend is removed.
 #[test]
 fn less_time_to_drain_counts_at_once_and_over_a_restart() {
     let service = |drain| {
@@ -578,7 +583,7 @@ fn less_time_to_drain_counts_at_once_and_over_a_restart() {
     let mut node = Node::start(&objects(&[(&service(Some(900)), &[1, 2])]), mode_ipvs(600));
     node.apply(8, &[replaced(Some(900), &[1])]);
     assert_eq!(told(&node), [(real, 1908)]);
-    // More time is not for those that have been told theirs.
+    // A longer time does not apply to real servers that already drain.
     node.apply(1, &[replaced(Some(1000), &[1])]);
     assert_eq!(told(&node), [(real, 1908)]);
     node.apply(35, &[replaced(None, &[1])]);
@@ -588,7 +593,7 @@ fn less_time_to_drain_counts_at_once_and_over_a_restart() {
     let restarted = node.restarted(&state, 1100);
     assert!(Delta::reconcile(&state, &restarted).is_empty());
 
-    // Nor has it longer where a process that starts is the first that reads of it.
+    // Nor does it if a process reads it at its start.
     let mut found = state.clone();
     let reals = &mut found.ipvs.servers.get_mut(&real.0).unwrap().reals;
     reals.insert(real.1, Some(RealServer::draining(1908)));
@@ -601,8 +606,8 @@ fn less_time_to_drain_counts_at_once_and_over_a_restart() {
     checked_delta(&before, &node.program);
 }
 
-/// UDP flows to an endpoint that has gone are stale, and so are those from before there was a
-/// frontend; a node port has them at each address.
+/// UDP flows to an endpoint that is gone are stale, and so are those from before a frontend
+/// existed; a node port has them at each address.
 #[test]
 fn ipvs_udp_flows_to_what_has_gone_are_stale() {
     let udp = |endpoints: &[u8]| {
@@ -658,20 +663,20 @@ fn ipvs_udp_flows_to_what_has_gone_are_stale() {
     }
     assert_eq!(node.program.draining().count(), 0, "there is no connection to keep");
 
-    // Nothing has changed: nothing is stale.
+    // If nothing has changed, nothing is stale.
     let state = node.program.state();
     let restarted = node.restarted(&state, 2000);
     assert!(flows::Suspects::between(&node.program, &restarted).is_empty());
     assert!(Delta::reconcile(&state, &restarted).is_empty());
 
-    // An address more: who sent there before has another answer now.
+    // With one more address, earlier flows to that address are stale.
     let mut node = Node::start(&at(one, udp(&[1, 2])), settings());
     let before = node.program.clone();
     node.apply(1, &[replacement(&at(two, udp(&[1, 2])))]);
     assert_eq!(udp_of(flows::Suspects::between(&before, &node.program)), (false, vec![ports[1]]));
 }
 
-/// Case 110: a restart finds a weight of 0 where it wants the real server.
+/// Case 110: a restart finds weight 0 at a real server that it wants.
 #[test]
 fn a_real_server_that_is_wanted_has_weight_after_a_restart() {
     let service = plain("default", "web", 1);
@@ -686,8 +691,8 @@ fn a_real_server_that_is_wanted_has_weight_after_a_restart() {
     assert_eq!(delta.len(), 2);
 }
 
-/// Case 108: a foreign virtual server is not touched, also where its frontend is excluded and its
-/// address bound.
+/// Case 108: a virtual server of others is not touched, even if its frontend is excluded and its
+/// address is bound.
 #[test]
 fn a_foreign_virtual_server_is_left_alone() {
     let service = plain("default", "web", 1);
@@ -697,7 +702,7 @@ fn a_foreign_virtual_server_is_left_alone() {
     found.ipvs.servers.insert(server, held);
     assert!(Delta::reconcile(&found, &node.program).is_empty());
 
-    // At a cluster address, nobody else has anything to serve, but where that is excluded.
+    // At a cluster address, others have nothing to serve unless that address is excluded.
     let (server, held) = foreign(v4(0, 1), 55);
     found.ipvs.servers.insert(server, held);
     let delta = Delta::reconcile(&found, &node.program);

@@ -1,11 +1,11 @@
-//! While something could not be read, nothing goes on the strength of that; afterwards, nothing is left.
+//! Nothing is removed because of unread files; after they have been read, nothing is left over.
 
 use rulec_compiler::settings::{IpvsSettings, ProxyMode};
 
 use super::support::with_excluded;
 use super::*;
 
-/// Of a list, those that could be read; and whether a Service of the others' is among them.
+/// Returns the objects of a list that could be read; Nodes, ServiceCIDRs and interfaces always can.
 fn readable(list: &[Object], is_read: &[bool]) -> Vec<Object> {
     let is_node = |object: &Object| {
         matches!(object, Object::Node(_) | Object::ServiceCidr(_) | Object::InterfaceAddresses(_))
@@ -24,7 +24,7 @@ fn settings_of(is_ipvs: bool) -> Arc<Settings> {
     Arc::new(Settings { proxy_mode, ..(*settings()).clone() })
 }
 
-/// What a process starts with that could read some of what another one has served.
+/// The start of a process that could read only some of the objects that an earlier one has served.
 struct Start {
     before: Program,
     model: Model,
@@ -49,7 +49,7 @@ impl Start {
     }
 }
 
-/// Frontends that lead somewhere, with the backends they lead to.
+/// Returns the frontends that have backends, with these.
 fn led(state: &State) -> BTreeMap<Frontend, BTreeSet<Backend>> {
     let mut led: BTreeMap<Frontend, BTreeSet<Backend>> = BTreeMap::new();
     for (key, (value, _)) in elements(state) {
@@ -67,14 +67,14 @@ fn led(state: &State) -> BTreeMap<Frontend, BTreeSet<Backend>> {
 proptest! {
     #![proptest_config(cases(24, seeds!("keep.txt")))]
 
-    /// Nothing but the node could be read: nothing changes, in either mode.
+    /// If only the node could be read, nothing changes, in either mode.
     #[test]
     fn what_nobody_names_stays_to_the_last_element(list in list(), is_ipvs in any::<bool>()) {
         let start = Start::new(&list, &vec![false; list.len()], is_ipvs);
         let found = start.before.state();
         let program = start.kept(&found);
         let delta = Delta::reconcile(&found, &program);
-        // A port that has lost all its frontends to others has endpoints that nothing leads to.
+        // A port that has lost all its frontends to others has endpoints that are never reached.
         let led: BTreeSet<IpAddr> =
             led(&found).values().flatten().map(|backend| backend.address).collect();
         let is_of_nobody = |op: &&Op| {
@@ -85,8 +85,9 @@ proptest! {
         prop_assert!(rest.is_empty(), "{:?}", rest);
     }
 
-    /// Whatever could be read: what was served and is not named by another serves on; and when all has
-    /// been read, the program is the one of those who could read everything.
+    /// With any subset of readable objects, everything that was served and that no other Service
+    /// names is still served. When all has been read, the program is the same as if it had been
+    /// readable from the start.
     #[test]
     fn what_could_not_be_read_serves_on_until_it_is(
         list in list(),
@@ -105,7 +106,7 @@ proptest! {
             let has = program.winner(frontend).is_some_and(|winner| is_named(winner.owner));
             prop_assert!(had || has || now.contains_key(&frontend), "{} went", frontend);
         }
-        // Until then it is read by and by.
+        // The rest is then read step by step.
         let kept = program.clone();
         let mut all = start.model.clone();
         let mut dirty = Dirty::default();
@@ -123,14 +124,14 @@ proptest! {
             assert_same_meaning(&program, &fresh);
         }
         prop_assert_eq!(led(&program.state()), led(&fresh.state()));
-        // Or what could not be read is taken away.
+        // Alternatively, the unread objects are removed.
         let mut program = kept.clone();
         program.let_go(&start.model);
         checked_delta(&kept, &program);
         prop_assert_eq!(led(&program.state()), led(&start.compiled(&State::default()).state()));
     }
 
-    /// Whatever a kernel was found to hold, what is made of it can be reached.
+    /// From any content of a kernel, the state of the program with kept content can be reached.
     #[test]
     fn keeping_what_is_damaged_is_no_trouble(
         history in history(),
@@ -153,7 +154,7 @@ proptest! {
     }
 }
 
-/// A Service that has been read once and is gone is gone, whatever else cannot be read.
+/// A Service that was read once and then removed is not kept, whatever else is unread.
 #[test]
 fn what_was_read_once_is_not_kept() {
     let web = plain("default", "web", 1);
@@ -167,7 +168,7 @@ fn what_was_read_once_is_not_kept() {
         let dirty = model.apply(Origin::Manifests, change);
         program.update(model, &dirty);
     };
-    // The Service is read, and its slice is not: its endpoints stay.
+    // The Service is read but its slice is not: its endpoints are kept.
     let service = Object::Service(Arc::new(web.clone()));
     apply(&mut model, &mut program, Change::Apply(sourced(service.clone())));
     assert_eq!(led(&program.state()), led(&found));

@@ -1,8 +1,9 @@
-//! The laws of the compiler, over random histories.
+//! The laws of the compiler, tested with random histories.
 //!
-//! The generators outgrow a node of the persistent maps on purpose: with few keys, a map whose
-//! `diff` loses updates passes. `PROPTEST_CASES` asks for more cases than a test run has time for, and for
-//! new ones; `.ci/laws` does so. Seeds of failures are kept in `regressions`.
+//! The generators deliberately produce more keys than one node of the persistent maps holds: with
+//! few keys, a map whose `diff` loses updates would pass. `PROPTEST_CASES` asks for other cases,
+//! and more of them than a test run has time for; `.ci/laws` sets it. Seeds of failures are kept in
+//! `regressions`.
 
 mod ipvs;
 mod keep;
@@ -70,7 +71,7 @@ fn protocol() -> impl Strategy<Value = Protocol> {
     prop_oneof![5 => Just(Protocol::Tcp), 2 => Just(Protocol::Udp), 1 => Just(Protocol::Sctp)]
 }
 
-/// A few names, so that Service ports and slice ports meet, and miss.
+/// Returns a few names, so that Service ports and slice ports sometimes match and sometimes do not.
 fn port_name() -> impl Strategy<Value = &'static str> {
     prop_oneof![4 => Just("http"), 2 => Just("dns"), 1 => Just("")]
 }
@@ -94,7 +95,7 @@ fn v6(c: u8, d: u8) -> IpAddr {
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, u16::from(c), u16::from(d)))
 }
 
-/// The address of an endpoint: few enough that Services share them.
+/// Returns the address of an endpoint, from a range so small that Services share addresses.
 fn endpoint_address(family: Family, d: u8) -> IpAddr {
     match family {
         Family::Ipv4 => v4(1, d),
@@ -106,7 +107,7 @@ fn family() -> impl Strategy<Value = Family> {
     prop_oneof![2 => Just(Family::Ipv4), 1 => Just(Family::Ipv6)]
 }
 
-/// Addresses that anybody may write into a Service; some are cluster addresses of others.
+/// Addresses that anybody may write into a Service; some are cluster addresses of other Services.
 fn claimed_addresses() -> impl Strategy<Value = Vec<IpAddr>> {
     let pool = vec![v4(0, 3), v4(0, 4), v4(9, 1), v4(9, 2), v6(0, 3), v6(9, 1)];
     prop_oneof![2 => Just(Vec::new()), 1 => subsequence(pool, 0..=3)]
@@ -136,7 +137,7 @@ fn service_ports() -> impl Strategy<Value = Vec<ServicePort>> {
 }
 
 fn cluster_ips(number: u8) -> impl Strategy<Value = ClusterIps> {
-    // Mostly its own; sometimes another's, as manifests can say.
+    // Mostly the Service's own; sometimes that of another Service, which manifests can contain.
     let of = |v4: bool, v6: bool, number: u8| ClusterIps {
         v4: v4.then(|| Ipv4Addr::new(10, 96, 0, number)),
         v6: v6.then(|| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(number))),
@@ -158,7 +159,7 @@ fn traffic_policy() -> impl Strategy<Value = TrafficPolicy> {
     prop_oneof![3 => Just(TrafficPolicy::Cluster), 2 => Just(TrafficPolicy::Local)]
 }
 
-/// What says who may come, and how.
+/// The fields that decide about access to a Service.
 #[derive(Debug)]
 struct Exposure {
     kind: ServiceType,
@@ -168,7 +169,7 @@ struct Exposure {
     health_check_node_port: Option<NonZeroU16>,
 }
 
-/// Of source ranges, some contain the node's own address.
+/// Returns an exposure; some of the source ranges contain the node's own address.
 fn exposure() -> impl Strategy<Value = Exposure> {
     use ServiceType::{ClusterIP, ExternalName, LoadBalancer, NodePort};
     let v4 = ["10.96.2.0/31", "10.0.0.0/9", "192.0.2.0/24", "0.0.0.0/0"];
@@ -208,7 +209,7 @@ fn hints() -> impl Strategy<Value = Option<Box<Hints>>> {
     prop_oneof![1 => Just(None), 2 => some]
 }
 
-/// What a Service asks of IPVS; in the other mode it means nothing.
+/// Returns the IPVS options of a Service, which have no effect in the other mode.
 fn ipvs_options() -> impl Strategy<Value = IpvsOptions> {
     let scheduler = option::of(select(&[Scheduler::Rr, Scheduler::Lc, Scheduler::Mh][..]));
     let flags = ["", "flag-1", "mh-port"].map(|flags| flags.parse().unwrap_or_default());
@@ -241,8 +242,8 @@ fn service() -> impl Strategy<Value = Service> {
     (key, rest, exposure()).prop_map(|((namespace, number, cluster_ips), rest, exposure)| {
         let (ports, external_ips, load_balancer_vips, affinity, selector, publish, ipvs) = rest;
         let Exposure { kind, internal_policy, external_policy, source_ranges, .. } = exposure;
-        // An alias is not served, and no source says that it had an address. Nor has a headless
-        // Service one.
+        // An ExternalName Service is not served, and no source reports an address for it. The same
+        // is true for a headless Service.
         let is_alias = kind == ServiceType::ExternalName;
         Service {
             kind,
@@ -272,7 +273,7 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
             port: number(port),
         },
     );
-    // Hints count only if all endpoints have some: mostly, none has.
+    // Hints apply only if all endpoints have some: mostly, none has.
     let hints = prop_oneof![2 => Just(vec![None; 7]), 1 => vec(hints(), 7)];
     let endpoints = vec((0..24_u8, conditions(), option::of(node_name())), 0..7);
     (place, vec(port, 0..=2), endpoints, hints).prop_map(|(place, mut ports, endpoints, hints)| {
@@ -315,7 +316,7 @@ fn pod() -> impl Strategy<Value = Pod> {
     )
 }
 
-/// Some have addresses that Services name as external ones.
+/// Returns a Node; some have addresses that Services name as external IPs.
 fn node() -> impl Strategy<Value = Node> {
     let pool = vec![v4(2, 1), v4(2, 2), v6(2, 1), v6(2, 2)];
     let claimed = prop_oneof![
@@ -343,7 +344,7 @@ fn object() -> impl Strategy<Value = Object> {
     ]
 }
 
-/// A ServiceCIDR, or the addresses of the interfaces.
+/// Returns a ServiceCIDR, or the addresses of the interfaces.
 fn surroundings() -> impl Strategy<Value = Object> {
     let ranges = nets(&["10.96.0.0/12", "10.96.0.0/16", "10.97.0.0/16", "fd00:10::/108"]);
     let service_cidr = (0..3_u8, subsequence(ranges, 0..=3)).prop_map(|(number, cidrs)| {
@@ -351,7 +352,7 @@ fn surroundings() -> impl Strategy<Value = Object> {
         Object::ServiceCidr(Arc::new(ServiceCidr { name, cidrs }))
     });
     let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
-    // One that Services ask for, too, and one of a single link.
+    // One address that Services also ask for, and a link-local one.
     let link = IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 1]);
     let pool = [v4(2, 1), v4(2, 2), v4(3, 1), v4(9, 1), v6(2, 1), link].into_iter().chain(loopback);
     let addresses = subsequence(pool.collect::<Vec<IpAddr>>(), 0..=8);
@@ -378,7 +379,7 @@ fn object_key() -> impl Strategy<Value = ObjectKey> {
     ]
 }
 
-/// A complete list, no object twice: more than 64 Services and what belongs to them.
+/// Returns a complete list without duplicates: more than 64 Services and their other objects.
 fn list() -> impl Strategy<Value = Vec<Object>> {
     let services = vec(service(), 120..140);
     (services, vec(slice(), 120..180), vec(pod(), 20..30), vec(node(), 0..3))
@@ -408,7 +409,7 @@ fn origin() -> impl Strategy<Value = Origin> {
     select(vec![Origin::Manifests, Origin::Api])
 }
 
-/// A change, or a complete list of some kinds.
+/// Returns a change, or a complete list of some kinds.
 fn origin_change() -> impl Strategy<Value = Change> {
     const KINDS: [&[Kind]; 3] = [&Kind::ALL, &[Kind::Service], &[Kind::EndpointSlice, Kind::Node]];
     let listed = (select(KINDS.to_vec()), vec(object(), 0..20)).prop_map(|(kinds, objects)| {
@@ -424,7 +425,7 @@ fn batch() -> impl Strategy<Value = Vec<Change>> {
     vec(change(), 45..75)
 }
 
-/// What there is at first, and batches of changes.
+/// The initial objects, and batches of changes.
 type History = (Vec<Object>, Vec<Vec<Change>>);
 
 fn history() -> impl Strategy<Value = History> {
@@ -433,7 +434,7 @@ fn history() -> impl Strategy<Value = History> {
 
 // ---- A daemon without a kernel ------------------------------------------------------------------
 
-/// Model and program, kept up with changes as the engine does.
+/// A model and a program, updated with changes as in the engine.
 #[derive(Clone)]
 struct Daemon {
     model: Model,
@@ -456,7 +457,7 @@ impl Daemon {
         dirty
     }
 
-    /// The daemon at the end of a history.
+    /// Returns the daemon at the end of a history.
     fn after((list, batches): &History) -> Self {
         let mut daemon = Self::start(list);
         for batch in batches {
@@ -470,9 +471,9 @@ impl Daemon {
     }
 }
 
-// ---- What a state means -------------------------------------------------------------------------
+// ---- The meaning of a state ---------------------------------------------------------------------
 
-/// Where a view of a frontend leads, whatever the slots.
+/// The content of a view of a frontend, independent of slots.
 #[derive(Debug, PartialEq)]
 struct Served {
     owner: Arc<PortKey>,
@@ -480,20 +481,20 @@ struct Served {
     backends: BTreeSet<Backend>,
 }
 
-/// The key of what is served: clients from outside may see something else.
+/// The key of `Served`: clients from outside may reach other backends.
 type Seen = (Frontend, View);
 
 /// A state without its history.
 #[derive(Debug, PartialEq)]
 struct Meaning {
     frontends: BTreeMap<Seen, Served>,
-    /// Elements of the node, cluster addresses, hairpins, and who may connect.
+    /// Elements of the node, cluster addresses, hairpins, and source ranges.
     others: BTreeSet<Key>,
     picks: BTreeSet<PickId>,
 }
 
-/// Reads a state, and checks that it is sound: slots are dense, ids and backends are not there
-/// twice, every pick code in use has its chain, and nothing is left over.
+/// Reads a state and checks that it is sound: slots are dense, no id or backend is there twice,
+/// every pick code in use has its chain, and no element is left over.
 fn meaning(state: &State) -> Meaning {
     let elements = elements(state);
     let mut frontends: BTreeMap<Seen, Served> = BTreeMap::new();
@@ -532,7 +533,7 @@ fn meaning(state: &State) -> Meaning {
             };
             match elements.get(&Key::Endpoint(view, frontend, id)) {
                 Some((Value::Backend(backend), None)) => {
-                    assert!(backends.insert(*backend), "{backend} is twice in {frontend}");
+                    assert!(backends.insert(*backend), "{backend} occurs twice in {frontend}");
                     read += 1;
                 }
                 other => panic!("endpoint {position} ({id}) of {frontend} is {other:?}"),
@@ -543,7 +544,7 @@ fn meaning(state: &State) -> Meaning {
         let known = frontends.insert((frontend, view), served);
         assert_eq!(known, None, "{frontend} is served and rejected");
     }
-    assert_eq!(read, elements.len(), "elements that nothing leads to");
+    assert_eq!(read, elements.len(), "elements that are never looked up");
 
     let mut chains = BTreeSet::new();
     for (family, table) in &state.tables {
@@ -557,7 +558,7 @@ fn meaning(state: &State) -> Meaning {
         }
         assert!(ChainId::CONSTANT.iter().all(|chain| table.chains.contains_key(chain)));
     }
-    assert_eq!(chains, goto, "pick chains and the elements that lead there");
+    assert_eq!(chains, goto, "pick chains and the elements that lead to them");
     let meaning = Meaning { frontends, others, picks: chains };
     let missing: Vec<_> = meaning.used_picks().difference(&meaning.picks).copied().collect();
     assert_eq!(missing, [], "pick codes without a chain");
@@ -573,7 +574,8 @@ impl Meaning {
     }
 }
 
-/// What should be served, worked out without the compiler: all routes of all Services, side by side.
+/// Returns what should be served, computed without the compiler: all routes of all Services, side
+/// by side.
 fn expected(model: &Model, settings: &Settings) -> BTreeMap<Seen, Served> {
     type Claims = BTreeMap<(Rank, Arc<PortKey>), [Option<Served>; 2]>;
     let mut claims: BTreeMap<Frontend, Claims> = BTreeMap::new();
@@ -595,7 +597,7 @@ fn expected(model: &Model, settings: &Settings) -> BTreeMap<Seen, Served> {
     expected
 }
 
-/// What a frontend of this rank shows in each view.
+/// Returns the content of each view of a frontend with this rank.
 fn served(route: &Route, rank: Rank) -> [Option<Served>; 2] {
     let affinity = match route.affinity {
         Affinity::None => None,
@@ -624,7 +626,7 @@ fn served(route: &Route, rank: Rank) -> [Option<Served>; 2] {
     }
 }
 
-/// Two programs mean the same; the second one may not have idle pick chains.
+/// Asserts that two programs mean the same, and that the second one has no idle pick chains.
 fn assert_same_meaning(incremental: &Program, fresh: &Program) {
     let (incremental_meaning, fresh_meaning) =
         (meaning(&incremental.state()), meaning(&fresh.state()));
@@ -634,10 +636,11 @@ fn assert_same_meaning(incremental: &Program, fresh: &Program) {
     let used = incremental_meaning.used_picks();
     let idle: BTreeSet<_> = incremental.idle_picks().collect();
     let unused: BTreeSet<_> = incremental_meaning.picks.difference(&used).copied().collect();
-    assert_eq!(idle, unused, "uses of pick chains are not counted right");
+    assert_eq!(idle, unused, "uses of pick chains are miscounted");
 }
 
-/// By which ids records of clients name endpoints: whatever the history, those of a fresh start.
+/// Returns the ids by which records name endpoints: after any history, they are those of a fresh
+/// start.
 fn affinity_ids(program: &Program) -> BTreeMap<(Seen, u32), Backend> {
     let elements = elements(&program.state());
     let id = |(key, (value, _)): (&Key, &(Value, _))| {
@@ -657,7 +660,7 @@ fn names(program: &Program) -> Vec<&NamespacedName> {
 
 // ---- Damage -------------------------------------------------------------------------------------
 
-/// What others can do to our tables.
+/// Changes that others can make to our tables.
 #[derive(Clone, Debug)]
 enum Damage {
     RemoveElement(Index),
@@ -700,7 +703,7 @@ fn damages() -> impl Strategy<Value = Vec<Damage>> {
 }
 
 impl Damage {
-    /// Does to the state what a kernel would let somebody do.
+    /// Makes the change, as far as a kernel would allow it.
     fn to(&self, state: &mut State) {
         let keys: Vec<Key> = elements(state).into_keys().collect();
         let frontends: Vec<Frontend> = keys.iter().filter_map(|key| key.frontend()).collect();
@@ -772,7 +775,7 @@ impl Damage {
                 add(Key::NodeIp(v4(2, *d)), Value::Present, None);
             }
             Self::AddSource(d) => {
-                // Intervals must not overlap: what is there has to go.
+                // Intervals must not overlap: the existing ones have to go.
                 let family = Family::Ipv4;
                 if let Some(table) = state.tables.get_mut(&family) {
                     table.elements.retain(|key, _| !matches!(key, Key::UnmasqueradedSource(_)));
@@ -807,7 +810,7 @@ impl Damage {
                 if let ChainId::Pick(scope, view, pick) = chain {
                     table.elements.remove(&Key::Pick(family, scope, view, pick));
                 }
-                // A kernel deletes a chain only when no rule jumps there any more.
+                // A kernel deletes a chain only when no rule jumps to it any more.
                 for (other, intact) in &mut table.chains {
                     let jumps = skeleton::rules(*other).into_iter().any(|rule| {
                         let leads = [Statement::Jump(chain), Statement::Goto(chain)];
@@ -821,7 +824,7 @@ impl Damage {
                     let set = SetId::ALL[index.index(SetId::ALL.len())];
                     table.sets.remove(&set);
                     table.elements.retain(|key, _| key.set() != set);
-                    // Nor a set while a rule looks there.
+                    // A kernel deletes a set only when no rule looks it up any more.
                     table.chains.values_mut().for_each(|intact| *intact = false);
                 }
             }
@@ -849,11 +852,11 @@ fn damaged(state: &State, damages: &[Damage]) -> State {
 
 // ---- Laws ---------------------------------------------------------------------------------------
 
-/// The same cases in each run: who changes something else is not to be told of a rare fault by chance.
+/// The same cases in each run, so that a change does not fail by chance on a rare, unrelated fault.
 const SEED: u64 = 11;
 
-/// The file in which the seeds of failures are kept. Its cases come before all others from then on, so it
-/// is to be committed.
+/// The file in which the seeds of failures are kept. Its cases run before all others from then on,
+/// so commit it.
 macro_rules! seeds {
     ($file:literal) => {
         concat!(env!("CARGO_MANIFEST_DIR"), "/tests/laws/regressions/", $file)
@@ -861,8 +864,8 @@ macro_rules! seeds {
 }
 use seeds;
 
-/// Few cases, each of them large, and always the same. The environment may ask for more: those are new
-/// ones.
+/// Few but large cases, always the same. If the environment asks for a number of cases, they are
+/// new ones.
 fn cases(count: u32, seeds: &'static str) -> Config {
     let config = Config::default();
     let is_asked = config.cases != 256;
@@ -876,8 +879,8 @@ fn cases(count: u32, seeds: &'static str) -> Config {
 proptest! {
     #![proptest_config(cases(24, seeds!("main.txt")))]
 
-    /// The program is what the routes say, and an incremental history means what a fresh
-    /// compilation means.
+    /// The program matches the routes, and an incremental history means the same as a fresh
+    /// compilation.
     #[test]
     fn incremental_equals_fresh((list, batches) in history()) {
         let mut daemon = Daemon::start(&list);
@@ -892,8 +895,8 @@ proptest! {
         }
     }
 
-    /// Every delta, however found, is one that a kernel takes, leads where it should and is the
-    /// smallest there is; between equals there is none.
+    /// Every delta, by whichever method, is valid for a kernel, leads to the right state and is the
+    /// smallest possible; between equal programs it is empty.
     #[test]
     fn deltas_are_valid_and_minimal((list, batches) in history(), retire in any::<bool>()) {
         let mut daemon = Daemon::start(&list);
@@ -901,7 +904,7 @@ proptest! {
             let before = daemon.clone();
             daemon.apply(batch);
             if retire {
-                // Only those that nobody uses go.
+                // Only unused pick chains are removed.
                 let picks = meaning(&daemon.program.state()).picks;
                 picks.into_iter().for_each(|pick| daemon.program.retire(pick));
                 let meaning = meaning(&daemon.program.state());
@@ -912,14 +915,14 @@ proptest! {
             for op in &delta.prelude {
                 if let Op::AddChain(family, ChainId::Pick(scope, view, pick)) = op {
                     let id = (*family, *scope, *view, *pick);
-                    prop_assert!(used.contains(&id), "nobody needs {}", pick);
+                    prop_assert!(used.contains(&id), "unused pick chain {}", pick);
                 }
             }
             let reconciled = Delta::reconcile(&before.program.state(), &daemon.program);
             let count = |delta: &Delta| delta.ops().filter(|op| op.is_element()).count();
             prop_assert!(count(&delta) <= count(&reconciled));
             prop_assert!(!delta.atomic && !reconciled.atomic);
-            // And back, as to an older revision.
+            // Also back, as to an older revision.
             checked_delta(&daemon.program, &before.program);
         }
         let program = &daemon.program;
@@ -930,7 +933,7 @@ proptest! {
         prop_assert!(Delta::between_states(&state, &state).is_empty());
     }
 
-    /// From nothing and to nothing.
+    /// A table can be filled from nothing and emptied.
     #[test]
     fn a_table_is_filled_and_emptied(list in list()) {
         let daemon = Daemon::start(&list);
@@ -941,7 +944,7 @@ proptest! {
         check(&nothing, &Delta::reconcile(&nothing, &daemon.program), &daemon.program.state());
     }
 
-    /// The same objects give the same bytes, in whatever order they come.
+    /// The same objects give the same bytes, whatever their order.
     #[test]
     fn the_order_of_objects_does_not_matter(
         (list, shuffled) in list().prop_flat_map(|list| (Just(list.clone()), Just(list).prop_shuffle())),
@@ -960,7 +963,7 @@ proptest! {
         prop_assert_eq!(&script(&model(&shuffled)), &expected);
     }
 
-    /// Whatever somebody has done to our tables, the program's state can be reached, also by a
+    /// After any change by others to our tables, the program's state can be reached, also by a
     /// process that starts with what it finds.
     #[test]
     fn damage_is_repaired(history in history(), damages in damages()) {
@@ -977,7 +980,8 @@ proptest! {
         assert_same_meaning(&restarted, &Program::compile(&model, settings(), &State::default()));
     }
 
-    /// A process that starts with what another left writes nothing, and goes on as that would have.
+    /// A process that starts with the state of another one writes nothing, and continues as that
+    /// would have.
     #[test]
     fn a_restart_writes_nothing(history in history(), more in batch()) {
         let mut daemon = Daemon::after(&history);
@@ -994,7 +998,7 @@ proptest! {
         assert_same_meaning(&restarted.program, &daemon.fresh());
     }
 
-    /// A complete list replaces everything, whatever was before.
+    /// A complete list replaces everything that was there before.
     #[test]
     fn a_list_replaces_everything(history in history(), list in list()) {
         let mut daemon = Daemon::after(&history);
@@ -1002,7 +1006,7 @@ proptest! {
         let fresh = Daemon::start(&list);
         prop_assert_eq!(&daemon.model, &fresh.model);
         assert_same_meaning(&daemon.program, &fresh.program);
-        // The indices too: what changes later is noticed.
+        // The indices are right too: later changes are noticed.
         for batch in &history.1 {
             daemon.apply(batch);
         }
@@ -1019,8 +1023,8 @@ proptest! {
         prop_assert!(Delta::between(&before.program, &daemon.program).is_empty());
     }
 
-    /// Several sources: of each object, the version of the first source that has it counts, whatever
-    /// came in which order; and the program is that of a single source that says just this.
+    /// With several sources, the version of the first source that has an object is used, whatever
+    /// the order of changes; the program is that of a single source with exactly these objects.
     #[test]
     fn of_several_sources_the_first_has_the_say(
         changes in vec((origin(), origin_change()), 60..120),
@@ -1056,7 +1060,7 @@ proptest! {
         assert_same_meaning(&daemon.program, &single.program);
     }
 
-    /// An object that says what was known already touches nothing, but is found where it now is.
+    /// An object that says what is already known touches nothing, but its new place is recorded.
     #[test]
     fn what_is_known_touches_nothing(list in list(), index in any::<Index>()) {
         let mut daemon = Daemon::start(&list);
@@ -1069,7 +1073,7 @@ proptest! {
         prop_assert_eq!(found, Some(Sourced { object, provenance }));
     }
 
-    /// A Service whose change is refused is taken back, and the others are as they should be.
+    /// A Service whose change is refused is reverted, and all others are up to date.
     #[test]
     fn a_refused_service_is_taken_back((list, batches) in history(), index in any::<Index>()) {
         let mut daemon = Daemon::start(&list);
@@ -1106,12 +1110,12 @@ proptest! {
             let idle: BTreeSet<_> = restored.idle_picks().collect();
             prop_assert_eq!(&idle, &state.picks.difference(&state.used_picks()).copied().collect());
 
-            // From any of the three to any other.
+            // Each of the three can be reached from each other.
             checked_delta(&before, &restored);
             checked_delta(&wanted, &restored);
             checked_delta(&restored, &wanted);
-            // The kernel has all but the refused group, which may be more than one Service's: what
-            // it then lacks, reading it tells.
+            // The kernel has everything except the refused group, which may contain changes for
+            // more than one Service: reading the kernel tells what is missing.
             let mut partial = delta;
             partial.groups.retain(|group| group.service != service);
             partial.epilogue.clear();
@@ -1121,7 +1125,7 @@ proptest! {
         assert_same_meaning(&daemon.program, &daemon.fresh());
     }
 
-    /// A delta may be cut at any group: no frontend is served by half, and the rest can follow.
+    /// A delta may be cut at any group: no frontend is half changed, and the rest can follow.
     #[test]
     fn a_delta_may_be_cut((list, batches) in history(), cuts in vec(any::<Index>(), 4)) {
         let mut daemon = Daemon::start(&list);
@@ -1148,7 +1152,7 @@ proptest! {
         }
     }
 
-    /// Facts of the node may change while a process runs, whatever its settings.
+    /// The node's facts may change while a process runs, under any settings.
     #[test]
     fn facts_of_the_node_are_followed(
         settings in any_settings(),
@@ -1172,7 +1176,7 @@ proptest! {
         }
     }
 
-    /// Other settings are other elements, and the way there is one that a kernel takes.
+    /// Other settings give other elements, and the delta between them is valid for a kernel.
     #[test]
     fn settings_may_change_at_a_restart(
         list in list(),
@@ -1209,14 +1213,14 @@ fn any_settings() -> impl Strategy<Value = Settings> {
             node_port_addresses,
             node_addresses,
             masquerade_all,
-            // Either is seen as often.
+            // So both values are tested equally often.
             drop_invalid: !masquerade_all,
             ..Settings::new(NodeName::from(node))
         },
     )
 }
 
-/// Every frontend is as before or as it shall be, and its pick code leads somewhere.
+/// Asserts that every frontend is in its old or its new state, and that its pick code has a chain.
 fn check_served(state: &State, old: &State, new: &State) {
     let by_frontend = |state: &State| {
         let mut frontends: BTreeMap<Frontend, Vec<(Key, _)>> = BTreeMap::new();
@@ -1233,13 +1237,13 @@ fn check_served(state: &State, old: &State, new: &State) {
         let now = found.get(frontend);
         assert!(
             now == old.get(frontend) || now == new.get(frontend),
-            "{frontend} is served by half: {now:?}"
+            "{frontend} is half changed: {now:?}"
         );
     }
     for (key, (value, _)) in elements(state) {
         if let (Key::Service(view, frontend), Value::Pick(pick)) = (key, value) {
             let goto = Key::Pick(frontend.family(), Scope::of(frontend), view, pick);
-            assert!(elements_hold(state, goto), "the code of {frontend} leads nowhere");
+            assert!(elements_hold(state, goto), "the code of {frontend} has no chain");
         }
     }
 }
@@ -1263,7 +1267,7 @@ fn port_key() -> impl Strategy<Value = PortKey> {
 proptest! {
     #![proptest_config(cases(1_000, seeds!("names.txt")))]
 
-    /// A comment is never too long, names its owner, and is read back.
+    /// A comment is never too long, names its owner, and can be parsed.
     #[test]
     fn comments_are_read_back(key in port_key()) {
         let key = Arc::new(key);
@@ -1279,14 +1283,14 @@ proptest! {
             prop_assert_eq!(&comment.service.namespace, &key.service.namespace);
         }
 
-        // Two long names that differ only at their ends stay two.
+        // Two long names that differ only at their ends get different comments.
         let name = Name::from(format!("{}x", key.service.name).as_str());
         let service = NamespacedName { name, ..key.service.clone() };
         let other = Arc::new(PortKey { service, port: key.port.clone() });
         prop_assert_ne!(other.comment(), comment);
     }
 
-    /// A code names one pick, and the chain's name tells it from others.
+    /// A code stands for exactly one pick, and so does the chain's name.
     #[test]
     fn pick_codes_are_read_back(
         clients in select(&[Clients::Kept, Clients::Masqueraded, Clients::Split][..]),
@@ -1299,7 +1303,7 @@ proptest! {
     }
 }
 
-/// A Service with port http 80 at a cluster address.
+/// Returns a Service with port http 80 at a cluster address.
 fn plain(namespace: &str, name: &str, d: u8) -> Service {
     let mut service = bare_service(namespace, name);
     service.cluster_ips.v4 = Some(Ipv4Addr::new(10, 96, 0, d));
@@ -1307,7 +1311,7 @@ fn plain(namespace: &str, name: &str, d: u8) -> Service {
     service
 }
 
-/// Its only slice, with endpoints by their last octets.
+/// Returns its only slice, with endpoints by their last octets.
 fn slice_with(service: &Service, endpoints: &[u8]) -> Object {
     let (namespace, name) = (service.key.namespace.as_str(), service.key.name.as_str());
     let mut slice = bare_slice(namespace, name, name, Family::Ipv4);
@@ -1324,8 +1328,8 @@ fn objects(services: &[(&Service, &[u8])]) -> Vec<Object> {
     services.iter().flat_map(of).collect()
 }
 
-/// Long names: what a kernel holds names its owner in short, and what is wanted in full. Both are
-/// one Service all the same.
+/// With long names, a kernel's comments name the owner in short form and the program in full. Both
+/// mean the same Service.
 #[test]
 fn a_service_with_a_long_name_is_changed_in_one_transaction() {
     let service = plain(&"s".repeat(63), &"n".repeat(63), 1);
@@ -1334,8 +1338,8 @@ fn a_service_with_a_long_name_is_changed_in_one_transaction() {
     checked_delta(&three.program, &two.program);
 }
 
-/// A frontend that goes to another Service with fewer backends does so in one transaction, also
-/// when what was before is known from the kernel only.
+/// A frontend that passes to another Service with fewer backends does so in one transaction, also
+/// if the previous state is known only from the kernel.
 #[test]
 fn a_frontend_changes_hands_in_one_transaction() {
     let (mut first, mut second) = (plain("default", "a", 1), plain("default", "b", 2));
@@ -1347,8 +1351,8 @@ fn a_frontend_changes_hands_in_one_transaction() {
     checked_delta(&after.program, &before.program);
 }
 
-/// Two Services claim one cluster address: the one that has it is not the one whose slots are
-/// looked for, and both keep theirs over a restart.
+/// Two Services claim one cluster address: each finds its own slots after a restart, although only
+/// one of them has the frontend.
 #[test]
 fn slots_of_a_service_that_lost_a_frontend_survive_a_restart() {
     let (winner, mut loser) = (plain("default", "a", 1), plain("default", "b", 1));
@@ -1361,7 +1365,7 @@ fn slots_of_a_service_that_lost_a_frontend_survive_a_restart() {
     assert!(delta.is_empty(), "{delta:?}");
 }
 
-/// A pick code that a frontend would have only until the next Service is put in never reaches a
+/// A pick code that a frontend would have only until the next Service is added never reaches a
 /// kernel, neither at the start nor later.
 #[test]
 fn a_passing_pick_code_needs_no_chain() {
@@ -1378,14 +1382,14 @@ fn a_passing_pick_code_needs_no_chain() {
     let mut daemon = Daemon::start(&[]);
     daemon.apply(&[replacement(&list)]);
     assert!(!external_two(&daemon.program));
-    // Nor while the one that has the frontend is compiled again.
+    // Nor when the Service that has the frontend is compiled again.
     let before = daemon.program.clone();
     daemon.apply(&[replacement(&objects(&[(&loser, &[1, 2]), (&winner, &[2])]))]);
     assert!(!external_two(&daemon.program));
     assert_eq!(checked_delta(&before, &daemon.program).prelude, []);
 }
 
-/// The node's Pods were known, and are not any more.
+/// The network of the node's Pods was known and no longer is.
 #[test]
 fn a_wider_interval_comes_after_the_narrower_one_has_gone() {
     let narrow = Settings {
@@ -1398,7 +1402,7 @@ fn a_wider_interval_comes_after_the_narrower_one_has_gone() {
     checked_delta(&wide, &narrow);
 }
 
-/// A snapshot of a kernel that holds nothing of ours is a state like any other.
+/// A snapshot of a kernel without any of our tables is a state like any other.
 #[test]
 fn a_state_without_tables_can_be_compared() {
     let state = Program::new(settings()).state();
@@ -1408,8 +1412,8 @@ fn a_state_without_tables_can_be_compared() {
     assert!(Delta::between_states(&nothing, &nothing).is_empty());
 }
 
-/// A Service that puts nothing into the kernel is not among those that do, whether it was there at
-/// the start or came later.
+/// A Service that puts nothing into the kernel is not listed among those that do, whether it was
+/// there at the start or was added later.
 #[test]
 fn a_headless_service_is_not_listed() {
     let list = [Object::Service(Arc::new(bare_service("default", "headless")))];
@@ -1419,7 +1423,7 @@ fn a_headless_service_is_not_listed() {
     assert_eq!(names(&Daemon::start(&list).program), Vec::<&NamespacedName>::new());
 }
 
-/// A pick chain that is wanted no more is left only when nothing uses it any more.
+/// A pick chain that is no longer wanted is removed only after its last use.
 #[test]
 fn a_pick_chain_goes_after_its_last_user() {
     let service = plain("default", "web", 1);
@@ -1433,8 +1437,8 @@ fn a_pick_chain_goes_after_its_last_user() {
     ] {
         let is_pick =
             |op: &Op| matches!(op, Op::Delete(element) if matches!(element.key, Key::Pick(..)));
-        assert!(!delta.prelude.iter().any(is_pick), "the chain is cut off first");
-        assert!(delta.epilogue.iter().any(is_pick), "the chain is never cut off");
+        assert!(!delta.prelude.iter().any(is_pick), "the chain is removed first");
+        assert!(delta.epilogue.iter().any(is_pick), "the chain is never removed");
         check(&found, &delta, &wanted.state());
     }
 }

@@ -1,4 +1,4 @@
-//! Where packets go, after any history, under any settings: where the specification says.
+//! Packets go where the specification says, after any history and under any settings.
 
 use rulec_compiler::nft::oracle::{self, Packet, Verdict};
 use rulec_compiler::resolve::local::local_view;
@@ -6,13 +6,13 @@ use rulec_compiler::resolve::local::local_view;
 use super::reference::{Cluster, Entrance, Fate};
 use super::*;
 
-/// A packet to be made of what there is.
+/// A recipe for a packet, given the objects.
 #[derive(Clone, Debug)]
 struct Probe {
     client: Client,
     interface: Option<&'static str>,
     to: To,
-    /// Which of this node's addresses, where one is meant.
+    /// Selects one of this node's addresses, where one is needed.
     own: Index,
 }
 
@@ -21,20 +21,20 @@ enum Client {
     Endpoint(u8),
     Pod(u8),
     Node,
-    /// The address that it connects to, as a node does to which that belongs.
+    /// The address that it connects to: the client is a node that has that address.
     Itself,
     Outside,
 }
 
 #[derive(Clone, Debug)]
 enum To {
-    /// Some entrance of some Service.
+    /// A frontend of some Service.
     Entrance(Index),
     /// Another port of its address.
     OtherPort(Index),
     /// Its address, without a port.
     Ping(Index),
-    /// An address of nobody, in a range or in none.
+    /// An unused address, in a range of a ServiceCIDR or outside.
     Nobody(bool, Family),
 }
 
@@ -61,7 +61,7 @@ fn probe() -> impl Strategy<Value = Probe> {
     })
 }
 
-/// This node's addresses; one of them is also asked for by Services.
+/// Returns this node's addresses; Services ask for one of them, too.
 fn own() -> Vec<IpAddr> {
     let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
     [v4(2, 1), v4(2, 2), v4(3, 1), v4(9, 1), v6(2, 1), v6(2, 2)]
@@ -122,7 +122,7 @@ fn fates(state: &State, packet: &Packet, mark: u32) -> BTreeSet<Fate> {
     outcomes.map(|outcome| (outcome.verdict, outcome.masquerade.is_some())).collect()
 }
 
-/// Follows packets through what a history has left, and through what a fresh start makes of it, and returns
+/// Sends packets through the state after a history, and through that of a fresh start, and returns
 /// where they went.
 fn check_packets(
     (list, batches): &History,
@@ -160,7 +160,7 @@ fn check_packets(
     Ok(verdicts)
 }
 
-/// What the laws below compare is of every kind.
+/// The outcomes that the laws below compare include every kind.
 #[test]
 fn the_packets_meet_everything_that_can_happen_to_one() {
     let seen = RefCell::new(BTreeSet::new());
@@ -186,9 +186,8 @@ fn the_packets_meet_everything_that_can_happen_to_one() {
 proptest! {
     #![proptest_config(cases(16, seeds!("packets.txt")))]
 
-    /// The rules, over what a history has left of elements, do to packets what the specification says,
-    /// and what they do over the elements of a fresh start. Health checks tell load balancers the
-    /// same.
+    /// After any history, the rules treat packets as the specification says and as the elements of
+    /// a fresh start do. Health checks report the same to load balancers.
     #[test]
     fn packets_go_where_the_specification_says(
         history in history(),
@@ -198,7 +197,8 @@ proptest! {
         check_packets(&history, settings, &probes)?;
     }
 
-    /// So do the rules and IPVS together, where the addresses of the interfaces are known.
+    /// The same holds for the rules and IPVS together, if the addresses of the interfaces are
+    /// known.
     #[test]
     fn packets_go_where_the_specification_says_by_way_of_ipvs(
         (mut list, batches) in history(),

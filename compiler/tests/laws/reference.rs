@@ -1,5 +1,5 @@
-//! What becomes of a packet, by the specification alone: its tables, read from top to bottom over the
-//! plain list of objects. Slow, and without a word of the compiler's but for objects and verdicts.
+//! The fate of a packet by the specification alone: its tables, read from top to bottom over the
+//! plain list of objects. It is slow, and uses nothing of the compiler except objects and verdicts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ use rulec_compiler::object::{
 use rulec_compiler::resolve::local::{LocalFamily, LocalView};
 use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
 
-/// Where a packet ends, and whether it is masqueraded on the way to a backend.
+/// The verdict on a packet, and whether it is masqueraded on the way to a backend.
 pub(crate) type Fate = (Verdict, bool);
 
 /// All objects, by kind.
@@ -32,13 +32,13 @@ pub(crate) struct Cluster<'a> {
     nodes: Vec<Arc<Node>>,
     service_cidrs: Vec<IpNet>,
     interfaces: Vec<IpAddr>,
-    /// Of those, the ones the kernel sends from.
+    /// The ones among them that the kernel uses as source addresses.
     primary: Vec<IpAddr>,
-    /// In IPVS mode: what is this node's only so that IPVS sees what is sent there.
+    /// In IPVS mode, the addresses that are bound only for IPVS.
     bound: BTreeSet<IpAddr>,
 }
 
-/// What clients connect to: an address, or a node port.
+/// A frontend: an address, or a node port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entrance {
     pub(crate) family: Family,
@@ -48,7 +48,7 @@ pub(crate) struct Entrance {
     pub(crate) port: NonZeroU16,
 }
 
-/// Why a Service port has an entrance, the better reason first (§4.12).
+/// The reason why a Service port has a frontend, in order of precedence (§4.12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Reason {
     ClusterIp,
@@ -69,21 +69,21 @@ struct Claim<'a> {
 struct Found<'a> {
     conditions: Conditions,
     local: bool,
-    /// Whether it names no node, so that it may be here.
+    /// True if it names no node, so that it may be here.
     placeless: bool,
     hints: Option<&'a Hints>,
 }
 
 type Endpoints<'a> = BTreeMap<Backend, Found<'a>>;
 
-/// What §3 makes of the endpoints of a Service port.
+/// The endpoints of a Service port that §3 selects.
 struct Selected {
     cluster: BTreeSet<Backend>,
     local: BTreeSet<Backend>,
     any: bool,
 }
 
-/// What becomes of a packet in the NAT hook, and whether it is marked to be masqueraded.
+/// The result of the NAT hook, and whether the packet is marked for masquerading.
 enum Translated {
     To(BTreeSet<Backend>, bool),
     Dropped,
@@ -129,12 +129,12 @@ impl<'a> Cluster<'a> {
         &self.services
     }
 
-    /// Every entrance that a Service asks for.
+    /// Returns every frontend that a Service asks for.
     pub(crate) fn entrances(&self) -> Vec<Entrance> {
         self.claims().into_iter().map(|claim| claim.entrance).collect()
     }
 
-    /// What may become of the first packet of a flow.
+    /// Returns the possible fates of the first packet of a flow.
     pub(crate) fn fates(&self, packet: &Packet) -> BTreeSet<Fate> {
         let claims = self.claims();
         let is_sent = self.is_own(packet.source);
@@ -147,7 +147,7 @@ impl<'a> Cluster<'a> {
             Translated::To(backends, is_marked) => (backends, is_marked),
         };
         if self.settings.ipvs().is_some() {
-            // It sees only what is for this node, and what arrives only after it was filtered.
+            // IPVS sees only packets to this node, and arriving packets only after the filter.
             if !self.is_own(packet.destination) {
                 return self.untranslated(&claims, packet, is_marked);
             }
@@ -162,9 +162,9 @@ impl<'a> Cluster<'a> {
                 transport: packet.transport.map(|(protocol, _)| (protocol, backend.port)),
                 ..packet.clone()
             };
-            // §4.0; what arrives and stays here never comes to postrouting.
+            // §4.0; a packet that arrives and stays here never reaches postrouting.
             let leaves = is_sent || !self.is_own(backend.address);
-            // Nor to a filter, if it is IPVS that has it.
+            // If IPVS has translated it, it does not pass a filter either.
             let is_filtered = leaves || self.settings.ipvs().is_none();
             let verdict = self.filter(&claims, &translated).filter(|_| is_filtered);
             if let Some(verdict) = verdict {
@@ -172,8 +172,8 @@ impl<'a> Cluster<'a> {
                 continue;
             }
             let hairpins = self.hairpins();
-            // What was translated by IPVS looks as if it had not been: it was if it was sent to
-            // somebody else than an endpoint.
+            // Conntrack does not know that IPVS has translated a packet. It has if the original
+            // destination is not an endpoint.
             let is_known =
                 self.settings.ipvs().is_none() || !hairpins.contains(&packet.destination);
             let is_hairpin =
@@ -184,7 +184,7 @@ impl<'a> Cluster<'a> {
         fates
     }
 
-    /// What becomes of a packet that goes where it was sent to, if it may.
+    /// Returns the fates of a packet that goes to its original destination, if it may.
     fn untranslated(
         &self,
         claims: &[Claim<'_>],
@@ -196,7 +196,7 @@ impl<'a> Cluster<'a> {
         [self.filter(claims, packet).map_or(passed, |verdict| (verdict, false))].into()
     }
 
-    /// What §8.3 and the gauges of §9 count of a Service.
+    /// Returns the counts of §8.3 and of the gauges in §9 for a Service.
     pub(crate) fn local_view(&self, service: &Service) -> Option<LocalView> {
         let (internal, external) = (is_internal_local(service), is_external_local(service));
         let families: BTreeMap<Family, LocalFamily> = Family::ALL
@@ -276,7 +276,8 @@ impl<'a> Cluster<'a> {
                     .find(|node| node.name == *on)
                     .map_or(&[], |node| node.addresses.as_slice()),
             };
-            // §2.6: of this node, the operator may say it, and the kernel knows if there is no object.
+            // §2.6: for this node, the settings may name the address; without a Node object, the
+            // kernel does.
             let is_own_host = pod.addresses == PodAddresses::Node && *on == self.settings.node_name;
             let told = self.settings.node_addresses.iter().filter(|_| is_own_host);
             let of_kernel = self.primary.iter().filter(|_| is_own_host && addresses.is_empty());
@@ -293,8 +294,8 @@ impl<'a> Cluster<'a> {
                 all.push((Backend { address: *address, port }, found));
             }
         }
-        // §2.9: of copies, one that is not terminating; then, so that it does not depend on the order,
-        // the better one.
+        // §2.9: of copies, the one that is not terminating; then the better one, so that the order
+        // of the copies does not matter.
         let worth = |found: &Found<'_>| {
             let Conditions { ready, serving, terminating } = found.conditions;
             (!terminating, ready, serving, found.local, found.hints.cloned(), found.placeless)
@@ -387,14 +388,14 @@ impl<'a> Cluster<'a> {
         claims
     }
 
-    /// The rest of §4.0 to §4.6: what the services chain does.
+    /// Applies the rest of §4.0 to §4.6: the services chain.
     fn translate(&self, claims: &[Claim<'_>], packet: &Packet) -> Translated {
         let Some((protocol, port)) = packet.transport else { return Translated::Not(false) };
         let family = Family::of(packet.destination);
         let is_sent = self.is_own(packet.source);
         let is_pod = self.is_pod(packet, is_sent);
-        // §4.3: for any packet to an active cluster address. Nobody else could answer to an address
-        // that is this node's for IPVS only.
+        // §4.3: for any packet to an active cluster address. The second part: other nodes could not
+        // answer to an address that is bound only for IPVS.
         let is_unmasked = self.settings.masquerade_all || is_pod == Some(false);
         let mut is_marked = self.is_cluster_ip(packet.destination) && is_unmasked
             || self.bound.contains(&packet.source);
@@ -413,7 +414,7 @@ impl<'a> Cluster<'a> {
                 && !local.is_empty()
                 && claim.reason != Reason::ClusterIp
             {
-                // §6.5: a virtual server has one list for everybody.
+                // §6.5: a virtual server has one list for all clients.
                 cluster.clone_from(&local);
             }
             let targets = if claim.reason == Reason::ClusterIp {
@@ -422,7 +423,7 @@ impl<'a> Cluster<'a> {
                 is_marked = true;
                 cluster
             } else if is_pod == Some(true) {
-                // Before the row of the host (§5.1): an address may be in both.
+                // This comes before the row of the host (§5.1): an address may match both.
                 cluster
             } else if is_sent {
                 is_marked = true;
@@ -459,7 +460,7 @@ impl<'a> Cluster<'a> {
         !(ranges().any(|range| range.contains(&packet.source)) || has_node && is_vip)
     }
 
-    /// §4.9 and §4.10: what the filter hooks do, if anything.
+    /// Applies §4.9 and §4.10: returns the verdict of the filter hooks, if any.
     fn filter(&self, claims: &[Claim<'_>], packet: &Packet) -> Option<Verdict> {
         let (is_sent, is_for_us) = (self.is_own(packet.source), self.is_own(packet.destination));
         let unserved = |address| {
@@ -485,7 +486,7 @@ impl<'a> Cluster<'a> {
         }
         let is_node = self.is_node_port_address(packet.destination);
         let at_port = at_address.or_else(|| if is_node { unserved(None) } else { None });
-        // §6.4: what is bound leads to no program of the node.
+        // §6.4: no program of the node is reached at a bound address.
         let is_unknown = || {
             let claim = packet.transport.and_then(|(protocol, port)| {
                 let (family, address) = (Family::of(packet.destination), Some(packet.destination));
@@ -496,8 +497,8 @@ impl<'a> Cluster<'a> {
         at_port.or_else(|| is_unknown().then_some(Verdict::Reject))
     }
 
-    /// §4.0 (b): endpoints that are reachable and local, or may be, by address, since what is addressed to
-    /// itself needs it at any port.
+    /// Returns the addresses of §4.0 (b): endpoints that are reachable and are, or may be, local.
+    /// By address, since traffic to itself needs masquerading at any port.
     fn hairpins(&self) -> BTreeSet<IpAddr> {
         let mut hairpins = BTreeSet::new();
         for claim in self.claims().iter().filter(|claim| claim.reason == Reason::ClusterIp) {
@@ -507,7 +508,7 @@ impl<'a> Cluster<'a> {
             let own = claim.entrance.address;
             let addresses = claim.service.load_balancer_vips.iter();
             let mut addresses = addresses.chain(&claim.service.external_ips);
-            // The cluster address once more is no other frontend.
+            // An entry that equals the cluster address is not another frontend.
             let has_node_port = claim.port.node_port.is_some()
                 && (self.settings.ipvs().is_none() || !self.node_port_addresses(family).is_empty());
             let is_accessible =
@@ -543,7 +544,7 @@ impl<'a> Cluster<'a> {
         named.chain(of_node).find(|address| Family::of(**address) == family).copied()
     }
 
-    /// `None` if it is not implemented.
+    /// Returns `None` if the detection has no network to work with.
     fn is_pod(&self, packet: &Packet, is_sent: bool) -> Option<bool> {
         let family = Family::of(packet.source);
         let within = |cidrs: &[IpNet]| {
@@ -586,8 +587,8 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// §6.2: node ports of IPVS mode are on these addresses, and never on those of a loopback or of a
-    /// single link.
+    /// Returns the addresses of §6.2: node ports of IPVS mode are on these, and never on loopback
+    /// or link-local ones.
     fn node_port_addresses(&self, family: Family) -> Vec<IpAddr> {
         let primary = self.primary_address(family).filter(|it| !it.is_loopback());
         let mut all: BTreeSet<IpAddr> = match &self.settings.node_port_addresses {
@@ -610,7 +611,8 @@ impl<'a> Cluster<'a> {
         all.into_iter().collect()
     }
 
-    /// §6.2: cluster addresses, and the others that no interface and no other node has.
+    /// Returns the addresses of §6.2: cluster addresses, and those others that no interface and no
+    /// other node has.
     fn to_bind(&self) -> BTreeSet<IpAddr> {
         let mut bound = BTreeSet::new();
         let Some(ipvs) = self.settings.ipvs() else { return bound };
@@ -627,7 +629,8 @@ impl<'a> Cluster<'a> {
         bound
     }
 
-    /// In IPVS mode, whether an address is another node's, so that nothing is served at it here.
+    /// Returns true if, in IPVS mode, another node has the address, so that nothing is served at it
+    /// here.
     fn is_elsewhere(&self, address: IpAddr) -> bool {
         let mut others = self.nodes.iter().filter(|node| node.name != self.settings.node_name);
         self.settings.ipvs().is_some() && others.any(|node| node.addresses.contains(&address))
@@ -664,7 +667,7 @@ fn is_external_local(service: &Service) -> bool {
     counts && service.external_policy == TrafficPolicy::Local
 }
 
-/// §4.12: the best reason; then the first name.
+/// Applies §4.12: the best reason, then the first name.
 fn winner<'a, 'b>(claims: &'a [Claim<'b>], entrance: Entrance) -> Option<&'a Claim<'b>> {
     fn rank<'c>(claim: &'c Claim<'_>) -> (Reason, &'c NamespacedName, &'c PortName) {
         (claim.reason, &claim.service.key, &claim.port.name)

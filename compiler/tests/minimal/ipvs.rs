@@ -1,8 +1,8 @@
-//! What changes cost in IPVS mode.
+//! The cost of changes in IPVS mode.
 //!
-//! A real server is one operation for each virtual server that has it, in or out, whatever the rest
-//! of them; so is what a virtual server decides. The rules know of no endpoints: their elements change
-//! only with what becomes of clients, and with hairpins.
+//! An added or removed real server is one operation for each virtual server that has it, whatever
+//! the others; so is a change of a virtual server's attributes. The rules have no endpoints: their
+//! elements change only with the treatment of clients, and with hairpins.
 
 use rulec_compiler::Settings;
 use rulec_compiler::ipvs::Scheduler;
@@ -14,7 +14,7 @@ use super::*;
 
 const NOW: u32 = 1000;
 
-/// With node ports on every address, as is usual in this mode.
+/// Node ports are on every address, as is usual in this mode.
 fn ipvs() -> Settings {
     Settings {
         proxy_mode: ProxyMode::Ipvs(IpvsSettings::default()),
@@ -23,7 +23,7 @@ fn ipvs() -> Settings {
     }
 }
 
-/// The operations of the last step, where all steps are at one time.
+/// Returns the operations of the last step, if all steps are made at the same time.
 fn history(steps: &[&[Object]]) -> Vec<String> {
     run(steps).1
 }
@@ -44,7 +44,7 @@ fn run(steps: &[&[Object]]) -> (Daemon, Vec<String>) {
     (daemon, last)
 }
 
-/// What drains is retired: the operations of that.
+/// Returns the operations that remove the draining real servers.
 fn retired(steps: &[&[Object]]) -> Vec<String> {
     let (mut daemon, _) = run(steps);
     let before = daemon.program.clone();
@@ -77,7 +77,7 @@ fn udp_endpoints(endpoints: &[Endpoint]) -> Object {
 
 // ---- Endpoints ----------------------------------------------------------------------------------
 
-/// One: the real server. How many others there are is nothing to the rules.
+/// One: the real server. The rules do not depend on the number of the others.
 #[test]
 fn an_endpoint_added_is_one() {
     let with = |endpoints: &[Endpoint]| [web(|_| ()), self::endpoints(endpoints)];
@@ -87,7 +87,7 @@ fn an_endpoint_added_is_one() {
     );
 }
 
-/// One: it has no weight any more, and ten minutes. One again when that is over.
+/// One: weight 0, and an end in ten minutes. One more when that time is over.
 #[test]
 fn an_endpoint_removed_is_one_and_its_end_another() {
     let with = |endpoints: &[Endpoint]| [web(|_| ()), self::endpoints(endpoints)];
@@ -95,10 +95,10 @@ fn an_endpoint_removed_is_one_and_its_end_another() {
     assert_eq!(ops(&two, &one), ["# ipvsadm -e -t 10.96.0.1:80 -r 10.0.0.2:8080 -m -w 0 -x 1600"]);
     assert_eq!(retired(&[&two, &one]), ["# ipvsadm -d -t 10.96.0.1:80 -r 10.0.0.2:8080"]);
     let unready = with(&[at(1), not_ready(2)]);
-    assert_eq!(ops(&two, &unready), ops(&two, &one), "readiness is no other matter");
+    assert_eq!(ops(&two, &unready), ops(&two, &one), "lost readiness is the same");
 }
 
-/// Case 107. One: its weight.
+/// Case 107. One: the weight.
 #[test]
 fn an_endpoint_that_comes_back_while_it_drains_is_one() {
     let with = |endpoints: &[Endpoint]| [web(|_| ()), self::endpoints(endpoints)];
@@ -109,7 +109,7 @@ fn an_endpoint_that_comes_back_while_it_drains_is_one() {
     );
 }
 
-/// One: UDP has no connection that it could keep. The same without draining.
+/// One: UDP has no connections to keep. The same without draining.
 #[test]
 fn an_endpoint_that_does_not_drain_is_one() {
     let with = |endpoints: &[Endpoint]| [udp(|_| ()), udp_endpoints(endpoints)];
@@ -125,7 +125,7 @@ fn an_endpoint_that_does_not_drain_is_one() {
     );
 }
 
-/// Nothing: it has been asked for once, whatever it has asked for since.
+/// None: a longer drain time does not apply to real servers that already drain.
 #[test]
 fn a_changed_draining_is_nothing() {
     let drain = |seconds: u32| move |service: &mut Service| service.ipvs.drain = Some(seconds);
@@ -137,7 +137,7 @@ fn a_changed_draining_is_nothing() {
 }
 
 /// One for each virtual server: the cluster address, the external IP, and the node port at each
-/// address of the node. A local one is a hairpin, too.
+/// address of the node. A local endpoint also adds a hairpin.
 #[test]
 fn an_endpoint_added_is_one_for_each_virtual_server() {
     let node = || interfaces(&[[127, 0, 0, 1], [172, 16, 0, 1], [172, 16, 0, 2]]);
@@ -154,8 +154,8 @@ fn an_endpoint_added_is_one_for_each_virtual_server() {
     );
 }
 
-/// Three: the rules say no longer that connections are refused, but that IPVS has them; and the real
-/// server. The virtual server has been there (case 105).
+/// Three: the rules now leave the frontend to IPVS instead of rejecting, and the real server. The
+/// virtual server already exists (case 105).
 #[test]
 fn the_first_endpoint_is_three_and_so_is_the_last() {
     let with = |endpoints: &[Endpoint]| [web(|_| ()), self::endpoints(endpoints)];
@@ -178,7 +178,7 @@ fn the_first_endpoint_is_three_and_so_is_the_last() {
     );
 }
 
-// ---- What a virtual server decides --------------------------------------------------------------
+// ---- Attributes of virtual servers --------------------------------------------------------------
 
 /// One for each virtual server. Real servers and connections stay.
 #[test]
@@ -198,10 +198,10 @@ fn a_scheduler_is_one_for_each_virtual_server() {
             "# ipvsadm -E -t 192.0.2.1:80 -s mh -b flag-2",
         ]
     );
-    assert_eq!(ops(&with(None), &with(Some(Scheduler::Rr))), [""; 0], "that is the usual one");
+    assert_eq!(ops(&with(None), &with(Some(Scheduler::Rr))), [""; 0], "that is the default");
 }
 
-/// One each: the rules have no part in it.
+/// One each: the rules are not involved.
 #[test]
 fn affinity_is_one() {
     let with = |timeout: Option<u32>| {
@@ -216,8 +216,8 @@ fn affinity_is_one() {
 
 // ---- Policies -----------------------------------------------------------------------------------
 
-/// Two for the head, which now tells clients apart; one that says that there are local backends; and
-/// one for each real server elsewhere. The cluster address has no part.
+/// Two for the head, which now distinguishes clients; one for the head of the local view; and one
+/// for each real server on other nodes. The cluster address is not affected.
 #[test]
 fn the_external_policy_is_three_and_those_elsewhere() {
     let backends = || endpoints(&[at(1), at(2), local(3)]);
@@ -244,8 +244,8 @@ fn the_external_policy_is_three_and_those_elsewhere() {
     );
 }
 
-/// Case 105. Without an endpoint here, Pods and the node have all, and clients from outside none: two
-/// for the head.
+/// Case 105. Without a local endpoint, Pods and the node reach all endpoints, and clients from
+/// outside none: two for the head.
 #[test]
 fn the_external_policy_without_endpoints_here_is_two() {
     let backends = || endpoints(&[at(1), at(2)]);
@@ -259,7 +259,8 @@ fn the_external_policy_without_endpoints_here_is_two() {
     );
 }
 
-/// One for each real server elsewhere; and two for the head if there is none here, which says to drop.
+/// One for each real server on other nodes; without a local one, also two for the head, which means
+/// drop.
 #[test]
 fn the_internal_policy_is_those_elsewhere() {
     let with = |change: fn(&mut Service), last: Endpoint| [web(change), endpoints(&[at(1), last])];
@@ -280,8 +281,8 @@ fn the_internal_policy_is_those_elsewhere() {
 
 // ---- Addresses ----------------------------------------------------------------------------------
 
-/// For each node port a virtual server with its real servers, and what the rules say of its clients.
-/// All of it goes with the virtual server: two.
+/// For each node port, a virtual server with its real servers, and the element for its clients.
+/// Removing all of it with the virtual server takes two.
 #[test]
 fn an_address_of_the_node_is_its_node_ports() {
     let service = |service: &mut Service| {
@@ -304,10 +305,10 @@ fn an_address_of_the_node_is_its_node_ports() {
         ops(&two, &one),
         ["delete services 172.16.0.2 . tcp . 30080", "# ipvsadm -D -t 172.16.0.2:30080"]
     );
-    assert_eq!(ops(&one, &with(&[[127, 0, 0, 1], [172, 16, 0, 1]])), [""; 0], "loopback has none");
+    assert_eq!(ops(&one, &with(&[[127, 0, 0, 1], [172, 16, 0, 1]])), [""; 0], "none on loopback");
 }
 
-/// Case 106. Two: the address, and that it is this node's for IPVS only.
+/// Case 106. Two: the address, and its membership in `vips`.
 #[test]
 fn a_vip_that_an_interface_has_is_not_bound() {
     let with = |addresses: &[[u8; 4]]| [web(balanced), endpoints(&[at(1)]), interfaces(addresses)];
@@ -316,8 +317,8 @@ fn a_vip_that_an_interface_has_is_not_bound() {
     assert_eq!(ops(&on_interface, &without), ["add vips 192.0.2.1", "# bind 192.0.2.1"]);
 }
 
-/// Two for the address, and two for a port: what the rules say, and the virtual server, which takes
-/// its real servers along. One for the cluster address, whose other ports are refused.
+/// Two for the address, and two for a port: the element, and the virtual server with its real
+/// servers. One for the cluster address, whose other ports are rejected.
 #[test]
 fn a_service_takes_all_it_has_with_it_in_five() {
     let (service, none): ([Object; 2], [Object; 0]) =
@@ -345,7 +346,7 @@ fn a_service_takes_all_it_has_with_it_in_five() {
             "# ipvsadm -a -t 10.96.0.1:80 -r 10.0.0.2:8080 -m -w 1",
         ]
     );
-    // What drains goes along, too: no Pod has a claim on a Service that is gone.
+    // Draining real servers go at once, too, since their Service is gone.
     let one = [web(|_| ()), endpoints(&[at(1)])];
     assert_eq!(history(&[&service, &one, &none]).len(), 5);
 }
@@ -370,7 +371,7 @@ fn a_shared_address_is_bound_once() {
     assert_eq!(ops(&both, &other).iter().filter(|line| is_about(line)).count(), 0);
 }
 
-/// What is bound, what leads there, and the virtual server, which takes its real server along.
+/// The binding, the element, and the virtual server with its real server.
 #[test]
 fn an_external_ip_that_another_node_gets_is_four_and_its_return_five() {
     let there = |addresses: &[IpAddr]| {
@@ -404,11 +405,7 @@ fn an_external_ip_that_another_node_gets_is_four_and_its_return_five() {
             "# ipvsadm -a -t 192.0.2.1:80 -r 10.0.0.1:8080 -m -w 1",
         ]
     );
-    assert_eq!(
-        ops(&elsewhere, &with(&[external(1)])),
-        [""; 0],
-        "another address is another matter"
-    );
+    assert_eq!(ops(&elsewhere, &with(&[external(1)])), [""; 0], "another address is irrelevant");
     let own = [&with(&[external(2)])[..2], &[node(&[external(1)])]].concat();
     assert_eq!(ops(&here, &own), [""; 0], "this node's own address is no other's");
 }

@@ -1,7 +1,7 @@
-//! What each canonical change costs: the very operations, one line each.
+//! The cost of each typical change: its exact operations, one line each.
 //!
-//! Beside the lines, every change is checked as in `laws`: a kernel takes it, it leads where it
-//! should, and there is no smaller one. Pick chains, which all Services share, are left out of the
+//! In addition, every change is checked as in `laws`: it is valid for a kernel, leads to the right
+//! state, and there is no smaller one. Pick chains, which all Services share, are left out of the
 //! lines: see `a_pick_chain_comes_with_its_first_user`.
 
 mod ipvs;
@@ -42,31 +42,31 @@ fn service(name: &str, number: u8, change: impl FnOnce(&mut Service)) -> Object 
     Object::Service(Arc::new(service))
 }
 
-/// Also node port 30080 and external IP 192.0.2.1.
+/// Adds node port 30080 and external IP 192.0.2.1.
 fn exposed(service: &mut Service) {
     service.kind = ServiceType::NodePort;
     service.ports[0].node_port = Some(number(30080));
     service.external_ips = vec![external(1)];
 }
 
-/// At a load balancer's VIP, 192.0.2.1, from outside only by way of endpoints of this node.
+/// Adds a load balancer's VIP, 192.0.2.1, with external policy Local.
 fn outside_local(service: &mut Service) {
     balanced(service);
     service.external_policy = TrafficPolicy::Local;
 }
 
-/// At a load balancer's VIP, 192.0.2.1.
+/// Adds a load balancer's VIP, 192.0.2.1.
 fn balanced(service: &mut Service) {
     service.kind = ServiceType::LoadBalancer;
     service.load_balancer_vips = vec![external(1)];
 }
 
-/// From inside only by way of endpoints of this node.
+/// Sets internal policy Local.
 fn inside_local(service: &mut Service) {
     service.internal_policy = TrafficPolicy::Local;
 }
 
-/// At the VIP, for these clients only.
+/// Adds the VIP, with access for these clients only.
 fn restricted(ranges: &[&str]) -> impl FnOnce(&mut Service) {
     let ranges = nets(ranges);
     move |service| {
@@ -83,12 +83,12 @@ fn external(d: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, d))
 }
 
-/// An endpoint at 10.0.0.d, on another node.
+/// Returns an endpoint at 10.0.0.d, on another node.
 fn at(d: u8) -> Endpoint {
     endpoint(IpAddr::V4(Ipv4Addr::new(10, 0, 0, d)), Conditions::READY, Some("there"))
 }
 
-/// One that names no node, as somebody writes it by hand.
+/// Returns an endpoint that names no node, like one that was written by hand.
 fn placeless(d: u8) -> Endpoint {
     Endpoint { node: None, ..at(d) }
 }
@@ -107,7 +107,7 @@ fn terminating(d: u8) -> Endpoint {
     endpoint(at(d).address, conditions, Some("there"))
 }
 
-/// The endpoint, meant for clients of a zone.
+/// Returns the endpoint with a hint for a zone.
 fn hinted(endpoint: Endpoint, zone: &str) -> Endpoint {
     let hints = Hints { zones: [Zone::from(zone)].into(), nodes: [].into() };
     Endpoint { hints: Some(Box::new(hints)), ..endpoint }
@@ -125,12 +125,12 @@ fn slice(service: &str, name: &str, endpoints: &[Endpoint]) -> EndpointSlice {
     slice
 }
 
-/// Slice web-1 of default/web.
+/// Returns slice web-1 of default/web.
 fn endpoints(endpoints: &[Endpoint]) -> Object {
     Object::EndpointSlice(Arc::new(slice("web", "web-1", endpoints)))
 }
 
-/// Another slice, of any Service.
+/// Returns another slice, of any Service.
 fn more(service: &str, name: &str, endpoints: &[Endpoint]) -> Object {
     Object::EndpointSlice(Arc::new(slice(service, name, endpoints)))
 }
@@ -178,12 +178,12 @@ impl Daemon {
     }
 }
 
-/// The operations on elements from one set of objects to another, taken in one batch.
+/// Returns the operations on elements from one set of objects to another, made in one batch.
 fn ops(before: &[Object], after: &[Object]) -> Vec<String> {
     history(&[before, after])
 }
 
-/// The operations of the last step.
+/// Returns the operations of the last step.
 fn history(steps: &[&[Object]]) -> Vec<String> {
     let mut daemon = Daemon::start(&[]);
     let mut last = Vec::new();
@@ -659,7 +659,7 @@ fn families_do_not_touch_each_other() {
             "add ip6 nodeport-endpoints tcp . 30080 . 0:1 : fd00::1:2 . 8080",
         ]
     );
-    // The second family comes with its own elements only.
+    // The second family adds only its own elements.
     assert_eq!(
         ops(&[web(exposed), four.clone(), six(&[v6(1)])], &[dual(), four, six(&[v6(1)])]),
         [
@@ -675,8 +675,9 @@ fn families_do_not_touch_each_other() {
 
 // ---- Session affinity ---------------------------------------------------------------------------
 
-/// Two for the head; of each endpoint, three: its id, and its own element, which has stood at the slot.
-/// Positions would be two less, and no ids: after a restart, others would have them.
+/// The head takes two operations. Each endpoint takes three: its id, and a deletion and an addition
+/// because its element was stored by slot. Keeping slots as ids would save two each, but other
+/// endpoints would have these ids after a restart.
 #[test]
 fn affinity_gives_each_backend_an_id() {
     let backends = endpoints(&[at(1), at(2), at(3)]);
@@ -699,7 +700,7 @@ fn affinity_gives_each_backend_an_id() {
     );
 }
 
-/// A start that finds a kernel without affinity where there shall be one does the same.
+/// A start with affinity on a kernel without it does the same.
 #[test]
 fn affinity_that_comes_with_a_start_gives_the_same_ids() {
     let backends = endpoints(&[at(1), at(2), at(3)]);
@@ -709,7 +710,7 @@ fn affinity_that_comes_with_a_start_gives_the_same_ids() {
     let seeded = Program::compile(&after, settings(), &before.state());
     assert_eq!(lines(&checked_delta(&before, &seeded)), lines(&checked_delta(&before, &fresh)));
     let again = Program::compile(&after, settings(), &seeded.state());
-    assert!(checked_delta(&seeded, &again).is_empty(), "ids that records name stay");
+    assert!(checked_delta(&seeded, &again).is_empty(), "ids in records are kept");
 }
 
 #[test]
@@ -759,7 +760,7 @@ fn with_affinity_a_backend_that_moves_keeps_its_id() {
     );
 }
 
-// ---- What several share -------------------------------------------------------------------------
+// ---- Shared elements ----------------------------------------------------------------------------
 
 #[test]
 fn a_local_endpoint_is_one_more() {
@@ -783,7 +784,8 @@ fn an_endpoint_that_turns_out_to_be_local_is_one() {
     assert_eq!(ops(&before, &after), ["add hairpin 10.0.0.1 . 10.0.0.1"]);
 }
 
-/// It may be here, and then must find itself. Under policy Local, it is not taken for one of this node.
+/// It may be on this node, and then must be able to reach itself. Under policy Local it does not
+/// count as local.
 #[test]
 fn an_endpoint_without_a_node_is_one_more() {
     let with = |more: Endpoint| [web(|_| ()), endpoints(&[at(1), more])];
@@ -798,7 +800,7 @@ fn an_endpoint_without_a_node_is_one_more() {
         ]
     );
     assert_eq!(ops(&with(placeless(2)), &with(at(2))), ["delete hairpin 10.0.0.2 . 10.0.0.2"]);
-    assert_eq!(ops(&with(placeless(2)), &with(local(2))), [""; 0], "it is one already");
+    assert_eq!(ops(&with(placeless(2)), &with(local(2))), [""; 0], "it has a hairpin already");
     let local = |it: Endpoint| [web(inside_local), endpoints(&[at(1), it])];
     assert_eq!(ops(&local(at(2)), &local(placeless(2))), [""; 0]);
 }
@@ -857,7 +859,7 @@ fn who_lost_an_external_ip_takes_over_when_the_winner_goes() {
         more("a", "a-1", &[at(1), at(2)]),
         endpoints(&[at(1), at(7)]),
     ];
-    // The slot that is the same for both stays.
+    // The slot that is the same in both stays.
     assert_eq!(
         ops(&shared, &left),
         [
@@ -905,7 +907,7 @@ fn a_changed_node_address_is_two() {
         ops(&with(node(&[address(1)])), &with(node(&[address(2)]))),
         ["delete node-ips 172.16.0.1", "add node-ips 172.16.0.2"]
     );
-    // Only the first address counts.
+    // Only the first address is used.
     assert_eq!(ops(&with(node(&[address(1)])), &with(node(&[address(1), address(2)]))), [""; 0]);
     assert_eq!(
         ops(&[web(exposed), endpoints(&[at(1)])], &with(node(&[address(1)]))),
@@ -913,8 +915,8 @@ fn a_changed_node_address_is_two() {
     );
 }
 
-/// Of what is said of a node, Services depend on its zone and its first addresses: nothing is
-/// compiled again for the rest, let alone written.
+/// Services depend only on the zone and the first addresses of a node: for other changes nothing is
+/// compiled, let alone written.
 #[test]
 fn a_taint_of_the_node_costs_nothing() {
     let whole = |change: fn(&mut Node)| {
@@ -948,12 +950,12 @@ fn a_taint_of_the_node_costs_nothing() {
         let after = fragments(&daemon);
         assert!(before.iter().zip(&after).all(|(old, new)| Arc::ptr_eq(old, new)));
     }
-    // A zone is not like that: both Services are looked at again.
+    // The zone is different: both Services are compiled.
     let (_, delta) = daemon.apply(replacement(&with(node_in("z2"))));
     assert_eq!(delta.groups.len(), 2);
 }
 
-/// The commands; without the comments of rules, which are hashes of them.
+/// Returns the commands without the comments of rules, which are hashes of the rules.
 fn text(ops: &[Op]) -> String {
     let commands: String = ops.iter().map(|op| text::commands(op, 0x4000)).collect();
     let said = commands.lines().filter_map(|line| line.split(" comment \"rulec:").next());
@@ -974,16 +976,16 @@ fn a_pick_chain_comes_with_its_first_user() {
          map @endpoints\n\
          add element ip rulec picks { 0:2 : goto pick-2 }\n"
     );
-    assert_eq!(delta.epilogue, [], "the chain that nobody uses now stays for a while");
+    assert_eq!(delta.epilogue, [], "an unused chain stays for a while");
 
-    // The way back uses the old chain, which still stands there, and so does the next time.
+    // The way back uses the old chain, which still exists, and so does the next time.
     for objects in [&before, &after] {
         let (_, delta) = daemon.apply(replacement(objects));
         assert_eq!(text(&delta.prelude), "");
         assert_eq!(delta.len(), 3);
     }
 
-    // When it has been idle for long, it goes.
+    // After it has been unused for long, it is removed.
     let used = daemon.program.clone();
     let idle: Vec<_> = daemon.program.idle_picks().collect();
     idle.into_iter().for_each(|pick| daemon.program.retire(pick));

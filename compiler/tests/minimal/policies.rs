@@ -1,16 +1,16 @@
-//! What changes of traffic policies, topology and source ranges cost.
+//! The cost of changes of traffic policies, topology and source ranges.
 //!
-//! A number says how it comes about: a changed head (the element that says how to choose) is two
-//! operations, since an element cannot be changed in place; a slot more or less is one; and all of
-//! it is there once for each frontend that shows the endpoint, and once more for the local view of
-//! an external frontend, if it shows it.
+//! The comments explain the numbers of operations: a changed head (the element with the pick code)
+//! is two, since an element cannot be changed in place; an added or removed slot is one. All of
+//! this is needed once for each frontend that leads to the endpoint, and once more for the local
+//! view of an external frontend that does.
 
 use super::*;
 
 // ---- External policy Local ----------------------------------------------------------------------
 
-/// Ten: one for the hairpin, and three (a head, a slot) for the cluster address and for both views
-/// of the VIP, since clients from outside and from inside reach it.
+/// Ten: one for the hairpin, and three (a head, a slot) each for the cluster address and for both
+/// views of the VIP, since clients from outside and from inside reach the endpoint.
 #[test]
 fn an_endpoint_of_this_node_is_ten() {
     let one = [web(outside_local), endpoints(&[local(1), at(2)])];
@@ -47,8 +47,8 @@ fn an_endpoint_of_this_node_is_ten() {
     );
 }
 
-/// Six: three for the cluster address, three for the VIP as Pods see it. Clients from outside are
-/// not concerned.
+/// Six: three for the cluster address, three for the VIP's cluster view, which Pods use. The view
+/// of clients from outside does not change.
 #[test]
 fn an_endpoint_of_another_node_is_six() {
     let one = [web(outside_local), endpoints(&[local(1), at(2)])];
@@ -77,8 +77,9 @@ fn an_endpoint_of_another_node_is_six() {
     );
 }
 
-/// Nine: as for any endpoint of this node, but the head of the local view comes or goes, which is
-/// one operation. What load balancers are told by the health check is nothing to the kernel.
+/// Nine: as for any endpoint of this node, except that the head of the local view is added or
+/// removed, which is one operation. The health check for load balancers does not concern the
+/// kernel.
 #[test]
 fn readiness_of_the_only_endpoint_of_this_node_is_nine() {
     let with_check = || {
@@ -120,7 +121,7 @@ fn readiness_of_the_only_endpoint_of_this_node_is_nine() {
     );
 }
 
-/// Nothing: it serves on in both views, since there is no other in either.
+/// None: it continues to serve in both views, since neither has another endpoint.
 #[test]
 fn the_last_endpoint_terminating_costs_nothing() {
     let both = |service: &mut Service| {
@@ -135,8 +136,8 @@ fn the_last_endpoint_terminating_costs_nothing() {
     }
 }
 
-/// Six: it leaves the cluster view of both frontends, where another is ready; clients from outside
-/// have no other here. When it is gone, that is three more: the local view, and the hairpin.
+/// Six: it leaves the cluster view of both frontends, where another endpoint is ready; the local
+/// view has no other endpoint. Its removal takes three more: the local view, and the hairpin.
 #[test]
 fn the_last_endpoint_of_this_node_terminating_is_six_and_its_end_three() {
     let with = |endpoints: &[Endpoint]| [web(outside_local), self::endpoints(endpoints)];
@@ -162,8 +163,8 @@ fn the_last_endpoint_of_this_node_terminating_is_six_and_its_end_three() {
     );
 }
 
-/// Two for the head, which now tells clients apart, and the local view: a head and two slots. The
-/// slots of the cluster view stay, since Pods go on to use them; the cluster address has no part.
+/// Two for the head, which now distinguishes clients, and the local view: a head and two slots. The
+/// slots of the cluster view stay, since Pods still use them; the cluster address is not affected.
 #[test]
 fn the_external_policy_is_two_and_the_local_view() {
     let backends = || endpoints(&[at(1), local(2), local(3)]);
@@ -191,7 +192,8 @@ fn the_external_policy_is_two_and_the_local_view() {
     );
 }
 
-/// Without an endpoint here, there is no local view; without any, not even a head.
+/// Without a local endpoint there is no local view; without any endpoint, not even the head
+/// changes.
 #[test]
 fn the_external_policy_without_endpoints_here_is_two_and_without_any_nothing() {
     let none_here = || endpoints(&[at(1), at(2)]);
@@ -214,7 +216,7 @@ fn the_external_policy_without_endpoints_here_is_two_and_without_any_nothing() {
     assert_eq!(ops(&[web(outside_local)], &[web(balanced)]), [""; 0]);
 }
 
-/// A policy for nobody: the Service has no frontend that clients from outside could use.
+/// The policy applies to no traffic: the Service has no frontend for clients from outside.
 #[test]
 fn the_external_policy_without_external_frontends_costs_nothing() {
     let with = |policy: TrafficPolicy| {
@@ -222,7 +224,7 @@ fn the_external_policy_without_external_frontends_costs_nothing() {
             service.kind = ServiceType::NodePort;
             service.external_policy = policy;
         };
-        // What topology leaves out of the cluster view would be in the local one.
+        // An endpoint that topology excludes from the cluster view would be in the local one.
         [node_in("z1"), web(service), endpoints(&[hinted(local(1), "z2"), hinted(at(2), "z1")])]
     };
     let (cluster, local) = (with(TrafficPolicy::Cluster), with(TrafficPolicy::Local));
@@ -232,9 +234,9 @@ fn the_external_policy_without_external_frontends_costs_nothing() {
 
 // ---- Internal policy Local ----------------------------------------------------------------------
 
-/// From three endpoints to two of them: two for the head, and as for any endpoint that goes from a
-/// slot before the last, a deletion and a move. Back, it is the last slot that comes: the
-/// backends that both policies have do not move.
+/// From three endpoints to two of them: two for the head and, since the removed endpoint is not in
+/// the last slot, a deletion and a move. On the way back, the last slot is added: backends under
+/// both policies do not move.
 #[test]
 fn the_internal_policy_is_the_slots_that_differ() {
     let backends = || endpoints(&[at(1), local(2), local(3)]);
@@ -268,9 +270,9 @@ fn the_internal_policy_is_the_slots_that_differ() {
     );
 }
 
-/// The VIP has all endpoints under both policies, and its slots are those of the cluster address
-/// under policy Cluster: one assignment for both. So they do not change, and the way back is as
-/// long as the way there.
+/// The VIP has all endpoints under both policies, and shares its slot assignment with the cluster
+/// address under policy Cluster. So its slots do not change, and the way back takes as many
+/// operations as the way there.
 #[test]
 fn the_internal_policy_leaves_external_frontends_alone() {
     let backends = || endpoints(&[at(1), local(2), local(3)]);
@@ -301,8 +303,8 @@ fn the_internal_policy_leaves_external_frontends_alone() {
     );
 }
 
-/// Two for the head, which now says to drop, and one for each slot. Without any endpoint, connections
-/// are refused under both policies.
+/// Two for the head, which now means drop, and one for each slot. Without any endpoint, connections
+/// are rejected under both policies.
 #[test]
 fn the_internal_policy_without_endpoints_here_is_two_and_the_slots() {
     let none_here = || endpoints(&[at(1), at(2)]);
@@ -328,7 +330,7 @@ fn the_internal_policy_without_endpoints_here_is_two_and_the_slots() {
     assert_eq!(ops(&[web(|_| ())], &[web(inside_local)]), [""; 0]);
 }
 
-/// Nothing: no frontend shows it. (The first endpoint anywhere turns a refusal into a drop: two.)
+/// None: no frontend leads to it. (The first endpoint anywhere turns a rejection into a drop: two.)
 #[test]
 fn an_endpoint_of_another_node_is_nothing_under_internal_policy_local() {
     let with = |endpoints: &[Endpoint]| [web(inside_local), self::endpoints(endpoints)];
@@ -345,9 +347,9 @@ fn an_endpoint_of_another_node_is_nothing_under_internal_policy_local() {
 
 // ---- Session affinity under Local ---------------------------------------------------------------
 
-/// Two for each head, and three for each slot: its id, and the endpoint, which stood at the slot and now
-/// stands at the id. Three heads, five slots. It costs the same to take it away: without affinity it
-/// is the number of the slot that is drawn.
+/// Two for each head, and three for each slot: its id, and the endpoint, which moves from the
+/// slot's key to that of the id. There are three heads and five slots. The removal costs the same:
+/// without affinity, the slot itself is the key.
 #[test]
 fn affinity_under_external_policy_local_is_a_head_and_the_ids_in_each_view() {
     let sticky_local = |service: &mut Service| {
@@ -392,13 +394,13 @@ fn affinity_under_external_policy_local_is_a_head_and_the_ids_in_each_view() {
     assert_eq!(ops(&none, &sticky), [cluster_on, outside_on, local_on].concat());
     let off = [cluster_off, outside_off, local_off].concat();
     assert_eq!(off.len(), 3 * 2 + 5 * 3);
-    assert_eq!(ops(&sticky, &none), off, "it was there from the start");
-    assert_eq!(history(&[&none, &sticky, &none]), off, "it was not");
+    assert_eq!(ops(&sticky, &none), off, "affinity from the start");
+    assert_eq!(history(&[&none, &sticky, &none]), off, "affinity added later");
 }
 
 // ---- Topology -----------------------------------------------------------------------------------
 
-/// Three, as for any endpoint that comes or goes.
+/// Three, as for any endpoint that is added or removed.
 #[test]
 fn the_zone_of_an_endpoint_is_three() {
     let with = |zone| {
@@ -423,7 +425,7 @@ fn the_zone_of_an_endpoint_is_three() {
     );
 }
 
-/// Two: another backend at the same slot, and the head stays as it is.
+/// Two: another backend at the same slot; the head stays as it is.
 #[test]
 fn the_zone_of_the_node_is_two_for_each_slot() {
     let with =
@@ -435,7 +437,8 @@ fn the_zone_of_the_node_is_two_for_each_slot() {
             "add endpoints 10.96.0.1 . tcp . 80 . none : 10.0.0.2 . 8080",
         ]
     );
-    // In no zone, or in one that nobody is for, all are as good: a head and a slot.
+    // If the node is in no zone, or in one without hints, all endpoints are used: a head and a
+    // slot.
     for elsewhere in [node(&[]), node_in("z3")] {
         assert_eq!(
             ops(&with(node_in("z1")), &with(elsewhere)),
@@ -448,7 +451,8 @@ fn the_zone_of_the_node_is_two_for_each_slot() {
     }
 }
 
-/// Hints count only if all have them: those that were left out come, each in a slot of its own.
+/// Hints apply only if all endpoints have them: the excluded ones are added, each in a slot of its
+/// own.
 #[test]
 fn a_hint_that_goes_is_two_and_the_endpoints_that_were_left_out() {
     let with = |second: Endpoint| {
@@ -465,7 +469,7 @@ fn a_hint_that_goes_is_two_and_the_endpoints_that_were_left_out() {
     );
 }
 
-/// What is local is served to clients from outside whatever its zone.
+/// Clients from outside reach a local endpoint whatever its zone.
 #[test]
 fn topology_is_nothing_to_the_local_view() {
     let with = |zone| {
@@ -491,7 +495,7 @@ fn at_vip(ranges: &[&str]) -> [Object; 2] {
     [web(restricted(ranges)), endpoints(&[at(1)])]
 }
 
-/// Two: that it is asked, and who is allowed. Nothing that leads to endpoints changes.
+/// Two: the restriction, and the allowed network. No element that leads to endpoints changes.
 #[test]
 fn the_first_range_and_the_last_are_two() {
     let (open, one) = (at_vip(&[]), at_vip(&["10.0.0.0/8"]));
@@ -509,11 +513,11 @@ fn the_first_range_and_the_last_are_two() {
             "delete source-ranges 192.0.2.1 . tcp . 80 . 10.0.0.0/8",
         ]
     );
-    assert_eq!(ops(&one, &at_vip(&["10.0.0.0/8", "0.0.0.0/0"])).len(), 2, "everybody may");
+    assert_eq!(ops(&one, &at_vip(&["10.0.0.0/8", "0.0.0.0/0"])).len(), 2, "unrestricted");
     assert_eq!(ops(&one, &at_vip(&["2001:db8::/32"])).len(), 2, "no range of that family");
 }
 
-/// One, also beside another range.
+/// One, also if there is another range.
 #[test]
 fn a_range_more_or_less_is_one() {
     let (one, two) = (at_vip(&["10.0.0.0/9"]), at_vip(&["10.0.0.0/9", "10.128.0.0/9"]));
@@ -523,8 +527,8 @@ fn a_range_more_or_less_is_one() {
     assert_eq!(ops(&two, &third), ["add source-ranges 192.0.2.1 . tcp . 80 . 203.0.113.0/24"]);
 }
 
-/// A kernel takes no ranges that overlap: the wider takes the place of all in it, and those in a
-/// wider one are not there.
+/// A kernel takes no overlapping ranges: a wider range replaces all those in it, and a range within
+/// a wider one is left out.
 #[test]
 fn a_range_in_another_costs_nothing() {
     let wide = at_vip(&["10.0.0.0/8"]);
@@ -566,8 +570,8 @@ fn a_range_is_one_for_each_frontend_that_it_is_for() {
     );
 }
 
-/// A node that may connect may do so with the VIP as its source: one for each VIP, for each
-/// frontend. Other addresses of the node count no more than before.
+/// A node that is allowed may connect with the VIP as its source: one for each VIP, at each
+/// frontend. Other addresses of the node change nothing.
 #[test]
 fn the_address_of_the_node_in_a_range_is_the_vip_as_a_range() {
     let with = |d: u8| {
@@ -597,7 +601,7 @@ fn at_node_port(port: Option<u16>, policy: TrafficPolicy) -> [Object; 2] {
     [web(service), endpoints(&[local(1)])]
 }
 
-/// A head and a slot; all of it twice when the number changes, since it is another key.
+/// A head and a slot; twice that when the number changes, since it is part of the key.
 #[test]
 fn a_node_port_is_its_elements() {
     let with = |port| at_node_port(port, TrafficPolicy::Cluster);

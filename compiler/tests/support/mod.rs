@@ -1,4 +1,4 @@
-//! What the test binaries share: objects to start from, and the checks that every delta must pass.
+//! Shared by the test binaries: basic objects, and the checks that every delta must pass.
 
 mod objects;
 
@@ -16,13 +16,13 @@ use rulec_compiler::resolve::PortKey;
 
 pub(crate) use objects::*;
 
-/// The elements of a state, of both families.
+/// Returns the elements of a state, of both families.
 pub(crate) fn elements(state: &State) -> BTreeMap<Key, (Value, Option<Arc<PortKey>>)> {
     let tables = state.tables.values();
     tables.flat_map(|table| &table.elements).map(|(key, held)| (*key, held.clone())).collect()
 }
 
-/// Applies the delta to the strict reference kernel and returns what it then holds.
+/// Applies the delta to the strict reference kernel and returns the resulting state.
 pub(crate) fn applied(before: &State, delta: &Delta) -> State {
     let mut state = before.clone();
     if let Err(violation) = state.apply(delta) {
@@ -31,9 +31,9 @@ pub(crate) fn applied(before: &State, delta: &Delta) -> State {
     state
 }
 
-/// Checks a delta between two states: a kernel takes it, it leads where it should, it touches no
-/// element more than it must, and the operations of a frontend stand in one transaction, so that
-/// none is ever served by half.
+/// Checks a delta between two states: it is valid for a kernel, leads to the right state, touches
+/// no more elements than necessary, and changes each frontend in one transaction, so that none is
+/// ever half changed.
 pub(crate) fn check(before: &State, delta: &Delta, after: &State) {
     assert_eq!(applied(before, delta), *after, "the delta does not lead to what is wanted");
     check_minimal(before, delta, after);
@@ -43,20 +43,21 @@ pub(crate) fn check(before: &State, delta: &Delta, after: &State) {
     check_rules(delta);
 }
 
-/// A chain whose rules are not ours is emptied before it is filled: a kernel would add to them.
+/// Checks that a chain whose rules are not ours is flushed before it is filled: a kernel would
+/// append.
 fn check_rules(delta: &Delta) {
     let mut empty: Vec<(Family, ChainId)> = Vec::new();
     for op in delta.ops() {
         if let Op::AddChain(family, chain) | Op::FlushChain(family, chain) = op {
             empty.push((*family, *chain));
         } else if let Op::FillChain(family, chain) = op {
-            assert!(empty.contains(&(*family, *chain)), "{chain} is filled and may not be empty");
+            assert!(empty.contains(&(*family, *chain)), "{chain} is filled but may not be empty");
         }
     }
 }
 
-/// The fewest operations: a deletion for each element that is gone or another, an addition for each
-/// that has come or is another. An element cannot be changed in place.
+/// Checks for the minimum of operations: a deletion for each element that is gone or has changed,
+/// an addition for each that is new or has changed. An element cannot be changed in place.
 fn check_minimal(before: &State, delta: &Delta, after: &State) {
     let replaced = |op: &&Op| matches!(op, Op::DeleteTable(_));
     let families: Vec<Family> = delta
@@ -86,8 +87,8 @@ fn check_minimal(before: &State, delta: &Delta, after: &State) {
     assert_eq!(added, come, "not the fewest additions");
 }
 
-/// The fewest operations on IPVS: what is equal is not touched, what has changed is changed in place,
-/// and a virtual server takes its real servers with it.
+/// Checks for the minimum of operations on IPVS: equal things are not touched, changed things are
+/// changed in place, and a virtual server takes its real servers with it.
 fn check_minimal_ipvs(before: &ipvs::State, delta: &Delta, after: &ipvs::State) {
     let mut fewest: Vec<ipvs::Op> = Vec::new();
     for server in before.servers.keys().filter(|it| !after.servers.contains_key(it)) {
@@ -132,7 +133,7 @@ fn check_minimal_ipvs(before: &ipvs::State, delta: &Delta, after: &ipvs::State) 
     assert_eq!(sorted(ops.collect()), sorted(fewest), "not the fewest operations on IPVS");
 }
 
-/// The frontend that an operation is about, if it is for one.
+/// Returns the frontend that an operation belongs to, if any.
 fn frontend(op: &Op) -> Option<Frontend> {
     if let Op::Ipvs(op) = op {
         return op.server().map(ipvs::VirtualServer::frontend);
@@ -148,7 +149,7 @@ fn check_frontends_are_whole(delta: &Delta) {
             assert_eq!(first, &group.service, "{frontend} is changed in two transactions");
         }
     }
-    // What is not in a group may hold what groups rest on, but nothing of a frontend that is served.
+    // Operations outside the groups may prepare for groups, but must not touch a served frontend.
     for element in delta.prelude.iter().chain(&delta.epilogue).filter_map(element) {
         if let Some(frontend) = element.key.frontend() {
             assert!(!groups.contains_key(&frontend), "{frontend} is changed outside its group");
@@ -156,7 +157,7 @@ fn check_frontends_are_whole(delta: &Delta) {
     }
 }
 
-/// nf_tables refuses an interval that overlaps with one that is there, or goes only later.
+/// Checks that no interval overlaps with one that still exists: nf_tables refuses it.
 fn check_intervals(before: &State, delta: &Delta) {
     type Place = (SetId, Option<Frontend>);
     let range = |key: &Key| {
@@ -192,7 +193,7 @@ pub(crate) fn element(op: &Op) -> Option<&Element> {
     if let Op::Add(element) | Op::Delete(element) = op { Some(element) } else { None }
 }
 
-/// The delta between two programs, checked, and the same found in the other ways there are.
+/// Returns the delta between two programs, checked, and compares the other ways of finding it.
 pub(crate) fn checked_delta(old: &Program, new: &Program) -> Delta {
     let (before, after) = (old.state(), new.state());
     let delta = Delta::between(old, new);
@@ -202,8 +203,8 @@ pub(crate) fn checked_delta(old: &Program, new: &Program) -> Delta {
     delta
 }
 
-/// What a kernel holds after it was brought to a program: what that wants, and the virtual servers and
-/// addresses of excluded networks, which nobody knows whose they are.
+/// Returns the state of a kernel after it was brought to a program: the program's, and the virtual
+/// servers and addresses in excluded networks, whose owners are unknown.
 pub(crate) fn with_excluded(found: &State, wanted: &Program) -> State {
     let mut state = wanted.state();
     let Some(ipvs) = wanted.settings().ipvs() else { return state };

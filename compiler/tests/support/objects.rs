@@ -1,4 +1,4 @@
-//! Objects to start from.
+//! Basic objects.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -22,7 +22,7 @@ pub(crate) fn sourced(object: Object) -> Sourced {
     Sourced { object, provenance: Provenance("test".into()) }
 }
 
-/// Makes the model hold exactly these objects.
+/// Returns a change after which the model holds exactly these objects.
 pub(crate) fn replacement(objects: &[Object]) -> Change {
     Change::everything(objects.iter().cloned().map(sourced).collect())
 }
@@ -51,12 +51,12 @@ pub(crate) fn slice_port(name: &str, port: u16) -> SlicePort {
     SlicePort { name: PortName::from(name), protocol: Protocol::Tcp, port: number(port) }
 }
 
-/// A Service with nothing but a name.
+/// Returns a Service with only a name.
 pub(crate) fn bare_service(namespace: &str, name: &str) -> Service {
     Service::new(NamespacedName::new(namespace, name))
 }
 
-/// An EndpointSlice without ports and endpoints.
+/// Returns an EndpointSlice without ports and endpoints.
 pub(crate) fn bare_slice(
     namespace: &str,
     name: &str,
@@ -76,10 +76,10 @@ pub(crate) fn endpoint(address: IpAddr, conditions: Conditions, node: Option<&st
     Endpoint { address, conditions, node: node.map(NodeName::from), hints: None }
 }
 
-/// The networks, in order.
+/// Parses networks, in order.
 pub(crate) fn nets(texts: &[&str]) -> Vec<ipnet::IpNet> {
     let mut nets: Vec<ipnet::IpNet> = texts.iter().filter_map(|text| text.parse().ok()).collect();
-    assert_eq!(nets.len(), texts.len(), "one of them is no network: {texts:?}");
+    assert_eq!(nets.len(), texts.len(), "one of them is not a network: {texts:?}");
     nets.sort_unstable();
     nets
 }

@@ -1,5 +1,5 @@
-//! What no flow of a whole program shows: answers of other kernels, hostile bytes, and a flow
-//! that has taken another's place.
+//! Cases that the tests of the whole program cannot produce: answers of other kernels, hostile
+//! bytes, and a flow that has taken the place of another.
 
 use rulec_testkit::{Namespace, require_root};
 
@@ -15,7 +15,7 @@ fn the_answer_to_the_probe_tells_kernels_apart() {
     assert!(matches!(support(12), Err(ConntrackError::Unavailable(_))));
 }
 
-/// A UDP flow as the kernel shows it, without what nobody asks for.
+/// Returns a UDP flow as the kernel returns it, without unneeded attributes.
 fn shown(more: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut writer = Writer::default();
     let message = writer.message(1 << 8, 2, 7, 2, 0);
@@ -79,7 +79,7 @@ fn a_flow_that_took_the_place_of_another_is_spared() {
     namespace
         .sh("conntrack -I -p udp -t 3600 -s 10.50.1.200 --sport 4001 -d 10.96.0.1 --dport 53 \
          -r 10.50.1.1 --reply-port-src 5353 -q 10.50.1.200 --reply-port-dst 4001 2>/dev/null");
-    // The same tuple, and the id of one that was there before.
+    // The same tuple with the id of an earlier flow.
     let bytes = shown(|writer| writer.attribute(12, &[1, 2, 3, 4]));
     let message = messages(&bytes).next().unwrap();
     let flow = Shown::read(&message).unwrap();
@@ -90,8 +90,8 @@ fn a_flow_that_took_the_place_of_another_is_spared() {
         deletions.push(&flow);
         deletions.send(&mut conntrack.requests).unwrap()
     });
-    assert_eq!(deleted, 0, "gone already, which is no error");
-    assert_eq!(namespace.sh("conntrack -C").trim(), "1", "and the other is there");
+    assert_eq!(deleted, 0, "already gone, which is not an error");
+    assert_eq!(namespace.sh("conntrack -C").trim(), "1", "and the other one still exists");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::{Filter, Kind};
 use crate::netlink::{Attributes, Message, Writer, attributes};
 
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
-/// Message types: a flow as the kernel shows it, a question, a request to delete.
+/// Message types: a flow as the kernel returns it, a query, a deletion.
 const CT_NEW: u16 = NFNL_SUBSYS_CTNETLINK << 8;
 pub(super) const CT_GET: u16 = NFNL_SUBSYS_CTNETLINK << 8 | 1;
 pub(super) const CT_DELETE: u16 = NFNL_SUBSYS_CTNETLINK << 8 | 2;
@@ -26,11 +26,11 @@ const CTA_FILTER: u16 = 25;
 const CTA_STATUS_MASK: u16 = 26;
 
 const CTA_PROTOINFO_STATE: u16 = 1;
-/// The protocol's attribute in `CTA_PROTOINFO`, and its state of an attempt without an answer.
+/// The protocol's attribute in `CTA_PROTOINFO`, and its state for an unanswered attempt.
 const TCP_SYN_SENT: (u16, u8) = (1, 1);
 const SCTP_COOKIE_WAIT: (u16, u8) = (3, 2);
 
-/// There was a packet in the other direction.
+/// Set if there was a packet in the other direction.
 const IPS_SEEN_REPLY: u32 = 1 << 1;
 
 const CTA_TUPLE_IP: u16 = 1;
@@ -48,14 +48,14 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 
-/// Which parts of a tuple a filter compares: `CTA_FILTER_F_*` of the kernel's
-/// net/netfilter/nf_internals.h, which user space has to know by heart.
+/// The parts of a tuple that a filter compares: `CTA_FILTER_F_*` of the kernel's
+/// net/netfilter/nf_internals.h, which no header for user space contains.
 const F_IP_DST: u32 = 1 << 1;
 const F_PROTO_NUM: u32 = 1 << 3;
 const F_PROTO_DST_PORT: u32 = 1 << 5;
 
 impl Filter {
-    /// Writes it with the parts of tuples it compares.
+    /// Writes it with the parts of tuples that it compares.
     pub(super) fn write(&self, writer: &mut Writer) {
         if self.kind == Kind::Unanswered {
             writer.attribute(CTA_STATUS, &0_u32.to_be_bytes());
@@ -80,10 +80,10 @@ impl Filter {
     }
 }
 
-/// Asks for a flow that cannot exist (UDP from and to 0.0.0.0:0), with a filter that is malformed.
+/// Asks for a flow that cannot exist (UDP from and to 0.0.0.0:0), with a malformed filter.
 ///
-/// A kernel that knows filters (5.8) refuses it with ERANGE. An older one passes the attribute by and
-/// finds no flow, ENOENT. One without ctnetlink refuses the message type, EINVAL.
+/// A kernel that supports filters (5.8) refuses it with ERANGE. An older one ignores the attribute
+/// and finds no flow, ENOENT. One without ctnetlink refuses the message type, EINVAL.
 pub(super) fn write_probe(writer: &mut Writer) {
     let tuple = writer.nest(CTA_TUPLE_ORIG);
     let addresses = writer.nest(CTA_TUPLE_IP);
@@ -114,22 +114,22 @@ fn write_port(writer: &mut Writer, kind: u16, port: Option<NonZeroU16>) {
     writer.close_nest(nest);
 }
 
-/// A flow of the default zone, as the kernel shows it.
+/// A flow of the default zone, as the kernel returns it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shown<'a> {
     pub(super) flow: Flow,
     pub(super) kind: Kind,
-    /// The original direction, by which the kernel finds the flow again.
+    /// The tuple of the original direction, by which the kernel finds the flow.
     tuple: &'a [u8],
-    /// Which flow of that tuple it is: a flow that took its place has another.
+    /// The id, which distinguishes flows with the same tuple.
     id: &'a [u8],
 }
 
 impl<'a> Shown<'a> {
-    /// Reads a flow; `None` if it is none that may be deleted.
+    /// Reads a flow; `None` if it may not be deleted.
     pub(super) fn read(message: &Message<'a>) -> Option<Self> {
         let attributes = message.attributes();
-        // The attribute is there for zones other than the default one only.
+        // The attribute is present only for zones other than the default one.
         if message.kind != CT_NEW || attributes.clone().find(CTA_ZONE).is_some() {
             return None;
         }
@@ -146,7 +146,7 @@ impl<'a> Shown<'a> {
         (replies == protocol).then_some(Self { flow, kind, tuple, id })
     }
 
-    /// Writes which flow it is.
+    /// Writes the identity of the flow.
     pub(super) fn write(&self, writer: &mut Writer) {
         let nest = writer.nest(CTA_TUPLE_ORIG);
         writer.raw(self.tuple);
@@ -155,17 +155,17 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// Whether a connection has no answer: by its state, and since conntrack picks up connections in the
-/// middle, also by whether there has ever been a packet the other way.
+/// Returns `Unanswered` if a connection has no answer: by its state and, since conntrack also picks
+/// up established connections, by the absence of packets in the other direction.
 fn unanswered(attributes: &Attributes<'_>, (protocol, first): (u16, u8)) -> Option<Kind> {
     let is_answered = attributes.clone().be32(CTA_STATUS)? & IPS_SEEN_REPLY != 0;
     let info = attributes.clone().nested(CTA_PROTOINFO)?;
-    // The state is the first attribute of each protocol's.
+    // The state is the first attribute of each protocol.
     let state = info.nested(protocol)?.find(CTA_PROTOINFO_STATE)?;
     (!is_answered && state == [first]).then_some(Kind::Unanswered)
 }
 
-/// Protocol, source and destination of a tuple of the default zone.
+/// Returns protocol, source and destination of a tuple of the default zone.
 fn read_tuple(tuple: Attributes<'_>) -> Option<(Protocol, SocketAddr, SocketAddr)> {
     if tuple.clone().find(CTA_TUPLE_ZONE).is_some() {
         return None;
@@ -189,7 +189,7 @@ fn read_tuple(tuple: Attributes<'_>) -> Option<(Protocol, SocketAddr, SocketAddr
     ))
 }
 
-/// The family as ctnetlink counts them.
+/// Returns ctnetlink's number of the family.
 pub(super) fn family_number(family: Family) -> u8 {
     let number = match family {
         Family::Ipv4 => AF_INET,

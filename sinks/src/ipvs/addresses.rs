@@ -1,8 +1,8 @@
 //! The addresses that make this node answer for virtual servers: on a dummy device, or as local
 //! routes.
 //!
-//! A packet reaches IPVS only if the kernel takes its destination for one of its own. Both ways do
-//! that; the device is what other tools know of kube-proxy, routes need no driver.
+//! A packet reaches IPVS only if its destination is a local address of the node. Both ways achieve
+//! that; other tools know the device from kube-proxy, and routes need no driver.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -20,8 +20,8 @@ use super::requests::Requests;
 use super::{Addresses, Options};
 use crate::netlink::{Bus, Message, NLM_F_CREATE, NLM_F_EXCL, Open, Writer, attributes, u32_at};
 
-/// By what our local routes are known: `proto 114` in what `ip route` prints. No routing daemon
-/// that iproute2 has a name for uses the number.
+/// The mark of our local routes: `proto 114` in the output of `ip route`. No routing daemon that
+/// iproute2 has a name for uses the number.
 const PROTOCOL: u8 = 114;
 
 /// `IFF_UP`.
@@ -37,7 +37,7 @@ const LINK_LEN: usize = 16;
 const ADDRESS_LEN: usize = 8;
 const ROUTE_LEN: usize = 12;
 
-/// The addresses of this node that are ours.
+/// Our addresses on this node.
 pub(super) struct Bound {
     requests: Requests,
     options: Options,
@@ -48,7 +48,7 @@ impl Bound {
         Ok(Self { requests: Requests::open(Bus::Route)?, options })
     }
 
-    /// Reads which there are.
+    /// Reads them.
     pub(super) fn read(&mut self) -> io::Result<BTreeSet<IpAddr>> {
         match self.options.addresses {
             Addresses::Dummy => match self.link()? {
@@ -59,7 +59,7 @@ impl Bound {
         }
     }
 
-    /// Makes the device if it is wanted and absent, and sets it up.
+    /// Creates the device if it is wanted and absent, and sets it up.
     pub(super) fn prepare(&mut self) -> io::Result<()> {
         match self.options.addresses {
             Addresses::Dummy => self.device().map(|_| ()),
@@ -67,7 +67,7 @@ impl Bound {
         }
     }
 
-    /// Makes the changes in this order, and says which were refused.
+    /// Makes the changes in this order, and returns the refused ones.
     pub(super) fn apply(&mut self, changes: &[Change]) -> io::Result<Vec<(usize, io::Error)>> {
         if changes.is_empty() {
             return Ok(Vec::new());
@@ -78,8 +78,8 @@ impl Bound {
         }
     }
 
-    /// Deletes the device with its addresses, and our routes, whichever of them there are: the
-    /// options may have been others before.
+    /// Deletes the device with its addresses, and our routes, if they exist: the options may have
+    /// been different before.
     pub(super) fn cleanup(&mut self) -> io::Result<()> {
         if let Some(link) = self.link()? {
             self.requests.ask(
@@ -93,7 +93,7 @@ impl Bound {
         }
         let routes: Vec<Change> = self.routes()?.into_iter().map(Change::Unbind).collect();
         let refused = self.change_routes(&routes)?;
-        // What somebody else has deleted just now is gone all the same.
+        // It does not matter if another process has deleted a route just now.
         let refused = refused.into_iter().map(|(_, error)| error);
         let mut refused = refused.filter(|error| error.raw_os_error() != Some(ESRCH));
         refused.next().map_or(Ok(()), Err)
@@ -128,7 +128,7 @@ impl Bound {
         })
     }
 
-    /// The index of the device, which is made if it is absent.
+    /// Returns the index of the device, which is created if it is absent.
     fn device(&mut self) -> io::Result<u32> {
         let name = self.options.device.clone();
         match self.link()? {
@@ -163,8 +163,8 @@ impl Bound {
             Some(EOPNOTSUPP) => io::Error::new(
                 io::ErrorKind::Unsupported,
                 format!(
-                    "device {name} cannot be made, since this kernel has no dummy devices: load the \
-                     module with `modprobe dummy`, or do without by --ipvs-addresses local-routes"
+                    "cannot create device {name}, since this kernel has no dummy devices: load the \
+                     module with `modprobe dummy`, or use --ipvs-addresses local-routes"
                 ),
             ),
             _ => error,
@@ -177,7 +177,7 @@ impl Bound {
         Ok(link.index)
     }
 
-    /// Looks for the device. Another one of its name is none that we may write to.
+    /// Looks for the device. A non-dummy device of this name is not ours to modify.
     fn link(&mut self) -> io::Result<Option<Link>> {
         let name = &self.options.device;
         let mut found = None;
@@ -199,9 +199,9 @@ impl Bound {
             Some((link, true)) => Ok(Some(link)),
             Some((_, false)) => Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
-                format!("device {name} is no dummy device, and not ours: name another"),
+                format!("device {name} is not a dummy device: choose another name"),
             )),
-            None => Err(io::Error::other("the kernel shows no device")),
+            None => Err(io::Error::other("the kernel reported no device")),
         }
     }
 
@@ -236,7 +236,7 @@ pub(super) enum Change {
 }
 
 impl Change {
-    /// The change that an operation is; `None` if it is about a virtual server.
+    /// Returns the change that an operation makes; `None` if it is for a virtual server.
     pub(super) fn of(op: &Op) -> Option<Self> {
         match op {
             Op::Bind(address) => Some(Self::Bind(*address)),
@@ -258,7 +258,7 @@ struct Link {
     is_up: bool,
 }
 
-/// The same error again and again.
+/// Returns copies of an error.
 fn copies(error: &io::Error) -> impl Iterator<Item = io::Error> {
     std::iter::repeat_with(|| match error.raw_os_error() {
         Some(errno) => io::Error::from_raw_os_error(errno),
@@ -266,16 +266,16 @@ fn copies(error: &io::Error) -> impl Iterator<Item = io::Error> {
     })
 }
 
-/// Writes `struct ifinfomsg`: the device (0 if it is known by its name), and flags to set.
+/// Writes `struct ifinfomsg`: the device (0 if it is identified by name), and flags to set.
 fn write_link(writer: &mut Writer, index: u32, flags: u32) {
     writer.raw(&[0; 4]);
     writer.raw(&index.to_ne_bytes());
     writer.raw(&flags.to_ne_bytes());
-    // Which flags are to be changed.
+    // The mask of flags to change.
     writer.raw(&flags.to_ne_bytes());
 }
 
-/// The seconds for which an IPv6 address is preferred, and valid: none, and for ever.
+/// The lifetimes of an IPv6 address in seconds: preferred (0) and valid (unlimited).
 const PREFERRED: u32 = 0;
 const VALID: u32 = u32::MAX;
 
@@ -289,7 +289,7 @@ fn write_address(
 ) -> Open {
     let message = writer.header(kind, flags, seq);
     let (family, bits) = family_and_bits(address);
-    // An address of the host's scope is never chosen as the source of what leaves the node.
+    // An address with host scope is never chosen as the source of packets that leave the node.
     writer.raw(&[family, bits, 0, RT_SCOPE_HOST]);
     writer.raw(&index.to_ne_bytes());
     with_octets(address, |octets| {
@@ -297,11 +297,11 @@ fn write_address(
         writer.attribute(IFA_ADDRESS, octets);
     });
     if address.is_ipv6() {
-        // Usable at once; and without a second route beside the local one.
+        // Usable at once, and without a second route beside the local one.
         writer.ne32(IFA_FLAGS, IFA_F_NODAD | IFA_F_NOPREFIXROUTE);
-        // Deprecated (RFC 4862, section 5.5.4) as long as it is there, so that it is not chosen as a source
+        // Deprecated (RFC 4862, section 5.5.4) from the start, so that it is not chosen as a source
         // either: of two addresses of other interfaces, the kernel takes the one more like the
-        // destination, which masquerading then has.
+        // destination, and masquerading would use it.
         let lifetimes = [PREFERRED, VALID, 0, 0];
         let lifetimes: Vec<u8> = lifetimes.into_iter().flat_map(u32::to_ne_bytes).collect();
         writer.attribute(IFA_CACHEINFO, &lifetimes);
@@ -319,7 +319,7 @@ fn write_route(writer: &mut Writer, kind: u16, flags: u16, seq: u32, address: Ip
     message
 }
 
-/// Reads a device, and whether it is a dummy.
+/// Reads a device, and whether it is a dummy device.
 fn read_link(message: &Message<'_>) -> Option<(Link, bool)> {
     if message.kind != RTM_NEWLINK {
         return None;
@@ -338,12 +338,12 @@ fn read_address(message: &Message<'_>, index: u32) -> Option<IpAddr> {
         return None;
     }
     let attributes = attributes(message.payload.get(ADDRESS_LEN..)?);
-    // IPv6 has the former only if there is a peer.
+    // In IPv6, IFA_LOCAL is present only if there is a peer.
     let octets = attributes.clone().find(IFA_LOCAL).or_else(|| attributes.find(IFA_ADDRESS))?;
     single(family, bits, octets)
 }
 
-/// Reads the address of a local route that is ours.
+/// Reads the address of one of our local routes.
 fn read_route(message: &Message<'_>) -> Option<IpAddr> {
     let &[family, bits, _, _, table, protocol, _, kind, ..] = message.payload else { return None };
     let is_ours = (table, protocol, kind) == (RT_TABLE_LOCAL, PROTOCOL, RTN_LOCAL);
@@ -353,7 +353,7 @@ fn read_route(message: &Message<'_>) -> Option<IpAddr> {
     single(family, bits, attributes(message.payload.get(ROUTE_LEN..)?).find(RTA_DST)?)
 }
 
-/// An address if it is one, not a network.
+/// Returns the address if it is a single address and not a network.
 fn single(family: u8, bits: u8, octets: &[u8]) -> Option<IpAddr> {
     let address = if let Ok(octets) = <[u8; 4]>::try_from(octets) {
         IpAddr::from(octets)
@@ -389,7 +389,7 @@ pub(super) mod tests {
 
     const V4: [u8; 4] = [10, 96, 0, 10];
 
-    /// Nothing may panic, whatever is in there.
+    /// Runs all readers: none may panic, whatever the bytes are.
     pub(in super::super) fn read_all(message: &Message<'_>) {
         let _ = read_link(message);
         let _ = read_address(message, 7);
@@ -485,7 +485,7 @@ pub(super) mod tests {
         assert_eq!(link(None, UP), (Link { index: 7, is_up: true }, false), "as eth0");
     }
 
-    /// The places of the changes that were refused, and the numbers.
+    /// Returns the indices of the refused changes, with their error numbers.
     fn refused(found: Vec<(usize, io::Error)>) -> Vec<(usize, Option<i32>)> {
         found.into_iter().map(|(idx, error)| (idx, error.raw_os_error())).collect()
     }
@@ -540,11 +540,11 @@ pub(super) mod tests {
         let device: Device = "eth7".parse().unwrap();
         namespace.run(|| {
             let mut bound = Bound::open(Options { device, ..Options::default() }).unwrap();
-            assert!(bound.read().unwrap_err().to_string().contains("eth7 is no dummy device"));
+            assert!(bound.read().unwrap_err().to_string().contains("eth7 is not a dummy device"));
             let changes = [Change::Bind(V4.into()), Change::Unbind("192.0.2.1".parse().unwrap())];
             let found = bound.apply(&changes).unwrap();
             assert_eq!(found.len(), 2);
-            assert!(found[1].1.to_string().contains("name another"), "{found:?}");
+            assert!(found[1].1.to_string().contains("choose another name"), "{found:?}");
             assert!(bound.cleanup().is_err());
         });
         assert!(namespace.sh("ip addr show dev eth7").contains("192.0.2.1/32"));
@@ -563,16 +563,16 @@ pub(super) mod tests {
             assert_eq!(
                 refused(bound.apply(&changes[..1]).unwrap()),
                 [(0, Some(ENODEV))],
-                "and none is made to take an address from it"
+                "a device is not created to remove an address"
             );
             bound.apply(&changes).unwrap()
         });
         let device = namespace.command("ip", ["link", "show", "kube-ipvs0"]).output().unwrap();
         if device.status.success() {
-            assert_eq!(refused(found), [(0, Some(EADDRNOTAVAIL))], "this kernel has them");
+            assert_eq!(refused(found), [(0, Some(EADDRNOTAVAIL))], "this kernel supports them");
             return;
         }
-        assert_eq!(found.len(), 2, "nothing was done");
+        assert_eq!(found.len(), 2, "no change was made");
         let error = &found[1].1;
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
         assert!(error.to_string().contains("--ipvs-addresses local-routes"), "{error}");

@@ -1,24 +1,24 @@
-//! What is to be said about the addresses.
+//! Options for the addresses of virtual servers.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What a node decides about the addresses of its virtual servers.
+/// The node's options for the addresses of its virtual servers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// The device that the addresses are on, if they are on one.
+    /// The device for the addresses, if they are on one.
     pub device: Device,
-    /// How an address becomes this node's.
+    /// The way in which an address is bound to this node.
     pub addresses: Addresses,
 }
 
-/// How an address becomes this node's.
+/// The way in which an address is bound to this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Addresses {
-    /// It is on a dummy device of ours.
+    /// The address is on a dummy device of ours.
     #[default]
     Dummy,
-    /// There is a local route for it: `local <address> dev lo proto 114` in the table `local`.
+    /// The address has a local route: `local <address> dev lo proto 114` in the table `local`.
     LocalRoutes,
 }
 
@@ -27,13 +27,14 @@ pub enum Addresses {
 pub struct Device(String);
 
 impl Device {
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// That of kube-proxy's, by which other programs know it and leave it alone.
+/// The default is kube-proxy's name, by which other programs recognise the device and leave it
+/// alone.
 impl Default for Device {
     fn default() -> Self {
         Self("kube-ipvs0".to_owned())
@@ -49,7 +50,7 @@ impl fmt::Display for Device {
 impl FromStr for Device {
     type Err = String;
 
-    /// As strict as the kernel.
+    /// Parses a name, as strictly as the kernel.
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let is_allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%');
         let is_name = (1..=15).contains(&name.len())
@@ -60,8 +61,8 @@ impl FromStr for Device {
             Ok(Self(name.to_owned()))
         } else {
             Err(format!(
-                "{name:?} is no name of a network device: use 1 to 15 letters, digits and signs, \
-                 without / : and %"
+                "{name:?} is not a device name: use 1 to 15 printable ASCII characters other than \
+                 / : and %"
             ))
         }
     }

@@ -1,4 +1,4 @@
-//! Requests to one bus of netlink: one, many in one go, or a dump.
+//! Requests to one netlink bus: one, many in one call, or a dump.
 
 use std::io;
 
@@ -7,17 +7,17 @@ use crate::netlink::{
     messages,
 };
 
-/// The most requests that are sent in one go. Each refusal is answered with a message.
+/// The maximum number of requests in one call. Each refusal is answered with a message.
 const BATCH: usize = 500;
 
-/// How often a dump that the kernel calls interrupted is begun again.
+/// The number of attempts for a dump that the kernel marks as interrupted.
 const ATTEMPTS: usize = 10;
 
-/// A socket that lives long, and is opened anew after it has failed, in the network namespace of
-/// the thread that uses it then.
+/// A long-lived socket that is reopened after a failure, in the network namespace of the thread
+/// that uses it then.
 pub(super) struct Requests {
     bus: Bus,
-    /// `None` after a failure: answers to what failed, or the rest of a dump, would be in the way.
+    /// `None` after a failure: pending answers, or the rest of a dump, would be in the way.
     socket: Option<Socket>,
     seq: u32,
 }
@@ -27,16 +27,16 @@ impl Requests {
         Ok(Self { bus, socket: Some(Socket::open(bus, 0)?), seq: 0 })
     }
 
-    /// Whether the last error was one of the socket, not a refusal.
+    /// Returns true if the last error was a failure of the socket, not a refusal.
     pub(super) fn has_failed(&self) -> bool {
         self.socket.is_none()
     }
 
-    /// Sends one request, and looks at what comes in answer.
+    /// Sends one request and passes on the answers.
     ///
     /// # Errors
     ///
-    /// The kernel's number if it refuses; or if the socket failed.
+    /// The kernel's error number if it refuses; or if the socket failed.
     pub(super) fn ask(
         &mut self,
         mut write: impl FnMut(&mut Writer, u16, u32) -> Open,
@@ -47,12 +47,12 @@ impl Requests {
         refused.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// Sends a request for each item, and says which items the kernel refused; it does all the
-    /// others.
+    /// Sends a request for each item, and returns the indices of those that the kernel refused; all
+    /// others have taken effect.
     ///
     /// # Errors
     ///
-    /// If the socket failed: any of them may have been done.
+    /// If the socket failed: any of the requests may have taken effect.
     pub(super) fn batch<T>(
         &mut self,
         items: &[T],
@@ -67,13 +67,13 @@ impl Requests {
         Ok(refused)
     }
 
-    /// Collects what a dump shows. A socket takes one at a time, so that they cannot go in one
-    /// call.
+    /// Collects the content of a dump. A socket handles one dump at a time, so several cannot be
+    /// sent in one call.
     ///
     /// # Errors
     ///
-    /// The kernel's number if it refuses; or if the socket failed, or the kernel was interrupted
-    /// again and again.
+    /// The kernel's error number if it refuses; or if the socket failed, or every attempt was
+    /// interrupted.
     pub(super) fn dump<T: Default>(
         &mut self,
         mut write: impl FnMut(&mut Writer, u16, u32) -> Open,
@@ -95,7 +95,7 @@ impl Requests {
                 End::Refused(errno) => return Err(io::Error::from_raw_os_error(errno)),
             }
         }
-        Err(io::Error::other("a dump was interrupted again and again"))
+        Err(io::Error::other("every attempt of the dump was interrupted"))
     }
 
     fn exchange<T>(
@@ -114,7 +114,7 @@ impl Requests {
             last = Some(message);
         }
         let Some(last) = last else { return Ok(Vec::new()) };
-        // Success is silent but for the last one, errors are not.
+        // Only errors and the success of the last request are answered.
         writer.add_flags(last, NLM_F_ACK);
         self.with_socket(|socket| {
             socket.send(writer.bytes())?;
@@ -122,7 +122,7 @@ impl Requests {
         })
     }
 
-    /// Keeps the socket only if it has not failed.
+    /// Uses the socket, and keeps it only if it has not failed.
     fn with_socket<T>(&mut self, f: impl FnOnce(&mut Socket) -> io::Result<T>) -> io::Result<T> {
         let mut socket = match self.socket.take() {
             Some(socket) => socket,
@@ -134,8 +134,8 @@ impl Requests {
     }
 }
 
-/// Receives the answers to requests whose sequence numbers begin with `first`, and says which of
-/// them were refused.
+/// Receives the answers to requests whose sequence numbers begin with `first`, and returns the
+/// refused ones.
 fn answers(
     socket: &mut Socket,
     first: u32,
@@ -145,7 +145,7 @@ fn answers(
     let mut refused = Vec::new();
     loop {
         let Some(received) = socket.receive()? else {
-            return Err(io::Error::other("the kernel acknowledged nothing"));
+            return Err(io::Error::other("the kernel sent no acknowledgement"));
         };
         for message in messages(received) {
             let idx = message.seq.wrapping_sub(first) as usize;
@@ -167,10 +167,10 @@ fn answers(
     }
 }
 
-/// How a dump ended.
+/// The result of a dump.
 enum End {
     Complete,
-    /// Something changed meanwhile, so that it may lack what was there all the time.
+    /// Something changed during the dump, so that entries may be missing that existed all the time.
     Interrupted,
     Refused(i32),
 }
@@ -179,7 +179,7 @@ fn show(socket: &mut Socket, seq: u32, mut each: impl FnMut(&Message<'_>)) -> io
     let mut interrupted = false;
     loop {
         let Some(received) = socket.receive()? else {
-            return Err(io::Error::other("the kernel's dump has no end"));
+            return Err(io::Error::other("the kernel's dump is incomplete"));
         };
         for message in messages(received).filter(|message| message.seq == seq) {
             interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
@@ -206,7 +206,7 @@ mod tests {
         message
     }
 
-    /// How many devices there are.
+    /// Returns the number of devices.
     fn links(requests: &mut Requests) -> usize {
         let count = |n: &mut usize, message: &Message<'_>| {
             *n += usize::from(message.kind == RTM_NEWLINK);
@@ -224,7 +224,7 @@ mod tests {
             let n = links(&mut requests);
             assert!(n > 0 && !requests.has_failed());
             let failed: io::Result<()> = requests.with_socket(|socket| {
-                // A dump whose end nobody waits for.
+                // A dump that is not read to its end.
                 let mut writer = Writer::default();
                 let message = get_links(&mut writer, NLM_F_REQUEST | NLM_F_DUMP, 1);
                 writer.close_message(message);
@@ -242,7 +242,7 @@ mod tests {
         if !require_root() {
             return;
         }
-        // An address of no device is refused; the message that asks for devices is answered.
+        // A deletion of an address without a device is refused; the query for devices is answered.
         let write = |writer: &mut Writer, flags: u16, seq: u32, is_right: &bool| {
             let kind = if *is_right { RTM_GETLINK } else { RTM_DELADDR };
             let message = writer.header(kind, flags, seq);
@@ -251,7 +251,7 @@ mod tests {
         };
         Namespace::new("refusals").run(|| {
             let mut requests = Requests::open(Bus::Route).unwrap();
-            // The numbers come round within the first batch.
+            // The sequence numbers wrap around in the first batch.
             requests.seq = u32::MAX - 100;
             let n = 2 * BATCH + 7;
             let items: Vec<bool> = (0..n).map(|idx| idx % 3 > 0).collect();

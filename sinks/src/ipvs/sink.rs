@@ -1,10 +1,11 @@
 //! IPVS and nf_tables as one sink: IPVS chooses and translates, the rules do the rest.
 //!
-//! There is no transaction over both, so the order counts. What the rules say of a frontend is there
-//! before IPVS serves it, and stays until IPVS does no longer: so a client is never served that the
-//! rules would keep out, and a virtual server is never without the element that tells it is ours. An
-//! address is bound when its virtual servers are complete, and goes before they do. Where our own rules
-//! have translated until now, IPVS takes over the other way round: it is complete before they let go.
+//! There is no transaction over both, so the order matters. The rules for a frontend exist before
+//! IPVS serves it, and stay until IPVS no longer does: so no client is served that the rules would
+//! reject, and a virtual server always has the element that marks it as ours. An address is bound
+//! when its virtual servers are complete, and unbound before they are deleted. If our own rules
+//! have translated so far, IPVS takes over in the other order: it is complete before the rules stop
+//! translating.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -21,29 +22,29 @@ use super::{Ipvs, SchedulerError};
 use crate::nft::NftSink;
 use crate::sink::{Base, Outcome, Refusal, Sink, SinkError};
 
-/// Both, in the network namespace of the thread that has opened them.
+/// Both, in the network namespace of the thread that opened them.
 pub struct IpvsSink {
     nft: NftSink,
     ipvs: Ipvs,
 }
 
-/// An operation on IPVS, and whose it is.
+/// An operation on IPVS and its owner.
 type Owned<'a> = (Option<&'a NamespacedName>, &'a ipvs::Op);
 
-/// A delta in the order in which it is carried out.
+/// A delta in the order in which it is executed.
 #[derive(Debug, Default)]
 struct Plan<'a> {
-    /// What IPVS takes over from our rules.
+    /// Operations by which IPVS takes over from our rules.
     before: Vec<Owned<'a>>,
-    /// What the rules need first.
+    /// Changes of rules that come before those of IPVS.
     rules: Delta,
     ipvs: Vec<Owned<'a>>,
-    /// What the rules do not need any more.
+    /// Deletions of rules that come after those of IPVS.
     rest: Delta,
 }
 
 impl IpvsSink {
-    /// Joins the two.
+    /// Combines the two.
     pub fn new(nft: NftSink, ipvs: Ipvs) -> Self {
         Self { nft, ipvs }
     }
@@ -55,7 +56,7 @@ impl IpvsSink {
         outcome: &mut Outcome,
     ) -> Result<(), SinkError> {
         let before = outcome.ops;
-        // No address is bound, and nobody is let go, for a server that could not be completed.
+        // No address is bound and no server deleted if a server could not be completed.
         let is_first = |(_, op): &Owned<'_>| stage(op) == Stage::Complete;
         for part in ops.chunk_by(|one, next| is_first(one) == is_first(next)) {
             self.carry_out(part, base, outcome)?;
@@ -81,12 +82,12 @@ impl IpvsSink {
         outcome.ops += commands.len() - refused.len();
         for (place, error) in refused {
             let owner = ops.get(place).and_then(|(owner, _)| *owner);
-            // What rests on an operation that was refused is refused, too, and says nothing more.
+            // Operations that depend on a refused one are refused, too, and are not reported again.
             if owner.is_some_and(|owner| is_refused(outcome, owner)) {
                 continue;
             }
             let error = named(error, commands.get(place));
-            // Something is there that we believed absent, or the reverse.
+            // Something exists that we assumed absent, or the reverse.
             let is_mismatch = matches!(error.raw_os_error(), Some(ENOENT | EEXIST | ESRCH));
             if base == Base::Believed && is_mismatch {
                 return Err(SinkError::Stale);
@@ -132,7 +133,8 @@ impl Sink for IpvsSink {
     fn commit(&mut self, delta: &Delta, base: Base) -> Result<Outcome, SinkError> {
         let mut outcome = Outcome::default();
         let Plan { before, rules, ipvs, rest } = Plan::of(delta);
-        // Only the first transaction can tell whether the tables are still as they were read.
+        // Only the first transaction can tell whether the tables are unchanged since they were
+        // read.
         let base_of_rest = if rules.is_empty() { base } else { Base::Believed };
         self.apply(&before, base, &mut outcome)?;
         self.rules(rules, base, &mut outcome)?;
@@ -170,7 +172,7 @@ impl<'a> Plan<'a> {
             plan.group(group, delta.atomic);
         }
         if delta.atomic {
-            // The old table serves until the new one is there, and both in one transaction.
+            // The old table serves until the new one exists; both are in one transaction.
             plan.rules.epilogue.append(&mut plan.rest.epilogue);
         }
         for ops in [&mut plan.before, &mut plan.ipvs] {
@@ -228,13 +230,13 @@ fn stage(op: &ipvs::Op) -> Stage {
     }
 }
 
-/// Whether our rules cease to translate what is sent to a frontend.
+/// Returns true if the operation makes our rules stop translating packets to a frontend.
 fn is_translating(op: &Op) -> bool {
     matches!(op, Op::Delete(Element { key: Key::Service(..), value: Value::Pick(pick), .. })
         if pick.backends > 0)
 }
 
-/// The error, by a better name if it is the kernel's for a scheduler that it does not have.
+/// Returns the error, replaced with a clearer one if the kernel lacks a scheduler.
 fn named(error: io::Error, op: Option<&ipvs::Op>) -> io::Error {
     match op {
         Some(ipvs::Op::AddServer(_, attributes) | ipvs::Op::SetServer(_, attributes))
@@ -293,7 +295,7 @@ mod tests {
         Delta { groups: vec![group], ..Delta::default() }
     }
 
-    /// The four steps.
+    /// Returns the operations of the four steps.
     fn steps(delta: &Delta) -> [Vec<Op>; 4] {
         let Plan { before, rules, ipvs, rest } = Plan::of(delta);
         let of = |ops: Vec<Owned<'_>>| ops.iter().map(|(_, op)| Op::Ipvs((*op).clone())).collect();

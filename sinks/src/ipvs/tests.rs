@@ -1,4 +1,4 @@
-//! What no kernel shows: bytes as they should be, and bytes as they should not.
+//! Cases that no kernel produces: exact bytes, and malformed bytes.
 
 use std::net::IpAddr;
 
@@ -21,7 +21,7 @@ fn attributes(scheduler: Scheduler, persistence: Option<u32>) -> Attributes {
     Attributes { scheduling: Scheduling::new(scheduler), persistence }
 }
 
-/// The message that carries out an operation.
+/// Returns the message for an operation.
 fn message(op: &Op) -> Vec<u8> {
     let mut writer = Writer::default();
     let message = generic(&mut writer, FAMILY, 1, 7, wire::command(op).unwrap());
@@ -30,7 +30,7 @@ fn message(op: &Op) -> Vec<u8> {
     writer.bytes().to_vec()
 }
 
-/// What is written as if it were a dump: the same attributes, the same commands.
+/// Returns the written bytes in the form of a dump: the same attributes and commands.
 fn shown(op: &Op, more: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut bytes = message(op);
     let mut writer = Writer::default();
@@ -72,7 +72,8 @@ fn operations_have_the_bytes_of_the_kernel_header() {
     let sticky = attributes(Scheduler::Mh, Some(10_800));
     #[rustfmt::skip]
     let expected = [
-        // The length, the family, NLM_F_REQUEST, the number, nobody's port; NEW_SERVICE, version 1.
+        // The length, the family, NLM_F_REQUEST, the sequence number, no port id; NEW_SERVICE,
+        // version 1.
         104, 0, 0, 0,  33, 0,  1, 0,  7, 0, 0, 0,  0, 0, 0, 0,  1, 1, 0, 0,
         // IPVS_CMD_ATTR_SERVICE
         84, 0,  1, 0x80,
@@ -113,7 +114,7 @@ fn operations_have_the_bytes_of_the_kernel_header() {
     let op = Op::SetReal(dns, backend("2001:db8::1", 5353), RealServer::draining(99));
     assert_eq!(message(&op), expected);
 
-    // To delete, it is enough to say which; the rest is as above.
+    // A deletion only needs the identity; the rest is as above.
     let deleted = message(&Op::DeleteReal(dns, backend("2001:db8::1", 5353)));
     assert_eq!(deleted[16], 7);
     assert_eq!(deleted[20..68], expected[20..68]);
@@ -145,7 +146,7 @@ fn what_is_written_is_read() {
     }
 }
 
-/// A message of a virtual server that is described by these attributes.
+/// Returns a message with a virtual server that is described by these attributes.
 fn described(describe: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut writer = Writer::default();
     let message = generic(&mut writer, FAMILY, 2, 7, wire::NEW_SERVICE);
@@ -179,7 +180,7 @@ fn what_we_never_ask_for_is_read_as_such() {
         attributes
     };
     let all = u32::MAX;
-    // HASHED is the kernel's own; the time and the mask say nothing without PERSISTENT.
+    // HASHED is the kernel's own flag; timeout and mask have no meaning without PERSISTENT.
     assert_eq!(read(&with("rr", 2, 0, None)), Some(attributes(Scheduler::Rr, None)));
     assert_eq!(read(&with("rr", 3, all, None)), Some(attributes(Scheduler::Rr, Some(300))));
     for unusual in [
@@ -191,7 +192,8 @@ fn what_we_never_ask_for_is_read_as_such() {
         assert_eq!(read(&unusual), None);
     }
 
-    // Names without one of ours: a firewall mark, all ports, another protocol.
+    // Virtual servers that have no name here: of a firewall mark, of all ports, of another
+    // protocol.
     let nameless = |protocol: u16, port: u8, mark: bool| {
         let bytes = described(|writer| {
             writer.ne16(1, 2);
@@ -205,7 +207,7 @@ fn what_we_never_ask_for_is_read_as_such() {
             writer.attribute(7, &[0; 8]);
         });
         let (server, scheduler, _) = read_server(&bytes).unwrap();
-        assert_eq!(scheduler, "wrr", "which is known all the same");
+        assert_eq!(scheduler, "wrr", "which is known anyway");
         server
     };
     assert_eq!(nameless(6, 80, false), Some(web));
@@ -224,7 +226,7 @@ fn connections_of_all_kinds_count_and_other_methods_are_told() {
         writer.ne32(7, 3);
         writer.ne32(8, 20);
         writer.ne32(9, 100);
-        // Statistics, which are of no interest.
+        // Statistics, which are not used.
         let nest = writer.nest(10);
         writer.ne32(1, 7);
         writer.close_nest(nest);
@@ -253,12 +255,12 @@ fn connections_of_all_kinds_count_and_other_methods_are_told() {
         let shown = read_real(writer.bytes(), web)?;
         Some((shown.backend, shown.real))
     };
-    // An old kernel says no family.
+    // An old kernel reports no family.
     assert_eq!(real(0, 0, None), Some((pod, Some(RealServer::ACTIVE))));
     assert_eq!(real(0x100, 0, Some(2)), Some((pod, Some(RealServer::ACTIVE))));
     assert_eq!(real(3, 0, Some(2)), Some((pod, None)), "direct routing");
     assert_eq!(real(0, 5, Some(2)), Some((pod, None)), "a lower threshold");
-    assert_eq!(real(0, 0, Some(7)), None, "a family that nobody knows");
+    assert_eq!(real(0, 0, Some(7)), None, "an unknown family");
 }
 
 #[test]
@@ -291,7 +293,7 @@ fn bytes_are_not_trusted() {
             }
         }
     }
-    // Noise, from a small generator whose seed is its state.
+    // Noise from a small generator whose seed is its state.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut noise = || {
         state ^= state << 13;
@@ -301,7 +303,7 @@ fn bytes_are_not_trusted() {
     };
     for _ in 0..20_000 {
         let mut payload: Vec<u8> = (0..12).flat_map(|_| noise()).collect();
-        // Half of it in the clothes of an answer.
+        // Half of it has the form of an answer.
         let [which, at, value, len, ..] = noise();
         if which % 2 == 0 {
             let bytes = &whole[usize::from(which / 2 % 2)];

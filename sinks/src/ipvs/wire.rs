@@ -11,7 +11,7 @@ use rulec_compiler::net::{Backend, Family, Protocol};
 
 use crate::netlink::{self, Message, Writer};
 
-/// The family that knows the numbers of the others.
+/// The netlink family that resolves the numbers of the others.
 pub(super) const GENL_ID_CTRL: u16 = 16;
 pub(super) const CTRL_CMD_GETFAMILY: u8 = 3;
 pub(super) const CTRL_VERSION: u8 = 1;
@@ -63,22 +63,22 @@ const DEST_ATTR_ADDR_FAMILY: u16 = 11;
 
 const SVC_F_PERSISTENT: u32 = 0x1;
 const SVC_F_ONEPACKET: u32 = 0x4;
-/// The flags that are ours to decide. The kernel keeps one more in the same number.
+/// The flags that we set. The kernel keeps another one in the same number.
 const SVC_F_MASK: u32 = SVC_F_PERSISTENT | SVC_F_ONEPACKET | SchedulerFlags::MASK;
 
 /// The forwarding method among the flags of a connection, and translation, which has no bit.
 const CONN_F_FWD_MASK: u32 = 0x7;
 const CONN_F_MASQ: u32 = 0;
 
-/// What `union nf_inet_addr` takes, whichever family it is of.
+/// The size of `union nf_inet_addr`, for both families.
 const ADDRESS_LEN: usize = 16;
 
-/// Writes whose number is asked for.
+/// Writes the name of the family whose number is queried.
 pub(super) fn write_family_name(writer: &mut Writer) {
     writer.text(CTRL_ATTR_FAMILY_NAME, IPVS_GENL_NAME);
 }
 
-/// Reads the number of the family; `None` if it is not in there.
+/// Reads the number of the family; `None` if the message does not contain it.
 pub(super) fn read_family_id(message: &Message<'_>) -> Option<u16> {
     if message.kind != GENL_ID_CTRL || message.command() != CTRL_CMD_NEWFAMILY {
         return None;
@@ -86,7 +86,7 @@ pub(super) fn read_family_id(message: &Message<'_>) -> Option<u16> {
     message.attributes().ne16(CTRL_ATTR_FAMILY_ID)
 }
 
-/// The command that carries out an operation; `None` if that is about an address.
+/// Returns the command for an operation; `None` if it is for an address.
 pub(super) fn command(op: &Op) -> Option<u8> {
     match op {
         Op::AddServer(..) => Some(NEW_SERVICE),
@@ -99,7 +99,7 @@ pub(super) fn command(op: &Op) -> Option<u8> {
     }
 }
 
-/// Writes what an operation is about.
+/// Writes the operands of an operation.
 pub(super) fn write_operands(writer: &mut Writer, op: &Op) {
     match op {
         Op::AddServer(server, attributes) | Op::SetServer(server, attributes) => {
@@ -118,7 +118,7 @@ pub(super) fn write_operands(writer: &mut Writer, op: &Op) {
     }
 }
 
-/// Writes a virtual server: which it is, and what was decided about it if that matters.
+/// Writes a virtual server: its identity, and its attributes if given.
 pub(super) fn write_server(
     writer: &mut Writer,
     server: VirtualServer,
@@ -143,10 +143,10 @@ pub(super) fn write_server(
     writer.close_nest(nest);
 }
 
-/// Writes a real server: which it is, and what was decided about it if that matters.
+/// Writes a real server: its identity, and its attributes if given.
 fn write_real(writer: &mut Writer, backend: Backend, real: Option<&RealServer>) {
     let nest = writer.nest(CMD_ATTR_DEST);
-    // Without it, the kernel takes the address for one of the virtual server's family.
+    // Without it, the kernel assumes the virtual server's family.
     writer.ne16(DEST_ATTR_ADDR_FAMILY, family_number(Family::of(backend.address)));
     writer.attribute(DEST_ATTR_ADDR, &address_bytes(backend.address));
     writer.attribute(DEST_ATTR_PORT, &backend.port.get().to_be_bytes());
@@ -159,8 +159,8 @@ fn write_real(writer: &mut Writer, backend: Backend, real: Option<&RealServer>) 
     writer.close_nest(nest);
 }
 
-/// Writes how long connections without packets last, in seconds. The kernel keeps what is not
-/// there.
+/// Writes how long connections without packets last, in seconds. The kernel keeps its value where
+/// there is none.
 pub(super) fn write_timeouts(writer: &mut Writer, tcp: u32, tcp_fin: u32, udp: u32) {
     for (kind, seconds) in [
         (CMD_ATTR_TIMEOUT_TCP, tcp),
@@ -173,19 +173,19 @@ pub(super) fn write_timeouts(writer: &mut Writer, tcp: u32, tcp_fin: u32, udp: u
     }
 }
 
-/// A virtual server as the kernel shows it.
+/// A virtual server as the kernel reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ShownServer<'a> {
-    /// Which it is; `None` of a firewall mark, of all ports, or of a protocol that no Service has.
+    /// Its identity; `None` for a firewall mark, all ports, or a protocol that no Service can have.
     pub(super) server: Option<VirtualServer>,
     /// The name of its scheduler.
     pub(super) scheduler: &'a str,
-    /// What was decided about it; `None` if we never ask for that.
+    /// Its attributes; `None` if we never set such ones.
     pub(super) attributes: Option<Attributes>,
 }
 
 impl<'a> ShownServer<'a> {
-    /// Reads a virtual server; `None` if there is none in there.
+    /// Reads a virtual server; `None` if the message contains none.
     pub(super) fn read(message: &Message<'a>) -> Option<Self> {
         if message.command() != NEW_SERVICE {
             return None;
@@ -216,7 +216,7 @@ fn read_attributes(
     scheduler: &str,
     attributes: netlink::Attributes<'_>,
 ) -> Option<Attributes> {
-    // The flags, and a mask behind them that says nothing here.
+    // The flags, followed by a mask that has no meaning here.
     let flags = attributes.clone().ne32(SVC_ATTR_FLAGS)?;
     let has_engine = attributes.clone().find(SVC_ATTR_PE_NAME).is_some();
     if flags & SVC_F_ONEPACKET != 0 || has_engine {
@@ -227,33 +227,33 @@ fn read_attributes(
     if flags & SVC_F_PERSISTENT == 0 {
         return Some(Attributes { scheduling, persistence: None });
     }
-    // With a wider mask, persistence is that of a network, not of a client.
+    // With a wider mask, persistence applies to networks, not clients.
     let is_of_clients = attributes.clone().ne32(SVC_ATTR_NETMASK)? == netmask(family);
     let persistence = attributes.ne32(SVC_ATTR_TIMEOUT)?;
     is_of_clients.then_some(Attributes { scheduling, persistence: Some(persistence) })
 }
 
-/// A real server as the kernel shows it.
+/// A real server as the kernel reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ShownReal {
-    /// Which it is.
+    /// Its identity.
     pub(super) backend: Backend,
-    /// What was decided about it; `None` if we never ask for that.
+    /// Its attributes; `None` if we never set such ones.
     pub(super) real: Option<RealServer>,
-    /// How many connections and clients it keeps.
+    /// The number of connections and clients that it keeps.
     pub(super) connections: u32,
 }
 
 impl ShownReal {
-    /// Reads a real server of a virtual server; `None` if there is none in there, or it has no
-    /// port.
+    /// Reads a real server of a virtual server; `None` if the message contains none, or one without
+    /// a port.
     pub(super) fn read(message: &Message<'_>, server: VirtualServer) -> Option<Self> {
         if message.command() != NEW_DEST {
             return None;
         }
         let attributes = message.attributes().nested(CMD_ATTR_DEST)?;
         let number = |kind| attributes.clone().ne32(kind);
-        // Before 3.18, both have the same family, and nobody says so.
+        // Before 3.18, both have the same family, and the attribute does not exist.
         let family = match attributes.clone().ne16(DEST_ATTR_ADDR_FAMILY) {
             Some(number) => family(number)?,
             None => server.family(),
@@ -272,11 +272,11 @@ impl ShownReal {
     }
 }
 
-/// Which clients persistence takes for the same: each is itself.
+/// Returns the mask by which persistence groups clients: each client is its own group.
 fn netmask(family: Family) -> u32 {
     match family {
         Family::Ipv4 => u32::MAX,
-        // Of this family, it is the length of a prefix.
+        // In this family, it is a prefix length.
         Family::Ipv6 => 128,
     }
 }

@@ -1,16 +1,17 @@
-//! Which chains are kube-proxy's in tables that everybody shares, and which of them can go.
+//! Finds kube-proxy's chains in shared tables, and decides which of them can be deleted.
 //!
-//! Not every chain whose name begins with `KUBE-` is kube-proxy's: the kubelet has some (KEP-3178), and
-//! so have other programs, such as kube-router's network policies. So the names are listed one by one.
+//! Not every chain whose name begins with `KUBE-` is kube-proxy's: the kubelet has some (KEP-3178),
+//! and so do other programs, such as kube-router's network policies. So the names are listed one by
+//! one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::nft::foreign::{Jump, Removal};
 
-/// The tables that kube-proxy writes to in iptables and IPVS mode. Its canary is in `mangle`.
+/// The tables that kube-proxy uses in iptables and IPVS mode. Its canary is in `mangle`.
 pub(super) const TABLES: [&str; 3] = ["nat", "filter", "mangle"];
 
-/// Chains that kube-proxy has the kernel's own chains jump to.
+/// Chains to which kube-proxy adds jumps from the kernel's own chains.
 const ENTRIES: [&str; 12] = [
     "KUBE-SERVICES",
     "KUBE-EXTERNAL-SERVICES",
@@ -26,25 +27,25 @@ const ENTRIES: [&str; 12] = [
     "KUBE-PROXY-CANARY",
 ];
 
-/// Beginnings of the names of chains that it has for each Service or endpoint.
+/// Prefixes of the names of its chains for Services and endpoints.
 const PREFIXES: [&str; 6] =
     ["KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-FW-", "KUBE-XLB-"];
 
-/// Whether a chain is kube-proxy's.
+/// Returns true if a chain is kube-proxy's.
 pub(super) fn is_kube_proxys(name: &str) -> bool {
     name == "KUBE-MARK-MASQ"
         || ENTRIES.contains(&name)
         || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Whether a chain is kube-proxy's and nobody else's: kubelets before 1.28 make two as well, and make
-/// them again.
+/// Returns true if a chain can only be kube-proxy's: kubelets before 1.28 also create two of its
+/// chains, repeatedly.
 pub(super) fn is_telling(name: &str) -> bool {
     is_kube_proxys(name) && !matches!(name, "KUBE-MARK-MASQ" | "KUBE-POSTROUTING")
 }
 
-/// What can be deleted of a table, and what of kube-proxy's must stay since others lead to it: each by
-/// name, with the chain of others that does.
+/// The parts of a table that can be deleted, and the chains of kube-proxy that must stay because
+/// others lead to them: each by name, with the chain that leads to it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) removal: Removal,
@@ -53,9 +54,9 @@ pub(super) struct Plan {
 
 /// Plans the removal from a table with these chains (and whether they are base chains) and jumps.
 ///
-/// A rule of a base chain that leads to one of the entries is kube-proxy's own, and goes. Any other
-/// rule outside of kube-proxy's chains is somebody else's: where it leads to stays, with all that
-/// chain needs.
+/// A rule of a base chain that leads to one of the entries is kube-proxy's own, and is deleted. Any
+/// other rule outside kube-proxy's chains belongs to others: the chain it leads to stays, with all
+/// chains that that one needs.
 pub(super) fn plan(chains: &BTreeMap<String, bool>, jumps: &[Jump]) -> Plan {
     let mut plan = Plan::default();
     let ours = || chains.keys().filter(|name| is_kube_proxys(name));
@@ -78,7 +79,7 @@ pub(super) fn plan(chains: &BTreeMap<String, bool>, jumps: &[Jump]) -> Plan {
         }
     }
     plan.removal.chains = ours().filter(|name| !plan.stay.contains_key(*name)).cloned().collect();
-    // What leads from a base chain to an entry that stays is the entry's own use, and not kept up.
+    // Jumps from a base chain to an entry are kube-proxy's own, so they go even if the entry stays.
     let own: BTreeSet<(String, u64)> = jumps
         .iter()
         .filter(|jump| is_own(jump))
@@ -186,11 +187,11 @@ mod tests {
             ("KUBE-SERVICES", "KUBE-SVC-A"),
             ("KUBE-SERVICES", "KUBE-SEP-C"),
             ("KUBE-SVC-A", "KUBE-SEP-B"),
-            // Somebody has other packets go to a Service.
+            // A rule of others sends other packets to a Service.
             ("MINE", "KUBE-SVC-A"),
-            // Another program marks by kube-proxy's chain.
+            // Another program marks packets with kube-proxy's chain.
             ("KUBE-HP-1", "KUBE-MARK-MASQ"),
-            // An admin's rule in a base chain is none of kube-proxy's.
+            // An admin's rule in a base chain is not kube-proxy's.
             ("PREROUTING", "KUBE-SEP-B"),
         ]);
         let plan = plan(&chains, &jumps);

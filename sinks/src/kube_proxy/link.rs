@@ -1,4 +1,4 @@
-//! Deleting a network interface.
+//! Deletes a network interface.
 
 use std::io;
 
@@ -8,10 +8,10 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-/// More than an acknowledgement takes.
+/// More than an acknowledgement needs.
 const RECEIVE_BYTES: usize = 1 << 13;
 
-/// Deletes the interface of this name in the network namespace of the calling thread.
+/// Deletes the interface with this name in the network namespace of the calling thread.
 pub(super) fn delete(name: &str) -> io::Result<()> {
     let mut link = LinkMessage::default();
     link.attributes.push(LinkAttribute::IfName(name.to_owned()));
@@ -23,7 +23,7 @@ pub(super) fn delete(name: &str) -> io::Result<()> {
 
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
-    // The answer is there when the request has been taken: waiting would be waiting for nothing.
+    // The kernel has queued the answer when the request was accepted, so there is no need to wait.
     socket.set_non_blocking(true)?;
     socket.send(&bytes, 0)?;
     let mut answer = Vec::with_capacity(RECEIVE_BYTES);
@@ -37,5 +37,5 @@ pub(super) fn delete(name: &str) -> io::Result<()> {
             code => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
         };
     }
-    Err(io::Error::other("the kernel acknowledged nothing"))
+    Err(io::Error::other("the kernel sent no acknowledgement"))
 }

@@ -1,4 +1,4 @@
-//! One transaction as bytes, and which operation each message stands for.
+//! One transaction as bytes, with the operation that each message stands for.
 
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
@@ -10,24 +10,24 @@ use super::rules;
 use super::wire::{self, nfproto};
 use crate::netlink::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, Open, Writer};
 
-/// Elements in one message stay below this: the length of the attribute that holds them has 16 bits.
+/// The size limit for the elements in one message: their attribute's length has 16 bits.
 const ELEMENTS_BYTES: usize = 60_000;
 
-/// A transaction under construction. It is reused, so that a small one allocates nothing.
+/// A transaction under construction. It is reused, so that a small transaction allocates nothing.
 #[derive(Default)]
 pub(super) struct Batch {
     writer: Writer,
     /// The sequence number of the first message.
     first_seq: u32,
     next_seq: u32,
-    /// The messages in order, by the Service whose operations they hold.
+    /// The messages in order, each by the Service that its operations belong to.
     messages: Vec<Option<NamespacedName>>,
     last: Option<Open>,
     open: Option<OpenElements>,
     n_ops: usize,
 }
 
-/// A message of elements that more can join.
+/// A message of elements to which more can be added.
 struct OpenElements {
     message: Open,
     list: Open,
@@ -38,8 +38,8 @@ struct OpenElements {
 }
 
 impl Batch {
-    /// Starts a transaction. With a generation, the kernel refuses it (ERESTART) if anything has
-    /// changed since.
+    /// Starts a transaction. If a generation is given, the kernel refuses the transaction
+    /// (ERESTART) if anything has changed since.
     pub(super) fn begin(&mut self, seq: u32, generation: Option<u32>) {
         self.writer.clear();
         self.messages.clear();
@@ -66,7 +66,7 @@ impl Batch {
         for op in ops {
             self.n_ops += usize::from(!matches!(op, Op::Ipvs(_)));
             match op {
-                // Not for nf_tables.
+                // These are not for nf_tables.
                 Op::Ipvs(_) => {}
                 Op::Add(element) => self.element(service, element, true),
                 Op::Delete(element) => self.element(service, element, false),
@@ -93,14 +93,14 @@ impl Batch {
         }
     }
 
-    /// Creates a table or takes it over, with these flags.
+    /// Creates a table with these flags, or takes it over.
     pub(super) fn add_table(&mut self, family: Family, flags: u32) {
         self.whole(|seq| rules::add_table(family, flags, seq));
     }
 
-    /// Completes the transaction: its bytes, to be sent in one go. One acknowledgement is asked,
-    /// with the last message, which all kernels give (the end of a batch is acknowledged only since
-    /// 6.10).
+    /// Completes the transaction and returns its bytes, to be sent in one call. Only the last
+    /// message requests an acknowledgement, which all kernels send (the end of a batch is
+    /// acknowledged only since 6.10).
     pub(super) fn finish(&mut self) -> &[u8] {
         self.close_elements();
         if let Some(last) = self.last {
@@ -111,29 +111,30 @@ impl Batch {
         self.writer.bytes()
     }
 
-    /// The bytes of a transaction that is complete.
+    /// Returns the bytes of a complete transaction.
     pub(super) fn bytes(&self) -> &[u8] {
         self.writer.bytes()
     }
 
-    /// The sequence number that follows this transaction's.
+    /// Returns the sequence number after this transaction.
     pub(super) fn end_seq(&self) -> u32 {
         self.next_seq.wrapping_add(1)
     }
 
-    /// The sequence number of the message that is acknowledged.
+    /// Returns the sequence number of the message that is acknowledged.
     pub(super) fn ack_seq(&self) -> u32 {
         self.next_seq.wrapping_sub(1)
     }
 
-    /// Whether a message of this transaction, its begin or its end has this sequence number.
+    /// Returns true if a message of this transaction, its begin or its end has this sequence
+    /// number.
     pub(super) fn contains(&self, seq: u32) -> bool {
         let begin = self.first_seq.wrapping_sub(1);
         seq.wrapping_sub(begin) <= self.next_seq.wrapping_sub(begin)
     }
 
-    /// Whose operations the message with this sequence number holds: `None` if there is no such
-    /// message, `Some(None)` if they are nobody's.
+    /// Returns the Service that the operations in the message with this sequence number belong to:
+    /// `None` if there is no such message, `Some(None)` if they belong to no Service.
     pub(super) fn service(&self, seq: u32) -> Option<Option<&NamespacedName>> {
         let position = usize::try_from(seq.wrapping_sub(self.first_seq)).ok()?;
         self.messages.get(position).map(Option::as_ref)

@@ -1,15 +1,16 @@
-//! Reading our tables back: at start, after trouble, and to look for drift.
+//! Reads our tables back: at the start, after errors, and to look for drift.
 //!
-//! A dump is not a snapshot: it goes through several system calls, and others may commit between
-//! them. The generation number before and after tells, and the kernel says of each dump whether it was
-//! interrupted. But both count every commit in the network namespace, also those that have nothing to
-//! do with us, and there are nodes on which somebody always commits. So reading starts over a few
-//! times, and then makes do with less: see `read`.
+//! A dump is not a snapshot: it takes several system calls, and others may commit between them.
+//! This shows in the generation number before and after, and the kernel marks each dump that was
+//! interrupted. But both count every commit in the network namespace, also unrelated ones, and on
+//! some nodes other programs commit all the time. So reading starts over a few times, and then
+//! accepts a weaker guarantee: see `read`.
 //!
-//! Neither tells of a hash table that still grows, which it does by itself for some milliseconds after
-//! thousands of additions: the kernel finds its place in a dump by counting the elements that it has given,
-//! and their order has become another (`nft_rhash_walk`; seen on Linux 6.18). Then some are missing, and as
-//! many are there twice: whoever finds one twice reads again, and who finds none has them all.
+//! Neither shows that a hash table is still growing, which it does by itself for some milliseconds
+//! after thousands of additions: the kernel resumes a dump by counting the elements that it has
+//! returned, but their order has changed (`nft_rhash_walk`; seen on Linux 6.18). Then some elements
+//! are missing, and as many are returned twice. So if any element comes twice, read again;
+//! otherwise, the dump is complete.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -28,39 +29,39 @@ use crate::netlink::{
     Writer, be32, messages,
 };
 
-/// How often reading starts over before it gives up.
+/// The number of attempts before reading fails.
 const ATTEMPTS: usize = 50;
 
-/// How often reading starts over for the sake of a moment without others' commits.
+/// The number of attempts to read without any commit by others.
 const UNDISTURBED_ATTEMPTS: usize = 3;
 
-/// How often a set is read again because others have committed meanwhile, once such a moment is given
-/// up.
+/// The number of attempts to read a set without a commit by others, after undisturbed reading was
+/// given up.
 const SET_ATTEMPTS: usize = 3;
 
-/// What was read.
+/// The result of a reading.
 pub(super) struct Reading {
     pub(super) state: State,
-    /// The generation all of it was read at. `None` if others have committed meanwhile: to our
-    /// tables too, for all we know.
+    /// The generation at which everything was read. `None` if others have committed in the
+    /// meantime, possibly to our tables, too.
     pub(super) generation: Option<u32>,
-    /// The flags of each table, and who owns it.
+    /// The flags and the owner of each table.
     pub(super) tables: Owners,
 }
 
-/// What the kernel says of a table itself.
+/// The flags and the owner of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ownership {
     pub(super) flags: u32,
-    /// The port id of the socket that owns it, if one does.
+    /// The port id of the socket that owns it, if any.
     pub(super) owner: Option<u32>,
 }
 
 /// Our tables that exist.
 pub(super) type Owners = BTreeMap<Family, Ownership>;
 
-/// Which tables of ours there are, and whose. A list of tables is short: it comes in one piece unless
-/// there are hundreds.
+/// Returns our existing tables and their owners. A list of tables is short: it comes in one piece
+/// unless there are hundreds.
 pub(super) fn owners(socket: &mut Socket, seq: &mut u32) -> io::Result<Owners> {
     for _ in 0..ATTEMPTS {
         match tables(socket, seq) {
@@ -73,13 +74,14 @@ pub(super) fn owners(socket: &mut Socket, seq: &mut u32) -> io::Result<Owners> {
     Err(never_still())
 }
 
-/// Reads our tables. The mark is the one the rules were made with.
+/// Reads our tables. The mark is the one that the rules were made with.
 ///
-/// The elements of a table that this socket owns cannot change meanwhile, whatever others commit
-/// elsewhere: only the short lists of tables, sets, chains and rules must be read undisturbed. Of other
-/// tables everything must, for the first few attempts. After those, the short lists are also believed
-/// if they were read twice the same, and elements as they come, without a generation: whoever goes on
-/// from there has to expect that the kernel holds something else, and refuses what does not fit.
+/// The elements of a table that this socket owns cannot change during the reading, whatever others
+/// commit elsewhere: only the short lists of tables, sets, chains and rules must be read
+/// undisturbed. Of other tables, everything must be read undisturbed in the first few attempts.
+/// After those, the short lists are also accepted if they were the same in two attempts, and
+/// elements as they come, but without a generation: the caller must then expect that the kernel
+/// holds something else and refuses what does not fit.
 pub(super) fn read(socket: &mut Socket, seq: &mut u32, mark: u32) -> io::Result<Reading> {
     let mut reader = Reader { socket, seq, mark };
     let mut last = None;
@@ -96,10 +98,10 @@ pub(super) fn read(socket: &mut Socket, seq: &mut u32, mark: u32) -> io::Result<
 }
 
 fn never_still() -> io::Error {
-    io::Error::other("the ruleset of this node never stood still long enough to be read")
+    io::Error::other("the ruleset of this node has changed during every attempt to read it")
 }
 
-/// The generation number of the ruleset of this network namespace.
+/// Returns the generation number of the ruleset of this network namespace.
 pub(super) fn generation(socket: &mut Socket, seq: &mut u32) -> io::Result<u32> {
     let mut found = None;
     request(
@@ -114,10 +116,10 @@ pub(super) fn generation(socket: &mut Socket, seq: &mut u32) -> io::Result<u32> 
         },
     )?
     .anyway();
-    found.ok_or_else(|| io::Error::other("the kernel gave no ruleset generation"))
+    found.ok_or_else(|| io::Error::other("the kernel reported no ruleset generation"))
 }
 
-/// Dumps the tables, all families at once.
+/// Dumps the tables of all families at once.
 fn tables(socket: &mut Socket, seq: &mut u32) -> io::Result<Dump<Owners>> {
     let mut tables = Owners::new();
     let dumped = request(
@@ -140,7 +142,7 @@ fn tables(socket: &mut Socket, seq: &mut u32) -> io::Result<Dump<Owners>> {
     Ok(dumped.map(|()| tables))
 }
 
-/// All but the elements.
+/// The tables without their elements.
 type Skeleton = (Owners, State);
 
 struct Reader<'a> {
@@ -150,8 +152,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads once; `None` if it has to be done again because others have committed. `last` is what
-    /// disturbed attempts before have found, but for the elements.
+    /// Reads once; returns `None` if reading must start over because others have committed. `last`
+    /// is what earlier disturbed attempts have found, without elements.
     fn attempt(
         &mut self,
         is_patient: bool,
@@ -170,7 +172,7 @@ impl Reader<'_> {
         let me = Some(self.socket.portid());
         let is_owned = |family: &Family| tables.get(family).is_some_and(|table| table.owner == me);
         for (family, table) in &mut state.tables {
-            // Elements come in the order of the kernel's hashes: sorted once, when all are there.
+            // Elements come in the order of the kernel's hashes: they are sorted once, at the end.
             let mut elements = Vec::new();
             for set in table.sets.clone() {
                 let (found, unknown) = match (is_owned(family), is_patient) {
@@ -183,7 +185,7 @@ impl Reader<'_> {
                 };
                 elements.extend(found);
                 if unknown > 0 {
-                    table.foreign.push(format!("{unknown} elements of {set} that mean nothing"));
+                    table.foreign.push(format!("{unknown} unknown elements in {set}"));
                 }
             }
             let listed = elements.len();
@@ -198,14 +200,14 @@ impl Reader<'_> {
         Ok(is_enough.then_some(Reading { state, generation, tables }))
     }
 
-    /// The tables without their elements.
+    /// Reads the tables without their elements.
     fn skeleton(&mut self) -> io::Result<Skeleton> {
         let tables = tables(self.socket, self.seq)?.anyway();
         let mut state = State::default();
         for (family, Ownership { flags, .. }) in &tables {
             let mut table = Table::default();
             if flags & wire::NFT_TABLE_F_DORMANT != 0 {
-                // Nothing in it is in force.
+                // None of its rules are in force.
                 table.foreign.push("the table is dormant".to_owned());
             }
             self.sets(*family, &mut table)?;
@@ -233,13 +235,13 @@ impl Reader<'_> {
                         data_len: number(wire::NFTA_SET_DATA_LEN),
                     };
                     if held.data_type == wire::NFT_DATA_VERDICT {
-                        // The length of a verdict is the kernel's own affair.
+                        // The length of a verdict is internal to the kernel.
                         held.data_len = 0;
                     }
                     if held == Shape::of(&spec, family) {
                         table.sets.insert(set);
                     } else {
-                        table.foreign.push(format!("set {name} has another shape than ours"));
+                        table.foreign.push(format!("set {name} has an unexpected type"));
                     }
                 }
                 None => table.foreign.push(format!("set {name}")),
@@ -287,7 +289,7 @@ impl Reader<'_> {
                     return;
                 };
                 if !hook_matches(chain, attributes) {
-                    table.foreign.push(format!("chain {name} is attached elsewhere than ours"));
+                    table.foreign.push(format!("chain {name} has an unexpected hook or policy"));
                     return;
                 }
                 let expected = skeleton::rules(chain);
@@ -299,9 +301,9 @@ impl Reader<'_> {
         .map(Dump::anyway)
     }
 
-    /// The elements of a set, as well as can be had while others commit. The kernel finds its place in
-    /// a dump again by counting: only commits to this very set make it pass over an element or give one
-    /// twice, but it calls a dump interrupted by any.
+    /// Reads the elements of a set as well as possible while others commit. The kernel resumes a
+    /// dump by counting: only commits to this very set make it skip an element or return one twice,
+    /// but it marks a dump as interrupted after any commit.
     fn elements_after_all(&mut self, family: Family, set: SetId) -> io::Result<Elements> {
         let mut found = self.elements(family, set)?;
         for _ in 1..SET_ATTEMPTS {
@@ -352,10 +354,10 @@ impl Reader<'_> {
     }
 }
 
-/// The elements of a set, and how many of them are none of ours.
+/// The elements of a set, and the number of those that are not ours.
 type Elements = (Vec<(Key, Held)>, usize);
 
-/// Puts the bounds of ranges together, and says how many do not fit.
+/// Joins the bounds of ranges, and returns the number of those that do not fit.
 fn ranges(
     family: Family,
     set: SetId,
@@ -366,7 +368,7 @@ fn ranges(
     let mut bounds = bounds.iter().peekable();
     while let Some((start, is_start)) = bounds.next() {
         if !is_start {
-            // The end of nothing: `nft` writes one before the first range.
+            // An end without a start: `nft` writes one before the first range.
             continue;
         }
         let end = bounds.peek().filter(|(_, is_start)| !is_start).map(|(end, _)| end.as_slice());
@@ -427,23 +429,24 @@ fn hook_matches(chain: ChainId, attributes: Attributes<'_>) -> bool {
     }
 }
 
-/// Whether reading should start over: the kernel gave up on a dump, or what is read went away.
+/// Returns true if reading should start over: the kernel aborted a dump, or an object was removed.
 pub(super) fn is_disturbed(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, NotFound, WouldBlock};
     matches!(error.kind(), Interrupted | WouldBlock | NotFound)
 }
 
-/// What a dump gave.
+/// The result of a dump.
 #[must_use]
 pub(super) enum Dump<T> {
-    /// As it stood at one moment.
+    /// A consistent state from one moment.
     Whole(T),
-    /// Others have committed between its pieces (`NLM_F_DUMP_INTR`).
+    /// Others have committed in between (`NLM_F_DUMP_INTR`).
     Disturbed(T),
 }
 
 impl<T> Dump<T> {
-    /// What it gave, where it is no matter or is known otherwise whether it was disturbed.
+    /// Returns the result, for callers that do not depend on it being undisturbed or know from
+    /// elsewhere.
     pub(super) fn anyway(self) -> T {
         match self {
             Self::Whole(found) | Self::Disturbed(found) => found,
@@ -458,7 +461,7 @@ impl<T> Dump<T> {
     }
 }
 
-/// Sends one request and hands on what comes back.
+/// Sends one request and passes on the answers.
 pub(super) fn request(
     socket: &mut Socket,
     seq: &mut u32,
@@ -477,11 +480,11 @@ pub(super) fn request(
     ask(&mut writer);
     writer.close_message(message);
     socket.send(writer.bytes())?;
-    // An interrupted dump goes on to its end, and is read to it, so that nothing stays queued.
+    // An interrupted dump continues to its end, and is read to it, so that nothing stays queued.
     let mut interrupted = false;
     loop {
         let Some(bytes) = socket.receive()? else {
-            return Err(io::Error::other("the kernel's answer has no end"));
+            return Err(io::Error::other("the kernel's answer is incomplete"));
         };
         debug_assert!(bytes.len() >= HEADER_LEN, "an answer is at least a header");
         let mut done = false;
@@ -501,7 +504,7 @@ pub(super) fn request(
     }
 }
 
-/// Tables to delete: those of ours that exist, whatever is in them.
+/// Returns the deletions of these tables, which includes all their content.
 pub(super) fn cleanup(tables: impl Iterator<Item = Family>) -> Vec<Op> {
     tables.map(Op::DeleteTable).collect()
 }

@@ -1,8 +1,8 @@
-//! The C libraries: the only unsafe file. Objects of libnftnl as messages, and the descriptor of a
-//! libmnl socket. No logic, and no raw pointer in what it offers.
+//! The C libraries: the only unsafe file. It offers objects of libnftnl as messages, and the
+//! descriptor of a libmnl socket, without logic and without raw pointers.
 //!
 //! Only the constant ruleset is built with these objects. Elements, which are most of the traffic,
-//! are written by `encode` directly: libnftnl cannot cut them into messages below 64 KiB.
+//! are written by `batch` directly: libnftnl cannot cut them into messages below 64 KiB.
 
 use std::ffi::{CStr, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -10,9 +10,9 @@ use std::ptr::NonNull;
 
 use nftnl::nftnl_sys::{self as sys, libc::nlmsghdr};
 
-/// The descriptor of a socket.
+/// Returns the descriptor of a socket.
 pub(crate) fn socket_fd(socket: &mnl::Socket) -> BorrowedFd<'_> {
-    // SAFETY: the descriptor is open as long as the socket lives, and the result does not outlive it.
+    // SAFETY: the descriptor is open while the socket lives, and the result does not outlive it.
     unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
 }
 
@@ -86,11 +86,11 @@ macro_rules! object {
                 self
             }
 
-            /// The object as a message of this type, family, flags and sequence number.
+            /// Returns the object as a message of this type, family, flags and sequence number.
             pub(super) fn message(&self, kind: u16, family: u16, flags: u16, seq: u32) -> Vec<u8> {
                 build(kind, family, flags, seq, |header| {
-                    // SAFETY: the header stands at the start of a buffer of the size libnftnl asks
-                    // for, and the object is live.
+                    // SAFETY: the header is at the start of a buffer of the size that libnftnl
+                    // requires, and the object is live.
                     unsafe { sys::$payload(header, self.0.as_ptr()) };
                 })
             }
@@ -98,7 +98,7 @@ macro_rules! object {
 
         impl Drop for $name {
             fn drop(&mut self) {
-                // SAFETY: the object is live, and nobody else has it.
+                // SAFETY: the object is live, and nothing else owns it.
                 unsafe { sys::$free(self.0.as_ptr()) };
             }
         }
@@ -184,7 +184,7 @@ impl Rule {
 }
 
 fn build(kind: u16, family: u16, flags: u16, seq: u32, fill: impl Fn(*mut nlmsghdr)) -> Vec<u8> {
-    // Words, so that the header is aligned; the size is what libnftnl says no message exceeds.
+    // Words, so that the header is aligned; libnftnl states that no message exceeds this size.
     let mut words = vec![0_u64; nftnl::nft_nlmsg_maxsize() as usize / 8 + 1];
     let start = words.as_mut_ptr();
     // SAFETY: the buffer has room for a header.
@@ -196,7 +196,7 @@ fn build(kind: u16, family: u16, flags: u16, seq: u32, fill: impl Fn(*mut nlmsgh
 }
 
 fn allocated<T>(pointer: *mut T) -> NonNull<T> {
-    // libnftnl returns null only when memory is out: like the standard library, end there.
+    // libnftnl returns null only if memory is exhausted: abort, like the standard library.
     NonNull::new(pointer).unwrap_or_else(|| std::process::abort())
 }
 
@@ -204,7 +204,7 @@ fn parts(value: &[u8]) -> (*const c_void, u32) {
     (value.as_ptr().cast(), u32::try_from(value.len()).unwrap_or(0))
 }
 
-/// The library's attribute numbers are 32 bits wide as constants and 16 as arguments.
+/// Converts an attribute number: the library has 32 bits for constants and 16 for arguments.
 fn narrow(attribute: u32) -> u16 {
     u16::try_from(attribute).unwrap_or(u16::MAX)
 }

@@ -1,9 +1,9 @@
-//! Tables that are not ours: which chains they have, who jumps to them, and deleting what another
-//! program has left behind.
+//! Tables that are not ours: lists their chains and the jumps to them, and deletes the remains of
+//! another program.
 //!
-//! Rules are deleted by their handles, which are never used again, and chains only if nobody refers to
-//! them: the kernel refuses a transaction that does not fit what it holds by now, and then all is read
-//! anew. So nothing of others can go by mistake.
+//! Rules are deleted by their handles, which are never reused, and chains only if no rule refers to
+//! them: the kernel refuses a transaction that does not fit its current state, and then everything
+//! is read again. So nothing of others can be deleted by mistake.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,21 +17,21 @@ use crate::netlink::{
     messages,
 };
 
-/// How often reading starts over.
+/// The number of attempts to read without a commit by others.
 const ATTEMPTS: usize = 20;
 
-/// `NLM_F_NONREC`: a chain with rules is not deleted.
+/// `NLM_F_NONREC`: do not delete a chain that has rules.
 const NLM_F_NONREC: u16 = 0x100;
 
 /// A table: its family and its name.
 pub(crate) type TableName = (Family, String);
 
-/// A table as far as its chains.
+/// A table and its chains.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct ForeignTable {
-    /// The port id of the socket that owns it, if one does.
+    /// The port id of the socket that owns it, if any.
     pub(crate) owner: Option<u32>,
-    /// Its chains by name, and whether they are base chains, which packets come by on their own.
+    /// Its chains by name; true for base chains, which packets enter through a hook.
     pub(crate) chains: BTreeMap<String, bool>,
 }
 
@@ -42,20 +42,21 @@ pub(crate) struct Jump {
     pub(crate) from: String,
     /// The rule.
     pub(crate) handle: u64,
-    /// Where it leads to.
+    /// The chain that the rule leads to.
     pub(crate) to: String,
 }
 
-/// What is deleted of a table.
+/// The parts of a table to delete.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Removal {
     /// Rules, each by its chain and its handle.
     pub(crate) rules: Vec<(String, u64)>,
-    /// Chains with all rules in them. May jump to each other, but no other rule may lead to them.
+    /// Chains with all their rules. They may jump to each other, but no other rule may lead to
+    /// them.
     pub(crate) chains: BTreeSet<String>,
 }
 
-/// Netlink on tables of others.
+/// A netlink socket for the tables of others.
 pub(crate) struct Foreign {
     socket: Socket,
     seq: u32,
@@ -67,7 +68,7 @@ impl Foreign {
         Ok(Self { socket: Socket::open(Bus::Netfilter, 0)?, seq: 1 })
     }
 
-    /// The tables with these names, in both families, and their chains.
+    /// Returns the tables with these names, in both families, with their chains.
     pub(crate) fn tables(
         &mut self,
         is_wanted: impl Fn(&str) -> bool,
@@ -115,7 +116,8 @@ impl Foreign {
         })
     }
 
-    /// The rules of a table that lead to another chain. Not those that choose it by a map.
+    /// Returns the rules of a table that lead to another chain, without those that choose it by a
+    /// map.
     pub(crate) fn jumps(&mut self, (family, table): &TableName) -> io::Result<Vec<Jump>> {
         self.undisturbed(|this| {
             let mut jumps = Vec::new();
@@ -130,7 +132,7 @@ impl Foreign {
         })
     }
 
-    /// Deletes a table with all that is in it. False if there is none by that name.
+    /// Deletes a table with its content. Returns false if there is no table of this name.
     pub(crate) fn delete_table(&mut self, (family, table): &TableName) -> io::Result<bool> {
         let mut batch = Batch::begin(self.seq);
         batch.message(wire::DELTABLE, 0, *family, |writer| {
@@ -142,7 +144,7 @@ impl Foreign {
         }
     }
 
-    /// Deletes rules and chains of a table, all in one transaction or none.
+    /// Deletes rules and chains of a table, in one transaction.
     pub(crate) fn remove(
         &mut self,
         (family, table): &TableName,
@@ -156,7 +158,7 @@ impl Foreign {
                 writer.attribute(wire::NFTA_RULE_HANDLE, &handle.to_be_bytes());
             });
         }
-        // All are emptied before the first goes, since they jump to each other.
+        // All chains are emptied before the first is deleted, since they jump to each other.
         for chain in &removal.chains {
             batch.message(wire::DELRULE, 0, *family, |writer| {
                 writer.text(wire::NFTA_RULE_TABLE, table);
@@ -172,8 +174,8 @@ impl Foreign {
         self.send(batch)
     }
 
-    /// Reads, and again if others have committed meanwhile. In the end, what was read then counts: it
-    /// lacks nothing but what came or went at that moment.
+    /// Reads, and starts over if others have committed in the meantime. The result of the last
+    /// attempt is used in any case: it lacks at most what was added or removed during that attempt.
     fn undisturbed<T>(
         &mut self,
         mut read: impl FnMut(&mut Self) -> io::Result<T>,
@@ -198,13 +200,13 @@ impl Foreign {
         ask: impl FnOnce(&mut Writer),
         each: impl FnMut(Message<'_>),
     ) -> io::Result<()> {
-        // Whether it was disturbed, the generation tells.
+        // The generation shows whether it was disturbed.
         let dumped = request(&mut self.socket, &mut self.seq, kind, NLM_F_DUMP, family, ask, each)?;
         dumped.anyway();
         Ok(())
     }
 
-    /// Sends a transaction: an error is the first of the kernel's, and then nothing was done.
+    /// Sends a transaction. An error is the kernel's first one, and then nothing was changed.
     fn send(&mut self, batch: Batch) -> io::Result<()> {
         let (bytes, last) = batch.end();
         self.seq = last.wrapping_add(1);
@@ -223,7 +225,7 @@ impl Foreign {
         match first_error {
             Some(errno) => Err(io::Error::from_raw_os_error(errno)),
             None if is_acknowledged => Ok(()),
-            None => Err(io::Error::other("the kernel acknowledged nothing")),
+            None => Err(io::Error::other("the kernel sent no acknowledgement")),
         }
     }
 }
@@ -259,8 +261,8 @@ impl Batch {
         self.last = Some(message);
     }
 
-    /// The bytes, and the sequence number of the message that is acknowledged: the last one before the
-    /// end, since the end is acknowledged only since Linux 6.10.
+    /// Returns the bytes, and the sequence number of the message that is acknowledged: the last one
+    /// before the end, since the end is acknowledged only since Linux 6.10.
     fn end(mut self) -> (Vec<u8>, u32) {
         let last = self.seq;
         if let Some(message) = self.last {
@@ -271,7 +273,7 @@ impl Batch {
     }
 }
 
-/// The jumps of one rule as the kernel lists it.
+/// Returns the jumps of one rule as the kernel lists it.
 fn read_jumps(rule: &Attributes<'_>) -> Vec<Jump> {
     let chain = rule.clone().text(wire::NFTA_RULE_CHAIN);
     let handle = rule.clone().find(wire::NFTA_RULE_HANDLE).and_then(|bytes| bytes.try_into().ok());

@@ -1,4 +1,4 @@
-//! Who owns a table, in words that help an operator.
+//! The owner of a table, described for an operator.
 
 use std::fmt;
 use std::fs;
@@ -12,7 +12,7 @@ const NETLINK_NETFILTER: &str = "12";
 pub struct Owner {
     /// The port id of the socket.
     pub portid: u32,
-    /// Id and name of the process, if it can be seen from here.
+    /// Id and name of the process, if they can be determined.
     pub process: Option<(u32, String)>,
 }
 
@@ -26,15 +26,16 @@ impl fmt::Display for Owner {
 }
 
 impl Owner {
-    /// Finds out whose socket it is. A port id is a process id as a rule, but one in the PID namespace
-    /// of the owner: in a container it is 1. So the process is the one that has the socket open.
+    /// Finds the owner of the socket. A port id usually equals the process id, but in the PID
+    /// namespace of the owner: in a container it is 1. So this looks for the process that has the
+    /// socket open.
     pub(crate) fn of(portid: u32) -> Self {
         Self { portid, process: process(portid) }
     }
 }
 
-/// The process that has the socket with this port id, in the network namespace of this thread. It
-/// looks into every process: for errors only.
+/// Returns the process that has the socket with this port id, in the network namespace of this
+/// thread. It examines every process, so use it only for errors.
 fn process(portid: u32) -> Option<(u32, String)> {
     let sockets = fs::read_to_string("/proc/thread-self/net/netlink").ok()?;
     let socket = PathBuf::from(format!("socket:[{}]", inode(&sockets, portid)?));
@@ -45,8 +46,8 @@ fn process(portid: u32) -> Option<(u32, String)> {
     Some((pid, name.trim_end().to_owned()))
 }
 
-/// The inode of a netfilter socket, as `/proc/net/netlink` lists it: protocol, port id and inode are
-/// columns 2, 3 and 10.
+/// Returns the inode of a netfilter socket in `/proc/net/netlink`, where protocol, port id and
+/// inode are columns 2, 3 and 10.
 fn inode(sockets: &str, portid: u32) -> Option<&str> {
     let portid = portid.to_string();
     sockets.lines().skip(1).find_map(|line| {

@@ -16,7 +16,7 @@ use crate::netlink::{Attributes, NLM_F_CREATE, NLM_F_EXCL, attributes};
 
 const NLM_F_APPEND: u16 = 0x800;
 
-/// The user data of a rule of ours: its fingerprint as a comment.
+/// Returns the user data of one of our rules: its fingerprint as a comment.
 fn userdata(family: Family, mark: u32, rule: &IrRule) -> Vec<u8> {
     wire::comment(&skeleton::fingerprint(family, mark, rule))
 }
@@ -48,7 +48,8 @@ pub(super) fn add_set(family: Family, set: SetId, seq: u32) -> Vec<u8> {
     let mut object = Set::new()
         .text(sys::NFTNL_SET_TABLE, &c(TABLE))
         .text(sys::NFTNL_SET_NAME, &c(set.name()))
-        // Names it inside the transaction; the kernel wants a number, we refer by name.
+        // The set's id in the transaction. The kernel requires a number, but we refer to sets by
+        // name.
         .u32(sys::NFTNL_SET_ID, seq)
         .u32(sys::NFTNL_SET_FLAGS, shape.flags)
         .u32(sys::NFTNL_SET_KEY_TYPE, shape.key_type)
@@ -131,10 +132,11 @@ fn expressions(family: Family, mark: u32, rule: &IrRule) -> impl Iterator<Item =
     rule.0.iter().flat_map(move |statement| encoder.statement(statement))
 }
 
-/// What a rule of ours is known by. The fingerprint says what the rule was made from, but anybody can
-/// write it as the comment of another rule; the expressions say whether it can be ours at all. Only
-/// their names are compared: of what is in them, the kernel lists more than it was given, and numbers
-/// registers in another way. So who alters a constant and keeps the comment is not found out.
+/// The identity of a rule. The fingerprint tells what the rule was made from, but others can use it
+/// as the comment of another rule; the expressions tell whether the rule can be ours at all. Only
+/// the names of expressions are compared, because the kernel lists more of their content than it
+/// was given and numbers registers differently. So a changed constant in a rule with an unchanged
+/// comment is not noticed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Identity {
     userdata: Vec<u8>,
@@ -142,13 +144,13 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// That of a rule of ours.
+    /// Returns the identity of one of our rules.
     pub(super) fn of(family: Family, mark: u32, rule: &IrRule) -> Self {
         let names = expressions(family, mark, rule).map(|expr| expr.name().to_bytes().to_vec());
         Self { userdata: userdata(family, mark, rule), expressions: names.collect() }
     }
 
-    /// That of a rule as the kernel lists it.
+    /// Returns the identity of a rule as the kernel lists it.
     pub(super) fn listed(rule: &Attributes<'_>) -> Self {
         let list = rule.clone().nested(wire::NFTA_RULE_EXPRESSIONS).into_iter().flatten();
         let name = |(_, expression)| attributes(expression).text(wire::NFTA_EXPR_NAME);
@@ -158,7 +160,7 @@ impl Identity {
     }
 }
 
-/// The number of a hook, the same in both families.
+/// Returns the number of a hook, the same in both families.
 pub(super) fn hook_number(hook: Hook) -> u32 {
     match hook.point {
         HookPoint::Prerouting => 0,
@@ -169,7 +171,7 @@ pub(super) fn hook_number(hook: Hook) -> u32 {
     }
 }
 
-/// What the kernel keeps of a set's specification.
+/// The part of a set's definition that the kernel stores.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) flags: u32,
@@ -213,8 +215,8 @@ fn named_chain(chain: ChainId) -> Chain {
         .text(sys::NFTNL_CHAIN_NAME, &c(&chain.to_string()))
 }
 
-/// How the `nft` tool is to print a set: the byte order of its key and data, as TLVs 0 and 1 of the
-/// user data. 0 is "look at each part", 1 the host's, 2 the network's.
+/// Tells the `nft` tool how to print a set: the byte orders of its key and data, as TLVs 0 and 1 of
+/// the user data. 0 means to look at each part, 1 the host's byte order, 2 the network's.
 fn byte_orders(spec: &SetSpec) -> Vec<u8> {
     use rulec_compiler::nft::skeleton::Datatype;
     let order = |types: &[Datatype]| -> u32 {
@@ -234,7 +236,7 @@ fn byte_orders(spec: &SetSpec) -> Vec<u8> {
     userdata
 }
 
-/// Names of ours hold no zero byte, so nothing is lost here.
+/// Converts one of our names, which never contain a zero byte.
 fn c(text: &str) -> CString {
     CString::new(text).unwrap_or_default()
 }
@@ -390,7 +392,7 @@ impl Encoder {
                     .u32(sys::NFTNL_EXPR_NG_DREG, REG32),
             ),
             Source::ClientHash(modulus) => {
-                // The client's address is loaded behind the result.
+                // The client's address is loaded into the register after the result.
                 let behind = REG32 + 4;
                 let (len, offset) = self.address(Field::Saddr);
                 exprs.push(payload(NETWORK_HEADER, offset, len, behind));
@@ -464,7 +466,7 @@ impl Encoder {
         }
     }
 
-    /// How many 32-bit registers a field takes.
+    /// Returns the number of 32-bit registers that a field takes.
     fn registers(&self, field: Field) -> u32 {
         match (field, self.family) {
             (Field::Saddr | Field::Daddr | Field::OriginalDaddr, Family::Ipv6)
@@ -474,7 +476,7 @@ impl Encoder {
         }
     }
 
-    /// Length and offset of an address in the network header.
+    /// Returns length and offset of an address in the network header.
     fn address(&self, field: Field) -> (u32, u32) {
         match (self.family, field == Field::Saddr) {
             (Family::Ipv4, true) => (4, 12),
@@ -519,7 +521,7 @@ fn cmp(op: u32, data: &[u8]) -> Expr {
         .data(sys::NFTNL_EXPR_CMP_DATA, data)
 }
 
-/// register = register & mask ^ xor
+/// Sets the register to (register & mask) ^ xor.
 fn bitwise(mask: u32, xor: u32) -> Expr {
     Expr::new(c"bitwise")
         .u32(sys::NFTNL_EXPR_BITWISE_SREG, REG32)
@@ -535,7 +537,7 @@ fn ct_has(key: u32, bit: u32) -> [Expr; 3] {
     [load, bitwise(bit, 0), cmp(CMP_NEQ, &[0; 4])]
 }
 
-/// What the flow's first packet had.
+/// Loads a field of the flow's first packet.
 fn ct_original(key: u32, register: u32) -> Expr {
     Expr::new(c"ct")
         .u32(sys::NFTNL_EXPR_CT_KEY, key)
@@ -561,8 +563,9 @@ fn verdict(code: u32) -> Expr {
         .u32(sys::NFTNL_EXPR_IMM_VERDICT, code)
 }
 
-/// A transaction that creates a table with these flags, and is then refused because it deletes a
-/// chain that does not exist: it changes nothing, and tells whether the flags are known.
+/// Returns a transaction that creates a table with these flags and is then refused because it
+/// deletes a chain that does not exist: it changes nothing, but shows whether the flags are
+/// supported.
 pub(super) fn probe(flags: u32, seq: u32) -> Vec<u8> {
     use crate::netlink::{NLM_F_REQUEST, Writer};
     let control = |writer: &mut Writer, kind, seq| {

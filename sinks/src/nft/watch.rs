@@ -1,8 +1,8 @@
-//! Watching for others that change our tables, where the kernel cannot forbid it.
+//! Watches for changes of our tables by others, for kernels that cannot prevent them.
 //!
-//! Every commit of every process is announced. Our own announcements are dropped in the kernel by a
-//! socket filter, so that a bulk load does not flood us. Each transaction ends with the new
-//! generation and the process that made it: the culprit's name comes for free.
+//! The kernel announces every commit of every process. A socket filter in the kernel drops our own
+//! announcements, so that a bulk load does not flood us. Each transaction ends with an announcement
+//! of the new generation, which names the process that committed it.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -18,7 +18,7 @@ use crate::netlink::{Bus, Message, Socket, messages};
 /// `NFNLGRP_NFTABLES` as a bit.
 const GROUP: u32 = 1 << (7 - 1);
 
-/// Somebody else has changed our tables.
+/// A change of our tables by another process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tampering {
     /// The process, if the kernel named it.
@@ -37,20 +37,21 @@ pub struct Culprit {
 /// A socket that receives the announcements.
 pub struct Watcher {
     socket: Socket,
-    /// Whether the transaction being announced touches a table of ours.
+    /// True if the announced transaction has touched one of our tables.
     touches: bool,
 }
 
 impl Watcher {
-    /// Opens it, in the network namespace of the calling thread. Announcements of the socket with
-    /// port id `own` are not received.
+    /// Opens the socket in the network namespace of the calling thread. It does not receive
+    /// announcements for the socket with port id `own`.
     ///
     /// # Errors
     ///
     /// If the socket cannot be opened.
     pub fn open(own: u32) -> io::Result<Self> {
         let socket = Socket::open(Bus::Netfilter, GROUP)?;
-        // Loads nlmsg_pid (offset 12) in network byte order; drops the message if it is ours.
+        // Loads nlmsg_pid (offset 12) in network byte order; drops the message if the port id is
+        // ours.
         const LOAD_WORD: u16 = 0x20;
         const JUMP_IF_EQUAL: u16 = 0x15;
         const RETURN: u16 = 0x06;
@@ -64,12 +65,12 @@ impl Watcher {
         Ok(Self { socket, touches: false })
     }
 
-    /// Waits, for a while at the most, until somebody else changes our tables.
+    /// Waits until another process changes our tables, for a limited time.
     ///
     /// # Errors
     ///
-    /// If the socket fails. Lost announcements are no error: they count as tampering by an unknown
-    /// process.
+    /// If the socket fails. Lost announcements are not an error: they count as a change by an
+    /// unknown process.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<Option<Tampering>> {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         let fd = self.socket.as_fd();
@@ -96,7 +97,8 @@ impl Watcher {
                         found = Some(Tampering { culprit: culprit(message) });
                     }
                 } else {
-                    // In every message about something in a table, attribute 1 is the table's name.
+                    // In every message about a part of a table, attribute 1 is the name of the
+                    // table.
                     let table = message.attributes().text(wire::NFTA_TABLE_NAME);
                     self.touches |= table == Some(TABLE);
                 }

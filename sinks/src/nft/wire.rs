@@ -1,7 +1,7 @@
 //! The numbers of <linux/netfilter/nf_tables.h>, and the bytes of keys and values.
 //!
-//! A key of several parts is stored as the registers hold it: each part takes a multiple of four
-//! bytes. Addresses, protocols and ports are in network order, `meta priority` in the host's.
+//! A key of several parts is stored as in the registers: each part takes a multiple of four bytes.
+//! Addresses, protocols and ports are in network byte order, `meta priority` in the host's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
@@ -94,7 +94,7 @@ pub(super) const NFT_JUMP: u32 = (-3_i32).cast_unsigned();
 /// `RTN_LOCAL` of <linux/rtnetlink.h>.
 pub(super) const RTN_LOCAL: u32 = 2;
 
-/// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
+/// Returns `NFPROTO_IPV4` or `NFPROTO_IPV6`.
 pub(super) fn nfproto(family: Family) -> u8 {
     match family {
         Family::Ipv4 => 2,
@@ -102,12 +102,12 @@ pub(super) fn nfproto(family: Family) -> u8 {
     }
 }
 
-/// The family of an nfproto number.
+/// Returns the family of an nfproto number.
 pub(super) fn family(nfproto: u8) -> Option<Family> {
     Family::ALL.into_iter().find(|family| self::nfproto(*family) == nfproto)
 }
 
-/// The length of a part of a key in bytes.
+/// Returns the length of a part of a key in bytes.
 pub(super) fn length(datatype: Datatype, family: Family) -> usize {
     match (datatype, family) {
         (Datatype::Address, Family::Ipv4) | (Datatype::Priority | Datatype::FibType, _) => 4,
@@ -117,12 +117,14 @@ pub(super) fn length(datatype: Datatype, family: Family) -> usize {
     }
 }
 
-/// The same as a byte, as the kernel wants it of each part of a key that may be a range.
+/// Returns the same length as a byte, the form that the kernel wants for each part of a key with
+/// ranges.
 pub(super) fn length_byte(datatype: Datatype, family: Family) -> u8 {
     u8::try_from(length(datatype, family)).unwrap_or(0)
 }
 
-/// The length of several parts: one stands alone, several take whole registers.
+/// Returns the length of several parts: a single part has its own length, several parts take whole
+/// registers.
 pub(super) fn lengths(types: &[Datatype], family: Family) -> usize {
     match types {
         [one] => length(*one, family),
@@ -130,7 +132,8 @@ pub(super) fn lengths(types: &[Datatype], family: Family) -> usize {
     }
 }
 
-/// The `nft` tool's number of a type, which the kernel keeps for it (src/datatype.c of nftables).
+/// Returns the `nft` tool's number of a type, which the kernel stores for it (src/datatype.c of
+/// nftables).
 pub(super) fn type_number(types: &[Datatype], family: Family) -> u32 {
     types.iter().fold(0, |number, datatype| {
         let one = match (datatype, family) {
@@ -179,7 +182,7 @@ impl Parts {
         }
     }
 
-    /// Several parts fill their last register too.
+    /// Pads several parts to the end of their last register.
     fn registers(mut self) -> Vec<u8> {
         while !self.0.len().is_multiple_of(4) {
             self.0.push(0);
@@ -188,7 +191,7 @@ impl Parts {
     }
 }
 
-/// The bytes of a key. For a range, those of its first address.
+/// Returns the bytes of a key; for a range, those of its first address.
 pub(super) fn key(key: Key) -> Vec<u8> {
     let parts = Parts::default();
     match key {
@@ -217,14 +220,14 @@ pub(super) fn key(key: Key) -> Vec<u8> {
     }
 }
 
-/// The bytes of the last key of a range, if the key is a range of a set with several parts: there, an
-/// element has both ends.
+/// Returns the bytes of the last key of a range, if the key is a range in a set with keys of
+/// several parts: there, an element has both ends.
 pub(super) fn last_key(key: Key) -> Option<Vec<u8>> {
     let Key::SourceRange(frontend, net) = key else { return None };
     Some(Parts::default().frontend(frontend).address(net.broadcast()).registers())
 }
 
-/// The meaning of an element with both ends; `None` if nothing of ours is such a range.
+/// Returns the key of an element with both ends; `None` if none of our keys is such a range.
 pub(super) fn read_key_range(family: Family, set: SetId, first: &[u8], last: &[u8]) -> Option<Key> {
     if set != SetId::SourceRanges {
         return None;
@@ -243,8 +246,8 @@ pub(super) fn read_key_range(family: Family, set: SetId, first: &[u8], last: &[u
     is_range.then_some(Key::SourceRange(frontend, net))
 }
 
-/// The bytes of what comes behind a range, if the key is one of a set with one part and something does:
-/// a range up to the last address has no end in the kernel.
+/// Returns the bytes of the exclusive end of a range, if the key is one in a set with keys of a
+/// single part and there is an end: a range up to the last address has none in the kernel.
 pub(super) fn range_end(key: Key) -> Option<Vec<u8>> {
     let net = match key {
         Key::UnmasqueradedSource(net) | Key::PodSource(net) | Key::ServiceCidr(net) => net,
@@ -278,8 +281,8 @@ pub(super) fn range_end(key: Key) -> Option<Vec<u8>> {
     }
 }
 
-/// The element of a set of ranges that goes from one key to before another, or to the last one
-/// without another; `None` if nothing of ours is such a range.
+/// Returns the key of a range in a set of ranges, from its first key to its exclusive end, or
+/// without an end up to the last key; `None` if none of our keys is such a range.
 pub(super) fn read_range(
     family: Family,
     set: SetId,
@@ -312,7 +315,7 @@ pub(super) fn read_range(
     }
 }
 
-/// The bits of an address.
+/// Returns the number of bits of an address.
 fn width(family: Family) -> u8 {
     match family {
         Family::Ipv4 => 32,
@@ -345,7 +348,7 @@ fn network(family: Family, start: &[u8], end: Option<&[u8]>) -> Option<IpNet> {
     IpNet::new(address, prefix).ok().filter(|net| net.network() == address)
 }
 
-/// The bytes of a value that is no verdict.
+/// Returns the bytes of a value that is not a verdict.
 pub(super) fn value(value: Value) -> Option<Vec<u8>> {
     match value {
         Value::Present | Value::Goto => None,
@@ -357,7 +360,7 @@ pub(super) fn value(value: Value) -> Option<Vec<u8>> {
     }
 }
 
-/// The meaning of a key that a kernel gave; `None` if nothing of ours has such a key.
+/// Returns the key with these bytes from a kernel; `None` if none of our keys has them.
 pub(super) fn read_key(family: Family, set: SetId, bytes: &[u8]) -> Option<Key> {
     let frontend = |scope: Scope| take_frontend(family, scope, bytes);
     let number = |rest: &[u8]| Some(u32::from_ne_bytes(rest.get(..4)?.try_into().ok()?));
@@ -395,7 +398,7 @@ pub(super) fn read_key(family: Family, set: SetId, bytes: &[u8]) -> Option<Key> 
             Some(Key::Endpoint(view, frontend, number(rest)?))
         }
         SetId::Firewalled => Some(Key::Firewalled(frontend(Scope::Address)?.0)),
-        // Ranges have two ends, and records are the packets' own.
+        // Ranges have two ends, and records are written by packets.
         SetId::UnmasqueradedSources
         | SetId::UnmasqueradedInterfaces
         | SetId::PodSources
@@ -406,7 +409,8 @@ pub(super) fn read_key(family: Family, set: SetId, bytes: &[u8]) -> Option<Key> 
     }
 }
 
-/// The meaning of a value that is no verdict; `None` if nothing of ours has such a value.
+/// Returns the value with these bytes, if it is not a verdict; `None` if none of our values has
+/// them.
 pub(super) fn read_value(family: Family, set: SetId, bytes: &[u8]) -> Option<Value> {
     let number = || Some(u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?));
     match set {
@@ -437,8 +441,8 @@ pub(super) fn read_value(family: Family, set: SetId, bytes: &[u8]) -> Option<Val
     }
 }
 
-/// A comment as user data: a TLV of type 0, whose text ends with a zero. Comments of ours are at most
-/// 128 characters long.
+/// Returns a comment as user data: a TLV of type 0 whose text ends with a zero. Our comments have
+/// at most 128 characters.
 pub(super) fn comment(text: &str) -> Vec<u8> {
     let mut userdata = vec![0, u8::try_from(text.len() + 1).unwrap_or(u8::MAX)];
     userdata.extend_from_slice(text.as_bytes());
@@ -446,7 +450,7 @@ pub(super) fn comment(text: &str) -> Vec<u8> {
     userdata
 }
 
-/// The comment in user data.
+/// Returns the comment in user data.
 pub(super) fn read_comment(mut userdata: &[u8]) -> Option<&str> {
     while let [kind, len, rest @ ..] = userdata {
         let value = rest.get(..usize::from(*len))?;
@@ -530,7 +534,7 @@ mod tests {
                 let middle = last.len() - 1;
                 let mut odd = last.clone();
                 odd[middle] ^= 2;
-                assert_eq!(read(&first, &odd), None, "{text}: no network");
+                assert_eq!(read(&first, &odd), None, "{text}: not a network");
             }
         }
     }

@@ -1,34 +1,34 @@
-//! The settings without which IPVS does not do what Services need.
+//! The settings that IPVS needs to work as Services require.
 
 use std::fs;
 
 use super::{Setting, Sysctls, make};
 
-/// For which addresses the node answers ARP.
+/// The addresses for which the node answers ARP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Arp {
-    /// As the node is set: usually for every address it has, on every device.
+    /// Unchanged settings: usually every address of the node, on every device.
     #[default]
     Unchanged,
-    /// Only for those of the device that is asked (`arp_ignore` 1), and it asks with an address of
-    /// that device (`arp_announce` 2). Without, every node would answer for the addresses of all
-    /// Services.
+    /// Only the addresses of the device that received the request (`arp_ignore` 1); requests use an
+    /// address of the outgoing device (`arp_announce` 2). Otherwise, every node would answer for
+    /// the addresses of all Services.
     Strict,
 }
 
 impl Sysctls {
-    /// Makes the settings that IPVS needs, and says what became of each. They are there only once
-    /// its module is loaded.
+    /// Applies the settings that IPVS needs, and returns the outcome of each. The settings exist
+    /// only when its module is loaded.
     ///
-    /// - `vs/conntrack`: its connections have flows, so that nf_tables sees them, and can
-    ///   masquerade;
-    /// - `vs/expire_nodest_conn`: a connection ends with its next packet when its real server is
+    /// - `vs/conntrack`: its connections have conntrack flows, so that nf_tables sees and can
+    ///   masquerade them;
+    /// - `vs/expire_nodest_conn`: a connection ends with its next packet after its real server was
     ///   deleted;
-    /// - `vs/expire_quiescent_template`: a client leaves a real server of weight 0 for its next
-    ///   connection;
-    /// - `ip_forward`: packets to real servers leave the node;
-    /// - `vs/conn_reuse_mode` 0, from Linux 4.1 to 5.8: there, with 1, a client port that is used
-    ///   again soon waits for a second. Since 5.9, the kernel's own 1 is right.
+    /// - `vs/expire_quiescent_template`: the next connection of a client leaves a real server with
+    ///   weight 0;
+    /// - `ip_forward`: packets to real servers may leave the node;
+    /// - `vs/conn_reuse_mode` 0, from Linux 4.1 to 5.8: with 1, these kernels delay a client that
+    ///   reuses a port soon by one second. Since 5.9, the kernel's default 1 is right.
     pub fn apply_ipvs(&self, arp: Arp) -> Vec<Setting> {
         let mut wanted = vec![
             ("vs/conntrack", 1),
@@ -49,7 +49,7 @@ impl Sysctls {
             .collect()
     }
 
-    /// The first two numbers of the kernel's version; `None` if it does not say.
+    /// Returns the first two numbers of the kernel's version; `None` if it cannot be read.
     fn release(&self) -> Option<(u32, u32)> {
         let text = fs::read_to_string(self.proc_sys.join("kernel/osrelease")).ok()?;
         let mut numbers = text.split(|char: char| !char.is_ascii_digit()).map(str::parse);

@@ -80,11 +80,11 @@ fn what_cannot_be_meant_is_a_warning_and_counts_as_not_there() {
     let cases = [
         (
             "rulec.io/ipvs-scheduler: fastest",
-            "rulec.io/ipvs-scheduler: \"fastest\" is no scheduler of IPVS: use one of rr, wrr",
+            "rulec.io/ipvs-scheduler: \"fastest\" is not an IPVS scheduler, use one of rr, wrr",
         ),
         (
             "rulec.io/ipvs-scheduler-flags: 'flag-1,flag-9'",
-            "rulec.io/ipvs-scheduler-flags: \"flag-9\" is no flag of a scheduler",
+            "rulec.io/ipvs-scheduler-flags: \"flag-9\" is not a scheduler flag",
         ),
         (
             "rulec.io/ipvs-drain-seconds: '-1'",

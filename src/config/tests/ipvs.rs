@@ -119,7 +119,7 @@ fn what_cannot_be_is_refused() {
     let ipvs = |option| errors(load(&["--proxy-mode=ipvs", option], None));
     let unknown = ipvs("--ipvs-scheduler=RR");
     assert_eq!(unknown.len(), 1);
-    let expected = "--ipvs-scheduler: \"RR\" is no scheduler of IPVS: use one of rr, wrr, ";
+    let expected = "--ipvs-scheduler: \"RR\" is not an IPVS scheduler, use one of rr, wrr, ";
     assert!(unknown[0].starts_with(expected), "{unknown:?}");
     let wrong = ipvs("--ipvs-exclude-cidrs=10.0.0.0/8,ten");
     assert_eq!(wrong, ["--ipvs-exclude-cidrs: \"ten\" is not a network such as 10.0.0.0/8"]);

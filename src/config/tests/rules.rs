@@ -59,7 +59,7 @@ fn what_breaks_a_rule_is_refused_with_its_line() {
         ),
         (
             "mode: ipvs\nipvs:\n  scheduler: fastest",
-            "5: ipvs.scheduler: \"fastest\" is no scheduler of IPVS: use one of rr, wrr, lc",
+            "5: ipvs.scheduler: \"fastest\" is not an IPVS scheduler, use one of rr, wrr, lc",
         ),
         (
             "mode: ipvs\nipvs:\n  excludeCIDRs:\n  - 10.0.0.0/8\n  - ten",
@@ -93,13 +93,10 @@ fn what_breaks_a_rule_is_refused_with_its_line() {
             "detectLocalMode: Magic",
             "3: detectLocalMode: must be ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix, not \"Magic\"",
         ),
-        (
-            "detectLocalMode: BridgeInterface",
-            "detectLocal.bridgeInterface: the name of an interface is not empty",
-        ),
+        ("detectLocalMode: BridgeInterface", "detectLocal.bridgeInterface: must not be empty"),
         (
             "detectLocalMode: InterfaceNamePrefix",
-            "detectLocal.interfaceNamePrefix: the name of an interface is not empty",
+            "detectLocal.interfaceNamePrefix: must not be empty",
         ),
         (
             "detectLocalMode: BridgeInterface\ndetectLocal:\n  bridgeInterface: sixteen-letters-",
@@ -107,7 +104,7 @@ fn what_breaks_a_rule_is_refused_with_its_line() {
         ),
         (
             "detectLocalMode: InterfaceNamePrefix\ndetectLocal:\n  interfaceNamePrefix: a/b",
-            "5: detectLocal.interfaceNamePrefix: '/' cannot be in the name of an interface",
+            "5: detectLocal.interfaceNamePrefix: '/' is not allowed in an interface name",
         ),
         ("clusterCIDR: ten", "3: clusterCIDR: \"ten\" is not a network such as 10.244.0.0/16"),
         ("clusterCIDR: 10.0.0.0/33", "3: clusterCIDR: \"10.0.0.0/33\" is not a network"),
@@ -166,10 +163,7 @@ fn a_flag_that_breaks_a_rule_is_refused_by_its_name() {
         (&["--healthz-port=70000"], "--healthz-port: must be between 0 and 65535, not 70000"),
         (&["--nodeport-addresses=10.0.0.0/8,x"], "--nodeport-addresses: \"x\" is neither"),
         (&["--feature-gates=A"], "--feature-gates: must be names with true or false, not \"A\""),
-        (
-            &["--detect-local-mode=BridgeInterface"],
-            "--pod-bridge-interface: the name of an interface is not empty",
-        ),
+        (&["--detect-local-mode=BridgeInterface"], "--pod-bridge-interface: must not be empty"),
         (
             &["--cluster-cidr=10.0.0.0/8,11.0.0.0/8"],
             "--cluster-cidr: must be one network, or one of each family",

@@ -1,13 +1,13 @@
-//! What a kernel holds and nobody names, while somebody could not be read.
+//! Kernel content that is kept although no source names it, while files are unread.
 //!
-//! A file that is broken at a start may be the one that names a Service which the kernel serves. So
-//! that nothing goes on the strength of what could not be read, what the kernel holds of a Service that
-//! no source names becomes a fragment of the program again: it is claimed, compared and repaired like
-//! any other, and gives way by the same rules. The same holds for the endpoints of a Service that is
-//! named, if no source names a single one.
+//! A file that cannot be read at a start may define a Service that the kernel serves. So that
+//! nothing is removed because of unread files, the kernel's content of a Service that no source
+//! names becomes a fragment of the program again: it is claimed, compared and repaired like any
+//! other, and the same rules of precedence apply. The same holds for the endpoints of a Service
+//! that is named, if no source names any endpoint of it.
 //!
-//! A kernel does not hold all that was said of a Service, but all that makes its elements: raising a state
-//! and lowering it again changes nothing.
+//! A kernel does not hold everything that was specified for a Service, but everything that produces
+//! its elements: reconstructing a fragment from a state and lowering it again changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -28,12 +28,12 @@ use crate::nft::state::State;
 use crate::resolve::{Frontend, PortKey, Rank, Route};
 use crate::settings::IpvsSettings;
 
-/// What is kept of a Service.
+/// The kept content of a Service.
 #[derive(Clone, Debug)]
 pub(super) enum Kept {
-    /// All of it: no source has named it so far.
+    /// All of it: no source has named the Service so far.
     Service(Arc<Fragment>),
-    /// Its endpoints, of this fragment: no source has named one so far.
+    /// Its endpoints, from this fragment: no source has named one so far.
     Endpoints(Arc<Fragment>),
 }
 
@@ -46,8 +46,8 @@ impl Kept {
 }
 
 impl Program {
-    /// Keeps what a kernel holds and the model does not name, until it is named or let go. Call it right
-    /// after a compilation of that model.
+    /// Keeps the content of a kernel that the model does not name, until a source names it or it is
+    /// let go. Call this right after a compilation of the model.
     pub fn keep(&mut self, model: &Model, found: &State) {
         let long = shortened(model);
         for (service, fragment) in raise(found, self.settings.ipvs()) {
@@ -55,7 +55,7 @@ impl Program {
                 let is_served = fragment.iter().any(PortFragment::has_backends);
                 is_served.then_some(Kept::Endpoints(fragment))
             } else {
-                // The comment of a Service with a long name has a shorter one.
+                // A Service with a long name has a shortened one in comments.
                 (!long.contains(&service)).then_some(Kept::Service(fragment))
             };
             if let Some(kept) = kept {
@@ -66,7 +66,7 @@ impl Program {
         self.take_over_reals(&found.ipvs);
     }
 
-    /// Lets go of what was kept: everything has been read.
+    /// Lets go of all kept content, because everything has been read.
     pub fn let_go(&mut self, model: &Model) {
         let kept = std::mem::take(&mut self.kept);
         let mut served = Served::new();
@@ -79,7 +79,7 @@ impl Program {
         self.forget_passing_picks(&known);
     }
 
-    /// The Services of which something is kept that no source names.
+    /// Returns the Services of which something is kept.
     pub fn kept(&self) -> impl Iterator<Item = &NamespacedName> {
         self.kept.keys()
     }
@@ -90,13 +90,13 @@ impl Program {
         for service in kept {
             self.note_named(model, &service);
             let fragment = self.lower(model, &service, &State::default());
-            // Nothing has been served that could drain.
+            // Nothing has been served yet, so nothing can drain.
             self.put(&service, (!fragment.is_empty()).then_some(fragment), &mut Served::new());
         }
         self.forget_passing_picks(&known);
     }
 
-    /// What is named once is known from then on: it is not kept when it goes.
+    /// Stops keeping what a source names: it is not kept again when the source removes it.
     pub(super) fn note_named(&mut self, model: &Model, service: &NamespacedName) {
         let Some(kept) = self.kept.get(service) else { return };
         let is_named = model.service(service).is_some();
@@ -116,7 +116,7 @@ impl Program {
         }
     }
 
-    /// What a Service that nobody names puts into the kernel, if it is kept.
+    /// Returns the kept fragment of a Service that no source names.
     pub(super) fn kept_whole(&self, service: &NamespacedName) -> Option<&Arc<Fragment>> {
         match self.kept.get(service)? {
             Kept::Service(fragment) => Some(fragment),
@@ -124,7 +124,7 @@ impl Program {
         }
     }
 
-    /// The port of the kernel whose endpoints a route without any goes on with.
+    /// Returns the kept port whose endpoints a route without endpoints continues to use.
     pub(super) fn kept_endpoints(&self, route: &Route) -> Option<&PortFragment> {
         let kept = self.kept.get(&route.port.service).filter(|_| !route.has_endpoints)?;
         let comment = route.port.comment();
@@ -145,7 +145,7 @@ impl PortFragment {
     }
 }
 
-/// The route with the endpoints that a kernel holds.
+/// Returns the route with the endpoints that a kernel holds.
 pub(super) fn with_endpoints(route: Route, held: &PortFragment) -> Route {
     let of = |view: &Option<Arc<[Slot]>>| -> Option<Vec<Backend>> {
         let backends: BTreeSet<Backend> = view.as_deref()?.iter().map(|it| it.backend).collect();
@@ -170,7 +170,7 @@ pub(super) fn with_endpoints(route: Route, held: &PortFragment) -> Route {
     }
 }
 
-/// The names that comments have for the Services of the model whose own are too long.
+/// Returns the shortened names in comments of those Services of the model whose names are too long.
 fn shortened(model: &Model) -> BTreeSet<NamespacedName> {
     let services = model.services().map(|entry| &*entry.object);
     let ports = services.flat_map(|service| service.ports.iter().map(move |port| (service, port)));
@@ -180,7 +180,8 @@ fn shortened(model: &Model) -> BTreeSet<NamespacedName> {
     keys.filter(|key| key.is_shortened()).map(|key| key.service.clone()).collect()
 }
 
-/// What each Service puts into a kernel, as far as comments say whose its elements are.
+/// Reconstructs the fragments of Services from a kernel's elements, as far as comments tell their
+/// owners.
 fn raise(found: &State, ipvs: Option<&IpvsSettings>) -> BTreeMap<NamespacedName, Arc<Fragment>> {
     let mut ports: BTreeMap<(Arc<PortKey>, Family), BTreeSet<Frontend>> = BTreeMap::new();
     for (key, (_, owner)) in found.tables.values().flat_map(|table| &table.elements) {
@@ -199,7 +200,7 @@ fn raise(found: &State, ipvs: Option<&IpvsSettings>) -> BTreeMap<NamespacedName,
     fragments.into_iter().map(|(service, ports)| (service, ports.into())).collect()
 }
 
-/// A kernel, as it is asked for the elements of Services.
+/// The content of a kernel, for queries about the elements of Services.
 #[derive(Clone, Copy)]
 struct Held<'a> {
     found: &'a State,
@@ -218,7 +219,7 @@ impl Held<'_> {
         let frontends: Vec<(Frontend, Rank)> = frontends.iter().map(rank).collect();
         let target = |is_external: bool| {
             let mut of = frontends.iter().filter(|(_, rank)| rank.is_external() == is_external);
-            // Only the VIPs of load balancers say who may connect.
+            // Only the VIPs of load balancers have source ranges.
             let restricted = of.clone().find(|(it, _)| self.holds(Key::Firewalled(*it)));
             restricted.or_else(|| of.next()).map(|(frontend, _)| Arc::new(self.target(*frontend)))
         };
@@ -252,16 +253,16 @@ impl Held<'_> {
         table.is_some_and(|table| table.elements.contains_key(&key))
     }
 
-    /// What kind of frontend it is. Of those for clients from outside, an element tells only whether they
-    /// are restricted, as the VIPs of the port then are: otherwise it is taken for one, too, so that as
-    /// few as possible can take it over.
+    /// Returns the rank of a frontend. Elements of external frontends tell only whether clients are
+    /// restricted, as they are for all VIPs of the port if for any. Without restrictions, every
+    /// external frontend is treated as a VIP, so that as few others as possible can take it over.
     fn rank(self, frontend: Frontend, is_restricted: bool) -> Rank {
         let Frontend::Address { address, .. } = frontend else { return Rank::NodePort };
         let clients = self.found.pick(View::Cluster, frontend).map(|pick| pick.clients);
         let is_internal = match clients {
             Some(Clients::Kept) => true,
             Some(Clients::Masqueraded | Clients::Split) => false,
-            // Nobody is let in: a cluster address is known as one.
+            // No client is let in: a cluster address is recognised by its set.
             Some(Clients::Dropped) | None => {
                 self.holds(Key::ClusterIp(address)) && !self.holds(Key::Firewalled(frontend))
             }
@@ -289,10 +290,10 @@ impl Held<'_> {
                     ..target
                 }
             }
-            // Where nobody serves, IPVS has a virtual server all the same.
+            // For IPVS, a frontend without backends still has a virtual server.
             Some(_) | None => self.by_ipvs(frontend, is_split, target),
         };
-        // Flows go on to all that is kept.
+        // Flows to all kept backends may continue.
         let serving = (frontend.protocol() == Protocol::Udp).then(|| {
             let slots = target.slots.iter().chain(target.local.iter().flat_map(|it| it.iter()));
             let serving: BTreeSet<Backend> = slots.map(|slot| slot.backend).collect();
@@ -301,7 +302,7 @@ impl Held<'_> {
         Target { serving, ..target }
     }
 
-    /// A virtual server has one list for all clients.
+    /// Reads the backends from IPVS, where a virtual server has one list for all clients.
     fn by_ipvs(self, frontend: Frontend, is_split: bool, target: Target) -> Target {
         let server = VirtualServer::of(frontend);
         let Some(server) = server.and_then(|server| self.found.ipvs.servers.get(&server)) else {
@@ -333,7 +334,7 @@ impl Held<'_> {
         })
     }
 
-    /// The members of sets that frontends and backends are the reason of.
+    /// Returns the members of sets that exist because of the frontends and backends.
     fn members(self, frontends: &[(Frontend, Rank)], backends: &BTreeSet<Backend>) -> Box<[Key]> {
         let addresses: BTreeSet<(IpAddr, Rank)> = frontends
             .iter()
@@ -353,7 +354,7 @@ impl Held<'_> {
 }
 
 impl Target {
-    /// One that leads nowhere.
+    /// Returns a target without backends.
     fn nowhere() -> Self {
         Self {
             affinity: None,

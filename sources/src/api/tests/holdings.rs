@@ -179,7 +179,7 @@ fn of_annotations_only_those_that_are_read_make_a_change() {
     assert_eq!((short(&news), news.suppressed), (vec![], 1));
     let [problem] = world.problems().try_into().unwrap();
     assert!(problem.contains("Service default/web"), "{problem}");
-    let expected = "metadata.annotations.rulec.io/ipvs-scheduler: \"fastest\" is no scheduler";
+    let expected = "metadata.annotations.rulec.io/ipvs-scheduler: \"fastest\" is not an IPVS";
     assert!(problem.contains(expected), "{problem}");
     world.apply(Services, &annotated(json!({})));
     assert_eq!(world.problems(), [""; 0]);
