@@ -205,7 +205,7 @@ fn pipes_sockets_and_devices_are_not_waited_for() {
     let mut want =
         ["link", "pipe", "socket", "zero"].map(|name| format!("{name}.yaml: {special}")).to_vec();
     want.insert(1, all[1].clone());
-    want.insert(2, "nowhere.yaml: a link to nothing".to_owned());
+    want.insert(2, "nowhere.yaml: a dangling symbolic link".to_owned());
     assert_eq!(all, want);
     assert!(all[1].starts_with("loop.yaml: cannot be read: "), "{all:?}");
 }
@@ -218,7 +218,7 @@ fn a_path_that_is_a_pipe_is_not_waited_for() {
     let reading = read(&path).unwrap();
     assert_eq!(reading.objects.len(), 0);
     let all: Vec<_> = reading.problems.iter().map(ToString::to_string).collect();
-    let said = "neither a directory nor a regular file; nothing is taken over from it or removed before it can be \
-                read";
+    let said = "neither a directory nor a regular file; no objects are added or removed until it \
+                can be read";
     assert_eq!(all, [format!("{}: {said}", path.display())]);
 }

@@ -155,7 +155,8 @@ fn an_empty_directory_is_a_complete_list_and_a_missing_one_is_none() {
         assert_eq!((told(&scan).len(), scan.held, scan.problems_changed), (0, true, true));
         let problems: Vec<_> = missing.problems().iter().map(ToString::to_string).collect();
         let said = format!(
-            "{}: there is no such file or directory; nothing is taken over from it or removed before it can be read",
+            "{}: there is no such file or directory; no objects are added or removed until it can \
+             be read",
             path.display()
         );
         assert_eq!(problems, [said]);
@@ -353,7 +354,7 @@ fn a_broken_object_that_was_never_good_is_not_there() {
 fn of_two_files_with_the_same_object_the_last_counts() {
     let mut world = World::new(&[("a.yaml", &plain("x", 1)), ("c.yaml", &plain("x", 3))]);
     assert_eq!(world.known(), ["x:3@c.yaml"]);
-    let both = "c.yaml: Service default/x: also defined in a.yaml; the one in c.yaml counts";
+    let both = "c.yaml: Service default/x: also defined in a.yaml; c.yaml takes precedence";
     assert_eq!(world.problems(), [both]);
     let problem = world.manifests.problems().iter().next().unwrap();
     assert_eq!(problem.severity, crate::Severity::Error);
@@ -379,7 +380,7 @@ fn of_two_definitions_in_a_file_the_last_counts() {
     let world = World::new(&[("a.yaml", &format!("{}---\n{}", plain("x", 1), plain("x", 2)))]);
     assert_eq!(world.known(), ["x:2@a.yaml"]);
     let message =
-        "a.yaml: Service default/x: defined more than once in this file; the last one counts";
+        "a.yaml: Service default/x: defined more than once in this file; the last one is used";
     assert_eq!(world.problems(), [message]);
 }
 
@@ -476,7 +477,8 @@ fn a_directory_that_goes_leaves_its_objects_until_it_is_back() {
         assert_eq!((told(&scan).len(), scan.held), (0, true));
     }
     let said = format!(
-        "{}: there is no such file or directory; what was last read from it stays: 1 Services, 1 objects in all",
+        "{}: there is no such file or directory; its last good content stays: 1 Services, 1 \
+         objects in all",
         world.directory.path().display()
     );
     assert_eq!(world.problems(), [said]);
@@ -529,7 +531,7 @@ fn a_file_without_a_byte_or_a_link_to_nothing_keeps_its_last_good_content() {
     std::fs::remove_file(world.path("a.yaml")).unwrap();
     symlink("nowhere", world.path("a.yaml")).unwrap();
     assert_eq!(told(&world.list()), NOTHING);
-    assert_eq!(world.problems(), ["a.yaml: a link to nothing; its last good content stays"]);
+    assert_eq!(world.problems(), ["a.yaml: a dangling symbolic link; its last good content stays"]);
     std::fs::remove_file(world.path("a.yaml")).unwrap();
     assert_eq!(told(&world.list()), ["-Service default/a"]);
 }
@@ -581,7 +583,7 @@ fn a_path_that_cannot_be_looked_at_keeps_what_was_last_good() {
     std::fs::rename(world.directory.path(), &aside).unwrap();
     symlink(world.directory.path(), world.directory.path()).unwrap();
     assert_eq!(told(&world.rescan()), NOTHING);
-    let said = format!("{}: cannot be looked at: ", world.directory.path().display());
+    let said = format!("{}: cannot be accessed: ", world.directory.path().display());
     assert!(world.problems()[0].starts_with(&said), "{:?}", world.problems());
     let mut fresh = Manifests::new(world.directory.path().to_owned());
     assert_eq!(told(&fresh.rescan(world.now)), NOTHING);
@@ -853,10 +855,7 @@ fn what_a_directory_held_stands_in_for_it_until_it_is_there() {
     let (mut manifests, scan) = next_run(&mut world, &path);
     assert_eq!((told(&scan), scan.held), (vec!["=[\"a:1\", \"b:1\"]".to_owned()], true));
     let said = manifests.problems().iter().next().unwrap().to_string();
-    assert!(
-        said.ends_with("what was last read from it stays: 2 Services, 2 objects in all"),
-        "{said}"
-    );
+    assert!(said.ends_with("its last good content stays: 2 Services, 2 objects in all"), "{said}");
     std::fs::remove_file(aside.join("a.yaml")).unwrap();
     std::fs::rename(&aside, &path).unwrap();
     let scan = manifests.refresh(&BTreeSet::new(), true, world.now);

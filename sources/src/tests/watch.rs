@@ -560,7 +560,7 @@ async fn inotify_that_is_used_up_is_asked_for_again() {
     let mut running = Running::of(source, Arc::default()).await;
     let said = running.seen.last().unwrap().problems.iter().next().unwrap().to_string();
     assert!(said.starts_with(path.to_str().unwrap()), "{said}");
-    assert!(said.contains(": not watched, but looked at every 1 s: "), "{said}");
+    assert!(said.contains(": cannot be watched, checked every 1 s instead: "), "{said}");
     // Nobody tells of changes, and they are seen all the same.
     put(&path, "a.yaml", &plain("a", 2));
     running.until(&[("a", 2)]).await;

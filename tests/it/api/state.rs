@@ -137,7 +137,7 @@ fn a_disk_that_cannot_be_written_stops_nothing() {
     cluster.start_with_state();
     cluster.daemon().wait_for(SETTLED);
     let path = cluster.path("state").join("api.state");
-    cluster.daemon().wait_for("the state cannot be written");
+    cluster.daemon().wait_for("cannot write state, will keep retrying");
     let said = format!("path={}", path.display());
     assert!(cluster.daemon().log().contains(&said), "{}", cluster.daemon().log());
     let failures = |cluster: &Cluster<ApiServer>| {
@@ -146,9 +146,9 @@ fn a_disk_that_cannot_be_written_stops_nothing() {
     eventually("it is tried again", || failures(&cluster) >= 2.0);
     cluster.server.apply(&service(2, 80));
     cluster.holds(&[node_object(), service(1, 80), service(2, 80)]);
-    assert_eq!(cluster.daemon().count("the state cannot be written"), 1, "once");
+    assert_eq!(cluster.daemon().count("cannot write state, will keep retrying"), 1, "once");
     fs::remove_file(cluster.path("state")).unwrap();
-    cluster.daemon().wait_for("the state is written again");
+    cluster.daemon().wait_for("state can be written again");
     assert!(path.exists());
     assert!(Metrics::of(&cluster.node).value("rulec_state_bytes_total", "") > 100.0);
 }
