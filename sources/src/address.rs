@@ -40,7 +40,7 @@ pub(crate) fn range_hint(text: &str) -> Option<String> {
     let several = |c: char| c == ',' || c == ';' || c.is_whitespace();
     let mut parts = text.split(several).filter(|part| !part.is_empty());
     if text.contains(several) {
-        return parts.all(is_part).then(|| "each range is an entry of its own".to_owned());
+        return parts.all(is_part).then(|| "write each range as an entry of its own".to_owned());
     }
     if let Some(address) = parse_ip(text) {
         let length = if address.is_ipv4() { 32 } else { 128 };
