@@ -312,7 +312,7 @@ async fn tell_of_circle(access: Rc<Access>) {
     pending().await
 }
 
-/// Whether this is the host by which Pods reach the server.
+/// Returns whether this is the host by which Pods reach the server.
 fn is_service(host: &str, of_pods: Option<&str>) -> bool {
     let bare = |host: &str| host.trim_matches(['[', ']']).to_owned();
     of_pods.is_some_and(|of_pods| bare(of_pods) == bare(host))

@@ -35,7 +35,7 @@ impl Stamp {
         }
     }
 
-    /// Whether the file was modified less than `age` before a look began, or since then.
+    /// Returns whether the file was modified less than `age` before a look began, or since then.
     ///
     /// A time further in the future than any look takes was set on purpose; such a file is not
     /// young.
@@ -54,7 +54,7 @@ impl Stamp {
 pub(crate) enum Content {
     /// Its bytes, with its stamps from before and after they were read.
     Bytes { bytes: Vec<u8>, before: Stamp, after: Stamp },
-    /// There is no such file, or a symbolic link to nothing.
+    /// There is no such file, or a dangling symbolic link.
     Missing,
     /// It is a directory.
     Directory,
@@ -116,7 +116,7 @@ fn missing(error: io::Error) -> io::Result<Content> {
     }
 }
 
-/// Whether an error means that there is nothing at a path.
+/// Returns whether an error means that there is nothing at a path.
 pub(crate) fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

@@ -34,7 +34,7 @@ impl Interner {
         }
     }
 
-    /// The number of strings held.
+    /// Returns the number of strings held.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.known.len()

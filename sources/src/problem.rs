@@ -41,7 +41,7 @@ pub struct Problem {
     pub severity: Severity,
     /// Kind and name of the object, once they are known.
     pub object: Option<String>,
-    /// What is wrong. It starts with the path of the field if it is about one.
+    /// The message. It starts with the path of the field if it is about one.
     pub message: String,
 }
 

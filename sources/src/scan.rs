@@ -3,7 +3,7 @@
 //! ```text
 //!  rescan(now) ──────▶ read and hash all ──┐
 //!  refresh(names) ───▶ read those, or all  ├─▶ entries ─▶ definitions ─▶ current ─▶ changes
-//!                      with a new stamp  ──┘  (per file)   (who wins)    (as told)
+//!                      with a new stamp  ──┘  (per file)   (the last)    (as sent)
 //! ```
 //!
 //! There are no threads, events or clock in here: the caller says when to look, what may have
@@ -143,7 +143,7 @@ impl Manifests {
         Self::beside(path, Arc::default())
     }
 
-    /// As [`new`](Self::new), with the writers that are known.
+    /// Like [`new`](Self::new), with the writers that are known.
     pub(crate) fn beside(path: PathBuf, writers: Arc<Writers>) -> Self {
         Self {
             root: path,
@@ -503,7 +503,7 @@ impl Manifests {
     }
 }
 
-/// What one look collects.
+/// The data that one look collects.
 struct Round {
     now: SystemTime,
     suppressed: u64,

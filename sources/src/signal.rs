@@ -13,7 +13,7 @@ use crate::writers::Writers;
 /// The most names that are kept apart; beyond it, the whole directory is listed.
 const MOST_NAMES: usize = 4096;
 
-/// What may have changed.
+/// The files and paths that may have changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Touched {
     /// Entries of the directory.
@@ -91,7 +91,7 @@ impl Signal {
         self.stop();
     }
 
-    /// Whether no event can come any more.
+    /// Returns whether no event can come any more.
     pub(crate) fn has_failed(&self) -> bool {
         self.lock().deaf
     }
@@ -102,7 +102,7 @@ impl Signal {
         (std::mem::take(&mut state.touched), state.count)
     }
 
-    /// The number of events so far.
+    /// Returns the number of events so far.
     pub(crate) fn count(&self) -> u64 {
         self.lock().count
     }

@@ -95,28 +95,28 @@ impl StateDir {
         Self::with_pace(path, Pace::default())
     }
 
-    /// As [`new`](Self::new), with another pace.
+    /// Like [`new`](Self::new), with another pace.
     pub fn with_pace(path: PathBuf, pace: Pace) -> Self {
         let (counts, savers) = (Arc::default(), Mutex::default());
         Self { shared: Arc::new(Shared { path, pace, counts, savers }) }
     }
 
-    /// The path of the directory.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.shared.path
     }
 
-    /// The number of files written.
+    /// Returns the number of files written.
     pub fn writes(&self) -> u64 {
         self.shared.counts.writes.load(Relaxed)
     }
 
-    /// The number of bytes written.
+    /// Returns the number of bytes written.
     pub fn bytes(&self) -> u64 {
         self.shared.counts.bytes.load(Relaxed)
     }
 
-    /// The number of failed writes.
+    /// Returns the number of failed writes.
     pub fn failures(&self) -> u64 {
         self.shared.counts.failures.load(Relaxed)
     }

@@ -12,11 +12,11 @@ use crate::problem::Problem;
 pub struct Update {
     /// Which source it is.
     pub origin: Origin,
-    /// What changed. It may be empty. The first change of a kind is a `Replace`; until then the
+    /// The changes. There may be none. The first change of a kind is a `Replace`; until then the
     /// source has not delivered that kind.
     pub changes: Vec<Change>,
-    /// What triggered the changes of EndpointSlices, where that was noted. It is for measuring
-    /// only, and no part of what the objects mean.
+    /// The triggers of the changes of EndpointSlices, where noted. They are for measuring only, and
+    /// no part of what the objects mean.
     pub triggers: Vec<Trigger>,
     /// Whether the source has delivered the first complete list of everything it must deliver. This
     /// holds for an empty source too, once it knows that it is empty.
@@ -36,7 +36,7 @@ pub struct Update {
     pub problems: OrdSet<Problem>,
 }
 
-/// What triggered a change of an EndpointSlice: the change of a Pod or Service, as noted by the
+/// The trigger of a change of an EndpointSlice: the change of a Pod or Service, as noted by the
 /// endpoints controller (annotation `endpoints.kubernetes.io/last-change-trigger-time`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trigger {

@@ -358,7 +358,7 @@ impl Watching {
         self.out.blocking_send(update).map_err(|_| Gone)
     }
 
-    /// When to retry to get events, if there are none.
+    /// Returns when to retry to get events, if there are none.
     fn blind_until(&self) -> Option<Instant> {
         self.blind.as_ref().map(|blind| blind.retry_at)
     }

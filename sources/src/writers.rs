@@ -49,7 +49,7 @@ enum Writing {
 }
 
 impl Writers {
-    /// Whether a file is known to be written to, and its writer is still waited for.
+    /// Returns whether a file is known to be written to, and its writer is still waited for.
     pub(crate) fn has(&self, name: &OsStr) -> bool {
         matches!(self.lock().get(name), Some(Writing::Since(_)))
     }
@@ -101,7 +101,7 @@ impl Writers {
         given_up
     }
 
-    /// When to stop waiting for the next writer.
+    /// Returns when to stop waiting for the next writer.
     pub(crate) fn next_end(&self) -> Option<Instant> {
         self.lock().values().filter_map(|writing| writing.ends()).min()
     }
@@ -113,7 +113,7 @@ impl Writers {
 }
 
 impl Writing {
-    /// When to stop waiting for it.
+    /// Returns when to stop waiting for it.
     fn ends(self) -> Option<Instant> {
         match self {
             Self::Since(since) => Some(since + LONGEST),

@@ -62,8 +62,8 @@ fn behind_mark(text: &str, line: u64) -> (&str, u64) {
     rest.map_or((text, line), |rest| (rest, line + lines))
 }
 
-/// The limits of a document. The size of files is limited already, but nesting costs stack and
-/// aliases multiply. Both limits are far beyond what a manifest needs.
+/// Returns the limits of a document. The size of files is limited already, but nesting costs stack
+/// and aliases multiply. Both limits are far beyond what a manifest needs.
 pub(crate) fn limits() -> Options {
     options! {
         budget: budget! {
@@ -127,7 +127,7 @@ pub(crate) fn split(text: &str) -> impl Iterator<Item = (u64, &str)> {
     })
 }
 
-/// Whether a line has no content of a document.
+/// Returns whether a line has no content of a document.
 pub(crate) fn is_idle(line: &str) -> bool {
     let line = line.strip_prefix(MARK).unwrap_or(line).trim();
     line.is_empty() || line.starts_with('#') || line == "---" || line == "..."

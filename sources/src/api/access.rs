@@ -148,7 +148,7 @@ impl Access {
         }
     }
 
-    /// Whether lists may be compressed.
+    /// Returns whether lists may be compressed.
     pub(super) fn compresses(&self) -> bool {
         self.compresses.get()
     }
@@ -162,7 +162,7 @@ impl Access {
         })
     }
 
-    /// Whether the server may be able to stream lists.
+    /// Returns whether the server may be able to stream lists.
     pub(super) fn streams(&self) -> bool {
         self.streams.get()
     }

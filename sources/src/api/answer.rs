@@ -302,7 +302,7 @@ impl Answer {
         Ok(self.buffer.get(start..end))
     }
 
-    /// Whether the next line is in the buffer already.
+    /// Returns whether the next line is in the buffer already.
     pub(super) fn has_line(&mut self) -> bool {
         self.end().is_some()
     }

@@ -59,7 +59,8 @@ impl Fault {
         }
     }
 
-    /// Whether another certificate, token or address may help, so that files are read again.
+    /// Returns whether another certificate, token or address may help, so that files are read
+    /// again.
     pub(super) fn is_about_access(&self) -> bool {
         match self {
             Self::Config(_) | Self::Plugin(_) | Self::Connection(_) | Self::Silence(_) => true,
@@ -68,12 +69,12 @@ impl Fault {
         }
     }
 
-    /// Whether the server no longer has the version that we ask for.
+    /// Returns whether the server no longer has the version that we ask for.
     pub(super) fn is_expired(&self) -> bool {
         self.code() == Some(410)
     }
 
-    /// Whether we ask for a version that the server has not reached.
+    /// Returns whether we ask for a version that the server has not reached.
     pub(super) fn is_too_new(&self) -> bool {
         match self {
             Self::Status { code, message, .. } => {

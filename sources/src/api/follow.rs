@@ -5,7 +5,7 @@
 //!  Unlisted ─┤                        ├─▶ Listed(version) ──▶ watch ──┐
 //!     ▲      └─ streaming list ───────┘        ▲                      │ ends, breaks, falls silent
 //!     │        (goes on as a watch)            └──────────────────────┤
-//!     └── 410 Gone; twice nothing readable ───────────────────────────┘
+//!     └── 410 Gone; unreadable twice ─────────────────────────────────┘
 //! ```
 //!
 //! # Recovery
@@ -512,9 +512,9 @@ impl Follower {
     }
 }
 
-/// Whether a resource version is older than another. Versions are numbers (KEP-5504); others cannot
-/// be compared, and do not count as older. A server that goes back has lost its state, and we must
-/// discard ours.
+/// Returns whether a resource version is older than another. Versions are numbers (KEP-5504);
+/// others cannot be compared, and do not count as older. A server that goes back has lost its
+/// state, and we must discard ours.
 pub(super) fn is_before(version: &str, other: &str) -> bool {
     match (version.parse::<u64>(), other.parse::<u64>()) {
         (Ok(version), Ok(other)) => version < other,

@@ -184,7 +184,7 @@ impl Holdings {
         self.left_at.filter(|_| self.stood_in && self.all().into_iter().any(is_stale))
     }
 
-    /// Whether all objects are those of the server.
+    /// Returns whether all objects are those of the server.
     pub(super) fn is_current(&self) -> bool {
         self.is_complete() && !self.all().into_iter().any(|it| it.left && !it.given_up)
     }
@@ -264,9 +264,9 @@ impl Holdings {
         }
     }
 
-    /// Whether there has been a complete list of all required resources, and of the optional ones
-    /// that are worth waiting for: the Node with an address, and the ServiceCIDRs. A restart must
-    /// not remove what a list that comes a little later would add again.
+    /// Returns whether there has been a complete list of all required resources, and of the
+    /// optional ones that are worth waiting for: the Node with an address, and the ServiceCIDRs. A
+    /// restart must not remove what a list that comes a little later would add again.
     pub(crate) fn is_complete(&self) -> bool {
         let is_addressed =
             |object: &Object| matches!(object, Object::Node(node) if !node.addresses.is_empty());
@@ -275,7 +275,7 @@ impl Holdings {
         self.stood_in || (self.has_required() && node && service_cidrs)
     }
 
-    /// Whether only a Node is missing that does not exist on the server.
+    /// Returns whether only a Node is missing that does not exist on the server.
     pub(crate) fn is_node_absent(&self) -> bool {
         self.nodes.absent && !self.nodes.given_up && self.has_required()
     }
@@ -289,7 +289,7 @@ impl Holdings {
         self.services.listed && self.endpoint_slices.listed
     }
 
-    /// Whether only optional resources are missing.
+    /// Returns whether only optional resources are missing.
     pub(crate) fn waits_for_optional(&self) -> bool {
         self.has_required() && !self.is_complete()
     }
@@ -300,7 +300,7 @@ impl Holdings {
         self.service_cidrs.given_up = true;
     }
 
-    /// Whether the problems differ from those at the last call.
+    /// Returns whether the problems differ from those at the last call.
     pub(crate) fn problems_changed(&mut self) -> bool {
         self.context.problems.changed()
     }

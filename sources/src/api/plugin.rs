@@ -77,7 +77,7 @@ impl Credential {
     }
 }
 
-/// Whether credentials that expire then are not used any more.
+/// Returns whether credentials that expire then are not used any more.
 pub(super) fn is_over(until: Timestamp) -> bool {
     until < Timestamp::now() + MARGIN
 }

@@ -161,7 +161,8 @@ fn parse(url: &str, source: &str) -> Result<Proxy, Fault> {
     Ok(Proxy { scheme, url, user, source: source.to_owned() })
 }
 
-/// Whether a host is reached without a proxy, according to `NO_PROXY`. The local host always is.
+/// Returns whether a host is reached without a proxy, according to `NO_PROXY`. The local host
+/// always is.
 fn is_direct(host: &str, port: u16, except: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']').to_lowercase();
     let address: Option<IpAddr> = host.parse().ok();

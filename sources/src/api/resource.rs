@@ -26,7 +26,7 @@ impl Resource {
     pub(crate) const ALL: [Self; 4] =
         [Self::Services, Self::EndpointSlices, Self::Nodes, Self::ServiceCidrs];
 
-    /// The path below the URL of the server.
+    /// Returns the path below the URL of the server.
     pub(super) fn path(self) -> &'static str {
         match self {
             Self::Services => "/api/v1/services",
@@ -52,7 +52,7 @@ impl Resource {
         }
     }
 
-    /// The version and kind of its objects. Items of a list do not state them.
+    /// Returns the version and kind of its objects. Items of a list do not state them.
     pub(crate) fn stated(self) -> (&'static str, &'static str) {
         match self {
             Self::Services => ("v1", "Service"),
@@ -62,7 +62,7 @@ impl Resource {
         }
     }
 
-    /// The kinds of which a complete list has all objects.
+    /// Returns the kinds of which a complete list has all objects.
     pub(crate) fn kinds(self) -> &'static [Kind] {
         match self {
             Self::Services => &[Kind::Service],
@@ -72,7 +72,7 @@ impl Resource {
         }
     }
 
-    /// Whether no Service can be served without it.
+    /// Returns whether no Service can be served without it.
     pub(crate) fn is_required(self) -> bool {
         match self {
             Self::Services | Self::EndpointSlices => true,
@@ -91,7 +91,7 @@ impl Resource {
         }
     }
 
-    /// Whether a failure means that the server does not have the kind. All kinds except
+    /// Returns whether a failure means that the server does not have the kind. All kinds except
     /// ServiceCIDRs, the newest one, exist in every server that can be used; for them, "not found"
     /// comes from something else, such as a proxy.
     pub(super) fn is_missing(self, fault: &Fault) -> bool {

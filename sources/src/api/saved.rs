@@ -25,7 +25,7 @@ use super::resource::Resource;
 use crate::intern::Interner;
 use crate::state::{Saver, StateDir};
 
-/// The name of the file.
+/// The name of the state file.
 const NAME: &str = "api.state";
 
 /// The version of this program. Another version may read fields that this one ignores: its objects
@@ -213,7 +213,7 @@ impl Position {
 }
 
 impl Access {
-    /// Whether the server is the one that issued this position.
+    /// Returns whether the server is the one that issued this position.
     pub(super) async fn knows(
         &self,
         client: &Client,

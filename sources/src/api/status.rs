@@ -88,7 +88,7 @@ impl Default for ApiStatus {
 }
 
 impl ApiStatus {
-    /// Whether Services and EndpointSlices are both being watched.
+    /// Returns whether Services and EndpointSlices are both being watched.
     pub fn is_connected(&self) -> bool {
         let watched = self.watched.load(Relaxed);
         Resource::ALL.iter().filter(|r| r.is_required()).all(|r| watched & r.bit() != 0)

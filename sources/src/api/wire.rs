@@ -209,7 +209,7 @@ impl ListReader {
     }
 }
 
-/// Whether a text ends with the key of a list's items.
+/// Returns whether a text ends with the key of a list's items.
 fn is_key_of_items(text: &[u8]) -> bool {
     let key = text.trim_ascii_end().strip_suffix(b":").map(<[u8]>::trim_ascii_end);
     let before = key.and_then(|key| key.strip_suffix(b"\"items\""));

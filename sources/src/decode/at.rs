@@ -54,7 +54,7 @@ impl At<'_> {
         steps
     }
 
-    /// Whether the printed path is empty.
+    /// Returns whether the printed path is empty.
     pub(crate) fn is_root(&self) -> bool {
         matches!(self.step, Down::Root | Down::Item(_))
     }

@@ -32,12 +32,12 @@ impl<'a, 'b> Check<'a, 'b> {
         self.object = Some(object.to_string().into());
     }
 
-    /// Whether the object comes from an API server, which has validated it.
+    /// Returns whether the object comes from an API server, which has validated it.
     pub(super) fn is_admitted(&self) -> bool {
         self.sink.is_admitted
     }
 
-    /// Whether an error was reported, so that the object must not be used.
+    /// Returns whether an error was reported, so that the object must not be used.
     pub(super) fn failed(&self) -> bool {
         self.failed
     }
@@ -248,7 +248,7 @@ impl<'a, 'b> Check<'a, 'b> {
         address
     }
 
-    /// As [`skippable_ip`](Self::skippable_ip), for an address of a Service or an endpoint.
+    /// Like [`skippable_ip`](Self::skippable_ip), for an address of a Service or an endpoint.
     pub(super) fn fit_ip(&mut self, field: &Field<Text>, at: &At<'_>) -> Option<IpAddr> {
         let address = self.skippable_ip(field, at)?;
         if let Some(reason) = unfit(address) {

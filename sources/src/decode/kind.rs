@@ -177,8 +177,8 @@ const KINDS: [&str; 12] = [
     "EndpointsList",
 ];
 
-/// Whether a version belongs to a group outside of Kubernetes. Such groups have a domain of their
-/// own.
+/// Returns whether a version belongs to a group outside of Kubernetes. Such groups have a domain of
+/// their own.
 fn is_others(version: &str) -> bool {
     let Some((group, _)) = version.split_once('/') else { return false };
     group.contains('.') && !group.ends_with(".k8s.io")

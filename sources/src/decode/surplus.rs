@@ -10,7 +10,7 @@ use super::check::Check;
 use crate::field::{Field, Text};
 use crate::manifest::Spec;
 
-/// What a type of Service supports.
+/// The features of a type of Service.
 #[derive(Clone, Copy)]
 pub(super) struct Has {
     kind: ServiceType,

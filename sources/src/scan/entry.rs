@@ -75,12 +75,12 @@ pub(super) struct News {
 }
 
 impl News {
-    /// The file exists and has not changed.
+    /// Returns the result for a file that exists and has not changed.
     fn none() -> Self {
         Self { exists: true, ..Self::default() }
     }
 
-    /// It is not taken as it is yet.
+    /// Returns the result for a file that is not taken as it is yet.
     fn waiting() -> Self {
         Self { unsettled: true, ..Self::none() }
     }
@@ -128,7 +128,7 @@ impl Entry {
         self.name.to_str()
     }
 
-    /// Whether this is its last good content.
+    /// Returns whether this is its last good content.
     pub(super) fn is_saved_as(&self, saved: Option<&SavedFile>) -> bool {
         match (saved, self.good) {
             (None, None) => true,
@@ -141,7 +141,8 @@ impl Entry {
         }
     }
 
-    /// Whether objects of it may be missing: it could not be read, and has no last good content.
+    /// Returns whether objects of it may be missing: it could not be read, and has no last good
+    /// content.
     pub(super) fn is_unread(&self) -> bool {
         self.unread
     }

@@ -54,9 +54,9 @@ impl Listing {
     }
 }
 
-/// Whether a file of this name is read. Copies that are kept beside a manifest (`web.yaml.orig`,
-/// `web.yaml.20261128`) are not to be served, and a list of endings to ignore would never be
-/// complete.
+/// Returns whether a file of this name is read. Copies that are kept beside a manifest
+/// (`web.yaml.orig`, `web.yaml.20261128`) are not to be served, and a list of endings to ignore
+/// would never be complete.
 pub(crate) fn is_manifest(name: &OsStr) -> bool {
     let extension = Path::new(name).extension();
     !name.as_bytes().starts_with(b".")
@@ -65,7 +65,8 @@ pub(crate) fn is_manifest(name: &OsStr) -> bool {
         })
 }
 
-/// Whether it is hidden, or a temporary file of an editor: a user does not take it for a manifest.
+/// Returns whether it is hidden, or a temporary file of an editor: a user does not take it for a
+/// manifest.
 fn is_passing(name: &OsStr) -> bool {
     let name = name.as_bytes();
     let endings: [&[u8]; 3] = [b"~", b".swp", b".tmp"];

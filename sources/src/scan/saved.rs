@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::state::{Saver, StateDir};
 
-/// The name of the file of state.
+/// The name of the state file.
 const NAME: &str = "manifests.state";
 
 /// The content of a file.

@@ -42,7 +42,7 @@ impl Running {
         Self::signalled(path, options, Arc::default()).await
     }
 
-    /// As [`with`](Self::with), with access to its signal.
+    /// Like [`with`](Self::with), with access to its signal.
     pub(super) async fn signalled(
         path: PathBuf,
         options: ManifestOptions,

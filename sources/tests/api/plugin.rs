@@ -69,7 +69,7 @@ impl Plugged {
     }
 }
 
-/// Whether a process has ended; it may still be a zombie.
+/// Returns whether a process has ended; it may still be a zombie.
 fn is_gone(process: impl AsRef<Path>) -> bool {
     let stat = fs::read_to_string(process.as_ref().join("stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))

@@ -61,7 +61,7 @@ impl Left {
     }
 }
 
-/// Whether a request lists everything, as a list or a stream.
+/// Returns whether a request lists everything, as a list or a stream.
 fn is_list(request: &Request) -> bool {
     let is_question = request.query.contains("metadata.name%3Dkubernetes");
     (request.verb == Verb::List && !is_question) || request.query.contains("sendInitialEvents")
