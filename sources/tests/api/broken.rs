@@ -139,7 +139,7 @@ async fn a_server_that_never_answers_is_asked_again() {
     world.server.apply(&service("web", 80));
     let fault = world.server.fault(Scope::all(), Fault::NoAnswer);
     let mut following = Following::with(impatient(&world));
-    following.problems_until(|problems| problems.iter().any(|p| p.contains("nothing for"))).await;
+    following.problems_until(|problems| problems.iter().any(|p| p.contains("not answered"))).await;
     assert!(following.known.is_empty());
     world.server.lift(fault);
     following.complete().await;
