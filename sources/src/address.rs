@@ -1,14 +1,14 @@
 //! Addresses and ranges as Kubernetes reads them.
 //!
-//! Its parsers accept leading zeros in IPv4 addresses and in prefix lengths and read them as
-//! decimal. Other parsers reject such addresses or read them as octal, so none of these can be left
-//! to the standard library.
+//! The parsers of Kubernetes accept leading zeros in IPv4 addresses and in prefix lengths, and read
+//! the digits as decimal. Other parsers reject such addresses or read them as octal, so the
+//! standard library cannot be used here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// Reads an address. An IPv4 address that is mapped into IPv6 is an IPv4 address, as in Go.
+/// Parses an address. An IPv4-mapped IPv6 address is an IPv4 address, as in Go.
 pub fn parse_ip(text: &str) -> Option<IpAddr> {
     if !text.contains(':') {
         return parse_v4(text).map(IpAddr::V4);
@@ -17,8 +17,8 @@ pub fn parse_ip(text: &str) -> Option<IpAddr> {
     Some(address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4))
 }
 
-/// Reads a range and masks its address. White space around it does not count. A range of IPv4 addresses
-/// that are mapped into IPv6 is one of IPv4 addresses, as in Go.
+/// Parses a range and masks its address. White space around it is ignored. A range of IPv4-mapped
+/// IPv6 addresses is a range of IPv4 addresses, as in Go.
 pub fn parse_range(text: &str) -> Option<IpNet> {
     let (address, length) = text.trim().split_once('/')?;
     let length = u8::try_from(decimal(length, 128)?).ok()?;
@@ -34,13 +34,13 @@ pub fn parse_range(text: &str) -> Option<IpNet> {
     Some(range.trunc())
 }
 
-/// What to write in place of a text that is not a range, as far as that can be guessed.
+/// Suggests what to write instead of a text that is not a range, if that can be guessed.
 pub(crate) fn range_hint(text: &str) -> Option<String> {
     let is_part = |part: &str| parse_range(part).is_some() || parse_ip(part).is_some();
     let several = |c: char| c == ',' || c == ';' || c.is_whitespace();
     let mut parts = text.split(several).filter(|part| !part.is_empty());
     if text.contains(several) {
-        return parts.all(is_part).then(|| "each range is an entry of its own".to_owned());
+        return parts.all(is_part).then(|| "write each range as an entry of its own".to_owned());
     }
     if let Some(address) = parse_ip(text) {
         let length = if address.is_ipv4() { 32 } else { 128 };
@@ -53,9 +53,9 @@ pub(crate) fn range_hint(text: &str) -> Option<String> {
     (is_mask && parse_v4(address).is_some()).then(|| format!("write {address}/{length}"))
 }
 
-/// Why an address cannot be one of a Service or an endpoint, if so. The API refuses these as well, for
-/// endpoints and external IPs: no manifest may take over a node's own loopback or its link's
-/// neighbourhood, nor lead connections there.
+/// Returns why an address cannot be one of a Service or an endpoint, if so. The API refuses the
+/// same addresses for endpoints and external IPs: no manifest may take over a node's own loopback
+/// or link-local addresses, nor send connections to them.
 pub(crate) fn unfit(address: IpAddr) -> Option<&'static str> {
     let link_local = match address {
         IpAddr::V4(address) => address.is_link_local() || address.octets()[..3] == [224, 0, 0],
@@ -85,7 +85,7 @@ fn parse_v4(text: &str) -> Option<Ipv4Addr> {
     parts.next().is_none().then(|| octets.into())
 }
 
-/// Digits with any number of leading zeros, at most `most`.
+/// Parses digits with any number of leading zeros, up to the value `most`.
 fn decimal(text: &str, most: u32) -> Option<u32> {
     if text.is_empty() {
         return None;

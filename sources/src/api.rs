@@ -6,22 +6,23 @@
 //!                       one per resource) changed, what is broken)
 //! ```
 //!
-//! `saved` is what is left for the next start, which reads it before it asks the server for anything.
+//! `saved` keeps state for the next start, which reads it before it asks the server for anything.
 //!
-//! `follow` knows the protocol and nothing of Services; `holdings` knows what objects mean and
-//! nothing of connections. All of it runs on a thread of its own: decoding a large cluster, asking a
-//! resolver and running a credential plugin must not keep a change from the kernel.
+//! `follow` knows the protocol but not the meaning of objects; `holdings` knows what objects mean
+//! but not the connections. All of it runs on a thread of its own: decoding a large cluster, asking
+//! a resolver and running a credential plugin must not delay a change on its way to the kernel.
 //!
-//! Lists and watches are our own and not those of `kube::runtime::watcher`, whose streaming list
+//! Lists and watches are our own and not those of `kube::runtime::watcher`: its streaming list
 //! accepts any resource version, so that a server that lags behind can take endpoints back in time;
-//! which goes on after an event it could not read, so that the change is lost; and which hides the
-//! bookmarks, by which it is known that a quiet watch is alive.
+//! it continues after an event it could not read, so that the change is lost; and it hides the
+//! bookmarks, which show that a quiet watch is alive.
 //!
 //! # Permissions
 //!
 //! `list` and `watch` of `services`, `endpointslices.discovery.k8s.io` and
-//! `servicecidrs.networking.k8s.io`; `get`, `list` and `watch` of `nodes`, for the node's own name at
-//! least; `create` and `patch` of `events.events.k8s.io`. This is what the role `system:node-proxier` has.
+//! `servicecidrs.networking.k8s.io`; `get`, `list` and `watch` of `nodes`, at least for the node's
+//! own name; `create` and `patch` of `events.events.k8s.io`. The role `system:node-proxier` has
+//! these.
 
 mod absent;
 mod access;
@@ -73,72 +74,74 @@ pub use proxy::{ProxyVariables, Variable};
 pub use status::{ApiStatus, ErrorKind};
 
 /// How many events may wait to be compared. A page is one event, so this bounds the memory that a
-/// fast server can take.
+/// fast server can use.
 const EVENTS: usize = 64;
 
-/// How many events may become one update, so that one that never ends is never waited for.
+/// The most events in one update, so that a steady flow of events cannot delay it for ever.
 const BATCH: usize = 10_000;
 
-/// Where the API server is, and how it is treated.
+/// The address of the API server, and how it is accessed.
 #[derive(Clone, Debug)]
 pub struct ApiOptions {
     /// How to reach it.
     pub access: ApiAccess,
     /// This node: its Node object is followed, and no other.
     pub node_name: NodeName,
-    /// What the environment says of proxies; a kubeconfig's `proxy-url` comes before it.
+    /// The proxy variables of the environment. A kubeconfig's `proxy-url` takes precedence.
     pub proxies: ProxyVariables,
-    /// How long to wait for what.
+    /// How long to wait for answers and between retries.
     pub timing: ApiTiming,
-    /// Where what the server had is kept for the next start, if anywhere.
+    /// Where the state of the server is saved for the next start, if it is.
     pub state: Option<StateDir>,
 }
 
 impl ApiOptions {
-    /// Options with the usual timing, and the proxies of this process's environment.
+    /// Returns options with the default timing, and the proxies of this process's environment.
     pub fn new(access: ApiAccess, node_name: NodeName) -> Self {
         let proxies = ProxyVariables::from_environment();
         Self { access, node_name, proxies, timing: ApiTiming::default(), state: None }
     }
 }
 
-/// How to reach the API server. With neither field, as a Pod does: by the environment and the files
-/// of its service account.
+/// How to reach the API server. If neither field is set, it is reached as from a Pod: by the
+/// environment and the files of the service account.
 #[derive(Clone, Debug, Default)]
 pub struct ApiAccess {
-    /// A kubeconfig; its current context counts. The file, and those it names, are read again when the
-    /// server cannot be reached or refuses the credentials.
+    /// A kubeconfig, of which the current context is used. This file and the files it names are
+    /// read again when the server cannot be reached or refuses the credentials.
     pub kubeconfig: Option<PathBuf>,
-    /// The URL of the server, instead of the one in the kubeconfig; without a kubeconfig, the URL of a
-    /// server that asks for no credentials.
+    /// The URL of the server, instead of the one in the kubeconfig. Without a kubeconfig, the URL
+    /// of a server that needs no credentials.
     pub master: Option<String>,
 }
 
-/// How long to wait for what.
+/// How long to wait for answers and between retries.
 #[derive(Clone, Copy, Debug)]
 pub struct ApiTiming {
-    /// How long a watch lasts before it is opened anew; whole seconds, asked of the server.
+    /// How long a watch lasts before it is opened again, in whole seconds. The server is asked for
+    /// this.
     pub watch: Duration,
-    /// How much longer than that a watch may be silent. Servers send bookmarks about once a minute, so
-    /// a watch without a word is a connection to nobody.
+    /// How much longer than that a watch may be silent. Servers send bookmarks about once a minute,
+    /// so a silent watch is a dead connection.
     pub slack: Duration,
-    /// How long a server may take to begin an answer, or to go on with it.
+    /// How long a server may take to begin an answer, or to continue it.
     pub answer: Duration,
     /// The shortest wait after a failure.
     pub first_retry: Duration,
-    /// The longest one.
+    /// The longest wait after a failure.
     pub longest_retry: Duration,
-    /// When to ask again for something that the server does not have or that we may not see, and that
-    /// can be done without.
+    /// When to ask again for an optional resource that the server does not have or that we lack the
+    /// permission for.
     pub refused: Duration,
     /// How long a credential plugin may take.
     pub plugin: Duration,
-    /// How long the first complete list waits for a Node that the server says it does not have. A node
-    /// that has just begun registers itself; a name that is wrong stays wrong.
+    /// How long the first complete list waits for a Node that the server says does not exist. A new
+    /// node registers itself soon; a wrong name stays wrong.
     pub absent: Duration,
-    /// How long the first complete list waits for the Node to have an address, and for the ServiceCIDRs.
+    /// How long the first complete list waits for the Node to have an address, and for the
+    /// ServiceCIDRs.
     pub optional: Duration,
-    /// How long the server may take at a start before what an earlier run has left stands in for it.
+    /// How long the server may take at a start before the state of an earlier run stands in for it.
     pub grace: Duration,
 }
 
@@ -159,7 +162,7 @@ impl Default for ApiTiming {
     }
 }
 
-/// Follows what an API server has.
+/// Follows the objects of an API server.
 #[derive(Debug)]
 pub struct ApiSource {
     options: ApiOptions,
@@ -169,38 +172,38 @@ pub struct ApiSource {
 }
 
 impl ApiSource {
-    /// Touches nothing yet. The server need not be there.
+    /// Opens no connection yet. The server need not be available.
     pub fn new(options: ApiOptions) -> Self {
         let (notes, left) = Notes::new();
         Self { options, status: Arc::new(ApiStatus::default()), notes, left }
     }
 
-    /// Where notes are left that become Events of the API while the source runs.
+    /// Returns the sender of notes, which become Events of the API while the source runs.
     pub fn notes(&self) -> Notes {
         self.notes.clone()
     }
 
-    /// How the source fares; can be asked at any time, from anywhere.
+    /// Returns the status of the source, which can be read at any time and from any thread.
     pub fn status(&self) -> Arc<ApiStatus> {
         self.status.clone()
     }
 
-    /// Sends what the server has, and from then on what changes, until the receiver is dropped.
+    /// Sends the objects of the server and then their changes, until the receiver is dropped.
     ///
-    /// The first change of each kind is a `Replace`. Nothing is sent that says nothing, and nothing is
-    /// taken away because the server cannot be reached: the last known state stays, and
-    /// [`Update::problems`] says what is wrong.
+    /// The first change of each kind is a `Replace`. Empty updates are not sent, and no object is
+    /// removed because the server cannot be reached: the last known state stays, and
+    /// [`Update::problems`] has the reason.
     ///
     /// # Errors
     ///
-    /// [`SourceError::Thread`] if no thread can be started, [`SourceError::Ended`] if it ends on its
-    /// own. A server that is away, slow, or refuses is no error, and neither is a kubeconfig that
-    /// cannot be read: they are tried again.
+    /// [`SourceError::Thread`] if no thread can be started, [`SourceError::Ended`] if it ends on
+    /// its own. A server that is unavailable, slow, or refuses requests is no error, and neither is
+    /// a kubeconfig that cannot be read: these are retried.
     pub async fn run(self, out: mpsc::Sender<Update>) -> Result<(), SourceError> {
         let (ended, end) = oneshot::channel();
-        // Dropped with this future, which tells the thread that nobody wants more.
+        // Dropped with this future, which tells the thread to end.
         let (_wanted, unwanted) = oneshot::channel::<()>();
-        // Nor does a credential plugin outlive it: the thread may not come to that before the process ends.
+        // Ends a credential plugin as well: the thread may not get to that before the process ends.
         let leash = Leash::default();
         let _end = End(leash.clone());
         let updates = out.clone();
@@ -239,12 +242,12 @@ impl Drop for End {
 fn block_on(task: impl Future<Output = ()>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(task);
-    // A resolver may still be waiting for an answer: nothing waits for it.
+    // A resolver may still be waiting for an answer; do not wait for it.
     runtime.shutdown_background();
     Ok(())
 }
 
-/// Follows all resources until nobody listens.
+/// Follows all resources until the receiver is dropped.
 async fn follow(
     options: ApiOptions,
     status: Arc<ApiStatus>,
@@ -254,14 +257,14 @@ async fn follow(
 ) {
     let patience = options.timing.optional;
     let absent = options.timing.absent;
-    // From when it is waited for.
+    // The time starts when this is first polled.
     let patience = async move { sleep(patience).await };
     let (state, grace) = (options.state.clone(), options.timing.grace);
     let access = Rc::new(Access::new(options, status, leash));
     info!(server = %access.name(), "following the API server");
     let memory = state.map(|state| Memory::load(&state, grace, &access));
     let (events, received) = mpsc::channel(EVENTS);
-    // Tasks of their own: an event wakes the one that it is for.
+    // Each follower is a task of its own, so that an event wakes only that task.
     let local = LocalSet::new();
     let mut tasks = JoinSet::new();
     for resource in Resource::ALL {
@@ -280,18 +283,18 @@ async fn follow(
     let work = async {
         tokio::select! {
             () = tell(received, patience, absent, memory, out) => {}
-            // None of them ends by itself.
+            // No task ends by itself.
             _ = tasks.join_next() => {}
         }
     };
     local.run_until(work).await;
 }
 
-/// How long the server may not be reached before it is said that nobody leads to it.
+/// How long the server may be unreachable before the warning about its address.
 const UNREACHED: Duration = Duration::from_secs(5);
 
-/// Says it if the server is to be reached by a Service, of which nobody but us can know the way, and we
-/// would have to ask the server. Never ends.
+/// Warns if the server is unreachable and its address is that of a Service: only this daemon can
+/// make such an address work, and it needs the server for that. Never ends.
 async fn tell_of_circle(access: Rc<Access>) {
     sleep(UNREACHED).await;
     if access.status.silence().is_none()
@@ -300,13 +303,16 @@ async fn tell_of_circle(access: Rc<Access>) {
     {
         warn!(
             server = host,
-            "the API server cannot be reached, and its address is the one that Pods are given: that of the              Service default/kubernetes, to which nothing leads before this daemon has heard from the              server. Give its own address (--master, --kubeconfig or KUBERNETES_SERVICE_HOST), and              --state-dir, by which the next start knows the way"
+            "the API server cannot be reached at the address of the Service default/kubernetes, \
+             which works only after this daemon has heard from the server: set the server's own \
+             address (--master, --kubeconfig or KUBERNETES_SERVICE_HOST), and --state-dir, so \
+             that the next start can use the saved state"
         );
     }
     pending().await
 }
 
-/// Whether Pods know the server by this host.
+/// Returns whether this is the host by which Pods reach the server.
 fn is_service(host: &str, of_pods: Option<&str>) -> bool {
     let bare = |host: &str| host.trim_matches(['[', ']']).to_owned();
     of_pods.is_some_and(|of_pods| bare(of_pods) == bare(host))
@@ -314,8 +320,8 @@ fn is_service(host: &str, of_pods: Option<&str>) -> bool {
         || host.starts_with("kubernetes.default")
 }
 
-/// How long it may take until the receiver hears of what changes nothing: to wake it for each would be
-/// most of what such an event costs.
+/// How long the count of events that change nothing may be delayed: waking the receiver for each
+/// would be most of the cost of such an event.
 const QUIET: Duration = Duration::from_secs(1);
 
 async fn until(at: Option<Instant>) {
@@ -328,11 +334,12 @@ async fn until(at: Option<Instant>) {
 fn tell_of_stale(at: Option<Timestamp>) {
     let Some(at) = at else { return };
     let age = Timestamp::now().duration_since(at).as_secs();
-    warn!(%at, age, "the API server has not delivered in time; what it had when the last run saw it stands in for it");
+    warn!(%at, age, "the API server has not delivered in time, using the state of the last run");
 }
 
-/// Makes updates of events: whatever has arrived by the time that the receiver takes one. If nothing is
-/// missing but the Node or the ServiceCIDRs, and then `patience` is over, they are no longer waited for.
+/// Combines events into updates: each has all events that have arrived when the receiver takes it.
+/// Once only the Node or the ServiceCIDRs are missing, they are waited for no longer than
+/// `patience`.
 async fn tell(
     mut events: mpsc::Receiver<Event>,
     patience: impl Future<Output = ()>,
@@ -350,10 +357,10 @@ async fn tell(
     }
     let mut was_stale = false;
     let mut complete = false;
-    // What means the same, and is still to be told.
+    // The number of events that changed nothing and are not reported yet.
     let mut untold = 0;
     let mut telling: Option<Instant> = None;
-    // Until when a Node is waited for that is known not to be there.
+    // Until when to wait for a Node that is known not to exist.
     let mut registering: Option<Instant> = None;
     loop {
         let mut news = News { suppressed: mem::take(&mut untold), ..News::default() };
@@ -402,7 +409,7 @@ async fn tell(
         let stale = holdings.stale();
         let freshened = std::mem::replace(&mut was_stale, stale.is_some()) && stale.is_none();
         if freshened {
-            info!("the API server has delivered; the state no longer stands in for it");
+            info!("the API server has delivered, the state of the last run is no longer used");
         }
         if let Some(memory) = &memory {
             memory.remember(&holdings, !news.changes.is_empty() || problems_changed || completed);
@@ -417,7 +424,7 @@ async fn tell(
         }
         telling = None;
         let News { changes, triggers, suppressed } = news;
-        debug!(changes = changes.len(), suppressed, complete, "the API server has news");
+        debug!(changes = changes.len(), suppressed, complete, "changes from the API server");
         let problems = holdings.problems().clone();
         let origin = Origin::Api;
         let update = Update {

@@ -1,11 +1,11 @@
-//! From bytes to objects: what a file says, whatever it says.
+//! Decodes the bytes of a file into objects.
 //!
 //! ```text
 //!  bytes ─▶ yaml | json ─▶ Document ─▶ kind ─▶ service | slice | pod | node ─▶ Object
 //!                                        └ lists: each item                    or findings
 //! ```
 //!
-//! Nothing here knows of other files or of earlier content: [`Decoded`] says what is broken, and
+//! This module does not know other files or earlier content: [`Decoded`] says what is broken, and
 //! the scan decides what to keep instead.
 
 mod at;
@@ -38,43 +38,44 @@ use crate::manifest::Document;
 use crate::problem::{Problem, Severity};
 use crate::{json, locate, yaml};
 
-/// More problems than anyone reads. A file of garbage must not fill the memory with complaints.
+/// The most problems that are kept of a file, so that a file of garbage does not fill the memory.
 const MOST_PROBLEMS: usize = 100;
 
-/// What a file says.
+/// The result of decoding a file.
 #[derive(Debug, Default)]
 pub(crate) struct Decoded {
-    /// The objects, in the order of the file; the last one of a key counts.
+    /// The objects, in the order of the file; of several with one key, the last one is used.
     pub(crate) objects: Vec<Object>,
-    /// Objects that are there but cannot be used as they are.
+    /// Objects that exist but cannot be used as they are written.
     pub(crate) broken: BTreeSet<ObjectKey>,
-    /// Whether there is an object that cannot be used and does not say which one it is.
+    /// Whether there is an invalid object whose name cannot be read.
     pub(crate) nameless: bool,
-    /// In the order of the file.
+    /// The problems, in the order of the file.
     pub(crate) problems: Vec<Problem>,
-    /// Whether the text as a whole is not YAML or JSON; then nothing else of it counts.
+    /// Whether the text is not valid YAML or JSON. Nothing else of it is used then.
     pub(crate) unreadable: bool,
-    /// Whether nothing in it says that it is an object: it may be a file that is being rewritten.
+    /// Whether no document has a kind: the file may be being rewritten.
     pub(crate) blank: bool,
 }
 
-/// How a file is written.
+/// The syntax of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     Yaml,
     Json,
 }
 
-/// What a document made of itself, gathered over a file.
+/// Collects the results of all documents of a file.
 pub(crate) struct Sink<'a> {
     pub(crate) interner: &'a mut Interner,
-    /// Whether an API server has checked what comes, and given out what is to be unique.
+    /// Whether the objects come from an API server, which has validated them and allocated unique
+    /// values.
     pub(crate) is_admitted: bool,
     pub(crate) objects: Vec<Object>,
     pub(crate) broken: BTreeSet<ObjectKey>,
     pub(crate) nameless: bool,
     pub(crate) findings: Vec<Finding>,
-    /// Findings that were not kept, because there were too many.
+    /// The number of findings that were not kept, because there were too many.
     pub(crate) untold: usize,
     /// Whether any document has a kind.
     pub(crate) kinds: bool,
@@ -103,17 +104,17 @@ impl<'a> Sink<'a> {
     }
 }
 
-/// Something wrong in a document, before it is known in which line.
+/// A problem in a document, before its line is known.
 #[derive(Debug)]
 pub(crate) struct Finding {
     pub(crate) severity: Severity,
     pub(crate) object: Option<Arc<str>>,
-    /// From the root of the document.
+    /// The path of the field, from the root of the document.
     pub(crate) steps: Vec<Step>,
     pub(crate) message: String,
 }
 
-/// Reads the content of a file.
+/// Decodes the content of a file.
 pub(crate) fn decode(
     path: &Arc<str>,
     bytes: &[u8],
@@ -138,7 +139,7 @@ pub(crate) fn decode(
         match document {
             Ok(document) => {
                 let told = sink.findings.len();
-                // A lone word or a list is what is left of a file that was cut off.
+                // A lone word or a list is the rest of a file that was cut off.
                 decoded.unreadable |= matches!(document.field, Field::Wrong(_));
                 decode_document(document.field, &mut sink);
                 let places = sink.findings[told..].iter().map(|finding| &*finding.steps);
@@ -180,8 +181,8 @@ pub(crate) fn decode(
     decoded
 }
 
-/// Reads an object of an API server, which has no lines. Version and kind count where
-/// the object does not state its own.
+/// Decodes an object of an API server, which has no lines. `stated` gives version and kind of an
+/// object that does not state them itself.
 pub(crate) fn decode_known(
     place: &Arc<str>,
     document: &Document,
@@ -208,18 +209,19 @@ pub(crate) fn decode_known(
     }
 }
 
-/// The text of a file, without a byte order mark; else the line and the reason why it is none.
+/// Returns the text of a file without its byte order mark, or the line and the reason why it is not
+/// a text.
 fn text_of(bytes: &[u8]) -> Result<&str, (u64, &'static str)> {
     let line_at = |offset: usize| line_of(bytes.get(..offset).unwrap_or(bytes));
     let text = std::str::from_utf8(bytes)
         .map_err(|error| (line_at(error.valid_up_to()), "the file is not valid UTF-8"))?;
     if let Some(offset) = bytes.iter().position(|byte| *byte == 0) {
-        return Err((line_at(offset), "the file holds a NUL byte: it is not a text"));
+        return Err((line_at(offset), "the file contains a NUL byte: it is not a text"));
     }
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
-/// The number of the line that follows these bytes, from 1.
+/// Returns the number of the line that follows these bytes, from 1.
 pub(crate) fn line_of(before: &[u8]) -> u64 {
     1 + before.iter().filter(|byte| **byte == b'\n').count() as u64
 }

@@ -3,7 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-/// What ends a source. Input that cannot be used is a [`Problem`](crate::Problem), never this.
+/// The error that ends a source. Input that cannot be used is a [`Problem`](crate::Problem), never
+/// this.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
@@ -12,20 +13,20 @@ pub enum SourceError {
     Unreadable {
         /// The path as it was given.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// The kernel cannot be asked for the addresses of its interfaces.
+    /// The kernel cannot report the addresses of its interfaces.
     #[error("the addresses of the interfaces cannot be read")]
     Interfaces(#[source] io::Error),
     /// The thread of the source could not be started.
     #[error("the thread of the source cannot be started")]
     Thread(#[source] io::Error),
-    /// The thread of the source ended although nobody asked it to. This is a bug.
+    /// The thread of the source ended although it was not asked to. This is a bug.
     #[error("the thread of the source ended unexpectedly")]
     Ended,
-    /// The thread that hears of changes of files ended although nobody asked it to.
-    #[error("the thread that hears of changes of files died")]
+    /// The thread that receives file events ended although it was not asked to.
+    #[error("the thread that receives file events ended unexpectedly")]
     Deaf,
 }

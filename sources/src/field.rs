@@ -1,8 +1,9 @@
 //! Fields that keep a wrong type as a finding instead of failing the document.
 //!
-//! A derived `Deserialize` gives up at the first value of a wrong type, knows no path, and takes
-//! the documents and items beside it along. A [`Field`] never gives up: what does not fit is noted
-//! as what was found, and the check that knows the field's path and its object reports it.
+//! A derived `Deserialize` fails at the first value of a wrong type, does not know its path, and
+//! discards the documents and items beside it. A [`Field`] never fails: a value that does not fit
+//! is kept as a note of what was found, and the check that knows the path of the field and its
+//! object reports it.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -17,7 +18,7 @@ const LONGEST_TEXT: usize = 1024;
 /// growing into a hundred times their bytes.
 const LONGEST_LIST: usize = 200_000;
 
-/// What is said of numbers that no field can have.
+/// The text for numbers that no field can have.
 const TOO_LARGE: &str = "a number that is too large";
 
 /// A field as it was written.
@@ -32,9 +33,9 @@ pub(crate) enum Field<T> {
     Wrong(&'static str),
 }
 
-/// A type that a field can have: it takes the values it understands.
+/// A type that a field can have. It accepts the values that it can read.
 pub(crate) trait Shape: Sized {
-    /// What to call it: "expected {NAME}, found a number".
+    /// Its name in messages: "expected {NAME}, found a number".
     const NAME: &'static str;
 
     fn from_text(_: &str) -> Option<Self> {
@@ -121,7 +122,7 @@ impl<T: Shape> Shape for Vec<Field<T>> {
     }
 }
 
-/// String to string: labels and selectors, in the order written.
+/// A map of strings to strings: labels and selectors, in the order written.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Texts(pub(crate) Vec<(Text, Field<Text>)>);
 
@@ -140,7 +141,7 @@ impl Shape for Texts {
     }
 }
 
-/// A struct with named fields; boxed, because most are absent in most documents.
+/// A struct with named fields. It is boxed, because most are absent in most documents.
 impl<T: Part> Shape for Box<T> {
     const NAME: &'static str = "an object";
 
@@ -149,7 +150,8 @@ impl<T: Part> Shape for Box<T> {
     }
 }
 
-/// A projected struct. The trait keeps [`Shape`] for boxes apart from the one for [`Text`].
+/// A struct of some fields of an object. The trait keeps [`Shape`] for boxes apart from the one for
+/// [`Text`].
 pub(crate) trait Part: Sized {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
 }
@@ -184,7 +186,7 @@ impl<'de, T: Shape> Visitor<'de> for FieldVisitor<T> {
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-        // Not everybody who writes `no` for Norway knows.
+        // A user who writes `no` for Norway may not know that YAML reads it as a flag.
         let found = "true or false (in YAML, yes, no, on, off, y and n are that without quotes)";
         Ok(Self::fit(T::from_flag(value), found))
     }
@@ -198,13 +200,14 @@ impl<'de, T: Shape> Visitor<'de> for FieldVisitor<T> {
         Ok(Self::fit(T::from_number(number), "a number"))
     }
 
-    /// Whole numbers may be written as `80.0` or `8e1`, and Go reads those that begin with a zero and are
-    /// not octal, such as `0080`, as fractions.
+    /// Whole numbers may be written as `80.0` or `8e1`. Go reads numbers that begin with a zero and
+    /// are not octal, such as `0080`, as fractions.
     fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
         if value.fract() != 0.0 {
             return Ok(Field::Wrong("a fraction"));
         }
-        // What prints without a fraction or an exponent is exact, up to where an i64 ends.
+        // A value that prints without a fraction or an exponent is exact, within the range of an
+        // i64.
         let Ok(number) = format!("{value:.0}").parse() else { return Ok(Field::Wrong(TOO_LARGE)) };
         Ok(Self::fit(T::from_number(number), "a number"))
     }

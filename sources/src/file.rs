@@ -1,4 +1,4 @@
-//! Reading one file without being held up by it.
+//! Reading one file without blocking on it.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -11,10 +11,10 @@ use nix::fcntl::OFlag;
 /// The largest file that is read, in bytes.
 pub(crate) const LARGEST: u64 = 10 << 20;
 
-/// What tells, without reading it, that a file was probably not written to.
+/// Metadata of a file by which to tell, without reading it, that it was probably not written to.
 ///
-/// Only probably: two writes of the same length within one tick of the clock have the same stamp.
-/// A file's hash is what counts; a stamp only saves reading.
+/// Two writes of the same length within one tick of the clock have the same stamp. The hash of the
+/// content decides; a stamp only saves reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     device: u64,
@@ -35,9 +35,10 @@ impl Stamp {
         }
     }
 
-    /// Whether the file was written to less than `age` before a look began, or since then.
+    /// Returns whether the file was modified less than `age` before a look began, or since then.
     ///
-    /// What is dated further ahead than any look takes was dated so by somebody, and is not young.
+    /// A time further in the future than any look takes was set on purpose; such a file is not
+    /// young.
     pub(crate) fn is_younger(&self, age: Duration, look: SystemTime) -> bool {
         const AHEAD: i128 = -10_000_000_000;
         let (seconds, nanos) = self.modified;
@@ -48,16 +49,16 @@ impl Stamp {
     }
 }
 
-/// What came of reading a file.
+/// The result of reading a file.
 #[derive(Debug)]
 pub(crate) enum Content {
-    /// Its bytes, and the stamps it had before and after they were read.
+    /// Its bytes, with its stamps from before and after they were read.
     Bytes { bytes: Vec<u8>, before: Stamp, after: Stamp },
-    /// There is no such file, or a symbolic link to nothing.
+    /// There is no such file, or a dangling symbolic link.
     Missing,
     /// It is a directory.
     Directory,
-    /// It is a pipe, a socket or a device, which are not read: that could take forever.
+    /// It is a pipe, a socket or a device; these are not read, since that could take forever.
     Special,
     /// It is larger than [`LARGEST`].
     TooLarge,
@@ -67,12 +68,13 @@ pub(crate) enum Content {
 ///
 /// # Errors
 ///
-/// Those of the system, except that a file that is not there is [`Content::Missing`].
+/// Those of the system, except that a missing file is [`Content::Missing`].
 pub(crate) fn read(path: &Path) -> io::Result<Content> {
-    // Opening a pipe waits for its other end, unless this flag says not to. The type is looked at
-    // only after opening, since the file may be another one by then.
+    // Opening a pipe waits for its other end unless `O_NONBLOCK` is set. The type is checked again
+    // after opening, since the path may lead to another file by then.
     let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
-    // Devices act on being opened, some of them. Sockets cannot be opened at all.
+    // Some devices act on being opened, so the type is checked before as well. Sockets cannot be
+    // opened at all.
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => return Ok(Content::Directory),
         Ok(metadata) if !metadata.is_file() => return Ok(Content::Special),
@@ -114,7 +116,7 @@ fn missing(error: io::Error) -> io::Result<Content> {
     }
 }
 
-/// Whether an error says that there is nothing at a path.
+/// Returns whether an error means that there is nothing at a path.
 pub(crate) fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

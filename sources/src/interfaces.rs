@@ -1,9 +1,9 @@
 //! The addresses of this node's interfaces, as the kernel has them.
 //!
-//! An announcement of the kernel only says when to look: then all addresses are listed, and told if
-//! they are others than before. So it is no matter in which order announcements and lists come, on how
-//! many interfaces an address is, or whether an announcement was lost. A burst of announcements costs
-//! one list.
+//! An announcement of the kernel only says when to look: all addresses are then listed, and sent if
+//! they differ from those before. So the order of announcements and lists does not matter, nor on
+//! how many interfaces an address is, nor whether an announcement was lost. A burst of
+//! announcements costs one list.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -31,13 +31,13 @@ use crate::update::Update;
 /// `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR` of <linux/rtnetlink.h>.
 const GROUPS: [u32; 2] = [5, 9];
 
-/// What the kernel fills at the most with one piece of a list.
+/// The most that the kernel sends as one piece of a list.
 const RECEIVE_BYTES: usize = 1 << 16;
 
-/// How often a list that others have disturbed is read anew.
+/// How often a list is retried if addresses changed meanwhile.
 const ATTEMPTS: u32 = 20;
 
-/// How long to wait after a list that failed.
+/// How long to wait after a failed list.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Watches the addresses of all interfaces, in the network namespace of the thread that runs it.
@@ -45,7 +45,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct InterfaceSource {
     /// How often the addresses are listed although the kernel has announced nothing.
     pub relist: Duration,
-    /// An interface whose addresses do not count: we have put them there ourselves.
+    /// An interface whose addresses are ignored, since we have put them there ourselves.
     pub except: Option<String>,
 }
 
@@ -56,14 +56,14 @@ impl Default for InterfaceSource {
 }
 
 impl InterfaceSource {
-    /// Sends the addresses, and from then on whenever they are others, until the receiver is dropped.
+    /// Sends the addresses now and whenever they change, until the receiver is dropped.
     ///
     /// # Errors
     ///
-    /// [`SourceError::Interfaces`] if the kernel has no rtnetlink for us, or the socket breaks. A list
-    /// that fails is tried again, and the last one counts meanwhile.
+    /// [`SourceError::Interfaces`] if rtnetlink is not available, or the socket breaks. A list that
+    /// fails is retried; until then the last one stays in force.
     pub async fn run(self, out: mpsc::Sender<Update>) -> Result<(), SourceError> {
-        // Announcements first: what changes during the first list is seen twice rather than never.
+        // Announcements first: a change during the first list is seen twice rather than never.
         let mut announcements = Announcements::open().map_err(SourceError::Interfaces)?;
         let mut told: Option<InterfaceAddresses> = None;
         let mut failed = false;
@@ -83,7 +83,7 @@ impl InterfaceSource {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut failed, true) {
-                        warn!(%error, "the addresses of the interfaces cannot be listed: trying again");
+                        warn!(%error, "cannot list interface addresses, will keep retrying");
                     }
                     RETRY
                 }
@@ -97,13 +97,13 @@ impl InterfaceSource {
     }
 }
 
-/// Lists the addresses of all interfaces of the calling thread's network namespace, but for those of one,
-/// once, for tools.
+/// Lists the addresses of all interfaces but one in the calling thread's network namespace, once,
+/// for tools.
 ///
 /// # Errors
 ///
-/// [`SourceError::Interfaces`] if the kernel refuses, or the addresses never stand still long enough
-/// to be listed.
+/// [`SourceError::Interfaces`] if the kernel refuses, or the addresses change too often to be
+/// listed.
 pub fn read_interfaces(except: Option<&str>) -> Result<Sourced, SourceError> {
     Ok(sourced(list(except.and_then(index)).map_err(SourceError::Interfaces)?))
 }
@@ -133,7 +133,7 @@ fn update(addresses: InterfaceAddresses, is_first: bool) -> Update {
     }
 }
 
-/// A socket that receives what the kernel says of addresses that come, change or go.
+/// A socket that receives the kernel's announcements of added, changed and removed addresses.
 struct Announcements(TokioSocket);
 
 impl Announcements {
@@ -146,16 +146,16 @@ impl Announcements {
         Ok(Self(socket))
     }
 
-    /// Waits until there are some of other interfaces than this one, and takes all that are there.
+    /// Waits for announcements about other interfaces than `except`, and takes all that are there.
     async fn next(&mut self, except: Option<u32>) -> io::Result<()> {
-        // Of each, only the interface is read, and what does not fit is cut off.
+        // Only the interface is read from each announcement; the rest is cut off.
         let mut room = [0_u8; ANNOUNCED_BYTES];
         let mut counts = false;
         let mut received = self.0.recv(&mut room.as_mut_slice()).await;
         loop {
             match received {
                 Ok(()) => counts |= except.is_none() || announced(&room) != except,
-                // Some were lost: a list finds what they were about.
+                // Some announcements were lost. A new list includes their changes.
                 Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => counts = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && counts => return Ok(()),
@@ -174,32 +174,32 @@ impl Announcements {
 /// `struct ifaddrmsg`.
 const ANNOUNCED_BYTES: usize = 24;
 
-/// The index of the interface that an announcement is about.
+/// Returns the index of the interface that an announcement is about.
 fn announced(room: &[u8; ANNOUNCED_BYTES]) -> Option<u32> {
     let (_, index) = room.split_last_chunk()?;
     Some(u32::from_ne_bytes(*index))
 }
 
-/// The index of an interface, if there is one of this name.
+/// Returns the index of an interface, if there is one of this name.
 fn index(name: &str) -> Option<u32> {
     nix::net::if_::if_nametoindex(name).ok()
 }
 
-/// Lists the addresses, as often as it takes, without those of one interface.
+/// Lists the addresses except those of one interface, with retries.
 fn list(except: Option<u32>) -> io::Result<InterfaceAddresses> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
-    // All of a list is there as soon as it is asked for: waiting would be waiting for nothing.
+    // The kernel has each piece of a list ready when it is asked for, so there is no need to wait.
     socket.set_non_blocking(true)?;
     for sequence_number in 1..=ATTEMPTS {
         if let Some(addresses) = list_once(&socket, sequence_number, except)? {
             return Ok(addresses);
         }
     }
-    Err(io::Error::other("the addresses never stood still long enough to be listed"))
+    Err(io::Error::other("the addresses changed during each attempt to list them"))
 }
 
-/// Lists once; `None` if addresses came or went meanwhile, of which the kernel may have passed over
+/// Lists once. `None` if addresses came or went meanwhile, since the kernel may then have skipped
 /// others.
 fn list_once(
     socket: &Socket,
@@ -228,7 +228,7 @@ fn list_once(
         for message in messages(&buffer) {
             let message = message?;
             if message.header.sequence_number != sequence_number {
-                // The rest of a list that was given up.
+                // The rest of an earlier list that was given up.
                 continue;
             }
             is_disturbed |= message.header.flags & NLM_F_DUMP_INTR != 0;
@@ -256,14 +256,15 @@ fn list_once(
     }
 }
 
-/// Addresses that nobody has (RFC 7600, RFC 6666), so that only a default route leads to them.
+/// Addresses that no host has (RFC 7600, RFC 6666), so that only a default route leads to them.
 const NOBODY: [(IpAddr, IpAddr); 2] = [
     (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8))),
     (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1))),
 ];
 
-/// Of each family, the address that the kernel sends from by the default route, as a kubelet chooses its
-/// node's; where there is no such route, the only address there is, if it is the only one.
+/// Returns one address of each family: the source address that the kernel selects for the default
+/// route, as a kubelet chooses its node's; without such a route, the only address, if there is just
+/// one.
 fn primary(found: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
     let of_family = |(unspecified, nobody): (IpAddr, IpAddr)| {
         let usable = |address: &&IpAddr| {
@@ -280,8 +281,8 @@ fn primary(found: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
     NOBODY.into_iter().filter_map(of_family).collect()
 }
 
-/// The address that the kernel would send from. To connect a datagram socket asks for the route and sends
-/// nothing.
+/// Returns the source address that the kernel would select. Connecting a datagram socket looks up
+/// the route and sends nothing.
 fn route_source(unspecified: IpAddr, to: IpAddr) -> Option<IpAddr> {
     const DISCARD: u16 = 9;
     let socket = UdpSocket::bind((unspecified, 0)).ok()?;
@@ -289,7 +290,7 @@ fn route_source(unspecified: IpAddr, to: IpAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
-/// The messages in what was received.
+/// Iterates over the messages in the received bytes.
 fn messages(
     mut bytes: &[u8],
 ) -> impl Iterator<Item = io::Result<NetlinkMessage<RouteNetlinkMessage>>> {
@@ -299,18 +300,18 @@ fn messages(
         }
         let message = NetlinkMessage::deserialize(bytes);
         let len = message.as_ref().map_or(bytes.len(), |message| message.header.length as usize);
-        // A length of zero would never come to an end.
+        // A length of zero would loop for ever.
         bytes = bytes.get(len.next_multiple_of(4).max(4)..).unwrap_or(&[]);
         Some(message.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)))
     })
 }
 
-/// The address that a message is about, if the kernel takes packets to it.
+/// Returns the address that a message is about, if the kernel accepts packets to it.
 ///
-/// A deprecated address still receives; it is only no source of new connections (RFC 4862, section
-/// 5.5.4). One that somebody else has (DAD failed), or that is not yet known to be nobody else's, gets
-/// no local route: the kernel makes that when the check is over, and then announces the address again.
-/// An optimistic one has its route from the beginning (RFC 4429).
+/// A deprecated address still receives packets; it is only no source of new connections (RFC 4862,
+/// section 5.5.4). An address that another host has (DAD failed), or whose check has not ended yet
+/// (tentative), has no local route: the kernel adds the route after the check, and then announces
+/// the address again. An optimistic address has its route from the beginning (RFC 4429).
 fn address(message: &AddressMessage) -> Option<IpAddr> {
     let flags = flags(message);
     let is_unchecked =
@@ -321,12 +322,12 @@ fn address(message: &AddressMessage) -> Option<IpAddr> {
     let of = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| {
         message.attributes.iter().find_map(wanted)
     };
-    // On links with a peer, `Address` is the peer's.
+    // On point-to-point links, `Address` is the peer's.
     let local = of(|it| if let AddressAttribute::Local(ip) = it { Some(*ip) } else { None });
     local.or_else(|| of(|it| if let AddressAttribute::Address(ip) = it { Some(*ip) } else { None }))
 }
 
-/// All flags: the header has room for eight of them only.
+/// Returns all flags: the header has room for only eight of them.
 fn flags(message: &AddressMessage) -> AddressFlags {
     let all = message.attributes.iter().find_map(|attribute| {
         if let AddressAttribute::Flags(flags) = attribute { Some(*flags) } else { None }
@@ -361,7 +362,7 @@ mod tests {
 
     #[test]
     fn the_only_address_of_a_family_is_the_primary_one_where_no_route_tells() {
-        // Addresses that this machine does not have: its routes have nothing to say of them.
+        // Addresses that this machine does not have, so its routes do not prefer any.
         let of = |all: &[&str]| primary(&all.iter().map(|ip| ip.parse().unwrap()).collect());
         let ips =
             |all: &[&str]| -> Vec<IpAddr> { all.iter().map(|ip| ip.parse().unwrap()).collect() };
@@ -370,7 +371,7 @@ mod tests {
         let one = ["198.51.100.7", "2001:db8::77"];
         assert_eq!(of(&[&link[..], &one].concat()), ips(&one));
         let two = [&one[..], &["203.0.113.7"]].concat();
-        assert_eq!(of(&two), ips(&["2001:db8::77"]), "nobody knows which");
+        assert_eq!(of(&two), ips(&["2001:db8::77"]), "ambiguous");
     }
 
     #[test]

@@ -3,17 +3,18 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Hands out shared strings. A cluster names few nodes, zones and ports, but names them once per
-/// endpoint: without sharing, 200,000 endpoints hold 200,000 copies of some hundred strings.
+/// Hands out shared strings. A cluster has few names of nodes, zones and ports, but repeats them
+/// for each endpoint: without sharing, 200,000 endpoints hold 200,000 copies of some hundred
+/// strings.
 #[derive(Debug, Default)]
 pub(crate) struct Interner {
     known: HashSet<Arc<str>>,
-    /// The number of strings at which those that nobody holds any more are dropped.
+    /// The number of strings at which those that are not in use any more are dropped.
     limit: usize,
 }
 
 impl Interner {
-    /// The shared copy of a text.
+    /// Returns the shared copy of a text.
     pub(crate) fn get(&mut self, text: &str) -> Arc<str> {
         if let Some(known) = self.known.get(text) {
             return known.clone();
@@ -23,8 +24,8 @@ impl Interner {
         new
     }
 
-    /// Drops what nobody holds, if much was added since the last time. The limit doubles with what
-    /// is in use, so that the cost stays proportional to the strings added.
+    /// Drops strings that are not in use, if many were added since the last time. The limit doubles
+    /// with the number in use, so that the cost stays proportional to the strings added.
     pub(crate) fn tidy(&mut self) {
         const SMALLEST: usize = 1024;
         if self.known.len() > self.limit.max(SMALLEST) {
@@ -33,7 +34,7 @@ impl Interner {
         }
     }
 
-    /// The number of strings held.
+    /// Returns the number of strings held.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.known.len()

@@ -1,4 +1,4 @@
-//! JSON texts: one document, or several one after the other as `kubectl` prints them, also with a line
+//! JSON texts: one document, or several in a row as `kubectl` prints them, optionally with a line
 //! `---` between them.
 
 use crate::decode::line_of;
@@ -6,12 +6,14 @@ use crate::field::Field;
 use crate::manifest::Document;
 use crate::yaml::{Documents, Fault, MARK, Parsed, is_idle, split};
 
-/// The documents of a JSON file. No text in JSON has a line of its own, so that a marker is one.
+/// Returns the documents of a JSON file. A string in JSON cannot contain a line break, so a line
+/// `---` is always a marker.
 pub(crate) fn documents(text: &str) -> Documents<'_> {
     Box::new(split(text).flat_map(|(line, piece)| stream(piece, line)))
 }
 
-/// The documents between two markers. Nothing can be read after a fault, so it is the last.
+/// Returns the documents between two markers. Parsing cannot go on after a fault, so a fault comes
+/// last.
 fn stream(piece: &str, first: u64) -> impl Iterator<Item = Result<Parsed<'_>, Fault>> {
     let (text, mut line) = content(piece, first);
     let first = line;
@@ -36,7 +38,7 @@ fn stream(piece: &str, first: u64) -> impl Iterator<Item = Result<Parsed<'_>, Fa
     })
 }
 
-/// What is between the markers, and in which line it begins.
+/// Returns the text between the markers, and the line in which it begins.
 fn content(piece: &str, first: u64) -> (&str, u64) {
     let is_marker = |line: &&str| is_idle(line) && !line.trim().is_empty();
     let before = piece.split_inclusive('\n').take_while(is_marker);
@@ -50,7 +52,8 @@ fn content(piece: &str, first: u64) -> (&str, u64) {
 
 fn fault(error: &serde_json::Error, first: u64) -> Fault {
     let text = error.to_string();
-    // The place is said in front, once, and in the same way for both formats.
+    // The position is printed in front of the message, in the same way for JSON and YAML, and only
+    // once.
     let place = format!(" at line {} column {}", error.line(), error.column());
     let message = text.strip_suffix(&place).unwrap_or(&text);
     Fault {

@@ -1,5 +1,5 @@
-//! Where `rulec` learns of Services: the API server, and a directory of manifests; and of its node: the
-//! kernel.
+//! The sources of `rulec`: Services and their endpoints come from the API server and from a
+//! directory of manifests, the addresses of the node from the kernel.
 //!
 //! ```text
 //!  inotify ─▶ watch ─▶ scan ─▶ file ─▶ decode ─▶ Object ─┐
@@ -8,10 +8,10 @@
 //!  rtnetlink ─▶ interfaces ─▶ Object ─────────────────────┘
 //! ```
 //!
-//! Everything a compiler could trip over ends here: what leaves this crate is valid, defaulted, in
-//! normal form, and said only when it is news. Bytes are the truth and events are only hints, so
-//! that a lost event costs promptness and nothing else. Input that cannot be used becomes a
-//! [`Problem`]; it takes nothing down with it that worked before.
+//! Input is checked here, so that the compiler cannot fail: the objects that leave this crate are
+//! valid, defaulted and normalised, and are sent only if their meaning changed. A source decides by
+//! content; events only tell it when to look, so a lost event delays a change and loses nothing.
+//! Input that cannot be used becomes a [`Problem`]; content that was good before stays in force.
 #![forbid(unsafe_code)]
 
 mod address;

@@ -1,8 +1,9 @@
-//! In which line a field is.
+//! The line in which a field is.
 //!
 //! Positions cost time and memory at every value and are needed for few, so documents are read
-//! without them. Only one with findings is read a second time, into a tree with positions. JSON is
-//! read as YAML here, which it nearly always is; where it is not, the first line has to do.
+//! without them. Only a document with findings is read a second time, into a tree with positions.
+//! JSON is read as YAML here, which works for nearly all JSON; if it does not, the first line is
+//! reported.
 
 use std::fmt;
 
@@ -12,7 +13,8 @@ use serde_saphyr::Spanned;
 use crate::decode::Step;
 use crate::yaml::{is_idle, limits};
 
-/// Beyond this, a document's problems get its first line only: its tree would take too much memory.
+/// The size beyond which a document's problems get its first line only: its tree would take too
+/// much memory.
 const LONGEST: usize = 1 << 20;
 
 /// A place in a file.
@@ -22,8 +24,8 @@ pub(crate) struct Place {
     pub(crate) column: Option<u64>,
 }
 
-/// The places of some fields of a document that starts in line `first`; of a field that is missing,
-/// the place of what it is missing from.
+/// Returns the places of some fields of a document that starts in line `first`. For a field that is
+/// missing, the place is that of the object that lacks it.
 pub(crate) fn locate<'a>(
     text: &str,
     first: u64,
@@ -60,13 +62,13 @@ fn place(mut tree: &Spanned<Tree>, path: &[Step], first: u64) -> Place {
     }
 }
 
-/// How many lines come before the first that is neither blank nor a comment nor a marker.
+/// Counts the lines before the first one that is neither blank, a comment nor a marker.
 fn first_content(text: &str) -> u64 {
     let idle = text.lines().take_while(|line| is_idle(line) || line.starts_with('%')).count();
     if idle == text.lines().count() { 0 } else { idle as u64 }
 }
 
-/// The shape of a document, for finding the way.
+/// The shape of a document, to follow the path of a field.
 enum Tree {
     Map(Vec<(Box<str>, Spanned<Tree>)>),
     List(Vec<Spanned<Tree>>),

@@ -1,7 +1,7 @@
-//! What is read of a manifest: the fields that matter, as they are written.
+//! The fields of a manifest that matter, as they are written.
 //!
-//! The kind of a document may be its last key, so one projection serves all kinds: it holds the
-//! fields of each, and none of them means two things. Unknown fields are skipped as they come, and only
+//! The kind of a document may be its last key, so one struct serves all kinds: it holds the fields
+//! of each, and none of them has two meanings. Unknown fields are skipped during reading, and only
 //! noted.
 
 use std::collections::BTreeMap;
@@ -45,7 +45,8 @@ pub(crate) struct Document {
     pub(crate) ports: List<PortPart>,
     pub(crate) subsets: List<Subset>,
     pub(crate) items: List<Item>,
-    /// The fields that were passed over, if it is one of a file: what a server sends, it has checked.
+    /// The fields that were ignored, for a document of a file. Objects from the API server have
+    /// been checked by it.
     #[serde(skip)]
     pub(crate) unknown: Vec<Unknown>,
 }
@@ -61,7 +62,7 @@ impl Part for Document {
 }
 
 impl Document {
-    /// Gives each item of a list what is noted of it.
+    /// Gives each item of a list the notes about it.
     fn share_out(&mut self, unknown: Vec<Unknown>) {
         let mut of_items: BTreeMap<usize, Vec<Unknown>> = BTreeMap::new();
         for one in unknown {
@@ -79,7 +80,7 @@ impl Document {
     }
 }
 
-/// A document in a list: what is noted of it is noted by the list.
+/// A document in a list. The list notes the unknown fields of its items.
 #[derive(Debug)]
 pub(crate) struct Item(pub(crate) Document);
 
@@ -100,7 +101,7 @@ part!(
     }
 );
 part!(
-    /// The annotations that matter. A change of others is none.
+    /// The annotations that matter. Changes of others are ignored.
     Annotations {
         leader: Field<Text> = "control-plane.alpha.kubernetes.io/leader",
         last_change_trigger_time: Field<Text> = "endpoints.kubernetes.io/last-change-trigger-time",

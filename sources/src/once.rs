@@ -9,12 +9,12 @@ use crate::error::SourceError;
 use crate::problem::Problem;
 use crate::scan::Manifests;
 
-/// What a directory or a file says at one moment.
+/// The content of a directory or a file at one moment.
 #[derive(Debug)]
 pub struct Reading {
     /// The objects, in order of kind and name.
     pub objects: Vec<Sourced>,
-    /// What is wrong, in order of place.
+    /// The problems, in order of place.
     pub problems: Vec<Problem>,
 }
 
@@ -23,8 +23,8 @@ pub struct Reading {
 ///
 /// # Errors
 ///
-/// [`SourceError::Unreadable`] if there is nothing at the path, or it cannot be looked at. What is
-/// wrong with single files is in [`Reading::problems`].
+/// [`SourceError::Unreadable`] if there is nothing at the path, or it cannot be accessed. Problems
+/// of single files are in [`Reading::problems`].
 pub fn read(path: &Path) -> Result<Reading, SourceError> {
     let unreadable = |source| SourceError::Unreadable { path: path.to_owned(), source };
     let metadata = std::fs::metadata(path).map_err(unreadable)?;

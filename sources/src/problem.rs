@@ -1,4 +1,4 @@
-//! What is wrong with the input, for people.
+//! Problems with the input, for people to read.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 /// How bad a [`Problem`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Severity {
-    /// The object or the file is not used as it is; what was last good stays in force, if anything.
+    /// The object or the file is not used; its last good version stays in force, if there is one.
     Error,
-    /// A part is ignored, or something is probably not meant; the rest is used.
+    /// A part is ignored, or is probably not meant as written; the rest is used.
     Warning,
 }
 
@@ -25,7 +25,7 @@ impl fmt::Display for Severity {
     }
 }
 
-/// One thing that is wrong, and where.
+/// One problem, and its place.
 ///
 /// Prints as `web.yaml:12:7: Service default/web: spec.ports[0].port: 70000 is not in 1..65535`,
 /// without the parts that are not known. The order is by place, so that a list reads like the file.
@@ -37,39 +37,40 @@ pub struct Problem {
     pub line: Option<u64>,
     /// The column, from 1, in characters.
     pub column: Option<u64>,
-    /// Whether anything is lost by it.
+    /// How bad it is.
     pub severity: Severity,
     /// Kind and name of the object, once they are known.
     pub object: Option<String>,
-    /// What is wrong; starts with the path of the field if it is about one.
+    /// The message. It starts with the path of the field if it is about one.
     pub message: String,
 }
 
 impl Problem {
-    /// A problem of a file as a whole.
+    /// Creates a problem of a file as a whole.
     pub(crate) fn of_file(path: &Arc<str>, severity: Severity, message: impl Into<String>) -> Self {
         let path = path.clone();
         Self { path, line: None, column: None, severity, object: None, message: message.into() }
     }
 }
 
-/// All that is wrong at the moment, kept up to date part by part: what a change costs is its size, and not
-/// that of all there is.
+/// All current problems, updated part by part: an update costs time in proportion to the part, not
+/// to the total.
 #[derive(Debug, Default)]
 pub(crate) struct Problems {
     all: OrdSet<Problem>,
-    /// Those that several parts have, and how many others have each. Invariant: none has 0.
+    /// The problems that several parts have, and how many more parts have each. Invariant: no count
+    /// is 0.
     others: BTreeMap<Problem, usize>,
     told: OrdSet<Problem>,
 }
 
 impl Problems {
-    /// All, in order of place.
+    /// Returns all of them, in order of place.
     pub(crate) fn all(&self) -> &OrdSet<Problem> {
         &self.all
     }
 
-    /// Takes in that a part had these, and has those now.
+    /// Replaces the old problems of a part by its new ones.
     pub(crate) fn replace<'a>(
         &mut self,
         old: &[Problem],
@@ -95,7 +96,7 @@ impl Problems {
         }
     }
 
-    /// Whether they differ from those when this was last asked.
+    /// Returns true if the problems differ from those at the last call.
     pub(crate) fn changed(&mut self) -> bool {
         let changed = self.told.diff(&self.all).next().is_some();
         self.told = self.all.clone();
@@ -135,7 +136,7 @@ mod tests {
         problems.replace(&none, [&a, &a, &b].into_iter());
         assert!(problems.changed());
         problems.replace(&none, [&b].into_iter());
-        assert!(!problems.changed(), "it is known");
+        assert!(!problems.changed(), "already reported");
         problems.replace(&[a.clone(), a.clone(), b.clone()], [&a].into_iter());
         assert_eq!((all(&problems), problems.changed()), (vec![a.clone(), b.clone()], false));
         problems.replace(std::slice::from_ref(&a), none.iter());
@@ -143,7 +144,7 @@ mod tests {
         problems.replace(std::slice::from_ref(&b), none.iter());
         assert_eq!((all(&problems), problems.changed()), (Vec::new(), true));
         assert!(problems.others.is_empty());
-        // There and back is nothing.
+        // A problem that came and went between two calls is no change.
         problems.replace(&none, [&a].into_iter());
         problems.replace(std::slice::from_ref(&a), none.iter());
         assert!(!problems.changed());

@@ -1,14 +1,14 @@
-//! What changed since the last look.
+//! Finds what changed since the last look.
 //!
 //! ```text
 //!  rescan(now) ──────▶ read and hash all ──┐
 //!  refresh(names) ───▶ read those, or all  ├─▶ entries ─▶ definitions ─▶ current ─▶ changes
-//!                      with a new stamp  ──┘  (per file)   (who wins)    (as told)
+//!                      with a new stamp  ──┘  (per file)   (the last)    (as sent)
 //! ```
 //!
-//! No threads, no events and no clock in here: the caller says when to look, what may have changed,
-//! who is writing, and what time it is. Invariant: between calls, `current` is what the receiver of
-//! all changes has.
+//! There are no threads, events or clock in here: the caller says when to look, what may have
+//! changed, which files are being written to, and what time it is. Invariant: between calls,
+//! `current` is what the receiver of all changes has.
 
 mod entry;
 mod listing;
@@ -35,21 +35,22 @@ use listing::Listing;
 pub(crate) use listing::is_manifest;
 pub(crate) use saved::{Left, Memory};
 
-/// How old the last write to a file must be before the file is believed, if it had objects and has
-/// none now: a writer of whom nobody told may have truncated it first, to write it later.
+/// How old the last write to a file must be before the file is read as it is, if it had objects and
+/// has none now: a writer that is not known may have truncated it first, to write it later.
 pub(crate) const BLANK: Duration = Duration::from_millis(100);
 
-/// How old the last write to any file must be. Word of its writer may still be under way.
+/// How old the last write to any file must be. The event about its writer may still be under way.
 const FRESH: Duration = Duration::from_millis(10);
 
-/// How old a new file without a byte must be before that is said to be wrong.
+/// How old a new file of 0 bytes must be before it is reported.
 const EMPTY: Duration = Duration::from_secs(5);
 
-/// How long a file that is written to again and again is waited for. Then it is believed as it is, unless its
-/// writer is known: who replaces it every few milliseconds leaves no other moment.
+/// How long a file that is written to again and again is waited for. Then it is read as it is,
+/// unless its writer is known: a writer that replaces it every few milliseconds leaves no other
+/// moment.
 const RESTLESS: Duration = Duration::from_millis(200);
 
-/// What a path holds, as of the last look: a directory of manifests, or a single one.
+/// The content of a path at the last look: a directory of manifests, or a single one.
 #[derive(Debug)]
 pub struct Manifests {
     root: PathBuf,
@@ -59,63 +60,63 @@ pub struct Manifests {
     current: BTreeMap<ObjectKey, Sourced>,
     /// Objects that several files define.
     contested: BTreeMap<ObjectKey, Problem>,
-    /// Why the path itself cannot be looked at.
+    /// Why the path itself cannot be accessed.
     obstacle: Option<Problem>,
     /// Files beside the manifests that are not read.
     left_out: Option<Problem>,
-    /// Why nobody tells of changes.
+    /// Why changes are not reported by events.
     unwatched: Option<Problem>,
-    /// The directory that was listed last.
+    /// The file system of the directory that was listed last.
     listed: Option<Place>,
-    /// Files that may just be written to, and are to be read again soon.
+    /// Files that may be being written to, and are read again soon.
     unsettled: BTreeSet<OsString>,
     problems: Problems,
-    /// What `problems` has of the path itself.
+    /// The problems of the path itself that are in `problems`.
     told: Vec<Problem>,
-    /// Who is known to be writing. Their files are not believed before they have closed them.
+    /// The writers that are known. Their files are not read before they are closed.
     writers: Arc<Writers>,
-    /// Whether a complete list was told.
+    /// Whether a complete list was delivered.
     delivered: bool,
-    /// What each file gave when it was last good.
+    /// The last good content of each file.
     saved: Left,
     saved_changed: bool,
-    /// What an earlier run has left, until the first look.
+    /// The objects that an earlier run has left, until the first look.
     left: BTreeSet<ObjectKey>,
-    /// Whether that stands in for a path that cannot be looked at.
+    /// Whether these stand in for a path that cannot be accessed.
     stands_in: bool,
     interner: Interner,
 }
 
-/// What a look brought.
+/// The result of a look.
 #[derive(Debug, Default)]
 pub struct Scan {
-    /// What is to be told: at first a `Replace`, then removals before the rest, by key.
+    /// The changes to deliver: at first a `Replace`, later removals before the rest, by key.
     pub changes: Vec<Change>,
-    /// The number of objects whose file has other bytes now and which mean the same as before.
+    /// The number of objects whose file has other bytes now, but which mean the same as before.
     pub suppressed: u64,
     /// Whether [`Manifests::problems`] differs from before.
     pub problems_changed: bool,
-    /// Whether to look again soon: some file may just be written to.
+    /// Whether to look again soon, since a file may be being written to.
     pub unsettled: bool,
     /// How many files could not be read and have never been: objects may be missing.
     pub unread: usize,
-    /// Whether the path could not be looked at, so that all that was read of it stays.
+    /// Whether the path could not be accessed, so that all that was read of it stays.
     pub held: bool,
 }
 
-/// What a path is.
+/// The type of a path.
 enum Root {
     Directory,
     File,
-    /// Nobody knows what it holds, and why.
+    /// It cannot be read, with the reason.
     Unknown(String),
 }
 
-/// A path that leads nowhere is a mistake, or a directory that is away for a moment. Who wants nothing to be
-/// served leaves it empty.
+/// A path that does not exist is a mistake, or a directory that is missing for a moment. An empty
+/// directory means that nothing is to be served.
 const MISSING: &str = "there is no such file or directory";
 
-/// Which directory it is.
+/// The file system that a directory is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     device: u64,
@@ -127,22 +128,22 @@ impl Place {
     }
 }
 
-/// How closely to look at files that nobody pointed at.
+/// How to check files that are not named as changed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Look {
-    /// Read each.
+    /// Read all of them.
     Read,
-    /// Read those whose stamp is another one.
+    /// Read those whose stamp has changed.
     Stamp,
 }
 
 impl Manifests {
-    /// Looks at nothing yet. The path is a directory or a file and need not exist.
+    /// Reads nothing yet. The path is a directory or a file and need not exist.
     pub fn new(path: PathBuf) -> Self {
         Self::beside(path, Arc::default())
     }
 
-    /// Likewise, where writers are told of.
+    /// Like [`new`](Self::new), with the writers that are known.
     pub(crate) fn beside(path: PathBuf, writers: Arc<Writers>) -> Self {
         Self {
             root: path,
@@ -167,31 +168,31 @@ impl Manifests {
         }
     }
 
-    /// Reads every file. This alone is the truth: whatever events got lost, it finds out.
+    /// Reads every file. It finds all changes, also those whose events got lost.
     pub fn rescan(&mut self, now: SystemTime) -> Scan {
         self.scan(&BTreeSet::new(), Some(Look::Read), now)
     }
 
-    /// Reads the files of these names, and with `listing` also any other that seems to have changed.
+    /// Reads the files of these names, and with `listing` any other that seems to have changed.
     ///
-    /// A hint that names too little costs promptness only; the next [`rescan`](Self::rescan) makes
-    /// up for it.
+    /// If a name is missing, its change is found late, by the next [`rescan`](Self::rescan).
     pub fn refresh(&mut self, names: &BTreeSet<OsString>, listing: bool, now: SystemTime) -> Scan {
         self.scan(names, listing.then_some(Look::Stamp), now)
     }
 
-    /// All that is wrong at the moment, in order of place.
+    /// Returns all current problems, in order of place.
     pub fn problems(&self) -> &OrdSet<Problem> {
         self.problems.all()
     }
 
-    /// All objects at the moment, in order of kind and name.
+    /// Returns all current objects, in order of kind and name.
     pub fn objects(&self) -> impl Iterator<Item = &Sourced> {
         self.current.values()
     }
 
-    /// Takes over what an earlier run has read. It is what was last good of files that cannot be read at the
-    /// first look, and stands in for the path if that cannot be looked at; what is gone by then is gone.
+    /// Takes over the content that an earlier run has saved. It is the last good content of files
+    /// that cannot be read at the first look, and stands in for the path if that cannot be
+    /// accessed. Objects that are gone at the first look are removed.
     pub(crate) fn take_over(&mut self, left: Left) {
         for file in left.0.values() {
             let name = OsString::from(&file.name);
@@ -206,13 +207,13 @@ impl Manifests {
         self.saved = left;
     }
 
-    /// What each file gave when it was last good, and whether that is news since this was last asked.
+    /// Returns the last good content of each file, and whether it has changed since the last call.
     pub(crate) fn saved(&mut self) -> (&Left, bool) {
         let is_news = std::mem::take(&mut self.saved_changed);
         (&self.saved, is_news)
     }
 
-    /// Notes why nobody tells of changes, if so.
+    /// Sets why changes are not reported by events, if they are not.
     pub(crate) fn set_unwatched(&mut self, reason: Option<String>) {
         let problem = |message| Problem::of_file(&self.place(), Severity::Warning, message);
         self.unwatched = reason.map(problem);
@@ -240,27 +241,25 @@ impl Manifests {
             Ok(metadata) if metadata.is_file() => Root::File,
             Ok(_) => Root::Unknown("neither a directory nor a regular file".to_owned()),
             Err(error) if file::is_missing(&error) => Root::Unknown(MISSING.to_owned()),
-            Err(error) => Root::Unknown(format!("cannot be looked at: {error}")),
+            Err(error) => Root::Unknown(format!("cannot be accessed: {error}")),
         }
     }
 
-    /// Keeps everything as it is: not being able to look is no reason to take Services away.
+    /// Keeps everything as it is: a path that cannot be read is no reason to remove Services.
     fn hold(&mut self, message: &str, round: &mut Round) {
         round.complete = false;
         let services = self.definitions.keys().filter(|key| key.kind() == Kind::Service).count();
         let stays = if self.delivered || self.stands_in {
             let objects = self.definitions.len();
-            format!(
-                "what was last read from it stays: {services} Services, {objects} objects in all"
-            )
+            format!("its last good content stays: {services} Services, {objects} objects in all")
         } else {
-            "nothing is taken over from it or removed before it can be read".to_owned()
+            "no objects are added or removed until it can be read".to_owned()
         };
         let message = format!("{message}; {stays}");
         self.obstacle = Some(Problem::of_file(&self.place(), Severity::Error, message));
     }
 
-    /// The path itself, for problems.
+    /// Returns the path itself, for problems.
     fn place(&self) -> Arc<str> {
         self.root.display().to_string().into()
     }
@@ -293,8 +292,9 @@ impl Manifests {
             if !absent {
                 return;
             }
-            // One is gone. It may have been renamed, and the word of its new name be still under
-            // way: looking for it now makes one change of what would be a removal and an addition.
+            // A file is gone. It may have been renamed, and the event about its new name may still
+            // be under way: listing the directory now makes one change of what would be a removal
+            // and an addition.
         }
         let listing = match Listing::of(&self.root) {
             Ok(listing) => listing,
@@ -307,7 +307,7 @@ impl Manifests {
                 return self.hold(&message, round);
             }
         };
-        // Under a file system that was mounted there is an empty directory.
+        // An empty directory appears when a file system that was mounted there is unmounted.
         let here = Place::of(&self.root);
         let is_other = self.listed.is_some() && here != self.listed;
         if listing.names.is_empty() && !self.entries.is_empty() && is_other {
@@ -324,7 +324,7 @@ impl Manifests {
                 Some(Look::Stamp) => !wanted.contains(name) && self.seems_unchanged(name, &path),
                 Some(Look::Read) => false,
             };
-            // Listed, and gone by now: so may be the whole directory.
+            // The file was listed and is gone by now; so may be the whole directory.
             if !skip && self.load(name, &path, round) {
                 round.complete = false;
                 self.unsettled.insert(name.clone());
@@ -341,8 +341,8 @@ impl Manifests {
         if !self.delivered {
             return Some(Look::Read);
         }
-        // What changes beside the manifests may be what some of them are links to, as in a mounted
-        // ConfigMap, where only `..data` is replaced.
+        // A change beside the manifests may affect the target of links, as in a mounted ConfigMap,
+        // where only `..data` is replaced.
         let beside = || names.iter().any(|name| !is_manifest(name));
         let links = || self.entries.values().any(Entry::is_link);
         look.or_else(|| (beside() && links()).then_some(Look::Stamp))
@@ -355,7 +355,7 @@ impl Manifests {
         })
     }
 
-    /// Drops the files that are not named.
+    /// Drops the files that are not in `names`.
     fn keep_only(&mut self, names: &BTreeSet<OsString>, round: &mut Round) {
         let gone: Vec<OsString> =
             self.entries.keys().filter(|name| !names.contains(*name)).cloned().collect();
@@ -376,8 +376,8 @@ impl Manifests {
         }
     }
 
-    /// Reads a file, and notes what that may change. Says whether it is not there: then nothing changes, and
-    /// it is for a listing to say whether it is gone.
+    /// Reads a file, and notes what that may change. Returns true if the file is absent: nothing
+    /// changes then, and only a listing shows whether it is gone.
     fn load(&mut self, name: &OsStr, path: &Path, round: &mut Round) -> bool {
         let known = self.entries.remove(name);
         let is_known = known.is_some();
@@ -385,7 +385,8 @@ impl Manifests {
         let mut context = Context {
             interner: &mut self.interner,
             now: round.now,
-            // What is not known yet can lose nothing; and whoever reads once cannot come again.
+            // A file that is not known yet cannot lose objects, and a one-shot read cannot come
+            // again.
             fresh: self.delivered.then_some(FRESH),
             is_first: !self.delivered,
             writers: &self.writers,
@@ -403,7 +404,7 @@ impl Manifests {
         if news.unsettled {
             self.unsettled.insert(name.to_owned());
         }
-        // A first list without it would take away what it is going to hold.
+        // A first list without the file would remove the objects that it is going to have.
         round.complete &= !news.written;
         for key in &news.gone {
             undefine(&mut self.definitions, key, name);
@@ -424,10 +425,10 @@ impl Manifests {
         false
     }
 
-    /// Notes what a file gave, if it is something else than before.
+    /// Records the content of a file, if it has changed.
     fn save(&mut self, entry: &Entry) {
         let Some(name) = entry.path_text() else { return };
-        // What lacks an object is none that a later run should take for whole.
+        // A file that lacks an object must not count as complete in a later run.
         if entry.is_unread() {
             return;
         }
@@ -446,7 +447,7 @@ impl Manifests {
         }
     }
 
-    /// Decides who wins, and tells what is new.
+    /// Decides which file takes precedence for each object, and collects the changes.
     fn finish(&mut self, round: Round) -> Scan {
         let mut removed = Vec::new();
         let mut applied = Vec::new();
@@ -502,13 +503,13 @@ impl Manifests {
     }
 }
 
-/// What one look gathers.
+/// The data that one look collects.
 struct Round {
     now: SystemTime,
     suppressed: u64,
-    /// The objects whose winner may be another one now.
+    /// The objects that another file may define now.
     affected: BTreeSet<ObjectKey>,
-    /// Whether the path could be looked at, and nothing in it is being written to.
+    /// Whether the path could be accessed, and no file in it is being written to.
     complete: bool,
 }
 
@@ -530,7 +531,7 @@ fn undefine(definitions: &mut BTreeMap<ObjectKey, Vec<OsString>>, key: &ObjectKe
     }
 }
 
-/// What to say if several files define an object.
+/// Returns the problem to report if several files define an object.
 fn contest(
     key: &ObjectKey,
     files: &[OsString],
@@ -542,7 +543,7 @@ fn contest(
     }
     let path: &Arc<str> = entries.get(winner)?.path();
     let others: Vec<_> = others.iter().map(|name| name.to_string_lossy()).collect();
-    let message = format!("also defined in {}; the one in {path} counts", others.join(", "));
+    let message = format!("also defined in {}; {path} takes precedence", others.join(", "));
     let problem = Problem::of_file(path, Severity::Error, message);
     Some(Problem { object: Some(key.to_string()), ..problem })
 }

@@ -1,7 +1,7 @@
-//! What the watching thread is woken for.
+//! Events that wake the watching thread.
 //!
-//! Events are merged here instead of queued: a million of them take as little memory as one, and
-//! whoever waits sees all that came since it last asked.
+//! Events are merged here instead of queued: a million of them take as little memory as one, and a
+//! waiter sees all that came since it last asked.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -10,17 +10,17 @@ use std::time::Instant;
 
 use crate::writers::Writers;
 
-/// More names than are worth telling apart.
+/// The most names that are kept apart; beyond it, the whole directory is listed.
 const MOST_NAMES: usize = 4096;
 
-/// What may have changed.
+/// The files and paths that may have changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Touched {
     /// Entries of the directory.
     pub(crate) names: BTreeSet<OsString>,
-    /// Something in the directory, but who knows what.
+    /// Something in the directory, not known what.
     pub(crate) listing: bool,
-    /// What the path leads to may be another directory or file.
+    /// The path may lead to another directory or file now.
     pub(crate) moved: bool,
     /// Events were lost.
     pub(crate) lost: bool,
@@ -46,7 +46,8 @@ impl Touched {
 pub(crate) struct Signal {
     state: Mutex<State>,
     wake: Condvar,
-    /// Who is writing, as far as events told. It is brought up to date before a waiter is woken.
+    /// The files that are being written to, by the events so far. It is updated before a waiter is
+    /// woken.
     pub(crate) writers: Arc<Writers>,
 }
 
@@ -56,7 +57,7 @@ struct State {
     /// Counts events, so that a waiter sees that more came.
     count: u64,
     stopped: bool,
-    /// Whether the thread that hears of events has died.
+    /// Whether the thread that receives events has died.
     deaf: bool,
 }
 
@@ -69,7 +70,7 @@ pub(crate) enum Woken {
 }
 
 impl Signal {
-    /// Tells of something that may have changed.
+    /// Reports something that may have changed.
     pub(crate) fn touch(&self, change: impl FnOnce(&mut Touched)) {
         let mut state = self.lock();
         change(&mut state.touched);
@@ -83,30 +84,30 @@ impl Signal {
         self.wake.notify_all();
     }
 
-    /// Tells that no event will come any more. The waiting thread ends: to go on by reading only would
-    /// look well, and be slow for ever.
+    /// Reports that no event will come any more. The waiting thread ends: if it went on by polling
+    /// only, it would seem healthy and stay slow for ever.
     pub(crate) fn fail(&self) {
         self.lock().deaf = true;
         self.stop();
     }
 
-    /// Whether no event can come any more.
+    /// Returns whether no event can come any more.
     pub(crate) fn has_failed(&self) -> bool {
         self.lock().deaf
     }
 
-    /// Takes what was touched since the last time, and says how many events that was up to.
+    /// Takes what was touched since the last call, with the number of events up to now.
     pub(crate) fn take(&self) -> (Touched, u64) {
         let mut state = self.lock();
         (std::mem::take(&mut state.touched), state.count)
     }
 
-    /// The number of events so far.
+    /// Returns the number of events so far.
     pub(crate) fn count(&self) -> u64 {
         self.lock().count
     }
 
-    /// Waits until more than `count` events came, or until a time.
+    /// Waits until more than `count` events have come, or until a point in time.
     pub(crate) fn wait(&self, count: u64, until: Instant) -> Woken {
         let mut state = self.lock();
         loop {
@@ -126,7 +127,7 @@ impl Signal {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // What is behind the lock is valid at any moment, so a panic elsewhere does not matter.
+        // The value behind the lock is valid at any moment, so a panic elsewhere does not matter.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

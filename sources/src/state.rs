@@ -1,14 +1,14 @@
-//! State on disk: what sources last said, for the next start.
+//! State on disk: what the sources delivered last, for the next start.
 //!
 //! ```text
-//!  source ──save(snapshot)──▶ Saver's thread ──encode──▶ name.state.new ──fsync, rename──▶ name.state
-//!  source ◀──────load────── (once, at a start) ◀─────────────────────────────────────────────┘
+//!  source ─save(snapshot)─▶ Saver's thread ─encode─▶ name.state.new ──fsync, rename──▶ name.state
+//!  source ◀──────load────── (once, at a start) ◀─────────────────────────────────────────┘
 //! ```
 //!
-//! A directory with one file for each source. Nothing of it is ever needed: a file that is missing,
-//! damaged, or of a program we do not know means that the source starts as without, and says so.
-//! Writing stands beside the road of changes. A source hands over a snapshot that costs nothing to make, and a
-//! thread turns the newest one into a file, no faster than its [`Pace`].
+//! A directory with one file for each source. No file is ever required: if one is missing, damaged,
+//! or written by an unknown program, the source starts without it and reports that. Writing is not
+//! on the path of changes: a source hands over a snapshot, which is cheap to make, and a thread
+//! writes the newest one to the file, no faster than its [`Pace`].
 
 mod file;
 mod saver;
@@ -31,15 +31,15 @@ pub use file::StateError;
 use saver::Finish;
 pub(crate) use saver::Saver;
 
-/// How often a file is written: the bytes that a disk takes in are bounded, whatever changes.
+/// How often a file is written. It bounds the bytes written to disk, no matter how much changes.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// The shortest time between two writes of a file.
     pub least: Duration,
-    /// How many bytes a second a file may take over time. The pause after a write is in proportion to
-    /// what it took.
+    /// How many bytes a second are written to a file, averaged over time. The pause after a write
+    /// is proportional to the size of the write.
     pub bytes_per_second: u64,
-    /// The longest pause after a write that failed; it doubles up to here, from `least`.
+    /// The longest pause after a failed write. The pause starts at `least` and doubles up to this.
     pub longest_retry: Duration,
 }
 
@@ -55,20 +55,20 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// How long to rest after a write.
+    /// Returns the pause after a write.
     fn rest(&self, written: u64) -> Duration {
         let millis = written.saturating_mul(1000) / self.bytes_per_second.max(1);
         Duration::from_millis(millis).max(self.least)
     }
 
-    /// How long to rest after so many failures in a row.
+    /// Returns the pause after this many failures in a row.
     fn retry(&self, failures: u32) -> Duration {
         let doubled = self.least.saturating_mul(1 << failures.saturating_sub(1).min(16));
         doubled.min(self.longest_retry)
     }
 }
 
-/// The directory in which sources keep their state. A clone is the same one.
+/// The directory in which sources keep their state. Clones share it.
 #[derive(Clone)]
 pub struct StateDir {
     shared: Arc<Shared>,
@@ -81,7 +81,7 @@ struct Shared {
     savers: Mutex<Vec<Arc<dyn Finish + Send + Sync>>>,
 }
 
-/// What has been written since the start.
+/// Counters of writes since the start.
 #[derive(Debug, Default)]
 struct Counts {
     writes: AtomicU64,
@@ -90,52 +90,52 @@ struct Counts {
 }
 
 impl StateDir {
-    /// Touches nothing yet: the directory is made when there is something to write.
+    /// Creates nothing yet: the directory is made when there is something to write.
     pub fn new(path: PathBuf) -> Self {
         Self::with_pace(path, Pace::default())
     }
 
-    /// One that is written at another pace.
+    /// Like [`new`](Self::new), with another pace.
     pub fn with_pace(path: PathBuf, pace: Pace) -> Self {
         let (counts, savers) = (Arc::default(), Mutex::default());
         Self { shared: Arc::new(Shared { path, pace, counts, savers }) }
     }
 
-    /// Where it is.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.shared.path
     }
 
-    /// Files written.
+    /// Returns the number of files written.
     pub fn writes(&self) -> u64 {
         self.shared.counts.writes.load(Relaxed)
     }
 
-    /// Bytes in them.
+    /// Returns the number of bytes written.
     pub fn bytes(&self) -> u64 {
         self.shared.counts.bytes.load(Relaxed)
     }
 
-    /// Attempts to write one that failed.
+    /// Returns the number of failed writes.
     pub fn failures(&self) -> u64 {
         self.shared.counts.failures.load(Relaxed)
     }
 
-    /// What a file holds; nothing if there is none.
+    /// Reads a file; `None` if it does not exist.
     ///
     /// # Errors
     ///
-    /// If it cannot be used. The error names the file and the reason.
+    /// If the file cannot be used. The error names the file and the reason.
     pub(crate) fn load<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
         file::read(&self.file(name))
     }
 
-    /// Whoever keeps a file up to date. It writes what is left when it is dropped, or when
-    /// [`finish`](Self::finish) is called.
+    /// Starts the thread that keeps a file up to date. It writes what is left when the [`Saver`] is
+    /// dropped, or when [`finish`](Self::finish) is called.
     ///
     /// # Errors
     ///
-    /// If its thread cannot be started.
+    /// If the thread cannot be started.
     pub(crate) fn saver<T: Serialize + Send + 'static>(
         &self,
         name: &str,
@@ -147,13 +147,12 @@ impl StateDir {
         Ok(saver)
     }
 
-    /// Writes what is left to write, now, and lets nobody write any more. Says whether that was done in
-    /// time.
+    /// Writes what is left to write, and stops all writing. Returns whether that was done in time.
     pub fn finish(&self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
         let savers =
             std::mem::take(&mut *self.shared.savers.lock().unwrap_or_else(PoisonError::into_inner));
-        // All of them begin before any is waited for.
+        // All of them are told to finish before the first is waited for.
         savers.iter().for_each(|saver| saver.order());
         savers.iter().all(|saver| saver.wait(until))
     }
@@ -169,7 +168,7 @@ impl fmt::Debug for StateDir {
     }
 }
 
-/// Makes a directory that is nobody else's business: it says which Services a cluster has.
+/// Makes a directory that only we can read: its files say which Services a cluster has.
 fn make(directory: &Path) -> std::io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }

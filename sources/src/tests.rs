@@ -1,4 +1,4 @@
-//! What this crate promises, case by case.
+//! Tests of the behaviour that this crate guarantees.
 
 mod decode_endpoints;
 mod decode_ipvs;
@@ -35,12 +35,12 @@ fn json(text: &str) -> Decoded {
     decode(&"web.json".into(), text.as_bytes(), Format::Json, &mut Interner::default())
 }
 
-/// The problems as they are printed.
+/// Returns the problems as they are printed.
 fn problems(decoded: &Decoded) -> Vec<String> {
     decoded.problems.iter().map(ToString::to_string).collect()
 }
 
-/// The only object of a text without problems.
+/// Returns the only object of a text without problems.
 fn only(text: &str) -> Object {
     let decoded = yaml(text);
     assert_eq!(problems(&decoded), [""; 0], "of {text}");
@@ -72,9 +72,9 @@ fn node(text: &str) -> Arc<Node> {
     node
 }
 
-/// A Service `default/{name}` with an address and a port.
+/// Returns a Service `default/{name}` with an address and a port.
 fn plain(name: &str, port: u16) -> String {
-    // A lone `y` is a flag to YAML.
+    // An unquoted `y` is a flag in YAML.
     let name = if name == "y" { "'y'" } else { name };
     format!(
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n\

@@ -1,13 +1,13 @@
-//! When to look, and telling what was seen.
+//! When to look, and sending what was found.
 //!
 //! ```text
 //!  inotify thread ─▶ Signal ─▶ manifest thread ─▶ channel ─▶ engine
 //!  (names only)      (merged)  (reads, decodes)   (bounded)
 //! ```
 //!
-//! inotify watches what a path led to when the watch was made, not the path. So the parent is
-//! watched as well, and a watch is made anew whenever the path may lead elsewhere. Watches are made
-//! before reading: what changes in between is seen twice rather than never.
+//! inotify watches the inode that a path led to when the watch was made, not the path. So the
+//! parent is watched as well, and the watch is renewed whenever the path may lead elsewhere.
+//! Watches are made before reading: a change in between is seen twice rather than never.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -30,28 +30,28 @@ use crate::state::StateDir;
 use crate::update::Update;
 use crate::writers::LONGEST;
 
-/// How often to look whether a path that leads nowhere leads somewhere again. Its parent may be
-/// missing too, and then there is nothing to watch.
+/// How often to check whether a path that does not exist exists again. Its parent may be missing
+/// too, and then there is nothing to watch.
 const MISSING: Duration = Duration::from_millis(250);
 
-/// How often files are looked at while nobody tells of changes.
+/// How often files are checked while there are no events.
 const BLIND: Duration = Duration::from_secs(1);
 
-/// The longest pause between two attempts to be told of changes; they begin with `BLIND`.
+/// The longest pause between two attempts to get events; pauses begin with `BLIND`.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
-/// How many times `settle` to wait at most while events keep coming.
+/// The longest wait while events keep coming, in multiples of `settle`.
 const PATIENCE: u32 = 10;
 
-/// Reading everything more often than this leaves no time for anything else.
+/// The shortest interval of rescans: a shorter one leaves no time for anything else.
 const SHORTEST_RESCAN: Duration = Duration::from_millis(10);
 
 /// How a [`ManifestSource`] behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct ManifestOptions {
-    /// How often every file is read, whatever events there were.
+    /// How often every file is read, regardless of events.
     pub rescan: Duration,
-    /// How long it must be quiet after an event before files are read; ten times this at most.
+    /// How long there must be no event before files are read; the wait is at most ten times this.
     pub settle: Duration,
 }
 
@@ -71,60 +71,61 @@ pub struct ManifestSource {
     state: Option<StateDir>,
 }
 
-/// Has a source look at all its files at once, without waiting for a reason.
+/// Makes a source check all its files at once.
 #[derive(Clone, Debug)]
 pub struct Nudge(Arc<Signal>);
 
 impl Nudge {
-    /// Every file is read, as soon as the source is done with what it is at.
+    /// Reads every file as soon as the source has finished its current work.
     pub fn look(&self) {
         self.0.touch(|touched| touched.lost = true);
     }
 }
 
-/// What tells of changes below a path, or why there is nothing that does.
+/// Makes the watcher that reports changes below a path.
 pub(crate) type MakeWatcher = fn(&Path, &Arc<Signal>) -> notify::Result<RecommendedWatcher>;
 
 impl ManifestSource {
-    /// Touches nothing yet. The path need not exist; it is not empty for that.
+    /// Reads nothing yet. The path need not exist; a path that does not exist is not taken for
+    /// empty.
     pub fn new(path: PathBuf, options: ManifestOptions) -> Self {
         Self { path, options, signal: Arc::default(), watcher, state: None }
     }
 
-    /// Keeps what files gave when they were last good for the next start, and takes over what the last run
-    /// has left.
+    /// Saves the last good content of files for the next start, and takes over what the last run
+    /// has saved.
     pub fn with_state(self, state: Option<StateDir>) -> Self {
         Self { state, ..self }
     }
 
-    /// For whoever knows better when to look.
+    /// Returns a handle to make the source look at once.
     pub fn nudge(&self) -> Nudge {
         Nudge(self.signal.clone())
     }
 
-    /// One that another watcher tells of changes.
+    /// Replaces the watcher.
     #[cfg(test)]
     pub(crate) fn with_watcher(self, watcher: MakeWatcher) -> Self {
         Self { watcher, ..self }
     }
 
-    /// Sends what the path holds, and from then on what changes, until the receiver is dropped.
+    /// Sends the content of the path and then its changes, until the receiver is dropped.
     ///
-    /// Nothing is sent that says nothing: an update has changes, another list of problems, or
-    /// suppressed objects, or is the first.
+    /// Empty updates are not sent: an update has changes, another list of problems, or suppressed
+    /// objects, or is the first.
     ///
     /// # Errors
     ///
     /// [`SourceError::Thread`] if no thread can be started, [`SourceError::Ended`] if it ends on
-    /// its own, [`SourceError::Deaf`] if the one does that hears of events. Missing, broken and unreadable
-    /// files are no errors, and neither is it if inotify cannot be used: then files are looked at every
-    /// second, and it is tried again.
+    /// its own, [`SourceError::Deaf`] if the thread that receives events ends. Missing, broken and
+    /// unreadable files are no errors. If inotify cannot be used, that is no error either: files
+    /// are then checked every second, and inotify is retried.
     pub async fn run(self, out: mpsc::Sender<Update>) -> Result<(), SourceError> {
         let signal = self.signal.clone();
         self.run_with(signal, out).await
     }
 
-    /// Runs with a signal that others may have a hold of.
+    /// Runs with a signal that the caller may share.
     pub(crate) async fn run_with(
         self,
         signal: Arc<Signal>,
@@ -132,7 +133,7 @@ impl ManifestSource {
     ) -> Result<(), SourceError> {
         let (ended, end) = oneshot::channel::<()>();
         let thread = Watching::new(self, signal.clone(), out.clone());
-        // Whoever drops this future wants no more of it, so the thread must end as well.
+        // The thread must end as well if this future is dropped.
         let stop = StopOnDrop(signal.clone());
         std::thread::Builder::new()
             .name("rulec-manifests".to_owned())
@@ -163,7 +164,8 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// What the thread that hears of events holds. It never ends while somebody listens, but by a panic.
+/// Held by the thread that receives events, to report its end: while the source runs, that thread
+/// ends only by a panic.
 pub(crate) struct Hearing(pub(crate) Arc<Signal>);
 
 impl Drop for Hearing {
@@ -174,7 +176,7 @@ impl Drop for Hearing {
     }
 }
 
-/// The thread that reads.
+/// The thread that reads files.
 struct Watching {
     path: PathBuf,
     options: ManifestOptions,
@@ -182,24 +184,24 @@ struct Watching {
     out: mpsc::Sender<Update>,
     manifests: Manifests,
     memory: Option<Memory>,
-    /// When what an earlier run has left was true, while it stands in.
+    /// When the content that an earlier run has left was current, while it stands in.
     stale: Option<Timestamp>,
     make_watcher: MakeWatcher,
     watcher: Option<RecommendedWatcher>,
-    /// Why nobody tells of changes, if nobody does.
+    /// Set while there are no events.
     blind: Option<Blind>,
-    /// What was watched last at a path: device and inode.
+    /// The inode that was watched last at a path: its device and number.
     watched: BTreeMap<PathBuf, (u64, u64)>,
-    /// Whether to try soon again to watch the path, because it led nowhere.
+    /// Whether to try soon again to watch the path, because it did not exist.
     adrift: bool,
     first: bool,
-    /// How many files were unread at the last look.
+    /// The number of files that were unread at the last look.
     unread: usize,
     /// Whether a complete list was sent.
     complete: bool,
 }
 
-/// Nobody tells of changes: files are looked at often instead.
+/// There are no events: files are checked often instead.
 struct Blind {
     reason: String,
     retry_at: Instant,
@@ -211,7 +213,7 @@ struct Gone;
 
 impl Watching {
     fn new(source: ManifestSource, signal: Arc<Signal>, out: mpsc::Sender<Update>) -> Self {
-        // Events name absolute paths, and the current directory may change.
+        // Events have absolute paths, and the current directory may change.
         let path = std::path::absolute(&source.path).unwrap_or(source.path);
         let manifests = Manifests::beside(path.clone(), signal.writers.clone());
         let options = source.options;
@@ -259,13 +261,13 @@ impl Watching {
                 self.manifests.refresh(&touched.names, listing, time)
             };
             let unsettled = scan.unsettled;
-            // A mount is no event.
+            // A mount causes no event.
             self.adrift |= scan.held;
             if self.tell(scan).is_err() {
                 return;
             }
-            // The path may have come to lead somewhere after it could not be watched. So what counts
-            // is what happened to the watch, and not what the path looks like by now.
+            // The path may have come into existence after watching it failed. So the result of the
+            // watch counts, and not whether the path exists by now.
             let adrift = self.adrift;
             let mut until = rescan;
             if unsettled {
@@ -289,22 +291,22 @@ impl Watching {
             (touched, count) = self.signal.take();
             touched.moved |= adrift;
             touched.listing |= is_blind;
-            // Events may have been lost in ways that nobody notices, so a rescan watches anew too.
+            // Events may have been lost without notice, so a rescan renews the watches too.
             touched.lost |= Instant::now() >= rescan;
         }
     }
 
-    /// Has the files read whose writers do not come to an end.
+    /// Adds the files whose writers have taken too long, so that they are read.
     fn give_up(&self, now: Instant, touched: &mut Touched) {
         for name in self.signal.writers.give_up(now) {
             let (file, seconds) = (name.display(), LONGEST.as_secs());
-            warn!(%file, seconds, "written to for so long without being closed: read as it is");
+            warn!(%file, seconds, "still being written to, reading it as it is");
             touched.add(name);
         }
     }
 
-    /// Waits until it has been quiet for a while, so that a file written in pieces and a directory
-    /// replaced file by file are one change; but not for longer than anyone's patience.
+    /// Waits until there has been no event for a while, so that a file written in pieces and a
+    /// directory replaced file by file are one change; but no longer than [`PATIENCE`] allows.
     fn settle(&self) {
         let patience = later(Instant::now(), self.options.settle.saturating_mul(PATIENCE));
         loop {
@@ -340,7 +342,7 @@ impl Watching {
         self.complete |= changes.iter().any(|change| matches!(change, Change::Replace { .. }));
         let complete = self.complete;
         let origin = Origin::Manifests;
-        // What set a file off nobody has noted.
+        // Files have no annotation of what triggered them.
         let triggers = Vec::new();
         let update = Update {
             origin,
@@ -356,24 +358,24 @@ impl Watching {
         self.out.blocking_send(update).map_err(|_| Gone)
     }
 
-    /// When to try again to be told of changes, if nobody tells.
+    /// Returns when to retry to get events, if there are none.
     fn blind_until(&self) -> Option<Instant> {
         self.blind.as_ref().map(|blind| blind.retry_at)
     }
 
-    /// Makes the watches anew.
+    /// Renews the watches.
     fn watch(&mut self, now: Instant) {
         let outcome = self.try_to_watch();
         self.adrift = outcome.as_ref().copied().unwrap_or_else(|_| !self.path.exists());
         let reason = outcome.err();
         self.manifests.set_unwatched(reason.as_ref().map(|reason| {
-            format!("not watched, but looked at every {} s: {reason}", BLIND.as_secs())
+            format!("cannot be watched, checked every {} s instead: {reason}", BLIND.as_secs())
         }));
         let is_over = |blind: &Blind| blind.retry_at <= now;
         self.blind = match (reason, self.blind.take()) {
             (None, None) => None,
             (None, Some(_)) => {
-                info!(path = %self.path.display(), "watched again");
+                info!(path = %self.path.display(), "watching manifests again");
                 None
             }
             (Some(reason), Some(blind)) if blind.reason == reason && !is_over(&blind) => {
@@ -387,7 +389,7 @@ impl Watching {
         };
     }
 
-    /// Watches what the path leads to now, and its parent; says whether it leads nowhere.
+    /// Watches the path as it is now, and its parent; returns whether the path does not exist.
     fn try_to_watch(&mut self) -> Result<bool, String> {
         let watcher = match &mut self.watcher {
             Some(watcher) => watcher,
@@ -403,7 +405,7 @@ impl Watching {
     }
 }
 
-/// Watches what a path leads to now; says whether that is nothing.
+/// Watches a path as it is now; returns whether it does not exist.
 fn watch_anew(
     watcher: &mut RecommendedWatcher,
     watched: &mut BTreeMap<PathBuf, (u64, u64)>,
@@ -411,15 +413,15 @@ fn watch_anew(
 ) -> Result<bool, String> {
     let found = std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
     if watched.get(path).copied() != found {
-        // It may be gone already, or never have been watched.
+        // The watch may be gone already, or never have existed.
         let _ = watcher.unwatch(path);
     }
     match found {
         Some(found) => watched.insert(path.to_owned(), found),
         None => watched.remove(path),
     };
-    // A second watch of the same inode is the first one. Taking that away before would lose what
-    // happens in between, such as the close that a file under way waits for.
+    // Watching the same inode again keeps its watch. If that were removed before, events in between
+    // would be lost, such as the close of a file that is being written to.
     let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) else { return Ok(false) };
     let nothing = match &error.kind {
         notify::ErrorKind::PathNotFound => true,
@@ -430,14 +432,14 @@ fn watch_anew(
         | notify::ErrorKind::MaxFilesWatch => false,
     };
     if nothing {
-        debug!(path = %path.display(), "not watched: there is nothing");
+        debug!(path = %path.display(), "not watched: the path does not exist");
         return Ok(true);
     }
     watched.remove(path);
     Err(format!("{}: {error}", path.display()))
 }
 
-/// A time that far ahead, or as good as never.
+/// Returns the time this far ahead, with a limit that is as good as never.
 fn later(now: Instant, wait: Duration) -> Instant {
     const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     now + wait.min(NEVER)
@@ -468,13 +470,13 @@ pub(crate) fn watcher(path: &Path, signal: &Arc<Signal>) -> notify::Result<Recom
     notify::recommended_watcher(handler)
 }
 
-/// Decides what an event is about.
+/// Sorts an event by what it is about.
 pub(crate) fn sort_event(root: &Path, event: Event, touched: &mut Touched) {
     if event.need_rescan() {
         touched.lost = true;
     }
     let moves = match event.kind {
-        // Reading causes events as well, and looking because of having looked would never end.
+        // Reading causes access events as well: reacting to them would never end.
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
         EventKind::Access(_) => return,
         EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => false,

@@ -1,18 +1,20 @@
 //! Which files are being written to.
 //!
-//! A file that is truncated and then written over seconds is well-formed long before it is whole:
-//! what it lacks until then must not be taken for removed. Nothing in a file says whether more is to
-//! come, but inotify does: whoever writes is told of as a modification (the truncation by `open`
-//! is one) and ends with `IN_CLOSE_WRITE` (inotify(7)). In between a file is not believed.
+//! A file that is truncated and then written over seconds is well-formed long before it is
+//! complete: objects that it lacks until then must not be taken for removed. A file itself does not
+//! show that more is to come, but inotify does: writes are reported as modifications (so is the
+//! truncation by `open`), and the last event is `IN_CLOSE_WRITE` (inotify(7)). A file is not read
+//! in between.
 //!
-//! A read lease (`F_SETLEASE`) would say the same of any file at any time, also of one whose writer
-//! was there before us. But no safe wrapper of it is kept by anyone; and a lease that is broken while
-//! it is held, however shortly, makes a writer wait, fails one that opens with `O_NONBLOCK`, and sends
-//! a SIGIO, which ends a process that did not prepare for it.
+//! A read lease (`F_SETLEASE`) would tell the same for any file at any time, also for a writer that
+//! opened the file before we watched it. But there is no maintained safe wrapper; and a lease that
+//! is broken while it is held, however briefly, makes the writer wait, fails a writer that opens
+//! with `O_NONBLOCK`, and sends a SIGIO, which ends a process that has not prepared for it.
 //!
-//! What is not known here costs protection, and what is wrongly known costs [`LONGEST`]: writers
-//! from before the watch was made and those of other machines are not told of; `truncate(2)` and a close
-//! that got lost in an overflow have no end; and of two writers, the first that closes counts.
+//! A writer that is not known here means no protection; a writer that is known wrongly delays
+//! reading by [`LONGEST`]. Writers that opened the file before the watch began and those on other
+//! machines are not reported; `truncate(2)` and a close that got lost in an overflow have no end;
+//! and of two writers, the first that closes ends the wait.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -25,11 +27,11 @@ use notify::{Event, EventKind};
 
 use crate::scan::is_manifest;
 
-/// How long a file that is being written to is left alone. Then it is read as it is: some writers
-/// never close, and nothing must stay as it was for ever.
+/// How long a file that is being written to is left alone. It is then read as it is: some writers
+/// never close the file, and it must not be ignored for ever.
 pub(crate) const LONGEST: Duration = Duration::from_secs(60);
 
-/// More names than are worth protecting.
+/// The most names that are remembered; files beyond it are not protected.
 const MOST_NAMES: usize = 4096;
 
 /// Files that were modified and not closed or replaced since.
@@ -41,22 +43,22 @@ pub(crate) struct Writers {
 #[derive(Clone, Copy, Debug)]
 enum Writing {
     Since(Instant),
-    /// For too long. It stays so until the file is closed: whoever never closes is not waited for
-    /// with every write anew.
+    /// It was written to for too long. It stays so until the file is closed, so that a writer that
+    /// never closes the file is not waited for again after every write.
     TooLong,
 }
 
 impl Writers {
-    /// Whether somebody is known to be writing to a file, who may still be waited for.
+    /// Returns whether a file is known to be written to, and its writer is still waited for.
     pub(crate) fn has(&self, name: &OsStr) -> bool {
         matches!(self.lock().get(name), Some(Writing::Since(_)))
     }
 
-    /// Learns from an event in the directory `root`, or of the file `root`.
+    /// Updates the writers from an event in the directory `root`, or of the file `root`.
     pub(crate) fn learn(&self, root: &Path, event: &Event, now: Instant) {
         let begins = match event.kind {
             EventKind::Modify(ModifyKind::Data(_)) => true,
-            // Whatever has the name now is another file, or none.
+            // The name now belongs to another file, or to none.
             EventKind::Access(AccessKind::Close(AccessMode::Write))
             | EventKind::Modify(ModifyKind::Name(_))
             | EventKind::Create(_)
@@ -70,7 +72,7 @@ impl Writers {
             if begins && (path == root || (path.parent() == Some(root) && is_manifest(name))) {
                 self.begin(name, now);
             } else if path == root {
-                // A single file is closed, or all of a directory is another one.
+                // A single file was closed, or the whole directory was replaced.
                 self.lock().clear();
             } else if path.parent() == Some(root) {
                 self.lock().remove(name);
@@ -78,7 +80,7 @@ impl Writers {
         }
     }
 
-    /// Notes that a file was modified, unless that is known.
+    /// Notes that a file was modified, unless that is known already.
     pub(crate) fn begin(&self, name: &OsStr, now: Instant) {
         let mut files = self.lock();
         if files.len() < MOST_NAMES && !files.contains_key(name) {
@@ -86,7 +88,8 @@ impl Writers {
         }
     }
 
-    /// Gives up on the writers that were waited for long enough, and names their files.
+    /// Stops waiting for the writers that have taken too long, and returns the names of their
+    /// files.
     pub(crate) fn give_up(&self, now: Instant) -> Vec<OsString> {
         let mut given_up = Vec::new();
         for (name, writing) in self.lock().iter_mut() {
@@ -98,19 +101,19 @@ impl Writers {
         given_up
     }
 
-    /// When to give up on the next writer.
+    /// Returns when to stop waiting for the next writer.
     pub(crate) fn next_end(&self) -> Option<Instant> {
         self.lock().values().filter_map(|writing| writing.ends()).min()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<OsString, Writing>> {
-        // What is behind the lock is valid at any moment, so a panic elsewhere does not matter.
+        // The value behind the lock is valid at any moment, so a panic elsewhere does not matter.
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Writing {
-    /// When it is to be given up.
+    /// Returns when to stop waiting for it.
     fn ends(self) -> Option<Instant> {
         match self {
             Self::Since(since) => Some(since + LONGEST),

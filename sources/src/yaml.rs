@@ -1,8 +1,9 @@
-//! YAML texts of several documents, as kubectl reads them: by version 1.1 in what differs.
+//! YAML texts of several documents, read as kubectl does: where YAML 1.1 and 1.2 differ, 1.1
+//! applies.
 //!
-//! A text is split into documents before any is parsed, so that each has limits of its own and a
-//! known first line. YAML makes that safe: a line that starts with `---` or `...` ends a document
-//! even in the middle of a quoted or a block text.
+//! A text is split into documents before any is parsed, so that each has its own limits and a known
+//! first line. YAML makes that safe: a line that starts with `---` or `...` ends a document even in
+//! the middle of a quoted or block scalar.
 
 use serde_saphyr::{
     Error, MessageFormatter, Options, UserMessageFormatter, alias_limits, budget, options,
@@ -35,7 +36,7 @@ pub(crate) struct Fault {
 /// The documents of a file, parsed one by one as they are asked for.
 pub(crate) type Documents<'a> = Box<dyn Iterator<Item = Result<Parsed<'a>, Fault>> + 'a>;
 
-/// The documents of a YAML file.
+/// Returns the documents of a YAML file.
 pub(crate) fn documents(text: &str) -> Documents<'_> {
     let written = split(text).filter(|(_, text)| !text.lines().all(is_idle));
     Box::new(written.map(|(line, text)| parse(text, line)))
@@ -49,8 +50,8 @@ fn parse(text: &str, line: u64) -> Result<Parsed<'_>, Fault> {
     }
 }
 
-/// A document without the byte order mark it begins with, as where files of Windows were put one behind
-/// the other. A marker, or comments, may stand before it.
+/// Skips the byte order mark that a document begins with, as when files from Windows are
+/// concatenated. A marker or comments may stand before it.
 fn behind_mark(text: &str, line: u64) -> (&str, u64) {
     let before = text
         .split_inclusive('\n')
@@ -61,8 +62,8 @@ fn behind_mark(text: &str, line: u64) -> (&str, u64) {
     rest.map_or((text, line), |rest| (rest, line + lines))
 }
 
-/// What a document may cost. The size of files is limited already, but nesting costs stack and
-/// aliases multiply; both far beyond what a manifest needs.
+/// Returns the limits of a document. The size of files is limited already, but nesting costs stack
+/// and aliases multiply. Both limits are far beyond what a manifest needs.
 pub(crate) fn limits() -> Options {
     options! {
         budget: budget! {
@@ -72,7 +73,7 @@ pub(crate) fn limits() -> Options {
             max_nodes: 4_000_000,
             max_aliases: 20_000,
             max_anchors: 20_000,
-            // The replay limits below bound the cost; one anchor used often is an honest style.
+            // The replay limits below bound the cost; one anchor used often is legitimate.
             enforce_alias_anchor_ratio: false,
         },
         alias_limits: alias_limits! {
@@ -95,7 +96,8 @@ fn fault(error: &Error, first_line: u64) -> Fault {
     }
 }
 
-/// Cuts a text before each `---` and after each `...`, and says in which line each piece starts.
+/// Cuts a text before each `---` and after each `...`, and returns the pieces with the line in
+/// which each starts.
 pub(crate) fn split(text: &str) -> impl Iterator<Item = (u64, &str)> {
     let mut rest = text;
     let mut line = 1;
@@ -125,7 +127,7 @@ pub(crate) fn split(text: &str) -> impl Iterator<Item = (u64, &str)> {
     })
 }
 
-/// Whether a line holds nothing of a document.
+/// Returns whether a line has no content of a document.
 pub(crate) fn is_idle(line: &str) -> bool {
     let line = line.strip_prefix(MARK).unwrap_or(line).trim();
     line.is_empty() || line.starts_with('#') || line == "---" || line == "..."

@@ -1,8 +1,8 @@
-//! The API source against servers: one in this process with all the faults that servers have, and a real
-//! one when it is named (`rulec_apiserver::Assets`).
+//! Tests of the API source against servers: one in this process that can produce all the faults of
+//! servers, and a real one if its programs are named (`rulec_apiserver::Assets`).
 //!
-//! Nothing here asserts how long anything takes: limits only turn a hang into a failure. What must not
-//! happen is shown by something later that has happened without it.
+//! The tests do not assert how long anything takes: limits only turn a hang into a failure. That an
+//! event does not happen is shown by a later event that happens without it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 #[path = "api/access.rs"]

@@ -149,7 +149,7 @@ fn what_is_no_file_is_named_and_harms_nothing() {
     let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
     daemon.wait_for("pipe.yaml: not a regular file");
     daemon.wait_for("device.yaml: not a regular file");
-    daemon.wait_for("link.yaml: a link to nothing");
+    daemon.wait_for("link.yaml: a dangling symbolic link");
     daemon.wait_for("loop.yaml: ");
     mkfifo(&path.join("later.yaml"), Mode::S_IRWXU).unwrap();
     daemon.wait_for("later.yaml: not a regular file");
@@ -256,7 +256,7 @@ fn services_outlive_their_directory_until_it_is_back() {
     for round in 1..=2 {
         fs::rename(&path, &aside).unwrap();
         let said = format!(
-            "{whole}: there is no such file or directory; what was last read from it stays: 1 Services"
+            "{whole}: there is no such file or directory; its last good content stays: 1 Services"
         );
         daemon.wait_for_count(&said, round);
         assert!(holds(&namespace, &good()));
@@ -311,7 +311,7 @@ fn services_outlive_what_their_directory_was_mounted_from() {
     fs::write(path.join("all.yaml"), good()).unwrap();
     let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
     drop(mounted);
-    daemon.wait_for("what was last read from it stays: 1 Services");
+    daemon.wait_for("its last good content stays: 1 Services");
     assert!(holds(&namespace, &good()));
     // It comes back with something else in it.
     let other = good_with(&["10.50.1.7"]);
@@ -338,8 +338,8 @@ fn a_mistyped_path_removes_nothing_and_an_empty_directory_all() {
     let typo = path.with_file_name("tpyo");
     let mut daemon = Daemon::spawn(&namespace, &typo, &SETTINGS);
     daemon.wait_for(&format!(
-        "{}: there is no such file or directory; nothing is taken over from it or removed before it \
-         can be read",
+        "{}: there is no such file or directory; no objects are added or removed until it can be \
+         read",
         typo.display()
     ));
     assert!(holds(&namespace, &good()));

@@ -1,4 +1,4 @@
-//! What to say when a server has no Node of our name.
+//! The message for the case that the server has no Node of our name.
 
 use kube::Client;
 use kube::api::ListParams;
@@ -11,7 +11,7 @@ use super::answer::send;
 use super::fault::{Fault, chain};
 use super::resource::Resource;
 
-/// How many names are told.
+/// The most names in the message.
 const MOST_NAMES: u32 = 5;
 
 #[derive(Deserialize)]
@@ -29,12 +29,12 @@ struct Metadata {
     name: String,
 }
 
-/// Says it, with the names of Nodes that there are, if they may be seen.
+/// Returns the message, with the names of existing Nodes if we may list them.
 pub(super) async fn message(access: &Access, client: &Client) -> String {
     let others = match names(access, client).await {
-        Ok(names) if names.is_empty() => "There is no other either".to_owned(),
-        Ok(names) => format!("There is, among others: {}", names.join(", ")),
-        Err(fault) => format!("Which there are cannot be seen: {fault}"),
+        Ok(names) if names.is_empty() => "There are no other Nodes".to_owned(),
+        Ok(names) => format!("Existing Nodes include: {}", names.join(", ")),
+        Err(fault) => format!("The existing Nodes cannot be listed: {fault}"),
     };
     let name = &access.options.node_name;
     format!("there is no Node {name} (--node-name). {others}. {WITHOUT_NODE}")

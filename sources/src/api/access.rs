@@ -1,4 +1,4 @@
-//! A client of the server, made anew when it may be the client's fault that it does not work.
+//! A client of the server, which is replaced when it may be the cause of failures.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -26,47 +26,48 @@ use super::proxy::{self, Proxy, Scheme};
 use super::saved::Identity;
 use super::{ApiAccess, ApiOptions, ApiStatus};
 
-/// When the kernel begins to ask whether the other end of a quiet connection is still there, and how
-/// often. A machine that died is noticed after `KEEPALIVE_IDLE + KEEPALIVE_RETRIES * KEEPALIVE_EACH`.
+/// When the kernel begins to probe whether the other end of a quiet connection still exists, and
+/// how often. A dead machine is noticed after
+/// `KEEPALIVE_IDLE + KEEPALIVE_RETRIES * KEEPALIVE_EACH`.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_EACH: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 4;
 
-/// How long a connection may take to come about. A start may be what makes the server's address lead
-/// somewhere, so that the next attempt finds it.
+/// How long connecting may take. The start of this daemon may be what makes the server's address
+/// work, so that the next attempt succeeds.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// For how long bytes that we sent may stay unacknowledged.
+/// How long bytes that we sent may stay unacknowledged.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
-/// What all that is asked of the server shares.
+/// The state that all requests to the server share.
 pub(super) struct Access {
     pub(super) options: ApiOptions,
     pub(super) status: Arc<ApiStatus>,
     held: RefCell<Option<Held>>,
-    /// Held by who makes a client; why the last attempt failed.
+    /// Locked while a client is made; holds why the last attempt failed.
     making: Mutex<Option<Fault>>,
-    /// Attempts to make one.
+    /// The number of attempts to make a client.
     attempts: Cell<u64>,
-    /// What a credential plugin printed, and which one.
+    /// The credential that a plugin printed, and the plugin.
     credential: RefCell<Option<(Plugin, Credential)>>,
     leash: Leash,
-    /// By which proxy the server is reached.
+    /// The proxy by which the server is reached.
     proxy: RefCell<Option<String>>,
     compresses: Cell<bool>,
     streams: Cell<bool>,
-    /// Tells that a list has come.
+    /// Notified when a list has come.
     pub(super) reached: Notify,
-    /// Which server it is, once that was asked.
+    /// Identifies the server, once it was asked.
     pub(super) identity: OnceCell<Identity>,
 }
 
 struct Held {
     client: Client,
     generation: u64,
-    /// Until when its credentials are good.
+    /// When its credentials expire.
     until: Option<Timestamp>,
-    /// Whether to make another before it is used again.
+    /// Whether to replace it before it is used again.
     doubtful: bool,
 }
 
@@ -98,7 +99,7 @@ impl Access {
         }
     }
 
-    /// What to call the server.
+    /// Returns the name of the server for logs and for the saved state.
     pub(super) fn name(&self) -> impl fmt::Display {
         let ApiAccess { kubeconfig, master } = &self.options.access;
         match (master, kubeconfig) {
@@ -108,15 +109,15 @@ impl Access {
         }
     }
 
-    /// A client, and its number for [`doubt`](Self::doubt). All who need another wait for the same
-    /// attempt to make one.
+    /// Returns a client, and its number for [`doubt`](Self::doubt). Concurrent callers that need a
+    /// new client wait for the same attempt to make one.
     pub(super) async fn client(&self) -> Result<(Client, u64), Fault> {
         if let Some(held) = self.held.borrow().as_ref().filter(|held| held.is_good()) {
             return Ok(held.get());
         }
         let attempts = self.attempts.get();
         let mut failure = self.making.lock().await;
-        // Otherwise somebody has tried it while we waited.
+        // Otherwise another caller has tried it during the wait.
         if self.attempts.get() == attempts {
             *failure = self.make().await.err();
             self.attempts.set(attempts + 1);
@@ -124,10 +125,10 @@ impl Access {
         let held = self.held.borrow();
         match (&*failure, &*held) {
             (None, Some(held)) => Ok(held.get()),
-            // Files are gone for a moment while they are rotated. The old client may still do. Without a
-            // credential, it does not.
+            // Files may be missing for a moment while they are rotated, and the old client may
+            // still work. Without a credential, it does not.
             (Some(fault @ (Fault::Config(_) | Fault::Connection(_))), Some(held)) => {
-                debug!(%fault, "the client cannot be made anew; the old one is used");
+                debug!(%fault, "cannot make a new client, keeping the old one");
                 Ok(held.get())
             }
             (Some(fault), _) => Err(fault.clone()),
@@ -135,7 +136,7 @@ impl Access {
         }
     }
 
-    /// Something failed with this client that another may do better, unless there already is another.
+    /// Notes a failure of this client that a new one may avoid, unless it was replaced already.
     pub(super) fn doubt(&self, generation: u64, fault: &Fault) {
         if let Some(held) = &mut *self.held.borrow_mut()
             && held.generation == generation
@@ -147,39 +148,39 @@ impl Access {
         }
     }
 
-    /// Whether lists may be compressed.
+    /// Returns whether lists may be compressed.
     pub(super) fn compresses(&self) -> bool {
         self.compresses.get()
     }
 
-    /// That there is no connection, or that it broke, and by which proxy it was to be.
+    /// Returns a fault for a connection that failed or broke, with the proxy that was used.
     pub(super) fn unreachable(&self, error: &(dyn std::error::Error + 'static)) -> Fault {
         let text = chain(error);
         Fault::Connection(match &*self.proxy.borrow() {
-            Some(proxy) => format!("{text} (by {proxy})"),
+            Some(proxy) => format!("{text} (via {proxy})"),
             None => text,
         })
     }
 
-    /// Whether the server may be able to stream lists.
+    /// Returns whether the server may be able to stream lists.
     pub(super) fn streams(&self) -> bool {
         self.streams.get()
     }
 
-    /// The server has said that it cannot stream lists.
+    /// Notes that the server does not support streaming lists.
     pub(super) fn streams_not(&self, reason: &Fault) {
         if self.streams.replace(false) {
-            info!(%reason, "the server does not stream lists; they are read in pages");
+            info!(%reason, "the server does not stream lists, reading them in pages");
         }
     }
 
-    /// The host that the server is asked at, as far as the files can be read.
+    /// Returns the host of the server, if the files can be read.
     pub(super) async fn host(&self) -> Option<String> {
         let reach = reach(&self.options).await.ok()?;
         reach.config.cluster_url.host().map(str::to_owned)
     }
 
-    /// Makes a client of what the files say now.
+    /// Makes a client from the current content of the files.
     async fn make(&self) -> Result<(), Fault> {
         let Reach { mut config, proxy, plugin } = reach(&self.options).await?;
         let mut until = None;
@@ -199,7 +200,7 @@ impl Access {
         self.compresses.set(!config.disable_compression);
         let name = proxy.as_ref().map(ToString::to_string);
         if *self.proxy.borrow() != name {
-            info!(proxy = name.as_deref().unwrap_or("none"), "how the API server is reached");
+            info!(proxy = name.as_deref().unwrap_or("none"), "proxy for the API server");
             *self.proxy.borrow_mut() = name;
         }
         let client = client_of(&config, proxy).map_err(|error| unusable(&error))?;
@@ -214,8 +215,8 @@ fn unusable(error: &(dyn std::error::Error + 'static)) -> Fault {
     Fault::Config(chain(error))
 }
 
-/// A kubeconfig that cannot be read. What the parser says may quote from it, and it holds secrets, so
-/// of that only the place is said.
+/// Returns the fault for a kubeconfig that cannot be read. The parser's message may quote the file,
+/// which contains secrets, so only the position is reported.
 fn unreadable(path: &Path, error: &KubeconfigError) -> Fault {
     let KubeconfigError::Parse(parsing) = error else { return unusable(error) };
     let place =
@@ -224,7 +225,7 @@ fn unreadable(path: &Path, error: &KubeconfigError) -> Fault {
     Fault::Config(format!("{}: cannot be parsed{place}", path.display()))
 }
 
-/// What leads to the server.
+/// The settings for reaching the server.
 struct Reach {
     config: Config,
     proxy: Option<Proxy>,
@@ -259,10 +260,10 @@ async fn reach(options: &ApiOptions) -> Result<Reach, Fault> {
     }
     let proxy = proxy::choose(&config.cluster_url, proxy_url.as_deref(), &options.proxies)?;
     let user = &mut config.auth_info;
-    // It runs a command as well, and was taken out of Kubernetes with 1.26.
+    // An auth provider runs a command as well; Kubernetes removed auth providers in 1.26.
     if user.auth_provider.as_ref().is_some_and(|provider| provider.config.contains_key("cmd-path"))
     {
-        let message = "users[].user.auth-provider is no more; credential plugins (exec) are";
+        let message = "users[].user.auth-provider is not supported, use a credential plugin (exec)";
         return Err(Fault::Config(message.to_owned()));
     }
     let has_other = user.token.is_some() || user.token_file.is_some() || user.username.is_some();
@@ -274,10 +275,10 @@ async fn reach(options: &ApiOptions) -> Result<Reach, Fault> {
     Ok(Reach { config, proxy, plugin })
 }
 
-/// What a kubeconfig says, and its `proxy-url`.
+/// Reads a kubeconfig, and its `proxy-url`.
 async fn config_of(path: &Path) -> Result<(Config, Option<String>), Fault> {
     let mut file = Kubeconfig::read_from(path).map_err(|error| unreadable(path, &error))?;
-    // kube would look at the environment, in its own way, where there is none.
+    // Without a `proxy-url`, kube would read the environment in its own way, so set a placeholder.
     let mut proxy_url = None;
     let context = file.contexts.iter().find(|it| Some(&it.name) == file.current_context.as_ref());
     let name = context.and_then(|it| it.context.as_ref()).map(|it| it.cluster.clone());
@@ -291,7 +292,8 @@ async fn config_of(path: &Path) -> Result<(Config, Option<String>), Fault> {
     Ok((config, proxy_url))
 }
 
-/// The client that kube would make, but with keepalive, and without retries and log lines of its own.
+/// Makes the client that kube would make, but with keepalive, and without its retries and log
+/// lines.
 fn client_of(config: &Config, proxy: Option<Proxy>) -> kube::Result<Client> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
@@ -330,7 +332,7 @@ fn tunnel<C>(proxy: Uri, connector: C, authorization: Option<HeaderValue>) -> Tu
     }
 }
 
-/// A client whose connections are made by this connector.
+/// Makes a client that connects by this connector.
 fn client_by<C>(config: &Config, connector: C) -> kube::Result<Client>
 where
     C: Service<Uri> + Clone + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! Asking the server, and reading what it answers as it comes.
+//! Sends requests to the server, and reads the answers as they arrive.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -19,43 +19,43 @@ use super::fault::{Fault, chain, printable};
 use super::resource::Resource;
 use super::status::ApiStatus;
 
-/// No event is longer: etcd takes objects of up to 1.5 MiB.
+/// The longest event. etcd takes objects of up to 1.5 MiB, so real ones are shorter.
 const LONGEST_LINE: usize = 64 << 20;
 
-/// No list is longer. A server may send all of it although it was asked for a page.
+/// The longest list. A server may send all of it although it was asked for a page.
 const LONGEST_TEXT: usize = 1 << 30;
 
-/// How much of a compressed answer is unpacked at a time.
+/// How many bytes of a compressed answer are decompressed at a time.
 const PIECE: usize = 16 << 10;
 
-/// How much of what explains a refusal is read.
+/// How many bytes of the explanation of a refusal are read.
 const LONGEST_REFUSAL: usize = 64 << 10;
 
-/// Servers may ask for any wait; longer ones are shortened to this.
+/// The longest wait that a server can ask for; longer ones are shortened to this.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// What to ask for.
+/// The request to make.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Query<'a> {
-    /// The complete list, or a page of it if it is to be the newest: what the server has in its cache, it
-    /// sends as a whole.
+    /// The complete list; if it is to be the newest, a page of it. A list from the server's cache
+    /// comes as a whole.
     List { limit: Option<u32>, age: Age<'a> },
     /// The next page.
     Page { limit: Option<u32>, token: &'a str },
-    /// The complete list as events; and then what changes.
+    /// The complete list as events, followed by changes.
     Stream { age: Age<'a> },
-    /// What has changed since a resource version, and what changes.
+    /// The changes since a resource version.
     Watch { version: &'a str },
 }
 
 /// How old a list may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Age<'a> {
-    /// As the server happens to know it.
+    /// Any version that the server has in its cache.
     Any,
-    /// Of this version or a later one.
+    /// This version or a later one.
     NotOlderThan(&'a str),
-    /// Of the moment when it is asked for.
+    /// The version at the moment of the request.
     Newest,
 }
 
@@ -64,18 +64,18 @@ pub(super) struct Answer {
     body: Body,
     status: Arc<ApiStatus>,
     buffer: Vec<u8>,
-    /// Where in the buffer the next line starts.
+    /// Where the next line starts in the buffer.
     start: usize,
-    /// Up to where there is no end of that line.
+    /// Up to where no end of that line was found.
     searched: usize,
     longest: usize,
-    /// What unpacks it, if it is compressed.
+    /// The decompressor, if it is compressed.
     inflate: Option<GzDecoder<Vec<u8>>>,
-    /// How long it is, unpacked, as far as it has been read.
+    /// How many bytes have been read, after decompression.
     total: usize,
 }
 
-/// Asks, and waits for the answer to begin.
+/// Sends a query, and waits for the answer to begin.
 pub(super) async fn ask(
     access: &Access,
     client: &Client,
@@ -125,14 +125,14 @@ pub(super) async fn ask(
         }
     };
     let mut request = request.map_err(|error| Fault::Config(chain(&error)))?;
-    // Servers compress what is longer than 128 KiB, and no watch.
+    // Servers compress answers that are longer than 128 KiB, but not watches.
     if is_list && access.compresses() {
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
     }
     send(access, client, request).await
 }
 
-/// Sends a request, and waits for the answer to begin. One that is no success is an error.
+/// Sends a request, and waits for the answer to begin. A status other than success is an error.
 pub(super) async fn send(
     access: &Access,
     client: &Client,
@@ -165,16 +165,16 @@ pub(super) async fn send(
     let retry_after = head.headers.get("retry-after").and_then(|value| value.to_str().ok());
     let retry_after = retry_after.and_then(|text| text.trim().parse().ok());
     answer.longest = LONGEST_REFUSAL;
-    // A refusal whose explanation is too long or cut off is a refusal all the same.
+    // A refusal whose explanation is too long or cut off is still a refusal.
     while let Ok(true) = answer.more(patience).await {}
     Err(refusal(head.status.as_u16(), retry_after, &answer.buffer))
 }
 
 fn packed_wrongly(error: &std::io::Error) -> Fault {
-    Fault::garbled(format!("its compression: {}", printable(&error.to_string())))
+    Fault::garbled(format!("cannot be decompressed: {}", printable(&error.to_string())))
 }
 
-/// A status other than success, with its reason.
+/// Returns the fault for a status other than success, with its reason.
 fn refusal(code: u16, retry_after: Option<u64>, text: &[u8]) -> Fault {
     let status: Option<Status> = serde_json::from_slice(text).ok();
     let details = status.as_ref().and_then(|status| status.details.as_ref());
@@ -196,7 +196,7 @@ fn retry(seconds: Option<u64>) -> Option<Duration> {
     seconds.map(|seconds| Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
 }
 
-/// A status that came as an event.
+/// Returns the fault for a status that came as an event.
 pub(super) fn refusal_of(status: Status) -> Fault {
     let seconds = status.details.as_ref().map(|details| u64::from(details.retry_after_seconds));
     let retry_after = retry(seconds.filter(|seconds| *seconds > 0));
@@ -204,7 +204,7 @@ pub(super) fn refusal_of(status: Status) -> Fault {
 }
 
 impl Answer {
-    /// Reads what comes next; false if that was all.
+    /// Reads more bytes; false at the end.
     async fn more(&mut self, patience: Duration) -> Result<bool, Fault> {
         let frame = match timeout(patience, self.body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
@@ -227,7 +227,7 @@ impl Answer {
             if self.inflate.is_none() {
                 self.put(&data)?;
             }
-            // In small pieces, so that what unpacks to a thousand times its length is noticed in time.
+            // Decompress small pieces, so that data that grows a thousand times is noticed in time.
             for piece in data.chunks(PIECE) {
                 let Some(inflate) = &mut self.inflate else { break };
                 inflate.write_all(piece).map_err(|error| packed_wrongly(&error))?;
@@ -238,7 +238,7 @@ impl Answer {
         Ok(true)
     }
 
-    /// Appends to what is to be read.
+    /// Appends to the buffer.
     fn put(&mut self, text: &[u8]) -> Result<(), Fault> {
         if self.buffer.len() - self.start + text.len() > self.longest {
             return Err(Fault::garbled(format!("longer than {} MiB", self.longest >> 20)));
@@ -252,7 +252,7 @@ impl Answer {
         Ok(())
     }
 
-    /// What has come of it since the last call; nothing at the end.
+    /// Returns the bytes that have arrived since the last call; `None` at the end.
     pub(super) async fn chunk(&mut self, patience: Duration) -> Result<Option<Vec<u8>>, Fault> {
         loop {
             let goes_on = self.more(patience).await?;
@@ -269,7 +269,7 @@ impl Answer {
         }
     }
 
-    /// All that is left of it, which is known to be short.
+    /// Reads the rest, which is known to be short.
     pub(super) async fn text(mut self, patience: Duration) -> Result<Vec<u8>, Fault> {
         let mut text = Vec::new();
         while let Some(chunk) = self.chunk(patience).await? {
@@ -278,14 +278,14 @@ impl Answer {
         Ok(text)
     }
 
-    /// Reads to the end what nobody wants to know.
+    /// Reads the rest and discards it.
     pub(super) async fn drain(mut self, patience: Duration) -> Result<(), Fault> {
         while self.chunk(patience).await?.is_some() {}
         Ok(())
     }
 
-    /// The next line; nothing at the end. What comes without an end of line is half a line that was cut
-    /// off, and is dropped: it comes again with the next watch.
+    /// Returns the next line; `None` at the end. A line without an end was cut off and is dropped:
+    /// it comes again with the next watch.
     pub(super) async fn line(&mut self, patience: Duration) -> Result<Option<&[u8]>, Fault> {
         self.longest = LONGEST_LINE;
         let end = loop {
@@ -302,12 +302,12 @@ impl Answer {
         Ok(self.buffer.get(start..end))
     }
 
-    /// Whether the next line is there already.
+    /// Returns whether the next line is in the buffer already.
     pub(super) fn has_line(&mut self) -> bool {
         self.end().is_some()
     }
 
-    /// Where the next line ends.
+    /// Finds where the next line ends.
     fn end(&mut self) -> Option<usize> {
         let rest = self.buffer.get(self.searched..)?;
         match rest.iter().position(|byte| *byte == b'\n') {

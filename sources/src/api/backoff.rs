@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// Waits that double from failure to failure, each with some chance in it: the nodes of a cluster that
-/// lost its API server together must not come back to it together.
+/// Waits that double from failure to failure, with jitter: the nodes of a cluster that lost its API
+/// server together must not return to it at the same moment.
 #[derive(Debug)]
 pub(super) struct Backoff {
     builder: ExponentialBuilder,
@@ -15,7 +15,7 @@ pub(super) struct Backoff {
 
 impl Backoff {
     pub(super) fn new(shortest: Duration, longest: Duration) -> Self {
-        // Chance adds up to as much again.
+        // Jitter adds at most the wait itself again.
         let builder = ExponentialBuilder::new()
             .with_min_delay(shortest)
             .with_max_delay(longest / 2)
@@ -24,12 +24,12 @@ impl Backoff {
         Self { builder, waits: builder.build(), longest }
     }
 
-    /// The next wait.
+    /// Returns the next wait.
     pub(super) fn wait(&mut self) -> Duration {
         self.waits.next().unwrap_or(self.longest).min(self.longest)
     }
 
-    /// Begins with the shortest again.
+    /// Starts with the shortest wait again.
     pub(super) fn reset(&mut self) {
         self.waits = self.builder.build();
     }

@@ -1,4 +1,4 @@
-//! What goes wrong between us and the server.
+//! Failures of requests to the server.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::status::ErrorKind;
 
-/// A failure of a request or a watch. None is final: all are tried again.
+/// A failure of a request or a watch. None is final: all are retried.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum Fault {
     #[error("{0}")]
@@ -16,16 +16,16 @@ pub(super) enum Fault {
     Plugin(String),
     #[error("{0}")]
     Connection(String),
-    #[error("the server has said nothing for {} s", .0.as_secs())]
+    #[error("the server has not answered for {} s", .0.as_secs())]
     Silence(Duration),
     #[error("the server answers {code}: {message}")]
     Status {
         code: u16,
         message: String,
-        /// For how long the server asks not to be asked.
+        /// How long the server asks us to wait.
         retry_after: Option<Duration>,
     },
-    #[error("the server's answer makes no sense: {0}")]
+    #[error("invalid answer of the server: {0}")]
     Garbled(String),
 }
 
@@ -59,7 +59,8 @@ impl Fault {
         }
     }
 
-    /// Whether another certificate, token or address may help, so that files are read anew.
+    /// Returns whether another certificate, token or address may help, so that files are read
+    /// again.
     pub(super) fn is_about_access(&self) -> bool {
         match self {
             Self::Config(_) | Self::Plugin(_) | Self::Connection(_) | Self::Silence(_) => true,
@@ -68,12 +69,12 @@ impl Fault {
         }
     }
 
-    /// Whether the server no longer has what we ask to go on from.
+    /// Returns whether the server no longer has the version that we ask for.
     pub(super) fn is_expired(&self) -> bool {
         self.code() == Some(410)
     }
 
-    /// Whether we ask for something newer than the server has.
+    /// Returns whether we ask for a version that the server has not reached.
     pub(super) fn is_too_new(&self) -> bool {
         match self {
             Self::Status { code, message, .. } => {
@@ -99,7 +100,8 @@ impl Fault {
     }
 }
 
-/// An error with all that caused it, each said once: libraries differ in whether they repeat it.
+/// Formats an error with its causes, each only once: libraries differ in whether they repeat the
+/// cause.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -113,7 +115,7 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     printable(&text)
 }
 
-/// As much of a text as anyone reads, without what could break out of a line of a log.
+/// Shortens a text and replaces its control characters, so that it cannot break out of a log line.
 pub(super) fn printable(text: &str) -> String {
     const LONGEST: usize = 500;
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()

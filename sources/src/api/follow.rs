@@ -1,27 +1,28 @@
-//! Following one resource: list, watch, and begin again where it broke off.
+//! Follows one resource: lists, watches, and continues where a watch broke off.
 //!
 //! ```text
 //!            ┌──── list in pages ─────┐
 //!  Unlisted ─┤                        ├─▶ Listed(version) ──▶ watch ──┐
 //!     ▲      └─ streaming list ───────┘        ▲                      │ ends, breaks, falls silent
 //!     │        (goes on as a watch)            └──────────────────────┤
-//!     └── 410 Gone; twice nothing readable ───────────────────────────┘
+//!     └── 410 Gone; unreadable twice ─────────────────────────────────┘
 //! ```
 //!
 //! # Recovery
 //!
-//! A watch goes on from the last version it reached, so a broken connection costs nothing but time. A
-//! list is asked for only when the server no longer knows what has happened since, or what it sends
-//! cannot be read. After each failure comes a wait that doubles from one to the next and starts over
-//! once a watch has brought something.
+//! A watch continues from the last version it reached, so a broken connection costs only time. A
+//! list is requested only if the server no longer knows the changes since that version, or if its
+//! events cannot be read. After each failure there is a wait, which doubles each time and starts
+//! over once a watch has brought an event.
 //!
 //! # How new a list must be
 //!
-//! As with client-go's reflector. As long as nothing is known, whatever the server has in its cache will
-//! do (`resourceVersion=0`); from then on nothing older than what was reached, which the cache has as
-//! well; so no list goes back in time, whichever of several servers answers. Only when the server says
-//! that it cannot, because it lags behind or was restored from a copy, the newest is asked for, which may
-//! cost a read of etcd. A streaming list is the newest from the start: the cache waits for it.
+//! As with client-go's reflector. As long as no version is known, any version in the server's cache
+//! is accepted (`resourceVersion=0`). After that, nothing older than the last version reached is
+//! accepted, which the cache has as well; so no list goes back in time, whichever of several
+//! servers answers. Only if the server answers that it does not have that version, because it lags
+//! behind or was restored from a copy, the newest list is requested, which may cost a read from
+//! etcd. A streaming list is always the newest: the cache waits for it.
 
 use std::rc::Rc;
 
@@ -45,29 +46,30 @@ pub(crate) use super::wire::Item;
 /// Objects in a page, as client-go asks for.
 const PAGE: u32 = 500;
 
-/// How often something that can be done without is asked for as after any failure, before it is left
-/// alone for longer. A server that starts refuses everything until it knows the roles; one that has given
-/// what is required knows them, so that nothing waits for the answer (`Holdings::is_complete`).
+/// How often an optional resource that is refused is retried as after any failure, before the
+/// pauses get longer. A starting server refuses everything until it knows the roles; a server that
+/// has delivered the required resources knows them, so that nothing waits for the retries
+/// (`Holdings::is_complete`).
 const REFUSALS: u32 = 8;
 
-/// A server that no longer knows the version that a watch is to go on from begins the watch all the same,
-/// and says so on it at once. Whoever has not heard of that for so long goes on.
+/// How long a resumed watch must last to count as accepted. A server that no longer knows the
+/// version to continue from still begins the watch, and sends an error on it at once.
 const REFUSAL: Duration = Duration::from_millis(100);
 
-/// A watch that ends sooner, and without a word, is no watch.
+/// A watch that ends sooner than this, without an event, is a failure.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// What is told of a resource.
+/// An event of a resource.
 #[derive(Debug)]
 pub(crate) struct Event {
     pub(crate) resource: Resource,
     pub(crate) what: What,
 }
 
-/// What happened.
+/// The content of an event.
 #[derive(Debug)]
 pub(crate) enum What {
-    /// A complete list begins. If an earlier one has not ended, it never will.
+    /// A complete list begins. An earlier one that has not ended is abandoned.
     Begin,
     /// Some of its items.
     Items(Vec<Item>),
@@ -77,19 +79,20 @@ pub(crate) enum What {
     Apply(Box<Document>),
     /// An object is gone.
     Delete(Box<Document>),
-    /// It has failed more than once, or has never worked yet.
+    /// Requests have failed more than once, or have never succeeded; the reason.
     Failing(String),
-    /// There is no such object: what to say of it.
+    /// The object does not exist; the message about that.
     Absent(String),
-    /// We may not see it, and do without.
+    /// We lack the permission and continue without it; the reason.
     Refused(String),
-    /// It works again.
+    /// Requests succeed again.
     Fine,
-    /// What an earlier run has left is what the server has: the watch goes on from there.
+    /// The server has accepted the version of an earlier run, whose objects are current: the watch
+    /// continues from there.
     Resumed,
-    /// What was said is everything up to this version.
+    /// All changes up to this version have been sent.
     Reached(String),
-    /// Which cluster it is, if that can be seen.
+    /// The cluster that it belongs to, if that can be seen.
     Cluster(Option<String>),
 }
 
@@ -98,35 +101,35 @@ pub(super) struct Follower {
     resource: Resource,
     access: Rc<Access>,
     events: mpsc::Sender<Event>,
-    /// Up to where everything is known; nothing if a complete list is needed.
+    /// The version up to which all changes are known; `None` if a complete list is needed.
     version: Option<String>,
-    /// How far it had come when it was forgotten where it was: no list may be older.
+    /// The last version that was reached before a list became necessary: no list may be older.
     floor: Option<String>,
-    /// Whether the server had nothing that is new enough at hand, so that the newest is asked for.
+    /// Whether the server's cache had no list that is new enough, so that the newest is requested.
     newest: bool,
     /// Whether there has ever been a complete list.
     listed: bool,
-    /// Failures since a watch last brought something.
+    /// The number of failures since a watch last brought an event.
     failures: u32,
-    /// Whether the last failure was that the server no longer knew where we were.
+    /// Whether the last failure was that the server no longer knew our version.
     expired: bool,
-    /// Whether the last word was one of failure.
+    /// Whether a failure was reported last.
     complained: bool,
-    /// Whether the server is one that sends bookmarks.
+    /// Whether the server has sent bookmarks.
     bookmarked: bool,
-    /// Whether the next list is read in pages although the server may stream.
+    /// Whether the next list is read in pages although the server may support streaming.
     paged: bool,
-    /// Whether what was tried last was a list that streams.
+    /// Whether the last attempt was a streaming list.
     streaming: bool,
-    /// Objects in a page; nothing if they did not come fast enough to be of one list.
+    /// The number of objects in a page; `None` after pages came too slowly to belong to one list.
     page: Option<u32>,
-    /// Where an earlier run was, until it is known whether the server goes on from there.
+    /// The position of an earlier run, until it is known whether the server continues from there.
     position: Option<Position>,
     backoff: Backoff,
 }
 
 impl Follower {
-    /// One that begins with a list, or goes on from where an earlier run was.
+    /// Creates one that begins with a list, or continues from the position of an earlier run.
     pub(super) fn new(
         resource: Resource,
         access: Rc<Access>,
@@ -163,7 +166,7 @@ impl Follower {
     }
 
     async fn tell(&self, what: What) {
-        // If nobody listens any more, the whole source is about to be dropped.
+        // If the receiver is gone, the whole source is about to be dropped.
         let _ = self.events.send(Event { resource: self.resource, what }).await;
     }
 
@@ -198,7 +201,7 @@ impl Follower {
         ask(&self.access, client, self.resource, query).await
     }
 
-    /// How old a list may be.
+    /// Returns how old a list may be.
     fn age(&self) -> Age<'_> {
         match &self.floor {
             Some(version) if !self.newest => Age::NotOlderThan(version),
@@ -207,7 +210,7 @@ impl Follower {
         }
     }
 
-    /// Reads the list: what the server has in its cache as a whole, the newest in pages.
+    /// Reads the list: from the server's cache as a whole, or the newest in pages.
     async fn list(&mut self, client: &Client) -> Result<(), Fault> {
         let patience = self.access.options.timing.answer;
         let mut token: Option<String> = None;
@@ -240,9 +243,9 @@ impl Follower {
         }
     }
 
-    /// Reads the list as events, and goes on watching.
+    /// Reads the list as events, and continues with the watch.
     async fn stream(&mut self, client: &Client) -> Result<(), Fault> {
-        // At first the newest, as client-go asks for, although any would do.
+        // The first list is the newest, as with client-go, although any would do.
         let age = match self.age() {
             Age::Any => Age::Newest,
             age @ (Age::NotOlderThan(_) | Age::Newest) => age,
@@ -269,8 +272,8 @@ impl Follower {
                     return self.follow(answer).await;
                 }
                 Heard::Bookmark { end: false, .. } => {}
-                // The list is of the moment when the server began; what happens meanwhile comes before
-                // the bookmark, too.
+                // The list is of the moment when the server began it; later changes come before the
+                // bookmark as well.
                 Heard::Delete(document, _) => {
                     self.tell(What::Items(std::mem::take(&mut items))).await;
                     self.tell(What::Delete(document)).await;
@@ -294,7 +297,8 @@ impl Follower {
         self.access.status.count_list();
         self.tell(What::End).await;
         self.tell(What::Reached(version)).await;
-        // Afterwards: who is refused something now is refused it by a server that has given this.
+        // Notify only now: a request that is refused after this is refused by a server that has
+        // delivered a list.
         self.access.reached.notify_waiters();
         if self.resource == Resource::Services
             && let Some(cluster) = self.access.cluster(client).await
@@ -303,17 +307,17 @@ impl Follower {
         }
     }
 
-    /// The watch from where an earlier run was is not refused.
+    /// Notes that the server has accepted the watch from the position of an earlier run.
     async fn resumed(&mut self) {
-        debug!(resource = %self.resource, version = self.version, "goes on from the state");
+        debug!(resource = %self.resource, version = self.version, "continuing from saved state");
         self.position = None;
         self.listed = true;
         self.tell(What::Resumed).await;
         self.access.reached.notify_waiters();
     }
 
-    /// Says so at once if our Node is not there, by what there is instead. Of the others, there may be any
-    /// number.
+    /// Reports at once if our Node does not exist, with the names of existing ones. Other resources
+    /// may have any number of objects, also none.
     async fn tell_of_absence(&self, client: &Client, count: usize) {
         if self.resource == Resource::Nodes && count == 0 {
             self.tell(What::Absent(absent::message(&self.access, client).await)).await;
@@ -325,7 +329,7 @@ impl Follower {
         self.follow(answer).await
     }
 
-    /// Takes in events until there are no more.
+    /// Reads events until the watch ends.
     async fn follow(&mut self, mut answer: Answer) -> Result<(), Fault> {
         let timing = self.access.options.timing;
         let opened = Instant::now();
@@ -344,7 +348,7 @@ impl Follower {
                 self.resumed().await;
                 continue;
             };
-            // That it has lasted is as good as a word.
+            // A watch that has lasted this long counts as progress, even without an event.
             if opened.elapsed() >= timing.longest_retry {
                 self.progress();
             }
@@ -363,7 +367,7 @@ impl Follower {
                 }
             };
             if let Some(reached) = self.version.as_ref().filter(|held| is_before(&version, held)) {
-                let fault = format!("a watch from {reached} came to {version}");
+                let fault = format!("a watch from version {reached} went back to {version}");
                 self.forget();
                 return Err(Fault::Garbled(fault));
             }
@@ -376,24 +380,25 @@ impl Follower {
         }
         let lasted = opened.elapsed();
         if !heard && lasted < SHORTEST {
-            return Err(Fault::garbled("a watch that ended as soon as it began"));
+            return Err(Fault::garbled("the watch ended as soon as it began"));
         }
         self.progress();
-        // A server whose etcd was restored from a copy counts from further back. It sends nothing at
-        // all, not even bookmarks, until it has counted up to where we are.
+        // A server whose etcd was restored from a copy continues from an older version. It sends
+        // nothing, not even bookmarks, until it has reached our version again.
         if !heard && self.bookmarked && lasted >= timing.watch / 2 {
-            debug!(resource = %self.resource, "listed anew: not a word, from a server that had some");
+            debug!(resource = %self.resource, "no more bookmarks from this server, listing again");
             self.forget();
         }
         Ok(())
     }
 
-    /// Needs a complete list, of what the server has had since.
+    /// Requests a complete list that is not older than the version reached.
     fn relist(&mut self) {
         self.floor = self.version.take().or(self.floor.take());
     }
 
-    /// Needs a complete list of a server that has gone back: what it counted to means nothing any more.
+    /// Requests a complete list of a server that has gone back: its versions cannot be compared
+    /// with those before.
     fn forget(&mut self) {
         self.version = None;
         self.floor = None;
@@ -406,22 +411,23 @@ impl Follower {
         self.backoff.reset();
     }
 
-    /// Decides what a failure means, and waits.
+    /// Handles a failure: decides how to continue, and waits.
     async fn recover(&mut self, fault: Fault) {
         let Self { resource, .. } = *self;
         let status = &self.access.status;
         status.watch(resource, false);
         status.count_error(fault.kind());
         let listing = self.version.is_none();
-        // Others may have found out meanwhile that the server does not stream.
+        // Another follower may have found out meanwhile that the server does not stream, so the
+        // flag of this attempt counts.
         let streaming = listing && std::mem::take(&mut self.streaming);
         if streaming && matches!(fault.code(), Some(400 | 422)) {
-            // Servers that cannot say no do not know the parameters.
+            // A server that does not support streaming lists refuses their parameters.
             self.access.streams_not(&fault);
             return;
         }
         if fault.is_too_new() && !self.newest {
-            debug!(%resource, %fault, "the newest is asked for");
+            debug!(%resource, %fault, "requesting the newest list");
             if listing {
                 self.newest = true;
             } else {
@@ -429,11 +435,11 @@ impl Follower {
             }
             return;
         }
-        // One whose etcd cannot tell how far it has come says 500 to every streaming list, also of those
-        // that stream by default. That is no problem until the list in pages is one.
+        // A server whose etcd cannot report its progress answers 500 to every streaming list, even
+        // if it streams by default. That is a problem only if the list in pages fails too.
         let is_refused = matches!(fault, Fault::Status { code: 500.., retry_after: None, .. });
         if streaming && (is_refused || matches!(fault, Fault::Garbled(_))) {
-            debug!(%resource, %fault, "listed in another way");
+            debug!(%resource, %fault, "listing in pages instead");
             self.paged = true;
             return;
         }
@@ -448,8 +454,8 @@ impl Follower {
             return;
         }
         match fault {
-            // What was asked for is no longer there: a token of the list, or the version it may not be
-            // older than.
+            // The server no longer has the requested version: that of a token of the list, or the
+            // oldest allowed version.
             Fault::Status { code: 410, .. } if listing && self.newest => self.page = None,
             Fault::Status { code: 410, .. } if listing => self.newest = true,
             Fault::Status { code: 410, .. } => self.relist(),
@@ -463,36 +469,36 @@ impl Follower {
             | Fault::Garbled(_) => {}
         }
         debug!(%resource, %fault, failures = self.failures, "failed");
-        // The server answers, and what is missing is a list: also after an outage, nothing is won by
-        // waiting. One that expires whatever it is asked is another matter.
+        // The server answers and only a list is missing, so there is no need to wait, also after an
+        // outage. A server that answers 410 to every request must not be asked without pauses.
         if fault.is_expired() && !expired_again {
             return;
         }
-        // A connection that breaks once is nothing to be told of.
+        // A connection that breaks once is not reported.
         if self.failures > 1 || !self.listed {
             self.complained = true;
             self.tell(What::Failing(fault.to_string())).await;
         }
         let wait = self.backoff.wait().max(fault.retry_after().unwrap_or_default());
         if matches!(fault, Fault::Connection(_)) {
-            // A server that another list has reached can be reached.
+            // If another list has reached the server, retry at once.
             let _ = timeout(wait, self.access.reached.notified()).await;
         } else {
             sleep(wait).await;
         }
     }
 
-    /// Goes without something that the server does not have.
+    /// Continues without a resource that the server does not have.
     async fn do_without(&mut self) {
-        debug!(resource = %self.resource, "the server does not have it");
+        debug!(resource = %self.resource, "the server does not have this resource");
         self.forget();
         self.tell(What::Begin).await;
         self.tell(What::End).await;
         sleep(self.access.options.timing.refused).await;
     }
 
-    /// Goes without something that we may not see. It is asked for again when a list has come that is
-    /// allowed, and soon for a while: roles may be on their way.
+    /// Continues without a resource that we lack the permission for. It is requested again soon for
+    /// a while, and whenever another list has succeeded: the roles may be created later.
     async fn give_up(&mut self, fault: &Fault) {
         debug!(resource = %self.resource, %fault, failures = self.failures, "refused");
         self.complained = true;
@@ -506,8 +512,9 @@ impl Follower {
     }
 }
 
-/// Whether a resource version is older than another. They are numbers (KEP-5504); of those that are
-/// not, nothing is known. A server that goes back has lost its memory, and we must forget ours.
+/// Returns whether a resource version is older than another. Versions are numbers (KEP-5504);
+/// others cannot be compared, and do not count as older. A server that goes back has lost its
+/// state, and we must discard ours.
 pub(super) fn is_before(version: &str, other: &str) -> bool {
     match (version.parse::<u64>(), other.parse::<u64>()) {
         (Ok(version), Ok(other)) => version < other,

@@ -1,7 +1,8 @@
-//! What the server has, as it was last told: comparing by meaning.
+//! The objects of the server as last received, compared by meaning.
 //!
-//! No connections, no clock. Invariant: between calls, `objects` is what the receiver of all changes
-//! has, and it shares each object with us; unless they are of an earlier run and not told yet.
+//! There are no connections and no clock in here. Invariant: between calls, `objects` is what the
+//! receiver of all changes has, and the receiver shares each object with us; except for objects of
+//! an earlier run that were not sent yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,16 +22,16 @@ use crate::manifest::Document;
 use crate::problem::{Problem, Problems, Severity};
 use crate::update::Trigger;
 
-/// What stands for a file in problems and provenances.
+/// The name that stands for a file in problems and provenances.
 const PLACE: &str = "API server";
 
-/// More problems than anyone reads, of objects that do not say which they are.
+/// The most problems that are kept of objects without a readable name.
 const MOST_NAMELESS: usize = 100;
 
-/// Objects by key. A copy costs nothing, so that what is held can be saved beside the changes.
+/// Objects by key. A copy is cheap, so that they can be saved while changes go on.
 pub(crate) type Objects = im::OrdMap<ObjectKey, Object>;
 
-/// What is known of all resources.
+/// The known objects of all resources.
 #[derive(Debug, Default)]
 pub(crate) struct Holdings {
     services: Holding,
@@ -38,21 +39,21 @@ pub(crate) struct Holdings {
     nodes: Holding,
     service_cidrs: Holding,
     context: Context,
-    /// Which cluster it is, as far as known.
+    /// The uid of the cluster, if known.
     cluster: Option<String>,
-    /// When what an earlier run has left was true.
+    /// When the state of an earlier run was current.
     left_at: Option<Timestamp>,
-    /// Whether that was told in place of what the server has.
+    /// Whether that state was sent in place of the server's objects.
     stood_in: bool,
 }
 
-/// What events brought.
+/// The results of events.
 #[derive(Debug, Default)]
 pub(crate) struct News {
     pub(crate) changes: Vec<Change>,
-    /// What set off those of slices.
+    /// The triggers of changes of slices.
     pub(crate) triggers: Vec<Trigger>,
-    /// Objects that were written to and mean the same.
+    /// The number of objects that were written to and mean the same.
     pub(crate) suppressed: u64,
 }
 
@@ -63,47 +64,48 @@ struct Context {
     problems: Problems,
 }
 
-/// What is known of one resource.
+/// The known objects of one resource.
 #[derive(Debug, Default)]
 struct Holding {
     objects: Objects,
-    /// What to watch from to learn what has changed since; nothing if that is not known.
+    /// The version to watch from for changes since; `None` if it is not known.
     version: Option<String>,
     /// Whether the receiver has the objects.
     told: bool,
-    /// Whether the objects are of an earlier run, and the server has not confirmed them.
+    /// Whether the objects are from an earlier run, and the server has not confirmed them.
     left: bool,
     faults: Faults,
-    /// A list that is under way.
+    /// A list that is being received.
     listing: Option<Listing>,
     listed: bool,
-    /// Whether it is not waited for: we may not see it, or it did not come.
+    /// Whether it is not waited for: we lack the permission, or it did not come in time.
     given_up: bool,
-    /// Whether the server has said that there is none, and we were told what to say of it.
+    /// Whether the server has said that there is no such object, and the message about that was
+    /// sent.
     absent: bool,
-    /// Why nothing comes at the moment.
+    /// Why no events come at the moment.
     obstacle: Option<Problem>,
 }
 
 #[derive(Debug, Default)]
 struct Listing {
     objects: Objects,
-    /// What was deleted while the list came.
+    /// The objects that were deleted while the list was received.
     deleted: BTreeSet<ObjectKey>,
     triggers: Vec<Trigger>,
     faults: Faults,
 }
 
-/// What is wrong with objects, whether they are in use or not.
+/// The problems of objects, whether these are in use or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Faults {
     #[serde(with = "pairs")]
     named: BTreeMap<ObjectKey, Vec<Problem>>,
-    /// Of objects that do not say which one they are.
+    /// Problems of objects whose names cannot be read.
     nameless: Vec<Problem>,
 }
 
-/// Texts have maps only of texts.
+/// Serializes a map as pairs, since JSON has only strings as keys.
 mod pairs {
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -120,7 +122,7 @@ mod pairs {
     }
 }
 
-/// What an object says.
+/// The result of reading an object.
 struct Reading {
     key: Option<ObjectKey>,
     meaning: Meaning,
@@ -130,7 +132,7 @@ struct Reading {
 
 enum Meaning {
     Object(Object),
-    /// It cannot be used as it is.
+    /// It is invalid.
     Broken,
     /// It is not meant for us.
     Nothing,
@@ -143,7 +145,7 @@ impl Default for Context {
 }
 
 impl Holdings {
-    /// Takes over what an earlier run has left. Nobody is told of it yet.
+    /// Takes over the state of an earlier run, without sending it yet.
     pub(super) fn take_over(&mut self, mut saved: Saved) {
         self.cluster = saved.cluster.take();
         self.left_at = Some(saved.at);
@@ -157,8 +159,8 @@ impl Holdings {
         }
     }
 
-    /// Tells what an earlier run has left of what the server has not delivered. Says whether there is
-    /// anything to do without the server.
+    /// Sends the state of an earlier run for the resources that the server has not delivered.
+    /// Returns false if that is not needed or not enough to serve.
     pub(crate) fn stand_in(&mut self, news: &mut News) -> bool {
         let is_enough = |holding: &Holding| holding.listed || holding.left;
         if self.is_complete() || ![&self.services, &self.endpoint_slices].into_iter().all(is_enough)
@@ -175,35 +177,36 @@ impl Holdings {
         true
     }
 
-    /// When what was told was true, if it is an earlier run's and the server has not said more.
+    /// Returns when the sent state was current, if it is from an earlier run and the server has not
+    /// replaced all of it.
     pub(crate) fn stale(&self) -> Option<Timestamp> {
         let is_stale = |holding: &Holding| holding.left && holding.told && !holding.given_up;
         self.left_at.filter(|_| self.stood_in && self.all().into_iter().any(is_stale))
     }
 
-    /// Whether all that is held is what the server has.
+    /// Returns whether all objects are those of the server.
     pub(super) fn is_current(&self) -> bool {
         self.is_complete() && !self.all().into_iter().any(|it| it.left && !it.given_up)
     }
 
-    /// Which cluster it is, if that is known.
+    /// Returns the uid of the cluster, if known.
     pub(super) fn cluster(&self) -> Option<&str> {
         self.cluster.as_deref()
     }
 
-    /// Everything, to be saved.
+    /// Returns all objects, to be saved.
     pub(super) fn saved(&self) -> Vec<SavedResource> {
         let listed = Resource::ALL.into_iter().zip(self.all()).filter(|(_, it)| it.listed);
         let saved = listed.map(|(resource, holding)| {
             let Holding { version, objects, faults, .. } = holding;
-            // What is wrong with an object that does not say which one it is can only be listed again.
+            // The problem of an object whose name cannot be read is found again only by a list.
             let version = version.clone().filter(|_| faults.nameless.is_empty());
             SavedResource { resource, version, objects: objects.clone(), faults: faults.clone() }
         });
         saved.collect()
     }
 
-    /// In the order of `Resource::ALL`.
+    /// Returns all holdings in the order of `Resource::ALL`.
     fn all(&self) -> [&Holding; Resource::ALL.len()] {
         [&self.services, &self.endpoint_slices, &self.nodes, &self.service_cidrs]
     }
@@ -218,7 +221,7 @@ impl Holdings {
         (holding, &mut self.context)
     }
 
-    /// Takes in an event.
+    /// Processes an event.
     pub(crate) fn take(&mut self, event: Event, news: &mut News) {
         let Event { resource, what } = event;
         if let What::Cluster(cluster) = what {
@@ -251,19 +254,19 @@ impl Holdings {
             }
             What::Absent(_) => {}
             What::Refused(reason) => {
-                let message = format!("{resource}: done without: {reason}");
+                let message = format!("{resource}: refused, continuing without: {reason}");
                 let problem = Problem::of_file(&context.place, Severity::Warning, message);
                 holding.hinder(Some(problem), context);
-                // A server that refuses everything is starting, and does not know the roles yet. One
-                // that has given what is required means what it says.
+                // A server that refuses everything is starting, and does not know the roles yet.
+                // One that has delivered the required resources knows them, so its refusal counts.
                 holding.given_up |= has_required;
             }
         }
     }
 
-    /// Whether there has been a complete list of everything that must be there, and of what else was
-    /// worth waiting for: the Node with an address, and the ServiceCIDRs. A restart must not take away
-    /// what a list that comes a little later brings back.
+    /// Returns whether there has been a complete list of all required resources, and of the
+    /// optional ones that are worth waiting for: the Node with an address, and the ServiceCIDRs. A
+    /// restart must not remove what a list that comes a little later would add again.
     pub(crate) fn is_complete(&self) -> bool {
         let is_addressed =
             |object: &Object| matches!(object, Object::Node(node) if !node.addresses.is_empty());
@@ -272,12 +275,12 @@ impl Holdings {
         self.stood_in || (self.has_required() && node && service_cidrs)
     }
 
-    /// Whether nothing is missing but a Node that the server does not have.
+    /// Returns whether only a Node is missing that does not exist on the server.
     pub(crate) fn is_node_absent(&self) -> bool {
         self.nodes.absent && !self.nodes.given_up && self.has_required()
     }
 
-    /// Does without the Node.
+    /// Continues without the Node.
     pub(crate) fn do_without_node(&mut self) {
         self.nodes.given_up = true;
     }
@@ -286,28 +289,28 @@ impl Holdings {
         self.services.listed && self.endpoint_slices.listed
     }
 
-    /// Whether nothing is missing but what can be done without.
+    /// Returns whether only optional resources are missing.
     pub(crate) fn waits_for_optional(&self) -> bool {
         self.has_required() && !self.is_complete()
     }
 
-    /// Does without what can be done without.
+    /// Continues without the optional resources.
     pub(crate) fn lose_patience(&mut self) {
         self.nodes.given_up = true;
         self.service_cidrs.given_up = true;
     }
 
-    /// Whether anything else is wrong than at the last call.
+    /// Returns whether the problems differ from those at the last call.
     pub(crate) fn problems_changed(&mut self) -> bool {
         self.context.problems.changed()
     }
 
-    /// Everything that is wrong at the moment, in order of place.
+    /// Returns all current problems, in order of place.
     pub(crate) fn problems(&self) -> &OrdSet<Problem> {
         self.context.problems.all()
     }
 
-    /// Drops what is left of objects that are gone.
+    /// Drops unused strings of objects that are gone.
     pub(crate) fn tidy(&mut self) {
         self.context.interner.tidy();
     }
@@ -319,13 +322,13 @@ impl Holding {
         self.obstacle = obstacle;
     }
 
-    /// Notes what is wrong with an object now, if anything.
+    /// Records the current problems of an object, if any.
     fn note(&mut self, key: Option<ObjectKey>, problems: Vec<Problem>, context: &mut Context) {
         let [old, new] = self.faults.add(key, problems);
         context.problems.replace(&old, new.iter());
     }
 
-    /// Takes in some items of a list.
+    /// Processes some items of a list.
     fn list(&mut self, resource: Resource, items: Vec<Item>, context: &mut Context) {
         let Some(listing) = &mut self.listing else { return };
         for item in items {
@@ -335,9 +338,9 @@ impl Holding {
             };
             match (reading.key.clone(), reading.meaning) {
                 (Some(key), Meaning::Object(object)) => {
-                    // The copy that is held is shared with whoever got it, so the new one is a waste.
+                    // The receiver shares the held copy, so keeping the new one would waste memory.
                     let held = self.objects.get(&key).filter(|held| **held == object);
-                    // What a first list holds has changed before anybody looked.
+                    // Objects of a first list have changed before we started to look.
                     if held.is_none() && self.listed {
                         listing.triggers.extend(reading.trigger);
                     }
@@ -347,7 +350,7 @@ impl Holding {
                     if let Some(held) = self.objects.get(&key)
                         && !listing.deleted.contains(&key)
                     {
-                        // A streaming list may have brought one that is good, and newer.
+                        // A streaming list may have brought a valid version, which is newer.
                         listing.objects.entry(key).or_insert_with(|| held.clone());
                     }
                 }
@@ -364,7 +367,7 @@ impl Holding {
     fn complete(&mut self, resource: Resource, context: &mut Context, news: &mut News) {
         let Some(mut listing) = self.listing.take() else { return };
         if !listing.faults.nameless.is_empty() {
-            // What does not say which object it is may be any that is missing now.
+            // An object whose name cannot be read may be any of those that are missing now.
             let kept = self.objects.iter().filter(|(key, _)| !listing.deleted.contains(*key));
             for (key, object) in kept {
                 listing.objects.entry(key.clone()).or_insert_with(|| object.clone());
@@ -379,7 +382,7 @@ impl Holding {
         self.absent = false;
         self.listed = true;
         self.left = false;
-        // Until it is said what version the list is of. A server that has gone back counts anew.
+        // The version of the list follows. A server that has gone back has other versions.
         self.version = None;
         if self.objects != listing.objects {
             self.objects = listing.objects;
@@ -391,7 +394,7 @@ impl Holding {
         }
     }
 
-    /// Tells of all objects, unless that was done.
+    /// Sends all objects, unless that was done.
     fn tell(&mut self, resource: Resource, context: &Context, news: &mut News) {
         if !std::mem::replace(&mut self.told, true) {
             let objects = self.objects.values().map(|object| context.sourced(object)).collect();
@@ -399,7 +402,8 @@ impl Holding {
         }
     }
 
-    /// The server goes on from where an earlier run was: what that has left is as good as a list.
+    /// Notes that the server continues from the position of an earlier run: the saved objects count
+    /// as a list.
     fn confirm(&mut self, resource: Resource, context: &mut Context, news: &mut News) {
         self.listed = true;
         self.left = false;
@@ -454,7 +458,7 @@ impl Holding {
         self.note(Some(key), Vec::new(), context);
     }
 
-    /// The watch has come to the version of this object.
+    /// Notes that the watch has reached the version of this object.
     fn reach(&mut self, document: &Document) {
         if let Field::Is(metadata) = &document.metadata
             && let Field::Is(version) = &metadata.resource_version
@@ -475,8 +479,8 @@ impl Faults {
         self.nameless.iter().chain(self.named.values().flatten())
     }
 
-    /// Notes what is wrong with an object now, if anything. Returns what it takes the place of, and what
-    /// was noted.
+    /// Records the current problems of an object, if any. Returns the problems that were replaced,
+    /// and those that were recorded.
     fn add(&mut self, key: Option<ObjectKey>, problems: Vec<Problem>) -> [Vec<Problem>; 2] {
         match key {
             Some(key) if problems.is_empty() => {
@@ -523,7 +527,7 @@ impl Context {
         }
     }
 
-    /// An item that is no object at all.
+    /// Returns the reading of an item that cannot be parsed.
     fn unreadable(&self, resource: Resource, reason: &str) -> Reading {
         let message = format!("{resource}: {reason}");
         let problems = vec![Problem::of_file(&self.place, Severity::Error, message)];
@@ -531,8 +535,8 @@ impl Context {
     }
 }
 
-/// What set off the last change of a slice, if that was noted. A note that cannot be read is none: nothing
-/// depends on it.
+/// Returns what triggered the last change of a slice, if that was noted. An invalid note is
+/// ignored, since nothing depends on it.
 fn trigger(document: &Document, object: &Object) -> Option<Trigger> {
     let Object::EndpointSlice(slice) = object else { return None };
     let Field::Is(metadata) = &document.metadata else { return None };
@@ -541,7 +545,7 @@ fn trigger(document: &Document, object: &Object) -> Option<Trigger> {
     Some(Trigger { family: slice.family, at: noted.parse().ok()? })
 }
 
-/// What a field says, if it says something else.
+/// Returns the content of a field, if it differs from the wanted text.
 fn other(field: &Field<Text>, wanted: &str) -> Option<String> {
     match field {
         Field::Absent => None,

@@ -1,8 +1,8 @@
-//! Events of the API (`events.k8s.io/v1`): what goes wrong with a Service on this node, for those who look at
-//! the Service and not at the node's log.
+//! Events of the API (`events.k8s.io/v1`): problems with a Service on this node, for users who look
+//! at the Service and not at the node's log.
 //!
-//! Nobody waits for them: they queue up, and what does not fit is only in the log. The same that comes
-//! again within minutes is counted in the Event that there is, as the API wants it.
+//! Writing them blocks no caller: notes are queued, and those that do not fit are only in the log.
+//! A note that repeats within minutes is counted in its existing Event, as the API recommends.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -26,32 +26,32 @@ use super::fault::{Fault, chain, printable};
 /// How many notes may wait to be written.
 const WAITING: usize = 64;
 
-/// How many Events are known, so that more of the same is counted.
+/// How many Events are remembered, so that repeated notes are counted.
 const KNOWN: usize = 256;
 
-/// For how long an Event is added to, as in client-go.
+/// How long repeated notes are added to an Event, as in client-go.
 const SERIES: Duration = Duration::from_secs(360);
 
-/// How often it is tried to write one.
+/// How many attempts are made to write one.
 const ATTEMPTS: u32 = 10;
 
-/// What shows up in the Events that we write.
+/// The reporting controller in our Events.
 const CONTROLLER: &str = "rulec";
 
-/// Something that goes wrong with a Service on this node.
+/// A problem with a Service on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     /// The Service.
     pub service: NamespacedName,
-    /// A word for programs, such as `FailedToStartServiceHealthcheck`.
+    /// The reason for programs, such as `FailedToStartServiceHealthcheck`.
     pub reason: &'static str,
-    /// What was tried, in a word.
+    /// The action that was tried, in a word.
     pub action: &'static str,
-    /// For people, after the name of the node.
+    /// The message for people, which follows the name of the node.
     pub text: String,
 }
 
-/// Where notes are left.
+/// The queue of notes.
 #[derive(Clone, Debug)]
 pub struct Notes(mpsc::Sender<Note>);
 
@@ -61,10 +61,10 @@ impl Notes {
         (Self(sender), notes)
     }
 
-    /// Leaves a note, if there is room.
+    /// Queues a note, if there is room.
     pub fn leave(&self, note: Note) {
         if let Err(error) = self.0.try_send(note) {
-            debug!(%error, "no Event of it");
+            debug!(%error, "note dropped, no Event is written");
         }
     }
 }
@@ -76,7 +76,7 @@ struct Written {
     last: Instant,
 }
 
-/// Writes what is left, until nobody can leave anything any more.
+/// Writes notes until all senders are gone.
 pub(super) async fn write(access: Rc<Access>, mut notes: mpsc::Receiver<Note>) {
     let mut written: BTreeMap<(NamespacedName, &'static str), Written> = BTreeMap::new();
     while let Some(note) = notes.recv().await {
@@ -92,13 +92,13 @@ pub(super) async fn write(access: Rc<Access>, mut notes: mpsc::Receiver<Note>) {
             }
             Err(fault) => {
                 written.remove(&key);
-                warn!(service = %note.service, reason = note.reason, %fault, "cannot write an Event");
+                warn!(service = %note.service, reason = note.reason, %fault, "cannot write Event");
             }
         }
     }
 }
 
-/// Writes a note, trying again what may come to work. Returns its Event.
+/// Writes a note, with retries after failures that may pass. Returns its Event.
 async fn persist(
     access: &Access,
     note: &Note,
@@ -119,7 +119,7 @@ async fn persist(
             access.doubt(generation, &fault);
         }
         if fault.code() == Some(404) && known.take().is_some() {
-            // Somebody has deleted it.
+            // The Event has been deleted meanwhile.
             count = 1;
             continue;
         }
@@ -164,7 +164,7 @@ async fn once(
     Ok(name)
 }
 
-/// A name that nobody else chooses: the Service's, as far as there is room, and the time.
+/// Returns a unique name: that of the Service, shortened if necessary, and the time.
 fn name_of(note: &Note, now: Timestamp) -> String {
     let name: String = note.service.name.as_str().chars().take(200).collect();
     format!("{name}.{:x}", now.as_nanosecond())

@@ -1,9 +1,9 @@
-//! Credential plugins: programs that a kubeconfig names (`users[].user.exec`), which print a token or a
-//! certificate.
+//! Credential plugins: programs that a kubeconfig names (`users[].user.exec`), which print a token
+//! or a certificate.
 //!
-//! kube would run them itself, but blocks its thread meanwhile, without a limit of time, and puts
-//! what they were given and what they printed into its errors. All of that may be secret: here, nothing
-//! of it is ever part of an error or of a line of the log.
+//! kube would run them itself, but it blocks its thread meanwhile, without a time limit, and puts
+//! their input and output into its errors. All of that may be secret: here, none of it is ever part
+//! of an error or of a log line.
 
 use std::io;
 use std::path::Path;
@@ -26,41 +26,42 @@ use tokio::time::timeout;
 
 use super::fault::{Fault, printable};
 
-/// The versions of the protocol between us and a plugin.
+/// The versions of the protocol with a plugin.
 const VERSIONS: [&str; 2] =
     ["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"];
 
-/// No credential is longer.
+/// The longest output of a plugin; credentials are shorter.
 const LONGEST: u64 = 1 << 20;
 
-/// What ends sooner than this is no longer used: it may not last until the server reads it.
+/// A credential that expires sooner than this is not used: it may expire before the server reads
+/// it.
 const MARGIN: SignedDuration = SignedDuration::from_secs(5);
 
-/// How long it takes at most until one that was killed is gone.
+/// How long to wait at most for a killed plugin to end.
 const LAST_BREATH: Duration = Duration::from_secs(1);
 
-/// What to run. Two that are equal print the same.
+/// A plugin to run. Plugins that compare equal print the same credential.
 #[derive(PartialEq, Eq)]
 pub(super) struct Plugin {
     command: String,
     args: Vec<String>,
     env: Vec<(String, String)>,
     version: String,
-    /// What it is told, as JSON.
+    /// Its input, as JSON.
     info: String,
 }
 
-/// What a plugin printed.
+/// The credential that a plugin printed.
 pub(super) struct Credential {
     token: Option<String>,
     /// A certificate and its key, in PEM.
     certificate: Option<(String, String)>,
-    /// Until when it is good; until it is refused, if this says nothing.
+    /// When it expires; `None` if it is valid until the server refuses it.
     pub(super) until: Option<Timestamp>,
 }
 
 impl Credential {
-    /// Puts it where a kubeconfig has what needs no plugin.
+    /// Puts it where a kubeconfig without a plugin has its credential.
     pub(super) fn apply(&self, user: &mut AuthInfo) {
         user.token = self.token.clone().map(Into::into);
         if let Some((certificate, key)) = &self.certificate {
@@ -76,7 +77,7 @@ impl Credential {
     }
 }
 
-/// Whether credentials that end then are no longer used.
+/// Returns whether credentials that expire then are not used any more.
 pub(super) fn is_over(until: Timestamp) -> bool {
     until < Timestamp::now() + MARGIN
 }
@@ -99,7 +100,7 @@ struct PrintedStatus {
 }
 
 impl Plugin {
-    /// What a kubeconfig says.
+    /// Reads the plugin of a kubeconfig.
     pub(super) fn new(exec: ExecConfig) -> Result<Self, Fault> {
         let wrong = |what: &str| Fault::Config(format!("users[].user.exec{what}"));
         let version = exec.api_version.unwrap_or_default();
@@ -118,7 +119,7 @@ impl Plugin {
         if exec.provide_cluster_info {
             let cluster = exec.cluster.ok_or_else(|| wrong(".provideClusterInfo: no cluster"))?;
             spec["cluster"] = serde_json::to_value(cluster)
-                .map_err(|_| wrong(".provideClusterInfo: the cluster cannot be told"))?;
+                .map_err(|_| wrong(".provideClusterInfo: the cluster cannot be encoded"))?;
         }
         let info = json!({ "apiVersion": version, "kind": "ExecCredential", "spec": spec });
         let pair = |mut pair: std::collections::HashMap<String, String>| {
@@ -135,7 +136,7 @@ impl Plugin {
         Fault::Plugin(format!("the credential plugin {:?} {what}", printable(&name)))
     }
 
-    /// Runs it, and reads what it prints.
+    /// Runs the plugin, and reads its output.
     pub(super) async fn run(&self, limit: Duration, leash: &Leash) -> Result<Credential, Fault> {
         let mut command = Command::new(&self.command);
         command
@@ -144,14 +145,14 @@ impl Plugin {
             .env("KUBERNETES_EXEC_INFO", &self.info)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            // What goes wrong is told with whatever was at hand, secrets too.
+            // Error messages of a plugin may contain secrets.
             .stderr(Stdio::null())
-            // With what it starts itself, it can be ended.
+            // A process group of its own, so that it can be killed with all that it has started.
             .process_group(0)
             .kill_on_drop(true);
         let child = leash.start(|| command.spawn());
         let mut child = child.map_err(|error| self.fault(&format!("cannot be run: {error}")))?;
-        // Also when nobody waits for it any more.
+        // Kills the plugin also if this future is dropped.
         let held = Held { leash };
         let mut printed = Vec::new();
         let run = async {
@@ -170,17 +171,17 @@ impl Plugin {
                 drop(held);
                 let _ = timeout(LAST_BREATH, child.wait()).await;
                 let limit = limit.as_secs_f32();
-                return Err(self.fault(&format!("was ended: it had not answered after {limit} s")));
+                return Err(self.fault(&format!("was killed: it had not answered after {limit} s")));
             }
         };
         if !status.success() {
-            let what = "what it printed is not shown, since it may hold secrets: run it by hand";
+            let what = "its output is not shown, since it may contain secrets: run it by hand";
             return Err(self.fault(&format!("failed ({status}); {what}")));
         }
         self.read(&printed)
     }
 
-    /// Reads what was printed: JSON, or YAML, which client-go takes as well.
+    /// Reads the output: JSON, or YAML, which client-go accepts as well.
     fn read(&self, printed: &[u8]) -> Result<Credential, Fault> {
         let printed: Printed = serde_saphyr::from_slice(printed)
             .map_err(|_| self.fault("printed something that is no ExecCredential"))?;
@@ -201,7 +202,7 @@ impl Plugin {
         };
         let token = status.token.filter(|token| !token.is_empty());
         if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
-            return Err(self.fault("printed a token that no header can carry"));
+            return Err(self.fault("printed a token that is not valid in an HTTP header"));
         }
         let certificate = match (status.client_certificate_data, status.client_key_data) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
@@ -217,14 +218,14 @@ impl Plugin {
     }
 }
 
-/// Holds the plugin that runs, so that it does not outlive this process unless that is killed.
+/// The running plugin. It is killed when this process ends, unless this process is killed itself.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Leash(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
     group: Option<Pid>,
-    /// Whether nothing may be started any more.
+    /// Whether no plugin may be started any more.
     over: bool,
 }
 
@@ -236,20 +237,20 @@ impl Leash {
     fn start(&self, spawn: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
         let mut state = self.state();
         if state.over {
-            return Err(io::Error::other("this process ends"));
+            return Err(io::Error::other("this process is ending"));
         }
         let child = spawn()?;
-        // Not reaped before it is waited for, so the number is its own until then.
+        // The plugin is not reaped before it is waited for, so its PID is not reused until then.
         state.group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         Ok(child)
     }
 
-    /// It has ended by itself.
+    /// Notes that the plugin has ended by itself.
     fn release(&self) {
         self.state().group = None;
     }
 
-    /// Ends it, and all that it started.
+    /// Kills the plugin, and all that it has started.
     fn pull(&self) {
         if let Some(group) = self.state().group.take() {
             // It may have ended meanwhile.
@@ -257,7 +258,7 @@ impl Leash {
         }
     }
 
-    /// Ends it, and lets no other start.
+    /// Kills the plugin, and lets no other start.
     pub(super) fn end(&self) {
         let group = {
             let mut state = self.state();
@@ -265,8 +266,8 @@ impl Leash {
             state.group
         };
         self.pull();
-        // A process that starts over by `exec` would have it as a zombie for ever. The thread that waits
-        // for it may never come to that.
+        // If this process starts over by `exec`, a plugin that was not reaped would stay a zombie
+        // for ever. The thread that waits for it may not get to that.
         for _ in 0..20 {
             match group.map(|group| waitpid(group, Some(WaitPidFlag::WNOHANG))) {
                 Some(Ok(WaitStatus::StillAlive)) => std::thread::sleep(Duration::from_millis(1)),

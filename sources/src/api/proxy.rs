@@ -1,5 +1,5 @@
-//! Proxies on the way to the server, chosen as client-go does: a kubeconfig's `proxy-url`, or else what
-//! the environment says (`golang.org/x/net/http/httpproxy`). `ALL_PROXY` means nothing to either.
+//! Proxies on the way to the server, chosen as in client-go: a kubeconfig's `proxy-url`, or else
+//! the environment (`golang.org/x/net/http/httpproxy`). `ALL_PROXY` is ignored by both.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,23 +11,23 @@ use percent_encoding::percent_decode_str;
 
 use super::fault::Fault;
 
-/// The variables of the environment that name proxies, as they were found.
+/// The variables of the environment that name proxies, as found.
 #[derive(Clone, Default)]
 pub struct ProxyVariables {
-    /// `HTTP_PROXY` or `http_proxy`: for a server that speaks `http`.
+    /// `HTTP_PROXY` or `http_proxy`: for a server with an `http` URL.
     pub http: Option<Variable>,
-    /// `HTTPS_PROXY` or `https_proxy`: for a server that speaks `https`.
+    /// `HTTPS_PROXY` or `https_proxy`: for a server with an `https` URL.
     pub https: Option<Variable>,
-    /// `NO_PROXY` or `no_proxy`: who is reached without.
+    /// `NO_PROXY` or `no_proxy`: the hosts that are reached without a proxy.
     pub except: Option<Variable>,
 }
 
-/// A variable of the environment. Its value may hold a password.
+/// A variable of the environment. Its value may contain a password.
 #[derive(Clone)]
 pub struct Variable {
-    /// Which one it is.
+    /// Its name.
     pub name: &'static str,
-    /// What it says.
+    /// Its value.
     pub value: String,
 }
 
@@ -45,12 +45,12 @@ impl fmt::Debug for Variable {
 }
 
 impl ProxyVariables {
-    /// What this process was given.
+    /// Reads the environment of this process.
     pub fn from_environment() -> Self {
         Self::read(|name| std::env::var(name).ok())
     }
 
-    /// The first of each pair that says something.
+    /// Reads the first variable of each pair that is not empty.
     pub fn read(environment: impl Fn(&str) -> Option<String>) -> Self {
         let first = |names: [&'static str; 2]| {
             names.into_iter().find_map(|name| {
@@ -66,7 +66,7 @@ impl ProxyVariables {
     }
 }
 
-/// A proxy, and who named it.
+/// A proxy, and the setting that names it.
 #[derive(Clone)]
 pub(super) struct Proxy {
     pub(super) scheme: Scheme,
@@ -80,7 +80,7 @@ pub(super) struct Proxy {
 pub(super) enum Scheme {
     Http,
     Https,
-    /// Names are resolved by the proxy.
+    /// The proxy resolves names.
     Socks5,
 }
 
@@ -92,7 +92,7 @@ impl fmt::Display for Proxy {
 }
 
 impl Proxy {
-    /// The value of `Proxy-Authorization`.
+    /// Returns the value of `Proxy-Authorization`.
     pub(super) fn authorization(&self) -> Option<HeaderValue> {
         use base64::Engine;
         let (user, password) = self.user.as_ref()?;
@@ -102,7 +102,7 @@ impl Proxy {
     }
 }
 
-/// The proxy by which a server is reached; none if it is reached directly.
+/// Chooses the proxy for a server; `None` if the server is reached directly.
 pub(super) fn choose(
     server: &Uri,
     proxy_url: Option<&str>,
@@ -121,12 +121,12 @@ pub(super) fn choose(
         return Ok(None);
     }
     let Variable { name, value } = variable;
-    // "proxy:3128" is as good as "http://proxy:3128".
+    // "proxy:3128" means "http://proxy:3128".
     let url = if value.contains("://") { value.clone() } else { format!("http://{value}") };
     parse(&url, name).map(Some)
 }
 
-/// Reads the URL of a proxy. It may hold a password, so errors do not quote it.
+/// Parses the URL of a proxy. It may contain a password, so errors do not quote it.
 fn parse(url: &str, source: &str) -> Result<Proxy, Fault> {
     let wrong = |what: &str| Fault::Config(format!("{source}: {what}"));
     let uri: Uri = url.trim().parse().map_err(|_| wrong("not a URL"))?;
@@ -161,7 +161,8 @@ fn parse(url: &str, source: &str) -> Result<Proxy, Fault> {
     Ok(Proxy { scheme, url, user, source: source.to_owned() })
 }
 
-/// Whether a host is reached without a proxy, by what `NO_PROXY` says. This machine always is.
+/// Returns whether a host is reached without a proxy, according to `NO_PROXY`. The local host
+/// always is.
 fn is_direct(host: &str, port: u16, except: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']').to_lowercase();
     let address: Option<IpAddr> = host.parse().ok();
@@ -183,7 +184,8 @@ fn is_direct(host: &str, port: u16, except: &str) -> bool {
         if let Ok(excepted) = name.parse::<IpAddr>() {
             return address.is_some_and(|it| it.to_canonical() == excepted.to_canonical());
         }
-        // "example.com" is also what is below it; ".example.com" and "*.example.com" only that.
+        // "example.com" also matches its subdomains; ".example.com" and "*.example.com" match only
+        // these.
         let name = name.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(name);
         match name.strip_prefix('.') {
             Some(_) => host.ends_with(name),
@@ -192,7 +194,7 @@ fn is_direct(host: &str, port: u16, except: &str) -> bool {
     })
 }
 
-/// An entry's host, and its port if it has one. A bare IPv6 address has none.
+/// Splits an entry into its host and its port, if it has one. A bare IPv6 address has none.
 fn split_port(entry: &str) -> (&str, Option<&str>) {
     if let Some(rest) = entry.strip_prefix('[') {
         return match rest.split_once(']') {
@@ -237,7 +239,7 @@ mod tests {
             ("https://10.0.0.1", None, &all[..], "Http http://upper:1/ by HTTPS_PROXY"),
             ("https://10.0.0.1", None, &all[1..], "Http http://lower:2/ by https_proxy"),
             ("http://10.0.0.1", None, &all, "Http http://plain:3/ by http_proxy"),
-            // Only for its own scheme, and ALL_PROXY for none.
+            // Each variable is only for its own scheme, and ALL_PROXY for none.
             ("https://10.0.0.1", None, &all[2..], "direct"),
             ("https://10.0.0.1", None, &[("HTTPS_PROXY", "")], "direct"),
             (

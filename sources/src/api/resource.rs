@@ -1,4 +1,4 @@
-//! What is asked of the server, and for what.
+//! The resources that are followed on the server.
 
 use std::fmt;
 
@@ -10,13 +10,14 @@ use super::fault::Fault;
 use crate::field::{Field, Text};
 use crate::manifest::Document;
 
-/// A list that is followed. What the selectors leave out is never sent; an object that comes to be
-/// left out arrives as deleted, one that no longer is as added. They are those of kube-proxy.
+/// A list that is followed. Objects that the selectors exclude are never sent; an object arrives as
+/// deleted when it becomes excluded, and as added when it is no longer excluded. The selectors are
+/// those of kube-proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Resource {
     Services,
     EndpointSlices,
-    /// This node alone.
+    /// Only this node.
     Nodes,
     ServiceCidrs,
 }
@@ -25,7 +26,7 @@ impl Resource {
     pub(crate) const ALL: [Self; 4] =
         [Self::Services, Self::EndpointSlices, Self::Nodes, Self::ServiceCidrs];
 
-    /// Below the URL of the server.
+    /// Returns the path below the URL of the server.
     pub(super) fn path(self) -> &'static str {
         match self {
             Self::Services => "/api/v1/services",
@@ -51,7 +52,7 @@ impl Resource {
         }
     }
 
-    /// Version and kind of its objects. Items of a list do not state them.
+    /// Returns the version and kind of its objects. Items of a list do not state them.
     pub(crate) fn stated(self) -> (&'static str, &'static str) {
         match self {
             Self::Services => ("v1", "Service"),
@@ -61,7 +62,7 @@ impl Resource {
         }
     }
 
-    /// What a complete list of it is complete of.
+    /// Returns the kinds of which a complete list has all objects.
     pub(crate) fn kinds(self) -> &'static [Kind] {
         match self {
             Self::Services => &[Kind::Service],
@@ -71,7 +72,7 @@ impl Resource {
         }
     }
 
-    /// Whether nothing can be served without it.
+    /// Returns whether no Service can be served without it.
     pub(crate) fn is_required(self) -> bool {
         match self {
             Self::Services | Self::EndpointSlices => true,
@@ -79,7 +80,7 @@ impl Resource {
         }
     }
 
-    /// What it takes to see it.
+    /// Returns the message about the permissions that it needs.
     pub(super) fn needed_rights(self) -> String {
         let verbs = "the account of rulec needs the verbs list and watch for";
         match self {
@@ -90,8 +91,9 @@ impl Resource {
         }
     }
 
-    /// Whether a failure says that the server does not have the kind. All but the youngest are in every
-    /// server that can be asked; for them, "not found" is somebody else's word, a proxy's for one.
+    /// Returns whether a failure means that the server does not have the kind. All kinds except
+    /// ServiceCIDRs, the newest one, exist in every server that can be used; for them, "not found"
+    /// comes from something else, such as a proxy.
     pub(super) fn is_missing(self, fault: &Fault) -> bool {
         self == Self::ServiceCidrs && fault.code() == Some(404)
     }
@@ -100,7 +102,7 @@ impl Resource {
         1 << self as u8
     }
 
-    /// Which object a document is of, by its name alone; nothing if it does not say so.
+    /// Returns the key of a document from its name alone; `None` if the name is missing.
     pub(crate) fn key(self, document: &Document) -> Option<ObjectKey> {
         let Field::Is(metadata) = &document.metadata else { return None };
         let name = text(&metadata.name)?;

@@ -1,8 +1,8 @@
-//! What the server had, for the next start; and how that is taken up again.
+//! The objects of the server, saved for the next start, and how a start continues from them.
 //!
-//! The objects stand in for a server that does not answer in time. Their resource versions are where the watches go on, if
-//! it can be told that the server is the one that gave them out: a program of the same version has read
-//! them, the cluster is the same, and the server has not gone back.
+//! The objects stand in for a server that does not answer in time. The watches continue from their
+//! resource versions only if the same server has issued these: the state was written by the same
+//! version of this program, the cluster is the same, and the server has not gone back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,43 +25,43 @@ use super::resource::Resource;
 use crate::intern::Interner;
 use crate::state::{Saver, StateDir};
 
-/// The name of the file.
+/// The name of the state file.
 const NAME: &str = "api.state";
 
-/// Another version of the program may look at fields that this one leaves out, so that what it has read
-/// is as good as any stand-in, but no place to go on from.
+/// The version of this program. Another version may read fields that this one ignores: its objects
+/// can stand in for the server, but the watches cannot continue from them.
 const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 
-/// Everything that a server had.
+/// All objects of a server.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Saved {
     /// The version of the program that wrote it.
     pub(crate) program: String,
-    /// What the server was called.
+    /// The name of the server.
     pub(crate) server: String,
     /// The Node that was followed.
     pub(crate) node: String,
-    /// Which cluster it was, if that could be seen.
+    /// The uid of the cluster, if it could be seen.
     pub(crate) cluster: Option<String>,
-    /// When all of it was last known to be true.
+    /// When all of it was last known to be current.
     pub(crate) at: Timestamp,
     pub(crate) resources: Vec<SavedResource>,
 }
 
-/// Everything of one resource.
+/// All objects of one resource.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SavedResource {
     pub(crate) resource: Resource,
-    /// What to watch from; nothing if it has to be listed anew.
+    /// The version to watch from; `None` if the resource has to be listed again.
     pub(crate) version: Option<String>,
     #[serde(with = "by_key")]
     pub(crate) objects: Objects,
-    /// What is wrong with them: a watch does not say it again.
+    /// The problems of the objects: a watch does not bring these again.
     pub(crate) faults: Faults,
 }
 
-/// Objects without their keys, which they have in them.
+/// Serializes objects without their keys, which the objects contain.
 mod by_key {
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -79,7 +79,7 @@ mod by_key {
     }
 }
 
-/// Gives names that many endpoints have in common one copy: a text has one for each.
+/// Replaces equal names of endpoints by one shared copy: the decoded text has a copy for each.
 fn share(object: &mut Object, interner: &mut Interner) {
     let Object::EndpointSlice(slice) = object else { return };
     let Some(slice) = Arc::get_mut(slice) else { return };
@@ -96,7 +96,7 @@ fn share(object: &mut Object, interner: &mut Interner) {
     }
 }
 
-/// The state of an earlier run, and the one that this run leaves.
+/// The state of an earlier run, and the saver of this run's.
 pub(super) struct Memory {
     pub(super) held: Option<Saved>,
     pub(super) saver: Option<Saver<Saved>>,
@@ -106,9 +106,9 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Reads what an earlier run has left. Whatever is wrong with it, the start goes on as without.
+    /// Reads the state of an earlier run. If it cannot be used, the start continues without it.
     pub(super) fn load(state: &StateDir, grace: Duration, access: &Access) -> Self {
-        // From now on: reading it takes its time, too.
+        // The time counts from now, since reading takes time too.
         let grace = Instant::now() + grace;
         let ApiOptions { node_name, .. } = &access.options;
         let blank = Saved {
@@ -124,13 +124,13 @@ impl Memory {
         let held = match state.load::<Saved>(NAME) {
             Ok(held) => held,
             Err(error) => {
-                warn!("the state is not used: {error}");
+                warn!("saved state ignored: {error}");
                 None
             }
         };
         let held = held.filter(|held| {
             let other = |what: &str, of: &str, ours: &str| {
-                warn!("the state is not used: {path}: it is of {what} {of}, and this is {ours}");
+                warn!("saved state ignored: {path}: it is of {what} {of}, not {ours}");
             };
             if held.node != blank.node {
                 other("the node", &held.node, &blank.node);
@@ -155,7 +155,7 @@ impl Memory {
         Self { held, saver, grace, blank }
     }
 
-    /// Where the watch of a resource goes on, if it may.
+    /// Returns the position from which the watch of a resource continues, if it may.
     pub(super) fn position(&self, resource: Resource) -> Option<Position> {
         let held = self.held.as_ref().filter(|held| held.program == PROGRAM)?;
         let saved = held.resources.iter().find(|saved| saved.resource == resource)?;
@@ -166,7 +166,7 @@ impl Memory {
         Some(Position { version, newest, cluster: held.cluster.clone() })
     }
 
-    /// Has the state saved: soon if it means something else than before.
+    /// Saves the state: soon if its meaning has changed, and otherwise at the end.
     pub(super) fn remember(&self, holdings: &Holdings, is_news: bool) {
         let Some(saver) = self.saver.as_ref().filter(|_| holdings.is_current()) else { return };
         let Saved { program, server, node, .. } = &self.blank;
@@ -182,38 +182,38 @@ impl Memory {
     }
 }
 
-/// Where an earlier run was.
+/// The position of a watch of an earlier run.
 #[derive(Clone, Debug)]
 pub(super) struct Position {
     pub(super) version: String,
-    /// The newest version that it had seen of anything: they all come from one counter.
+    /// The newest version of all resources: their versions come from one counter.
     newest: String,
     cluster: Option<String>,
 }
 
-/// Which server it is, and how far it has counted.
+/// The identity of a server, and its current version.
 #[derive(Debug)]
 pub(super) struct Identity {
-    /// The uid of the Service `default/kubernetes`, which each cluster makes for itself.
+    /// The uid of the Service `default/kubernetes`, which each cluster creates for itself.
     cluster: Option<String>,
     version: String,
 }
 
 impl Position {
-    /// Why the server cannot be one that has given this out, if it cannot.
+    /// Returns why the server cannot be the one that issued this position, if so.
     fn refuted(&self, server: &Identity) -> Option<String> {
         if self.cluster.is_some() && self.cluster != server.cluster {
-            return Some("it is another cluster than the state is of".to_owned());
+            return Some("the saved state is of another cluster".to_owned());
         }
         let (here, there) = (&self.newest, &server.version);
         is_before(there, here).then(|| {
-            format!("it is at version {there}, and the state at {here}: as after a restore")
+            format!("server version {there} is before {here} of the state, as after a restore")
         })
     }
 }
 
 impl Access {
-    /// Whether the server is one that has given this out.
+    /// Returns whether the server is the one that issued this position.
     pub(super) async fn knows(
         &self,
         client: &Client,
@@ -222,18 +222,19 @@ impl Access {
     ) -> Result<bool, Fault> {
         let refuted = match self.identity.get_or_try_init(|| identify(self, client)).await {
             Ok(server) => position.refuted(server),
-            // Whoever may not look lists.
+            // Without the permission to identify the server, list it.
             Err(fault @ Fault::Status { code: 400 | 403 | 404, .. }) => Some(fault.to_string()),
             Err(fault) => return Err(fault),
         };
-        // Once for all of them.
+        // Logged only once for all resources.
         if let Some(reason) = refuted.as_ref().filter(|_| resource == Resource::Services) {
-            info!("the API server is listed anew: {reason}");
+            info!("not continuing from the saved state: {reason}");
         }
         Ok(refuted.is_none())
     }
 
-    /// Which cluster it is; nothing if nobody wants to remember it, or if it could not be asked.
+    /// Returns the uid of the cluster; `None` if no state is saved, or if the server could not be
+    /// asked.
     pub(super) async fn cluster(&self, client: &Client) -> Option<Option<String>> {
         self.options.state.as_ref()?;
         let server = self.identity.get_or_try_init(|| identify(self, client)).await;
@@ -241,8 +242,9 @@ impl Access {
     }
 }
 
-/// One question for both: a list of one Service, which is as of the newest moment. A server whose etcd
-/// was restored from a copy would leave a watch from the future without a word.
+/// Identifies the server by one request: the list of one Service, with the newest resource version.
+/// Without this check, a server whose etcd was restored from a copy would accept a watch from a
+/// future version and send nothing on it.
 async fn identify(access: &Access, client: &Client) -> Result<Identity, Fault> {
     const PATH: &str =
         "/api/v1/namespaces/default/services?fieldSelector=metadata.name%3Dkubernetes&limit=1";
@@ -254,7 +256,7 @@ async fn identify(access: &Access, client: &Client) -> Result<Identity, Fault> {
         .map_err(|error| Fault::garbled(format!("not a list of Services: {error}")))?;
     let version = list.metadata.resource_version.unwrap_or_default();
     let cluster = list.items.into_iter().flatten().find_map(|service| service.metadata.uid);
-    debug!(cluster, version, "asked which cluster this is");
+    debug!(cluster, version, "identified the cluster");
     Ok(Identity { cluster, version })
 }
 
@@ -277,7 +279,7 @@ struct Metadata {
 }
 
 impl Saved {
-    /// What is held of a resource.
+    /// Takes the objects of a resource.
     pub(super) fn take(&mut self, resource: Resource) -> Option<SavedResource> {
         let at = self.resources.iter().position(|saved| saved.resource == resource)?;
         Some(self.resources.swap_remove(at))

@@ -1,30 +1,30 @@
-//! How the source fares, for whoever wants to know at any time.
+//! The status of the source, which can be read at any time.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::resource::Resource;
 
-/// What can go wrong with the API server.
+/// The kinds of failures of the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorKind {
     /// The kubeconfig, the files it names or those of the service account cannot be used.
     Config,
     /// No connection, a refused handshake, or a connection that broke.
     Connection,
-    /// The server said nothing for too long.
+    /// The server sent nothing for too long.
     Silence,
     /// 401: the credentials are not accepted.
     Unauthorized,
     /// 403: the credentials do not permit it.
     Forbidden,
-    /// 410: the server no longer knows what changed since; everything is listed anew.
+    /// 410: the server no longer knows the changes since our version; everything is listed again.
     Expired,
-    /// 429: the server has too much to do.
+    /// 429: the server is overloaded.
     Throttled,
-    /// Another status than success.
+    /// Another status that is not success.
     Status,
-    /// An answer that is not what the protocol says.
+    /// An answer that violates the protocol.
     Garbled,
 }
 
@@ -42,7 +42,7 @@ impl ErrorKind {
         Self::Garbled,
     ];
 
-    /// One word for it, as a metric's label.
+    /// Returns its name, the label of a metric.
     pub fn name(self) -> &'static str {
         match self {
             Self::Config => "config",
@@ -58,12 +58,12 @@ impl ErrorKind {
     }
 }
 
-/// Counters of a running source. They say nothing exact about one moment together: each is read on
-/// its own.
+/// Counters of a running source. Each is read on its own, so together they are no snapshot of one
+/// moment.
 #[derive(Debug)]
 pub struct ApiStatus {
     start: Instant,
-    /// Milliseconds from `start` to when the server was last heard of, plus one; zero is never.
+    /// Milliseconds from `start` to the last bytes from the server, plus one; zero means never.
     heard: AtomicU64,
     /// One bit for each resource that is being watched.
     watched: AtomicU8,
@@ -88,45 +88,45 @@ impl Default for ApiStatus {
 }
 
 impl ApiStatus {
-    /// Whether Services and EndpointSlices are both being watched.
+    /// Returns whether Services and EndpointSlices are both being watched.
     pub fn is_connected(&self) -> bool {
         let watched = self.watched.load(Relaxed);
         Resource::ALL.iter().filter(|r| r.is_required()).all(|r| watched & r.bit() != 0)
     }
 
-    /// What is followed, as metrics name it, and whether it is being watched.
+    /// Returns the resources, as metrics name them, and whether each is being watched.
     pub fn watches(&self) -> impl Iterator<Item = (&'static str, bool)> {
         let watched = self.watched.load(Relaxed);
         Resource::ALL.into_iter().map(move |it| (it.stated().1, watched & it.bit() != 0))
     }
 
-    /// For how long nothing at all has come from the server; nothing if nothing ever has.
+    /// Returns for how long nothing has come from the server; `None` if nothing has ever come.
     pub fn silence(&self) -> Option<Duration> {
         let heard = self.heard.load(Relaxed).checked_sub(1)?;
         Some(self.start.elapsed().saturating_sub(Duration::from_millis(heard)))
     }
 
-    /// The bytes of the server's answers, as they came: compressed, if they were.
+    /// Returns the bytes of the server's answers as transferred, before decompression.
     pub fn received(&self) -> u64 {
         self.received.load(Relaxed)
     }
 
-    /// The number of watch events, bookmarks among them.
+    /// Returns the number of watch events, including bookmarks.
     pub fn events(&self) -> u64 {
         self.events.load(Relaxed)
     }
 
-    /// The number of complete lists, the first ones among them.
+    /// Returns the number of complete lists, including the first ones.
     pub fn lists(&self) -> u64 {
         self.lists.load(Relaxed)
     }
 
-    /// The number of failures of a kind.
+    /// Returns the number of failures of a kind.
     pub fn errors(&self, kind: ErrorKind) -> u64 {
         self.errors.get(kind as usize).map_or(0, |count| count.load(Relaxed))
     }
 
-    /// Bytes came from the server.
+    /// Notes that bytes came from the server.
     pub(super) fn hear(&self) {
         let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.heard.fetch_max(millis + 1, Relaxed);

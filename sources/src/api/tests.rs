@@ -1,4 +1,4 @@
-//! The parts, without a server. `tests/api.rs` has one.
+//! Tests of the parts, without a server. `tests/api.rs` has one.
 
 mod holdings;
 mod parts;
@@ -10,7 +10,7 @@ use super::wire::{Heard, event};
 use super::{Event, Resource, What};
 use crate::manifest::Document;
 
-/// A Service as the API server writes it, with much that does not matter.
+/// A Service as the API server writes it, with many irrelevant fields.
 fn service(name: &str, version: u64) -> Value {
     json!({
         "apiVersion": "v1",
@@ -52,12 +52,12 @@ fn slice(name: &str, addresses: &[&str]) -> Value {
     })
 }
 
-/// A line of a watch.
+/// Returns a line of a watch.
 fn line(kind: &str, object: &Value) -> String {
     json!({ "type": kind, "object": object }).to_string()
 }
 
-/// An object as a watch brings it.
+/// Returns an object as a watch brings it.
 fn document(object: &Value) -> Box<Document> {
     match event(line("ADDED", object).as_bytes()) {
         Ok(Heard::Apply(document, _)) => document,

@@ -1,7 +1,7 @@
-//! The texts of the protocol: pages of lists, and events of watches.
+//! Parses the texts of the protocol: pages of lists, and events of watches.
 //!
-//! Objects are taken out as they are written and read one by one, so that one that cannot be read
-//! takes no other with it.
+//! Objects are cut out of the text and parsed one by one, so that an invalid one does not affect
+//! the others.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,30 +18,31 @@ use crate::manifest::Document;
 /// The annotation of the bookmark that ends the list of a streaming list (KEP-3157).
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
-/// No item is longer, and nothing of a list but its items: etcd takes objects of up to 1.5 MiB.
+/// The longest item, and the longest rest of a list without its items. etcd takes objects of up to
+/// 1.5 MiB, so real ones are shorter.
 const LONGEST_ITEM: usize = 64 << 20;
 
 /// An object, or why it cannot be read.
 pub(crate) type Item = Result<Box<Document>, String>;
 
-/// Reads a list, or a page of it, as it comes: what the server has in its cache comes as one text, and
-/// that of a large cluster is a hundred megabytes.
+/// Reads a list, or a page of it, as it arrives: a list from the server's cache comes as one text,
+/// which is a hundred megabytes for a large cluster.
 ///
-/// The items are cut out of the text and read one by one; what is left of it is short, and read at the
-/// end.
+/// The items are cut out of the text and parsed one by one; the rest of the text is short, and
+/// parsed at the end.
 #[derive(Debug, Default)]
 pub(super) struct ListReader {
     /// The text without the items.
     frame: Vec<u8>,
-    /// What has come of an item that is not complete.
+    /// The bytes of an item that is not complete yet.
     item: Vec<u8>,
-    /// How many objects and arrays are open.
+    /// The number of open objects and arrays.
     depth: usize,
     in_text: bool,
-    /// Whether the byte that comes next is one of a text, whatever it is.
+    /// Whether the next byte is escaped, so that it belongs to the string whatever it is.
     escaped: bool,
     in_items: bool,
-    /// Whether a comma was the last thing between items.
+    /// Whether a comma came last between items.
     after_comma: bool,
 }
 
@@ -52,7 +53,7 @@ pub(super) enum Heard {
     Apply(Box<Document>, String),
     /// An object is gone.
     Delete(Box<Document>, String),
-    /// Everything up to a resource version has been said.
+    /// All changes up to a resource version have been sent.
     Bookmark {
         version: String,
         /// Whether it ends the list of a streaming list.
@@ -64,7 +65,7 @@ pub(super) enum Heard {
 struct ListText<'a> {
     #[serde(borrow)]
     metadata: ListMetadata<'a>,
-    /// They have been taken out.
+    /// The items have been cut out.
     #[serde(default, rename = "items")]
     _items: Option<[(); 0]>,
 }
@@ -102,9 +103,9 @@ struct BookmarkMetadata<'a> {
 }
 
 impl ListReader {
-    /// Takes in what has come, and puts the items that are complete with it where they belong.
+    /// Reads bytes, and adds the items that they complete.
     pub(super) fn read(&mut self, text: &[u8], items: &mut Vec<Item>) -> Result<(), Fault> {
-        // Up to where it has been put away.
+        // Up to where the text has been stored.
         let mut from = 0;
         let mut at = 0;
         while let Some(byte) = text.get(at) {
@@ -144,20 +145,20 @@ impl ListReader {
                     if self.in_items && self.depth == 2 {
                         let is_there = self.put(text.get(from..at).unwrap_or_default(), items)?;
                         if !is_there && self.after_comma {
-                            return Err(Fault::garbled("not a list: nothing after a comma"));
+                            return Err(Fault::garbled("not a list: no item after a comma"));
                         }
                         from = at;
                         self.in_items = false;
                         self.after_comma = false;
                     }
                     let Some(depth) = self.depth.checked_sub(1) else {
-                        return Err(Fault::garbled("not a list: more ends than beginnings"));
+                        return Err(Fault::garbled("not a list: more brackets closed than opened"));
                     };
                     self.depth = depth;
                 }
                 b',' if self.in_items && self.depth == 2 => {
                     if !self.put(text.get(from..at).unwrap_or_default(), items)? {
-                        return Err(Fault::garbled("not a list: nothing before a comma"));
+                        return Err(Fault::garbled("not a list: no item before a comma"));
                     }
                     from = at + 1;
                     self.after_comma = true;
@@ -175,7 +176,7 @@ impl ListReader {
         Ok(())
     }
 
-    /// Reads an item that ends with this text, if there is one.
+    /// Parses the item that ends with this text, if there is one.
     fn put(&mut self, text: &[u8], items: &mut Vec<Item>) -> Result<bool, Fault> {
         let whole = if self.item.is_empty() {
             text
@@ -187,14 +188,15 @@ impl ListReader {
         let is_there = !whole.is_empty();
         if is_there {
             let whole = std::str::from_utf8(whole)
-                .map_err(|_| Fault::garbled("not a list: it is no UTF-8"))?;
+                .map_err(|_| Fault::garbled("not a list: it is not UTF-8"))?;
             items.push(item(whole));
         }
         self.item.clear();
         Ok(is_there)
     }
 
-    /// The version to watch from after the last page, and where the next page starts, if there is one.
+    /// Returns the version to watch from after the last page, and the token of the next page, if
+    /// there is one.
     pub(super) fn finish(self) -> Result<(String, Option<String>), Fault> {
         let list: ListText<'_> =
             serde_json::from_slice(&self.frame).map_err(|error| not_json("a list", &error))?;
@@ -207,14 +209,14 @@ impl ListReader {
     }
 }
 
-/// Whether a text ends with the key of a list's items.
+/// Returns whether a text ends with the key of a list's items.
 fn is_key_of_items(text: &[u8]) -> bool {
     let key = text.trim_ascii_end().strip_suffix(b":").map(<[u8]>::trim_ascii_end);
     let before = key.and_then(|key| key.strip_suffix(b"\"items\""));
     before.is_some_and(|before| !before.ends_with(b"\\"))
 }
 
-/// Reads an event; one that is an error is returned as one.
+/// Parses an event. An error event is returned as a fault.
 pub(super) fn event(line: &[u8]) -> Result<Heard, Fault> {
     let event: EventText<'_> =
         serde_json::from_slice(line).map_err(|error| not_json("an event", &error))?;
@@ -239,12 +241,12 @@ pub(super) fn event(line: &[u8]) -> Result<Heard, Fault> {
                 .map_err(|error| not_json("an error", &error))?;
             Err(refusal_of(status))
         }
-        other => Err(Fault::garbled(format!("an event of type {:?}", printable(other)))),
+        other => Err(Fault::garbled(format!("an unknown event type {:?}", printable(other)))),
     }
 }
 
 fn item(text: &str) -> Item {
-    // What a server has checked needs no looking for slips.
+    // The server has validated its objects, so unknown fields are not looked for.
     if text.starts_with('{') {
         return serde_json::from_str::<Document>(text).map(Box::new).map_err(unreadable);
     }
@@ -260,7 +262,7 @@ fn unreadable(error: serde_json::Error) -> String {
     format!("an object that cannot be read: {error}")
 }
 
-/// An object, and the resource version that the watch has reached with it.
+/// Parses an object, and the resource version that the watch has reached with it.
 fn versioned(raw: &RawValue) -> Result<(Box<Document>, String), Fault> {
     let document = item(raw.get()).map_err(Fault::Garbled)?;
     let version = match &document.metadata {

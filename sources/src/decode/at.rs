@@ -1,15 +1,16 @@
-//! Where in a document a check stands.
+//! The place of a check in a document.
 
 use std::fmt;
 
-/// One step down from an object or a list.
+/// One step down, into an object or a list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Step {
     Key(Box<str>),
     Index(usize),
 }
 
-/// The path of a field, built on the stack: paths are needed at every field and printed for few.
+/// The path of a field. It is built on the stack, since a path is needed for every field and
+/// printed for few.
 #[derive(Clone, Copy)]
 pub(crate) struct At<'a> {
     up: Option<&'a At<'a>>,
@@ -19,7 +20,8 @@ pub(crate) struct At<'a> {
 #[derive(Clone, Copy)]
 enum Down<'a> {
     Root,
-    /// The root of an item: its own paths start here, but it lies deeper in the document.
+    /// The root of an item of a list. Its paths are printed from here, although it lies deeper in
+    /// the document.
     Item(usize),
     Key(&'a str),
     Index(usize),
@@ -36,12 +38,12 @@ impl At<'_> {
         At { up: Some(self), step: Down::Index(index) }
     }
 
-    /// The root of an item of this list: what is printed of paths below starts there.
+    /// Returns the root of an item of this list: the printed paths of its fields start there.
     pub(crate) fn item(&self, index: usize) -> At<'_> {
         At { up: Some(self), step: Down::Item(index) }
     }
 
-    /// All steps from the root of the document.
+    /// Returns all steps from the root of the document.
     pub(crate) fn steps(&self) -> Vec<Step> {
         let mut steps = self.up.map_or_else(Vec::new, At::steps);
         match self.step {
@@ -52,13 +54,13 @@ impl At<'_> {
         steps
     }
 
-    /// Whether nothing would be printed.
+    /// Returns whether the printed path is empty.
     pub(crate) fn is_root(&self) -> bool {
         matches!(self.step, Down::Root | Down::Item(_))
     }
 }
 
-/// As in `spec.ports[0].port`; of items, without the way to the item.
+/// Prints a path as in `spec.ports[0].port`; for items of a list, without the path to the item.
 impl fmt::Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(up) = self.up.filter(|_| !self.is_root()) {

@@ -1,4 +1,4 @@
-//! Reading fields with their types, defaults and ranges, and saying what does not fit.
+//! Reads fields with their types, defaults and ranges, and reports those that are invalid.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -27,17 +27,17 @@ impl<'a, 'b> Check<'a, 'b> {
         Self { sink, object: None, failed: false }
     }
 
-    /// Names the object in what is said from now on.
+    /// Sets the object that later findings name.
     pub(super) fn name(&mut self, object: &impl fmt::Display) {
         self.object = Some(object.to_string().into());
     }
 
-    /// Whether an API server has let the object in.
+    /// Returns whether the object comes from an API server, which has validated it.
     pub(super) fn is_admitted(&self) -> bool {
         self.sink.is_admitted
     }
 
-    /// Whether there was an error: the object must not be used.
+    /// Returns whether an error was reported, so that the object must not be used.
     pub(super) fn failed(&self) -> bool {
         self.failed
     }
@@ -51,7 +51,7 @@ impl<'a, 'b> Check<'a, 'b> {
         self.tell(Severity::Warning, at, &message);
     }
 
-    /// The same of a field that is known by its steps.
+    /// Warns about a field below `at` that is given by its steps.
     pub(super) fn warn_below(&mut self, at: &At<'_>, steps: &[Step], message: impl fmt::Display) {
         let mut field = String::new();
         for step in steps {
@@ -75,12 +75,13 @@ impl<'a, 'b> Check<'a, 'b> {
         self.sink.tell(Finding { severity, object, steps: at.steps(), message });
     }
 
-    /// The shared copy of a text.
+    /// Returns the shared copy of a text.
     pub(super) fn share(&mut self, text: &str) -> Arc<str> {
         self.sink.interner.get(text)
     }
 
-    /// The value of a field, if it is there and of the right type; another type is an error.
+    /// Returns the value of a field, if it is present and of the right type; another type is an
+    /// error.
     pub(super) fn get<'f, T: Shape>(&mut self, field: &'f Field<T>, at: &At<'_>) -> Option<&'f T> {
         match field {
             Field::Is(value) => Some(value),
@@ -92,12 +93,12 @@ impl<'a, 'b> Check<'a, 'b> {
         }
     }
 
-    /// A text that is not empty. Kubernetes takes an empty text for an absent one.
+    /// Returns a text that is not empty. Kubernetes treats an empty text as absent.
     pub(super) fn text<'f>(&mut self, field: &'f Field<Text>, at: &At<'_>) -> Option<&'f str> {
         self.get(field, at).map(|text| &**text).filter(|text| !text.is_empty())
     }
 
-    /// The elements of a list; none if it is absent.
+    /// Returns the elements of a list; none if it is absent.
     pub(super) fn list<'f, T: Shape>(
         &mut self,
         field: &'f Field<Vec<Field<T>>>,
@@ -106,7 +107,7 @@ impl<'a, 'b> Check<'a, 'b> {
         self.get(field, at).map_or(&[], Vec::as_slice)
     }
 
-    /// Labels or a selector.
+    /// Returns labels or a selector.
     pub(super) fn labels(
         &mut self,
         field: &Field<Texts>,
@@ -120,7 +121,7 @@ impl<'a, 'b> Check<'a, 'b> {
         labels
     }
 
-    /// The value of one label.
+    /// Returns the value of one label.
     pub(super) fn label<'f>(
         &mut self,
         labels: &'f Field<Texts>,
@@ -132,7 +133,7 @@ impl<'a, 'b> Check<'a, 'b> {
         Some(self.get(value, &at.key(key)).map_or("", |value| &**value))
     }
 
-    /// A port that may be left out; zero is the same as leaving it out.
+    /// Returns a port that may be absent; zero means absent.
     pub(super) fn optional_port(&mut self, field: &Field<i64>, at: &At<'_>) -> Option<NonZeroU16> {
         match self.get(field, at) {
             None | Some(0) => None,
@@ -140,7 +141,7 @@ impl<'a, 'b> Check<'a, 'b> {
         }
     }
 
-    /// A port that must be there.
+    /// Returns a port that must be present.
     pub(super) fn required_port(&mut self, field: &Field<i64>, at: &At<'_>) -> Option<NonZeroU16> {
         if matches!(field, Field::Absent) {
             self.error(at, "missing");
@@ -149,14 +150,14 @@ impl<'a, 'b> Check<'a, 'b> {
         self.port(*number, at)
     }
 
-    /// Says that a text is missing, if nothing was said of it yet.
+    /// Reports that a text is missing, unless an error was reported for it already.
     pub(super) fn missing(&mut self, field: &Field<Text>, at: &At<'_>) {
         if !matches!(field, Field::Wrong(_)) {
             self.error(at, "missing");
         }
     }
 
-    /// A number as a port.
+    /// Converts a number to a port.
     pub(super) fn port(&mut self, number: i64, at: &At<'_>) -> Option<NonZeroU16> {
         let port = u16::try_from(number).ok().and_then(NonZeroU16::new);
         if port.is_none() {
@@ -165,13 +166,13 @@ impl<'a, 'b> Check<'a, 'b> {
         port
     }
 
-    /// A protocol; TCP if it is left out.
+    /// Returns a protocol; TCP if it is absent.
     pub(super) fn protocol(&mut self, field: &Field<Text>, at: &At<'_>) -> Protocol {
         let others = [("UDP", Protocol::Udp), ("SCTP", Protocol::Sctp)];
         self.choice(field, at, ("TCP", Protocol::Tcp), others)
     }
 
-    /// One of several words; the first if the field is left out. Another word is an error.
+    /// Returns one of several words; the first if the field is absent. Another word is an error.
     pub(super) fn choice<T: Copy, const N: usize>(
         &mut self,
         field: &Field<Text>,
@@ -189,7 +190,7 @@ impl<'a, 'b> Check<'a, 'b> {
         first.1
     }
 
-    /// The name of a port: empty, or a DNS label of at most `longest` characters.
+    /// Returns the name of a port: empty, or a DNS label of at most `longest` characters.
     pub(super) fn port_name(
         &mut self,
         field: &Field<Text>,
@@ -201,7 +202,7 @@ impl<'a, 'b> Check<'a, 'b> {
         PortName::new(self.share(name))
     }
 
-    /// Says if a text is not a name of a port.
+    /// Reports a text that is not a valid name of a port.
     pub(super) fn check_port_name(&mut self, name: &str, at: &At<'_>, longest: usize) {
         let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if name.len() > longest {
@@ -212,8 +213,8 @@ impl<'a, 'b> Check<'a, 'b> {
         }
     }
 
-    /// A range, where one must be: what is left of a list without it may mean something else, and of
-    /// those who may connect, everybody.
+    /// Returns a range; anything else is an error. If it were skipped, the rest of the list might
+    /// mean something else: an empty list of source ranges lets all clients connect.
     pub(super) fn range(&mut self, field: &Field<Text>, at: &At<'_>) -> Option<IpNet> {
         let text = match self.get(field, at) {
             Some(text) => text.trim(),
@@ -228,7 +229,7 @@ impl<'a, 'b> Check<'a, 'b> {
         range
     }
 
-    /// The ranges of a list, masked, sorted, no duplicates.
+    /// Returns the ranges of a list, masked, sorted, without duplicates.
     pub(super) fn ranges(&mut self, list: &Field<Vec<Field<Text>>>, at: &At<'_>) -> Vec<IpNet> {
         let list = self.list(list, at).iter().enumerate();
         let ranges: BTreeSet<IpNet> =
@@ -236,8 +237,8 @@ impl<'a, 'b> Check<'a, 'b> {
         ranges.into_iter().collect()
     }
 
-    /// An address that may be left out or unusable: then it is skipped, with a word if it is not
-    /// merely blank.
+    /// Returns an address that may be absent or invalid. An invalid one is skipped, with a warning
+    /// if it is not blank.
     pub(super) fn skippable_ip(&mut self, field: &Field<Text>, at: &At<'_>) -> Option<IpAddr> {
         let text = self.text(field, at)?.trim();
         let address = parse_ip(text);
@@ -247,7 +248,7 @@ impl<'a, 'b> Check<'a, 'b> {
         address
     }
 
-    /// Likewise, an address of a Service or of an endpoint.
+    /// Like [`skippable_ip`](Self::skippable_ip), for an address of a Service or an endpoint.
     pub(super) fn fit_ip(&mut self, field: &Field<Text>, at: &At<'_>) -> Option<IpAddr> {
         let address = self.skippable_ip(field, at)?;
         if let Some(reason) = unfit(address) {

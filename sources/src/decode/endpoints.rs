@@ -1,7 +1,8 @@
-//! Endpoints (v1), as the API server mirrors them into EndpointSlices: one for each subset and family.
+//! Endpoints (v1), converted as the API server mirrors them into EndpointSlices: one slice for each
+//! subset and family.
 //!
-//! Only manifests have them: a server has made slices of them already. Whether the Service is one whose
-//! Endpoints are mirrored is known to the model alone.
+//! They are read only from manifests: an API server has already mirrored its own into slices. Only
+//! the model knows whether a Service is one whose Endpoints are mirrored.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,10 +20,10 @@ use super::{At, Sink};
 use crate::field::Field;
 use crate::manifest::{Document, EndpointAddress, List, Metadata, Subset};
 
-/// With this label, "true", they are not mirrored.
+/// With this label set to "true", they are not mirrored.
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
 
-/// As many addresses of a subset are mirrored: the usual limit of the controller.
+/// The most addresses of a subset that are mirrored: the default limit of the controller.
 const MOST_ADDRESSES: usize = 1000;
 
 pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Outcome {
@@ -62,7 +63,7 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
             slices.push(Object::EndpointSlice(Arc::new(slice)));
         }
     }
-    // What it would have been made of is not known, so nothing of the file is taken away.
+    // The slices of invalid Endpoints are not known, so none of this file are removed.
     if check.failed() { Outcome::Nameless } else { Outcome::Objects(slices) }
 }
 

@@ -1,4 +1,4 @@
-//! Namespace and name: what makes an object the same one as before.
+//! Namespace and name, which identify an object.
 
 use rulec_compiler::name::{Name, Namespace, NamespacedName, NodeName};
 
@@ -10,7 +10,8 @@ use crate::manifest::Metadata;
 /// The API's limit for names, in bytes.
 const LONGEST: usize = 253;
 
-/// Namespace and name of an object; nothing, and an error said, if they are not usable.
+/// Returns namespace and name of an object; if they are not valid, reports an error and returns
+/// `None`.
 pub(super) fn namespaced(
     check: &mut Check<'_, '_>,
     metadata: &Metadata,
@@ -23,7 +24,8 @@ pub(super) fn namespaced(
     Some(NamespacedName { namespace, name })
 }
 
-/// The name of an object without a namespace; nothing, and an error said, if it is not usable.
+/// Returns the name of an object without a namespace; if it is not valid, reports an error and
+/// returns `None`.
 pub(super) fn cluster_wide(
     check: &mut Check<'_, '_>,
     metadata: &Metadata,
@@ -33,7 +35,7 @@ pub(super) fn cluster_wide(
     Some(Name::new(check.share(name)))
 }
 
-/// The name of a Node; nothing, and an error said, if it is not usable.
+/// Returns the name of a Node; if it is not valid, reports an error and returns `None`.
 pub(super) fn node(
     check: &mut Check<'_, '_>,
     metadata: &Metadata,
@@ -43,7 +45,7 @@ pub(super) fn node(
     Some(NodeName::new(check.share(name)))
 }
 
-/// A reference to a node; nothing if it is left out or not usable.
+/// Returns a reference to a node; `None` if it is absent or not valid.
 pub(super) fn node_reference(
     check: &mut Check<'_, '_>,
     field: &Field<Text>,
@@ -61,7 +63,8 @@ fn required<'f>(check: &mut Check<'_, '_>, field: &'f Field<Text>, at: &At<'_>) 
     name
 }
 
-/// The outer `None` is an error that was said, the inner one a name that is left out.
+/// Returns a name that may be absent. The outer `None` means that an error was reported, the inner
+/// one that the name is absent.
 fn optional<'f>(
     check: &mut Check<'_, '_>,
     field: &'f Field<Text>,
@@ -72,8 +75,8 @@ fn optional<'f>(
         None => return Some(None),
         Some(name) => name,
     };
-    // Names are printed, matched and used in metrics and logs, so whatever could break out of a
-    // line or a quotation is refused. The stricter rules of the API are the API's to enforce.
+    // Names are printed, matched and used in metrics and logs, so characters that could break out
+    // of a line or a quotation are refused. The API server enforces its own stricter rules.
     let odd = |c: char| !c.is_ascii_graphic() || "/:\"'`\\".contains(c);
     if name.len() > LONGEST {
         check.error(at, format_args!("longer than {LONGEST} bytes"));

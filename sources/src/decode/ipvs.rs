@@ -1,7 +1,8 @@
-//! What the annotations of a Service ask of IPVS.
+//! The annotations of a Service for IPVS.
 //!
-//! No annotation takes a Service away: one that cannot be meant is a warning, and counts as not there.
-//! Those of kube-router count where there is none of ours for the same, and mean what they mean there.
+//! An invalid annotation never invalidates its Service: it is ignored with a warning. The
+//! annotations of kube-router are used if ours for the same purpose are absent, with the meaning
+//! that they have in kube-router.
 
 use rulec_compiler::ipvs::{Scheduler, SchedulerFlags};
 use rulec_compiler::object::IpvsOptions;
@@ -18,7 +19,7 @@ const DRAIN: &str = "rulec.io/ipvs-drain-seconds";
 const KUBE_ROUTER_SCHEDULER: &str = "kube-router.io/service.scheduler";
 const KUBE_ROUTER_FLAGS: &str = "kube-router.io/service.schedflags";
 
-/// The schedulers that kube-router has.
+/// The schedulers that kube-router supports.
 const KUBE_ROUTERS: [Scheduler; 5] =
     [Scheduler::Rr, Scheduler::Lc, Scheduler::Dh, Scheduler::Sh, Scheduler::Mh];
 
@@ -32,13 +33,13 @@ pub(super) fn options(
         Field::Absent => return IpvsOptions::default(),
         Field::Wrong(found) => {
             let expected = Box::<Annotations>::NAME;
-            check.warn(at, format_args!("expected {expected}, found {found}; it is not used"));
+            check.warn(at, format_args!("expected {expected}, found {found}; ignored"));
             return IpvsOptions::default();
         }
     };
     let at_scheduler = at.key(SCHEDULER);
     let scheduler = word(check, &annotations.ipvs_scheduler, &at_scheduler, str::parse);
-    // An empty list is a list: `mh` without its usual flag is nothing else.
+    // An empty list of flags is a value: it means `mh` without its default flag.
     let flags = value(check, &annotations.ipvs_scheduler_flags, &at.key(FLAGS), str::parse);
     let drain = word(check, &annotations.ipvs_drain_seconds, &at.key(DRAIN), seconds);
     match scheduler {
@@ -50,7 +51,8 @@ pub(super) fn options(
     }
 }
 
-/// What kube-router would do: flags are for `mh`, which has none without them.
+/// Reads the annotations of kube-router. As there, flags are only for `mh`, which has none by
+/// default.
 fn kube_routers(
     check: &mut Check<'_, '_>,
     annotations: &Annotations,
@@ -61,7 +63,7 @@ fn kube_routers(
     let at_flags = at.key(KUBE_ROUTER_FLAGS);
     let flags = word(check, &annotations.kube_router_flags, &at_flags, |text| match scheduler {
         Some(Scheduler::Mh) => text.parse(),
-        _ => Err(format!("{text:?} counts only beside {KUBE_ROUTER_SCHEDULER}: mh")),
+        _ => Err(format!("{text:?} is used only with {KUBE_ROUTER_SCHEDULER}: mh")),
     });
     let is_mh = scheduler == Some(Scheduler::Mh);
     (scheduler, is_mh.then(|| flags.unwrap_or_default()))
@@ -81,7 +83,7 @@ fn seconds(text: &str) -> Result<u32, String> {
     seconds.ok_or_else(|| format!("{text:?} is not a number of seconds in 0..{most}"))
 }
 
-/// The value of an annotation; an empty one says nothing.
+/// Parses an annotation. An empty one is ignored.
 fn word<T>(
     check: &mut Check<'_, '_>,
     field: &Field<Text>,
@@ -103,5 +105,5 @@ fn value<T>(
         Field::Is(text) => parse(text),
         Field::Wrong(found) => Err(format!("expected {}, found {found}", Text::NAME)),
     };
-    value.map_err(|reason| check.warn(at, format_args!("{reason}; it is not used"))).ok()
+    value.map_err(|reason| check.warn(at, format_args!("{reason}; ignored"))).ok()
 }

@@ -1,4 +1,4 @@
-//! What kind of object a document is, and whether it concerns us.
+//! The kind of a document, and whether it is one that we read.
 
 use rulec_compiler::object::{Object, ObjectKey};
 use tracing::debug;
@@ -14,17 +14,17 @@ const DISCOVERY_GROUP: &str = "discovery.k8s.io/";
 const DISCOVERY: &str = "discovery.k8s.io/v1";
 const NETWORKING: &str = "networking.k8s.io/v1";
 
-/// What became of an object.
+/// The result of reading an object.
 pub(super) enum Outcome {
-    /// It is in use.
+    /// A valid object.
     Object(Object),
-    /// It stands for several, which are in use.
+    /// Several objects that one document stands for.
     Objects(Vec<Object>),
-    /// It cannot be used; errors were said.
+    /// The object is invalid; its errors were reported.
     Broken(ObjectKey),
-    /// It cannot be used, errors were said, and it does not say which one it is.
+    /// The object is invalid and its name cannot be read; its errors were reported.
     Nameless,
-    /// It is not meant for us.
+    /// The object is not meant for us.
     Nothing,
 }
 
@@ -37,11 +37,11 @@ enum Kind {
     Pod,
     Node,
     ServiceCidr,
-    /// A list, and the kind that items need not state again.
+    /// A list, with the version and kind that its items need not state again.
     List(Option<(&'static str, &'static str)>),
 }
 
-/// Reads a document into the sink.
+/// Decodes a document into the sink.
 pub(super) fn decode_document(field: Field<Box<Document>>, sink: &mut Sink<'_>) {
     match field {
         Field::Absent => {}
@@ -53,7 +53,8 @@ pub(super) fn decode_document(field: Field<Box<Document>>, sink: &mut Sink<'_>) 
     }
 }
 
-/// Reads an object into the sink. With `stated`, version and kind need not be written again.
+/// Decodes an object into the sink. With `stated`, the object need not state version and kind
+/// again.
 pub(super) fn decode_object(
     document: &Document,
     at: &At<'_>,
@@ -70,7 +71,7 @@ pub(super) fn decode_object(
     let (version, kind) = match (kind, stated) {
         (None, Some(stated)) => (Some(version.unwrap_or(stated.0)), stated.1),
         (None, None) => {
-            check.warn(at, "the document has no kind; it is not used");
+            check.warn(at, "the document has no kind, ignored");
             return;
         }
         (Some(kind), _) => (version.or(stated.map(|stated| stated.0)), kind),
@@ -96,7 +97,10 @@ pub(super) fn decode_object(
             return;
         }
         Err(Refusal::Kind(meant)) => {
-            check.error(&at.key("kind"), format_args!("there is no {kind:?}; {meant} is meant?"));
+            check.error(
+                &at.key("kind"),
+                format_args!("unknown kind {kind:?}, did you mean {meant}?"),
+            );
             sink.nameless = true;
             sink.kinds = true;
             return;
@@ -146,13 +150,14 @@ fn decode_items(
 }
 
 enum Refusal {
-    /// Of no concern: a directory may hold whole applications.
+    /// A kind that we do not read: a directory may hold whole applications.
     Foreign,
     NoVersion,
     Version,
-    /// Not in any version: this one was meant.
+    /// This version does not have the kind, and no other is read; the field is the version that has
+    /// it.
     NotOurs(&'static str),
-    /// No kind: this one was meant.
+    /// There is no such kind; the field is the kind that was probably meant.
     Kind(&'static str),
 }
 
@@ -172,7 +177,8 @@ const KINDS: [&str; 12] = [
     "EndpointsList",
 ];
 
-/// Whether a version is one of a group that is not Kubernetes' own: those have a domain of their own.
+/// Returns whether a version belongs to a group outside of Kubernetes. Such groups have a domain of
+/// their own.
 fn is_others(version: &str) -> bool {
     let Some((group, _)) = version.split_once('/') else { return false };
     group.contains('.') && !group.ends_with(".k8s.io")
@@ -194,7 +200,7 @@ fn kind_of(version: Option<&str>, kind: &str) -> Result<Kind, Refusal> {
         "EndpointSliceList" => (DISCOVERY, Kind::List(Some((DISCOVERY, "EndpointSlice")))),
         "ServiceCIDRList" => (NETWORKING, Kind::List(Some((NETWORKING, "ServiceCIDR")))),
         _ => {
-            // Of other groups, any name may be one of theirs.
+            // A group outside of Kubernetes may have a kind of any name.
             let is_ours = version.is_none_or(|version| !is_others(version));
             let meant = nearest(kind, &KINDS).filter(|_| is_ours);
             return Err(meant.map_or(Refusal::Foreign, Refusal::Kind));
@@ -206,13 +212,13 @@ fn kind_of(version: Option<&str>, kind: &str) -> Result<Kind, Refusal> {
         Some(version) if wanted == DISCOVERY && version.starts_with(DISCOVERY_GROUP) => {
             Err(Refusal::Version)
         }
-        // Other groups have kinds of these names too, such as the Service of Knative.
+        // Such groups have kinds of these names too, such as the Service of Knative.
         Some(version) if is_others(version) => Err(Refusal::Foreign),
         Some(_) => Err(Refusal::NotOurs(wanted)),
     }
 }
 
-/// The outcome of an object that has been read: broken if the check found an error.
+/// Returns the outcome for an object that has been read: broken if the check found an error.
 pub(super) fn finish(check: &Check<'_, '_>, object: Object) -> Outcome {
     if check.failed() { Outcome::Broken(object.key()) } else { Outcome::Object(object) }
 }

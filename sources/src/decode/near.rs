@@ -1,6 +1,6 @@
-//! Which word was meant.
+//! Finds the word that was probably meant.
 
-/// The word that a text is nearest to, if it is a slip away: another case, or one or two letters.
+/// Returns the word that is closest to a text, if it differs only in case or in one or two letters.
 pub(super) fn nearest<'a>(text: &str, words: &[&'a str]) -> Option<&'a str> {
     if let Some(word) = words.iter().find(|word| word.eq_ignore_ascii_case(text)) {
         return Some(word);
@@ -8,15 +8,15 @@ pub(super) fn nearest<'a>(text: &str, words: &[&'a str]) -> Option<&'a str> {
     let lower = text.to_ascii_lowercase();
     let distances = words.iter().map(|word| (distance(&lower, &word.to_ascii_lowercase()), *word));
     let (distance, word) = distances.min()?;
-    // Of a short word, two letters are half.
+    // In a short word, two letters would be half of it.
     let most = if word.len() < 6 { 1 } else { 2 };
     (distance <= most).then_some(word)
 }
 
-/// How many letters must be put in, taken out, replaced or swapped with the next.
+/// Returns how many letters must be inserted, removed, replaced or swapped with the next.
 fn distance(one: &str, other: &str) -> usize {
     let (one, other) = (one.as_bytes(), other.as_bytes());
-    // Nothing that long is a slip away from any word.
+    // With this difference in length, no word is close.
     if one.len().abs_diff(other.len()) > 2 {
         return usize::MAX;
     }

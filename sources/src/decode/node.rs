@@ -46,8 +46,9 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
     finish(check, Object::Node(Arc::new(node)))
 }
 
-/// The order counts here: the first address is the primary one. One that cannot be read is an error:
-/// without it the next would be, and node ports would answer there.
+/// Reads the addresses. Their order matters: the first is the primary one. An address that cannot
+/// be read is an error: without it the next one would become primary, and node ports would answer
+/// there.
 fn addresses(check: &mut Check<'_, '_>, status: &Status, at: &At<'_>) -> Vec<IpAddr> {
     let mut internal = Vec::new();
     let mut external = Vec::new();
@@ -70,7 +71,7 @@ fn addresses(check: &mut Check<'_, '_>, status: &Status, at: &At<'_>) -> Vec<IpA
     internal.into_iter().chain(external).filter(|address| seen.insert(*address)).collect()
 }
 
-/// The order counts here too: the first range is the primary one.
+/// Reads the Pod CIDRs. Their order matters too: the first is the primary one.
 fn pod_cidrs(check: &mut Check<'_, '_>, spec: &Spec, at: &At<'_>) -> Vec<IpNet> {
     let at_many = at.key("podCIDRs");
     let mut ranges = Vec::new();

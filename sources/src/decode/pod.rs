@@ -41,7 +41,7 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
     finish(check, Object::Pod(Arc::new(pod)))
 }
 
-/// The Ready condition. A manifest without one describes a Pod that is meant to be used.
+/// Reads the Ready condition. A manifest without one describes a Pod that is meant to be used.
 fn is_ready(check: &mut Check<'_, '_>, status: &Status, at: &At<'_>) -> bool {
     let mut ready = true;
     for (index, condition) in check.list(&status.conditions, at).iter().enumerate() {
@@ -66,7 +66,7 @@ fn addresses(
     status: &Status,
     at: &At<'_>,
 ) -> PodAddresses {
-    // The first of each family counts, and the families do not look at each other.
+    // The first address of each family is used, independently of the other family.
     let mut found: BTreeMap<Family, IpAddr> = BTreeMap::new();
     let mut any = false;
     let at_many = at.key("podIPs");
@@ -86,7 +86,7 @@ fn addresses(
     let host_network = check.get(&spec.host_network, &at_network).is_some_and(|host| *host);
     let phases = [("Pending", false), ("Unknown", false), ("Succeeded", true), ("Failed", true)];
     let is_done = check.choice(&status.phase, &at.key("phase"), ("Running", false), phases);
-    // A Pod that is done keeps its addresses in its status, but they may belong to another by now.
+    // A Pod that is done keeps its addresses in its status, but another Pod may have them by now.
     if is_done {
         PodAddresses::Own(Vec::new())
     } else if found.is_empty() && host_network {
@@ -96,7 +96,8 @@ fn addresses(
     }
 }
 
-/// The named ports. Of two with the same name and protocol the first container's counts.
+/// Collects the named ports. If two have the same name and protocol, that of the first container is
+/// used.
 fn ports(check: &mut Check<'_, '_>, spec: &Spec, at: &At<'_>) -> Vec<SlicePort> {
     let mut found = BTreeMap::new();
     add_ports(check, &spec.containers, &at.key("containers"), false, &mut found);
@@ -104,7 +105,8 @@ fn ports(check: &mut Check<'_, '_>, spec: &Spec, at: &At<'_>) -> Vec<SlicePort> 
     found.into_iter().map(|((name, protocol), port)| SlicePort { name, protocol, port }).collect()
 }
 
-/// Init containers serve only if they run beside the others: with `restartPolicy` Always.
+/// Adds the ports of containers. Init containers serve only if they run beside the others: with
+/// `restartPolicy` Always.
 fn add_ports(
     check: &mut Check<'_, '_>,
     containers: &List<Container>,

@@ -25,14 +25,14 @@ use crate::address::{parse_ip, unfit};
 use crate::field::{Field, NumberOrText, Text};
 use crate::manifest::{Document, List, Metadata, PortPart, Spec, Status};
 
-/// A Service with this label is served by another proxy, whatever the value.
+/// The label of Services that another proxy serves, whatever its value.
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 
 /// The API's default and limit of `timeoutSeconds`.
 const DEFAULT_TIMEOUT: u32 = 10_800;
 const LONGEST_TIMEOUT: i64 = 86_400;
 
-/// The node ports that an API server gives out, unless it is told others.
+/// The node ports that an API server allocates by default.
 const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 
 /// The API's limits for the names of a Service's ports and of container ports, in bytes.
@@ -50,7 +50,7 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
     let at_labels = at_metadata.key("labels");
     let is_others = check.label(&metadata.labels, OTHER_PROXY, &at_labels).is_some();
     if is_others && !check.failed() {
-        debug!(service = %key, "skipped: it is left to another proxy");
+        debug!(service = %key, "skipped: another proxy serves it");
         return Outcome::Nothing;
     }
     let at_spec = at.key("spec");
@@ -68,7 +68,7 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
             ("ExternalName", ServiceType::ExternalName),
         ],
     );
-    // Of a type that is misspelt, nobody knows what it has.
+    // If the type is invalid, the fields it supports are not known, so all count as supported.
     let has = Has::of(if check.failed() { ServiceType::LoadBalancer } else { kind });
     has.refuse_surplus(check, spec, &at_spec);
     let cluster_ips = match kind {
@@ -122,8 +122,8 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
     finish(check, Object::Service(Arc::new(service)))
 }
 
-/// The cluster address of each family. With `ipFamilies`, the position says which is which;
-/// without, each address speaks for itself.
+/// Reads the cluster address of each family. With `ipFamilies`, the position determines the family;
+/// without it, each address has its own.
 fn cluster_ips(check: &mut Check<'_, '_>, spec: &Spec, has: Has, at: &At<'_>) -> ClusterIps {
     let at_one = at.key("clusterIP");
     let at_many = at.key("clusterIPs");
@@ -144,7 +144,7 @@ fn cluster_ips(check: &mut Check<'_, '_>, spec: &Spec, has: Has, at: &At<'_>) ->
     }
     if one.or(first) == Some("None") {
         if has.node_ports && !check.failed() {
-            check.warn(&at_one, "None is for type ClusterIP alone: the Service is not served");
+            check.warn(&at_one, "None is only for type ClusterIP: the Service is not served");
         }
         return ClusterIps::default();
     }
@@ -189,13 +189,13 @@ fn cluster_ips(check: &mut Check<'_, '_>, spec: &Spec, has: Has, at: &At<'_>) ->
         }
     }
     if found == ClusterIps::default() && !check.failed() {
-        let reason = "missing: nothing allocates an address without an API server; not served";
+        let reason = "missing: only an API server allocates addresses; not served";
         check.warn(&at_one, reason);
     }
     found
 }
 
-/// Says that two fields for the same thing do not say the same, as the API does.
+/// Reports that two fields for the same thing differ, as the API does.
 fn differs(check: &mut Check<'_, '_>, at: &At<'_>, found: impl Display, one: impl Display) {
     check.error(at, format_args!("{found} differs from spec.clusterIP, which is {one}"));
 }
@@ -257,10 +257,11 @@ fn ports(
                 let message = format_args!("another port has {node_port}/{protocol} as well");
                 check.error(&at_node_port, message);
             }
-            // Once for a Service: what is meant for one of its ports is meant for all.
+            // This is reported once for each Service: the reason usually applies to all of its
+            // ports.
             if !NODE_PORTS.contains(&node_port.get()) && !check.is_admitted() && !is_odd {
                 is_odd = true;
-                let range = "30000-32767, the range of an API server that is not told another";
+                let range = "30000-32767, the default range of an API server";
                 check.warn(&at_node_port, format_args!("{node_port} is outside {range}"));
             }
         }
@@ -276,7 +277,7 @@ fn ports(
     ports
 }
 
-/// What to connect to on a Pod; nothing if it is the Service's own port.
+/// Returns the target port; `None` if it is the Service's own port.
 fn target(
     check: &mut Check<'_, '_>,
     field: &Field<NumberOrText>,
@@ -290,7 +291,7 @@ fn target(
             if text.bytes().any(|byte| byte.is_ascii_lowercase()) {
                 check.check_port_name(text, at, LONGEST_TARGET);
             } else {
-                let hint = "a name has a letter, a number has no quotes";
+                let hint = "a name needs a letter, and a number no quotes";
                 check.error(at, format_args!("{text:?} is not the name of a port: {hint}"));
             }
             Some(TargetPort::Name(PortName::new(check.share(text))))
@@ -333,8 +334,9 @@ fn vips(check: &mut Check<'_, '_>, status: &Status, has: Has, at: &At<'_>) -> Ve
     addresses.into_iter().collect()
 }
 
-/// Who may connect to the load balancer's addresses; nobody is named if everybody may. So an entry that
-/// cannot be read is an error: without it, more might be let in than were meant to.
+/// Returns the clients that may connect to the load balancer's addresses; an empty list means all.
+/// So an entry that cannot be read is an error: if it were skipped, more clients might connect than
+/// intended.
 fn source_ranges(
     check: &mut Check<'_, '_>,
     spec: &Spec,
@@ -352,7 +354,7 @@ fn source_ranges(
         |family: &Family| !is_named(*family) && vips.iter().any(|vip| Family::of(*vip) == *family);
     let is_usable = !ranges.is_empty() && !check.failed();
     for family in Family::ALL.into_iter().filter(is_open).filter(|_| is_usable) {
-        check.warn(&at, format_args!("none is of {family}: there, everybody may connect"));
+        check.warn(&at, format_args!("no range of {family}, so all its clients may connect"));
     }
     ranges
 }

@@ -19,10 +19,10 @@ use super::{At, Sink};
 use crate::address::{parse_ip, unfit};
 use crate::manifest::{Document, EndpointConditions, EndpointPart, Hints, Metadata, Named};
 
-/// A slice with this label belongs to a headless Service, whatever the value.
+/// The label of the slices of a headless Service, whatever its value.
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
-/// The Service a slice belongs to.
+/// The label that names the Service of a slice.
 const SERVICE: &str = "kubernetes.io/service-name";
 
 pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Outcome {
@@ -44,7 +44,7 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
         return Outcome::Broken(ObjectKey::EndpointSlice(key));
     }
     if service.is_empty() {
-        let message = format_args!("without {SERVICE} it belongs to no Service; it is not used");
+        let message = format_args!("label {SERVICE} is missing, the slice is ignored");
         check.warn(&at_labels, message);
         return Outcome::Nothing;
     }
@@ -55,7 +55,7 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
         Some("IPv4") => Family::Ipv4,
         Some("IPv6") => Family::Ipv6,
         Some("FQDN") => {
-            check.warn(&at_type, "addresses of type FQDN are not served; the slice is not used");
+            check.warn(&at_type, "addresses of type FQDN are not served, the slice is ignored");
             return Outcome::Nothing;
         }
         other => {
@@ -84,7 +84,7 @@ fn ports(check: &mut Check<'_, '_>, document: &Document, at: &At<'_>) -> Vec<Sli
         // The API server writes "" for a name that is left out.
         let name = check.get(&part.name, &at_name).map_or("", |name| &**name);
         let name = PortName::new(check.share(name));
-        // A port without a number is any port, which nothing can be sent to.
+        // A port without a number means any port, and no packet can be sent to that.
         if let Some(port) = check.optional_port(&part.port, &at.key("port")) {
             ports.insert(SlicePort { name, protocol, port });
         }
@@ -130,7 +130,8 @@ fn hints_of(zones: Box<[Zone]>, nodes: Box<[NodeName]>) -> Option<Box<object::Hi
     some.then(|| Box::new(object::Hints { zones, nodes }))
 }
 
-/// The first address, if it can be one of an endpoint; the others are the same endpoint.
+/// Returns the first address, if it is valid for an endpoint. The other addresses are the same
+/// endpoint.
 fn address(
     check: &mut Check<'_, '_>,
     part: &EndpointPart,
@@ -155,7 +156,8 @@ fn address(
     Some(address)
 }
 
-/// Conditions that are left out say the best: old writers knew only some of them.
+/// Reads the conditions. Absent ones default to the best state, since old writers knew only some of
+/// them.
 fn conditions(check: &mut Check<'_, '_>, part: &EndpointPart, at: &At<'_>) -> Conditions {
     let nothing = EndpointConditions::default();
     let given = check.get(&part.conditions, at).map_or(&nothing, |given| given);

@@ -1,7 +1,7 @@
 //! Fields that a type of Service does not have.
 //!
-//! An API server lets none of them in, and clears those that a change of the type leaves behind. In a file
-//! they are what an edit has left: they count for nothing, and are said.
+//! An API server does not accept them, and clears those that a change of the type leaves behind. In
+//! a file they are remains of an edit: they are ignored with a warning.
 
 use rulec_compiler::object::{ServiceType, TrafficPolicy};
 
@@ -10,15 +10,15 @@ use super::check::Check;
 use crate::field::{Field, Text};
 use crate::manifest::Spec;
 
-/// What a type of Service has.
+/// The features of a type of Service.
 #[derive(Clone, Copy)]
 pub(super) struct Has {
     kind: ServiceType,
-    /// Ports of the nodes.
+    /// Node ports.
     pub(super) node_ports: bool,
-    /// A load balancer, and what goes with it.
+    /// A load balancer and its fields.
     pub(super) balancer: bool,
-    /// Anything at all that a node serves.
+    /// Addresses that a node serves.
     addresses: bool,
 }
 
@@ -33,7 +33,7 @@ impl Has {
         Self { kind, node_ports, balancer, addresses }
     }
 
-    /// Says that a field does not count.
+    /// Warns that a field is ignored.
     pub(super) fn refuse(self, check: &mut Check<'_, '_>, at: &At<'_>) {
         let name = match self.kind {
             ServiceType::ExternalName => "ExternalName",
@@ -41,10 +41,10 @@ impl Has {
             ServiceType::NodePort => "NodePort",
             ServiceType::LoadBalancer => "LoadBalancer",
         };
-        check.warn(at, format_args!("a Service of type {name} does not have it; it is not used"));
+        check.warn(at, format_args!("not a field of Services of type {name}, ignored"));
     }
 
-    /// Says which fields of `spec` do not count, but for those of its ports.
+    /// Warns about the fields of `spec` that are ignored, except those of its ports.
     pub(super) fn refuse_surplus(self, check: &mut Check<'_, '_>, spec: &Spec, at: &At<'_>) {
         let Spec { external_traffic_policy, health_check_node_port, .. } = spec;
         let is_external = self.node_ports || self.addresses && has_elements(&spec.external_ips);
@@ -72,11 +72,11 @@ impl Has {
         }
         if self.balancer && is_checked && !is_local {
             let at = at.key("healthCheckNodePort");
-            check.warn(&at, "not used: it is for externalTrafficPolicy Local alone");
+            check.warn(&at, "ignored, used only with externalTrafficPolicy Local");
         }
     }
 
-    /// The policy of clients from outside, if any can come.
+    /// Returns the external traffic policy, or Cluster if no client can come from outside.
     pub(super) fn external_policy(self, spec: &Spec, policy: TrafficPolicy) -> TrafficPolicy {
         let is_external = self.node_ports || self.addresses && has_elements(&spec.external_ips);
         if is_external { policy } else { TrafficPolicy::Cluster }

@@ -1,8 +1,8 @@
-//! Fields that no object of the kind has: a slip makes a field one that is not there.
+//! Unknown fields, which come from misspelt names.
 //!
-//! Services, EndpointSlices and Endpoints are small and known as a whole, so of those each unknown field is
-//! told. Of Pods and Nodes we read little, and tell only of what is nearly one of the fields that are
-//! read.
+//! Services, EndpointSlices and Endpoints are small and all their fields are known, so each unknown
+//! field is reported. Of Pods and Nodes only a few fields are read, so an unknown field is reported
+//! only if its name is close to one of those.
 
 use serde_ignored::Path;
 
@@ -10,10 +10,10 @@ use super::check::Check;
 use super::near::nearest;
 use super::{At, Step};
 
-/// More than anybody will mend at a time. A document of another kind may be all unknown fields.
+/// The most unknown fields that are kept. A document of another kind may consist of unknown fields.
 const MOST: usize = 4096;
 
-/// A field that is not read, at a place where some are.
+/// A field that is not read, in a struct of which some fields are.
 #[derive(Clone, Debug)]
 pub(crate) struct Unknown {
     steps: Vec<Step>,
@@ -22,7 +22,8 @@ pub(crate) struct Unknown {
 }
 
 impl Unknown {
-    /// The item of a list that it is of, and itself as seen from there; or itself, if it is of none.
+    /// If the field belongs to an item of a list, returns the index of the item and the field
+    /// relative to it; otherwise returns the field as it is.
     pub(crate) fn of_item(mut self) -> Result<(usize, Self), Self> {
         match self.steps.as_slice() {
             [Step::Key(key), Step::Index(index), ..] if **key == *ITEMS => {
@@ -35,10 +36,10 @@ impl Unknown {
     }
 }
 
-/// Where a list has its documents.
+/// The field in which a list has its documents.
 const ITEMS: &str = "items";
 
-/// The kinds whose fields are told of.
+/// The kinds whose unknown fields are reported.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fields {
     Service,
@@ -48,7 +49,7 @@ pub(super) enum Fields {
     Node,
 }
 
-/// Notes a field that is passed over.
+/// Notes a field that was skipped.
 pub(crate) fn note(noted: &mut Vec<Unknown>, path: &Path<'_>) {
     let Path::Map { parent, key } = path else { return };
     if noted.len() >= MOST {
@@ -79,7 +80,7 @@ fn push_steps(path: &Path<'_>, steps: &mut Vec<Step>) {
     }
 }
 
-/// The place of a struct, without the indices of lists, if it is one of those below.
+/// Returns the path of a struct without the indices of lists, if it is one of [`PLACES`].
 fn place_of(path: &Path<'_>) -> Option<&'static str> {
     match path {
         Path::Root => Some(""),
@@ -89,7 +90,7 @@ fn place_of(path: &Path<'_>) -> Option<&'static str> {
         | Path::NewtypeVariant { parent } => place_of(parent),
         Path::Map { parent, key } => {
             let above = place_of(parent)?;
-            // Each is a document like any other.
+            // Each item is a document like any other.
             if above.is_empty() && key == ITEMS {
                 return Some("");
             }
@@ -142,7 +143,7 @@ const METADATA: [&str; 16] = [
     "uid",
 ];
 
-/// The fields at a place of a kind: all of them, or those that are read.
+/// Returns the fields of a kind at a place: all of them, or those that are read.
 fn fields(kind: Fields, place: &str) -> &'static [&'static str] {
     match (kind, place) {
         (_, "metadata") => &METADATA,
@@ -210,7 +211,7 @@ fn fields(kind: Fields, place: &str) -> &'static [&'static str] {
     }
 }
 
-/// Tells of the unknown fields of an object.
+/// Reports the unknown fields of an object.
 pub(super) fn check(check: &mut Check<'_, '_>, kind: Fields, unknown: &[Unknown], at: &At<'_>) {
     let is_whole = !matches!(kind, Fields::Pod | Fields::Node);
     for Unknown { steps, place, name } in unknown {
@@ -220,11 +221,11 @@ pub(super) fn check(check: &mut Check<'_, '_>, kind: Fields, unknown: &[Unknown]
         }
         match nearest(name, known) {
             Some(meant) => {
-                let message = format_args!("there is no such field; {meant} is meant?");
+                let message = format_args!("unknown field, did you mean {meant}?");
                 check.warn_below(at, steps, message);
             }
             None if is_whole => {
-                check.warn_below(at, steps, "there is no such field; it is not used");
+                check.warn_below(at, steps, "unknown field, ignored");
             }
             None => {}
         }

@@ -1,4 +1,4 @@
-//! One file: what it says, and what it said when it was last good.
+//! One file: its content now, and its last good content.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -16,70 +16,71 @@ use crate::intern::Interner;
 use crate::problem::{Problem, Severity};
 use crate::writers::Writers;
 
-/// What is known of a file. Its bytes are not kept, only their hash.
+/// The state of a file. Its bytes are not kept, only their hash.
 #[derive(Debug)]
 pub(super) struct Entry {
     name: OsString,
     path: Arc<str>,
     format: Format,
-    /// The stamp of the content that `hash` is of, if the file was read without trouble.
+    /// The stamp of the content that has this `hash`, if the file was read without trouble.
     stamp: Option<Stamp>,
     hash: Option<blake3::Hash>,
     objects: BTreeMap<ObjectKey, Object>,
-    /// What is wrong with the content.
+    /// The problems of the content.
     faults: Vec<Problem>,
     /// Why the content could not be read.
     obstacle: Option<Problem>,
     link: bool,
-    /// Whether it has ever been read as a whole, be it by an earlier run.
+    /// Whether it has ever been read completely, also by an earlier run.
     read: bool,
-    /// The hash of the content that the objects are of.
+    /// The hash of the content that the objects come from.
     good: Option<blake3::Hash>,
-    /// Whether nobody has got the objects yet: they are an earlier run's.
+    /// Whether the objects come from an earlier run and have not been delivered yet.
     left: bool,
-    /// Whether something in it could not be read for the first list, and has not been since.
+    /// Whether a part of it could not be read for the first list, and has not been read since.
     unread: bool,
-    /// Since when it has been written to too lately to be believed.
+    /// Since when its last write has always been too recent to read it.
     restless: Option<SystemTime>,
 }
 
-/// What reading a file needs from outside.
+/// The environment in which a file is read.
 pub(super) struct Context<'a> {
     pub(super) interner: &'a mut Interner,
     /// When the look began.
     pub(super) now: SystemTime,
-    /// How old the last write must be for the file to be believed, if that matters.
+    /// How old the last write must be for the file to be read as it is, if that matters.
     pub(super) fresh: Option<Duration>,
-    /// Whether no complete list has been told yet.
+    /// Whether no complete list has been delivered yet.
     pub(super) is_first: bool,
     pub(super) writers: &'a Writers,
 }
 
-/// What reading a file brought.
+/// The result of reading a file.
 #[derive(Debug, Default)]
 pub(super) struct News {
     /// Whether there is a file at all.
     pub(super) exists: bool,
-    /// Whether nothing has its name. What was read of it stays until a listing shows that it is gone, and
-    /// not its directory.
+    /// Whether nothing has its name. What was read of it stays until a listing shows that the file
+    /// is gone, and not its directory.
     pub(super) absent: bool,
     pub(super) gone: Vec<ObjectKey>,
     pub(super) new: Vec<ObjectKey>,
     pub(super) changed: Vec<ObjectKey>,
     pub(super) suppressed: u64,
-    /// Whether the file may just be written to, and is not believed yet.
+    /// Whether the file may be being written to, and is not taken as it is yet.
     pub(super) unsettled: bool,
-    /// Whether the file is known to be written to, and is not believed before its writer is done.
+    /// Whether the file is known to be written to, and is not taken as it is before its writer is
+    /// done.
     pub(super) written: bool,
 }
 
 impl News {
-    /// There is a file, and no news of it.
+    /// Returns the result for a file that exists and has not changed.
     fn none() -> Self {
         Self { exists: true, ..Self::default() }
     }
 
-    /// It is not believed yet.
+    /// Returns the result for a file that is not taken as it is yet.
     fn waiting() -> Self {
         Self { unsettled: true, ..Self::none() }
     }
@@ -107,31 +108,32 @@ impl Entry {
         }
     }
 
-    /// One that an earlier run has read.
+    /// Creates the entry of a file that an earlier run has read.
     pub(super) fn left(saved: &SavedFile) -> Self {
         let objects = saved.objects.iter().map(|object| (object.key(), object.clone())).collect();
         let good = blake3::Hash::from_hex(&saved.hash).ok();
         Self { objects, good, read: true, left: true, ..Self::new(OsStr::new(&saved.name)) }
     }
 
-    /// What it gave when it was last good, for the next start. A name that is no text is not kept.
+    /// Returns its last good content for the next start. Files whose names are not valid UTF-8 are
+    /// not saved.
     pub(super) fn saved(&self) -> Option<SavedFile> {
         let name = self.name.to_str()?.to_owned();
         let hash = self.good?.to_hex().to_string();
         Some(SavedFile { name, hash, objects: self.objects.values().cloned().collect() })
     }
 
-    /// Its name, if that is a text.
+    /// Returns its name, if that is valid UTF-8.
     pub(super) fn path_text(&self) -> Option<&str> {
         self.name.to_str()
     }
 
-    /// Whether this is what it gave when it was last good.
+    /// Returns whether this is its last good content.
     pub(super) fn is_saved_as(&self, saved: Option<&SavedFile>) -> bool {
         match (saved, self.good) {
             (None, None) => true,
             (Some(saved), Some(good)) => {
-                // Another version of the program may have made something else of the same bytes.
+                // Another version of the program may have decoded the same bytes differently.
                 blake3::Hash::from_hex(&saved.hash).is_ok_and(|hash| hash == good)
                     && self.objects.values().eq(&saved.objects)
             }
@@ -139,12 +141,13 @@ impl Entry {
         }
     }
 
-    /// Whether objects of it may be missing: it could not be read, and nothing is known of it.
+    /// Returns whether objects of it may be missing: it could not be read, and has no last good
+    /// content.
     pub(super) fn is_unread(&self) -> bool {
         self.unread
     }
 
-    /// Relative to the manifest directory.
+    /// Returns its path relative to the manifest directory.
     pub(super) fn path(&self) -> &Arc<str> {
         &self.path
     }
@@ -181,16 +184,17 @@ impl Entry {
         }
         match content {
             Ok(Content::Bytes { bytes, before, after }) => {
-                // Of the one that is kept, a write in between must differ; the other one knows of it.
+                // `before` is the stamp to keep, so that a write during the read is noticed at the
+                // next look; `after` is used for the age, since it includes that write.
                 self.take(&bytes, before, after, context)
             }
-            Ok(Content::Missing) if link => self.keep("a link to nothing", context),
+            Ok(Content::Missing) if link => self.keep("a dangling symbolic link", context),
             Ok(Content::Missing) => News { absent: true, ..News::none() },
             Ok(Content::Directory) => News { exists: false, ..self.forget() },
             Ok(Content::Special) => {
                 let reason = "not a regular file; pipes, sockets and devices are not read";
                 let news = self.keep(reason, context);
-                // Nothing is missing: such a thing never had objects.
+                // No object is missing: such a file never had objects.
                 self.unread = false;
                 news
             }
@@ -205,7 +209,7 @@ impl Entry {
         Problem::of_file(&self.path, severity, message)
     }
 
-    /// Keeps what was last good.
+    /// Keeps the last good content.
     fn keep(&mut self, reason: &str, context: &Context<'_>) -> News {
         self.miss(context);
         let kept = if self.read { "; its last good content stays" } else { "" };
@@ -213,10 +217,10 @@ impl Entry {
         News::none()
     }
 
-    /// Believes nothing yet. Says whether there is still time for that.
+    /// Delays taking the content as it is. Returns whether there is still time for that.
     fn wait(&mut self, now: SystemTime) -> bool {
         let since = *self.restless.get_or_insert(now);
-        // A clock that was set back must not make it longer.
+        // A clock that was set back must not extend the wait.
         let is_early = now.duration_since(since).is_ok_and(|waited| waited < RESTLESS);
         if is_early {
             self.stamp = None;
@@ -224,7 +228,7 @@ impl Entry {
         is_early
     }
 
-    /// Takes notice that there is no content.
+    /// Drops the content, since there is none any more.
     fn forget(&mut self) -> News {
         self.hash = None;
         self.good = None;
@@ -240,8 +244,9 @@ impl Entry {
         latest: Stamp,
         context: &mut Context<'_>,
     ) -> News {
-        // Asked after reading: a writer who comes now has not changed what was read. None of it counts,
-        // not even what it adds: a list that breaks off is a list.
+        // This is checked after reading: a writer that comes only now has not changed what was
+        // read. Nothing of the content is used, not even what it adds: a list that is cut off is
+        // still a valid list.
         if context.writers.has(&self.name) {
             self.stamp = None;
             return News { exists: true, written: true, ..News::none() };
@@ -256,9 +261,10 @@ impl Entry {
         if is_fresh && self.wait(context.now) {
             return News::waiting();
         }
-        // A disk that is full and an editor that crashed leave nothing; who means nothing writes a comment.
+        // A full disk or an editor that crashed leaves an empty file; a user who wants no objects
+        // writes a comment.
         if bytes.is_empty() {
-            // One that has come and has never had a byte is being written, or so it looks at first.
+            // A new file that has never had a byte is probably being written to.
             let is_new = !self.read && !context.is_first;
             if is_new && latest.is_younger(EMPTY, context.now) {
                 self.stamp = None;
@@ -289,12 +295,13 @@ impl Entry {
         self.replace(decoded, context.is_first)
     }
 
-    /// Takes notice that something in it could not be read.
+    /// Notes that a part of it could not be read.
     fn miss(&mut self, context: &Context<'_>) {
         self.unread |= context.is_first && !self.read;
     }
 
-    /// Takes over what a well-formed file says, and keeps of the old what it says badly.
+    /// Takes over the objects of a well-formed file, and keeps the old version of those that are
+    /// invalid.
     fn replace(&mut self, decoded: Decoded, is_first: bool) -> News {
         let mut news = News::none();
         self.faults = decoded.problems;
@@ -302,7 +309,7 @@ impl Entry {
         for object in decoded.objects {
             let key = object.key();
             if self.objects.insert(key.clone(), object).is_some() {
-                let message = "defined more than once in this file; the last one counts";
+                let message = "defined more than once in this file; the last one is used";
                 let object = Some(key.to_string());
                 self.faults.push(Problem { object, ..self.problem(Severity::Warning, message) });
             }
@@ -311,8 +318,8 @@ impl Entry {
             match old.remove(key) {
                 None => news.new.push(key.clone()),
                 Some(before) if before == *object => {
-                    // The old copy is shared with whoever got it, so the new one is a waste. An earlier
-                    // run's is nobody's, and shares nothing with others.
+                    // The receiver shares the old copy, so keeping the new one wastes memory.
+                    // Objects of an earlier run have not been delivered, and share nothing.
                     if !self.left {
                         *object = before;
                         news.suppressed += 1;
@@ -322,7 +329,7 @@ impl Entry {
             }
         }
         for (key, object) in old {
-            // An object that is broken beyond its name may be any that is missing now.
+            // An object whose name cannot be read may be any of those that are missing now.
             if decoded.nameless || decoded.broken.contains(&key) {
                 self.objects.insert(key, object);
             } else {

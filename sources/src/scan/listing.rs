@@ -6,17 +6,18 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The names in a directory, by whether they are read.
+/// The names in a directory: those that are read, and others.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    /// Those that may be manifests; what they are shows when they are read.
+    /// Files that may be manifests; their type is checked when they are read.
     pub(super) names: BTreeSet<OsString>,
-    /// Other files that somebody may take for manifests.
+    /// Other files that a user may take for manifests.
     pub(super) left_out: BTreeSet<OsString>,
 }
 
 impl Listing {
-    /// Lists a directory. An error half way is an error: half a list would look like removals.
+    /// Lists a directory. An error half way fails the listing: half a list would look like
+    /// removals.
     pub(super) fn of(directory: &Path) -> io::Result<Self> {
         let mut listing = Self::default();
         for entry in std::fs::read_dir(directory)? {
@@ -34,7 +35,7 @@ impl Listing {
         Ok(listing)
     }
 
-    /// What to say of the files that are left out: a few of them by name.
+    /// Returns the message about the files that are left out, which names a few of them.
     pub(super) fn what_is_left_out(&self) -> Option<String> {
         const NAMED: usize = 5;
         if self.left_out.is_empty() {
@@ -53,8 +54,9 @@ impl Listing {
     }
 }
 
-/// Whether a file of this name is read. What is kept beside a manifest (`web.yaml.orig`, `web.yaml.20261128`)
-/// is not meant to serve, so a list of endings that are not would never be complete.
+/// Returns whether a file of this name is read. Copies that are kept beside a manifest
+/// (`web.yaml.orig`, `web.yaml.20261128`) are not to be served, and a list of endings to ignore
+/// would never be complete.
 pub(crate) fn is_manifest(name: &OsStr) -> bool {
     let extension = Path::new(name).extension();
     !name.as_bytes().starts_with(b".")
@@ -63,7 +65,8 @@ pub(crate) fn is_manifest(name: &OsStr) -> bool {
         })
 }
 
-/// Whether it is hidden, or what an editor has for as long as it works: nobody takes it for a manifest.
+/// Returns whether it is hidden, or a temporary file of an editor: a user does not take it for a
+/// manifest.
 fn is_passing(name: &OsStr) -> bool {
     let name = name.as_bytes();
     let endings: [&[u8]; 3] = [b"~", b".swp", b".tmp"];

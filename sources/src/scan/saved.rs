@@ -1,7 +1,7 @@
-//! What each file gave when it was last good, for the next start.
+//! The last good content of each file, for the next start.
 //!
-//! A file that is broken when the daemon starts has a last good content all the same, and so has a
-//! directory that is not there yet.
+//! With it, a file that is broken when the daemon starts still has a last good content, and so has
+//! a directory that does not exist yet.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use tracing::{info, warn};
 
 use crate::state::{Saver, StateDir};
 
-/// The name of the file of state.
+/// The name of the state file.
 const NAME: &str = "manifests.state";
 
-/// What a file gave.
+/// The content of a file.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct SavedFile {
     /// Its name in the directory.
@@ -28,21 +28,21 @@ pub(super) struct SavedFile {
     pub(super) objects: Vec<Object>,
 }
 
-/// All files by name. A copy costs nothing, so that it can be saved beside the changes.
+/// All files by name. A copy is cheap, so that they can be saved while changes go on.
 pub(super) type Files = OrdMap<String, Arc<SavedFile>>;
 
-/// What a path held.
+/// The content of a path.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Saved {
     path: PathBuf,
-    /// When that was last known to be true.
+    /// When it was last known to be current.
     at: Timestamp,
     #[serde(with = "in_a_row")]
     files: Files,
 }
 
-/// What is kept for the next start, and what an earlier run has left.
+/// The state for the next start, and the state that an earlier run has left.
 pub(crate) struct Memory {
     path: PathBuf,
     saver: Option<Saver<Saved>>,
@@ -50,32 +50,33 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Reads what an earlier run has left of a path. What cannot be used is named, and done without.
+    /// Reads what an earlier run has left of a path. State that cannot be used is reported and
+    /// ignored.
     pub(crate) fn load(state: &StateDir, path: &Path) -> Self {
         let left = match state.load::<Saved>(NAME) {
             Ok(Some(saved)) if saved.path == path => Some(saved),
             Ok(Some(saved)) => {
                 let (file, of) = (state.path().join(NAME), saved.path);
-                info!(file = %file.display(), of = %of.display(), "not used: it is of another path");
+                info!(file = %file.display(), of = %of.display(), "ignored: state of another path");
                 None
             }
             Ok(None) => None,
             Err(error) => {
-                warn!("the start goes on without what the last run has left: {error}");
+                warn!("starting without the state of the last run: {error}");
                 None
             }
         };
         let saver = state.saver(NAME);
-        let saver = saver.inspect_err(|error| warn!(%error, "nothing is kept for the next start"));
+        let saver = saver.inspect_err(|error| warn!(%error, "no state saved for the next start"));
         Self { path: path.to_owned(), saver: saver.ok(), left }
     }
 
-    /// What an earlier run has left, and when that was true; once.
+    /// Takes what an earlier run has left, and when that was current. Returns it only once.
     pub(crate) fn take(&mut self) -> Option<(Left, Timestamp)> {
         self.left.take().map(|saved| (Left(saved.files), saved.at))
     }
 
-    /// Has this written: soon if it is news, and otherwise at the end.
+    /// Saves the files: soon if they have changed, and otherwise at the end.
     pub(crate) fn save(&self, files: &Left, is_news: bool) {
         let Some(saver) = &self.saver else { return };
         let (path, at) = (self.path.clone(), Timestamp::now());
@@ -88,7 +89,7 @@ impl Memory {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Left(pub(super) Files);
 
-/// Files as a list: the keys are in them.
+/// Serializes the files as a list, since their keys are in them.
 mod in_a_row {
     use super::{Arc, Deserialize, Deserializer, Files, SavedFile, Serialize, Serializer};
 

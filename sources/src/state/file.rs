@@ -4,9 +4,9 @@
 //!  magic 8 │ format 4 │ length 8 │ blake3 32 │ zstd(JSON)
 //! ```
 //!
-//! Numbers are little-endian; `length` is that of what follows the header, of which the checksum is. JSON
-//! because what is saved consists of enums and optional fields that grow from version to version, and
-//! because a person can read it: `tail -c +53 api.state | zstd -d`.
+//! Numbers are little-endian. `length` and the checksum are those of the bytes after the header.
+//! The format is JSON because the saved data consists of enums and optional fields that grow from
+//! version to version, and because a person can read it: `tail -c +53 api.state | zstd -d`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -21,64 +21,64 @@ use super::make;
 
 const MAGIC: [u8; 8] = *b"rulecst\n";
 
-/// Raised when what was written before can no longer be read as it was meant.
+/// Raised when files of the format before can no longer be read with their meaning.
 const FORMAT: u32 = 1;
 
 const HEADER: usize = 8 + 4 + 8 + 32;
 
-/// Higher levels win a tenth of the size for several times the work.
+/// Higher levels save a tenth of the size for several times the work.
 const LEVEL: i32 = 1;
 
-/// Why a file of state is not used.
+/// Why a state file is not used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
-    /// The file is there and cannot be read.
+    /// The file exists and cannot be read.
     #[error("{}: cannot be read: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: io::Error,
     },
-    /// Something else stands under its name.
-    #[error("{}: is not a file of rulec's state", path.display())]
+    /// The file is not a state file.
+    #[error("{}: is not a state file of rulec", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// Another version of the program has written it, in a format that this one does not know.
-    #[error("{}: is in format {format}, and this program knows format {FORMAT}", path.display())]
+    /// Another version of the program has written it, in a format that this version does not know.
+    #[error("{}: has format {format}, but this program reads format {FORMAT}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What it says.
+        /// The format that it has.
         format: u32,
     },
-    /// It was not written to its end, or has changed since.
+    /// It was not written completely, or has changed since.
     #[error("{}: is damaged: {reason}", path.display())]
     Torn {
         /// The file.
         path: PathBuf,
-        /// By what that is seen.
+        /// How that was detected.
         reason: String,
     },
-    /// It is whole, and does not say what it should.
-    #[error("{}: makes no sense: {reason}", path.display())]
+    /// It is undamaged, but does not have the expected content.
+    #[error("{}: cannot be decoded: {reason}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the reader says.
+        /// The error of the decoder.
         reason: String,
     },
 }
 
-/// What a file holds; nothing if there is none.
+/// Reads a file; `None` if it does not exist.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
     let io = |source| StateError::Io { path: path.to_owned(), source };
     let torn = |reason: String| StateError::Torn { path: path.to_owned(), reason };
     let foreign = || StateError::Foreign { path: path.to_owned() };
-    // Opening a pipe would wait for whoever writes to it.
+    // Opening a pipe would otherwise wait for a writer.
     let flags = OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let mut file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
         Ok(file) => file,
@@ -111,35 +111,35 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateE
     let mut payload = Vec::new();
     file.read_to_end(&mut payload).map_err(io)?;
     if *blake3::hash(&payload).as_bytes() != header.checksum {
-        return Err(torn("the checksum is another".to_owned()));
+        return Err(torn("the checksum does not match".to_owned()));
     }
     let unreadable = |reason: String| StateError::Unreadable { path: path.to_owned(), reason };
     let decoder = zstd::Decoder::with_buffer(&*payload);
     let decoder = decoder.map_err(|error| unreadable(error.to_string()))?;
-    // As a stream: the text of a large cluster is 20 times the size of the file.
+    // It is decoded as a stream: the text of a large cluster is 20 times the size of the file.
     let value = serde_json::from_reader(BufReader::with_capacity(64 << 10, decoder));
     value.map(Some).map_err(|error| unreadable(error.to_string()))
 }
 
-/// Writes a file, so that a reader sees the old one or the new one, also after a crash. Returns its
+/// Writes a file so that a reader sees the old one or the new one, also after a crash. Returns its
 /// length.
 pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<u64> {
     let directory = path.parent().unwrap_or(Path::new("."));
     make(directory)?;
     let new = temporary(path);
-    // What a crash has left may have another owner or mode.
+    // A file left by a crash may have another owner or mode.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
     let written = write_new(&new, value).and_then(|length| {
         fs::rename(&new, path)?;
-        // The name is safe only with the directory.
+        // The rename is durable only after the directory is synced.
         File::open(directory)?.sync_all()?;
         Ok(length)
     });
     if written.is_err() {
-        // A disk that is full must not stay so because of us.
+        // Do not help to keep a full disk full.
         let _ = fs::remove_file(&new);
     }
     written
@@ -148,7 +148,7 @@ pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<u64> {
 fn write_new<T: Serialize>(path: &Path, value: &T) -> io::Result<u64> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let mut file = BufWriter::with_capacity(64 << 10, file);
-    // Until the header is there, this is no file of state.
+    // Until the header is written, this is not a valid state file.
     file.write_all(&[0; HEADER])?;
     let hashing = Hashing { file, hasher: blake3::Hasher::new(), length: 0 };
     let encoder = zstd::Encoder::new(hashing, LEVEL)?;
@@ -164,7 +164,7 @@ fn write_new<T: Serialize>(path: &Path, value: &T) -> io::Result<u64> {
     Ok(length + HEADER as u64)
 }
 
-/// Where a file is written before it takes its name.
+/// Returns the path under which a file is written before it is renamed.
 pub(super) fn temporary(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
@@ -193,7 +193,7 @@ impl Header {
     }
 }
 
-/// Writes on, and knows what was written.
+/// Passes bytes on, and computes their hash and length.
 struct Hashing<W> {
     file: W,
     hasher: blake3::Hasher,

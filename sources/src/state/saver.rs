@@ -11,15 +11,16 @@ use tracing::{debug, info, warn};
 
 use super::{Counts, Pace, file};
 
-/// Keeps a file up to date. What is handed over replaces what still waits, so that nobody waits for the
-/// disk; the thread makes the text of it, so it should be cheap to make and to drop: a pointer to a
-/// snapshot. Dropping the saver has the rest written, and waits for nothing.
+/// Keeps a file up to date. A new value replaces one that still waits, so that callers never wait
+/// for the disk. The thread serializes the value, so the value should be cheap to make and to drop:
+/// a pointer to a snapshot. Dropping the saver lets the thread write what is left, and does not
+/// wait for it.
 #[derive(Debug)]
 pub(crate) struct Saver<T> {
     slot: Arc<Slot<T>>,
 }
 
-/// What waits to be written.
+/// The value that waits to be written.
 #[derive(Debug)]
 struct Slot<T> {
     held: Mutex<Held<T>>,
@@ -29,18 +30,19 @@ struct Slot<T> {
 #[derive(Debug)]
 struct Held<T> {
     newest: Option<T>,
-    /// Whether `newest`, which is there then, is written as soon as the pace allows, or only along with what is or at the end.
+    /// Whether `newest`, which is set then, is written as soon as the pace allows. Otherwise it is
+    /// written only along with a value that is due, or at the end.
     due: bool,
     ending: bool,
     ended: bool,
 }
 
-/// Ends whoever writes what of any type.
+/// Ends a saver of any type.
 pub(super) trait Finish {
-    /// Tells it to write what is left and to end.
+    /// Tells it to write what is left and then end.
     fn order(&self);
 
-    /// Waits until it has ended; says whether it has.
+    /// Waits until it has ended; returns whether it has.
     fn wait(&self, until: Instant) -> bool;
 }
 
@@ -53,12 +55,12 @@ impl<T: Serialize + Send + 'static> Saver<T> {
         Ok(Self { slot })
     }
 
-    /// How to end it from elsewhere.
+    /// Returns a handle to end it from elsewhere.
     pub(super) fn end(&self) -> Arc<dyn Finish + Send + Sync> {
         self.slot.clone()
     }
 
-    /// Has this written as soon as the pace allows.
+    /// Writes this value as soon as the pace allows.
     pub(crate) fn save(&self, value: T) {
         let replaced = {
             let mut held = self.slot.lock();
@@ -66,12 +68,12 @@ impl<T: Serialize + Send + 'static> Saver<T> {
             held.newest.replace(value)
         };
         self.slot.changed.notify_all();
-        // Outside of the lock: it may be the last that holds much.
+        // Drop outside of the lock: it may be the last reference to much data.
         drop(replaced);
     }
 
-    /// Has this written at the end, unless something that matters more is before: it is newer than what
-    /// stands in the file, but nothing is lost without it.
+    /// Writes this value in place of one that is due, or else at the end: it is newer than the
+    /// file, but nothing is lost without it.
     pub(crate) fn keep(&self, value: T) {
         let replaced = self.slot.lock().newest.replace(value);
         drop(replaced);
@@ -124,7 +126,7 @@ impl<T: Serialize + Send> Writer<T> {
                 Err(error) => {
                     self.failed(&error);
                     let mut held = self.slot.lock();
-                    // At the end there is one attempt.
+                    // At the end there is only one attempt.
                     if !held.ending {
                         held.newest.get_or_insert(value);
                         held.due = true;
@@ -136,7 +138,7 @@ impl<T: Serialize + Send> Writer<T> {
         }
     }
 
-    /// Waits for the next thing to write; nothing at the end.
+    /// Waits for the next value to write; `None` at the end.
     fn next(&self, not_before: Instant) -> Option<T> {
         let mut held = self.slot.lock();
         loop {
@@ -159,7 +161,7 @@ impl<T: Serialize + Send> Writer<T> {
         self.counts.writes.fetch_add(1, Relaxed);
         self.counts.bytes.fetch_add(bytes, Relaxed);
         if std::mem::take(&mut self.failures) > 0 {
-            info!(path = %self.path.display(), "the state is written again");
+            info!(path = %self.path.display(), "state can be written again");
         }
         debug!(path = %self.path.display(), bytes, "wrote the state");
         self.pace.rest(bytes)
@@ -170,16 +172,16 @@ impl<T: Serialize + Send> Writer<T> {
         self.failures = self.failures.saturating_add(1);
         let path = self.path.display();
         if self.failures == 1 {
-            warn!(%path, %error, "the state cannot be written; it is tried again");
+            warn!(%path, %error, "cannot write state, will keep retrying");
         } else {
-            debug!(%path, %error, failures = self.failures, "the state still cannot be written");
+            debug!(%path, %error, failures = self.failures, "still cannot write state");
         }
     }
 }
 
 impl<T> Drop for Writer<T> {
     fn drop(&mut self) {
-        // Also if it panicked: whoever waits for it waits no longer.
+        // This runs also after a panic, so that no caller waits for ever.
         self.slot.lock().ended = true;
         self.slot.changed.notify_all();
     }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::file::{StateError, read, temporary, write};
 use super::{Pace, StateDir};
 
-/// What is saved here.
+/// The type of value that is saved here.
 type Value = Vec<(String, u64)>;
 
 fn value(number: u64) -> Value {
@@ -41,7 +41,7 @@ fn quick() -> Pace {
 fn wait_until(what: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_secs(20);
     while !what() {
-        assert!(Instant::now() < until, "it does not come to be");
+        assert!(Instant::now() < until, "timed out");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -111,7 +111,7 @@ fn a_file_of_a_newer_program_is_refused_by_its_number() {
     fs::write(&path, newer).unwrap();
     let error = refused(&path);
     assert!(matches!(error, StateError::Format { format: 9, .. }));
-    assert!(error.to_string().ends_with("is in format 9, and this program knows format 1"));
+    assert!(error.to_string().ends_with("has format 9, but this program reads format 1"));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn what_a_crash_left_before_the_rename_changes_nothing() {
 #[test]
 fn a_write_that_fails_leaves_what_was_there() {
     let (_directory, path) = file();
-    // In the way of the temporary file.
+    // A directory in the place of the temporary file.
     fs::create_dir(temporary(&path)).unwrap();
     write(&path, &value(8)).unwrap_err();
     assert_eq!(read::<Value>(&path).unwrap(), Some(value(7)));
@@ -156,7 +156,7 @@ fn changes_never_wait_and_are_written_together() {
     for number in 0..10_000 {
         saver.save(value(number));
     }
-    assert_eq!(state.writes(), 1, "it rests");
+    assert_eq!(state.writes(), 1, "the pause has not ended");
     assert!(state.finish(Duration::from_secs(20)));
     assert_eq!(state.writes(), 2);
     assert_eq!(state.load("api.state").unwrap(), Some(value(9_999)));
@@ -184,7 +184,7 @@ fn what_is_only_newer_is_written_along_or_at_the_end() {
 fn a_disk_that_fails_is_tried_again() {
     let directory = TempDir::new().unwrap();
     let place = directory.path().join("state");
-    // Not a directory, so that nothing can be made in it.
+    // Not a directory, so that no file can be made in it.
     fs::write(&place, "").unwrap();
     let state = StateDir::with_pace(place.clone(), quick());
     let saver = state.saver("api.state").unwrap();
@@ -196,7 +196,7 @@ fn a_disk_that_fails_is_tried_again() {
     fs::remove_dir_all(&place).unwrap();
     fs::write(&place, "").unwrap();
     saver.save(value(2));
-    // At the end there is one attempt, and no waiting for better times.
+    // At the end there is one attempt and no pause.
     let began = Instant::now();
     assert!(state.finish(Duration::from_secs(20)));
     assert!(began.elapsed() < Duration::from_secs(10));

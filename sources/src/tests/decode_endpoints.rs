@@ -1,4 +1,4 @@
-//! Endpoints, and what becomes of them.
+//! Endpoints, and the slices they are converted to.
 
 use std::net::IpAddr;
 

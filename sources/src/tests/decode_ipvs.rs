@@ -1,4 +1,4 @@
-//! What annotations ask of IPVS.
+//! The annotations for IPVS.
 
 use rulec_compiler::ipvs::{Scheduler, SchedulerFlags};
 use rulec_compiler::object::{IpvsOptions, Object};
@@ -6,7 +6,7 @@ use rulec_compiler::object::{IpvsOptions, Object};
 use super::{json, problems, yaml};
 use crate::decode::Decoded;
 
-/// A Service with these annotations.
+/// Decodes a Service with these annotations.
 fn annotated(annotations: &str) -> Decoded {
     yaml(&format!(
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  annotations: {annotations}\n\
@@ -14,7 +14,7 @@ fn annotated(annotations: &str) -> Decoded {
     ))
 }
 
-/// What they ask for. Whatever they say, the Service is served.
+/// Returns the options they set. The Service is served in any case.
 fn options(decoded: &Decoded) -> IpvsOptions {
     let [Object::Service(web)] = &decoded.objects[..] else { panic!("{decoded:?}") };
     assert_eq!(web.ports.len(), 1);
@@ -28,7 +28,7 @@ fn asked(annotations: &str) -> IpvsOptions {
     options(&decoded)
 }
 
-/// What they ask for, and the one warning about them.
+/// Returns the options they set, and the one warning about them.
 #[track_caller]
 fn warned(annotations: &str) -> (IpvsOptions, String) {
     let decoded = annotated(annotations);
@@ -109,7 +109,7 @@ fn what_cannot_be_meant_is_a_warning_and_counts_as_not_there() {
         ),
         (
             "kube-router.io/service.schedflags: flag-1",
-            "kube-router.io/service.schedflags: \"flag-1\" counts only beside \
+            "kube-router.io/service.schedflags: \"flag-1\" is used only with \
              kube-router.io/service.scheduler: mh",
         ),
     ];
@@ -119,14 +119,12 @@ fn what_cannot_be_meant_is_a_warning_and_counts_as_not_there() {
         let (before, after) = warning.split_once("metadata.annotations.").unwrap();
         assert!(before.starts_with("web.yaml:5:"), "{warning}");
         assert!(before.ends_with(" Service default/web: "), "{warning}");
-        assert!(after.starts_with(expected) && after.ends_with("; it is not used"), "{warning}");
+        assert!(after.starts_with(expected) && after.ends_with("; ignored"), "{warning}");
     }
     let (options, warning) = warned("[rulec.io/ipvs-scheduler]");
     assert_eq!(options, IpvsOptions::default());
-    assert!(
-        warning.ends_with("metadata.annotations: expected an object, found a list; it is not used")
-    );
-    // One that is wrong takes nothing along.
+    assert!(warning.ends_with("metadata.annotations: expected an object, found a list; ignored"));
+    // An invalid annotation does not affect the others.
     let (options, _) = warned("{rulec.io/ipvs-scheduler: x, rulec.io/ipvs-drain-seconds: '9'}");
     assert_eq!((options.scheduler, options.drain), (None, Some(9)));
 }
@@ -143,7 +141,7 @@ fn kube_routers_annotations_mean_what_they_mean_there() {
         flags: Some(flags(text)),
         ..IpvsOptions::default()
     };
-    // Without a word of flags, it has none.
+    // Without the annotation for flags, it has none.
     assert_eq!(asked("{kube-router.io/service.scheduler: mh}"), mh(""));
     let both = "{kube-router.io/service.scheduler: mh, kube-router.io/service.schedflags: 'flag-1,flag-2'}";
     assert_eq!(asked(both), mh("flag-1,flag-2"));
@@ -152,15 +150,15 @@ fn kube_routers_annotations_mean_what_they_mean_there() {
 #[test]
 fn our_annotations_come_before_kube_routers() {
     let theirs = "kube-router.io/service.scheduler: mh, kube-router.io/service.schedflags: flag-1";
-    // Their flags were meant for their scheduler.
+    // Flags of kube-router are only for the scheduler of kube-router.
     let ours = asked(&format!("{{rulec.io/ipvs-scheduler: sh, {theirs}}}"));
     assert_eq!((ours.scheduler, ours.flags), (Some(Scheduler::Sh), None));
     let ours = asked(&format!("{{rulec.io/ipvs-scheduler-flags: mh-port, {theirs}}}"));
     assert_eq!((ours.scheduler, ours.flags), (Some(Scheduler::Mh), Some(flags("flag-2"))));
-    // What does not count is not in the way of what does.
+    // An invalid annotation of ours does not hide one of kube-router.
     let (ours, _) = warned(&format!("{{rulec.io/ipvs-scheduler: best, {theirs}}}"));
     assert_eq!((ours.scheduler, ours.flags), (Some(Scheduler::Mh), Some(flags("flag-1"))));
-    // Nobody is told of what would not count anyway.
+    // There is no warning about an annotation that would not be used anyway.
     assert_eq!(
         asked("{rulec.io/ipvs-scheduler: rr, kube-router.io/service.scheduler: odd}").scheduler,
         Some(Scheduler::Rr)

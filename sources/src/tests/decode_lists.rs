@@ -47,7 +47,7 @@ items:
         problems(&decoded),
         [
             "web.yaml:7:95: Service default/b: spec.ports[0].port: 0 is not in 1..65535",
-            "web.yaml:8:3: the document has no kind; it is not used",
+            "web.yaml:8:3: the document has no kind, ignored",
             "web.yaml:9:3: expected an object, found a number",
         ]
     );
@@ -82,7 +82,7 @@ fn other_kinds_are_none_of_our_business() {
 #[test]
 fn a_document_without_a_kind_or_version_is_said() {
     let decoded = yaml("metadata: {name: a}\n");
-    assert_eq!(problems(&decoded), ["web.yaml:1:1: the document has no kind; it is not used"]);
+    assert_eq!(problems(&decoded), ["web.yaml:1:1: the document has no kind, ignored"]);
     assert!(decoded.blank);
     let decoded = yaml("kind: Service\nmetadata: {name: a}\n");
     assert_eq!(problems(&decoded), ["web.yaml:1:1: apiVersion: missing for kind Service"]);

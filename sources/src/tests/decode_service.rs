@@ -16,7 +16,7 @@ fn ips(texts: &[&str]) -> Vec<IpAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// The one problem of a Service with that spec, and that nothing came of it.
+/// Returns the one problem of a Service with that spec; the Service is refused.
 fn error(spec: &str) -> String {
     let decoded = yaml(&with_spec(spec));
     assert_eq!(decoded.objects, [], "of {spec}");
@@ -26,7 +26,7 @@ fn error(spec: &str) -> String {
     all.into_iter().next().unwrap()
 }
 
-/// The problems of a Service with that spec that is used all the same.
+/// Returns the problems of a Service with that spec, which is used nevertheless.
 fn warnings(spec: &str) -> Vec<String> {
     let decoded = yaml(&with_spec(spec));
     assert_eq!(decoded.objects.len(), 1, "{:?}", problems(&decoded));
@@ -417,7 +417,7 @@ fn every_error_names_its_field() {
     ];
     for (spec, message) in cases {
         let problem = error(spec);
-        assert!(problem.contains(message), "{problem}\nis not about\n{message}");
+        assert!(problem.contains(message), "{problem}\ndoes not contain\n{message}");
         assert!(problem.starts_with("web.yaml:4:"), "{problem}");
         assert!(problem.contains(": Service default/web: "), "{problem}");
     }

@@ -127,7 +127,7 @@ fn slices_that_are_not_for_us_are_not_there() {
         let all = problems(&decoded);
         assert_eq!((decoded.objects.len(), all.len()), (0, 1), "{all:?}");
         assert!(all[0].contains(
-            "EndpointSlice default/a: metadata.labels: without kubernetes.io/service-name"
+            "EndpointSlice default/a: metadata.labels: label kubernetes.io/service-name is missing"
         ));
     }
     let decoded =

@@ -1,4 +1,4 @@
-//! Fields that the type of a Service does not have.
+//! Fields that a type of Service does not have.
 
 use rulec_compiler::object::{Object, TrafficPolicy};
 
@@ -46,7 +46,7 @@ fn what_a_type_does_not_have_is_not_used_and_said() {
     for (kind, spec, status, path) in cases.into_iter().chain(more) {
         let decoded = yaml(&text(&format!("type: {kind}, {spec}"), status));
         let all = problems(&decoded);
-        let message = format!("a Service of type {kind} does not have it; it is not used");
+        let message = format!("not a field of Services of type {kind}, ignored");
         assert_eq!(all.len(), 1, "of {kind} {spec}: {all:?}");
         assert!(all[0].ends_with(&format!("Service default/web: {path}: {message}")), "{all:?}");
         let Object::Service(web) = &decoded.objects[0] else { panic!("{decoded:?}") };
@@ -86,7 +86,7 @@ fn a_health_check_is_for_the_policy_local() {
     ));
     let all = problems(&decoded);
     assert_eq!(all.len(), 1, "{all:?}");
-    assert!(all[0].contains("spec.healthCheckNodePort: not used"), "{all:?}");
+    assert!(all[0].contains("spec.healthCheckNodePort: ignored"), "{all:?}");
     let Object::Service(web) = &decoded.objects[0] else { panic!("{decoded:?}") };
     assert_eq!(web.health_check_node_port, None);
 }
@@ -97,11 +97,11 @@ fn only_a_cluster_ip_service_is_headless() {
         let spec = format!("type: {kind}, clusterIP: None, ports: [{{port: 1, nodePort: 30080}}]");
         let all = problems(&yaml(&text(&spec, "")));
         assert_eq!(all.len(), 1, "{all:?}");
-        assert!(all[0].contains("spec.clusterIP: None is for type ClusterIP alone"), "{all:?}");
+        assert!(all[0].contains("spec.clusterIP: None is only for type ClusterIP"), "{all:?}");
     }
 }
 
-/// An API server may have another range, which it alone knows.
+/// An API server may have another range, which only the server knows.
 #[test]
 fn a_node_port_outside_the_usual_range_is_told_of_once_in_a_file() {
     let spec = "type: NodePort, clusterIP: 1.2.3.4, ports: [{port: 1, name: a, nodePort: 30000}, \

@@ -1,9 +1,9 @@
-//! Fields without which more would be let in, served or reached than was meant: what is wrong with one is
-//! an error of the object, which is refused, so that its last good content stays.
+//! Fields that limit which clients may connect, or which endpoints and addresses are used. If one
+//! of them is invalid, the whole object is refused, so that its last good content stays.
 
 use super::{problems, yaml};
 
-/// A document, with the field in question in place of `HERE`, and what is said of it.
+/// A document, the field to put in place of `HERE`, and the expected message.
 type Case = (&'static str, &'static str, &'static str);
 
 const BALANCER: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  \
@@ -24,7 +24,7 @@ const CIDR: &str = "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadat
     spec: {HERE}\n";
 
 const CASES: &[Case] = &[
-    // Who may connect to a load balancer.
+    // The clients that may connect to a load balancer.
     (BALANCER, "loadBalancerSourceRanges: [203.0.113.7]", "write 203.0.113.7/32 for one address"),
     (BALANCER, "loadBalancerSourceRanges: ['fd00::7']", "write fd00::7/128 for one address"),
     (BALANCER, "loadBalancerSourceRanges: [203.0.113.0/33]", "\"203.0.113.0/33\" is not a range"),
@@ -44,7 +44,7 @@ const CASES: &[Case] = &[
     (BALANCER, "loadBalancerSourceRanges: [10]", "expected a string, found a number"),
     (BALANCER, "loadBalancerSourceRanges: 10.0.0.0/8", "expected a list, found a string"),
     (BALANCER, "loadBalancerSourceRanges: {a: b}", "expected a list, found an object"),
-    // From which endpoints, and who is asked for them.
+    // The clients that reach only some endpoints, and which endpoints are selected.
     (BALANCER, "externalTrafficPolicy: local", "is not one of Cluster, Local"),
     (BALANCER, "externalTrafficPolicy: true", "expected a string, found true or false"),
     (BALANCER, "internalTrafficPolicy: local", "is not one of Cluster, Local"),
@@ -58,7 +58,7 @@ const CASES: &[Case] = &[
     ),
     (LABELLED, "[service.kubernetes.io/service-proxy-name]", "expected a map, found a list"),
     (STATUS, "{loadBalancer: [198.51.100.20]}", "expected an object, found a list"),
-    // Which endpoints there are.
+    // The endpoints and their conditions.
     (SLICE, "conditions: {ready: 'false'}", "expected true or false, found a string"),
     (SLICE, "conditions: {serving: 0}", "expected true or false, found a number"),
     (SLICE, "conditions: {terminating: 'yes'}", "expected true or false, found a string"),
@@ -71,7 +71,7 @@ const CASES: &[Case] = &[
     (POD, "phase: succeeded", "is not one of Running, Pending, Unknown, Succeeded, Failed"),
     (POD_METADATA, "deletionTimestamp: 7", "expected a string, found a number"),
     (POD_METADATA, "labels: {app: 7}", "expected a string, found a number"),
-    // Where node ports answer, who is a Pod, and what is no address of a Service.
+    // The addresses of node ports, the addresses of Pods, and those that Services cannot have.
     (
         NODE,
         "status: {addresses: [{type: InternalIP, address: na.example}]}",
@@ -114,7 +114,7 @@ fn a_family_that_no_range_is_of_is_told_of() {
     assert_eq!(all.len(), 1, "{all:?}");
     assert!(
         all[0].ends_with(
-            "spec.loadBalancerSourceRanges: none is of IPv4: there, everybody may connect"
+            "spec.loadBalancerSourceRanges: no range of IPv4, so all its clients may connect"
         )
     );
 }

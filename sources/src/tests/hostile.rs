@@ -1,4 +1,4 @@
-//! Input that means harm, or was never meant as input. All of these must end soon and in words.
+//! Input that is malicious, or was never meant as input. Reading it must end soon, with a message.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use super::{json, plain, problems, write, yaml};
 use crate::decode::Decoded;
 use crate::read;
 
-/// Far above what any of this takes, and far below what "forever" looks like. The tests are about
-/// the answer; this only turns a hang into a failure.
+/// Far above the time that any of this takes. The tests are about the result; the limit only turns
+/// a hang into a failure.
 const SOON: Duration = Duration::from_secs(60);
 
 fn soon(decode: impl FnOnce() -> Decoded) -> Decoded {
@@ -27,7 +27,7 @@ fn refused(decode: impl FnOnce() -> Decoded, message: &str) {
     assert!(all[0].len() < 500, "{}", all[0].len());
 }
 
-/// What a good file beside these says.
+/// Returns the problems of a directory, after checking that a good file in it is read.
 fn others_are_unaffected(directory: &Path) -> Vec<String> {
     write(directory, "good.yaml", &plain("good", 80));
     let reading = read(directory).unwrap();
@@ -112,9 +112,9 @@ fn texts_that_are_none() {
     }
     refused(
         || yaml("kind: Pod\nmetadata: {name: \"a\0b\"}\n"),
-        "web.yaml:2: the file holds a NUL byte",
+        "web.yaml:2: the file contains a NUL byte",
     );
-    refused(|| json("\0"), "web.json:1: the file holds a NUL byte");
+    refused(|| json("\0"), "web.json:1: the file contains a NUL byte");
     let control = yaml("apiVersion: v1\nkind: Pod\nmetadata: {name: \"a\\0b\"}\n");
     assert_eq!(problems(&control).len(), 1);
     assert!(control.objects.is_empty());
@@ -205,7 +205,7 @@ fn pipes_sockets_and_devices_are_not_waited_for() {
     let mut want =
         ["link", "pipe", "socket", "zero"].map(|name| format!("{name}.yaml: {special}")).to_vec();
     want.insert(1, all[1].clone());
-    want.insert(2, "nowhere.yaml: a link to nothing".to_owned());
+    want.insert(2, "nowhere.yaml: a dangling symbolic link".to_owned());
     assert_eq!(all, want);
     assert!(all[1].starts_with("loop.yaml: cannot be read: "), "{all:?}");
 }
@@ -218,7 +218,7 @@ fn a_path_that_is_a_pipe_is_not_waited_for() {
     let reading = read(&path).unwrap();
     assert_eq!(reading.objects.len(), 0);
     let all: Vec<_> = reading.problems.iter().map(ToString::to_string).collect();
-    let said = "neither a directory nor a regular file; nothing is taken over from it or removed before it can be \
-                read";
+    let said = "neither a directory nor a regular file; no objects are added or removed until it \
+                can be read";
     assert_eq!(all, [format!("{}: {said}", path.display())]);
 }

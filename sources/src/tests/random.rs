@@ -1,4 +1,5 @@
-//! Whatever happens to a directory, what is known in the end is what a fresh look says.
+//! After any sequence of changes to a directory, the known objects are those that a fresh look
+//! finds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -23,7 +24,7 @@ impl Dice {
     }
 }
 
-/// What a receiver of all changes knows.
+/// Applies the changes of a scan, as a receiver of all changes does.
 fn receive(known: &mut BTreeMap<ObjectKey, Sourced>, scan: Scan) {
     for change in scan.changes {
         match change {
@@ -49,14 +50,14 @@ fn text(dice: &mut Dice) -> String {
     documents.join("---\n")
 }
 
-/// Does one thing to the directory and says which names an event would name.
+/// Makes one change in the directory and returns the names that an event would contain.
 fn disturb(directory: &Path, dice: &mut Dice) -> Vec<OsString> {
     let name = |dice: &mut Dice| OsString::from(format!("f{}.yaml", dice.roll(5)));
     let (one, other) = (name(dice), name(dice));
     match dice.roll(6) {
         0..3 => std::fs::write(directory.join(&one), text(dice)).unwrap(),
         3 => {
-            // It may not be there.
+            // The file may not exist.
             let _ = std::fs::remove_file(directory.join(&one));
         }
         4 => {
@@ -77,7 +78,7 @@ fn run(seed: u64) {
     let mut dice = Dice(seed);
     let directory = tempfile::tempdir().unwrap();
     let mut manifests = Manifests::new(directory.path().to_owned());
-    // All that is written meanwhile is long ago.
+    // All files are old by this clock.
     let now = SystemTime::now() + Duration::from_secs(3600);
     let mut known = BTreeMap::new();
     receive(&mut known, manifests.rescan(now));

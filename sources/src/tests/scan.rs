@@ -14,7 +14,7 @@ use super::{plain, write};
 use crate::writers::{LONGEST, Writers};
 use crate::{Manifests, Scan, SourceError, read};
 
-/// A directory, what is known of it, and a clock.
+/// A directory, its manifests, and a clock.
 struct World {
     directory: TempDir,
     manifests: Manifests,
@@ -23,7 +23,7 @@ struct World {
 }
 
 impl World {
-    /// A directory with these files, looked at once.
+    /// Creates a directory with these files, and looks at it once.
     fn new(files: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -41,12 +41,12 @@ impl World {
         self.directory.path().join(name)
     }
 
-    /// Writes a file long ago.
+    /// Writes a file with an old date.
     fn write(&self, name: &str, text: &str) {
         write(self.directory.path(), name, text);
     }
 
-    /// Writes a file just now.
+    /// Writes a file with the current date.
     fn write_now(&self, name: &str, text: &str) {
         self.write(name, text);
         date(&self.path(name), self.now);
@@ -73,7 +73,7 @@ impl World {
         self.manifests.problems().iter().map(ToString::to_string).collect()
     }
 
-    /// What is known, as `name:port@file`.
+    /// Returns the known objects, as `name:port@file`.
     fn known(&self) -> Vec<String> {
         self.manifests
             .objects()
@@ -82,7 +82,7 @@ impl World {
     }
 }
 
-/// As inotify tells of a close.
+/// Reports a close, as inotify does.
 fn close(world: &World, name: &str) {
     let kind = EventKind::Access(AccessKind::Close(AccessMode::Write));
     let event = Event::new(kind).add_path(world.path(name));
@@ -104,7 +104,7 @@ fn brief(object: &Object) -> String {
     }
 }
 
-/// The changes as `+name:port@file`, `-name`, or `=[...]` for a whole list.
+/// Prints the changes as `+name:port@file`, `-name`, or `=[...]` for a whole list.
 fn told(scan: &Scan) -> Vec<String> {
     let tell = |change: &Change| match change {
         Change::Apply(sourced) => format!("+{}@{}", brief(&sourced.object), sourced.provenance),
@@ -119,7 +119,7 @@ fn told(scan: &Scan) -> Vec<String> {
 
 const NOTHING: [&str; 0] = [];
 
-/// A time from which all that a test writes is long ago.
+/// Returns a time at which all files of a test are old.
 fn later() -> SystemTime {
     SystemTime::now() + Duration::from_secs(3600)
 }
@@ -155,7 +155,8 @@ fn an_empty_directory_is_a_complete_list_and_a_missing_one_is_none() {
         assert_eq!((told(&scan).len(), scan.held, scan.problems_changed), (0, true, true));
         let problems: Vec<_> = missing.problems().iter().map(ToString::to_string).collect();
         let said = format!(
-            "{}: there is no such file or directory; nothing is taken over from it or removed before it can be read",
+            "{}: there is no such file or directory; no objects are added or removed until it can \
+             be read",
             path.display()
         );
         assert_eq!(problems, [said]);
@@ -209,13 +210,13 @@ fn only_what_ends_like_a_manifest_is_read_and_the_rest_is_said_once() {
         world.directory.path().display()
     );
     assert_eq!(world.problems(), [said]);
-    assert!(!world.rescan().problems_changed, "said once");
+    assert!(!world.rescan().problems_changed, "reported once");
     for name in copies {
         std::fs::remove_file(world.path(name)).unwrap();
     }
     world.rescan();
     assert_eq!(world.problems(), NOTHING);
-    // To take a file out of service by its name works, too.
+    // A file can also be disabled by renaming it.
     std::fs::rename(world.path("web.yaml"), world.path("web.yaml.disabled")).unwrap();
     assert_eq!(told(&world.touch(&["web.yaml"])), ["-Service default/web"]);
 }
@@ -237,7 +238,7 @@ fn what_a_first_list_could_not_read_is_counted_until_it_can_be() {
         manifests.rescan(world.now).unread
     };
     assert_eq!(first(&world), 5);
-    assert_eq!(world.rescan().unread, 4, "the link is none of the first list");
+    assert_eq!(world.rescan().unread, 4, "the link was not in the first list");
     world.write("broken.yaml", &plain("a", 1));
     assert_eq!(world.rescan().unread, 3);
     std::fs::remove_file(world.path("empty.yaml")).unwrap();
@@ -245,7 +246,7 @@ fn what_a_first_list_could_not_read_is_counted_until_it_can_be() {
     world.write("half.yaml", &half.replace("port: 0", "port: 1"));
     world.write("nameless.yaml", "# none\n");
     assert_eq!(world.rescan().unread, 0);
-    // What was good once has a last good content, and stays.
+    // A file that was good once keeps its last good content.
     world.write("good.yaml", "kind: [");
     assert_eq!(world.rescan().unread, 0);
 }
@@ -322,7 +323,7 @@ fn an_object_that_lost_its_name_keeps_what_it_may_have_been() {
     assert_eq!(world.problems().len(), 1);
 }
 
-/// Nobody may connect who might not before.
+/// Clients that could not connect before must not be able to now.
 #[test]
 fn a_range_that_cannot_be_read_keeps_the_last_good_ones() {
     let balancer = |ranges: &str| {
@@ -353,7 +354,7 @@ fn a_broken_object_that_was_never_good_is_not_there() {
 fn of_two_files_with_the_same_object_the_last_counts() {
     let mut world = World::new(&[("a.yaml", &plain("x", 1)), ("c.yaml", &plain("x", 3))]);
     assert_eq!(world.known(), ["x:3@c.yaml"]);
-    let both = "c.yaml: Service default/x: also defined in a.yaml; the one in c.yaml counts";
+    let both = "c.yaml: Service default/x: also defined in a.yaml; c.yaml takes precedence";
     assert_eq!(world.problems(), [both]);
     let problem = world.manifests.problems().iter().next().unwrap();
     assert_eq!(problem.severity, crate::Severity::Error);
@@ -379,7 +380,7 @@ fn of_two_definitions_in_a_file_the_last_counts() {
     let world = World::new(&[("a.yaml", &format!("{}---\n{}", plain("x", 1), plain("x", 2)))]);
     assert_eq!(world.known(), ["x:2@a.yaml"]);
     let message =
-        "a.yaml: Service default/x: defined more than once in this file; the last one counts";
+        "a.yaml: Service default/x: defined more than once in this file; the last one is used";
     assert_eq!(world.problems(), [message]);
 }
 
@@ -426,7 +427,7 @@ fn what_means_the_same_is_suppressed_and_counted() {
             "{text}"
         );
     }
-    // Some annotations mean something.
+    // Some annotations have a meaning.
     let annotated = text.replacen(
         "metadata:\n",
         "metadata:\n  annotations: {a: b, rulec.io/ipvs-scheduler: lc}\n",
@@ -476,14 +477,15 @@ fn a_directory_that_goes_leaves_its_objects_until_it_is_back() {
         assert_eq!((told(&scan).len(), scan.held), (0, true));
     }
     let said = format!(
-        "{}: there is no such file or directory; what was last read from it stays: 1 Services, 1 objects in all",
+        "{}: there is no such file or directory; its last good content stays: 1 Services, 1 \
+         objects in all",
         world.directory.path().display()
     );
     assert_eq!(world.problems(), [said]);
     std::fs::rename(&aside, world.directory.path()).unwrap();
     assert_eq!(told(&world.list()), NOTHING);
     assert_eq!((world.problems().len(), world.known()), (0, vec!["a:1@a.yaml".to_owned()]));
-    // One that is there and empty has no objects, also if it is another one.
+    // An empty directory has no objects, also if it is a new one.
     std::fs::rename(world.directory.path(), &aside).unwrap();
     std::fs::create_dir(world.directory.path()).unwrap();
     assert_eq!(told(&world.list()), ["-Service default/a"]);
@@ -529,7 +531,7 @@ fn a_file_without_a_byte_or_a_link_to_nothing_keeps_its_last_good_content() {
     std::fs::remove_file(world.path("a.yaml")).unwrap();
     symlink("nowhere", world.path("a.yaml")).unwrap();
     assert_eq!(told(&world.list()), NOTHING);
-    assert_eq!(world.problems(), ["a.yaml: a link to nothing; its last good content stays"]);
+    assert_eq!(world.problems(), ["a.yaml: a dangling symbolic link; its last good content stays"]);
     std::fs::remove_file(world.path("a.yaml")).unwrap();
     assert_eq!(told(&world.list()), ["-Service default/a"]);
 }
@@ -581,7 +583,7 @@ fn a_path_that_cannot_be_looked_at_keeps_what_was_last_good() {
     std::fs::rename(world.directory.path(), &aside).unwrap();
     symlink(world.directory.path(), world.directory.path()).unwrap();
     assert_eq!(told(&world.rescan()), NOTHING);
-    let said = format!("{}: cannot be looked at: ", world.directory.path().display());
+    let said = format!("{}: cannot be accessed: ", world.directory.path().display());
     assert!(world.problems()[0].starts_with(&said), "{:?}", world.problems());
     let mut fresh = Manifests::new(world.directory.path().to_owned());
     assert_eq!(told(&fresh.rescan(world.now)), NOTHING);
@@ -602,7 +604,7 @@ fn a_directory_without_permission_keeps_what_was_last_good() {
     std::fs::set_permissions(world.directory.path(), mode(0o755)).unwrap();
     assert_eq!(told(&scan), NOTHING);
     assert_eq!(world.known(), ["a:1@a.yaml"]);
-    // Root may look anyway; then there is nothing to complain about.
+    // Root can read the directory anyway; then there is no problem.
     assert_eq!(!world.problems().is_empty(), denied);
 }
 
@@ -628,7 +630,7 @@ fn a_single_file_is_read_whatever_its_name() {
     assert_eq!(told(&manifests.rescan(now + Duration::from_secs(1))), NOTHING);
     std::fs::remove_file(&path).unwrap();
     let scan = manifests.rescan(now);
-    assert_eq!((told(&scan).len(), scan.held), (0, true), "a file that is gone is no empty list");
+    assert_eq!((told(&scan).len(), scan.held), (0, true), "a missing file is not an empty list");
     std::fs::write(&path, "# no objects\n").unwrap();
     assert_eq!(told(&manifests.rescan(now)), ["-Service default/a"]);
     std::fs::remove_file(&path).unwrap();
@@ -717,7 +719,7 @@ fn a_file_that_is_written_to_is_believed_when_its_writer_is_done() {
     let both = format!("{}---\n{}", plain("a", 1), plain("b", 1));
     let mut world = World::new(&[("x.yaml", &both)]);
     world.writers.begin("x.yaml".as_ref(), Instant::now());
-    // Nothing, a broken object, fewer objects, and another one.
+    // An empty file, a broken object, fewer objects, and another object.
     for part in ["", "a: [", &both[..40], &plain("a", 1), &plain("a", 2), &plain("c", 1)] {
         world.write("x.yaml", part);
         for scan in [world.touch(&["x.yaml"]), world.rescan(), world.list()] {
@@ -725,7 +727,7 @@ fn a_file_that_is_written_to_is_believed_when_its_writer_is_done() {
             assert_eq!(waits, (0, false, false), "of {part:?}");
         }
     }
-    // Others are not held up.
+    // Other files are not delayed.
     world.write("y.yaml", &plain("y", 1));
     assert_eq!(told(&world.list()), ["+y:1@y.yaml"]);
     close(&world, "x.yaml");
@@ -759,7 +761,7 @@ fn a_first_list_waits_for_writers() {
     assert_eq!(told(&manifests.refresh(&names, false, later())), ["=[\"x:1\", \"y:1\"]"]);
 }
 
-/// The moment between a write and the word of it.
+/// The moment between a write and its event.
 #[test]
 fn a_file_that_was_just_written_to_is_believed_a_little_later() {
     let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
@@ -772,7 +774,7 @@ fn a_file_that_was_just_written_to_is_believed_a_little_later() {
     let scan = world.touch(&[]);
     assert_eq!(told(&scan), ["-Service default/a", "+b:1@a.yaml"]);
     assert!(!scan.unsettled);
-    // A file may be dated to any time.
+    // A file may have any date.
     for date_of in [SystemTime::UNIX_EPOCH, world.now + Duration::from_secs(86_400)] {
         world.write("a.yaml", &plain("c", 1));
         date(&world.path("a.yaml"), date_of);
@@ -781,8 +783,8 @@ fn a_file_that_was_just_written_to_is_believed_a_little_later() {
     }
 }
 
-/// What an edit tells is a matter of the edit: of the problems of thousands of other files, which are shared
-/// with whoever was told, nothing is made or compared anew.
+/// The cost of an edit depends on the edit: the problems of thousands of other files are shared
+/// with the receiver, and are neither built nor compared again.
 #[test]
 fn an_edit_tells_of_its_own_problems_however_many_files_are_broken() {
     let directory = tempfile::tempdir().unwrap();
@@ -806,7 +808,7 @@ fn an_edit_tells_of_its_own_problems_however_many_files_are_broken() {
     assert_eq!(changed.collect::<Vec<_>>(), ["web.yaml", "web.yaml"]);
 }
 
-/// What another process makes of a directory and of what this one has kept.
+/// Reads a directory as the next process does, with the state that this one has saved.
 fn next_run(world: &mut World, path: &Path) -> (Manifests, Scan) {
     let (left, _) = world.manifests.saved();
     let mut manifests = Manifests::new(path.to_owned());
@@ -825,7 +827,7 @@ fn the_last_good_content_of_a_file_outlives_the_process() {
         ("half.yaml", &half),
         ("whole.yaml", &plain("d", 1)),
     ]);
-    assert!(world.manifests.saved().1, "it is news");
+    assert!(world.manifests.saved().1, "it has changed");
     world.rescan();
     assert!(!world.manifests.saved().1);
     world.write("broken.yaml", "kind: [");
@@ -839,7 +841,7 @@ fn the_last_good_content_of_a_file_outlives_the_process() {
     assert_eq!((scan.unread, scan.held), (0, false));
     let problems: Vec<String> = manifests.problems().iter().map(ToString::to_string).collect();
     assert!(problems[1].starts_with("empty.yaml: is empty (0 bytes); its last good content stays"));
-    // And what that one keeps is the same again, but for the file that is gone.
+    // The state that this run saves is the same again, except for the file that is gone.
     world.manifests = manifests;
     let (_, scan) = next_run(&mut world, &path);
     assert_eq!(told(&scan), ["=[\"a:1\", \"b:1\", \"d:2\", \"p:1\", \"q:1\"]"]);
@@ -853,15 +855,12 @@ fn what_a_directory_held_stands_in_for_it_until_it_is_there() {
     let (mut manifests, scan) = next_run(&mut world, &path);
     assert_eq!((told(&scan), scan.held), (vec!["=[\"a:1\", \"b:1\"]".to_owned()], true));
     let said = manifests.problems().iter().next().unwrap().to_string();
-    assert!(
-        said.ends_with("what was last read from it stays: 2 Services, 2 objects in all"),
-        "{said}"
-    );
+    assert!(said.ends_with("its last good content stays: 2 Services, 2 objects in all"), "{said}");
     std::fs::remove_file(aside.join("a.yaml")).unwrap();
     std::fs::rename(&aside, &path).unwrap();
     let scan = manifests.refresh(&BTreeSet::new(), true, world.now);
     assert_eq!((told(&scan), scan.held), (vec!["-Service default/a".to_owned()], false));
-    // Nothing is left of what stood for nothing.
+    // An empty directory leaves nothing that could stand in for it.
     let mut nothing = World::new(&[]);
     std::fs::rename(&path, &aside).unwrap();
     assert_eq!(told(&next_run(&mut nothing, &path).1), NOTHING);
@@ -882,7 +881,7 @@ fn what_no_run_could_read_is_counted_by_each() {
         );
         world.manifests = manifests;
     }
-    // Once it was whole, there is something that stands in for what is broken.
+    // Once the file was complete, it has a last good content when it is broken.
     world.write("half.yaml", &half.replace("name: 7", "name: c"));
     assert_eq!(told(&world.rescan()), ["+c:1@half.yaml"]);
     world.write("half.yaml", &half);

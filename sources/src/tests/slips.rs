@@ -1,4 +1,4 @@
-//! Kinds, versions and fields that are nearly ours.
+//! Kinds, versions and fields with names close to those that are read.
 
 use super::{problems, yaml};
 
@@ -15,11 +15,11 @@ fn a_kind_that_is_nearly_ours_takes_nothing_away() {
         [("service", "Service"), ("Services", "Service"), ("Serivce", "Service"), ("pod", "Pod")]
     {
         let decoded = yaml(&SERVICE.replace("kind: Service", &format!("kind: {kind}")));
-        let expected = format!("web.yaml:3:7: kind: there is no {kind:?}; {meant} is meant?");
+        let expected = format!("web.yaml:3:7: kind: unknown kind {kind:?}, did you mean {meant}?");
         assert_eq!(problems(&decoded), [expected]);
         assert!(decoded.nameless && decoded.objects.is_empty() && !decoded.blank);
     }
-    // What others have is theirs.
+    // Kinds of other groups are ignored.
     for (version, kind) in [
         ("v1", "ConfigMap"),
         ("v1", "ServiceAccount"),
@@ -59,24 +59,20 @@ fn an_unknown_field_of_a_service_is_said_with_the_one_that_is_meant() {
         (
             "clusterIP: 10",
             "selectors: {a: b}, clusterIP: 10",
-            "spec.selectors: there is no such field; selector is meant?",
+            "spec.selectors: unknown field, did you mean selector?",
         ),
         (
             "{name: web}",
             "{name: web, lables: {a: b}}",
-            "metadata.lables: there is no such field; labels is meant?",
+            "metadata.lables: unknown field, did you mean labels?",
         ),
         (
             "{port: 80}",
             "{port: 80, nodeport: 30080}",
-            "spec.ports[0].nodeport: there is no such field; nodePort is meant?",
+            "spec.ports[0].nodeport: unknown field, did you mean nodePort?",
         ),
-        (
-            "{port: 80}",
-            "{port: 80, weight: 3}",
-            "spec.ports[0].weight: there is no such field; it is not used",
-        ),
-        ("spec:", "sepc: {}\nspec:", "sepc: there is no such field; spec is meant?"),
+        ("{port: 80}", "{port: 80, weight: 3}", "spec.ports[0].weight: unknown field, ignored"),
+        ("spec:", "sepc: {}\nspec:", "sepc: unknown field, did you mean spec?"),
     ] {
         let found = told(&SERVICE.replace(from, to));
         assert_eq!(found.len(), 1, "{found:?}");
@@ -89,7 +85,7 @@ fn an_unknown_field_of_a_service_is_said_with_the_one_that_is_meant() {
                 spec: {clusterIP: 10.90.0.1, port: 7, ports: [{port: 80}]}}]\n";
     let found = told(list);
     assert!(
-        found[0].ends_with("Service default/a: spec.port: there is no such field; ports is meant?"),
+        found[0].ends_with("Service default/a: spec.port: unknown field, did you mean ports?"),
         "{found:?}"
     );
 }
@@ -105,11 +101,11 @@ ports: [{port: 80}]
 endpoints: [{addresses: [10.0.0.1], nodename: na, zone: z, targetRef: {kind: Pod}}]
 ";
     let found = told(text);
-    let expected = "endpoints[0].nodename: there is no such field; nodeName is meant?";
+    let expected = "endpoints[0].nodename: unknown field, did you mean nodeName?";
     assert!(found.len() == 1 && found[0].ends_with(expected), "{found:?}");
 }
 
-/// All that the API has in these places, as `kubectl get -o yaml` prints it.
+/// All fields that the API has in these places, as `kubectl get -o yaml` prints them.
 #[test]
 fn what_the_api_has_is_no_slip() {
     let service = "
@@ -142,11 +138,8 @@ status: {podIp: 10.0.0.1}
     let found = told(pod);
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(
-        found[0].ends_with("spec.hostnetwork: there is no such field; hostNetwork is meant?"),
+        found[0].ends_with("spec.hostnetwork: unknown field, did you mean hostNetwork?"),
         "{found:?}"
     );
-    assert!(
-        found[1].ends_with("status.podIp: there is no such field; podIP is meant?"),
-        "{found:?}"
-    );
+    assert!(found[1].ends_with("status.podIp: unknown field, did you mean podIP?"), "{found:?}");
 }

@@ -1,5 +1,5 @@
-//! With the real inotify. Nothing here asserts how long anything takes: the limits only turn a hang
-//! into a failure, and rescans are so rare that what is seen was seen because of an event.
+//! Tests with the real inotify. They do not assert how long anything takes: the limits only turn a
+//! hang into a failure, and rescans are so rare that a change can only be seen because of an event.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
@@ -24,7 +24,7 @@ use crate::{ManifestOptions, ManifestSource, SourceError, Update};
 const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) const NEVER: Duration = Duration::from_secs(100_000);
 
-/// A running source and what it has told so far.
+/// A running source and the updates it has sent so far.
 pub(super) struct Running {
     updates: mpsc::Receiver<Update>,
     task: JoinHandle<Result<(), SourceError>>,
@@ -42,7 +42,7 @@ impl Running {
         Self::signalled(path, options, Arc::default()).await
     }
 
-    /// Likewise, with a hold of its signal.
+    /// Like [`with`](Self::with), with access to its signal.
     pub(super) async fn signalled(
         path: PathBuf,
         options: ManifestOptions,
@@ -63,7 +63,7 @@ impl Running {
 
     async fn next(&mut self) {
         let update = tokio::time::timeout(PATIENCE, self.updates.recv()).await;
-        let update = update.expect("nothing was told").expect("the source ended");
+        let update = update.expect("no update was sent").expect("the source ended");
         for change in &update.changes {
             match change {
                 Change::Apply(sourced) => {
@@ -110,7 +110,7 @@ fn port(object: &Object) -> u16 {
     service.ports[0].port.get()
 }
 
-/// Writes a file beside and renames it into place.
+/// Writes a file under another name and renames it into place.
 pub(super) fn put(directory: &Path, name: &str, text: &str) {
     let temporary = directory.join(".new");
     std::fs::write(&temporary, text).unwrap();
@@ -132,7 +132,7 @@ async fn what_happens_in_a_directory_is_told() {
     running.until(&[("a", 2)]).await;
     let removed = running.seen.iter().flat_map(|update| &update.changes);
     let removed = removed.filter(|change| matches!(change, Change::Remove(_))).count();
-    assert_eq!(removed, 1, "only b was ever removed");
+    assert_eq!(removed, 1, "only b was removed");
     running.stop().await;
 }
 
@@ -215,7 +215,7 @@ async fn a_parent_may_be_missing() {
     running.until(&[("a", 1)]).await;
     put(&path, "a.yaml", &plain("a", 2));
     running.until(&[("a", 2)]).await;
-    // Away for a moment, with all that is in it.
+    // The directory is missing for a moment, with all its files.
     let seen = running.seen.len();
     std::fs::rename(parent.path().join("x"), parent.path().join("away")).unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -283,7 +283,8 @@ async fn a_single_file_may_be_replaced_and_written() {
         std::fs::write(&path, plain("a", port + 100)).unwrap();
         running.until(&[("a", port + 100)]).await;
     }
-    // Who wants nothing to be served from it says so: a file that is gone may be a mistake.
+    // Deleting the file may be a mistake; a file without objects means that nothing is to be
+    // served.
     std::fs::remove_file(&path).unwrap();
     running.next().await;
     assert_eq!((running.known.len(), running.seen.last().unwrap().problems.len()), (1, 1));
@@ -329,7 +330,7 @@ async fn lost_events_make_it_read_everything() {
     let mut running =
         Running::signalled(directory.path().to_owned(), options, signal.clone()).await;
     running.until(&[("a", 1)]).await;
-    // Nothing happens in the directory, so nothing but the loss can be a reason to look.
+    // Nothing happens in the directory, so only the lost events can be a reason to look.
     write(elsewhere.path(), "a.yaml", &plain("a", 2));
     signal.touch(|touched| touched.lost = true);
     running.until(&[("a", 2)]).await;
@@ -363,14 +364,14 @@ async fn looking_is_no_reason_to_look_again() {
         put(directory.path(), "a.yaml", &plain("a", port));
         running.until(&[("a", port)]).await;
     }
-    // One for the start and one for each change, however long one waits.
+    // One update for the start and one for each change, even after a long wait.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(running.updates.try_recv().is_err());
     assert_eq!(running.seen.len(), 5);
     running.stop().await;
 }
 
-/// What a link leads to may change elsewhere, of which inotify says nothing.
+/// The target of a link may change elsewhere, which inotify does not report.
 #[tokio::test]
 async fn whoever_knows_better_has_all_files_read_at_once() {
     let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -394,14 +395,14 @@ async fn whoever_knows_better_has_all_files_read_at_once() {
     assert!(matches!(task.await, Ok(Ok(()))));
 }
 
-/// To go on by reading only would look well, and be slow for ever.
+/// If the source went on by polling only, it would seem healthy and stay slow for ever.
 #[tokio::test]
 async fn without_the_thread_that_hears_of_changes_the_source_ends() {
     let directory = tempfile::tempdir().unwrap();
     let signal = Arc::new(Signal::default());
     let options = ManifestOptions { rescan: NEVER, ..ManifestOptions::default() };
     let running = Running::signalled(directory.path().to_owned(), options, signal.clone()).await;
-    // It panics, holding what the handler of events holds.
+    // The thread panics while it holds what the handler of events holds.
     let hearing = Hearing(signal.clone());
     let thread = std::thread::spawn(move || {
         let _hearing = hearing;
@@ -410,7 +411,7 @@ async fn without_the_thread_that_hears_of_changes_the_source_ends() {
     assert!(thread.join().is_err());
     let end = tokio::time::timeout(PATIENCE, running.task).await.unwrap().unwrap();
     assert!(matches!(end, Err(SourceError::Deaf)), "{end:?}");
-    // That it is dropped because nobody wants it any more is no failure.
+    // Dropping it because it is not needed any more is no failure.
     let signal = Arc::new(Signal::default());
     drop(Hearing(signal.clone()));
     assert!(!signal.has_failed());
@@ -511,7 +512,7 @@ fn an_event_between_taking_and_waiting_is_not_lost() {
     assert_eq!(signal.wait(count, Instant::now() + PATIENCE), Woken::Stop);
 }
 
-/// Each new file is younger than what is believed.
+/// Each new file is too young to be read at once.
 #[tokio::test]
 async fn a_file_replaced_every_three_milliseconds_is_seen_soon() {
     let directory = tempfile::tempdir().unwrap();
@@ -542,7 +543,7 @@ async fn a_file_replaced_every_three_milliseconds_is_seen_soon() {
     running.stop().await;
 }
 
-/// As if the user's inotify instances were used up for the first attempts.
+/// The first attempts fail as if the user's inotify instances were used up.
 #[tokio::test]
 async fn inotify_that_is_used_up_is_asked_for_again() {
     static ATTEMPTS: AtomicUsize = AtomicUsize::new(0);
@@ -560,8 +561,8 @@ async fn inotify_that_is_used_up_is_asked_for_again() {
     let mut running = Running::of(source, Arc::default()).await;
     let said = running.seen.last().unwrap().problems.iter().next().unwrap().to_string();
     assert!(said.starts_with(path.to_str().unwrap()), "{said}");
-    assert!(said.contains(": not watched, but looked at every 1 s: "), "{said}");
-    // Nobody tells of changes, and they are seen all the same.
+    assert!(said.contains(": cannot be watched, checked every 1 s instead: "), "{said}");
+    // There are no events, and changes are still seen.
     put(&path, "a.yaml", &plain("a", 2));
     running.until(&[("a", 2)]).await;
     while !running.seen.last().unwrap().problems.is_empty() {

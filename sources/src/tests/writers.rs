@@ -1,4 +1,4 @@
-//! Who writes, by events and with real writers.
+//! Files that are being written to, as known by events; also with real writers.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -38,7 +38,7 @@ fn a_write_begins_and_a_close_or_another_file_ends() {
         assert!(has());
         learn(end, "/x/manifests/b.yaml");
         learn(end, "/x/a.yaml");
-        assert!(has(), "of others");
+        assert!(has(), "unrelated event");
         learn(end, "/x/manifests/a.yaml");
         assert!(!has(), "{end:?}");
     }
@@ -49,17 +49,17 @@ fn a_write_begins_and_a_close_or_another_file_ends() {
     ];
     for other in others {
         learn(other, "/x/manifests/a.yaml");
-        assert!(!has(), "{other:?} is no write");
+        assert!(!has(), "{other:?} is not a write");
         learn(WRITE, "/x/manifests/a.yaml");
         learn(other, "/x/manifests/a.yaml");
-        assert!(has(), "{other:?} is no end");
+        assert!(has(), "{other:?} does not end a write");
         learn(CLOSE, "/x/manifests/a.yaml");
     }
-    // Another directory has other files.
+    // Files of another directory do not matter.
     learn(WRITE, "/x/manifests/a.yaml");
     learn(RENAME, "/x/manifests");
     assert!(!has());
-    // What is no manifest is nobody's business, unless it was asked for by name.
+    // Files that are not manifests do not matter, unless the path itself is such a file.
     learn(WRITE, "/x/manifests/.hidden");
     assert!(!writers.has(".hidden".as_ref()));
     let one = Event::new(WRITE).add_path("/x/.hidden".into());
@@ -74,19 +74,19 @@ fn nobody_is_waited_for_for_ever() {
     let (a, b) = ("a".as_ref(), "b".as_ref());
     writers.begin(a, start);
     writers.begin(b, start + LONGEST / 2);
-    // More of the same is no reason to wait longer.
+    // Further writes do not extend the wait.
     writers.begin(a, start + LONGEST / 2);
     assert_eq!(writers.next_end(), Some(start + LONGEST));
     assert!(writers.give_up(start + LONGEST - Duration::from_nanos(1)).is_empty());
     assert_eq!(writers.give_up(start + LONGEST), ["a"]);
     assert_eq!((writers.has(a), writers.has(b)), (false, true));
     assert_eq!(writers.next_end(), Some(start + LONGEST / 2 + LONGEST));
-    // Nor is it with the next write, nor said again.
+    // The next write does not start another wait, and is not reported again.
     writers.begin(a, start + 2 * LONGEST);
     assert!(!writers.has(a));
     assert_eq!(writers.give_up(start + 3 * LONGEST), ["b"]);
     assert_eq!(writers.next_end(), None);
-    // Once closed, all is as at first.
+    // After a close, a new wait can start.
     writers.learn(Path::new("/"), &Event::new(CLOSE).add_path("/a".into()), start);
     writers.begin(a, start);
     assert!(writers.has(a));
@@ -106,10 +106,10 @@ fn truncate(path: &Path) -> File {
     OpenOptions::new().write(true).create(true).truncate(true).open(path).unwrap()
 }
 
-/// Long enough for a file to be read in every way there is, if it was not for the writer.
+/// Long enough that the file would have been read in all ways, if it were not for the writer.
 const LONG: Duration = Duration::from_millis(300);
 
-/// Writes these parts with long breaks, as a generator of manifests does, and then closes.
+/// Writes these parts with long pauses, as a generator of manifests does, and then closes the file.
 fn write_slowly(path: PathBuf, parts: Vec<String>) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let mut file = truncate(&path);
@@ -121,7 +121,7 @@ fn write_slowly(path: PathBuf, parts: Vec<String>) -> std::thread::JoinHandle<()
     })
 }
 
-/// The directory is read all the time, in every way.
+/// Makes the source read the directory all the time, in all ways.
 fn restless() -> ManifestOptions {
     ManifestOptions { rescan: Duration::from_millis(20), settle: Duration::from_millis(1) }
 }
@@ -148,9 +148,9 @@ async fn a_slow_writer_takes_nothing_away() {
         running.until(&[("a", 2), ("b", 2)]).await;
         writer.join().unwrap();
         assert_eq!(removals(&running), 0);
-        assert!(running.seen.iter().all(|update| update.problems.is_empty()), "no noise");
+        assert!(running.seen.iter().all(|update| update.problems.is_empty()), "no problems");
         assert_eq!(running.seen.len(), before + 1, "all at once");
-        // What its last version lacks goes.
+        // Objects that are missing in its last version are removed.
         write_slowly(directory.path().join("x.yaml"), vec![plain("a", 3)]).join().unwrap();
         running.until(&[("a", 3)]).await;
         running.stop().await;
@@ -207,14 +207,14 @@ async fn a_writer_that_never_closes_is_not_waited_for_for_ever() {
     let options = ManifestOptions { rescan: NEVER, ..ManifestOptions::default() };
     let mut running =
         Running::signalled(directory.path().to_owned(), options, signal.clone()).await;
-    // It began nearly a minute ago.
+    // The writer began nearly a minute ago.
     let began = Instant::now() + LONG - LONGEST;
     signal.writers.begin("x.yaml".as_ref(), began);
     let mut writer = truncate(&path);
     writer.write_all(plain("a", 2).as_bytes()).unwrap();
     running.until(&[("a", 2)]).await;
     assert!(Instant::now() >= began + LONGEST);
-    // From then on it is followed as it writes.
+    // After that, its writes are read as they come.
     writer.write_all(format!("---\n{}", plain("b", 1)).as_bytes()).unwrap();
     running.until(&[("a", 2), ("b", 1)]).await;
     drop(writer);

@@ -1,4 +1,5 @@
-//! What YAML 1.1 reads otherwise than 1.2, as kubectl reads it; and how files are put together.
+//! Texts that YAML 1.1 and 1.2 read differently, which are read as kubectl does; and files that are
+//! concatenated.
 
 use rulec_compiler::object::{Object, TargetPort};
 
@@ -122,7 +123,7 @@ fn a_byte_order_mark_may_begin_any_document() {
         assert_eq!(problems(&decoded), [""; 0], "of {text:?}");
         assert_eq!(names(&decoded), ["Service default/a", "Service default/b"], "of {text:?}");
     }
-    // Lines count from the beginning of the file.
+    // Lines are counted from the beginning of the file.
     let broken = b.replace("port: 2", "port: 0");
     let all = problems(&yaml(&format!("{a}---\n\u{feff}{broken}")));
     assert_eq!(all.len(), 1, "{all:?}");

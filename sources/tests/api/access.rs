@@ -1,4 +1,4 @@
-//! Being let in: addresses, certificates, tokens.
+//! Access to the server: addresses, certificates, tokens.
 
 use rulec_apiserver::{Credential, Resource, Server, on_both_servers};
 use rulec_compiler::name::NodeName;
@@ -72,7 +72,7 @@ async fn a_new_certificate_of_the_same_authority_is_nothing_to_speak_of() {
 async fn a_client_certificate_lets_in<S: Server>() {
     let world = World::<S>::of(true);
     world.server.apply(&service("web", 80));
-    // To whom Kubernetes itself gives the role `system:node-proxier`.
+    // The user to which Kubernetes gives the role `system:node-proxier`.
     let certificate = Credential::ClientCertificate("system:kube-proxy".to_owned());
     world.server.write_kubeconfig(&world.kubeconfig(), &certificate);
     let following = world.following().await;

@@ -109,7 +109,7 @@ async fn a_server_that_says_when_to_ask_again_is_asked_then() {
         let retry_after = Some(u32::try_from(wait.as_secs()).unwrap());
         let scope = Scope::resource(Resource::Services);
         let before = watches();
-        // Earlier than any request that is refused.
+        // Measured before any request is refused.
         let broken = Instant::now();
         let fault = world.server.fault(scope, Fault::Status { code, retry_after });
         world.server.drop_connections();
@@ -122,7 +122,7 @@ async fn a_server_that_says_when_to_ask_again_is_asked_then() {
     }
 }
 
-/// A source that has less patience with silence.
+/// Returns options with shorter time limits for silence.
 fn impatient(world: &World) -> ApiOptions {
     let timing = ApiTiming {
         watch: Duration::from_secs(1),
@@ -139,7 +139,7 @@ async fn a_server_that_never_answers_is_asked_again() {
     world.server.apply(&service("web", 80));
     let fault = world.server.fault(Scope::all(), Fault::NoAnswer);
     let mut following = Following::with(impatient(&world));
-    following.problems_until(|problems| problems.iter().any(|p| p.contains("nothing for"))).await;
+    following.problems_until(|problems| problems.iter().any(|p| p.contains("not answered"))).await;
     assert!(following.known.is_empty());
     world.server.lift(fault);
     following.complete().await;

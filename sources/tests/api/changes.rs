@@ -1,4 +1,4 @@
-//! What is told of changes, and what is not.
+//! Which changes are sent, and which are not.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -108,7 +108,7 @@ async fn a_broken_object_keeps_its_last_good_version_and_harms_no_other() {
     following.problems_until(<[String]>::is_empty).await;
     assert_eq!(following.port("web"), Some(81));
 
-    // So does a source that comes to it only now, but for what it cannot know.
+    // A source that starts now behaves the same, but has no last good version.
     world.server.apply(&broken);
     world.server.apply(&service("other", 80));
     let mut following = world.following().await;
@@ -129,8 +129,8 @@ async fn a_node_that_is_not_there_is_waited_for_and_then_done_without<S: Server>
     following.until(|known| known.len() == 2).await;
 }
 
-/// The name is wrong: that is told at once, with those that there are, and waited for no longer than a
-/// node needs that registers itself.
+/// The name is wrong: that is reported at once, with the names of existing Nodes. The Node is
+/// waited for only as long as a node needs to register itself.
 async fn a_node_name_that_no_node_has_is_said_at_once<S: Server>() {
     let world = World::<S>::of(true);
     world.server.apply(&service("web", 80));
@@ -144,10 +144,10 @@ async fn a_node_name_that_no_node_has_is_said_at_once<S: Server>() {
     following.problems_until(|problems| problems.len() == 1).await;
     let problem = following.problems()[0].clone();
     let expected =
-        "there is no Node node-1.example.com (--node-name). There is, among others: node-1.";
+        "there is no Node node-1.example.com (--node-name). Existing Nodes include: node-1.";
     assert!(problem.contains(expected), "{problem}");
     following.complete().await;
-    // It is over when there is one.
+    // The problem ends when the Node exists.
     world.server.apply(&node("node-1.example.com", "192.0.2.7"));
     following.until(|known| known.contains_key("Node node-1.example.com")).await;
     following.problems_until(<[String]>::is_empty).await;
@@ -171,14 +171,14 @@ async fn a_node_that_may_not_be_seen_is_done_without<S: Server>() {
     world.server.forbid(Resource::Nodes);
     let timing = ApiTiming { optional: Duration::from_secs(3600), ..world.options().timing };
     let mut following = Following::with(ApiOptions { timing, ..world.options() });
-    // As at once as with a 404, and long before it is asked for no more.
+    // As soon as with a 404, and long before the pauses get longer.
     following.complete().await;
     following.problems_until(|problems| problems.len() == 1).await;
     let problem = following.seen.last().unwrap().problems.get_min().unwrap().clone();
     assert_eq!(problem.severity, Severity::Warning);
-    assert!(problem.message.starts_with("the Node: done without: "), "{problem}");
+    assert!(problem.message.starts_with("the Node: refused, continuing without: "), "{problem}");
     assert!(problem.message.contains("needs the verbs list and watch for nodes"), "{problem}");
-    // Said once, however often it is asked for.
+    // It is reported once, however often it is retried.
     let refusals = following.status.errors(ErrorKind::Forbidden);
     world.until(|_| following.status.errors(ErrorKind::Forbidden) > refusals + 2).await;
     world.probe(&mut following).await;
@@ -190,7 +190,7 @@ async fn a_node_that_may_not_be_seen_is_done_without<S: Server>() {
     following.problems_until(<[String]>::is_empty).await;
 }
 
-/// Nobody but a server can say that there is no Node, and it says so with a list.
+/// Only a list from the server shows that there is no Node; a 404 may come from something else.
 #[tokio::test]
 async fn a_node_that_is_not_found_for_a_moment_is_not_gone() {
     let world = World::new();
@@ -210,7 +210,7 @@ async fn a_node_that_is_not_found_for_a_moment_is_not_gone() {
 #[tokio::test]
 async fn a_start_waits_for_a_server_that_does_not_know_the_roles_yet() {
     let world = World::new();
-    // Nothing can be seen, and then everything.
+    // At first everything is forbidden, then everything is allowed.
     let refused = world.server.fault(Scope::all(), Fault::status(403));
     let timing = ApiTiming { optional: Duration::from_secs(3600), ..world.options().timing };
     let mut following = Following::with(ApiOptions { timing, ..world.options() });
@@ -241,7 +241,7 @@ async fn a_node_that_may_not_be_seen_for_a_moment_is_asked_for_again_soon() {
     following.problems_until(<[String]>::is_empty).await;
 }
 
-/// An account made for an older version of Kubernetes.
+/// The account was made for an older version of Kubernetes.
 #[tokio::test]
 async fn service_cidrs_that_may_not_be_seen_hold_nothing_up() {
     let world = World::new();
@@ -249,7 +249,7 @@ async fn service_cidrs_that_may_not_be_seen_hold_nothing_up() {
     let hour = Duration::from_secs(3600);
     let timing = ApiTiming { optional: hour, refused: hour, ..ApiTiming::default() };
     let mut following = Following::with(ApiOptions { timing, ..world.options() });
-    // With the usual waits, so that those would show.
+    // With the default timing, so that long waits would show.
     let start = std::time::Instant::now();
     following.complete().await;
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
@@ -279,7 +279,7 @@ async fn services_that_may_not_be_seen_are_an_error_and_asked_for_again<S: Serve
     world.server.apply(&service("web", 80));
     world.server.forbid(Resource::Services);
     let mut following = world.follow();
-    // A server that cannot stream says so first.
+    // A server that does not support streaming lists reports that first.
     let is_refused = |problems: &[String]| matches!(problems, [it] if it.contains("403"));
     following.problems_until(is_refused).await;
     assert_eq!(

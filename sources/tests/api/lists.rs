@@ -1,4 +1,4 @@
-//! First lists, and those after something was missed.
+//! First lists, and lists after missed changes.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ on_both_servers!(async
 async fn a_streaming_server_is_listed_by_its_watches<S: Server>() {
     let world = World::<S>::of(true);
     if !world.server.streams() {
-        // Then the next scenario but one is about it.
+        // Such a server is tested by the next scenario but one.
         return;
     }
     world.server.apply(&service("web", 80));
@@ -69,7 +69,7 @@ async fn what_is_asked_for_is_what_kube_proxy_asks_for<S: Server>() {
             for part in wanted {
                 assert!(query.contains(part), "{query}");
             }
-            // What the server has in its cache, which it sends as a whole.
+            // The server's cache, which is sent as a whole.
             let is_watch = request.verb == Verb::Watch;
             let part = if is_watch { "allowWatchBookmarks=true" } else { "resourceVersion=0" };
             assert!(query.contains(part), "{query}");
@@ -84,7 +84,7 @@ async fn a_server_that_does_not_stream_is_listed_from_its_cache<S: Server>() {
     let mut following = world.following().await;
     assert_eq!(following.services().len(), 1201);
     assert_eq!(world.server.count(Verb::List, Resource::Services), 1, "as a whole");
-    // That it does not stream is known from then on.
+    // From now on it is known that the server does not stream.
     let refused = world.server.requests();
     let refused = refused.iter().filter(|r| r.query.contains("sendInitialEvents")).count();
     assert!(refused <= ALL.len(), "{refused}");
@@ -95,7 +95,7 @@ async fn a_server_that_does_not_stream_is_listed_from_its_cache<S: Server>() {
     world.probe(&mut following).await;
     let asked = world.server.requests();
     assert_eq!(asked.iter().filter(|r| r.query.contains("sendInitialEvents")).count(), refused);
-    // Nothing older than what was known, from the cache again.
+    // The second list may not be older than the known version, and comes from the cache again.
     let is_list = |r: &&Request| (r.verb, r.resource) == (Verb::List, Some(Resource::Services));
     let lists: Vec<&str> = asked.iter().filter(is_list).map(|r| &*r.query).collect();
     let [first, second] = lists[..] else { panic!("{lists:?}") };
@@ -104,7 +104,7 @@ async fn a_server_that_does_not_stream_is_listed_from_its_cache<S: Server>() {
     assert!(!second.contains("resourceVersion=0") && !second.contains("limit"), "{second}");
 }
 
-/// Of several servers, one may lag: no list of its takes back what is known.
+/// One of several servers may lag behind: its lists must not take the known state back in time.
 #[tokio::test]
 async fn no_list_goes_back_to_before_what_is_known() {
     for streaming in [true, false] {
@@ -116,7 +116,7 @@ async fn no_list_goes_back_to_before_what_is_known() {
         following.until(|known| known.contains_key("Service default/b")).await;
         let before = following.seen.len();
 
-        // The watch is refused once, and of the lists the first two are as of then.
+        // The watch is refused once, and the first two lists are of an older version.
         let scope = Scope::resource(Resource::Services);
         world.server.down();
         world.server.apply(&service("c", 80));
@@ -132,7 +132,8 @@ async fn no_list_goes_back_to_before_what_is_known() {
     }
 }
 
-/// Its list is refused for being of a version that it has not reached; the newest is then asked for.
+/// The server refuses the list because it has not reached the version; the newest is then
+/// requested.
 #[tokio::test]
 async fn a_server_that_has_not_come_so_far_is_asked_for_the_newest() {
     let world = World::new();
@@ -143,7 +144,7 @@ async fn a_server_that_has_not_come_so_far_is_asked_for_the_newest() {
     world.probe(&mut following).await;
     let gone = Fault::WatchBegins(Injection::Error(410));
     world.server.fault_times(1, Scope::resource(Resource::Services).verb(Verb::Watch), gone);
-    // Restored from a copy: it counts from the beginning, and knows nothing of where we were.
+    // Restored from a copy: its versions start again, and it does not know ours.
     world.server.restart(Restart::Fresh);
     world.server.apply(&node(NODE, "192.0.2.1"));
     world.server.apply(&service("b", 80));
@@ -172,13 +173,14 @@ async fn a_long_list_comes_compressed_and_a_kubeconfig_may_forbid_it() {
         let following = world.following().await;
         assert_eq!(following.services().len(), 1_000);
         assert_eq!(world.server.packed(Resource::Services), usize::from(!forbidden));
-        // Of more than 300 KB.
+        // Uncompressed, it has more than 300 KB.
         let received = following.status.received();
         assert_eq!(received < 150_000, !forbidden, "{received}");
     }
 }
 
-/// As what Kubernetes sends is: an object that changes or goes while the cache is still being read.
+/// As Kubernetes sends it: an object that is changed or deleted while the cache is still being
+/// read.
 #[tokio::test]
 async fn a_deletion_before_the_bookmark_of_a_streaming_list_is_applied() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -289,7 +291,7 @@ async fn a_list_of_what_is_known_says_nothing<S: Server>() {
     let (before, lists) = (following.seen.len(), following.status.lists());
 
     world.server.down();
-    // Versions pass by what is of no concern to this source.
+    // The version advances by changes that do not concern this source.
     for number in 0..100 {
         world.server.apply(&node("node-2", &format!("192.0.2.{number}")));
     }
@@ -319,7 +321,7 @@ async fn a_list_that_is_cut_anywhere_is_asked_for_again() {
                 let changes = following.changes_since(0);
                 let lists =
                     changes.iter().filter(|change| change.starts_with("[Service] =")).count();
-                assert_eq!(lists, 1, "half a list was told: {changes:?}");
+                assert_eq!(lists, 1, "half a list was sent: {changes:?}");
             }
         }
     }
@@ -360,7 +362,7 @@ async fn a_server_that_cannot_stream_after_all_is_listed_in_pages() {
     assert_eq!(following.services(), ["a"]);
     assert_eq!(world.server.count(Verb::List, Resource::Services), 1);
     world.probe(&mut following).await;
-    // It is no problem: a normal start has none.
+    // This is not a problem, since it happens at every normal start with such a server.
     assert!(following.seen.iter().all(|update| update.problems.is_empty()), "{:?}", following.seen);
 }
 
@@ -372,9 +374,9 @@ async fn a_page_that_has_expired_is_followed_by_a_whole_list() {
         world.server.apply(&service(&format!("s{number}"), 80));
     }
     let scope = Scope::resource(Resource::Services).verb(Verb::List);
-    // What is in the cache is not to be had, so that the newest is asked for, in pages.
+    // The list from the cache is refused, so that the newest is requested, in pages.
     world.server.fault_times(1, scope, Fault::status(410));
-    // The first page is late, and the one after it has expired by then.
+    // The first page is delayed, and the token of the next one has expired by then.
     let late = world.server.fault(scope, Fault::Delay(Duration::from_millis(300)));
     let mut following = world.follow();
     world.until(|server| server.count(Verb::List, Resource::Services) == 3).await;
@@ -416,8 +418,8 @@ async fn a_watch_that_goes_back_is_followed_by_a_list() {
     assert_eq!(following.changes_since(before), [""; 0]);
 }
 
-/// After a restore from a copy, a server counts from further back than we are, and is silent until it
-/// has come to where we are.
+/// After a restore from a copy, the server's version is older than ours, and its watches are silent
+/// until it has reached ours.
 #[tokio::test]
 async fn a_watch_without_a_word_where_there_should_have_been_some_is_followed_by_a_list() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -452,7 +454,7 @@ async fn a_watch_without_a_word_where_there_should_have_been_some_is_followed_by
             }
             tokio::spawn(async move {
                 connection.write_all(answer.as_bytes()).await.unwrap();
-                // As long as was asked for. There is nothing to tell.
+                // As long as requested. There are no events.
                 tokio::time::sleep(timing.watch).await;
             });
             if lists == 2 {
@@ -476,6 +478,6 @@ async fn a_restart_in_which_objects_changed_is_followed<S: Server>() {
     world.server.up();
     following.until(|known| known.len() == 2).await;
     assert_eq!(following.port("a"), Some(81));
-    // The server still knew what happened since.
+    // The server still knew the changes since then.
     assert_eq!(following.changes_since(before), ["+ Service default/a", "- Service default/b"]);
 }

@@ -6,7 +6,7 @@ use std::sync::{LazyLock, Mutex};
 
 use serde_json::{Value, json};
 
-/// A Service `default/{name}` with one port.
+/// Returns a Service `default/{name}` with one port.
 pub(crate) fn service(name: &str, port: u16) -> Value {
     let address = cluster_ip(name);
     json!({
@@ -21,7 +21,7 @@ pub(crate) fn service(name: &str, port: u16) -> Value {
     })
 }
 
-/// An address for each name: a real server gives none to two Services.
+/// Returns an address for each name: a real server does not give two Services the same one.
 fn cluster_ip(name: &str) -> Ipv4Addr {
     static GIVEN: LazyLock<Mutex<BTreeMap<String, u32>>> = LazyLock::new(Mutex::default);
     let mut given = GIVEN.lock().unwrap();
@@ -30,7 +30,7 @@ fn cluster_ip(name: &str) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 90, 1, 0)) + number)
 }
 
-/// An EndpointSlice of the Service `web`.
+/// Returns an EndpointSlice of the Service `web`.
 pub(crate) fn slice(name: &str, addresses: &[&str]) -> Value {
     let endpoints: Vec<Value> =
         addresses.iter().map(|address| json!({ "addresses": [address] })).collect();

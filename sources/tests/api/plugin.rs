@@ -18,7 +18,7 @@ use crate::world::{Following, World};
 
 const VERSION: &str = "client.authentication.k8s.io/v1";
 
-/// A server whose kubeconfig names a plugin: a script, in a directory of its own.
+/// A server whose kubeconfig names a plugin: a script in a directory of its own.
 struct Plugged {
     world: World,
     directory: TempDir,
@@ -61,7 +61,7 @@ impl Plugged {
         ApiOptions { timing, ..self.world.options() }
     }
 
-    /// Waits for a process, whose id the plugin wrote into a file.
+    /// Waits for a process whose id the plugin has written to a file.
     async fn process(&self, name: &str) -> PathBuf {
         let id = || fs::read_to_string(self.file(name)).ok().filter(|id| id.ends_with('\n'));
         self.world.until(|_| id().is_some()).await;
@@ -69,7 +69,7 @@ impl Plugged {
     }
 }
 
-/// Whether a process is no more, or only waits to be noticed.
+/// Returns whether a process has ended; it may still be a zombie.
 fn is_gone(process: impl AsRef<Path>) -> bool {
     let stat = fs::read_to_string(process.as_ref().join("stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
@@ -90,7 +90,7 @@ async fn a_plugin_is_run_once_for_all_lists_and_told_what_the_kubeconfig_says() 
     plugged.configure(|exec| exec["provideClusterInfo"] = true.into());
     let mut following = plugged.world.following().await;
     assert_eq!(following.services(), ["web"]);
-    // Connections that break need no other credential.
+    // Broken connections do not require another credential.
     plugged.world.server.drop_connections();
     plugged.world.probe(&mut following).await;
     assert_eq!(plugged.runs(), 1);
@@ -117,7 +117,7 @@ async fn a_credential_that_is_refused_or_over_is_asked_for_again_once() {
     assert!(following.status.errors(ErrorKind::Unauthorized) >= 1);
     assert_eq!(plugged.runs(), 2);
 
-    // What is over is not used, even if it would still be accepted.
+    // An expired credential is not used, even if the server would still accept it.
     let over = json!({ "token": "token", "expirationTimestamp": "2020-01-01T00:00:00Z" });
     let plugged = Plugged::new(&prints(&over));
     let mut following = plugged.world.following().await;
@@ -138,7 +138,7 @@ async fn a_certificate_of_a_plugin_lets_in() {
     assert_eq!(following.services(), ["web"]);
 }
 
-/// It waits for a file, so that how long it takes is up to the test.
+/// The plugin waits for a file, so that the test controls how long it takes.
 #[tokio::test]
 async fn a_slow_plugin_holds_up_no_healthy_watch() {
     let script = format!(
@@ -149,7 +149,7 @@ async fn a_slow_plugin_holds_up_no_healthy_watch() {
     let world = &plugged.world;
     let mut following = world.following().await;
     fs::write(plugged.file("slow"), "").unwrap();
-    // The watch of Nodes needs another credential. The others do not.
+    // The watch of Nodes needs another credential; the other watches do not.
     let nodes = Scope::resource(Resource::Nodes).verb(Verb::Watch);
     world.server.fault_times(1, nodes, Fault::status(401));
     let cut = world.server.fault_times(1, nodes, Fault::CutAfter { bytes: 0, how: Cut::Close });
@@ -174,7 +174,7 @@ async fn a_plugin_that_hangs_is_ended_with_all_that_it_started() {
     let hangs = |problems: &[String]| problems.iter().any(|p| p.contains("had not answered"));
     following.problems_until(hangs).await;
     let first = [plugged.process("child").await, plugged.process("plugin.pid").await];
-    // One run later at the latest, that of before is gone.
+    // The first run is gone at the latest when the next one starts.
     plugged.world.until(|_| plugged.runs() > 1).await;
     plugged.world.until(|_| first.iter().any(is_gone)).await;
     following.stop().await.unwrap();
@@ -201,7 +201,7 @@ async fn what_a_plugin_prints_wrongly_is_said_without_quoting_it() {
         ("echo sesame-token".to_owned(), "no ExecCredential"),
         (printed(json!(null)), "without a status"),
         (printed(json!({})), "neither a token nor a certificate"),
-        (printed(json!({ "token": "sesame\nsesame" })), "a token that no header can carry"),
+        (printed(json!({ "token": "sesame\nsesame" })), "not valid in an HTTP header"),
         (printed(json!({ "clientKeyData": "sesame" })), "without the other"),
         (
             printed(json!({ "token": "sesame", "expirationTimestamp": "sesame" })),
@@ -252,7 +252,7 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// Of all libraries, too.
+/// This includes the logs of all libraries.
 #[tokio::test]
 async fn nothing_of_a_plugin_is_logged_at_any_level() {
     let log = Log::default();

@@ -11,10 +11,10 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::objects::service;
 use crate::world::{Following, World};
 
-/// A name that the server's certificate has, and that no resolver knows.
+/// A name that the server's certificate has, but that no resolver knows.
 const NAME: &str = "kubernetes.default.svc";
 
-/// A proxy that leads to one server, whatever it is asked for, and notes what that was.
+/// A proxy that connects to one server, whatever the requested target, and records the targets.
 struct Proxy {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
@@ -40,7 +40,7 @@ impl Proxy {
     }
 }
 
-/// Speaks SOCKS 5 with who begins with its version, and else HTTP.
+/// Speaks SOCKS 5 with clients that begin with its version, and HTTP with others.
 async fn lead(
     mut client: TcpStream,
     server: SocketAddr,
@@ -106,7 +106,7 @@ fn variables(of: &[(&str, String)]) -> ProxyVariables {
     })
 }
 
-/// The server by its name, and these variables.
+/// Returns options with the server's name and these variables.
 fn named(world: &World, of: &[(&str, String)]) -> ApiOptions {
     let mut options = world.options();
     options.access.master = Some(format!("https://{NAME}:6443"));
@@ -141,21 +141,21 @@ async fn the_environments_proxy_leads_to_the_server() {
 #[tokio::test]
 async fn a_server_that_no_proxy_covers_is_reached_without_the_proxy() {
     let world = world();
-    // Nobody listens there.
+    // No process listens there.
     let dead = ("HTTPS_PROXY", "http://127.0.0.1:9".to_owned());
     let mut options = named(&world, &[dead, ("NO_PROXY", "localhost.test".to_owned())]);
-    // Loopback addresses never are behind a proxy.
+    // Loopback addresses are never reached through a proxy.
     options.access.master = None;
     let mut following = Following::with(options);
     following.complete().await;
     assert_eq!(following.services(), ["web"]);
 
-    // Of a name that is excepted, it is the resolver that says it is unknown, and not the proxy.
+    // For an excepted name, the resolver reports that it is unknown, and not the proxy.
     let dead = ("HTTPS_PROXY", "http://127.0.0.1:9".to_owned());
     let mut following =
         Following::with(named(&world, &[dead.clone(), ("no_proxy", ".svc".to_owned())]));
     following.problems_until(|problems| problems.iter().any(|p| p.contains("dns error"))).await;
-    // And of one that is not, the proxy.
+    // For another name, the proxy does.
     let mut following = Following::with(named(&world, &[dead]));
     let by_proxy = |problem: &String| problem.contains("the proxy 127.0.0.1:9 of HTTPS_PROXY");
     following.problems_until(|problems| problems.iter().any(by_proxy)).await;
@@ -178,7 +178,7 @@ async fn a_kubeconfigs_proxy_url_comes_before_the_environment() {
         let mut following = Following::with(options);
         following.complete().await;
         assert_eq!(following.services(), ["web"], "{scheme}");
-        // Also to this machine: it was said so.
+        // The local host is reached through the proxy as well, since `proxy-url` says so.
         let server = world.server.address().to_string();
         assert!(proxy.asked().iter().all(|asked| asked.contains(&server)), "{:?}", proxy.asked());
         assert!(!proxy.asked().is_empty());

@@ -1,4 +1,4 @@
-//! What a run leaves for the next one, and what that makes of it.
+//! The state that a run leaves, and how the next run uses it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,10 +22,10 @@ on_both_servers!(async
     a_version_that_the_server_has_forgotten_is_listed_anew,
 );
 
-/// Longer than any test takes: the server is waited for.
+/// Longer than any test takes, so that only the server's own objects are used.
 const NEVER: Duration = Duration::from_secs(3600);
 
-/// A directory that runs one after the other share.
+/// A state directory that several runs share, one after the other.
 struct Left(TempDir);
 
 impl Left {
@@ -47,13 +47,13 @@ impl Left {
         ApiOptions { timing, state: Some(StateDir::new(self.path())), ..options }
     }
 
-    /// A run that leaves what the server has by then.
+    /// Runs a source that saves the current objects of the server.
     async fn by<S: Server>(&self, world: &World<S>) {
         let options = self.options(world, NEVER);
         let state = options.state.clone().unwrap();
         let mut following = Following::with(options);
         following.listed().await;
-        // Which cluster it is comes after the lists.
+        // The cluster is identified after the lists.
         world.probe(&mut following).await;
         following.stop().await.unwrap();
         assert!(state.finish(Duration::from_secs(60)));
@@ -61,7 +61,7 @@ impl Left {
     }
 }
 
-/// What lists everything, in either way.
+/// Returns whether a request lists everything, as a list or a stream.
 fn is_list(request: &Request) -> bool {
     let is_question = request.query.contains("metadata.name%3Dkubernetes");
     (request.verb == Verb::List && !is_question) || request.query.contains("sendInitialEvents")
@@ -75,7 +75,7 @@ fn is_stale(following: &Following) -> bool {
     following.seen.iter().any(|update| update.stale.is_some())
 }
 
-/// A server with three Services and a slice.
+/// Returns a server with three Services and a slice.
 fn world<S: Server>() -> World<S> {
     let world = World::<S>::of(true);
     for name in ["web", "old", "same"] {
@@ -88,7 +88,7 @@ fn world<S: Server>() -> World<S> {
 async fn a_restart_inside_the_watch_window_lists_nothing<S: Server>() {
     let (world, left) = (world::<S>(), Left::new());
     left.by(&world).await;
-    // What happens between the runs is not missed.
+    // Changes between the runs are not missed.
     world.server.apply(&service("web", 81));
     world.server.apply(&service("new", 80));
     world.server.delete(Resource::Services, "default", "old");
@@ -120,11 +120,11 @@ async fn what_was_left_stands_in_for_a_server_that_is_away<S: Server>() {
     following.complete().await;
     assert_eq!(following.services(), ["old", "same", "web"]);
     assert!(following.known.contains_key(&format!("Node {NODE}")));
-    let at = following.seen.last().unwrap().stale.expect("it is marked");
+    let at = following.seen.last().unwrap().stale.expect("it is marked as stale");
     let age = Timestamp::now().duration_since(at).as_secs();
     assert!((0..600).contains(&age), "{age} s");
     following.problems_until(|problems| !problems.is_empty()).await;
-    assert!(following.seen.last().unwrap().stale.is_some(), "also with the next word");
+    assert!(following.seen.last().unwrap().stale.is_some(), "it stays stale with the next update");
 
     world.server.apply(&service("web", 81));
     world.server.delete(Resource::Services, "default", "old");
@@ -139,7 +139,7 @@ async fn what_was_left_stands_in_for_a_server_that_is_away<S: Server>() {
     assert_eq!(
         following.changes_since(told),
         ["+ Service default/web", "- Service default/old"],
-        "only what is different"
+        "only the differences"
     );
     assert_eq!(lists(&world), listed);
 }
@@ -170,11 +170,11 @@ async fn a_server_that_refuses_the_version_by_its_status_is_listed_anew() {
     world.server.forget();
     let mut following = Following::with(left.options(&world, NEVER));
     following.complete().await;
-    assert_eq!(following.services(), ["same", "web"], "nothing of the state is told before");
+    assert_eq!(following.services(), ["same", "web"], "nothing of the state is sent before");
 }
 
-/// Without a look at how far it has counted, such a server is waited for in silence: its watches begin,
-/// and bring nothing until it has counted up to where we are.
+/// If its version were not checked, the source would wait for such a server without noticing: its
+/// watches begin, but bring nothing until it has reached our version.
 #[tokio::test]
 async fn a_server_restored_from_an_older_copy_is_listed_anew_at_once() {
     let (world, left) = (world::<ApiServer>(), Left::new());
@@ -184,7 +184,7 @@ async fn a_server_restored_from_an_older_copy_is_listed_anew_at_once() {
     left.by(&world).await;
     world.server.restart(Restart::Fresh);
     world.server.apply(&node(NODE, "192.0.2.1"));
-    // Further than the slices had come, but not as far as the Services.
+    // Beyond the version of the slices, but not as far as that of the Services.
     for port in 50..=90 {
         world.server.apply(&service("web", port));
     }
@@ -203,7 +203,7 @@ async fn another_cluster_at_the_same_address_is_listed_anew() {
     let mut kubernetes = service("kubernetes", 443);
     world.server.apply(&kubernetes);
     left.by(&world).await;
-    // It has counted further, so that a watch would go on.
+    // Its version is newer, so that it would accept a watch.
     world.server.restart(Restart::Fresh);
     world.server.apply(&node(NODE, "192.0.2.1"));
     for port in 100..300 {
@@ -236,7 +236,7 @@ async fn what_is_of_another_node_or_damaged_is_not_used() {
     unused(left.options(&world, grace)).await;
     fs::write(left.file(), "kind: Service\n").unwrap();
     unused(left.options(&world, grace)).await;
-    // Whole again, it stands in.
+    // Undamaged again, it stands in.
     fs::write(left.file(), &whole).unwrap();
     let mut following = Following::with(left.options(&world, grace));
     following.complete().await;
@@ -259,12 +259,12 @@ async fn what_another_version_of_the_program_has_read_is_no_place_to_go_on_from(
     let before = lists(&world);
     let mut following = Following::with(left.options(&world, NEVER));
     following.complete().await;
-    assert!(lists(&world) > before, "it may have left out what this one looks at");
+    assert!(lists(&world) > before, "it may have ignored fields that this one reads");
     drop(following);
     world.server.down();
     let mut following = Following::with(left.options(&world, Duration::from_millis(20)));
     following.complete().await;
-    assert_eq!(following.services(), ["old", "same", "web"], "and still stands in");
+    assert_eq!(following.services(), ["old", "same", "web"], "it still stands in");
 }
 
 #[tokio::test]
@@ -286,6 +286,6 @@ async fn what_is_wrong_with_an_object_is_said_again_after_a_restart() {
     following.complete().await;
     following.problems_until(|problems| !problems.is_empty()).await;
     assert_eq!(following.problems(), problems);
-    assert_eq!(following.port("web"), Some(80), "what was last good");
+    assert_eq!(following.port("web"), Some(80), "the last good version");
     assert_eq!(lists(&world), before);
 }

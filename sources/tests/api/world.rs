@@ -1,4 +1,4 @@
-//! A server, a source that follows it, and what that has told.
+//! A server, a source that follows it, and the updates it has sent.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,29 +16,29 @@ use tokio::task::JoinHandle;
 
 use crate::objects::{node, service};
 
-/// The node that sources are of.
+/// The node of the sources.
 pub(crate) const NODE: &str = "node-1";
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a server may have of its own accord, besides what the test gives it.
+/// Objects that a server may create itself, besides those of the test.
 const ITS_OWN: [&str; 2] = ["Service default/kubernetes", "ServiceCIDR kubernetes"];
 
-/// A server with the Node, and files to reach it with.
+/// A server with the Node, and files to access it.
 pub(crate) struct World<S = ApiServer> {
     pub(crate) server: S,
     directory: TempDir,
 }
 
 impl World {
-    /// With the server in this process, for what only that one does.
+    /// Starts the server in this process, for tests that need its special features.
     pub(crate) fn new() -> Self {
         Self::of(true)
     }
 }
 
 impl<S: Server> World<S> {
-    /// With a server that streams lists, or one that does not.
+    /// Starts a server that streams lists, or one that does not.
     pub(crate) fn of(streaming_lists: bool) -> Self {
         let server = S::with(Settings { streaming_lists, ..Settings::default() });
         server.apply(&node(NODE, "192.0.2.1"));
@@ -56,14 +56,14 @@ impl<S: Server> World<S> {
         self.directory.path().join("token")
     }
 
-    /// Writes the token by renaming, as the kubelet does.
+    /// Writes the token by renaming a file, as the kubelet does.
     pub(crate) fn write_token(&self, token: &str) {
         let new = self.directory.path().join("token.new");
         std::fs::write(&new, token).unwrap();
         std::fs::rename(new, self.token()).unwrap();
     }
 
-    /// Writes a kubeconfig that trusts the server as it is now.
+    /// Writes a kubeconfig that trusts the server's current certificate.
     pub(crate) fn write_kubeconfig(&self) {
         self.server.write_kubeconfig(&self.kubeconfig(), &Credential::TokenFile(self.token()));
     }
@@ -84,16 +84,16 @@ impl<S: Server> World<S> {
         Following::with(self.options())
     }
 
-    /// Starts a source and waits until it has told everything.
+    /// Starts a source and waits until it has sent everything.
     pub(crate) async fn following(&self) -> Following {
         let mut following = self.follow();
         following.complete().await;
-        // The lists that are not waited for come when they come.
+        // The optional lists come later.
         while following.changes_since(0).iter().filter(|change| change.contains(" = ")).count() < 4
         {
             following.next().await;
         }
-        // Lists in pages are followed by a watch, which has to be there before it can be broken.
+        // Lists in pages are followed by a watch, which has to exist before it can be broken.
         self.until(|server| {
             Resource::ALL
                 .into_iter()
@@ -104,17 +104,17 @@ impl<S: Server> World<S> {
         following
     }
 
-    /// Waits for the server to have seen something.
+    /// Waits until the server has seen something.
     pub(crate) async fn until(&self, condition: impl Fn(&S) -> bool) {
         let wait = async {
             while !condition(&self.server) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.expect("the server never saw it");
+        tokio::time::timeout(PATIENCE, wait).await.expect("timed out waiting for the server");
     }
 
-    /// Shows that the source is there and at the newest: it hears of a new Service.
+    /// Shows that the source is alive and up to date: it reports a new Service.
     pub(crate) async fn probe(&self, following: &mut Following) {
         let name = format!("probe-{}", following.probes);
         following.probes += 1;
@@ -125,10 +125,10 @@ impl<S: Server> World<S> {
     }
 }
 
-/// What a source has told, by kind and name.
+/// The objects that a source has sent, by kind and name.
 pub(crate) type Known = BTreeMap<String, Object>;
 
-/// A source that runs.
+/// A running source.
 pub(crate) struct Following {
     updates: mpsc::Receiver<Update>,
     task: JoinHandle<Result<(), SourceError>>,
@@ -148,11 +148,11 @@ impl Following {
         Self { updates, task, status, known: Known::new(), seen: Vec::new(), probes: 0 }
     }
 
-    /// Takes in the next update.
+    /// Processes the next update.
     pub(crate) async fn next(&mut self) -> &Update {
         let update = tokio::time::timeout(PATIENCE, self.updates.recv()).await;
         let Ok(update) = update else {
-            panic!("nothing more was told; known: {:?}; {:?}", self.names(), self.problems());
+            panic!("no further update; known: {:?}; {:?}", self.names(), self.problems());
         };
         let update = update.expect("the source ended");
         assert_eq!(update.origin, Origin::Api);
@@ -161,7 +161,7 @@ impl Following {
                 Change::Apply(sourced) => self.take(sourced),
                 Change::Remove(key) => {
                     let gone = self.known.remove(&key.to_string());
-                    assert!(gone.is_some(), "{key} was removed and not there");
+                    assert!(gone.is_some(), "{key} was removed but not known");
                 }
                 Change::Replace { kinds, objects } => {
                     self.known.retain(|_, object| !kinds.contains(&object.key().kind()));
@@ -181,7 +181,7 @@ impl Following {
         }
     }
 
-    /// Waits until something is known.
+    /// Waits until the known objects fulfil a condition.
     pub(crate) async fn until(&mut self, condition: impl Fn(&Known) -> bool) {
         while !condition(&self.known) {
             self.next().await;
@@ -195,7 +195,7 @@ impl Following {
         }
     }
 
-    /// Waits for that, and for the lists that it does not wait for.
+    /// Waits for that, and for the optional lists.
     pub(crate) async fn listed(&mut self) {
         self.complete().await;
         while self.changes_since(0).iter().filter(|change| change.contains(" = ")).count() < 4 {
@@ -203,14 +203,14 @@ impl Following {
         }
     }
 
-    /// Waits for what is wrong to be as it should be.
+    /// Waits until the problems fulfil a condition.
     pub(crate) async fn problems_until(&mut self, condition: impl Fn(&[String]) -> bool) {
         while !condition(&self.problems()) {
             self.next().await;
         }
     }
 
-    /// Everything that is wrong.
+    /// Returns all current problems.
     pub(crate) fn problems(&self) -> Vec<String> {
         let problems = self.seen.last().into_iter().flat_map(|update| &update.problems);
         problems.map(ToString::to_string).collect()
@@ -220,21 +220,21 @@ impl Following {
         self.known.keys().map(String::as_str).collect()
     }
 
-    /// The Services known, without those of probes.
+    /// Returns the known Services, without those of probes.
     pub(crate) fn services(&self) -> Vec<&str> {
         let names = self.known.keys().filter_map(|key| key.strip_prefix("Service default/"));
         names.filter(|name| !name.starts_with("probe-")).collect()
     }
 
-    /// The port of a Service.
+    /// Returns the port of a Service.
     pub(crate) fn port(&self, name: &str) -> Option<u16> {
         let Object::Service(service) = self.known.get(&format!("Service default/{name}"))? else {
-            panic!("{name} is no Service")
+            panic!("{name} is not a Service")
         };
         service.ports.first().map(|port| port.port.get())
     }
 
-    /// All changes told since an update, in short, without those of probes.
+    /// Returns all changes since an update, in short form, without those of probes.
     pub(crate) fn changes_since(&self, update: usize) -> Vec<String> {
         let changes = self.seen.iter().skip(update).flat_map(|update| &update.changes);
         let all = changes.map(|change| match change {
@@ -250,7 +250,8 @@ impl Following {
         all.filter(|change| !change.contains("probe-")).collect()
     }
 
-    /// Objects that were written to without meaning, since an update.
+    /// Returns the number of objects since an update that were written to without a change of
+    /// meaning.
     pub(crate) fn suppressed_since(&self, update: usize) -> u64 {
         self.seen.iter().skip(update).map(|update| update.suppressed).sum()
     }
@@ -258,6 +259,6 @@ impl Following {
     /// Drops the receiver and waits for the source to end.
     pub(crate) async fn stop(self) -> Result<(), SourceError> {
         drop(self.updates);
-        tokio::time::timeout(PATIENCE, self.task).await.expect("it goes on").unwrap()
+        tokio::time::timeout(PATIENCE, self.task).await.expect("the source does not end").unwrap()
     }
 }

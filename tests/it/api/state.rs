@@ -18,10 +18,10 @@ use crate::support::{eventually, get};
 const HEALTH: &str = "127.0.0.1:10256";
 
 /// What the log says when the server has not delivered in time.
-const STANDS_IN: &str = "what it had when the last run saw it stands in for it";
+const STANDS_IN: &str = "using the state of the last run";
 
 /// What the log says when it has.
-const DELIVERED: &str = "the state no longer stands in for it";
+const DELIVERED: &str = "the state of the last run is no longer used";
 
 on_both_servers!(a_reboot_without_the_server_serves_what_it_last_had);
 
@@ -115,7 +115,7 @@ fn a_start_without_the_server_removes_nothing_and_says_what_it_goes_by() {
     let whole = fs::read(&path).unwrap();
     fs::write(&path, &whole[..whole.len() - 1]).unwrap();
     cluster.start_with_state();
-    let refusal = format!("the state is not used: {}: is damaged: ", path.display());
+    let refusal = format!("saved state ignored: {}: is damaged: ", path.display());
     cluster.daemon().wait_for(&refusal);
     thread::sleep(Duration::from_millis(1500));
     assert_eq!(cluster.daemon().committed(), 0);
@@ -137,7 +137,7 @@ fn a_disk_that_cannot_be_written_stops_nothing() {
     cluster.start_with_state();
     cluster.daemon().wait_for(SETTLED);
     let path = cluster.path("state").join("api.state");
-    cluster.daemon().wait_for("the state cannot be written");
+    cluster.daemon().wait_for("cannot write state, will keep retrying");
     let said = format!("path={}", path.display());
     assert!(cluster.daemon().log().contains(&said), "{}", cluster.daemon().log());
     let failures = |cluster: &Cluster<ApiServer>| {
@@ -146,9 +146,9 @@ fn a_disk_that_cannot_be_written_stops_nothing() {
     eventually("it is tried again", || failures(&cluster) >= 2.0);
     cluster.server.apply(&service(2, 80));
     cluster.holds(&[node_object(), service(1, 80), service(2, 80)]);
-    assert_eq!(cluster.daemon().count("the state cannot be written"), 1, "once");
+    assert_eq!(cluster.daemon().count("cannot write state, will keep retrying"), 1, "once");
     fs::remove_file(cluster.path("state")).unwrap();
-    cluster.daemon().wait_for("the state is written again");
+    cluster.daemon().wait_for("state can be written again");
     assert!(path.exists());
     assert!(Metrics::of(&cluster.node).value("rulec_state_bytes_total", "") > 100.0);
 }
@@ -168,7 +168,7 @@ fn a_crash_at_any_time_leaves_a_state_that_can_be_read() {
         if round > 0 {
             cluster.daemon().wait_for("read the state of the API server");
         }
-        assert_eq!(cluster.daemon().count("the state is not used"), 0);
+        assert_eq!(cluster.daemon().count("saved state ignored"), 0);
         eventually("the first state is there", || path.exists());
         let until = Instant::now() + Duration::from_millis(130 * (round + 1));
         let mut port = 1000;
@@ -278,7 +278,7 @@ fn without_a_state_it_is_said_that_nobody_leads_to_the_server() {
     let mut circle = Circle::new("state-none");
     let daemon = circle.start(true, &[]);
     daemon.wait_for(
-        "the API server cannot be reached, and its address is the one that Pods are given",
+        "the API server cannot be reached at the address of the Service default/kubernetes",
     );
     daemon.wait_for("--state-dir");
     assert_eq!(daemon.committed(), 0);

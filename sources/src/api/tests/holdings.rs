@@ -1,4 +1,4 @@
-//! What of the server's words is news.
+//! Tests of which events of the server cause changes.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl World {
     }
 }
 
-/// Changes in short.
+/// Prints changes in short form.
 fn short(news: &News) -> Vec<String> {
     news.changes
         .iter()
@@ -112,7 +112,7 @@ fn a_list_that_breaks_off_is_forgotten() {
     world.list(Services, &[service("a", 1), service("b", 2)]);
     world.take(of(Services, What::Begin));
     world.take(of(Services, What::Items(vec![Ok(document(&service("x", 3)))])));
-    // It broke off here. The next one begins anew.
+    // It broke off here. The next one starts from the beginning.
     let news = world.list(Services, &[service("a", 1), service("b", 2)]);
     assert_eq!(short(&news), [""; 0]);
 }
@@ -166,14 +166,14 @@ fn of_annotations_only_those_that_are_read_make_a_change() {
             let news = world.apply(Services, &annotated(annotations.clone()));
             let changed = (vec!["+ Service default/web".to_owned()], 0);
             assert_eq!((short(&news), news.suppressed), changed, "{annotations}");
-            // Again, with a word about something else.
+            // Again, with another annotation added.
             let mut noted = annotations;
             noted["note"] = json!("x");
             let news = world.apply(Services, &annotated(noted));
             assert_eq!((short(&news), news.suppressed), (vec![], 1), "{annotation}");
         }
     }
-    // What cannot be used is told of, and is no change.
+    // An invalid value is reported and makes no change.
     let odd = annotated(json!({ "rulec.io/ipvs-scheduler": "fastest" }));
     let news = world.apply(Services, &odd);
     assert_eq!((short(&news), news.suppressed), (vec![], 1));
@@ -185,12 +185,12 @@ fn of_annotations_only_those_that_are_read_make_a_change() {
     assert_eq!(world.problems(), [""; 0]);
 }
 
-/// The times that were noted on slices, in seconds.
+/// Returns the times of the triggers, in seconds.
 fn triggers(news: &News) -> Vec<i64> {
     news.triggers.iter().map(|trigger| trigger.at.as_second()).collect()
 }
 
-/// A slice with the time of its trigger.
+/// Returns a slice with the time of its trigger.
 fn triggered(name: &str, addresses: &[&str], time: &str) -> Value {
     let mut slice = slice(name, addresses);
     let annotation = "endpoints.kubernetes.io/last-change-trigger-time";
@@ -202,7 +202,7 @@ fn triggered(name: &str, addresses: &[&str], time: &str) -> Value {
 fn triggers_come_with_the_changes_of_slices_and_make_none() {
     let mut world = World::default();
     let first = triggered("a", &["10.0.0.1"], "1970-01-01T00:00:01Z");
-    // How long ago it was before anybody looked says nothing.
+    // The first list has no triggers: its changes happened before we started to look.
     assert_eq!(triggers(&world.list(EndpointSlices, &[first])), [0; 0]);
     let one = ["10.0.0.1"];
     let news = world.apply(EndpointSlices, &triggered("a", &one, "1970-01-01T00:00:02Z"));
@@ -212,7 +212,7 @@ fn triggers_come_with_the_changes_of_slices_and_make_none() {
     assert_eq!(short(&news), ["+ EndpointSlice default/a"]);
     let [trigger] = news.triggers[..] else { panic!("{news:?}") };
     assert_eq!((trigger.family, trigger.at.as_millisecond()), (Family::Ipv4, 3_500));
-    // The last slice of a list has changed while nobody watched; another is as it was.
+    // The last slice of the list has changed without a watch; the other one has not.
     let news = world.list(
         EndpointSlices,
         &[
@@ -221,7 +221,7 @@ fn triggers_come_with_the_changes_of_slices_and_make_none() {
         ],
     );
     assert_eq!(triggers(&news), [5]);
-    // Neither what nobody noted nor what cannot be read is in the way of the change.
+    // A missing or invalid time does not prevent the change.
     for (number, time) in ["", "yesterday", "2026-13-01T00:00:00Z"].into_iter().enumerate() {
         let address = format!("10.0.1.{number}");
         let news = world.apply(EndpointSlices, &triggered("a", &[&address], time));
@@ -231,7 +231,7 @@ fn triggers_come_with_the_changes_of_slices_and_make_none() {
     odd["metadata"]["annotations"] = json!([1, 2]);
     assert_eq!(short(&world.apply(EndpointSlices, &odd)), ["+ EndpointSlice default/a"]);
     assert!(world.problems().is_empty());
-    // A deletion carries the note of the change before it.
+    // A deletion has the trigger of the change before it.
     let gone = triggered("a", &two, "1970-01-01T00:00:06Z");
     let news = world.take(of(EndpointSlices, What::Delete(document(&gone))));
     assert_eq!((short(&news).len(), triggers(&news).len()), (1, 0));
@@ -269,7 +269,7 @@ fn a_broken_object_keeps_its_last_good_version_and_is_reported_until_it_is_whole
     assert_eq!(short(&world.apply(Services, &broken)), [""; 0]);
     assert!(world.holdings.problems_changed());
     assert_eq!(world.problems(), complaint);
-    // A list keeps it as well, and drops what is really gone.
+    // A list keeps it as well, and drops the object that is really gone.
     let news = world.list(Services, &[broken]);
     assert_eq!(short(&news), ["[Service] = Service default/web"]);
     assert_eq!(world.problems(), complaint);
@@ -316,14 +316,14 @@ fn a_deletion_inside_a_list_takes_the_object_out_of_it() {
         let news = world.take(of(Services, What::Delete(document(&service(gone, 3)))));
         assert_eq!(short(&news), [""; 0], "nothing before the end of the list");
     }
-    // One came back, and another came back broken: what it was before was deleted.
+    // One object came back, and another came back broken: its good version was deleted.
     let mut broken = service("b", 4);
     broken["spec"]["ports"][0]["port"] = json!(0);
     let items = vec![Ok(document(&service("a", 4))), Ok(document(&broken))];
     world.take(of(Services, What::Items(items)));
     let news = world.take(of(Services, What::End));
     assert_eq!(short(&news), ["[Service] = Service default/a, Service default/c"]);
-    // Afterwards, deletions are as ever.
+    // After the list, deletions work as usual.
     let news = world.take(of(Services, What::Delete(document(&service("c", 5)))));
     assert_eq!(short(&news), ["- Service default/c"]);
 }
@@ -363,7 +363,8 @@ fn items_of_lists_need_not_state_their_kind() {
     assert_eq!(short(&news), ["[EndpointSlice] = EndpointSlice default/a"]);
 }
 
-/// Whoever reads them bounds them; whoever counts them wants all. One more costs nothing of the others.
+/// All problems are kept: the log limits them, and metrics count them all. Adding one does not cost
+/// time for the others.
 #[test]
 fn all_problems_are_known_however_many() {
     let mut world = World::default();
@@ -382,7 +383,7 @@ fn all_problems_are_known_however_many() {
     assert_eq!((world.problems().len(), world.holdings.problems_changed()), (251, false));
     world.apply(Services, &service("s000", 1));
     assert_eq!((world.problems().len(), world.holdings.problems_changed()), (250, true));
-    // Of objects without a name, there may be any number.
+    // There may be any number of objects without a name.
     let nameless = vec![json!({ "metadata": { "resourceVersion": "7" } }); 250];
     world.list(Services, &nameless);
     assert_eq!(world.problems().len(), 1, "they are all the same");
@@ -402,7 +403,7 @@ fn what_hinders_is_said_until_it_is_over() {
     world.list(Services, &[]);
     assert!(world.holdings.problems_changed());
     assert_eq!(world.problems(), [""; 0]);
-    // What is known stays in force, so it is no error any more.
+    // The known objects stay in force, so it is a warning now and no error.
     world.take(failing());
     assert_eq!(world.holdings.problems().get_min().unwrap().severity, Severity::Warning);
     world.take(of(Services, What::Fine));
@@ -442,7 +443,7 @@ fn it_is_complete_without_a_node_that_may_not_be_seen() {
     assert!(!world.holdings.is_complete(), "a server that starts refuses everything");
     world.take(of(Nodes, What::Refused("403".to_owned())));
     assert!(world.holdings.is_complete());
-    assert_eq!(world.problems(), ["API server: the Node: done without: 403"]);
+    assert_eq!(world.problems(), ["API server: the Node: refused, continuing without: 403"]);
 }
 
 #[test]
@@ -460,12 +461,12 @@ fn it_is_complete_without_service_cidrs_that_may_not_be_seen() {
 struct Telling {
     events: mpsc::Sender<Event>,
     updates: mpsc::Receiver<Update>,
-    /// Ends the patience with the Node.
+    /// Ends the wait for the Node.
     impatience: oneshot::Sender<()>,
 }
 
 impl Telling {
-    /// Starts with events that have already arrived.
+    /// Starts it with events that have already arrived.
     async fn after(first: impl IntoIterator<Item = Event>) -> Self {
         let (events, received) = mpsc::channel(64);
         for event in first {
@@ -522,13 +523,13 @@ async fn impatience_with_the_node_does_not_make_up_for_missing_services() {
     telling.impatience.send(()).unwrap();
     let deletion = What::Delete(document(&service("web", 1)));
     telling.events.send(of(Services, deletion)).await.unwrap();
-    // That deletion was no news. The list is, and completes.
+    // That deletion changed nothing. The list is a change, and completes the required resources.
     for event in empty(Services) {
         telling.events.send(event).await.unwrap();
     }
     let update = telling.updates.recv().await.unwrap();
     assert_eq!((short(&News { changes: update.changes, ..News::default() })), ["[Service] = "]);
-    // Only now is it waited for.
+    // The Node is waited for only from now on.
     assert!(!update.complete);
     let update = telling.updates.recv().await.unwrap();
     assert_eq!((update.changes.len(), update.complete), (0, true));
@@ -563,7 +564,7 @@ async fn what_changes_nothing_is_told_with_what_does_or_a_little_later() {
         telling.events.send(again(version)).await.unwrap();
         tokio::task::yield_now().await;
     }
-    assert!(telling.updates.try_recv().is_err(), "nobody is woken for that");
+    assert!(telling.updates.try_recv().is_err(), "the receiver is not woken for that");
     let later = telling.next().await;
     assert_eq!((later.changes.len(), later.suppressed), (0, 3));
     telling.events.send(again(6)).await.unwrap();

@@ -1,4 +1,4 @@
-//! Texts of the protocol.
+//! Tests of the texts of the protocol.
 
 use serde_json::json;
 
@@ -19,7 +19,7 @@ struct Page {
     continue_token: Option<String>,
 }
 
-/// Reads a list that comes in pieces of this length.
+/// Reads a list that arrives in pieces of this length.
 fn pieces(text: &[u8], length: usize) -> Result<Page, Fault> {
     let mut reader = ListReader::default();
     let mut items = Vec::new();
@@ -134,7 +134,7 @@ fn what_is_no_event_is_said_to_be_none() {
         ("{\"type\":\"MODIFIED\",\"object\":{\"metadata\":{\"resourceVersion\":7}}}", "without a"),
         ("{\"type\":\"BOOKMARK\",\"object\":{\"metadata\":{}}}", "not a bookmark"),
         ("{\"type\":\"ERROR\",\"object\":{\"code\":\"x\"}}", "not an error"),
-        ("{\"type\":\"EXPLODED\\n\",\"object\":{}}", "an event of type \"EXPLODED \""),
+        ("{\"type\":\"EXPLODED\\n\",\"object\":{}}", "an unknown event type \"EXPLODED \""),
     ] {
         let said = fault(text);
         assert!(said.contains(reason), "{text}: {said}");
