@@ -107,7 +107,7 @@ fn what_has_no_effect_is_said() {
     daemon.wait_for(mismatch);
     daemon.wait_for(name);
     manifests.write("node.yaml", "{apiVersion: v1, kind: Node, metadata: {name: na.example.com}}");
-    daemon.wait_for("no longer: Node na.example.com: there is no Node of this name");
+    daemon.wait_for("resolved: Node na.example.com: there is no Node of this name");
     daemon.stop();
 }
 
@@ -187,11 +187,11 @@ fn an_address_alone_may_stand_in_brackets() {
 #[test]
 fn bad_questions_get_a_clear_answer() {
     let cases: [(&[&str], &str); 11] = [
-        (&["[fd90::1]/tcp"], "has a protocol and no port"),
+        (&["[fd90::1]/tcp"], "has a protocol but no port"),
         (&["[fd90::1"], "is not ADDRESS:PORT"),
         (&["[10.90.0.10]"], "is not ADDRESS:PORT"),
         (&["[fd90::1]80"], "is not ADDRESS:PORT"),
-        (&["10.90.0.10:80/icmp"], "\"icmp\" is none of tcp, udp and sctp"),
+        (&["10.90.0.10:80/icmp"], "\"icmp\" is not tcp, udp or sctp"),
         (&["10.90.0.10:0"], "10.90.0.10:0"),
         (&["10.90.0.10:65536"], "10.90.0.10:65536"),
         (&["web:80"], "web:80"),

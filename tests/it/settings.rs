@@ -136,7 +136,7 @@ fn a_file_means_the_same_to_the_daemon_and_to_diff_and_explain() {
         // The name is the file's, and not that of the tests.
         let args = ["run", "--config", file, "--manifests", path, "--shared-tables"];
         let mut daemon = Daemon::of(command(&node, &args));
-        daemon.wait_for("the kernel holds what the sources say");
+        daemon.wait_for("in sync with all sources");
         let with = |args: &[&str]| {
             let ran = rulec(&node, &[args, &["--config", file]].concat());
             assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{fields}: {ran:?}");
