@@ -423,7 +423,7 @@ fn what_a_broken_file_may_name_stays_over_a_restart() {
         manifests.write("all.yaml", broken);
         let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
         assert!(holds(&namespace, &both), "of {broken:?}: {}", daemon.log());
-        daemon.wait_for("what the kernel has of Services that no source names stays");
+        daemon.wait_for("keeping Services in the kernel that no source names");
         // Others change meanwhile, and when the file is whole nothing is left of this.
         let new = other.replace("10.50.1.6", "10.50.1.7");
         daemon.after(|| manifests.write("other.yaml", &new));
