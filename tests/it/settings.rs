@@ -167,7 +167,7 @@ fn options_that_a_file_replaces_are_named() {
     };
     // What has no meaning to a compilation is the daemon's to tell of.
     let replaced = ran("oomScoreAdj: 2000\nunknown: 1\n", &["--cluster-cidr", "10.0.0.0/8"]);
-    let warning = "--cluster-cidr: has no effect: config.conf is in force instead\n";
+    let warning = "--cluster-cidr: has no effect: config.conf is used instead\n";
     assert_eq!((replaced.status, replaced.stderr.as_str()), (0, warning));
     let wrong = ran("clusterCIDR: nowhere\n", &[]);
     assert_eq!((wrong.status, wrong.stdout.as_str()), (2, ""));
