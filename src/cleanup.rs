@@ -49,7 +49,7 @@ fn ours(args: &CleanupArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether our tables are those of IPVS mode.
+/// Returns whether our tables are those of IPVS mode.
 fn leaves_to_ipvs(state: &State) -> bool {
     let keys = state.tables.values().flat_map(|table| table.elements.keys());
     keys.into_iter().any(|key| matches!(key, Key::Vip(_)))

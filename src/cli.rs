@@ -25,7 +25,7 @@ pub struct Cli {
     pub log: LogArgs,
 }
 
-/// What to do
+/// The command to run
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Program this node from an API server, from manifests, or from both, and keep it up to date

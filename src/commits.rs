@@ -26,9 +26,9 @@ const NAMES: usize = 3;
 /// A commit that the kernel has acknowledged.
 #[derive(Debug)]
 pub struct Commit {
-    /// What the kernel held before; `None` if that was not known from an earlier commit.
+    /// The program that the kernel held before; `None` if it was not known from an earlier commit.
     pub before: Option<Program>,
-    /// What the kernel holds now.
+    /// The program that the kernel holds now.
     pub after: Program,
     /// How many operations it took.
     pub operations: usize,
@@ -70,7 +70,7 @@ impl Commits {
         Some(format!("{unsaid} more commits; --log-level debug shows each"))
     }
 
-    /// When to call `due`.
+    /// Returns when to call `due`.
     pub fn deadline(&self) -> Option<Instant> {
         (self.unsaid > 0).then(|| self.bucket.next())
     }
@@ -132,7 +132,7 @@ fn change(commit: &Commit, service: &NamespacedName, frontends: &BTreeSet<Fronte
     parts.join(", ")
 }
 
-/// What a Service has at given frontends.
+/// The frontends and backends of a Service, among given frontends.
 #[derive(Default)]
 struct Seen {
     frontends: BTreeSet<Frontend>,

@@ -1,7 +1,7 @@
 //! The engine: owns the model, decides what to request from the kernel, and never waits.
 //!
 //! It is a state machine without I/O or a clock of its own: each event comes with its time, and at
-//! most one request to the sink is pending. Whatever arrives meanwhile forms the next batch, so
+//! most one request to the sink is pending. Events that arrive meanwhile form the next batch, so
 //! that a change is committed at once when the sink is idle, and coalesced when it is busy.
 //!
 //! `applied` is what the kernel has acknowledged, `wanted` is what the sources say, and the delta
@@ -133,7 +133,7 @@ pub enum Request {
     Commit {
         /// The delta.
         delta: Delta,
-        /// What the delta starts from.
+        /// The base of the delta.
         base: Base,
     },
     /// Report which of these real servers have no connections.
@@ -151,7 +151,7 @@ pub enum Reply {
     Idle(Result<Vec<Draining>, SinkError>),
 }
 
-/// What has changed since the last call of `take_touched`.
+/// The changes since the last call of `take_touched`.
 #[derive(Debug, Default)]
 pub struct Touched {
     /// Services whose own fields or endpoints may have changed in meaning.
@@ -223,7 +223,7 @@ struct Step {
     delta: Delta,
     /// The flows that may contradict the rules afterwards.
     suspects: Suspects,
-    /// What the kernel holds afterwards.
+    /// The program that the kernel holds afterwards.
     program: Program,
     base: Base,
     repair: bool,
@@ -945,7 +945,7 @@ impl Engine {
         doubled.min(self.periods.backoff_max)
     }
 
-    /// Whether a Service was refused and waits for its next try.
+    /// Returns whether a Service was refused and waits for its next try.
     fn is_held_back(&self, service: &NamespacedName) -> bool {
         self.quarantine.get(service).is_some_and(|quarantine| quarantine.retry_at.is_some())
     }

@@ -48,11 +48,11 @@ struct Shared {
 struct Orders {
     /// The newest rules.
     rules: Option<Rules>,
-    /// What to look at now, except `lost`, which is looked at later.
+    /// The suspects to look at now, except `lost`, which is looked at later.
     suspects: Suspects,
     /// When to look at `lost`.
     lost_at: Option<Instant>,
-    /// Nothing is tried before this time.
+    /// The time before which nothing is tried.
     not_before: Option<Instant>,
     /// The length of the last pause after a failure.
     pause: Option<Duration>,
@@ -65,7 +65,7 @@ impl Forgetter {
     ///
     /// # Errors
     ///
-    /// If there can be no thread.
+    /// If the thread cannot be started.
     pub fn start(metrics: Arc<Metrics>) -> anyhow::Result<Self> {
         let shared =
             Arc::new(Shared { orders: Mutex::new(Orders::default()), changed: Condvar::new() });

@@ -36,15 +36,15 @@ pub struct Health {
     pub updated: Timestamp,
     /// Whether this node may get new connections from load balancers.
     pub is_eligible: bool,
-    /// What is still missing until the first state of all sources is in the kernel.
+    /// The steps that are missing until the first state of all sources is in the kernel.
     pub awaited: Vec<String>,
     /// The sources that are served from the state of an earlier run, and the time of that state.
     /// The node serves by it, so this does not affect health or readiness; it is only reported.
     pub stale: BTreeMap<Origin, Timestamp>,
 }
 
-/// Whether a node may get new connections. `is_known_elsewhere` says whether a node without an
-/// object should have one.
+/// Returns whether a node may get new connections. `is_known_elsewhere` says whether a node without
+/// an object should have one.
 pub fn is_eligible(node: Option<&Node>, is_known_elsewhere: bool) -> bool {
     match node {
         Some(node) => !node.deleting && !node.taints.iter().any(|taint| **taint == *TO_BE_DELETED),
@@ -90,7 +90,7 @@ impl Health {
         }
     }
 
-    /// Whether the kernel has kept up with the sources.
+    /// Returns whether the kernel has kept up with the sources.
     pub fn is_healthy(&self, now: Instant) -> bool {
         self.behind_since.is_none_or(|since| now.saturating_duration_since(since) < self.staleness)
     }

@@ -41,7 +41,7 @@ impl Bucket {
         true
     }
 
-    /// When the budget has a line again.
+    /// Returns when the budget has a line again.
     pub fn next(&self) -> Instant {
         if self.left > 0 { self.since } else { self.since + self.rate.period }
     }
@@ -145,7 +145,7 @@ impl<K: Ord + Clone, T> Limits<K, T> {
         due
     }
 
-    /// When to call `due`.
+    /// Returns when to call `due`.
     pub fn deadline(&self) -> Option<Instant> {
         if self.waiting == 0 {
             return None;

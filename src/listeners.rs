@@ -140,8 +140,8 @@ fn report(opened: &[Opened]) {
 }
 
 impl Opened {
-    /// Whether a socket has received what comes to this frontend until now. A socket for all IPv6
-    /// addresses usually accepts IPv4, too.
+    /// Returns whether a socket has received what comes to this frontend until now. A socket for
+    /// all IPv6 addresses usually accepts IPv4, too.
     fn is_taken_by(&self, listener: &Listener) -> bool {
         let (protocol, port) = match self.frontend {
             Frontend::Address { protocol, port, .. }

@@ -55,13 +55,13 @@ impl Notify {
         Self { manager }
     }
 
-    /// When the next beat is due.
+    /// Returns when the next beat is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.manager.as_ref().map(|manager| manager.next)
     }
 
-    /// Whether a beat is due.
+    /// Returns whether a beat is due.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
         self.deadline().is_some_and(|deadline| deadline <= now)

@@ -24,7 +24,7 @@ const MOST: usize = 4096;
 /// The rate of lines about all of them.
 const OF_ALL: Rate = Rate { burst: 100, period: Duration::from_secs(1) };
 
-/// How many lines one update of a source may cause. Nobody reads more than that as they come.
+/// The maximum of lines for one update of a source. More cannot be read as they come.
 const AT_ONCE: usize = 20;
 
 /// The rate of lines that say how many others there were.
@@ -124,12 +124,12 @@ impl Problems {
         lines
     }
 
-    /// When to call `due`.
+    /// Returns when to call `due`.
     pub fn deadline(&self) -> Option<Instant> {
         self.subjects.deadline().into_iter().chain(self.rest_at).min()
     }
 
-    /// How many problems all sources have.
+    /// Returns how many problems all sources have.
     pub fn len(&self) -> usize {
         self.held.values().map(|held| held.problems.len()).sum()
     }
@@ -139,7 +139,7 @@ impl Problems {
         self.len() == 0
     }
 
-    /// How many problems of a severity a source has.
+    /// Returns how many problems of a severity a source has.
     pub fn count(&self, origin: Origin, severity: Severity) -> usize {
         let Some(held) = self.held.get(&origin) else { return 0 };
         match severity {
@@ -148,7 +148,7 @@ impl Problems {
         }
     }
 
-    /// How many manifests have an error.
+    /// Returns how many manifests have an error.
     pub fn broken_files(&self) -> usize {
         self.held.get(&Origin::Manifests).map_or(0, |held| held.broken.len())
     }
@@ -337,11 +337,11 @@ mod tests {
         assert_eq!(count(&problems, Severity::Error), 20_000);
         assert_eq!(count(&problems, Severity::Warning), 1);
         assert_eq!((problems.len(), problems.broken_files()), (20_001, 20_000));
-        // The next that breaks is named.
+        // The next broken file is named.
         let more = all.update(problem("zz.yaml", 1, Severity::Error));
         let lines = problems.replace(Origin::Manifests, more, now + SECOND);
         assert_eq!(texts(&lines), ["zz.yaml:1: Service default/web: is broken"]);
-        // All are well again.
+        // All files are repaired.
         let lines = problems.replace(Origin::Manifests, OrdSet::new(), now + 10 * SECOND);
         assert_eq!(lines.len(), 21);
         let expected = "and 19982 resolved; see /metrics or `rulec diff`";

@@ -73,7 +73,7 @@ impl Remarks {
         }
     }
 
-    /// When to call `follow` even if nothing has changed.
+    /// Returns when to call `follow` even if nothing has changed.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.due
     }

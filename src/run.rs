@@ -90,9 +90,9 @@ pub fn run(args: RunArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
 
 /// The reason why the daemon has ended.
 enum Ending {
-    /// It was told to.
+    /// The process was told to stop.
     Stopped,
-    /// Its configuration has changed.
+    /// The configuration has changed.
     Reconfigured,
 }
 

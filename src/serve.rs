@@ -144,7 +144,7 @@ pub async fn serve(what: String, bind: Bind, site: impl Site) -> io::Result<Infa
     }
 }
 
-/// Whether a connection ended before it was accepted.
+/// Returns whether a connection ended before it was accepted.
 fn is_of_the_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)

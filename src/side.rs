@@ -83,8 +83,8 @@ pub(crate) struct Side {
     pub(crate) name: String,
     /// The objects, if they are known.
     pub(crate) model: Option<Model>,
-    /// What the kernel holds. `None` for manifests: their state depends on the slots that were
-    /// there before.
+    /// The content of the kernel. `None` for manifests: it depends on the slots that were there
+    /// before.
     pub(crate) state: Option<State>,
     pub(crate) settings: Arc<Settings>,
     /// Whether a part of it could not be read, or could not be used.

@@ -79,8 +79,8 @@ impl Snapshot {
         }
     }
 
-    /// Whether the start of the file says that it is a snapshot, of whatever version and however
-    /// broken. A snapshot that was read as a manifest would look like one without Services.
+    /// Returns whether the start of the file says that it is a snapshot, of whatever version and
+    /// however broken. A snapshot that was read as a manifest would look like one without Services.
     pub fn is_one(path: &Path) -> bool {
         let mut start = Vec::new();
         let is_file = fs::metadata(path).is_ok_and(|data| data.is_file());

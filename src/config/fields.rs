@@ -83,7 +83,7 @@ impl Field {
         Self { gone: true, ..self }
     }
 
-    /// Whether it can be in a file.
+    /// Returns whether it can be in a file.
     pub(crate) fn in_file(&self) -> bool {
         !self.path.starts_with("--")
     }
@@ -94,7 +94,7 @@ pub(crate) fn find(path: &str) -> Option<&'static Field> {
     FIELDS.iter().find(|field| field.path == path)
 }
 
-/// Whether there are fields below a path.
+/// Returns whether there are fields below a path.
 pub(crate) fn is_section(path: &str) -> bool {
     FIELDS
         .iter()

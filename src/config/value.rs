@@ -141,7 +141,7 @@ impl Kind {
 }
 
 impl Typed {
-    /// Whether it is Go's zero value of its type, which means "not set" in most fields.
+    /// Returns whether it is Go's zero value of its type, which means "not set" in most fields.
     pub(crate) fn is_zero(&self) -> bool {
         match self {
             Self::Bool(value) => !value,

@@ -131,7 +131,7 @@ impl Values {
         }
     }
 
-    /// Whether a field was given a value.
+    /// Returns whether a field was given a value.
     pub(crate) fn is_given(&self, path: &str) -> bool {
         self.given.contains_key(path)
     }
@@ -167,7 +167,7 @@ impl Values {
         self.errors.push(problem);
     }
 
-    /// Whether a field is already known to be invalid.
+    /// Returns whether a field is already known to be invalid.
     pub(crate) fn is_refused(&self, path: &str) -> bool {
         let name = &self.problem(path, "").name;
         self.errors.iter().any(|error| error.name == *name)

@@ -107,7 +107,7 @@ impl World {
         self.kernel.state.slots(View::Cluster, frontend).len()
     }
 
-    /// How many pick chains the kernel holds in IPv4.
+    /// Returns how many pick chains the kernel holds in IPv4.
     fn picks(&self) -> usize {
         let chains = &self.kernel.state.tables[&Family::Ipv4].chains;
         chains.keys().filter(|chain| matches!(chain, ChainId::Pick(..))).count()

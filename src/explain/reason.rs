@@ -84,7 +84,7 @@ pub(super) fn of(
     reasons
 }
 
-/// Whether the outcome depends on which endpoints there are.
+/// Returns whether the outcome depends on which endpoints there are.
 pub(super) fn is_for_endpoints(outcome: &Outcome) -> bool {
     match outcome.verdict {
         Verdict::Backend(_) | Verdict::Reject => true,

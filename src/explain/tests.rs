@@ -72,7 +72,7 @@ fn node_ports_are_served_where_they_answer() {
     for other in [[192, 0, 2, 11], [127, 0, 0, 1]] {
         let passed = explain(&manifest, OUTSIDE, other, 30080);
         assert_eq!(verdicts(&passed), [Verdict::Pass]);
-        assert!(passed.frontend.is_none(), "nobody serves it");
+        assert!(passed.frontend.is_none(), "no Service has it");
         let reason = &passed.outcomes[0].reasons[0];
         assert!(reason.starts_with("nodePort 30080/TCP (IPv4) does not answer at"), "{reason}");
         assert_eq!(passed.left_out, [""; 0]);

@@ -2,8 +2,8 @@
 //!
 //! A line that is repeated, by any part of the program, must not fill a disk: the same text from
 //! the same place is written a few times at once, and then once a minute with a count; and one
-//! place may write only so many lines, whatever their text. Lines of level debug and trace are
-//! never held back: they are for whoever looks for something.
+//! place may write only so many lines, whatever their text. Lines of level debug and trace, which
+//! are for troubleshooting, are never held back.
 
 use std::fmt::{self, Write as _};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -35,7 +35,7 @@ pub(super) enum Style {
     Json,
 }
 
-/// What was logged recently.
+/// The lines that were logged recently.
 #[derive(Debug)]
 pub(super) struct Told {
     words: Limits<u64, String>,
@@ -186,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    /// Where lines go.
+    /// Collects the written lines.
     #[derive(Clone, Debug, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);
 

@@ -63,7 +63,7 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// How many lines were lost so far.
+    /// Returns how many lines were lost so far.
     pub(super) fn lost(&self) -> u64 {
         self.lost.load(Relaxed)
     }
@@ -86,8 +86,8 @@ impl Queue {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Writes what comes, for ever. `tell` is called with the number of lost lines, and `idly` at
-    /// the time of the alarm; both may push lines.
+    /// Writes lines as they come, endlessly. `tell` is called with the number of lost lines, and
+    /// `idly` at the time of the alarm; both may push lines.
     pub(super) fn write_to(
         &self,
         out: &mut impl Write,

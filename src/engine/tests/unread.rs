@@ -38,7 +38,7 @@ fn what_nobody_names_stays_until_every_file_could_be_read() {
 fn what_nobody_names_goes_when_every_file_has_been_read() {
     let first = World::with(&[(1, 3), (2, 2)]);
     let mut world = start(first, 2, vec![service(1)]);
-    assert_eq!((world.backends(1), world.backends(2)), (3, 2), "nobody names an endpoint of 1");
+    assert_eq!((world.backends(1), world.backends(2)), (3, 2), "no source names an endpoint of 1");
     world.event(Event::Unread(1));
     assert_eq!(world.settle(), [""; 0]);
     world.event(Event::Unread(0));
