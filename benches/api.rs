@@ -167,7 +167,7 @@ fn process<S: Server>(services: usize, endpoints: usize, streaming: bool) {
         .stderr(fs::File::create(&log).unwrap())
         .spawn()
         .unwrap();
-    wait_for(&log, "the kernel holds what the sources say", 1);
+    wait_for(&log, "in sync with all sources", 1);
     let way = if streaming { "streaming lists" } else { "lists from the cache" };
     let setup = format!("{services} × {endpoints}, {way}");
     row("process start → last ACK", &setup, &time(started.elapsed()));
@@ -230,7 +230,7 @@ fn state(services: usize, endpoints: usize) {
         namespace.sh(&format!("kill -TERM {}", child.id()));
         assert!(child.wait().unwrap().success());
     };
-    let settled = "the kernel holds what the sources say";
+    let settled = "in sync with all sources";
 
     let (child, _) = start();
     wait_for(&log, settled, 1);

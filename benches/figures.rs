@@ -225,7 +225,7 @@ fn process(services: usize, endpoints: usize) {
         .stderr(fs::File::create(&log).unwrap())
         .spawn()
         .unwrap();
-    wait_for(&log, "the kernel holds what the sources say", 1);
+    wait_for(&log, "in sync with all sources", 1);
     let setup = format!("{services} × {endpoints}, {} files", services / 100);
     let from_start = time(started.elapsed());
     row("process start → last ACK, YAML included", &setup, &from_start);
@@ -343,7 +343,7 @@ fn stale_flows_of_ports(ports: u16, others: u32) {
         .stderr(fs::File::create(&log).unwrap())
         .spawn()
         .unwrap();
-    wait_for(&log, "the kernel holds what the sources say", 1);
+    wait_for(&log, "in sync with all sources", 1);
     let mut commands = String::new();
     let mut flow = |from: u16, to: Ipv4Addr, port: u16, answers: Ipv4Addr| {
         writeln!(

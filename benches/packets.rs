@@ -141,7 +141,7 @@ impl Setup {
         let mut command = setup.node.command(env!("CARGO_BIN_EXE_rulec"), args);
         command.args(["--nodeport-addresses", "192.0.2.0/24", "--manifests"]).arg(&manifests);
         let mut daemon = command.stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
-        wait_for(&log, "the kernel holds what the sources say", 1);
+        wait_for(&log, "in sync with all sources", 1);
         let said = fs::read_to_string(&log).unwrap();
         assert!(!said.contains("ERROR"), "{said}");
         // The rules stay, and nobody else is at work while the rows take turns.

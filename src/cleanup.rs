@@ -1,4 +1,4 @@
-//! `rulec cleanup`: remove every trace, of ours or of kube-proxy.
+//! `rulec cleanup`: removes everything that rulec, or kube-proxy, has put into the kernel.
 
 use std::process::ExitCode;
 
@@ -14,11 +14,11 @@ use rulec_sinks::{NftSink, Sink};
 use crate::cli::{CleanupArgs, IpvsAddresses, IpvsArgs};
 use crate::kernel;
 
-/// Removes what the arguments say.
+/// Removes what the arguments name.
 ///
 /// # Errors
 ///
-/// If nf_tables cannot be reached, a running process owns the tables, or the kernel refuses.
+/// If nf_tables is unreachable, a running process owns the tables, or the kernel refuses.
 pub fn run(args: &CleanupArgs) -> anyhow::Result<ExitCode> {
     if args.kube_proxy {
         kube_proxys()?
@@ -28,14 +28,14 @@ pub fn run(args: &CleanupArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Deletes our tables, and what IPVS mode has put into IPVS and on the node. Established connections
-/// keep their translation if somebody else's NAT rules are there: conntrack remembers it, but the kernel
-/// applies it only as long as the network namespace has any NAT chain.
+/// Deletes our tables, and what IPVS mode has put into IPVS and on the node. Established
+/// connections keep their translation only if there are NAT rules of others: conntrack remembers
+/// it, but the kernel applies it only while the network namespace has a NAT chain.
 fn ours(args: &CleanupArgs) -> anyhow::Result<()> {
     let mut sink = sink()?;
     let (state, _) = sink.read().context("reading our tables")?;
     let is_in_ipvs_mode = leaves_to_ipvs(&state);
-    // The tables tell which virtual servers are ours, so they go last.
+    // The tables tell which virtual servers are ours, so they are deleted last.
     if is_in_ipvs_mode {
         ipvs(state, args)?;
     }
@@ -49,7 +49,7 @@ fn ours(args: &CleanupArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether our tables are those of IPVS mode.
+/// Returns whether our tables are those of IPVS mode.
 fn leaves_to_ipvs(state: &State) -> bool {
     let keys = state.tables.values().flat_map(|table| table.elements.keys());
     keys.into_iter().any(|key| matches!(key, Key::Vip(_)))
@@ -69,7 +69,7 @@ fn ipvs(mut state: State, args: &CleanupArgs) -> anyhow::Result<()> {
             return Err(error).context("deleting a virtual server");
         }
         let bound = state.ipvs.bound.len();
-        ipvs.cleanup().context("taking the addresses from the node")?;
+        ipvs.cleanup().context("removing the addresses from the node")?;
         if !ops.is_empty() || bound > 0 {
             tracing::info!(servers = ops.len(), addresses = bound, "removed virtual servers");
         }
@@ -81,9 +81,9 @@ fn ipvs(mut state: State, args: &CleanupArgs) -> anyhow::Result<()> {
 fn kube_proxys() -> anyhow::Result<()> {
     let (state, _) = sink()?.read().context("reading our tables")?;
     if state.tables.is_empty() {
-        tracing::warn!("rulec has not programmed this node: nobody serves its Services now");
+        tracing::warn!("rulec has not programmed this node: its Services are not served now");
     }
-    // Its virtual servers and their device are ours now.
+    // In IPVS mode, its virtual servers and their device are ours now.
     let spare_ipvs = leaves_to_ipvs(&state);
     let outcomes = kube_proxy::remove(spare_ipvs).context("removing what kube-proxy has left")?;
     if outcomes.is_empty() {

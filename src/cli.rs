@@ -13,11 +13,11 @@ use rulec_compiler::settings::IpvsSettings;
 
 use crate::config::{KubeProxyFlags, Log, go_bool};
 
-/// Kubernetes Services in nftables, at a cost that is the size of the change
+/// Program Kubernetes Services into nftables or IPVS, at a cost proportional to the change
 #[derive(Debug, Parser)]
 #[command(name = "rulec", version, propagate_version = true, about, max_term_width = 100)]
 pub struct Cli {
-    /// What to do
+    /// The command to run
     #[command(subcommand)]
     pub command: Command,
     /// How to log
@@ -25,51 +25,51 @@ pub struct Cli {
     pub log: LogArgs,
 }
 
-/// What to do
+/// The command to run
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Program this node from an API server, from manifests, or from both, and keep it so
+    /// Program this node from an API server, from manifests, or from both, and keep it up to date
     ///
-    /// Runs until SIGTERM or SIGINT, and leaves the rules in place: traffic goes on while it is
-    /// restarted or replaced. `rulec cleanup` removes them. SIGHUP has the configuration and all
-    /// manifests read at once.
+    /// Runs until SIGTERM or SIGINT, and leaves the rules in place: connections continue while it
+    /// is restarted or replaced. `rulec cleanup` removes the rules. On SIGHUP, it reads the
+    /// configuration and all manifests again at once.
     Run(RunArgs),
     /// Show what would change in the kernel, and why
     ///
-    /// Exits with 0 if nothing would, 1 if something would, 2 on trouble. It is trouble, too, if a
-    /// manifest has an error: it is reported, and the rest is compared all the same.
+    /// Exits with 0 if nothing would change, 1 if something would, and 2 on errors. An error in a
+    /// manifest counts as one: it is reported, and the rest is compared nevertheless.
     Diff(DiffArgs),
-    /// Tell what becomes of a packet, by which rules, and why
+    /// Show where a packet goes, by which rules, and why
     ///
-    /// Follows the first packet of a connection through the rules, over what the kernel holds or
-    /// manifests come to, and names the objects and fields that decide. Where a backend is chosen at
-    /// random, all that may be chosen are listed.
+    /// Follows the first packet of a connection through the rules that the kernel holds, or that
+    /// manifests compile to, and names the objects and fields that decide. Where a backend is
+    /// chosen at random, all candidates are listed.
     Explain(ExplainArgs),
-    /// Remove every trace of rulec from this node's kernel, or of kube-proxy
+    /// Remove everything that rulec, or kube-proxy, has put into this node's kernel
     ///
-    /// Connections to Services are translated only as long as somebody's rules are there: let the
-    /// next proxy program the node first.
+    /// Connections to Services are translated only while a proxy's rules are in place: let the next
+    /// proxy program the node first.
     Cleanup(CleanupArgs),
     /// Print a script that completes the options of rulec in a shell
     ///
-    /// The Debian package has those of bash, zsh and fish in their places.
+    /// The Debian package installs the scripts for bash, zsh and fish.
     Completions(CompletionsArgs),
 }
 
 /// How to log
 #[derive(Debug, Args)]
 pub struct LogArgs {
-    /// Log lines for people, or JSON objects for machines [default: text]
+    /// The format of log lines: text, or one JSON object per line [default: text]
     #[arg(long, global = true, value_enum)]
     pub log_format: Option<LogFormat>,
-    /// How much to log: error, warn, info, debug, trace, or directives as in
+    /// The level of logging: error, warn, info, debug, trace, or directives such as
     /// `info,rulec_sources=debug` [default: info]
     #[arg(long, global = true, value_name = "FILTER", env = "RULEC_LOG")]
     pub log_level: Option<String>,
 }
 
 impl LogArgs {
-    /// What is meant where no configuration says more.
+    /// Returns how to log where no configuration file says otherwise.
     pub fn log(&self) -> Log {
         Log {
             format: self.log_format.unwrap_or(LogFormat::Text),
@@ -78,98 +78,102 @@ impl LogArgs {
     }
 }
 
-/// Log lines for people or for machines
+/// The format of log lines
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// Lines of text
     Text,
-    /// JSON objects, one a line
+    /// One JSON object per line
     Json,
 }
 
-/// What the compilation depends on
+/// Settings of the compiler
 #[derive(Debug, Args)]
 pub struct SettingsArgs {
     /// The name of this node; endpoints that name it are local [default: the host's name]
     #[arg(long, value_name = "NAME", alias = "hostname-override")]
     pub node_name: Option<String>,
-    /// The addresses of Pods, one network of each family at the most
+    /// The addresses of Pods, at most one network per IP family
     ///
-    /// Traffic from elsewhere to a cluster address is masqueraded. Without it, nobody is.
+    /// Traffic to a cluster address from other sources is masqueraded. Without this option, none
+    /// is.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub cluster_cidr: Vec<String>,
-    /// Masquerade all traffic to cluster addresses, also that of Pods
+    /// Masquerade all traffic to cluster addresses, including that of Pods
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     pub masquerade_all: Option<bool>,
-    /// The bit of the packet mark that asks for masquerading; nobody else may use it [default: 14]
+    /// The bit of the packet mark that requests masquerading; nothing else may use it [default: 14]
     #[arg(long, value_name = "BIT", alias = "iptables-masquerade-bit", value_parser = clap::value_parser!(u8).range(0..32))]
     pub masquerade_bit: Option<u8>,
-    /// Do not forward TCP, UDP and SCTP packets that conntrack takes for invalid [default: true with
-    /// --proxy-mode iptables, as in kube-proxy, unless conntrack is liberal; else false]
+    /// Do not forward TCP, UDP and SCTP packets that conntrack considers invalid [default: true
+    /// with --proxy-mode iptables, as in kube-proxy, unless conntrack is liberal; otherwise false]
     ///
-    /// An endpoint's segment from outside of the window would reach the client untranslated, which answers
-    /// with a reset.
+    /// An endpoint's TCP segment that is outside the window would reach the client untranslated,
+    /// and the client would answer with a reset.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     pub drop_invalid: Option<bool>,
-    /// What mode ipvs takes beside kube-proxy's options
+    /// Options of IPVS mode that kube-proxy does not have
     #[command(flatten)]
     pub ipvs: IpvsArgs,
 }
 
-/// What mode ipvs takes beside kube-proxy's options
+/// Options of IPVS mode that kube-proxy does not have
 #[derive(Debug, Args)]
 pub struct IpvsArgs {
-    /// For how long, at the most, an endpoint that has gone keeps its TCP connections; counts in mode
-    /// ipvs [default: 600]
+    /// The longest time that a removed endpoint keeps its TCP connections; used only in IPVS mode
+    /// [default: 600]
     ///
-    /// 0 ends them at once. The annotation rulec.io/ipvs-drain-seconds of a Service comes first.
+    /// 0 ends them at once. The annotation rulec.io/ipvs-drain-seconds of a Service takes
+    /// precedence.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=i64::from(IpvsSettings::LONGEST_DRAIN)))]
     pub ipvs_drain_seconds: Option<u32>,
-    /// The flags of --ipvs-scheduler, with commas between; counts in mode ipvs [default: mh-port for mh,
-    /// none for others]
+    /// The flags of --ipvs-scheduler, separated by commas; used only in IPVS mode [default: mh-port
+    /// for mh, none for others]
     ///
-    /// flag-1, flag-2 and flag-3, or their names sh-fallback, sh-port, mh-fallback and mh-port; an empty
-    /// list is none. The annotation rulec.io/ipvs-scheduler-flags of a Service comes first.
+    /// flag-1, flag-2 and flag-3, or their names sh-fallback, sh-port, mh-fallback and mh-port; an
+    /// empty list means none. The annotation rulec.io/ipvs-scheduler-flags of a Service takes
+    /// precedence.
     #[arg(long, value_name = "FLAG,...")]
     pub ipvs_scheduler_flags: Option<SchedulerFlags>,
-    /// How the addresses of Services become the node's; counts in mode ipvs [default: dummy]
+    /// How the addresses of Services become local to the node; used only in IPVS mode [default:
+    /// dummy]
     #[arg(long, value_name = "HOW", value_enum)]
     pub ipvs_addresses: Option<IpvsAddresses>,
-    /// The dummy device that has them; counts in mode ipvs [default: kube-ipvs0]
+    /// The dummy device that holds the addresses; used only in IPVS mode [default: kube-ipvs0]
     #[arg(long, value_name = "NAME", value_parser = device)]
     pub ipvs_device: Option<String>,
 }
 
 impl IpvsArgs {
-    /// The name of the dummy device, if nobody says. As in kube-proxy: others know the name, and leave it
-    /// out when they look for the node's addresses.
+    /// The default name of the dummy device. It is kube-proxy's: other programs know the name, and
+    /// skip the device when they look for the node's addresses.
     pub const DEVICE: &str = "kube-ipvs0";
 
-    /// How the addresses of Services become the node's.
+    /// Returns how the addresses of Services become local to the node.
     pub fn addresses(&self) -> IpvsAddresses {
         self.ipvs_addresses.unwrap_or_default()
     }
 
-    /// The name of the dummy device, whether or not there is one.
+    /// Returns the name of the dummy device, even if the mode uses none.
     pub fn device(&self) -> &str {
         self.ipvs_device.as_deref().unwrap_or(Self::DEVICE)
     }
 }
 
-/// How the addresses of Services become the node's
+/// How the addresses of Services become local to the node
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum IpvsAddresses {
-    /// They are put on a dummy device
+    /// The addresses are assigned to a dummy device
     #[default]
     Dummy,
-    /// They have local routes, and are on no device
+    /// The addresses have local routes, and are assigned to no device
     LocalRoutes,
 }
 
-/// The name of a device that can be made.
+/// Accepts the name of a device that can be created.
 fn device(name: &str) -> Result<String, String> {
     InterfacePattern::named(name)?;
-    // The kernel takes `%d` for a number that it chooses.
+    // The kernel replaces `%d` with a number that it chooses.
     if matches!(name, "." | "..") || name.contains('%') {
         return Err(format!("{name:?} cannot be the name of an interface"));
     }
@@ -179,63 +183,64 @@ fn device(name: &str) -> Result<String, String> {
 /// `rulec run`
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// A directory of Kubernetes manifests, or one file
+    /// A directory of Kubernetes manifests, or a single file
     ///
-    /// Services, EndpointSlices, Pods, Nodes and ServiceCIDRs are read, from YAML and JSON; other kinds
-    /// are passed over.
+    /// Services, EndpointSlices, Pods, Nodes and ServiceCIDRs are read, from YAML and JSON; other
+    /// kinds are ignored.
     #[arg(long, value_name = "PATH")]
     pub manifests: Option<PathBuf>,
     /// A file with a KubeProxyConfiguration
     ///
-    /// It replaces the options of kube-proxy, but for those of logging and the node's name.
+    /// It replaces the options of kube-proxy, except those of logging and the node's name.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The address of the API server, in place of what the kubeconfig says
+    /// The address of the API server; overrides the kubeconfig
     #[arg(long, value_name = "URL")]
     pub master: Option<String>,
-    /// Read Services from the API server of the cluster that this is a Pod of
+    /// Read Services from the API server of the cluster that this Pod runs in
     ///
-    /// Needed only beside --manifests: it goes without saying in a Pod that has no other source.
+    /// Needed only together with --manifests: a Pod without another source does so by default.
     #[arg(long)]
     pub in_cluster: bool,
-    /// Write the configuration in force to FILE, as a KubeProxyConfiguration, and exit
+    /// Write the effective configuration to FILE, as a KubeProxyConfiguration, and exit
     #[arg(long, value_name = "FILE")]
     pub write_config_to: Option<PathBuf>,
-    /// Do what needs more privileges than CAP_NET_ADMIN, and exit
+    /// Do only the setup that needs more privileges than CAP_NET_ADMIN, and exit
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, value_parser = go_bool, action = ArgAction::Set)]
     pub init_only: bool,
-    /// Remove every trace of rulec from this node's kernel, and exit, as `rulec cleanup` does
+    /// Remove everything that rulec has put into this node's kernel, and exit, as `rulec cleanup`
+    /// does
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, value_parser = go_bool, action = ArgAction::Set)]
     pub cleanup: bool,
-    /// What the compilation depends on
+    /// Settings of the compiler
     #[command(flatten)]
     pub settings: SettingsArgs,
     /// Let other processes change the tables, and repair what they change
     ///
-    /// By default the tables belong to this process alone where the kernel can enforce it (Linux
-    /// 6.9).
+    /// By default, the tables belong to this process alone if the kernel can enforce that (Linux
+    /// 6.9 and newer).
     #[arg(long)]
     pub shared_tables: bool,
     /// How often to read all files again, in case a change went unnoticed
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     pub rescan_seconds: u64,
-    /// How often to compare the kernel with what it should hold [default: 60 if others can change the
-    /// tables, 3600 if not]
+    /// How often to compare the kernel's content with what it should hold [default: 60 if others
+    /// can change the tables, otherwise 3600]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub verify_seconds: Option<u64>,
-    /// Keep what the sources last said in this directory, for the next start
+    /// A directory that keeps the last state of the sources for the next start
     ///
-    /// By it, Services are served after a reboot although the API server does not answer yet, and a start asks
-    /// for what has changed, not for everything. The directory is made if it is not there.
+    /// With it, Services are served after a reboot even if the API server does not answer yet, and
+    /// a start requests only what has changed. The directory is created if it does not exist.
     #[arg(long, value_name = "DIRECTORY", env = "STATE_DIRECTORY")]
     pub state_dir: Option<PathBuf>,
-    /// How long the API server may take at a start before what it last had stands in for it
+    /// How long to wait for the API server at a start before its saved state is used instead
     #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub state_grace_seconds: u64,
-    /// Save what is programmed to FILE, on SIGUSR1 and at the end
+    /// Save what is programmed to FILE, on SIGUSR1 and at exit
     #[arg(long, value_name = "FILE")]
     pub snapshot: Option<PathBuf>,
-    /// What kube-proxy would take
+    /// The options that are kube-proxy's
     #[command(flatten)]
     pub kube_proxy: KubeProxyFlags,
 }
@@ -245,72 +250,74 @@ pub struct RunArgs {
 pub struct CleanupArgs {
     /// Remove what kube-proxy has left, and nothing of rulec
     ///
-    /// The tables of its nftables mode, its chains in iptables' nftables back end, and of its IPVS mode
-    /// the interface and the virtual servers of that interface's addresses (unless rulec has them now).
-    /// Rules of others are left alone. What else there may be is named, with the command that removes
-    /// it. Stop kube-proxy first, or it makes everything again.
+    /// That is: the tables of its nftables mode; its chains in the nftables back end of iptables;
+    /// and, of its IPVS mode, the interface and the virtual servers of that interface's addresses
+    /// (unless rulec uses them now). Rules of others are left alone. Other remains are listed, with
+    /// the command that removes them. Stop kube-proxy first, or it creates everything again.
     #[arg(long)]
     pub kube_proxy: bool,
-    /// The dummy device that mode ipvs was run with [default: kube-ipvs0]
+    /// The dummy device that IPVS mode ran with [default: kube-ipvs0]
     #[arg(long, value_name = "NAME", value_parser = device)]
     pub ipvs_device: Option<String>,
 }
 
-/// What manifests are compiled with: the daemon's settings
+/// How to compile manifests: the daemon's settings
 #[derive(Debug, Args)]
 pub struct CompileArgs {
-    /// A file with a KubeProxyConfiguration, as `rulec run` takes it
+    /// A file with a KubeProxyConfiguration, as for `rulec run`
     ///
-    /// It replaces the options that say the same, but for the node's name.
+    /// It replaces the equivalent options, except the node's name.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// What the compilation depends on
+    /// Settings of the compiler
     #[command(flatten)]
     pub settings: SettingsArgs,
-    /// Who chooses backends
+    /// The proxy mode
     #[command(flatten)]
     pub mode: ModeArgs,
-    /// What of the node itself it depends on
+    /// Properties of the node
     #[command(flatten)]
     pub node: NodeArgs,
-    /// Addresses of the node that nothing else tells: manifests name those of the Node object only
+    /// Addresses of the node that no other input names: manifests contain only those of the Node
+    /// object
     ///
-    /// If nothing tells any, the node is taken for this machine where that matters; and it is this
-    /// machine if its kernel is looked at.
+    /// If no input names any, the node is assumed to be this machine where that matters; it is this
+    /// machine whenever the kernel's state is used.
     #[arg(long, value_name = "ADDRESS,...", value_delimiter = ',')]
     pub own_addresses: Vec<IpAddr>,
 }
 
 impl CompileArgs {
-    /// What is also an option of kube-proxy, as its flags.
+    /// Returns the options that kube-proxy has too, as its flags.
     pub fn flags(&self) -> KubeProxyFlags {
         let given = self.mode.flags().into_iter().chain(self.node.flags());
         KubeProxyFlags { given: given.filter_map(|(flag, text)| Some((flag, text?))).collect() }
     }
 }
 
-/// Who chooses backends
+/// The proxy mode
 #[derive(Debug, Args)]
 pub struct ModeArgs {
-    /// What is programmed [default: nftables]
+    /// The proxy mode [default: nftables]
     #[arg(long, value_name = "MODE", value_enum)]
     pub proxy_mode: Option<ProxyMode>,
-    /// How a backend is chosen, unless the Service says otherwise; counts in mode ipvs [default: rr]
+    /// How a backend is chosen, unless the Service says otherwise; used only in IPVS mode [default:
+    /// rr]
     ///
     /// One of rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq and mh.
     #[arg(long, value_name = "NAME")]
     pub ipvs_scheduler: Option<Scheduler>,
-    /// Networks whose virtual servers and addresses are left alone; counts in mode ipvs
+    /// Networks whose virtual servers and addresses are left alone; used only in IPVS mode
     #[arg(long, value_name = "CIDR,...", value_delimiter = ',')]
     pub ipvs_exclude_cidrs: Vec<String>,
 }
 
-/// What is programmed; the names are kube-proxy's
+/// The proxy mode, named as in kube-proxy
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ProxyMode {
     /// nftables
     Nftables,
-    /// nftables, with what kube-proxy's file says of iptables
+    /// nftables, with the iptables settings of kube-proxy's file
     Iptables,
     /// IPVS
     Ipvs,
@@ -327,53 +334,53 @@ impl ModeArgs {
     }
 }
 
-/// The name of a value on the command line.
+/// Returns the name of a value on the command line.
 fn name_of(value: impl ValueEnum) -> Option<String> {
     Some(value.to_possible_value()?.get_name().to_owned())
 }
 
-/// A list as kube-proxy takes it, if there is one.
+/// Returns a list in kube-proxy's form, unless it is empty.
 fn list_of(elements: &[String]) -> Option<String> {
     (!elements.is_empty()).then(|| elements.join(","))
 }
 
-/// What of the node itself the compilation depends on
+/// Properties of the node that the compilation depends on
 #[derive(Debug, Args)]
 pub struct NodeArgs {
-    /// The primary address of the node, in place of what its Node object says
+    /// The primary address of the node; overrides its Node object
     #[arg(long, value_name = "ADDRESS")]
     pub bind_address: Option<IpAddr>,
-    /// How to tell the packets of this node's Pods from others [default: ClusterCIDR]
+    /// How to recognise packets of this node's Pods [default: ClusterCIDR]
     #[arg(long, value_name = "MODE", value_enum)]
     pub detect_local_mode: Option<DetectLocalMode>,
-    /// The bridge that Pods are attached to; counts in mode BridgeInterface
+    /// The bridge that Pods are attached to; used only in mode BridgeInterface
     #[arg(long, value_name = "NAME")]
     pub pod_bridge_interface: Option<String>,
-    /// How the names of Pods' interfaces begin; counts in mode InterfaceNamePrefix
+    /// The prefix of the names of Pods' interfaces; used only in mode InterfaceNamePrefix
     #[arg(long, value_name = "PREFIX")]
     pub pod_interface_name_prefix: Option<String>,
-    /// Where node ports answer: networks of the node's addresses, or `primary` [default: primary; every
-    /// address if the mode is not nftables]
+    /// Where node ports answer: networks of the node's addresses, or `primary` [default: primary;
+    /// every address if the mode is not nftables]
     ///
-    /// A family without a network answers on every address of the node but loopback; so does one
+    /// A family without a network answers on every address of the node except loopback; so does one
     /// with a network of prefix length 0.
     #[arg(long, value_name = "CIDR,...|primary", value_delimiter = ',')]
     pub nodeport_addresses: Vec<String>,
 }
 
-/// How the packets of Pods are told from others'; the names are kube-proxy's
+/// How packets of local Pods are recognised, named as in kube-proxy
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DetectLocalMode {
-    /// By source, in --cluster-cidr
+    /// By source address, in --cluster-cidr
     #[value(name = "ClusterCIDR")]
     ClusterCidr,
-    /// By source, in the podCIDRs of this node's Node object
+    /// By source address, in the podCIDRs of this node's Node object
     #[value(name = "NodeCIDR")]
     NodeCidr,
-    /// By the interface they come from, --pod-bridge-interface
+    /// By the interface that they arrive on, --pod-bridge-interface
     #[value(name = "BridgeInterface")]
     BridgeInterface,
-    /// By the name of the interface they come from, --pod-interface-name-prefix
+    /// By the prefix of the name of the interface that they arrive on, --pod-interface-name-prefix
     #[value(name = "InterfaceNamePrefix")]
     InterfaceNamePrefix,
 }
@@ -403,13 +410,13 @@ pub struct DiffArgs {
     /// The state to start from: `kernel`, a manifest directory or file, or a snapshot
     #[arg(long, value_name = "STATE", default_value = "kernel")]
     pub from: String,
-    /// The state to reach, likewise
+    /// The state to reach, in the same forms
     #[arg(long, value_name = "STATE", default_value = "kernel")]
     pub to: String,
-    /// What manifests are compiled with
+    /// How to compile manifests
     #[command(flatten)]
     pub compile: CompileArgs,
-    /// How to print it
+    /// The output format
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
     /// Save the state of --to as a snapshot
@@ -420,31 +427,31 @@ pub struct DiffArgs {
 /// `rulec explain`
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// Where the packet goes: ADDRESS:PORT, ADDRESS:PORT/PROTOCOL (tcp, udp or sctp), or an ADDRESS
-    /// alone, for a ping
+    /// The destination of the packet: ADDRESS:PORT, ADDRESS:PORT/PROTOCOL (tcp, udp or sctp), or an
+    /// ADDRESS alone, for a ping
     #[arg(value_name = "FRONTEND")]
     pub to: Destination,
-    /// Where it comes from [default: this node]
+    /// The source address of the packet [default: this node]
     #[arg(long, value_name = "ADDRESS")]
     pub from: Option<IpAddr>,
-    /// The interface it arrives by, where Pods are told by interfaces
+    /// The interface that the packet arrives on, where Pods are recognised by interface
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
     /// The state to look at: `kernel`, a manifest directory or file, or a snapshot
     #[arg(long, value_name = "STATE", default_value = "kernel")]
     pub state: String,
-    /// Manifests to name as reasons, if the state does not tell its objects
+    /// Manifests to name as reasons, if the state does not contain its objects
     #[arg(long, value_name = "PATH")]
     pub manifests: Option<PathBuf>,
-    /// What manifests are compiled with
+    /// How to compile manifests
     #[command(flatten)]
     pub compile: CompileArgs,
-    /// How to print it
+    /// The output format
     #[arg(short, long, value_enum, default_value_t = ExplainOutput::Text)]
     pub output: ExplainOutput,
 }
 
-/// How to print an explanation
+/// The output format of an explanation
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ExplainOutput {
     /// For people
@@ -453,7 +460,7 @@ pub enum ExplainOutput {
     Json,
 }
 
-/// Where a packet goes.
+/// The destination of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination {
     /// The address.
@@ -473,7 +480,7 @@ impl FromStr for Destination {
         let named = |name: &str| {
             let is_it = |it: &Protocol| it.to_string().eq_ignore_ascii_case(name);
             let found = Protocol::ALL.into_iter().find(is_it);
-            found.ok_or_else(|| format!("{name:?} is none of tcp, udp and sctp"))
+            found.ok_or_else(|| format!("{name:?} is not tcp, udp or sctp"))
         };
         let in_brackets = |text: &str| {
             let address = text.strip_prefix('[')?.strip_suffix(']')?;
@@ -484,8 +491,8 @@ impl FromStr for Destination {
             return Ok(Self { address, transport: None });
         }
         let socket: SocketAddr = place.parse().map_err(|_| match alone {
-            Some(_) => format!("{place:?} has a protocol and no port: ADDRESS:PORT/PROTOCOL"),
-            None => format!("{place:?} is not ADDRESS:PORT (an IPv6 address stands in brackets)"),
+            Some(_) => format!("{place:?} has a protocol but no port: use ADDRESS:PORT/PROTOCOL"),
+            None => format!("{place:?} is not ADDRESS:PORT (an IPv6 address needs brackets)"),
         })?;
         let port = NonZeroU16::new(socket.port()).ok_or("port 0 is not a port")?;
         let protocol = protocol.map_or(Ok(Protocol::Tcp), named)?;
@@ -501,15 +508,15 @@ pub struct CompletionsArgs {
     pub shell: clap_complete::Shell,
 }
 
-/// How to print a difference
+/// The output format of a difference
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// For people, by Service
     Text,
     /// As documented in docs/diff-json.md
     Json,
-    /// As commands for `nft -f`; what is IPVS's is there as comments
+    /// As commands for `nft -f`; changes of IPVS are comments
     Nft,
-    /// As lines for `ipvsadm --restore`: only what is IPVS's, without addresses
+    /// As lines for `ipvsadm --restore`: changes of IPVS only, without addresses
     Ipvsadm,
 }

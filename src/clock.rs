@@ -6,31 +6,31 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::engine::Clock;
 
-/// What it shows now: seconds since the machine has started, without the time that it was suspended.
+/// Returns the current time: seconds since the machine started, not counting suspension.
 ///
 /// # Errors
 ///
-/// If the kernel has none.
+/// If the kernel has no such clock.
 pub(crate) fn monotonic() -> nix::Result<Clock> {
     Ok(Clock::new(Instant::now(), seconds()?))
 }
 
-/// The same in seconds.
+/// Returns the same time in seconds.
 ///
 /// # Errors
 ///
-/// If the kernel has none.
+/// If the kernel has no such clock.
 pub(crate) fn seconds() -> nix::Result<u32> {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
-    // Until then, 136 years are left.
+    // A u32 lasts for 136 years.
     Ok(u32::try_from(time.tv_sec()).unwrap_or(u32::MAX))
 }
 
-/// The same in microseconds, as a service manager reads it.
+/// Returns the same time in microseconds, as a service manager expects it.
 ///
 /// # Errors
 ///
-/// If the kernel has none.
+/// If the kernel has no such clock.
 pub(crate) fn micros() -> nix::Result<u64> {
     let time = std::time::Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
     Ok(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))

@@ -1,7 +1,8 @@
-//! What the log says of a commit: which Services changed, and how.
+//! Describes commits in the log: which Services changed, and how.
 //!
-//! It is found out after the kernel's acknowledgement, from what was applied before and after, without
-//! looking at what both share. On a node where much happens, most commits are only counted.
+//! The description is computed after the kernel's acknowledgement, from what was applied before and
+//! after, without looking at what both have in common. On a busy node, most commits are only
+//! counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -13,41 +14,41 @@ use rulec_compiler::nft::Program;
 
 use crate::limits::{Bucket, Rate};
 
-/// Lines about commits.
+/// The rate of lines about commits.
 const RATE: Rate = Rate { burst: 20, period: Duration::from_secs(10) };
 
 /// How many Services are named.
 const SERVICES: usize = 5;
 
-/// How many frontends or backends of each are.
+/// How many frontends or backends of each Service are named.
 const NAMES: usize = 3;
 
 /// A commit that the kernel has acknowledged.
 #[derive(Debug)]
 pub struct Commit {
-    /// What it held before; `None` if that was read, and not written by us.
+    /// The program that the kernel held before; `None` if it was not known from an earlier commit.
     pub before: Option<Program>,
-    /// What it holds.
+    /// The program that the kernel holds now.
     pub after: Program,
     /// How many operations it took.
     pub operations: usize,
 }
 
-/// Says what was committed, as often as it may.
+/// Describes commits, within the rate limit.
 #[derive(Debug)]
 pub struct Commits {
     bucket: Bucket,
-    /// How many were not said.
+    /// How many commits were not described.
     unsaid: u64,
 }
 
 impl Commits {
-    /// Nothing was committed yet.
+    /// Starts without commits.
     pub fn new(now: Instant) -> Self {
         Self { bucket: Bucket::new(RATE, now), unsaid: 0 }
     }
 
-    /// The line about a commit, if there may be one now.
+    /// Returns the line about a commit, if the rate limit allows one now.
     pub fn tell(&mut self, commit: &Commit, now: Instant) -> Option<String> {
         if !self.bucket.take(now) {
             self.unsaid += 1;
@@ -60,7 +61,7 @@ impl Commits {
         })
     }
 
-    /// The line about those that were not said, if there may be one now.
+    /// Returns the line that counts undescribed commits, if the rate limit allows one now.
     pub fn due(&mut self, now: Instant) -> Option<String> {
         if self.unsaid == 0 || !self.bucket.take(now) {
             return None;
@@ -69,17 +70,17 @@ impl Commits {
         Some(format!("{unsaid} more commits; --log-level debug shows each"))
     }
 
-    /// When to ask what is due.
+    /// Returns when to call `due`.
     pub fn deadline(&self) -> Option<Instant> {
         (self.unsaid > 0).then(|| self.bucket.next())
     }
 }
 
-/// What changed, in a line.
+/// Returns what changed, in one line.
 fn describe(commit: &Commit) -> String {
     let Commit { before, after, operations } = commit;
     let Some(before) = before else {
-        return format!("the kernel was brought to what the sources say: {operations} operations");
+        return format!("reconciled the kernel with the sources: {operations} operations");
     };
     let mut services: BTreeMap<&NamespacedName, BTreeSet<Frontend>> = BTreeMap::new();
     for frontend in before.changed_frontends(after) {
@@ -99,12 +100,12 @@ fn describe(commit: &Commit) -> String {
         more => parts.push(format!("and {more} more Services")),
     }
     if parts.is_empty() {
-        return format!("no Service leads elsewhere: {operations} operations");
+        return format!("no frontend changed: {operations} operations");
     }
     parts.join("; ")
 }
 
-/// What changed for one Service.
+/// Returns what changed for one Service.
 fn change(commit: &Commit, service: &NamespacedName, frontends: &BTreeSet<Frontend>) -> String {
     let Some(before) = &commit.before else { return String::new() };
     let [old, new] = [before, &commit.after].map(|program| Seen::of(program, service, frontends));
@@ -123,7 +124,7 @@ fn change(commit: &Commit, service: &NamespacedName, frontends: &BTreeSet<Fronte
     let end = if removed.is_some() { "left" } else { "now" };
     parts.extend(removed);
     if parts.is_empty() {
-        return "served another way".to_owned();
+        return "handled differently".to_owned();
     }
     if old.backends != new.backends {
         parts.push(format!("{} {end}", new.backends.len()));
@@ -131,7 +132,7 @@ fn change(commit: &Commit, service: &NamespacedName, frontends: &BTreeSet<Fronte
     parts.join(", ")
 }
 
-/// What a Service has at some frontends.
+/// The frontends and backends of a Service, among given frontends.
 #[derive(Default)]
 struct Seen {
     frontends: BTreeSet<Frontend>,
@@ -155,7 +156,7 @@ impl Seen {
     }
 }
 
-/// Such as `−2 backends 10.88.0.6:8080, 10.88.0.7:8080`, unless there is none.
+/// Returns text such as `−2 backends 10.88.0.6:8080, 10.88.0.7:8080`, unless there are no items.
 fn signed<T: ToString>(sign: char, what: &str, items: impl Iterator<Item = T>) -> Option<String> {
     let items: Vec<String> = items.map(|item| item.to_string()).collect();
     if items.is_empty() {
@@ -242,11 +243,11 @@ mod tests {
             "default/web: +1 frontend 192.0.2.1:80/TCP, +1 backend 10.88.0.6:8080, 1 now"
         );
         let sticky = service("web", "10.96.0.10", "  sessionAffinity: ClientIP\n", &[six]);
-        assert_eq!(described(&web(&[six]), &sticky), "default/web: served another way");
-        assert_eq!(line(&[six], &[six]), "no Service leads elsewhere: 3 operations");
+        assert_eq!(described(&web(&[six]), &sticky), "default/web: handled differently");
+        assert_eq!(line(&[six], &[six]), "no frontend changed: 3 operations");
         let after = compiled(&web(&[six]));
         let text = describe(&Commit { before: None, after, operations: 3 });
-        assert_eq!(text, "the kernel was brought to what the sources say: 3 operations");
+        assert_eq!(text, "reconciled the kernel with the sources: 3 operations");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::cli::{Cli, CompletionsArgs};
 ///
 /// If it cannot be printed.
 pub fn run(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
-    // Into memory first: the generator panics if it cannot write.
+    // Into memory first: the generator panics if writing fails.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "rulec", &mut script);
     io::stdout().write_all(&script).context("printing the script")?;

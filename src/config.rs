@@ -1,15 +1,16 @@
-//! What the operator wants: the options of `rulec run` and kube-proxy's `KubeProxyConfiguration`,
-//! as one value.
+//! The configuration of the daemon: the options of `rulec run` and kube-proxy's
+//! `KubeProxyConfiguration`, as one value.
 //!
 //! ```text
 //!  file ───▶ document ─┐
 //!                      ├─▶ values (by field, with their places) ─▶ check ─▶ Config
-//!  options ─▶ flags ───┘        fields: what there is, its type, default and role
+//!  options ─▶ flags ───┘        fields: all fields with type, default and role
 //! ```
 //!
-//! As in kube-proxy, a file replaces the flags that say the same; unlike there, those flags are
-//! named in a warning. So is everything else that has no effect: unknown fields, settings of other
-//! modes or other operating systems. Whatever is wrong is an error, and all errors are told at once.
+//! As in kube-proxy, a file replaces the equivalent flags; unlike kube-proxy, rulec names those
+//! flags in a warning. Everything else that has no effect is named, too: unknown fields, settings
+//! of other modes or other operating systems. Anything wrong is an error, and all errors are
+//! reported at once.
 
 mod check;
 mod document;
@@ -35,32 +36,32 @@ pub use problem::{Invalid, Problem};
 pub(crate) use value::go_bool;
 use values::Values;
 
-/// Everything that a daemon is told before it starts, with defaults in place of what was not said.
-/// Two of them compare equal if nothing would be done differently.
+/// The complete configuration of a daemon, with defaults filled in. Two configurations are equal if
+/// the daemon would behave the same.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The directory or file of manifests, if they are a source.
     pub manifests: Option<PathBuf>,
     /// How to reach the API server, if it is a source.
     pub api: Option<ApiAccess>,
-    /// What the compilation depends on. The primary address of the node is kube-proxy's bindAddress, if
-    /// that is one: nothing is bound to it.
+    /// Settings of the compiler. The primary address of the node is kube-proxy's bindAddress,
+    /// unless it is unspecified: nothing is bound to it.
     pub settings: Settings,
-    /// What to program.
+    /// The proxy mode.
     pub mode: Mode,
-    /// What IPVS mode asks of the node, in that mode.
+    /// The settings of IPVS mode, in that mode.
     pub ipvs: Option<Ipvs>,
     /// Where `/healthz` and `/livez` are served, if anywhere.
     pub healthz: Option<SocketAddr>,
     /// Where `/metrics` is served, if anywhere.
     pub metrics: Option<SocketAddr>,
-    /// Whether it is fatal that one of these two cannot be listened on.
+    /// Whether it is fatal if one of these two addresses cannot be bound.
     pub bind_address_hard_fail: bool,
-    /// What to ask of connection tracking.
+    /// The settings of connection tracking.
     pub conntrack: Conntrack,
-    /// A node is unhealthy when changes have waited for twice this time. More than zero.
+    /// A node is unhealthy when changes have waited for twice this time. Greater than zero.
     pub sync_period: Duration,
-    /// How eager the kernel is to kill this process when memory is short, -1000 to 1000.
+    /// How readily the kernel kills this process when memory is short, -1000 to 1000.
     pub oom_score_adj: i32,
     /// How to log.
     pub log: Log,
@@ -69,24 +70,24 @@ pub struct Config {
 /// How to reach the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiAccess {
-    /// The file with its address and our credentials. Without one, as a Pod does: with the service
-    /// account that is mounted in it.
+    /// The file with the server's address and our credentials. Without one, the service account
+    /// that is mounted in a Pod is used.
     pub kubeconfig: Option<PathBuf>,
-    /// The address of the server, in place of what the kubeconfig says. As typed.
+    /// The address of the server, as typed; overrides the kubeconfig.
     pub master: Option<String>,
 }
 
-/// What to program.
+/// The proxy mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// nftables; also for those who ask for iptables.
+    /// nftables; also used if iptables is configured.
     Nftables,
-    /// IPVS, with nftables for what IPVS does not know about.
+    /// IPVS, with nftables for what IPVS cannot do.
     Ipvs,
 }
 
 impl Mode {
-    /// As kube-proxy calls it.
+    /// Returns kube-proxy's name of the mode.
     pub fn name(self) -> &'static str {
         match self {
             Self::Nftables => "nftables",
@@ -95,95 +96,95 @@ impl Mode {
     }
 }
 
-/// What IPVS mode asks of the node; what it makes of Services is among the settings. Of the timeouts,
-/// `None` leaves the kernel's alone.
+/// The settings of IPVS mode for the node; those that concern Services are among the compiler's
+/// settings. A timeout of `None` keeps the kernel's setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ipvs {
-    /// Whether an interface answers ARP only for addresses of its own.
+    /// Whether an interface answers ARP only for its own addresses.
     pub strict_arp: bool,
-    /// How long an idle TCP connection is remembered.
+    /// The timeout of idle TCP connections.
     pub tcp_timeout: Option<Duration>,
-    /// How long a TCP connection is remembered after a FIN.
+    /// The timeout of TCP connections after a FIN.
     pub tcp_fin_timeout: Option<Duration>,
-    /// How long a UDP flow is remembered.
+    /// The timeout of UDP flows.
     pub udp_timeout: Option<Duration>,
-    /// How the addresses of Services become the node's.
+    /// How the addresses of Services become local to the node.
     pub addresses: IpvsAddresses,
-    /// The device that has them, if one has.
+    /// The dummy device for the addresses, if the mode uses one.
     pub device: String,
 }
 
-/// What to ask of connection tracking. `None` leaves the kernel's setting alone.
+/// The settings of connection tracking. `None` keeps the kernel's setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conntrack {
-    /// How many entries for each processor; 0 leaves the limit alone, whatever `min` says.
+    /// The maximum of entries per processor; 0 keeps the kernel's limit, whatever `min` says.
     pub max_per_core: u32,
-    /// The least limit on entries.
+    /// The minimum of the limit.
     pub min: u32,
-    /// How long an idle TCP connection is remembered.
+    /// The timeout of idle TCP connections.
     pub tcp_established_timeout: Option<Duration>,
-    /// How long a half-closed TCP connection is remembered.
+    /// The timeout of half-closed TCP connections.
     pub tcp_close_wait_timeout: Option<Duration>,
-    /// Whether packets out of the window are let through as if they were valid.
+    /// Whether packets outside of the window are treated as valid.
     pub tcp_be_liberal: bool,
-    /// How long a UDP flow without an answer is remembered.
+    /// The timeout of UDP flows without an answer.
     pub udp_timeout: Option<Duration>,
-    /// How long a UDP flow in both directions is remembered.
+    /// The timeout of UDP flows in both directions.
     pub udp_stream_timeout: Option<Duration>,
 }
 
 /// How to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// Lines for people or objects for machines.
+    /// Text lines or JSON objects.
     pub format: LogFormat,
-    /// How much: a level, or directives as `--log-level` takes them.
+    /// The level, or directives as `--log-level` takes them.
     pub level: String,
 }
 
-/// A configuration file, as it was named and read.
+/// A configuration file, as it was read.
 #[derive(Clone, Copy, Debug)]
 pub struct File<'a> {
-    /// Its name, for messages.
+    /// Its name, as given, for messages.
     pub name: &'a str,
-    /// What is in it.
+    /// Its content.
     pub bytes: &'a [u8],
 }
 
-/// What the process was started in.
+/// The environment that the process was started in.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
     /// The name of the host.
     pub hostname: String,
-    /// Whether this is a Pod that was told of the API server (KUBERNETES_SERVICE_HOST is set).
+    /// Whether this is a Pod that knows the API server (KUBERNETES_SERVICE_HOST is set).
     pub in_cluster: bool,
 }
 
-/// A configuration, and what else there is to say about it.
+/// A configuration, and the warnings about it.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// What to do.
+    /// The configuration.
     pub config: Config,
-    /// What was said and has no effect, or another one than in kube-proxy. For the log.
+    /// Settings that have no effect, or another effect than in kube-proxy. For the log.
     pub warnings: Vec<Problem>,
     values: Values,
 }
 
 impl Loaded {
-    /// All settings as a `KubeProxyConfiguration`, for `--write-config-to`. Reading it gives the
-    /// same configuration, apart from what only options can say.
+    /// Returns all settings as a `KubeProxyConfiguration`, for `--write-config-to`. Reading it
+    /// gives the same configuration, except for what only options can set.
     ///
     /// # Errors
     ///
-    /// None that is known of.
+    /// None are known.
     pub fn yaml(&self) -> anyhow::Result<String> {
         Ok(serde_saphyr::to_string(&self.json())?)
     }
 
-    /// The same as JSON, for `/configz`.
+    /// Returns the same as JSON, for `/configz`.
     pub fn json(&self) -> serde_json::Value {
         let mut file = self.values.effective();
-        // These depend on the bind address if nobody says them.
+        // The defaults of these depend on the bind address.
         let servers = [("healthz", self.config.healthz), ("metrics", self.config.metrics)];
         for (name, address) in servers {
             let text = address.map_or_else(String::new, |address| address.to_string());
@@ -194,11 +195,11 @@ impl Loaded {
 }
 
 impl Config {
-    /// What options and file mean together.
+    /// Combines options and file.
     ///
     /// # Errors
     ///
-    /// All that is wrong with either.
+    /// Everything that is wrong with either.
     pub fn load(
         run: &RunArgs,
         log: &LogArgs,
@@ -209,13 +210,13 @@ impl Config {
     }
 }
 
-/// What the compilation depends on, of what options and file mean together: as `Config::load` has it,
-/// for commands that do nothing else with it. With it, the options that do not count because of the
-/// file.
+/// Returns the compiler's settings from options and file, as in `Config::load`, for commands that
+/// use nothing else of the configuration. The problems are options that have no effect because of
+/// the file.
 ///
 /// # Errors
 ///
-/// What is wrong with either, as far as it matters here.
+/// Everything that is wrong with either, as far as it matters here.
 pub fn settings(
     own: &SettingsArgs,
     flags: &KubeProxyFlags,

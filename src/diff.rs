@@ -1,4 +1,4 @@
-//! `rulec diff`: what leads from one state to another, and why.
+//! `rulec diff`: the delta from one state to another, and the reasons.
 
 mod changes;
 mod json;
@@ -28,8 +28,8 @@ struct Comparison {
     delta: Delta,
 }
 
-/// Compares, prints, and says by the exit status whether there is a difference, or whether a manifest
-/// is wrong: then the difference is not the whole one.
+/// Compares and prints. The exit status says whether there is a difference, or whether a manifest
+/// has an error, so that the difference is incomplete.
 ///
 /// # Errors
 ///
@@ -37,7 +37,7 @@ struct Comparison {
 pub fn run(args: DiffArgs) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(
         (args.from.as_str(), args.to.as_str()) != ("kernel", "kernel"),
-        "the kernel equals itself: name a state with --to, or with --from"
+        "nothing to compare: name a state other than kernel with --from or --to"
     );
     let settings = Arc::new(setup::settings(&args.compile)?);
     let is_here = [&args.from, &args.to].into_iter().any(|state| state == "kernel");
@@ -62,7 +62,7 @@ pub fn run(args: DiffArgs) -> anyhow::Result<ExitCode> {
         Output::Ipvsadm => print_ipvsadm(&comparison),
     };
     match printed {
-        // Whoever reads has had enough.
+        // The reader has closed the pipe.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
         other => other.context("writing to standard output")?,
     }
@@ -91,7 +91,7 @@ impl Comparison {
         Ok(Self { from, to, old, new, delta })
     }
 
-    /// The mark that the rules of the new state use.
+    /// Returns the mark that the rules of the new state use.
     fn mark(&self) -> u32 {
         self.to.settings.masquerade_bit.mark()
     }
@@ -117,7 +117,7 @@ fn print_commands(comparison: &Comparison) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Lines for `ipvsadm --restore`. What is not IPVS's is not there.
+/// Prints lines for `ipvsadm --restore`. Operations that do not concern IPVS are left out.
 fn print_ipvsadm(comparison: &Comparison) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     let ipvs = comparison.delta.ops().filter_map(Op::as_ipvs);

@@ -1,12 +1,12 @@
-//! The engine: owns the model, decides what to ask of the kernel, and never waits.
+//! The engine: owns the model, decides what to request from the kernel, and never waits.
 //!
-//! It is a state machine without I/O or a clock of its own: events come in with the time they came
-//! at, and at most one request to the sink is under way. Whatever arrives meanwhile forms the next
-//! batch, so that a change is committed at once when idle and coalesced when busy.
+//! It is a state machine without I/O or a clock of its own: each event comes with its time, and at
+//! most one request to the sink is pending. Events that arrive meanwhile form the next batch, so
+//! that a change is committed at once when the sink is idle, and coalesced when it is busy.
 //!
-//! `applied` is what the kernel has acknowledged, `wanted` what the sources say; the delta always
-//! leads from one to the other. So a failed commit loses nothing: the kernel is read back, and the
-//! next delta leads from what it holds. Start, recovery and drift are that same path.
+//! `applied` is what the kernel has acknowledged, `wanted` is what the sources say, and the delta
+//! always leads from one to the other. So a failed commit loses nothing: the kernel is read back,
+//! and the next delta starts from what it holds. Start, recovery and drift take that same path.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -38,31 +38,31 @@ use crate::commits;
 /// Services with a `Local` policy.
 pub type Locals = OrdMap<NamespacedName, LocalView>;
 
-/// How many past snapshots of the model are kept. Each costs what has changed since.
+/// How many past snapshots of the model are kept. Each costs as much memory as has changed since.
 const HISTORY: usize = 16;
 
-/// The longest pause before a table that somebody disputes is repaired again: short for those whose
-/// connections wait for it, long enough not to fill a core.
+/// The longest pause between repairs of tables that another process keeps changing: short, because
+/// connections wait for the repair, but long enough not to occupy a core.
 const DISPUTE: Duration = Duration::from_millis(250);
 
-/// A repair that holds for so long was one.
+/// A repair that lasts this long has succeeded.
 const LASTING: Duration = Duration::from_secs(1);
 
-/// How often in a row a wrong belief is corrected at once.
+/// How many failures, or repairs, in a row are followed by the next try without a pause.
 const PATIENCE: u32 = 3;
 
-/// The times the engine keeps.
+/// The intervals of the engine's periodic work.
 #[derive(Clone, Copy, Debug)]
 pub struct Periods {
-    /// Between two looks at whether the kernel still holds what it should.
+    /// Between two comparisons of the kernel's content with the program.
     pub verify: Duration,
-    /// How long a pick chain stays when nobody uses it.
+    /// How long an unused pick chain stays.
     pub idle_pick: Duration,
     /// The first pause after a failure; it doubles up to `backoff_max`.
     pub backoff: Duration,
     /// The longest pause.
     pub backoff_max: Duration,
-    /// Between two looks at whether real servers on their way out still have connections.
+    /// Between two checks whether draining real servers still have connections.
     pub drain: Duration,
 }
 
@@ -78,8 +78,8 @@ impl Default for Periods {
     }
 }
 
-/// What the kernel's monotonic clock shows at an instant. It outlives the process, so that what a
-/// kernel holds can say when it ends.
+/// The time of the kernel's monotonic clock at an instant. This clock outlives the process, so
+/// deadlines in the kernel's content are given by it.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     at: Instant,
@@ -87,143 +87,143 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that shows so many seconds at an instant.
+    /// Creates a clock that shows `seconds` at an instant.
     pub fn new(at: Instant, seconds: u32) -> Self {
         Self { at, seconds }
     }
 
-    /// What it shows.
+    /// Returns what the clock shows at an instant.
     fn seconds(self, now: Instant) -> u32 {
         let since = now.saturating_duration_since(self.at).as_secs();
         self.seconds.saturating_add(u32::try_from(since).unwrap_or(u32::MAX))
     }
 
-    /// When it shows so many seconds.
+    /// Returns the instant when the clock shows `seconds`.
     fn instant(self, seconds: u32) -> Instant {
         self.at + Duration::from_secs(seconds.saturating_sub(self.seconds).into())
     }
 }
 
-/// Everything that can wake the engine, but for the passing of time.
+/// Everything that can wake the engine, except the passing of time.
 #[derive(Debug)]
 pub enum Event {
-    /// A source has something to say. Beside it, when what set off changes of EndpointSlices happened,
-    /// and their families.
+    /// Changes from a source; with them, for changes of EndpointSlices, the times of the events
+    /// that triggered them and the families of the slices.
     Changes(Origin, Vec<Change>, Vec<(Family, Instant)>),
-    /// Every source has delivered its first complete list: from now on, what no source names may be
-    /// removed.
+    /// Every source has delivered its first complete list: from now on, objects that no source
+    /// names may be removed.
     SourcesReady,
-    /// So many files could not be read. At the start, what the kernel holds and no source names stays until
-    /// there are none.
+    /// How many files could not be read. At the start, content of the kernel that no source names
+    /// stays until there are none.
     Unread(usize),
-    /// The sink has done what it was asked.
+    /// The sink has handled a request.
     Reply(Reply),
-    /// Somebody else has changed our tables.
+    /// Another process has changed our tables.
     Tampered(Tampering),
 }
 
-/// What the engine asks of the sink, one at a time.
+/// A request to the sink, one at a time.
 #[derive(Debug)]
 pub enum Request {
-    /// Take over what an earlier process has left, and read it.
+    /// Adopt what an earlier process has left, and read it.
     Adopt,
-    /// Read what the kernel holds.
+    /// Read the kernel's content.
     Read,
     /// Commit a delta.
     Commit {
         /// The delta.
         delta: Delta,
-        /// What it leads from.
+        /// The base of the delta.
         base: Base,
     },
-    /// Say which of these real servers have no connections.
+    /// Report which of these real servers have no connections.
     Idle(Vec<Draining>),
 }
 
-/// What the sink says when it is done.
+/// The reply of the sink to a request.
 #[derive(Debug)]
 pub enum Reply {
-    /// What the kernel holds.
+    /// The kernel's content.
     State(Result<(State, Base), SinkError>),
-    /// What was committed.
+    /// The outcome of a commit.
     Committed(Result<Outcome, SinkError>),
     /// The real servers that have no connections.
     Idle(Result<Vec<Draining>, SinkError>),
 }
 
-/// What has changed since that was last asked.
+/// The changes since the last call of `take_touched`.
 #[derive(Debug, Default)]
 pub struct Touched {
-    /// The Services whose own fields or endpoints may mean something else.
+    /// Services whose own fields or endpoints may have changed in meaning.
     pub services: BTreeSet<NamespacedName>,
-    /// Whether a Node, or an address of this one, has come, gone or changed.
+    /// Whether a Node, or an address of this node, has been added, removed or changed.
     pub node: bool,
 }
 
-/// Counts of what has happened, since the start.
+/// Counts since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Transactions the kernel has acknowledged.
+    /// Transactions that the kernel has acknowledged.
     pub transactions: usize,
     /// Operations in them.
     pub operations: usize,
-    /// Bytes of netlink they took.
+    /// Bytes of netlink messages in them.
     pub bytes: usize,
-    /// Times the kernel came to hold what was wanted, also when that took no transaction.
+    /// Times that the kernel came to hold the wanted program, also without a transaction.
     pub acknowledged: usize,
-    /// Times the kernel could not be read or programmed, or refused a Service.
+    /// Times that the kernel could not be read or programmed, or refused a Service.
     pub failures: usize,
-    /// Services that have come, gone, or changed what they mean.
+    /// Services that were added, removed, or changed in meaning.
     pub service_changes: usize,
     /// EndpointSlices and Pods, likewise.
     pub endpoint_changes: usize,
     /// Changes of objects that changed nothing in the kernel.
     pub suppressed: usize,
-    /// Times the kernel was found to hold something else than it should, and was repaired.
+    /// Times that the kernel's content differed from what it should be, and was repaired.
     pub repairs: usize,
 }
 
-/// A Service the kernel has refused.
+/// A Service that the kernel has refused.
 #[derive(Debug)]
 struct Quarantine {
     attempts: u32,
-    /// `None` while it is being tried again.
+    /// `None` while it is being retried.
     retry_at: Option<Instant>,
-    /// Whether `applied` says what the kernel holds of it. It does not if it was refused on the way
-    /// from what was read.
+    /// Whether `applied` says what the kernel holds of it. It does not if the Service was refused
+    /// in the commit after a read.
     is_known: bool,
 }
 
-/// What the sink is busy with.
+/// The pending request.
 #[derive(Debug)]
 enum Busy {
     Reading,
     /// Looking for idle real servers.
     Counting,
-    /// Committing: this is what is applied when it succeeds.
+    /// Committing; what is applied if it succeeds.
     Committing(Box<Commit>),
 }
 
-/// What is under way.
+/// A pending commit.
 #[derive(Debug)]
 struct Commit {
     program: Program,
-    /// What it was compiled from.
+    /// The model it was compiled from.
     model: Model,
-    /// Its Services with a `Local` policy.
+    /// The Services of that model with a `Local` policy.
     locals: Locals,
-    /// The flows that may contradict it then.
+    /// The flows that may contradict the rules after it.
     suspects: Suspects,
     started: Instant,
     repair: bool,
 }
 
-/// A way from what the kernel holds to what it shall hold.
+/// A step from what the kernel holds to what it should hold.
 struct Step {
     delta: Delta,
     /// The flows that may contradict the rules afterwards.
     suspects: Suspects,
-    /// What the kernel holds afterwards.
+    /// The program that the kernel holds afterwards.
     program: Program,
     base: Base,
     repair: bool,
@@ -237,57 +237,58 @@ pub struct Engine {
     model: Model,
     history: VecDeque<Model>,
     sources_ready: bool,
-    /// Files that could not be read.
+    /// The number of files that could not be read.
     unread: usize,
     dirty: Dirty,
     wanted: Option<Program>,
     applied: Option<Program>,
-    /// What `applied` was compiled from.
+    /// The model that `applied` was compiled from.
     applied_model: Model,
     /// The Services with a `Local` policy, as compiled with `wanted`.
     locals: Locals,
-    /// The same as the kernel last acknowledged it.
+    /// The same as of the kernel's last acknowledgement.
     applied_locals: Locals,
     backlog: Backlog,
-    /// How long acknowledged updates took, and how many took so long. Not yet asked for.
+    /// How long acknowledged updates took, each with the number of updates that took so long. Not
+    /// yet taken.
     latencies: Vec<(Duration, u32)>,
-    /// How long it took from what set off acknowledged changes. Not yet asked for.
+    /// How long it took from the triggers of changes to their acknowledgement. Not yet taken.
     programmed: Vec<(Family, Duration)>,
     busy: Option<Busy>,
-    /// What the kernel was found to hold, not yet looked at.
+    /// The kernel's content as it was read, not yet reconciled.
     reading: Option<(State, Base)>,
-    /// The first reading takes tables over, as does every one after trouble.
+    /// The first read adopts tables, as does every read after a failure.
     adopt: bool,
     failures: u32,
     not_before: Option<Instant>,
     verify_at: Option<Instant>,
     read_wanted: bool,
-    /// Not to read before: somebody undoes what we repair.
+    /// No read before this time: another process undoes our repairs.
     read_after: Option<Instant>,
-    /// Repairs in a row, none of which lasted.
+    /// How many repairs in a row did not last.
     disputes: u32,
     culprit: Option<Tampering>,
     quarantine: BTreeMap<NamespacedName, Quarantine>,
     idle_picks: BTreeMap<PickId, Instant>,
     clock: Clock,
-    /// When to look next whether real servers that drain are idle.
+    /// When to check next whether draining real servers are idle.
     drain_at: Option<Instant>,
     /// Real servers that were found idle.
     drained: Vec<Draining>,
-    /// Flows to look at, by these rules. Not yet asked for.
+    /// Flows to check, and the rules to check them by. Not yet taken.
     suspects: Option<(Suspects, Rules)>,
-    /// Frontends that went with commits of which it is not known what became of them.
+    /// Frontends that were removed by commits with an unknown outcome.
     uncertain: Suspects,
-    /// The last commit, until somebody asks for it.
+    /// The last commit, until it is taken.
     told: Option<commits::Commit>,
-    /// Addresses of Services that are another Node's, as they were told of.
+    /// Addresses of Services that belong to other Nodes, as far as they were logged.
     elsewhere: BTreeMap<NamespacedName, BTreeSet<(IpAddr, NodeName)>>,
     touched: Touched,
     counts: Counts,
 }
 
 impl Engine {
-    /// An engine that knows nothing yet.
+    /// Creates an engine without any knowledge.
     pub fn new(settings: Settings, periods: Periods) -> Self {
         Self {
             settings: Arc::new(settings),
@@ -329,12 +330,12 @@ impl Engine {
         }
     }
 
-    /// Goes by the kernel's clock.
+    /// Sets the kernel's clock.
     pub fn set_clock(&mut self, clock: Clock) {
         self.clock = clock;
     }
 
-    /// Takes in an event. Call `next_request` after the last of those that are there.
+    /// Takes in an event. Call `next_request` after the last of the available events.
     pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
             Event::Changes(origin, changes, triggers) => {
@@ -342,7 +343,7 @@ impl Engine {
             }
             Event::SourcesReady => {
                 self.sources_ready = true;
-                // What came until now had to wait for the others: nobody is late but from here on.
+                // Changes until now had to wait for other sources: delays count only from here on.
                 self.backlog.owe(now);
             }
             Event::Unread(files) => self.unread = files,
@@ -356,7 +357,7 @@ impl Engine {
         }
     }
 
-    /// What to ask of the sink now, if anything. It is busy until its reply is handled.
+    /// Returns the next request to the sink, if any. The sink is busy until its reply is handled.
     pub fn next_request(&mut self, now: Instant) -> Option<Request> {
         let waiting = self.not_before.is_some_and(|at| now < at);
         if self.busy.is_some() || waiting {
@@ -364,8 +365,8 @@ impl Engine {
         }
         self.not_before = None;
         if !self.sources_ready {
-            // What the kernel holds can be read while the sources are at their first lists. Nothing
-            // is written before they are complete.
+            // The kernel can be read while the sources deliver their first lists, but nothing is
+            // written before they are complete.
             let is_first = self.reading.is_none();
             return is_first.then(|| {
                 self.busy = Some(Busy::Reading);
@@ -377,7 +378,7 @@ impl Engine {
         }
         self.reading = None;
         self.release(now);
-        // One that waits for a disputed table to come to rest goes on from what it believes.
+        // While the next read of a disputed table is put off, changes continue from `applied`.
         let may_read = self.read_after.is_none_or(|at| now >= at);
         if self.verify_at.is_some_and(|at| now >= at) {
             self.read_wanted = true;
@@ -397,7 +398,7 @@ impl Engine {
         self.commit(step, now).or_else(|| self.count(now))
     }
 
-    /// When `next_request` has something to ask even if no event comes. It has something to ask at the
+    /// Returns when `next_request` has something to do even without an event. It always has at the
     /// very start.
     pub fn deadline(&self) -> Option<Instant> {
         if self.busy.is_some() {
@@ -414,28 +415,28 @@ impl Engine {
         retries.chain(picks).chain(verify).chain(read).min()
     }
 
-    /// The model as it is now.
+    /// Returns the current model.
     pub fn model(&self) -> &Model {
         &self.model
     }
 
-    /// Past models, the oldest first.
+    /// Returns past models, the oldest first.
     pub fn history(&self) -> impl Iterator<Item = &Model> {
         self.history.iter()
     }
 
-    /// What the kernel has acknowledged and what that was compiled from, unless that is not known at
-    /// the moment.
+    /// Returns the program that the kernel has acknowledged and its model, unless they are unknown
+    /// at the moment.
     pub fn applied(&self) -> Option<(&Program, &Model)> {
         self.applied.as_ref().map(|program| (program, &self.applied_model))
     }
 
-    /// The settings.
+    /// Returns the settings.
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
     }
 
-    /// Whether the kernel holds all that the sources say.
+    /// True if the kernel holds all that the sources say.
     pub fn is_settled(&self) -> bool {
         self.sources_ready
             && self.busy.is_none()
@@ -446,52 +447,53 @@ impl Engine {
             && self.quarantine.is_empty()
     }
 
-    /// Services of which the kernel goes on with what it had, since no source names them and not every
+    /// Returns how many Services the kernel keeps although no source names them, because not every
     /// file could be read.
     pub fn kept(&self) -> usize {
         self.wanted.as_ref().map_or(0, |wanted| wanted.kept().count())
     }
 
-    /// The Services the kernel has refused.
+    /// Returns the Services that the kernel has refused.
     pub fn quarantined(&self) -> impl Iterator<Item = &NamespacedName> {
         self.quarantine.keys()
     }
 
-    /// Since when the kernel has not held what the sources say; `None` if it does. What waits for a
-    /// source's first list does not count, nor does a Service that the kernel has refused.
+    /// Returns since when the kernel has been behind the sources; `None` if it is not. Changes that
+    /// wait for the first list of a source do not count, nor does a Service that the kernel has
+    /// refused.
     pub fn behind_since(&self) -> Option<Instant> {
         self.backlog.oldest()
     }
 
-    /// How many objects of a kind have changed without the kernel's acknowledgement.
+    /// Returns how many changed objects of a kind the kernel has not acknowledged.
     pub fn pending(&self, kind: Kind) -> usize {
         self.backlog.pending(kind)
     }
 
-    /// How long updates took from `handle` to the kernel's acknowledgement, each with the number of
-    /// those that took so long, since this was last asked. The first lists are not among them: how
-    /// long they take is a matter of the whole cluster.
+    /// Takes how long updates took from `handle` to the kernel's acknowledgement, each with the
+    /// number of updates that took so long. The first lists are not included: their duration
+    /// depends on the size of the cluster.
     pub fn take_latencies(&mut self) -> Vec<(Duration, u32)> {
         std::mem::take(&mut self.latencies)
     }
 
-    /// How long it took from what set off changes of EndpointSlices to the kernel's acknowledgement, by
-    /// the family of the slice, since this was last asked.
+    /// Takes how long it took from the triggers of changes of EndpointSlices to the kernel's
+    /// acknowledgement, by the family of the slice.
     pub fn take_programmed(&mut self) -> Vec<(Family, Duration)> {
         std::mem::take(&mut self.programmed)
     }
 
-    /// The Services with a `Local` policy, as the kernel last acknowledged them.
+    /// Returns the Services with a `Local` policy, as the kernel last acknowledged them.
     pub fn applied_locals(&self) -> &Locals {
         &self.applied_locals
     }
 
-    /// What the sources say, compiled; `None` before the first compilation.
+    /// Returns the program that the sources ask for; `None` before the first compilation.
     pub fn wanted(&self) -> Option<&Program> {
         self.wanted.as_ref()
     }
 
-    /// What has happened so far.
+    /// Returns the counts since the start.
     pub fn counts(&self) -> Counts {
         self.counts
     }
@@ -517,12 +519,17 @@ impl Engine {
             }
         }
         for (key, winner, loser) in &dirty.overridden {
-            tracing::warn!(object = %key, %winner, %loser, "two sources have this object; one counts");
+            tracing::warn!(
+                object = %key,
+                %winner,
+                %loser,
+                "two sources have this object; one takes precedence"
+            );
         }
         if !dirty.is_empty() {
             self.touched.services.extend(dirty.services.iter().cloned());
             self.touched.node |= !dirty.nodes.is_empty() || dirty.surroundings;
-            // A refused Service that has changed is another Service.
+            // A refused Service may be accepted once it has changed.
             for service in &dirty.services {
                 let held = self.quarantine.remove(service);
                 self.read_wanted |= held.is_some_and(|held| !held.is_known);
@@ -539,7 +546,8 @@ impl Engine {
         }
     }
 
-    /// Brings `wanted` up to date with the model. Slots of a first compilation come from the kernel.
+    /// Brings `wanted` up to date with the model. The first compilation takes its slots from the
+    /// kernel.
     fn compile(&mut self, seed: &State, now: Instant) -> Program {
         let seconds = self.clock.seconds(now);
         let mut dirty = std::mem::take(&mut self.dirty);
@@ -557,7 +565,7 @@ impl Engine {
                 }
                 if self.unread == 0 && wanted.kept().next().is_some() {
                     let services = wanted.kept().count();
-                    tracing::info!(services, "everything has been read; what nobody names goes");
+                    tracing::info!(services, "all files read; removing Services without a source");
                     wanted.let_go(&self.model);
                 }
                 wanted
@@ -577,7 +585,7 @@ impl Engine {
                         frontend = %conflict.frontend,
                         winner = %conflict.winner,
                         losers = ?conflict.losers,
-                        "several Services ask for one frontend"
+                        "conflicting claims on a frontend"
                     );
                 }
                 wanted
@@ -613,7 +621,7 @@ impl Engine {
             let service = &entry.object.key;
             for (port, endpoints) in wanted.left_out(service) {
                 let most = MAX_AFFINITY_BACKENDS;
-                let what = "more endpoints than session affinity has room for";
+                let what = "more endpoints than session affinity supports";
                 tracing::warn!(%port, left_out = endpoints, most, "{what}");
             }
         }
@@ -627,12 +635,13 @@ impl Engine {
                 files = self.unread,
                 services = wanted.kept().count(),
                 first = %names.join(", "),
-                "some files could not be read: what the kernel has of Services that no source names stays"
+                "some files could not be read; keeping Services in the kernel that no source names"
             );
         }
     }
 
-    /// Tells of addresses of these Services, or of all, that are another Node's: once as long as they are.
+    /// Logs addresses of these Services, or of all, that belong to other Nodes; each only once
+    /// while it lasts.
     fn report_elsewhere(&mut self, services: Option<&BTreeSet<NamespacedName>>) {
         let Self { model, settings, elsewhere, .. } = self;
         if settings.ipvs().is_none() {
@@ -646,7 +655,7 @@ impl Engine {
             let found: BTreeSet<(IpAddr, NodeName)> = found.collect();
             let told = elsewhere.remove(key).unwrap_or_default();
             for (address, node) in found.difference(&told) {
-                let what = "not served at this address: it is another node's";
+                let what = "not served at this address: it belongs to another node";
                 tracing::warn!(service = %key, %address, %node, "{what}");
             }
             if !found.is_empty() {
@@ -662,7 +671,7 @@ impl Engine {
     fn report_conflicts(&self, wanted: &Program, dirty: &Dirty) {
         for service in &dirty.services {
             for (frontend, winner) in wanted.lost_frontends(service) {
-                tracing::warn!(%service, %frontend, %winner, "another Service has this frontend");
+                tracing::warn!(%service, %frontend, %winner, "another Service takes precedence");
             }
         }
     }
@@ -695,27 +704,27 @@ impl Engine {
         self.busy = None;
         match result {
             Ok(reading) => self.reading = Some(reading),
-            // Only a look: nothing says that what we believe is wrong, and if it is, the next commit
-            // is refused and says so.
+            // This was only a check: nothing says that `applied` is wrong, and if it is, the next
+            // commit will be refused.
             Err(error @ SinkError::Unavailable(_)) if self.applied.is_some() => {
                 let pause = self.periods.verify.min(self.periods.backoff_max);
                 self.verify_at = Some(now + pause);
-                tracing::warn!(%error, retry_in = ?pause, "cannot compare the kernel");
+                tracing::warn!(%error, retry_in = ?pause, "cannot compare the kernel's content");
             }
             Err(error) => self.failed(&error, now),
         }
     }
 
-    /// Goes on from what the kernel was found to hold.
+    /// Continues from the content that was read from the kernel.
     fn reconcile(&mut self, state: &State, base: Base, now: Instant) -> Option<Request> {
         self.adopt = false;
         self.verify_at = Some(now + self.periods.verify);
         let culprit = self.culprit.take().and_then(|tampering| tampering.culprit);
-        // A difference to what we believed is drift; changes that came in meanwhile are not.
+        // A difference from `applied` is drift; changes that arrived meanwhile are not.
         let believed = self.applied.take();
         let repair = believed.map(|believed| (Delta::reconcile(state, &believed), believed));
         let drift = repair.as_ref().map_or(0, |(repair, _)| repair.len());
-        // Who undoes every repair at once gets it more and more seldom.
+        // A process that undoes every repair at once gets repairs less and less often.
         let is_disputed = drift > 0 && self.read_after.is_some_and(|at| now < at + LASTING);
         self.disputes = if is_disputed { self.disputes + 1 } else { 0 };
         let wait =
@@ -736,7 +745,7 @@ impl Engine {
                 ),
             }
         }
-        // Where others commit all the time, waiting for a moment without would be for ever.
+        // If others commit all the time, waiting for a generation that lasts would never end.
         let base = match base {
             Base::Read { .. } if self.failures >= PATIENCE => Base::Read { generation: None },
             Base::Read { .. } | Base::Believed => base,
@@ -748,7 +757,7 @@ impl Engine {
         self.wanted = Some(wanted.clone());
         let is_held_back = |service: &NamespacedName| self.is_held_back(service);
         let mut suspects = match &repair {
-            // Where the kernel held what we believed, flows follow from what changes now.
+            // If the kernel held what `applied` says, the flows follow from what changes now.
             Some((repair, believed)) if repair.is_empty() => Suspects::between(believed, &wanted),
             Some((_, believed)) => {
                 let mut suspects = Suspects::everywhere(state, &wanted, is_held_back);
@@ -759,14 +768,14 @@ impl Engine {
         };
         suspects.merge(std::mem::take(&mut self.uncertain));
         let mut delta = match repair {
-            // Comparing a whole kernel takes its time, and mostly nothing else has changed.
+            // Comparing a whole state takes long, and usually nothing else has changed.
             Some((repair, believed)) if Delta::between(&believed, &wanted).is_empty() => repair,
             Some(_) | None => Delta::reconcile(state, &wanted),
         };
-        // What the kernel holds of a refused Service stays as it is until it is tried again.
+        // The kernel's content of a refused Service stays as it is until the Service is retried.
         delta.groups.retain(|group| !self.is_held_back(&group.service));
         if first {
-            tracing::info!(operations = delta.len(), "took over what the kernel holds");
+            tracing::info!(operations = delta.len(), "adopted the kernel's content");
         }
         self.commit(Step { delta, suspects, program: wanted, base, repair: drift > 0 }, now)
     }
@@ -777,7 +786,7 @@ impl Engine {
         let outcome = match result {
             Ok(outcome) => outcome,
             Err(error) => {
-                // Some of it may have been done.
+                // A part of it may have been committed.
                 self.uncertain.keep_gone(&suspects);
                 return self.failed(&error, now);
             }
@@ -808,12 +817,12 @@ impl Engine {
             if let Some(wanted) = &mut self.wanted {
                 wanted.restore(service, held);
             }
-            // Load balancers must not be sent to what is not there.
+            // Load balancers must not be told of endpoints that are not programmed.
             for locals in [&mut locals, &mut self.locals] {
                 restore(locals, service, &self.applied_locals);
             }
         }
-        // Those that were tried again and not refused are well.
+        // Services that were retried and not refused again are accepted.
         self.quarantine.retain(|_, quarantine| quarantine.retry_at.is_some());
         tracing::debug!(
             operations = outcome.ops,
@@ -829,29 +838,30 @@ impl Engine {
         self.suspect(&program, suspects, refused);
         self.acknowledged(program, model, locals, now);
         if !outcome.refused.is_empty() {
-            // An element that a refused Service shares with others was left out with it, though the
-            // others need it: the kernel tells.
+            // An element that a refused Service shares with others was left out with it, although
+            // the others need it, so the kernel has to be read.
             self.applied = None;
         }
     }
 
-    /// The last commit that the kernel has acknowledged, since this was last asked.
+    /// Takes the last commit that the kernel has acknowledged.
     pub fn take_committed(&mut self) -> Option<commits::Commit> {
         self.told.take()
     }
 
-    /// What has changed since this was last asked.
+    /// Takes what has changed since the last call.
     pub fn take_touched(&mut self) -> Touched {
         std::mem::take(&mut self.touched)
     }
 
-    /// Flows to look at, and the rules that the kernel has now.
+    /// Takes the flows to check, and the rules that the kernel has now.
     pub fn take_suspects(&mut self) -> Option<(Suspects, Rules)> {
         self.suspects.take()
     }
 
-    /// Notes flows that may contradict the rules now that the kernel holds the program. It still leads to
-    /// what refused Services had: their flows wait for the next try.
+    /// Notes flows that may contradict the rules, now that the kernel holds the program. For
+    /// refused Services the program still has what they had before: their flows wait for the next
+    /// try.
     fn suspect(
         &mut self,
         program: &Program,
@@ -872,7 +882,7 @@ impl Engine {
         self.suspects = Some((all, rules));
     }
 
-    /// The addresses that node ports answer on.
+    /// Returns the addresses that node ports answer on.
     fn node_port_ips(&self, program: &Program, family: Family) -> BTreeSet<IpAddr> {
         if let Some(some) = program.node_port_ips(family) {
             return some.into_iter().collect();
@@ -897,7 +907,8 @@ impl Engine {
         self.note_draining(now);
     }
 
-    /// After any failure, what the kernel holds is not known: read it, and go on from there.
+    /// After a failure the kernel's content is unknown: it is read, and the next step continues
+    /// from there.
     fn failed(&mut self, error: &SinkError, now: Instant) {
         self.applied = None;
         self.reading = None;
@@ -909,7 +920,7 @@ impl Engine {
             self.backlog.owe(now);
         }
         let pause = match error {
-            // Belief was wrong, not the kernel: look at once, unless it keeps happening.
+            // `applied` was wrong, not the kernel: read at once, unless this keeps happening.
             SinkError::Stale | SinkError::Unknown(_) if self.failures <= PATIENCE => Duration::ZERO,
             SinkError::Stale
             | SinkError::Unknown(_)
@@ -934,12 +945,12 @@ impl Engine {
         doubled.min(self.periods.backoff_max)
     }
 
-    /// Whether a Service waits, refused, for its next try.
+    /// Returns whether a Service was refused and waits for its next try.
     fn is_held_back(&self, service: &NamespacedName) -> bool {
         self.quarantine.get(service).is_some_and(|quarantine| quarantine.retry_at.is_some())
     }
 
-    /// Refused Services whose time has come are tried again.
+    /// Retries refused Services whose time has come.
     fn release(&mut self, now: Instant) {
         for (service, quarantine) in &mut self.quarantine {
             if quarantine.retry_at.is_some_and(|at| now >= at) {
@@ -959,7 +970,7 @@ impl Engine {
         }
     }
 
-    /// Real servers go when they have no connections any more, or when their time is over.
+    /// Removes draining real servers that have no connections any more, or whose time is over.
     fn retire_reals(&mut self, mut wanted: Program, now: Instant) -> Program {
         let seconds = self.clock.seconds(now);
         let over = wanted.draining().filter(|(_, until)| *until <= seconds).map(|(real, _)| real);
@@ -971,7 +982,7 @@ impl Engine {
         wanted
     }
 
-    /// Asks which real servers on their way out have no connections, if it is time for that.
+    /// Asks which draining real servers have no connections, if it is time for that.
     fn count(&mut self, now: Instant) -> Option<Request> {
         if self.drain_at.is_none_or(|at| now < at) {
             return None;
@@ -986,12 +997,12 @@ impl Engine {
         self.busy = None;
         match result {
             Ok(idle) => self.drained = idle,
-            // They go when their time is over.
+            // They are removed when their time is over.
             Err(error) => tracing::warn!(%error, "cannot count the connections of real servers"),
         }
     }
 
-    /// Sets when to look at real servers on their way out.
+    /// Sets when to check draining real servers next.
     fn note_draining(&mut self, now: Instant) {
         let Some(applied) = &self.applied else { return };
         let first = applied.draining().map(|(_, until)| self.clock.instant(until)).min();
@@ -999,7 +1010,7 @@ impl Engine {
         self.drain_at = first.map(|first| first.min(look));
     }
 
-    /// Pick chains that nobody has used for long go.
+    /// Removes pick chains that have been unused for a long time.
     fn retire_picks(&mut self, mut wanted: Program, now: Instant) -> Program {
         let period = self.periods.idle_pick;
         self.idle_picks.retain(|pick, since| {
@@ -1014,7 +1025,7 @@ impl Engine {
     }
 }
 
-/// Puts back what was known of a Service.
+/// Restores the previous view of a Service.
 fn restore(locals: &mut Locals, service: &NamespacedName, from: &Locals) {
     match from.get(service) {
         Some(view) => {

@@ -1,4 +1,4 @@
-//! `rulec explain`: what becomes of a packet, by which rules, and why.
+//! `rulec explain`: where a packet goes, by which rules, and why.
 
 mod json;
 mod reason;
@@ -25,38 +25,38 @@ use crate::cli::{ExplainArgs, ExplainOutput};
 use crate::setup;
 use crate::side::{NodeAddresses, Side};
 
-/// A packet and what becomes of it.
+/// A packet and its possible outcomes.
 struct Explanation {
     packet: Packet,
     frontend: Option<Served>,
     outcomes: Vec<Explained>,
     /// The endpoints of the Service port that are not used, and why.
     left_out: Vec<String>,
-    /// What is not as rulec would have made it: the rules in force may do something else.
+    /// Differences from what rulec creates: the actual rules may behave differently.
     warnings: Vec<String>,
-    /// What of the objects has no effect.
+    /// Remarks about objects that have no effect.
     remarks: Vec<String>,
 }
 
-/// The frontend that the packet goes to.
+/// The frontend that the packet reaches.
 struct Served {
     frontend: Frontend,
     owner: Option<PortKey>,
-    /// Whether clients stick to an endpoint, and for how many seconds.
+    /// The timeout of session affinity in seconds, if the Service has it.
     affinity: Option<u32>,
 }
 
-/// One thing that may become of it, and why.
+/// A possible outcome, and its reasons.
 struct Explained {
     outcome: Outcome,
     reasons: Vec<String>,
 }
 
-/// Explains, and prints.
+/// Explains and prints.
 ///
 /// # Errors
 ///
-/// If the state or the manifests cannot be read, or nothing is known of where the packet is from.
+/// If the state or the manifests cannot be read, or no source address is known.
 pub fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let settings = Arc::new(setup::settings(&args.compile)?);
     let is_here = args.state == "kernel";
@@ -82,10 +82,10 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         Some(from) => from,
         None => {
             let mut own = own.iter().copied().filter(|it| is_same_family(it) && !it.is_loopback());
-            own.next().context("this node has no address of that family: name one with --from")?
+            own.next().context("this node has no address of that family: use --from")?
         }
     };
-    anyhow::ensure!(is_same_family(&source), "{source} and {to} are not of one family");
+    anyhow::ensure!(is_same_family(&source), "{source} and {to} are of different IP families");
     let packet =
         Packet { source, interface: args.interface, destination: to, transport: args.to.transport };
     let is_own = |address: IpAddr| address.is_loopback() || own.contains(&address);
@@ -95,15 +95,15 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         ExplainOutput::Json => json::print(&explanation),
     };
     match printed {
-        // Whoever reads has had enough.
+        // The reader has closed the pipe.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
         other => other.context("writing to standard output")?,
     }
     Ok(if side.incomplete { ExitCode::from(2) } else { ExitCode::SUCCESS })
 }
 
-/// The addresses of this node: those of its interfaces where it is this node's kernel that is looked
-/// at, or else what is said of it.
+/// Returns the addresses of this node: those of its interfaces if its kernel is read, otherwise
+/// those that the objects, the settings and the state name.
 fn own_addresses(side: &Side, state: &State, node: &NodeAddresses) -> anyhow::Result<Vec<IpAddr>> {
     if node.is_here {
         let Object::InterfaceAddresses(held) = node.read()?.object else { return Ok(Vec::new()) };
@@ -147,8 +147,9 @@ impl Explanation {
     }
 }
 
-/// The frontend that the rules decided about. It need not be the first that the packet could mean: an
-/// external IP without endpoints that is the node's address leaves the packet to node ports.
+/// Returns the frontend that the rules decided about. It need not be the first one that matches the
+/// packet: an external IP without endpoints that is also the node's address leaves the packet to
+/// node ports.
 fn served(side: &Side, state: &State, outcomes: &[Outcome]) -> Option<Served> {
     let frontend = outcomes.iter().find_map(|outcome| outcome.frontend)?;
     let table = state.tables.get(&frontend.family())?;
@@ -160,7 +161,7 @@ fn served(side: &Side, state: &State, outcomes: &[Outcome]) -> Option<Served> {
     Some(Served { frontend, owner, affinity })
 }
 
-/// A node port that does not answer at the address of the node that the packet goes to.
+/// Returns the node port that the packet would reach if node ports answered at its destination.
 fn silent(state: &State, packet: &Packet, is_own: &dyn Fn(IpAddr) -> bool) -> Option<Frontend> {
     let (protocol, port) = packet.transport?;
     let family = Family::of(packet.destination);
@@ -171,7 +172,7 @@ fn silent(state: &State, packet: &Packet, is_own: &dyn Fn(IpAddr) -> bool) -> Op
     (is_one && is_own(packet.destination)).then_some(node_port)
 }
 
-/// What of the Service's objects, and of what is said of this node, has no effect.
+/// Returns remarks about the Service's objects that have no effect, and about this node.
 fn remarks(side: &Side, served: Option<&Served>) -> Vec<String> {
     let Some(model) = &side.model else { return Vec::new() };
     let owner = served.and_then(|served| served.owner.as_ref());
@@ -187,7 +188,7 @@ fn warnings(state: &State, family: Family) -> Vec<String> {
     };
     let chains = table.chains.iter().filter(|(_, is_intact)| !**is_intact);
     let altered = chains.map(|(chain, _)| {
-        format!("chain {chain} is not as rulec makes it (or with another --masquerade-bit)")
+        format!("chain {chain} differs from rulec's (or has another --masquerade-bit)")
     });
     altered.chain(table.foreign.iter().cloned()).collect()
 }

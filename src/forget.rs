@@ -1,8 +1,8 @@
 //! The thread that deletes flows that contradict the rules.
 //!
-//! The kernel has no index of flows by frontend: to find some, it walks all of them. So it is done
-//! beside the commits, and what comes in during a walk is one walk afterwards, by the newest rules.
-//! What could not be done is tried again.
+//! The kernel has no index of flows by frontend, so finding some means walking all of them. This is
+//! done beside the commits; all requests that arrive during a walk become one walk afterwards, by
+//! the newest rules. What failed is retried.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -18,19 +18,19 @@ use rulec_sinks::conntrack::{Conntrack, ConntrackError, Filter, Kind};
 use crate::metrics::Metrics;
 use crate::threads::Vital;
 
-/// How long an endpoint that has gone has time to answer who was led there just before. Without an
-/// answer, a client asks again after a second at the earliest. It also bounds how often connections are
-/// looked at.
+/// How long an endpoint that has gone has time to answer a client that was sent there just before.
+/// Without an answer, a client retries after a second at the earliest. It also limits how often
+/// connections are looked at.
 const ANSWER: Duration = Duration::from_secs(1);
 
 /// The first and the longest pause after a failure.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// How long the end of the process waits for flows of frontends that have just gone: nobody will know
-/// of them afterwards.
+/// How long the end of the process waits for the flows of frontends that have just gone: a later
+/// start does not know of them.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// The thread. Dropping it waits a moment for what it was asked.
+/// The thread. Dropping it waits a moment for pending requests.
 #[derive(Debug)]
 pub struct Forgetter {
     shared: Arc<Shared>,
@@ -43,18 +43,18 @@ struct Shared {
     changed: Condvar,
 }
 
-/// What is to be done.
+/// The pending work.
 #[derive(Debug, Default)]
 struct Orders {
-    /// The newest.
+    /// The newest rules.
     rules: Option<Rules>,
-    /// What to look at now; of it, `lost` is looked at later.
+    /// The suspects to look at now, except `lost`, which is looked at later.
     suspects: Suspects,
-    /// When to look at that.
+    /// When to look at `lost`.
     lost_at: Option<Instant>,
-    /// Nothing is tried before.
+    /// The time before which nothing is tried.
     not_before: Option<Instant>,
-    /// How long that was put off.
+    /// The length of the last pause after a failure.
     pause: Option<Duration>,
     is_ending: bool,
     has_ended: bool,
@@ -65,26 +65,26 @@ impl Forgetter {
     ///
     /// # Errors
     ///
-    /// If there can be no thread.
+    /// If the thread cannot be started.
     pub fn start(metrics: Arc<Metrics>) -> anyhow::Result<Self> {
         let shared =
             Arc::new(Shared { orders: Mutex::new(Orders::default()), changed: Condvar::new() });
         let ours = Arc::clone(&shared);
         let thread = Vital::start("rulec-conntrack", move || {
-            // Also when it dies: nobody shall wait for it.
+            // Also when it dies, so that no other thread waits for it.
             let _ended = Ended(&ours);
             serve(&ours, &metrics);
         })?;
         Ok(Self { shared, thread })
     }
 
-    /// Is ready with an error when the thread has died.
+    /// Resolves with an error when the thread has died.
     pub async fn death(&mut self) -> anyhow::Error {
         self.thread.death().await
     }
 
-    /// Asks for flows to be looked at by these rules, and does not wait for it. Without the thread the daemon
-    /// ends, and its next start looks at all of them.
+    /// Requests that flows be checked against these rules, without waiting. If the thread has died,
+    /// the daemon ends, and its next start looks at all flows.
     pub fn forget(&self, suspects: Suspects, rules: Rules) {
         let mut orders = self.shared.orders();
         orders.rules = Some(rules);
@@ -106,7 +106,7 @@ impl Drop for Forgetter {
         while !orders.has_ended {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                tracing::warn!("flows that contradict the rules are left to the next start");
+                tracing::warn!("flows that contradict the rules remain until the next start");
                 return;
             }
             orders = self.shared.wait(orders, Some(left));
@@ -114,7 +114,7 @@ impl Drop for Forgetter {
     }
 }
 
-/// Says that the thread has ended, however it has.
+/// Notes that the thread has ended, for whatever reason.
 struct Ended<'a>(&'a Shared);
 
 impl Drop for Ended<'_> {
@@ -143,7 +143,7 @@ impl Shared {
         }
     }
 
-    /// The next thing to do; `None` at the end.
+    /// Returns the next work; `None` at the end.
     fn next(&self) -> Option<(Suspects, Rules)> {
         let mut orders = self.orders();
         loop {
@@ -166,7 +166,8 @@ impl Orders {
         if left_out > 0 {
             tracing::error!(
                 frontends = left_out,
-                "too many frontends went while flows could not be deleted: theirs go on until they expire"
+                "too many frontends were removed while flows could not be deleted; \
+                 their flows remain until they expire"
             );
         }
     }
@@ -199,7 +200,7 @@ impl Orders {
         Some((suspects, rules))
     }
 
-    /// Puts back what could not be done.
+    /// Puts back what failed, and returns the pause before the next try.
     fn put_back(&mut self, suspects: Suspects, now: Instant) -> Duration {
         let (first, longest) = PAUSES;
         let pause = self.pause.map_or(first, |pause| (pause * 2).min(longest));
@@ -238,16 +239,16 @@ fn serve(shared: &Shared, metrics: &Metrics) {
         let is_ending = orders.is_ending;
         drop(orders);
         let source = std::error::Error::source(&error).map(ToString::to_string);
-        tracing::warn!(%error, source, retry_in = ?pause, "flows that contradict the rules go on");
+        tracing::warn!(%error, source, retry_in = ?pause, "cannot delete flows; will retry");
         if is_ending {
             return;
         }
     }
 }
 
-/// Walks the flows of a kind once in each family that is concerned: those that were translated are
-/// judged if they are among the first, and those that were not, among the second. Over UDP, the first
-/// are asked for both.
+/// Walks the flows of a kind once for each family that is concerned. A translated flow is judged if
+/// it is among `translated`, another one if it is among `untranslated`; for UDP, `translated`
+/// applies to both.
 fn walk(
     conntrack: &mut Option<Conntrack>,
     kind: Kind,
@@ -264,8 +265,8 @@ fn walk(
             continue;
         }
         let started = Instant::now();
-        // Opened when there is something to do. After trouble, a new socket that knows nothing of the
-        // old one's.
+        // The socket is opened on first use. After a failure a new one is opened, which has nothing
+        // left of the old one's state.
         let mut open = match conntrack.take() {
             Some(open) => open,
             None => Conntrack::open()?,
@@ -284,7 +285,7 @@ fn walk(
     Ok(())
 }
 
-/// The filter that finds all that is looked for, and as little else as can be.
+/// Returns the narrowest filter that finds all flows that are looked for.
 fn narrowest(family: Family, kind: Kind, which: [&Which; 2]) -> Filter {
     let any = Filter { family, kind, port: None, destination: None };
     if which.iter().any(|which| which.all) {
@@ -311,7 +312,7 @@ fn port_of(frontend: Frontend) -> NonZeroU16 {
     }
 }
 
-/// What all are, if all are the same.
+/// Returns the common value, if all are the same.
 fn same<T: PartialEq>(mut all: impl Iterator<Item = T>) -> Option<T> {
     let first = all.next()?;
     all.all(|other| other == first).then_some(first)
@@ -319,7 +320,7 @@ fn same<T: PartialEq>(mut all: impl Iterator<Item = T>) -> Option<T> {
 
 #[cfg(test)]
 impl Forgetter {
-    /// One whose thread dies when it is asked for anything.
+    /// A forgetter whose thread dies when `die` is called.
     pub(crate) fn mortal() -> Self {
         let shared =
             Arc::new(Shared { orders: Mutex::new(Orders::default()), changed: Condvar::new() });

@@ -1,9 +1,10 @@
-//! Whether this node is well: what `/healthz`, `/livez` and `/readyz` answer.
+//! The health of this node: what `/healthz`, `/livez` and `/readyz` answer.
 //!
-//! The rules are kube-proxy's. The proxy is healthy unless the kernel has been behind the sources for
-//! too long; with nothing to do it is healthy for ever. `/healthz` also says whether load balancers
-//! may send new connections to this node (KEP-3836): not once it is about to be removed. `/livez` does not, since a
-//! restart would not help. `/readyz` is ours: whether traffic that needs the rules may start.
+//! The rules are kube-proxy's. The proxy is healthy unless the kernel has been behind the sources
+//! for too long; with nothing to do it stays healthy. `/healthz` also says whether load balancers
+//! may send new connections to this node (KEP-3836): not once it is about to be removed. `/livez`
+//! ignores that, since a restart would not help. `/readyz` is rulec's own: whether traffic that
+//! needs the rules may start.
 //!
 //! Pure: the time comes from the caller.
 
@@ -21,34 +22,34 @@ use crate::serve::Answer;
 
 pub mod check;
 
-/// The taint of a node that the cluster autoscaler is about to remove, whatever its effect.
+/// The taint of a node that the cluster autoscaler is about to remove. Its effect does not matter.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
-/// How the daemon is.
+/// The health of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     /// How long the kernel may be behind.
     pub staleness: Duration,
-    /// Since when it has been behind, if it is.
+    /// Since when the kernel has been behind, if it is.
     pub behind_since: Option<Instant>,
-    /// When the kernel last acknowledged something; at first, when the daemon started.
+    /// When the kernel last acknowledged something; at first, the start of the daemon.
     pub updated: Timestamp,
     /// Whether this node may get new connections from load balancers.
     pub is_eligible: bool,
-    /// What is still to happen before the first state of all sources is in the kernel.
+    /// The steps that are missing until the first state of all sources is in the kernel.
     pub awaited: Vec<String>,
-    /// The sources that an earlier run's state stands in for, and when that was true. The node serves
-    /// by it, so it is as ready and as healthy as any; it only says so.
+    /// The sources that are served from the state of an earlier run, and the time of that state.
+    /// The node serves by it, so this does not affect health or readiness; it is only reported.
     pub stale: BTreeMap<Origin, Timestamp>,
 }
 
-/// Whether a node may get new connections. Of a node that nobody knows, `is_known_elsewhere` says
-/// whether somebody should.
+/// Returns whether a node may get new connections. `is_known_elsewhere` says whether a node without
+/// an object should have one.
 pub fn is_eligible(node: Option<&Node>, is_known_elsewhere: bool) -> bool {
     match node {
         Some(node) => !node.deleting && !node.taints.iter().any(|taint| **taint == *TO_BE_DELETED),
-        // With an API server, every node has an object, and a missing one is a removed node. Where
-        // manifests are all there is, most nodes have none, and no autoscaler removes them.
+        // With an API server, every node has an object, and a missing one means a removed node.
+        // With manifests alone, most nodes have none, and no autoscaler removes them.
         None => !is_known_elsewhere,
     }
 }
@@ -63,12 +64,12 @@ struct Body {
     node_eligible: Option<bool>,
     healthy: bool,
     status: BTreeMap<Family, Status>,
-    /// Not kube-proxy's, and there only if there is something to say.
+    /// Not in kube-proxy's body; present only if a source is stale.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     stale_since: BTreeMap<Origin, Timestamp>,
 }
 
-/// One family's part of it.
+/// The status of one family in the body.
 #[derive(Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Status {
@@ -77,7 +78,7 @@ struct Status {
 }
 
 impl Health {
-    /// The health of a daemon that starts now.
+    /// Creates the health of a daemon that starts now.
     pub fn new(staleness: Duration, wall: Timestamp) -> Self {
         Self {
             staleness,
@@ -89,23 +90,23 @@ impl Health {
         }
     }
 
-    /// Whether the kernel has kept up.
+    /// Returns whether the kernel has kept up with the sources.
     pub fn is_healthy(&self, now: Instant) -> bool {
         self.behind_since.is_none_or(|since| now.saturating_duration_since(since) < self.staleness)
     }
 
-    /// The answer of `/healthz`.
+    /// Returns the answer of `/healthz`.
     pub fn healthz(&self, now: Instant, wall: Timestamp) -> Answer {
         let is_well = self.is_healthy(now) && self.is_eligible;
         self.answer(is_well, Some(self.is_eligible), now, wall)
     }
 
-    /// The answer of `/livez`.
+    /// Returns the answer of `/livez`.
     pub fn livez(&self, now: Instant, wall: Timestamp) -> Answer {
         self.answer(self.is_healthy(now), None, now, wall)
     }
 
-    /// The answer of `/readyz`.
+    /// Returns the answer of `/readyz`.
     pub fn readyz(&self) -> Answer {
         if self.awaited.is_empty() {
             let stale = self.stale.iter();
@@ -128,8 +129,8 @@ impl Health {
         // One transaction programs both families, so neither is ever ahead of the other.
         let status = Status { last_updated: self.updated, healthy };
         let body = Body {
-            // As in kube-proxy, for those who take an old time for trouble: if all is well, then it
-            // is so now.
+            // As in kube-proxy, for clients that take an old time for a failure: if all is well,
+            // the state is as of now.
             last_updated: if is_well { wall } else { self.updated },
             current_time: wall,
             node_eligible,
@@ -153,7 +154,7 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    /// A daemon that started, and the time.
+    /// A daemon that has started, and the time since.
     struct World {
         health: Health,
         start: Instant,

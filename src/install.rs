@@ -15,33 +15,33 @@ use crate::engine::{Reply, Request};
 use crate::kernel::{self, IpvsStart};
 use crate::threads::Vital;
 
-/// How long the watcher waits before it looks whether it is still needed.
+/// How long the watcher waits before it checks whether it is still needed.
 const WATCH_PAUSE: Duration = Duration::from_millis(500);
 
-/// A sink on its thread. Dropping it ends the thread after the request it is at.
+/// A sink on its own thread. Dropping it ends the thread after the current request.
 #[derive(Debug)]
 pub struct Installer {
     requests: mpsc::Sender<Request>,
     /// Whether others can change the tables.
     pub ownership: Ownership,
-    /// What the sink has done.
+    /// The replies of the sink.
     pub replies: channel::UnboundedReceiver<Reply>,
-    /// What others have done to our tables. Empty if nobody can.
+    /// Changes of the tables by other processes. Stays empty if they cannot make any.
     pub tampering: channel::UnboundedReceiver<Tampering>,
     /// The threads.
     pub threads: Threads,
 }
 
-/// The threads that program the kernel, and look who else does.
+/// The threads that program the kernel and watch for changes by other processes.
 #[derive(Debug)]
 pub struct Threads {
     sink: Vital,
-    /// There is none where nobody else can.
+    /// `None` if other processes cannot change the tables.
     watcher: Option<Vital>,
 }
 
 impl Threads {
-    /// Is ready with an error when one of them has died.
+    /// Resolves with an error when one of them has died.
     pub async fn death(&mut self) -> anyhow::Error {
         let watcher = async {
             match &mut self.watcher {
@@ -61,7 +61,7 @@ impl Installer {
     ///
     /// # Errors
     ///
-    /// If nf_tables, or IPVS if it is asked for, cannot be reached.
+    /// If nf_tables, or IPVS if it is used, is unreachable.
     pub fn start(ownership: Ownership, mark: u32, ipvs: Option<IpvsStart>) -> anyhow::Result<Self> {
         let (requests, inbox) = mpsc::channel();
         let (outbox, replies) = channel::unbounded_channel();
@@ -94,7 +94,7 @@ impl Installer {
         Ok(Self { requests, ownership, replies, tampering, threads })
     }
 
-    /// Asks the sink for something. One request at a time: the next follows the reply.
+    /// Sends the sink a request. Only one at a time: the next follows the reply.
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ impl Installer {
     }
 }
 
-/// Starts a thread and waits until it says whether it could open what it needs.
+/// Starts a thread and waits until it reports whether it could open what it needs.
 fn on_thread<T: Send + 'static>(
     name: &'static str,
     body: impl FnOnce(mpsc::Sender<anyhow::Result<T>>) + Send + 'static,
@@ -115,7 +115,7 @@ fn on_thread<T: Send + 'static>(
     Ok((opened, thread))
 }
 
-/// Does what is asked, until nobody asks any more.
+/// Handles requests until the channel is closed.
 fn serve(
     sink: &mut (impl Sink + ?Sized),
     inbox: &mpsc::Receiver<Request>,
@@ -129,7 +129,7 @@ fn serve(
     }
 }
 
-/// Does one thing that is asked.
+/// Handles one request.
 pub fn answer(sink: &mut (impl Sink + ?Sized), request: Request) -> Reply {
     match request {
         Request::Adopt => Reply::State(sink.adopt()),
@@ -149,7 +149,7 @@ fn watch(mut watcher: Watcher, alarms: &channel::UnboundedSender<Tampering>) {
                 }
             }
             Err(error) => {
-                // The periodic comparison goes on finding what is missed here.
+                // The periodic comparison still finds what is missed here.
                 tracing::error!(%error, "cannot watch nf_tables for changes by others");
                 thread::sleep(WATCH_PAUSE);
             }
@@ -159,8 +159,8 @@ fn watch(mut watcher: Watcher, alarms: &channel::UnboundedSender<Tampering>) {
 
 #[cfg(test)]
 impl Installer {
-    /// One without a kernel. What it is asked is received there, and the threads live until those ends
-    /// of theirs are dropped: the sink's, the watcher's.
+    /// An installer without a kernel. Requests arrive at the returned receiver, and the threads of
+    /// the sink and of the watcher live until the returned senders are dropped, in this order.
     pub(crate) fn mortal()
     -> (Self, mpsc::Receiver<Request>, channel::UnboundedSender<Reply>, [mpsc::Sender<()>; 2]) {
         let (requests, asked) = mpsc::channel();

@@ -1,4 +1,4 @@
-//! The kernel as the settings want it: nf_tables alone, or with IPVS.
+//! Opens what the settings need of the kernel: nf_tables alone, or with IPVS.
 
 use std::time::Duration;
 
@@ -11,29 +11,29 @@ use rulec_sinks::{NftSink, Sink};
 use crate::cli::IpvsAddresses;
 use crate::config;
 
-/// What a daemon asks of IPVS at its start.
+/// The settings of IPVS that a daemon makes at its start.
 #[derive(Clone, Debug)]
 pub struct IpvsStart {
-    /// How addresses become the node's.
+    /// How addresses become local to the node.
     pub options: Options,
-    /// How most virtual servers will choose.
+    /// The scheduler of most virtual servers.
     pub scheduling: Scheduling,
-    /// How long connections without packets last: of TCP, of TCP after a FIN, of UDP; in seconds, and 0
-    /// for the kernel's own.
+    /// The timeouts of idle connections: of TCP, of TCP after a FIN, and of UDP; in seconds, 0 for
+    /// the kernel's setting.
     pub timeouts: [u32; 3],
 }
 
 impl IpvsStart {
-    /// What a configuration asks for, if it asks for IPVS.
+    /// Returns what a configuration needs, if its mode is IPVS.
     ///
     /// # Errors
     ///
-    /// If the device cannot be one's name.
+    /// If the name of the device is invalid.
     pub fn of(config: &config::Config) -> anyhow::Result<Option<Self>> {
         let (Some(node), Some(ipvs)) = (&config.ipvs, config.settings.ipvs()) else {
             return Ok(None);
         };
-        // The kernel counts in seconds; less than one is one.
+        // The kernel counts in seconds; less than one second becomes one.
         let seconds = |time: Option<Duration>| {
             time.map_or(0, |time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX).max(1))
         };
@@ -44,11 +44,11 @@ impl IpvsStart {
         }))
     }
 
-    /// Opens IPVS, and finds out whether it can do what is asked. Changes nothing for good.
+    /// Opens IPVS, and checks that it supports what is needed. Makes no lasting changes.
     ///
     /// # Errors
     ///
-    /// If the kernel has no IPVS or not this scheduler, with the remedy.
+    /// If the kernel lacks IPVS or this scheduler, with the remedy.
     pub fn probe(&self) -> anyhow::Result<Ipvs> {
         let mut ipvs = Ipvs::open(self.options.clone())?;
         ipvs.probe_scheduler(&self.scheduling)?;
@@ -60,16 +60,16 @@ impl IpvsStart {
         let mut ipvs = self.probe()?;
         let [tcp, tcp_fin, udp] = self.timeouts;
         ipvs.set_timeouts(tcp, tcp_fin, udp).context("setting the timeouts of IPVS")?;
-        ipvs.prepare().context("making addresses the node's")?;
+        ipvs.prepare().context("making addresses local to the node")?;
         Ok(ipvs)
     }
 }
 
-/// How addresses become the node's, as the options say.
+/// Returns the options of IPVS from those of the command line.
 ///
 /// # Errors
 ///
-/// If the device cannot be one's name.
+/// If the name of the device is invalid.
 pub fn options(addresses: IpvsAddresses, device: &str) -> anyhow::Result<Options> {
     let device = device.parse().map_err(anyhow::Error::msg).context("--ipvs-device")?;
     let addresses = match addresses {
@@ -79,11 +79,11 @@ pub fn options(addresses: IpvsAddresses, device: &str) -> anyhow::Result<Options
     Ok(Options { device, addresses })
 }
 
-/// Opens what a daemon programs, in the network namespace of this thread.
+/// Opens the sink of a daemon, in the network namespace of this thread.
 ///
 /// # Errors
 ///
-/// If nf_tables, or IPVS if it is asked for, cannot be reached.
+/// If nf_tables, or IPVS if it is used, is unreachable.
 pub(crate) fn start(
     ownership: Ownership,
     mark: u32,
@@ -98,11 +98,11 @@ pub(crate) fn start(
     Ok((sink, ownership, portid))
 }
 
-/// Opens what is there, to look at it or to remove it: IPVS, too, if that is asked for.
+/// Opens a sink to read or remove what is there; with IPVS if `ipvs` is given.
 ///
 /// # Errors
 ///
-/// As `start`.
+/// As for `start`.
 pub(crate) fn look(mark: u32, ipvs: Option<Options>) -> anyhow::Result<Box<dyn Sink>> {
     let nft =
         NftSink::open(Ownership::Shared, mark).context("opening nf_tables (are you root?)")?;

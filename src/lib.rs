@@ -1,4 +1,5 @@
-//! `rulec`, the daemon and the tool: the only place that knows sources, compiler and sinks.
+//! `rulec`, the daemon and the command-line tool: the only crate that knows sources, compiler and
+//! sinks.
 //!
 //! ```text
 //!  sources ──Update──▶ ┌────────┐ ──Request──▶ ┌─────────┐
@@ -7,12 +8,15 @@
 //!                       (no I/O)               (one thread)
 //! ```
 //!
-//! `config` says what to do, `kernel` opens what is programmed, `setup` asks of the kernel what is asked once, `sources` starts the sources,
-//! and `run` is the loop around the engine. Beside it, `forget` deletes flows that contradict the rules, `listeners` says
-//! which processes listen where Services are served, `monitor` collects
-//! what `health`, `metrics` and `serve` show, `notify` tells a service manager, and `reload` notices another
-//! configuration. `diff` compares any two states, `explain` says what becomes of a packet in one (`side` is a state
-//! as the command line names it); `cleanup` removes all traces.
+//! - `config` is the configuration, `kernel` opens what is programmed, `setup` makes the settings
+//!   of the kernel that are made once, at the start, `sources` starts the sources, and `run` is the
+//!   loop around the engine.
+//! - Beside the loop, `forget` deletes flows that contradict the rules, `listeners` reports
+//!   processes that listen where a Service is served, `monitor` collects what `health`, `metrics`
+//!   and `serve` show, `notify` reports to a service manager, and `reload` notices a changed
+//!   configuration.
+//! - `diff` compares any two states, and `explain` follows a packet through one; `side` is a state
+//!   as the command line names it. `cleanup` removes everything that rulec has put into the kernel.
 #![forbid(unsafe_code)]
 
 pub mod cleanup;

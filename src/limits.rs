@@ -1,36 +1,36 @@
-//! How often the log says something: at first at once, later seldom, and always with a count.
+//! Rate limits for log lines: the first come at once, later ones seldom, and always with a count.
 //!
-//! Pure: the time comes from the caller. Invariant: what was not said is counted, and said with the next
-//! line about the same, which comes by itself (`due`).
+//! Pure: the time comes from the caller. Invariant: suppressed lines are counted, and the count
+//! comes with the next line about the same subject, which `due` returns even if no new line comes.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How often something may be said.
+/// How often a line may be logged.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
-    /// So many lines at once.
+    /// The number of lines that may come at once.
     pub burst: u32,
-    /// And from then on, one in such a time.
+    /// After those, one line in each period.
     pub period: Duration,
 }
 
-/// What is left of a rate.
+/// The remaining budget of a rate.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
     rate: Rate,
     left: u32,
-    /// When `left` was right. Meaningless while nothing was taken.
+    /// The time that `left` refers to. Meaningless while nothing was taken.
     since: Instant,
 }
 
 impl Bucket {
-    /// One of which nothing was taken.
+    /// Starts with the full budget.
     pub fn new(rate: Rate, now: Instant) -> Self {
         Self { rate, left: rate.burst, since: now }
     }
 
-    /// Takes one, if there is one.
+    /// Takes one line from the budget, if one is left.
     pub fn take(&mut self, now: Instant) -> bool {
         self.refill(now);
         let Some(left) = self.left.checked_sub(1) else { return false };
@@ -41,7 +41,7 @@ impl Bucket {
         true
     }
 
-    /// When there is one again.
+    /// Returns when the budget has a line again.
     pub fn next(&self) -> Instant {
         if self.left > 0 { self.since } else { self.since + self.rate.period }
     }
@@ -66,49 +66,51 @@ impl Bucket {
     }
 }
 
-/// A line to be said now.
+/// A line to be logged now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Said<T> {
     /// The line.
     pub line: T,
-    /// How many about the same were not said before it.
+    /// How many lines about the same subject were suppressed before it.
     pub more: u64,
 }
 
-/// Lines by what they are about.
+/// Rate limits by the subject of lines.
 #[derive(Debug)]
 pub struct Limits<K, T> {
     rate: Rate,
-    /// How many subjects are told apart.
+    /// How many subjects are tracked separately.
     most: usize,
     subjects: BTreeMap<K, Subject<T>>,
-    /// How many of them have a line that was not said.
+    /// How many of them have a suppressed line.
     waiting: usize,
-    /// When to look next for those that can be forgotten. They become so with time only.
+    /// When to look next for subjects that can be forgotten. Only the passing of time makes them
+    /// so.
     tidy_at: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Subject<T> {
     bucket: Bucket,
-    /// The last line that was not said, and how many others were not.
+    /// The last suppressed line, and how many others were suppressed before it.
     unsaid: Option<Said<T>>,
 }
 
 impl<K: Ord + Clone, T> Limits<K, T> {
-    /// Nothing was said yet.
+    /// Starts without subjects.
     pub fn new(rate: Rate, most: usize) -> Self {
         Self { rate, most, subjects: BTreeMap::new(), waiting: 0, tidy_at: None }
     }
 
-    /// Says a line now, or keeps it until it may be said, unless another one about the same comes.
+    /// Returns a line that may be logged now, or keeps it until it may be; a later line about the
+    /// same subject replaces it.
     pub fn say(&mut self, subject: K, line: T, now: Instant) -> Option<Said<T>> {
         if self.subjects.len() >= self.most && !self.subjects.contains_key(&subject) {
             if self.tidy_at.is_none_or(|at| at <= now) {
                 self.subjects.retain(|_, it| it.unsaid.is_some() || !it.bucket.is_full(now));
                 self.tidy_at = Some(now + self.rate.period / 16);
             }
-            // So many at once are for others to bound.
+            // Another limit has to bound the number of subjects.
             if self.subjects.len() >= self.most {
                 return Some(Said { line, more: 0 });
             }
@@ -128,7 +130,7 @@ impl<K: Ord + Clone, T> Limits<K, T> {
         None
     }
 
-    /// The lines that were not said, as far as their time has come.
+    /// Returns the suppressed lines that may be logged now.
     pub fn due(&mut self, now: Instant) -> Vec<Said<T>> {
         if self.waiting == 0 {
             return Vec::new();
@@ -143,7 +145,7 @@ impl<K: Ord + Clone, T> Limits<K, T> {
         due
     }
 
-    /// When to ask what is due.
+    /// Returns when to call `due`.
     pub fn deadline(&self) -> Option<Instant> {
         if self.waiting == 0 {
             return None;
@@ -153,12 +155,12 @@ impl<K: Ord + Clone, T> Limits<K, T> {
     }
 }
 
-/// What a line ends in.
+/// Returns the suffix of a line after which others were suppressed.
 pub fn more(times: u64) -> String {
     match times {
         0 => String::new(),
-        1 => "; said once more".to_owned(),
-        _ => format!("; said {times} times more"),
+        1 => "; 1 similar line suppressed".to_owned(),
+        _ => format!("; {times} similar lines suppressed"),
     }
 }
 
@@ -182,11 +184,11 @@ mod tests {
         }
         let lines: Vec<(u32, u64)> = said.iter().map(|said| (said.line, said.more)).collect();
         assert_eq!(lines[..5], [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)]);
-        // The first is given back after a minute.
+        // The first token is returned after a minute.
         assert_eq!(lines[5..], [(599, 594)]);
         assert_eq!(limits.deadline(), Some(start + 2 * MINUTE));
         assert_eq!(limits.due(start + 2 * MINUTE - Duration::from_nanos(1)), []);
-        // How it ended is said, though nothing more comes.
+        // The last state is logged even if no line follows.
         assert_eq!(limits.due(start + 2 * MINUTE), [Said { line: 999, more: 399 }]);
         assert_eq!(limits.deadline(), None);
         let total = 5 + 1 + 594 + 1 + 399;

@@ -1,9 +1,10 @@
-//! Processes that listen where a Service is served now.
+//! Finds processes that listen where a Service is now served.
 //!
-//! Rules come before sockets: who connects to a node port, or to an external IP that is the node's own,
-//! comes to the Service from then on, and no more to a process that listens there. That is seldom meant,
-//! so it is said when such a frontend is new. The lists of the kernel's sockets are read for that only,
-//! and beside the loop: on a busy node they are long. SCTP is not looked at.
+//! The rules come before sockets: a connection to a node port, or to an external IP that the node
+//! itself has, goes to the Service from then on, and no longer to a process that listens there.
+//! That is seldom intended, so it is logged when such a frontend is new. The kernel's lists of
+//! sockets are read only for that, and not on the loop's thread: on a busy node they are long. SCTP
+//! is not checked.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,22 +17,22 @@ use rulec_compiler::nft::{Delta, Key, Op, Program};
 use rulec_compiler::resolve::node_ports;
 use rulec_compiler::{Frontend, Model, PortKey, Settings};
 
-/// The frontends at addresses of the node that were looked at.
+/// The frontends at addresses of the node that have been checked.
 #[derive(Debug, Default)]
 pub struct Listeners {
     known: BTreeSet<Frontend>,
 }
 
-/// A frontend at addresses of the node that is new.
+/// A new frontend at addresses of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Opened {
     frontend: Frontend,
-    /// At which addresses; `None` for all of the node's.
+    /// Its addresses; `None` for all of the node's.
     addresses: Option<Vec<IpAddr>>,
     owner: Option<Arc<PortKey>>,
 }
 
-/// A socket that takes connections, or datagrams of anybody.
+/// A socket that accepts connections, or datagrams from any peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Listener {
     protocol: Protocol,
@@ -40,13 +41,15 @@ struct Listener {
 }
 
 impl Listeners {
-    /// Looks at what a delta opens, and at nothing if it opens nothing. What it replaces is not new.
+    /// Checks the frontends that a delta opens; does nothing if it opens none. A frontend that the
+    /// delta replaces is not new.
     pub fn follow(&mut self, delta: &Delta, model: &Model, settings: &Settings) {
         let opened = self.opened(delta, model, settings);
         look_at(opened);
     }
 
-    /// Looks at all that is wanted and was not looked at yet: what was there before the daemon came.
+    /// Checks all frontends of a program that were not checked yet: those that existed before the
+    /// daemon started.
     pub fn follow_all(&mut self, program: &Program, model: &Model, settings: &Settings) {
         let fragments = program.services().flat_map(|(_, fragment)| fragment.iter());
         let frontends = fragments.flat_map(|port| {
@@ -84,7 +87,7 @@ impl Listeners {
         opened
     }
 
-    /// A frontend that is at addresses of the node, and is not known yet.
+    /// Returns a frontend that is at addresses of the node and not known yet.
     fn open(
         &mut self,
         frontend: Frontend,
@@ -103,7 +106,7 @@ impl Listeners {
     }
 }
 
-/// The frontend that an element says what becomes of.
+/// Returns the frontend that an element is about.
 fn frontend_of(key: Key) -> Option<Frontend> {
     if let Key::Service(View::Cluster, frontend) | Key::Reject(frontend) = key {
         Some(frontend)
@@ -112,7 +115,7 @@ fn frontend_of(key: Key) -> Option<Frontend> {
     }
 }
 
-/// Says who listens there, in its own time.
+/// Reports who listens there, on another thread.
 fn look_at(opened: Vec<Opened>) {
     if !opened.is_empty() {
         tokio::task::spawn_blocking(move || report(&opened));
@@ -129,15 +132,16 @@ fn report(opened: &[Opened]) {
                 frontend = %opened.frontend,
                 listener = %listener.at,
                 process = owner_of(listener.inode).unwrap_or_default(),
-                "a process listens where a Service is served: who connects from outside comes to the Service"
+                "a process listens where a Service is served: \
+                 connections from outside go to the Service"
             );
         }
     }
 }
 
 impl Opened {
-    /// Whether a socket has been getting what comes here. One for all IPv6 addresses usually has IPv4,
-    /// too.
+    /// Returns whether a socket has received what comes to this frontend until now. A socket for
+    /// all IPv6 addresses usually accepts IPv4, too.
     fn is_taken_by(&self, listener: &Listener) -> bool {
         let (protocol, port) = match self.frontend {
             Frontend::Address { protocol, port, .. }
@@ -159,7 +163,7 @@ impl Opened {
     }
 }
 
-/// All sockets that listen in the network namespace of this thread.
+/// Returns all listening sockets in the network namespace of this thread.
 fn read() -> Vec<Listener> {
     let lists = [
         ("tcp", Protocol::Tcp),
@@ -173,21 +177,21 @@ fn read() -> Vec<Listener> {
         match fs::read_to_string(&path) {
             Ok(text) => listeners.extend(text.lines().filter_map(|line| parse(line, protocol))),
             // A kernel without IPv6 has no list of it.
-            Err(error) => tracing::debug!(path, %error, "cannot see who listens"),
+            Err(error) => tracing::debug!(path, %error, "cannot read the list of sockets"),
         }
     }
     listeners
 }
 
-/// A line of `/proc/net/tcp` or its like, if it is of a socket that listens.
+/// Parses a line of `/proc/net/tcp` or a similar file, if it is a listening socket.
 fn parse(line: &str, protocol: Protocol) -> Option<Listener> {
-    // TCP_LISTEN; and TCP_CLOSE, which a socket of UDP is in that is not connected.
+    // TCP_LISTEN; for UDP, TCP_CLOSE, the state of a socket that is not connected.
     let listens = if protocol == Protocol::Tcp { "0A" } else { "07" };
     let mut fields = line.split_ascii_whitespace();
     let (address, port) = fields.nth(1)?.split_once(':')?;
     let state = fields.nth(1)?;
     let inode = fields.nth(5)?.parse().ok()?;
-    // Words of 32 bits as they are in memory, printed as numbers.
+    // 32-bit words as they are in memory, printed as numbers.
     let word = |at: usize| {
         let digits = address.get(at * 8..at * 8 + 8)?;
         Some(u32::from_str_radix(digits, 16).ok()?.to_ne_bytes())
@@ -207,7 +211,7 @@ fn parse(line: &str, protocol: Protocol) -> Option<Listener> {
     (state == listens).then_some(Listener { protocol, at, inode })
 }
 
-/// The name of a process that has a socket, as far as its files can be seen.
+/// Returns the name of a process that has a socket open, as far as its files are visible.
 fn owner_of(inode: u64) -> Option<String> {
     let wanted = format!("socket:[{inode}]");
     let has_it = |process: &fs::DirEntry| {
@@ -283,7 +287,7 @@ mod tests {
         };
         let all = [at(OWN), at("198.51.100.30"), node_port(30080)];
         assert_eq!(opened(&all.map(|it| op(Op::Add, it))), [at(OWN), node_port(30080)]);
-        // A change of its endpoints.
+        // A change of the endpoints.
         let replaced = [op(Op::Delete, node_port(30080)), op(Op::Add, node_port(30080))];
         assert_eq!(opened(&replaced), []);
         let served = Element::new(Key::Service(View::Cluster, at(OWN)), Value::Present);

@@ -1,4 +1,5 @@
-//! `rulec`: parse, set up logging, run one command, turn its outcome into an exit status.
+//! `rulec`: parses the command line, sets up logging, runs one command, and turns its outcome into
+//! an exit status.
 
 use std::process::ExitCode;
 
@@ -10,7 +11,7 @@ fn main() -> ExitCode {
     let Cli { command, log } = Cli::parse();
     let _flushed = telemetry::Flushed;
     let outcome = match command {
-        // Its configuration may say how to log.
+        // The configuration file can set how to log, so `run` sets up logging itself.
         Command::Run(args) => run::run(args, &log),
         Command::Diff(args) => telemetry::init(&log.log()).and_then(|()| diff::run(args)),
         Command::Explain(args) => telemetry::init(&log.log()).and_then(|()| explain::run(args)),
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Trouble is status 2, as with `diff(1)`: 1 means a difference.
+/// Reports an error with status 2, as `diff(1)` does: 1 means a difference.
 fn fail(error: &anyhow::Error) -> ExitCode {
     telemetry::last_words(&format!("rulec: {error:#}"));
     ExitCode::from(2)

@@ -1,7 +1,7 @@
-//! What is counted, for Prometheus: kube-proxy's metrics under kube-proxy's names, so that its
-//! dashboards and alerts go on working, and our own under `rulec_`.
+//! Metrics for Prometheus: kube-proxy's metrics under kube-proxy's names, so that its dashboards
+//! and alerts still work, and our own under `rulec_`.
 //!
-//! What happens is counted as it happens. What there is, is looked up when somebody asks (`scrape`).
+//! Events are counted as they happen. The current state is looked up on each scrape (`scrape`).
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -27,11 +27,11 @@ pub use slis::Slis;
 /// All metrics of a process.
 #[derive(Debug)]
 pub struct Metrics {
-    /// kube-proxy's.
+    /// kube-proxy's metrics.
     pub kube_proxy: KubeProxy,
-    /// Ours.
+    /// Our own metrics.
     pub own: Own,
-    /// Those of `/metrics/slis`, and of nowhere else.
+    /// The metrics of `/metrics/slis` only.
     pub slis: Slis,
     registry: Registry,
     slis_registry: Registry,
@@ -50,20 +50,20 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All metrics but those of checks, in Prometheus' text format, version 0.0.4.
+    /// Returns all metrics except those of checks, in Prometheus' text format, version 0.0.4.
     ///
     /// # Errors
     ///
-    /// None that is known of.
+    /// None are known.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
         plain(&self.registry)
     }
 
-    /// The metrics of checks, in the same format.
+    /// Returns the metrics of checks, in the same format.
     ///
     /// # Errors
     ///
-    /// None that is known of.
+    /// None are known.
     pub fn slis_text(&self) -> Result<String, std::fmt::Error> {
         plain(&self.slis_registry)
     }
@@ -75,7 +75,7 @@ fn plain(registry: &Registry) -> Result<String, std::fmt::Error> {
     Ok(exposition::plain(&text))
 }
 
-/// The family that something concerns.
+/// The label for an IP family.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FamilyLabel {
     ip_family: &'static str,
@@ -87,7 +87,7 @@ impl FamilyLabel {
     }
 }
 
-/// The source that something came from.
+/// The label for a source.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SourceLabel {
     source: &'static str,
@@ -124,7 +124,7 @@ fn severity_name(severity: Severity) -> &'static str {
     }
 }
 
-/// Brings a counter up to a total that somebody else counts.
+/// Raises a counter to a total that is counted elsewhere.
 fn catch_up(counter: &Counter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
 }
@@ -141,17 +141,17 @@ fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
-/// A histogram with buckets of `first` seconds and its doubles.
+/// Returns a histogram with buckets of `first` seconds and its doubles.
 fn doubling(first: f64, buckets: u16) -> Histogram {
     Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(first, 2.0, buckets))
 }
 
-/// A number of things, as a gauge takes it.
+/// Converts a number of things for a gauge.
 fn amount(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// A number of events, as a counter takes it.
+/// Converts a number of events for a counter.
 fn events(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }

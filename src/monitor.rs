@@ -1,4 +1,4 @@
-//! Between the daemon's loop and those who ask how it is.
+//! Connects the daemon's loop with the servers that report its state.
 //!
 //! ```text
 //!  loop ──counts, times──▶ Monitor ──▶ Metrics ◀────── /metrics ──Ask──▶ loop
@@ -6,7 +6,7 @@
 //!                             └───────▶ HealthChecks ◀ load balancers
 //! ```
 //!
-//! What each turn of the loop costs here does not depend on the number of objects.
+//! The cost of a turn of the loop here does not depend on the number of objects.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,13 +32,13 @@ use crate::serve::sites::{HealthSite, MetricsSite};
 pub struct Monitor {
     metrics: Arc<Metrics>,
     health: watch::Sender<Health>,
-    /// The servers that load balancers ask.
+    /// The servers for load balancers.
     pub checks: HealthChecks,
     scraper: Scraper,
-    /// Those who want to know what there is. Each is to be answered with `tell`.
+    /// Requests for the current state. Each is answered with `tell`.
     pub asks: mpsc::Receiver<Ask>,
     sources: BTreeMap<Origin, Source>,
-    /// How the API source fares, if there is one.
+    /// The status of the API source, if there is one.
     pub api: Option<Arc<ApiStatus>>,
     /// Where the state for the next start is written, if anywhere.
     pub state: Option<StateDir>,
@@ -46,18 +46,18 @@ pub struct Monitor {
     counts: Counts,
 }
 
-/// A commit that the sink is at.
+/// The commit that the sink works on.
 #[derive(Debug)]
 struct Commit {
     started: Instant,
-    /// Whether it comes from comparing with a reading of the kernel.
+    /// Whether its delta comes from a comparison with the content read from the kernel.
     is_full: bool,
     tally: Tally,
 }
 
 impl Monitor {
-    /// A monitor of a daemon with these sources, which is unhealthy when the kernel is behind for as
-    /// long as `staleness`.
+    /// Creates a monitor of a daemon with these sources, which is unhealthy when the kernel is
+    /// behind for `staleness`.
     pub fn new(staleness: Duration, sources: impl IntoIterator<Item = Origin>) -> Self {
         let metrics = Arc::new(Metrics::default());
         let sources: BTreeMap<Origin, Source> =
@@ -79,19 +79,19 @@ impl Monitor {
         }
     }
 
-    /// The metrics, for what is measured elsewhere.
+    /// Returns the metrics, for what is measured elsewhere.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// What the health server shows.
+    /// Returns the content of the health server.
     pub fn health_site(&self) -> HealthSite {
         HealthSite { health: self.health.subscribe(), metrics: Arc::clone(&self.metrics) }
     }
 
-    /// What the metrics server shows, with the configuration in force.
+    /// Returns the content of the metrics server, with the effective configuration.
     pub fn metrics_site(&self, mode: Mode, config: serde_json::Value) -> MetricsSite {
-        // By component, as everywhere in Kubernetes.
+        // Keyed by component, as everywhere in Kubernetes.
         let config = serde_json::json!({ "kubeproxy.config.k8s.io": config });
         MetricsSite {
             metrics: Arc::clone(&self.metrics),
@@ -101,7 +101,7 @@ impl Monitor {
         }
     }
 
-    /// Notes what a source has said, and how many of its changes were none.
+    /// Notes an update of a source, and how many of its changes had no effect.
     pub fn heard(&mut self, origin: Origin, is_complete: bool, suppressed: u64, now: Instant) {
         let source = self.sources.entry(origin).or_default();
         source.is_complete |= is_complete;
@@ -110,18 +110,18 @@ impl Monitor {
         self.metrics.own.suppressed(origin, suppressed);
     }
 
-    /// Notes whether a source can be looked at.
+    /// Notes whether a source is available.
     pub fn available(&mut self, origin: Origin, is_available: bool) {
         self.sources.entry(origin).or_default().is_unavailable = !is_available;
     }
 
-    /// Notes that an earlier run's state stands in for a source, and when that was true; or that it does
-    /// not.
+    /// Notes whether a source is served from the state of an earlier run, and the time of that
+    /// state.
     pub fn stands_in(&mut self, origin: Origin, stale: Option<Timestamp>) {
         self.sources.entry(origin).or_default().stale = stale;
     }
 
-    /// Notes a request to the sink, and when the engine began to think about it.
+    /// Notes a request to the sink, and when the engine began to compute it.
     pub fn requested(&mut self, request: &Request, started: Instant, now: Instant) {
         let Request::Commit { delta, base } = request else { return };
         self.metrics.own.compiled(now.saturating_duration_since(started));
@@ -132,7 +132,7 @@ impl Monitor {
         self.under_way = Some(Commit { started, is_full, tally: Tally::of(delta) });
     }
 
-    /// Notes what the sink has done.
+    /// Notes the reply of the sink.
     pub fn replied(&mut self, reply: &Reply, now: Instant) {
         let Reply::Committed(outcome) = reply else { return };
         let Some(commit) = self.under_way.take() else { return };
@@ -188,7 +188,7 @@ impl Monitor {
         });
     }
 
-    /// Tells what there is.
+    /// Answers a request for the current state.
     pub fn tell(&self, ask: Ask, engine: &Engine) {
         let now = Instant::now();
         if let Some(state) = &self.state {
@@ -197,15 +197,16 @@ impl Monitor {
         let mut sources = self.sources.clone();
         for (origin, source) in &mut sources {
             source.heard = match &self.api {
-                // A quiet cluster is heard of all the same, by bookmarks.
+                // A quiet cluster still sends bookmarks.
                 Some(api) if *origin == Origin::Api => {
                     api.silence().and_then(|silence| now.checked_sub(silence))
                 }
-                // The others are on this node: as long as the process runs, they are followed.
+                // The other sources are on this node: they are followed as long as the process
+                // runs.
                 Some(_) | None => source.heard.map(|_| now),
             };
         }
-        // Who asked may have gone.
+        // The requester may be gone.
         let _ = ask.send(View::of(engine, &sources, self.api.as_ref()));
     }
 

@@ -1,8 +1,9 @@
-//! What a service manager is told: the protocol of sd_notify(3).
+//! Reports to a service manager, by the protocol of sd_notify(3).
 //!
-//! Each message is one datagram to the socket that `NOTIFY_SOCKET` names. The manager learns when the
-//! node is programmed (`READY=1`), that the loop still turns (`WATCHDOG=1`), that it starts over
-//! (`RELOADING=1`), and that it ends (`STOPPING=1`). Nothing of it is needed to run: whatever goes wrong is a warning.
+//! Each message is one datagram to the socket that `NOTIFY_SOCKET` names. It says that the node is
+//! programmed (`READY=1`), that the loop is alive (`WATCHDOG=1`), that the daemon reloads or
+//! restarts (`RELOADING=1`), or that it ends (`STOPPING=1`). The daemon can run without it, so
+//! failures are warnings.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -15,13 +16,13 @@ use anyhow::Context;
 
 use crate::clock;
 
-/// How often the status is brought up to date for a manager that has no watchdog.
+/// How often the status is updated for a manager without a watchdog.
 const WITHOUT_WATCHDOG: Duration = Duration::from_secs(10);
 
-/// The most often that anybody is told anything, whatever time the manager grants.
+/// The shortest interval between messages, whatever timeout the manager sets.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// How long a manager that does not read its socket may hold up the loop.
+/// How long a manager that does not read its socket may block the loop.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The service manager, if there is one.
@@ -37,42 +38,43 @@ struct Manager {
     /// The time between two beats.
     every: Duration,
     next: Instant,
-    /// The status that it has been told last.
+    /// The last status that was sent.
     status: String,
 }
 
 impl Notify {
-    /// The manager that the environment names. Nobody if it names none, or none that can be reached.
+    /// Returns the manager that the environment names; none if it names none, or one that is
+    /// unreachable.
     #[must_use]
     pub fn from_env() -> Self {
         let manager = Manager::named(|name| std::env::var_os(name), Instant::now());
         let manager = manager.unwrap_or_else(|error| {
-            tracing::warn!("the service manager will hear nothing: {error:#}");
+            tracing::warn!("cannot notify the service manager: {error:#}");
             None
         });
         Self { manager }
     }
 
-    /// When the next beat is due.
+    /// Returns when the next beat is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.manager.as_ref().map(|manager| manager.next)
     }
 
-    /// Whether a beat is due.
+    /// Returns whether a beat is due.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
         self.deadline().is_some_and(|deadline| deadline <= now)
     }
 
-    /// Says that the daemon does its work from now on.
+    /// Reports that the daemon does its work from now on.
     pub fn ready(&mut self, status: &str) {
         if let Some(manager) = &mut self.manager {
             manager.tell("READY=1", status);
         }
     }
 
-    /// Says that the loop still turns, and how things are.
+    /// Reports that the loop is alive, and the status.
     pub fn beat(&mut self, status: &str, now: Instant) {
         if let Some(manager) = &mut self.manager {
             manager.next = now + manager.every;
@@ -80,16 +82,17 @@ impl Notify {
         }
     }
 
-    /// Says that the daemon is busy with a new configuration, and will be ready again as the same process.
+    /// Reports that the daemon reloads, and will be ready again as the same process.
     pub fn reloading(&mut self, status: &str) {
         if let Some(manager) = &mut self.manager {
-            // A manager that has asked for it (Type=notify-reload) knows the answer by its time.
+            // A manager that has asked for the reload (Type=notify-reload) recognises the answer by
+            // its time.
             let time = clock::micros().map(|time| format!("RELOADING=1\nMONOTONIC_USEC={time}"));
             manager.tell(time.as_deref().unwrap_or("RELOADING=1"), status);
         }
     }
 
-    /// Says that the daemon ends.
+    /// Reports that the daemon ends.
     pub fn stopping(&mut self) {
         if let Some(manager) = &mut self.manager {
             manager.tell("STOPPING=1", "stopping; the rules stay");
@@ -112,7 +115,7 @@ impl Manager {
     }
 
     fn tell(&mut self, state: &str, status: &str) {
-        // A line break would begin another assignment.
+        // A line break would start another assignment.
         let status = status.replace('\n', " ");
         let message = if status == self.status {
             state.to_owned()
@@ -121,12 +124,13 @@ impl Manager {
         };
         match self.socket.send_to_addr(message.as_bytes(), &self.address) {
             Ok(_) => self.status = status,
-            Err(error) => tracing::warn!(%error, state, "cannot tell the service manager"),
+            Err(error) => tracing::warn!(%error, state, "cannot notify the service manager"),
         }
     }
 }
 
-/// The socket with a name as in `NOTIFY_SOCKET`: a path, or `@` and a name in the abstract namespace.
+/// Parses the name of a socket as in `NOTIFY_SOCKET`: a path, or `@` and a name in the abstract
+/// namespace.
 fn address(name: &OsStr) -> io::Result<SocketAddr> {
     match name.as_bytes() {
         [b'/', ..] => SocketAddr::from_pathname(name),
@@ -135,14 +139,15 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
     }
 }
 
-/// The time after which the manager takes this process for hung, as sd_watchdog_enabled(3) finds it.
+/// Returns the time after which the manager considers this process hung, as sd_watchdog_enabled(3)
+/// does.
 fn watchdog(variable: &impl Fn(&str) -> Option<OsString>) -> anyhow::Result<Option<Duration>> {
     let number = |name: &str| -> anyhow::Result<Option<u64>> {
         let Some(value) = variable(name) else { return Ok(None) };
         let value = value.to_string_lossy();
         Ok(Some(value.parse().with_context(|| format!("{name}={value}"))?))
     };
-    // Variables that a process has inherited are meant for its parent.
+    // Variables with another process id were inherited and are meant for the parent.
     let is_ours = number("WATCHDOG_PID")?.is_none_or(|pid| pid == u64::from(std::process::id()));
     let time = number("WATCHDOG_USEC")?.filter(|time| *time > 0);
     Ok(time.filter(|_| is_ours).map(Duration::from_micros))
@@ -160,7 +165,7 @@ mod tests {
         Ok(Notify { manager: Manager::named(variable, now)? })
     }
 
-    /// What has arrived, and is not waited for.
+    /// Returns a message that has arrived, without waiting.
     fn heard(manager: &UnixDatagram) -> Option<String> {
         manager.set_nonblocking(true).unwrap();
         let mut bytes = [0; 1024];

@@ -1,7 +1,7 @@
-//! What is wrong with what the sources say: what there is, what is new, and what the log says of it.
+//! The problems of the sources: which exist, which are new, and what the log says about them.
 //!
-//! Pure: the time comes from the caller. What a change costs here is its size, however many problems there
-//! are.
+//! Pure: the time comes from the caller. The cost of a change is proportional to the change,
+//! however many problems there are.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,19 +15,19 @@ use rulec_sources::{Problem, Severity};
 
 use crate::limits::{Bucket, Limits, Rate, Said, more};
 
-/// Lines about one object, or about one file.
+/// The rate of lines about one object, or about one file.
 const OF_ONE: Rate = Rate { burst: 5, period: Duration::from_secs(60) };
 
-/// How many subjects are told apart.
+/// How many subjects are tracked separately.
 const MOST: usize = 4096;
 
-/// Lines about all of them.
+/// The rate of lines about all of them.
 const OF_ALL: Rate = Rate { burst: 100, period: Duration::from_secs(1) };
 
-/// Lines about what a source says at once. More than that nobody reads as it comes.
+/// The maximum of lines for one update of a source. More cannot be read as they come.
 const AT_ONCE: usize = 20;
 
-/// Lines that say how many others there were.
+/// The rate of lines that say how many others there were.
 const REST: Rate = Rate { burst: 5, period: Duration::from_secs(60) };
 
 /// See the module's documentation.
@@ -38,12 +38,12 @@ pub struct Problems {
     all: Bucket,
     rest: Bucket,
     unsaid: Unsaid,
-    /// When what is unsaid may be said.
+    /// When the count of unlogged problems may be logged.
     rest_at: Option<Instant>,
 }
 
-/// What a line is about: an object in a file, or what is wrong with the file, or with a resource of the
-/// API server.
+/// The subject of a line: an object in a file, or else what is wrong with the file, or with a
+/// resource of the API server.
 type Subject = (Origin, Arc<str>, String);
 
 /// The problems of a source.
@@ -55,7 +55,7 @@ struct Held {
     broken: BTreeMap<Arc<str>, usize>,
 }
 
-/// Problems that were not said one by one.
+/// Counts of problems that were not logged one by one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Unsaid {
     errors: u64,
@@ -66,14 +66,14 @@ struct Unsaid {
 /// A line for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// How bad it is; `None` if something is no longer wrong.
+    /// The severity of the problem; `None` if it is resolved.
     pub severity: Option<Severity>,
-    /// What to say.
+    /// The text of the line.
     pub text: String,
 }
 
 impl Problems {
-    /// There are none yet.
+    /// Starts without problems.
     pub fn new(now: Instant) -> Self {
         Self {
             held: BTreeMap::new(),
@@ -85,7 +85,7 @@ impl Problems {
         }
     }
 
-    /// Takes in all that is wrong with a source at the moment, and says what to say of it.
+    /// Replaces the current problems of a source, and returns the lines to log.
     pub fn replace(&mut self, origin: Origin, new: OrdSet<Problem>, now: Instant) -> Vec<Line> {
         let held = self.held.entry(origin).or_default();
         let old = std::mem::replace(&mut held.problems, new.clone());
@@ -106,7 +106,7 @@ impl Problems {
             }
         }
         let mut lines = Vec::new();
-        // What matters most comes first, as long as there is room.
+        // The most important lines come first, as long as there is room.
         let bad = errors.into_iter().chain(warnings).map(|problem| (problem, false));
         for (problem, is_over) in bad.chain(over.into_iter().map(|problem| (problem, true))) {
             self.say(origin, problem, is_over, &mut lines, now);
@@ -115,7 +115,7 @@ impl Problems {
         lines
     }
 
-    /// What was not said, and may be by now.
+    /// Returns lines that were held back and may be logged now.
     pub fn due(&mut self, now: Instant) -> Vec<Line> {
         let mut lines: Vec<Line> = self.subjects.due(now).into_iter().map(Line::said).collect();
         if self.rest_at.is_some_and(|at| at <= now) {
@@ -124,22 +124,22 @@ impl Problems {
         lines
     }
 
-    /// When to ask what is due.
+    /// Returns when to call `due`.
     pub fn deadline(&self) -> Option<Instant> {
         self.subjects.deadline().into_iter().chain(self.rest_at).min()
     }
 
-    /// How many there are of all sources.
+    /// Returns how many problems all sources have.
     pub fn len(&self) -> usize {
         self.held.values().map(|held| held.problems.len()).sum()
     }
 
-    /// Whether nothing is wrong.
+    /// True if no source has a problem.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many of a severity a source has.
+    /// Returns how many problems of a severity a source has.
     pub fn count(&self, origin: Origin, severity: Severity) -> usize {
         let Some(held) = self.held.get(&origin) else { return 0 };
         match severity {
@@ -148,7 +148,7 @@ impl Problems {
         }
     }
 
-    /// How many manifests have an error.
+    /// Returns how many manifests have an error.
     pub fn broken_files(&self) -> usize {
         self.held.get(&Origin::Manifests).map_or(0, |held| held.broken.len())
     }
@@ -166,7 +166,7 @@ impl Problems {
             let topic = problem.object.clone().unwrap_or_else(topic);
             let subject = (origin, Arc::clone(&problem.path), topic);
             let Some(said) = self.subjects.say(subject, Line::of(problem, is_over), now) else {
-                // It waits with the others about the same.
+                // The line waits with the others about the same subject.
                 return;
             };
             if self.all.take(now) {
@@ -182,7 +182,7 @@ impl Problems {
         *unsaid += 1;
     }
 
-    /// The line about those that were not said one by one, if it may be said now.
+    /// Returns the line that counts unlogged problems, if it may be logged now.
     fn rest(&mut self, now: Instant) -> Option<Line> {
         if self.unsaid == Unsaid::default() {
             return None;
@@ -229,7 +229,7 @@ impl Unsaid {
             1 => Some("1 more problem".to_owned()),
             many => Some(format!("{many} more problems")),
         };
-        let over = (over > 0).then(|| format!("{over} that are no longer there"));
+        let over = (over > 0).then(|| format!("{over} resolved"));
         let what: Vec<String> = new.into_iter().chain(over).collect();
         let text = format!("and {}; see /metrics or `rulec diff`", what.join(", and "));
         Line { severity, text }
@@ -239,7 +239,7 @@ impl Unsaid {
 impl Line {
     fn of(problem: &Problem, is_over: bool) -> Self {
         if is_over {
-            Self { severity: None, text: format!("no longer: {problem}") }
+            Self { severity: None, text: format!("resolved: {problem}") }
         } else {
             Self { severity: Some(problem.severity), text: problem.to_string() }
         }
@@ -294,7 +294,7 @@ mod tests {
         for time in 0..2_000_u32 {
             let now = start + Duration::from_millis(50) * time;
             lines.extend(problems.due(now));
-            // Broken in another line each time, and mended in between.
+            // Broken in another line each time, and repaired in between.
             let broken = OrdSet::unit(problem("web.yaml", time.into(), Severity::Error));
             let new = if time % 2 == 0 { broken } else { OrdSet::new() };
             lines.extend(problems.replace(Origin::Manifests, new, now));
@@ -303,16 +303,16 @@ mod tests {
             texts(&lines[..2]),
             [
                 "web.yaml:0: Service default/web: is broken",
-                "no longer: web.yaml:0: Service default/web: is broken"
+                "resolved: web.yaml:0: Service default/web: is broken"
             ]
         );
         assert_eq!(lines.len(), 6, "{lines:#?}");
-        assert!(lines[5].text.ends_with("; said 1194 times more"), "{}", lines[5]);
-        // How it ended is said.
+        assert!(lines[5].text.ends_with("; 1194 similar lines suppressed"), "{}", lines[5]);
+        // The last state is logged, too.
         let at = problems.deadline().unwrap();
         let last = problems.due(at);
         let expected =
-            "no longer: web.yaml:1998: Service default/web: is broken; said 799 times more";
+            "resolved: web.yaml:1998: Service default/web: is broken; 799 similar lines suppressed";
         assert_eq!(texts(&last), [expected]);
         assert_eq!((problems.deadline(), problems.len(), problems.broken_files()), (None, 0, 0));
     }
@@ -329,7 +329,7 @@ mod tests {
             .collect();
         let lines = problems.replace(Origin::Manifests, all.clone(), now);
         assert_eq!(lines.len(), 21);
-        // A warning does not take an error's place.
+        // A warning does not displace an error.
         assert!(lines[..20].iter().all(|line| line.severity == Some(Severity::Error)));
         assert_eq!(lines[20].text, "and 19981 more problems; see /metrics or `rulec diff`");
         assert_eq!(lines[20].severity, Some(Severity::Error));
@@ -337,14 +337,14 @@ mod tests {
         assert_eq!(count(&problems, Severity::Error), 20_000);
         assert_eq!(count(&problems, Severity::Warning), 1);
         assert_eq!((problems.len(), problems.broken_files()), (20_001, 20_000));
-        // The next that breaks is named.
+        // The next broken file is named.
         let more = all.update(problem("zz.yaml", 1, Severity::Error));
         let lines = problems.replace(Origin::Manifests, more, now + SECOND);
         assert_eq!(texts(&lines), ["zz.yaml:1: Service default/web: is broken"]);
-        // All are well again.
+        // All files are repaired.
         let lines = problems.replace(Origin::Manifests, OrdSet::new(), now + 10 * SECOND);
         assert_eq!(lines.len(), 21);
-        let expected = "and 19982 that are no longer there; see /metrics or `rulec diff`";
+        let expected = "and 19982 resolved; see /metrics or `rulec diff`";
         assert_eq!(lines[20], Line { severity: None, text: expected.to_owned() });
         assert_eq!((problems.len(), problems.broken_files()), (0, 0));
     }

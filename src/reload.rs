@@ -1,9 +1,9 @@
-//! Noticing that the configuration file says something else, and starting over with it: by itself, and at
-//! once when asked (SIGHUP).
+//! Notices that the meaning of the configuration file has changed, and restarts the daemon with it:
+//! on its own, and at once on SIGHUP.
 //!
-//! The process replaces itself by itself, under the same process id. A start reads what the kernel
-//! holds and writes the difference, so starting over *is* how a changed setting is applied; there is
-//! no second way that could differ from it.
+//! The process replaces itself, under the same process id. A start reads what the kernel holds and
+//! writes the difference, so a restart *is* how a changed setting is applied; there is no second
+//! way that could behave differently.
 
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;
@@ -20,14 +20,15 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::{setup, telemetry};
 
-/// How often the file is read. It is small, and a mounted ConfigMap changes by a swap of links far
-/// from it, so reading is both cheap and certain.
+/// How often the file is read. It is small, and a mounted ConfigMap changes when a link far from it
+/// is swapped, so reading is both cheap and reliable.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// Waits until the file means another configuration than the one in force. One that cannot be used is
-/// reported once, and changes nothing.
+/// Waits until the file means another configuration than the current one. A file that cannot be
+/// used is reported once, and changes nothing.
 ///
-/// Whoever asks with a signal is always answered, and `asked` hears of it unless that is the end.
+/// Every SIGHUP is answered with a log line, and `asked` receives a message unless the daemon
+/// restarts.
 pub async fn changed(
     run: &RunArgs,
     log: &LogArgs,
@@ -36,7 +37,7 @@ pub async fn changed(
     mut hangups: unix::Signal,
     asked: mpsc::UnboundedSender<()>,
 ) {
-    // The first look compares, too: the file may have changed since it was loaded.
+    // The first comparison is needed, too: the file may have changed since it was loaded.
     let mut seen: Option<Vec<u8>> = None;
     let mut pause = tokio::time::interval(PERIOD);
     loop {
@@ -54,28 +55,28 @@ pub async fn changed(
             }
             Err(error) => {
                 metrics.own.config_refused(true);
-                tracing::error!("the configuration in force stays: {error:#}");
+                tracing::error!("keeping the current configuration: {error:#}");
                 false
             }
         };
         if is_asked {
             tracing::info!(
-                "asked to reload: the configuration stays, and the manifests are read anew"
+                "reload requested: keeping the configuration, reading the manifests again"
             );
-            // Who has asked for the last time may be ending.
+            // The receiver may be gone, if the process is ending.
             let _ = asked.send(());
         } else if is_new {
-            tracing::info!("the configuration file changed, and means the same");
+            tracing::info!("the configuration file changed, but its meaning did not");
         }
     }
 }
 
-/// What the file says, compared with what is in force.
+/// The result of comparing the file with the current configuration.
 enum Comparison {
-    /// Nothing that has not been looked at before.
+    /// The file cannot be read, or has not changed since the last comparison.
     Unread,
     Same {
-        /// Whether the file was another one before.
+        /// Whether the content of the file has changed.
         is_new: bool,
     },
     Other,
@@ -92,7 +93,7 @@ fn compare(
     let bytes = match setup::read(path) {
         Ok(bytes) => bytes,
         Err(error) if is_asked => return Err(error),
-        // A file that is away for a moment is being replaced.
+        // A missing file is about to be replaced.
         Err(_) => return Ok(Comparison::Unread),
     };
     if seen.as_ref() == Some(&bytes) && !is_asked {
@@ -104,38 +105,38 @@ fn compare(
     if loaded.config == *config { Ok(Comparison::Same { is_new }) } else { Ok(Comparison::Other) }
 }
 
-/// The signals that would end a process which has not begun to listen to them.
+/// The signals that would end a process that does not handle them yet.
 fn deadly() -> SigSet {
     SigSet::from_iter([Signal::SIGHUP, Signal::SIGUSR1])
 }
 
-/// Lets signals come that have waited for this process to listen to them.
+/// Delivers signals that have waited for this process to handle them.
 ///
 /// # Errors
 ///
-/// None that is known of.
+/// None are known.
 pub fn listen_to_signals() -> anyhow::Result<()> {
     deadly().thread_unblock().context("unblocking signals")
 }
 
-/// Becomes a new process of the same program with the same arguments.
+/// Replaces this process by a new one of the same program with the same arguments.
 ///
 /// # Errors
 ///
-/// If there is no such program any more; otherwise it does not return.
+/// If the program does not exist any more; otherwise it does not return.
 pub fn start_over() -> anyhow::Result<Infallible> {
     let path = std::env::current_exe().context("finding this program")?;
-    // An upgrade has taken its name away: the kernel still has the file.
+    // After an upgrade the path may be gone, but the kernel still has the file.
     let program = if path.exists() { path } else { "/proc/self/exe".into() };
-    tracing::info!("the configuration has changed: starting over");
+    tracing::info!("the configuration has changed: restarting");
     let mut args = std::env::args_os();
     let mut command = Command::new(&program);
     if let Some(name) = args.next() {
         command.arg0(name);
     }
-    // They wait until the new process listens: the old one's handlers go with it.
+    // The old handlers end with the old program, so signals wait until the new one handles them.
     deadly().thread_block().context("blocking signals")?;
     telemetry::flush();
     let error = command.args(args).exec();
-    Err(error).with_context(|| format!("starting {} over", program.display()))
+    Err(error).with_context(|| format!("restarting {}", program.display()))
 }

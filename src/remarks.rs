@@ -1,8 +1,8 @@
-//! Tells of what is there and has no effect, as long as that lasts.
+//! Logs what is present but has no effect, and when that is resolved.
 //!
-//! Objects that belong together come one after the other, so what is new has a while to come right before
-//! it is told of. What is so when the first lists are complete, and what is said of this node, is told at
-//! once.
+//! Objects that belong together arrive one after the other, so a new remark gets some time to
+//! resolve itself before it is logged. Remarks that exist when the first lists are complete, and
+//! remarks about this node, are logged at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -13,26 +13,27 @@ use rulec_compiler::{Model, Settings};
 
 use crate::engine::Touched;
 
-/// How long what is new may take to come right.
+/// How long a new remark may take to resolve itself.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How many are told of at a time. The rest is counted.
+/// How many remarks are logged at a time. The rest are counted.
 const MOST: usize = 20;
 
-/// What has no effect now.
+/// The remarks that hold now.
 #[derive(Debug, Default)]
 pub(crate) struct Remarks {
     of_services: BTreeMap<NamespacedName, Vec<Remark>>,
     of_node: Vec<Remark>,
-    /// What has been told.
+    /// The remarks that have been logged.
     told: BTreeSet<Remark>,
-    /// When to tell, if it has not come right by then.
+    /// When to log the new ones, if they still hold then.
     due: Option<Instant>,
     begun: bool,
 }
 
 impl Remarks {
-    /// Looks at everything, and tells. Before that, it is not known what is still to come.
+    /// Looks at everything and logs it. It is not called earlier because more objects may still
+    /// come.
     pub(crate) fn begin(&mut self, model: &Model, settings: &Settings) {
         self.begun = true;
         self.of_node = remark::of_node(model, settings);
@@ -44,7 +45,7 @@ impl Remarks {
         self.tell();
     }
 
-    /// Looks again at what has changed, and tells of what is due.
+    /// Looks again at what has changed, and logs what is due.
     pub(crate) fn follow(
         &mut self,
         model: &Model,
@@ -58,7 +59,7 @@ impl Remarks {
         let Touched { mut services, node } = touched;
         if node {
             self.of_node = remark::of_node(model, settings);
-            // Where the host's network is may be known now, or no longer.
+            // A change of the node can make the host's network known, or unknown again.
             services.extend(self.of_services.keys().cloned());
         }
         let is_any = !services.is_empty();
@@ -72,7 +73,7 @@ impl Remarks {
         }
     }
 
-    /// When to ask again although nothing has changed.
+    /// Returns when to call `follow` even if nothing has changed.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.due
     }
@@ -103,14 +104,14 @@ impl Remarks {
             tracing::warn!("{remark}");
         }
         for remark in over.take(MOST) {
-            tracing::info!("no longer: {remark}");
+            tracing::info!("resolved: {remark}");
         }
         let (more, less) = (count.saturating_sub(MOST), gone.saturating_sub(MOST));
         if more > 0 {
-            tracing::warn!("{more} more of this kind; `rulec diff` tells of all");
+            tracing::warn!("{more} more of this kind; `rulec diff` shows all");
         }
         if less > 0 {
-            tracing::info!("no longer: {less} more of this kind");
+            tracing::info!("resolved: {less} more of this kind");
         }
         self.told = now;
     }

@@ -37,13 +37,14 @@ use crate::snapshot::Snapshot;
 use crate::sources::Sources;
 use crate::{cleanup, clock, reload, setup, telemetry};
 
-/// How many updates may wait. A source that is faster than the kernel waits itself; nothing is lost.
+/// How many updates may wait. A source that is faster than the kernel waits; nothing is lost.
 const UPDATES: usize = 256;
 
-/// How long the kernel may be behind, if nobody says: twice kube-proxy's sync period.
+/// The default for how long the kernel may be behind: twice kube-proxy's sync period.
 const STALENESS: Duration = Duration::from_secs(60);
 
-/// How long a stop waits for the state to be written: far less than service managers wait for us.
+/// How long a stop waits for the state to be written: much less than the stop timeout of service
+/// managers.
 const SAVING: Duration = Duration::from_secs(5);
 
 /// Runs the daemon until it is told to stop.
@@ -79,7 +80,7 @@ pub fn run(args: RunArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
             error = logger.death() => Err(error),
         }
     })?;
-    // A source's thread may be in the middle of a file: nothing waits for it.
+    // Does not wait for the threads of the sources: one may be in the middle of reading a file.
     runtime.shutdown_background();
     match ending {
         Ending::Stopped => Ok(ExitCode::SUCCESS),
@@ -87,11 +88,11 @@ pub fn run(args: RunArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Why the daemon has ended.
+/// The reason why the daemon has ended.
 enum Ending {
-    /// It was told to.
+    /// The process was told to stop.
     Stopped,
-    /// Its configuration has changed.
+    /// The configuration has changed.
     Reconfigured,
 }
 
@@ -102,7 +103,7 @@ async fn serve(
     config: Config,
     effective: serde_json::Value,
 ) -> anyhow::Result<Ending> {
-    // First of all: a signal that comes too early ends the process.
+    // Comes first: until the handlers are installed, a signal ends the process.
     let stopped = stopped()?;
     let hangups = signal(SignalKind::hangup())?;
     let _saves = signal(SignalKind::user_defined1())?;
@@ -114,7 +115,7 @@ async fn serve(
     let ipvs = IpvsStart::of(&config)?;
     let is_ipvs = ipvs.is_some();
     let installer = Installer::start(ownership, settings.masquerade_bit.mark(), ipvs)?;
-    // Nobody owns what IPVS holds, and it tells nobody of changes.
+    // The content of IPVS has no owner, and the kernel does not notify of its changes.
     let verify = args.verify_seconds.unwrap_or(match installer.ownership {
         Ownership::Exclusive if !is_ipvs => 3600,
         Ownership::Exclusive | Ownership::Shared => 60,
@@ -159,16 +160,16 @@ async fn serve(
     }
     if let Some(state) = state.filter(|state| !state.finish(SAVING)) {
         let path = state.path().display();
-        tracing::warn!(%path, "the newest state was not written in time; an older one stays");
+        tracing::warn!(%path, "the newest state was not written in time; an older one remains");
     }
     match ending {
         Ending::Stopped => daemon.notify.stopping(),
-        Ending::Reconfigured => daemon.notify.reloading("starting over with a new configuration"),
+        Ending::Reconfigured => daemon.notify.reloading("restarting with a new configuration"),
     }
     Ok(ending)
 }
 
-/// Is ready with an error when the thread has died, if there is one.
+/// Resolves with an error when the thread has died; never if there is no thread.
 async fn death(forgetter: &mut Option<Forgetter>) -> anyhow::Error {
     match forgetter {
         Some(forgetter) => forgetter.death().await,
@@ -176,7 +177,7 @@ async fn death(forgetter: &mut Option<Forgetter>) -> anyhow::Error {
     }
 }
 
-/// Is ready when the process is told to stop.
+/// Resolves when the process is told to stop.
 fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -199,9 +200,9 @@ pub struct Daemon {
     incomplete: BTreeSet<Origin>,
     /// How many files could not be read, by source.
     unread: BTreeMap<Origin, usize>,
-    /// What is wrong at the moment, by source.
+    /// The current problems, by source.
     problems: Problems,
-    /// The sources that an earlier run's state stands in for, and when that was true.
+    /// The sources that are served from the state of an earlier run, and the time of that state.
     stale: BTreeMap<Origin, Timestamp>,
     commits: Commits,
     forgetter: Option<Forgetter>,
@@ -210,9 +211,9 @@ pub struct Daemon {
     remarks: Remarks,
     observer: Option<mpsc::UnboundedSender<Counts>>,
     notify: Notify,
-    /// Somebody wants all sources to be looked at.
+    /// Requests to read all sources again.
     reloads: mpsc::UnboundedReceiver<()>,
-    /// Has the manifests read.
+    /// Makes the manifest source read its files.
     nudge: Option<Nudge>,
     was_settled: bool,
 }
@@ -242,19 +243,19 @@ impl Daemon {
             remarks: Remarks::default(),
             observer: None,
             notify: Notify::default(),
-            // Nobody asks, unless somebody is given the other end.
+            // The sender is dropped, so no request comes unless the receiver is replaced.
             reloads: mpsc::unbounded_channel().1,
             nudge: None,
             was_settled: false,
         }
     }
 
-    /// Tells of the counts whenever the kernel has acknowledged something.
+    /// Sends the counts to `observer` after every reply of the sink.
     pub fn observe(&mut self, observer: mpsc::UnboundedSender<Counts>) {
         self.observer = Some(observer);
     }
 
-    /// Takes in updates of the source and brings them into the kernel, until told to stop.
+    /// Takes in updates of the sources and programs them into the kernel, until told to stop.
     ///
     /// # Errors
     ///
@@ -286,7 +287,7 @@ impl Daemon {
             tokio::select! {
                 Some(update) = updates.recv() => {
                     self.update(update);
-                    // All that is there forms one batch.
+                    // All updates that are already there form one batch.
                     while let Ok(update) = updates.try_recv() {
                         self.update(update);
                     }
@@ -304,7 +305,7 @@ impl Daemon {
                     Some(tampering) => {
                         self.engine.handle(Event::Tampered(tampering), Instant::now());
                     }
-                    // Nobody but us can change the tables, so nobody watches.
+                    // Only this process can change the tables, so nothing watches them.
                     None => watched = false,
                 },
                 error = self.installer.threads.death() => return Err(error),
@@ -317,7 +318,7 @@ impl Daemon {
                 _ = save.recv() => self.save(),
             }
             self.ask_the_sink()?;
-            // The kernel is at the next commit by now.
+            // The kernel already works on the next commit, so this does not delay it.
             self.tell();
             if let (Some((suspects, rules)), Some(forgetter)) =
                 (self.engine.take_suspects(), &self.forgetter)
@@ -335,7 +336,7 @@ impl Daemon {
                 let [services, slices, pods, nodes] =
                     [Kind::Service, Kind::EndpointSlice, Kind::Pod, Kind::Node]
                         .map(|kind| model.count(kind));
-                let held = "the kernel holds what the sources say";
+                let held = "in sync with all sources";
                 tracing::info!(services, slices, pods, nodes, "{held}");
                 self.notify.ready(&self.status());
             }
@@ -348,19 +349,19 @@ impl Daemon {
         Ok(())
     }
 
-    /// Has the sources looked at, and tells the service manager that it is done: what they say comes by
-    /// itself, as always.
+    /// Makes the sources look again, and tells the service manager that the reload is done: their
+    /// changes arrive as usual.
     fn look_again(&mut self) {
         if let Some(nudge) = &self.nudge {
             nudge.look();
         }
         if self.was_settled {
-            self.notify.reloading("reading the manifests anew");
+            self.notify.reloading("reading the manifests again");
             self.notify.ready(&self.status());
         }
     }
 
-    /// Asks the sink for what is to be done now, if anything.
+    /// Sends the next request to the sink, if there is one.
     fn ask_the_sink(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         let Some(request) = self.engine.next_request(started) else { return Ok(()) };
@@ -371,7 +372,7 @@ impl Daemon {
         self.installer.request(request)
     }
 
-    /// One line for the service manager.
+    /// Returns one line for the service manager.
     fn status(&self) -> String {
         if !self.incomplete.is_empty() {
             let names: Vec<String> = self.incomplete.iter().map(Origin::to_string).collect();
@@ -382,12 +383,12 @@ impl Daemon {
         let state = if self.engine.is_settled() { "programmed" } else { "changes are waiting" };
         let kept = match self.engine.kept() {
             0 => String::new(),
-            kept => format!(", kept as they were since files cannot be read: {kept}"),
+            kept => format!(", kept because files cannot be read: {kept}"),
         };
         let mut status =
             format!("{state}; services: {services}{kept}, problems in the sources: {problems}");
         for (origin, at) in &self.stale {
-            status += &format!("; as of {at:.0}, without the {origin}");
+            status += &format!("; stale: the {origin}, as of {at:.0}");
         }
         status
     }
@@ -412,7 +413,7 @@ impl Daemon {
             None => self.stale.remove(&origin),
         };
         if suppressed > 0 {
-            tracing::debug!(%origin, objects = suppressed, "read again, and mean the same");
+            tracing::debug!(%origin, objects = suppressed, "read again, meaning unchanged");
         }
         let before = self.engine.counts().suppressed;
         let triggers = self.on_our_clock(triggers, now);
@@ -422,16 +423,17 @@ impl Daemon {
         let here = u64::try_from(self.engine.counts().suppressed - before).unwrap_or_default();
         self.monitor.heard(origin, complete, suppressed + here, now);
         self.monitor.stands_in(origin, stale);
-        // A list is complete when the source says so: a directory that exists but cannot be read
-        // yet is no reason to remove anything.
+        // A list is complete only when the source says so: a directory that exists but cannot be
+        // read yet is no reason to remove anything.
         if complete && self.incomplete.remove(&origin) && self.incomplete.is_empty() {
             self.engine.handle(Event::SourcesReady, now);
             self.remarks.begin(self.engine.model(), self.engine.settings());
         }
     }
 
-    /// When triggers happened, as far as they count: those from before this process say nothing of it,
-    /// as in kube-proxy. One that a fast clock has noted for later happens now.
+    /// Converts the times of triggers to this process's clock. Triggers from before its start are
+    /// dropped, as in kube-proxy: they say nothing about it. A trigger that is in the future,
+    /// because of a fast clock, counts as happening now.
     fn on_our_clock(&self, triggers: Vec<Trigger>, now: Instant) -> Vec<(Family, Instant)> {
         let wall = Timestamp::now();
         let counting = triggers.into_iter().filter(|trigger| trigger.at > self.started);
@@ -442,7 +444,7 @@ impl Daemon {
         counting.filter_map(at).collect()
     }
 
-    /// Tells of problems that are new, and of those that are over.
+    /// Logs the problems that are new, and those that are resolved.
     fn report(&mut self, origin: Origin, problems: OrdSet<Problem>, now: Instant) {
         self.problems.replace(origin, problems, now).iter().for_each(Line::log);
         let own = &self.monitor.metrics().own;
@@ -452,7 +454,7 @@ impl Daemon {
         own.broken_files(self.problems.broken_files());
     }
 
-    /// Tells of what was committed, and of what could not be told before.
+    /// Logs what was committed, and what the rate limits have held back.
     fn tell(&mut self) {
         let now = Instant::now();
         let said = self.engine.take_committed().and_then(|commit| self.commits.tell(&commit, now));
@@ -462,7 +464,7 @@ impl Daemon {
         self.problems.due(now).iter().for_each(Line::log);
     }
 
-    /// What does not meet is only known when all sources have delivered.
+    /// Logs what has no effect. That is known only when all sources have delivered.
     fn tell_of_what_has_no_effect(&mut self) {
         let touched = self.engine.take_touched();
         let (model, settings) = (self.engine.model(), self.engine.settings());
@@ -472,7 +474,7 @@ impl Daemon {
     fn save(&self) {
         let Some(path) = &self.snapshot else { return };
         let Some((applied, model)) = self.engine.applied() else {
-            tracing::warn!("no snapshot saved: what the kernel holds is not known at the moment");
+            tracing::warn!("no snapshot saved: the kernel's content is not known at the moment");
             return;
         };
         let snapshot = Snapshot::of(applied, model);
@@ -489,7 +491,7 @@ mod tests {
 
     use super::*;
 
-    /// What a daemon ends with after something has happened to it.
+    /// Returns the error that the daemon ends with after something has happened to it.
     async fn end(happens: impl FnOnce(&mut Daemon, Vec<std::sync::mpsc::Sender<()>>)) -> String {
         let engine = Engine::new(Settings::new("na".into()), Periods::default());
         let (installer, _asked, _answers, lives) = Installer::mortal();
@@ -505,7 +507,7 @@ mod tests {
     async fn a_dead_thread_ends_the_daemon_and_is_named() {
         let forgets = end(|daemon, lives| {
             let forgetter = Forgetter::mortal();
-            // Not only when it is asked the next time.
+            // It ends at once, not only at the next request.
             forgetter.die();
             daemon.forgetter = Some(forgetter);
             std::mem::forget(lives);

@@ -1,9 +1,9 @@
 //! Small HTTP servers, on the daemon's own thread.
 //!
-//! A server answers one request for each connection and closes it, so that nobody holds one open for
-//! nothing. Whoever is slow or silent is cut off; if there are too many, those go who are at it for the
-//! longest. A port that is taken is tried again for as long as it takes: Services must not wait for a
-//! health check.
+//! A server answers one request per connection and closes it, so that idle clients hold no
+//! connection open. Slow or silent clients are cut off; if there are too many connections, the
+//! oldest is closed. A port that is taken is retried for as long as necessary: Services must not
+//! wait for a health check.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -26,48 +26,48 @@ use tokio::task::AbortHandle;
 
 pub mod sites;
 
-/// How long a client may take for its request, up to the empty line.
+/// How long a client may take for the head of its request, up to the empty line.
 const HEADER: Duration = Duration::from_secs(5);
 
-/// How long it may take for everything.
+/// How long a connection may take altogether.
 const CONNECTION: Duration = Duration::from_secs(30);
 
 /// How many connections a server has at once.
 const CONNECTIONS: usize = 128;
 
-/// How many may wait to be accepted.
+/// How many connections may wait to be accepted.
 const ACCEPTED: i32 = 128;
 
-/// The longest pause before a port that is taken is tried again. The first is short, for a port that its
-/// last holder is just closing.
+/// The longest pause before a port that is taken is tried again. The first pause is short, for a
+/// port whose last holder is just closing it.
 const RETRY: Duration = Duration::from_secs(5);
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 
-/// The pause after a connection could not be accepted for want of file descriptors or memory.
+/// The pause after a connection could not be accepted because file descriptors or memory ran out.
 const EXHAUSTED: Duration = Duration::from_secs(1);
 
-/// What a request is answered with.
+/// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The status.
     pub code: StatusCode,
     /// The type of the body.
     pub content_type: &'static str,
-    /// How many endpoints this node has for a load balancer, if it asked.
+    /// The number of endpoints on this node, in answers to load balancers.
     pub weight: Option<usize>,
     /// The body.
     pub body: Bytes,
 }
 
 impl Answer {
-    /// Text.
+    /// An answer in plain text.
     pub fn text(code: StatusCode, body: impl Into<Bytes>) -> Self {
         let content_type = "text/plain; charset=utf-8";
         Self { code, content_type, weight: None, body: body.into() }
     }
 
-    /// An object as JSON.
+    /// An answer with an object as JSON.
     pub fn json(code: StatusCode, body: &impl Serialize) -> Self {
         match serde_json::to_vec(body) {
             Ok(body) => {
@@ -77,7 +77,7 @@ impl Answer {
         }
     }
 
-    /// What there is at a path that nobody knows.
+    /// The answer for an unknown path.
     pub fn not_found() -> Self {
         Self::text(StatusCode::NOT_FOUND, "404 page not found\n")
     }
@@ -89,19 +89,19 @@ impl Answer {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Some(weight) = self.weight {
-            // The name that load balancers know from kube-proxy.
+            // The header that load balancers know from kube-proxy.
             headers.insert("x-load-balancing-endpoint-weight", HeaderValue::from(weight));
         }
         response
     }
 }
 
-/// What a server shows.
+/// The content of a server.
 pub trait Site: Clone + Send + Sync + 'static {
-    /// The answer at a path, whatever the method.
+    /// Returns the answer for a path, whatever the method.
     fn answer(&self, path: &str) -> impl Future<Output = Answer> + Send;
 
-    /// Hears once that an address cannot be had for now.
+    /// Called once if an address is not available yet.
     fn waits_for(&self, _: SocketAddr, _: &io::Error) {}
 }
 
@@ -110,9 +110,9 @@ pub trait Site: Clone + Send + Sync + 'static {
 pub struct Bind {
     /// The address.
     pub address: SocketAddr,
-    /// Whether `[::]` stands for IPv6 alone.
+    /// Whether `[::]` means IPv6 only.
     pub v6_only: bool,
-    /// Whether it is fatal that the address cannot be had.
+    /// Whether it is fatal if the address is not available.
     pub hard_fail: bool,
 }
 
@@ -120,7 +120,7 @@ pub struct Bind {
 ///
 /// # Errors
 ///
-/// If the address cannot be had, and that is fatal.
+/// If the address is not available, and that is fatal.
 pub async fn serve(what: String, bind: Bind, site: impl Site) -> io::Result<Infallible> {
     let listener = listen(&what, bind, &site).await?;
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
@@ -144,13 +144,13 @@ pub async fn serve(what: String, bind: Bind, site: impl Site) -> io::Result<Infa
     }
 }
 
-/// Whether a connection was over before it was accepted.
+/// Returns whether a connection ended before it was accepted.
 fn is_of_the_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-/// Listens, as soon as it is possible.
+/// Listens as soon as the address is available.
 async fn listen(what: &str, bind: Bind, site: &impl Site) -> io::Result<TcpListener> {
     let address = bind.address;
     let mut pause = FIRST_RETRY;
@@ -165,9 +165,14 @@ async fn listen(what: &str, bind: Bind, site: &impl Site) -> io::Result<TcpListe
                 return Err(io::Error::new(error.kind(), message));
             }
             Err(error) => {
-                // Once is enough: when it works at last, that is told, too.
+                // Logged once: success will be logged, too.
                 if pause == FIRST_RETRY {
-                    tracing::warn!(server = what, %address, %error, "cannot listen; trying on");
+                    tracing::warn!(
+                        server = what,
+                        %address,
+                        %error,
+                        "cannot listen; will keep retrying"
+                    );
                     site.waits_for(address, &error);
                 }
             }
@@ -184,7 +189,8 @@ fn open(bind: Bind) -> io::Result<TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(v6_only)?;
     }
-    // Or the connections of the process that this one replaces would keep the port for a minute.
+    // Otherwise the connections of the process that this one replaces would keep the port for a
+    // minute.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(ACCEPTED)?;
@@ -202,7 +208,7 @@ async fn converse(stream: TcpStream, site: impl Site) {
         .header_read_timeout(HEADER)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    // What goes wrong here is the client's affair.
+    // Failures here are the client's problem.
     match tokio::time::timeout(CONNECTION, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::trace!(%error, "a connection failed"),

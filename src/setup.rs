@@ -1,4 +1,4 @@
-//! What happens before the daemon starts: its configuration, and what it asks of the kernel once.
+//! The steps before the daemon starts: its configuration, and the settings of the kernel.
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -15,7 +15,7 @@ use crate::cli::{CompileArgs, LogArgs, RunArgs};
 use crate::config::{self, Config, Conntrack, File, Loaded, Mode, Surroundings};
 use crate::kernel::IpvsStart;
 
-/// Reads the configuration that the options and the file they name make up.
+/// Reads the configuration from the options and the file that they name.
 ///
 /// # Errors
 ///
@@ -25,7 +25,7 @@ pub fn load(run: &RunArgs, log: &LogArgs) -> anyhow::Result<Loaded> {
     with_file(run.config.as_deref(), |file| Ok(Config::load(run, log, file, &surroundings)?))
 }
 
-/// Reads what manifests are compiled with, and tells of options that have no effect.
+/// Reads the settings for compiling manifests, and reports options that have no effect.
 ///
 /// # Errors
 ///
@@ -58,11 +58,11 @@ fn with_file<T>(
     load(Some(File { name: &name, bytes: &bytes }))
 }
 
-/// Whether a daemon can run with it.
+/// Checks that a daemon can run with a configuration.
 ///
 /// # Errors
 ///
-/// If it asks for what the kernel does not have.
+/// If the kernel lacks what it needs.
 pub fn check(config: &Config) -> anyhow::Result<()> {
     if let Some(ipvs) = IpvsStart::of(config)? {
         ipvs.probe().context("mode ipvs")?;
@@ -70,7 +70,7 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The bytes of a configuration file.
+/// Reads a configuration file.
 ///
 /// # Errors
 ///
@@ -79,8 +79,8 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("reading {}", path.display()))
 }
 
-/// Asks of the kernel what needs to be asked once. Nothing of it is needed to serve, so what the
-/// kernel refuses is a warning.
+/// Makes the settings of the kernel that are needed once. Serving does not depend on them, so a
+/// refusal is only a warning.
 pub fn ask_of_the_kernel(config: &Config) {
     let cpus = available_parallelism().map_or(1, usize::from);
     let mut settings = Sysctls::default().apply(&request(&config.conntrack, cpus));
@@ -105,15 +105,15 @@ pub fn ask_of_the_kernel(config: &Config) {
     if held != Some(score)
         && let Err(error) = fs::write(path, score.to_string())
     {
-        // Who may not lower it has been given one by whoever may, or lives without.
-        tracing::debug!(wanted = score, held, %error, "cannot change {path}; going on without");
+        // A process that may not lower its score was given one by its parent, or runs without.
+        tracing::debug!(wanted = score, held, %error, "cannot change {path}; continuing without");
     }
 }
 
-/// Tells of what kube-proxy has on this node. Both can be there: a connection goes by the rules that
-/// were installed last.
+/// Reports what kube-proxy has left on this node. Both proxies can be there: the rules that were
+/// installed last decide about a connection.
 pub fn tell_of_kube_proxy(mode: Mode) {
-    // In IPVS mode, that is ours.
+    // In IPVS mode, these are rulec's own.
     let is_ours = |finding: &Finding| {
         mode == Mode::Ipvs && matches!(finding, Finding::IpvsDevice | Finding::IpvsServers { .. })
     };
@@ -128,8 +128,8 @@ pub fn tell_of_kube_proxy(mode: Mode) {
                 }
             }
         }
-        // Whoever cannot reach nf_tables is told of it next.
-        Err(error) => tracing::debug!(%error, "did not look for kube-proxy"),
+        // If nf_tables is unreachable, the next step fails with an error.
+        Err(error) => tracing::debug!(%error, "cannot look for kube-proxy"),
     }
 }
 
@@ -143,7 +143,8 @@ fn request(conntrack: &Conntrack, cpus: usize) -> sysctl::Request {
         udp_timeout,
         udp_stream_timeout,
     } = conntrack;
-    // The kernel counts in seconds; less than one is one, and 0 leaves a setting alone.
+    // The kernel counts in seconds. Less than one second becomes one, and 0 keeps the kernel's
+    // setting.
     let seconds = |time: &Option<Duration>| {
         let time = (*time)?;
         let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
@@ -153,7 +154,7 @@ fn request(conntrack: &Conntrack, cpus: usize) -> sysctl::Request {
         max: sysctl::conntrack_max(*max_per_core, *min, cpus),
         tcp_timeout_established: seconds(tcp_established_timeout),
         tcp_timeout_close_wait: seconds(tcp_close_wait_timeout),
-        // Off is what the kernel has, and what an admin may have changed.
+        // False is the kernel's default, and an administrator may have changed it.
         tcp_be_liberal: tcp_be_liberal.then_some(true),
         udp_timeout: seconds(udp_timeout),
         udp_timeout_stream: seconds(udp_stream_timeout),

@@ -1,4 +1,5 @@
-//! A state as the command line names it: the kernel's, a snapshot's, or what manifests come to.
+//! A state as the command line names it: that of the kernel or of a snapshot, or what manifests
+//! compile to.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -24,43 +25,43 @@ use crate::cli::CompileArgs;
 use crate::snapshot::Snapshot;
 use crate::{clock, kernel};
 
-/// Which addresses the node has that manifests are compiled for.
+/// The addresses of the node that manifests are compiled for.
 #[derive(Debug, Default)]
 pub(crate) struct NodeAddresses {
-    /// Those that the command line names.
+    /// The addresses from the command line.
     pub(crate) told: Vec<IpAddr>,
-    /// Whether the node is this machine: its kernel is looked at, too.
+    /// True if the node is this machine, because the command reads its kernel, too.
     pub(crate) is_here: bool,
-    /// Where it has those that are there for IPVS only.
+    /// How its kernel holds the addresses that exist only for IPVS.
     pub(crate) ipvs: ipvs::Options,
 }
 
 impl NodeAddresses {
-    /// Those that the command line names.
+    /// Takes the addresses from the command line.
     ///
     /// # Errors
     ///
-    /// If a device cannot be one's name.
+    /// If the name of the device is invalid.
     pub(crate) fn of(args: &CompileArgs, is_here: bool) -> anyhow::Result<Self> {
         let given = &args.settings.ipvs;
         let ipvs = kernel::options(given.addresses(), given.device())?;
         Ok(Self { told: args.own_addresses.clone(), is_here, ipvs })
     }
 
-    /// Those of this machine's interfaces.
+    /// Reads the addresses of this machine's interfaces.
     pub(crate) fn read(&self) -> anyhow::Result<Sourced> {
         let except = Some(self.ipvs.device.as_str());
         rulec_sources::read_interfaces(except).context("reading the node's addresses")
     }
 
-    /// Those of its interfaces, as far as they are known: this machine's, if it is the node, or if
-    /// nothing else is known of any.
+    /// Returns the addresses of the node's interfaces, as far as they are known. Those of this
+    /// machine are used if it is the node, or if no addresses are known at all.
     fn interfaces(&self, model: &Model, settings: &Settings) -> anyhow::Result<Sourced> {
         let node = model.node(&settings.node_name);
         let named = node.into_iter().flat_map(|node| &node.object.addresses);
         let mut known: BTreeSet<IpAddr> =
             self.told.iter().chain(named).chain(&settings.node_addresses).copied().collect();
-        // Who describes a node names its primary address first.
+        // The first address on the command line is the primary one.
         let mut primary = self.told.clone();
         if self.is_here || known.is_empty() {
             let read = self.read()?;
@@ -76,21 +77,22 @@ impl NodeAddresses {
     }
 }
 
-/// A state and what is known of it.
+/// A state and what is known about it.
 pub(crate) struct Side {
-    /// What it is called in the output.
+    /// The name of the state in the output.
     pub(crate) name: String,
     /// The objects, if they are known.
     pub(crate) model: Option<Model>,
-    /// What the kernel holds; of manifests, that depends on the slots that were there before.
+    /// The content of the kernel. `None` for manifests: it depends on the slots that were there
+    /// before.
     pub(crate) state: Option<State>,
     pub(crate) settings: Arc<Settings>,
-    /// Whether something of it could not be read, or not be used as it is.
+    /// Whether a part of it could not be read, or could not be used.
     pub(crate) incomplete: bool,
 }
 
 impl Side {
-    /// Reads what a word on the command line names: `kernel`, a snapshot, or manifests.
+    /// Reads the state that an argument names: `kernel`, a snapshot, or manifests.
     ///
     /// # Errors
     ///
@@ -140,10 +142,10 @@ impl Side {
         }
         for Entry { object: service, provenance, .. } in model.services() {
             for (address, node) in resolve::elsewhere(&model, settings, service) {
-                let what = "not served at this address in mode ipvs";
+                let what = "not served at this address in IPVS mode";
                 let key = &service.key;
                 anstream::eprintln!(
-                    "{provenance}: Service {key}: {address}: {what}: it is Node {node}'s"
+                    "{provenance}: Service {key}: {address}: {what}: it belongs to Node {node}"
                 );
             }
         }
@@ -156,20 +158,20 @@ impl Side {
         })
     }
 
-    /// What of the objects has no effect, though it will have been meant to.
+    /// Returns the remarks about objects that have no effect, though they probably should.
     pub(crate) fn remarks(&self) -> Vec<Remark> {
         self.model.iter().flat_map(|model| remark::all(model, &self.settings)).collect()
     }
 
-    /// Compiles the manifests, with slots that go on from a state.
+    /// Compiles the manifests, with slots that continue those of a state.
     pub(crate) fn compile(&self, seed: &State) -> anyhow::Result<Program> {
         let model = self.model.clone().unwrap_or_default();
         let now = clock::seconds()?;
         Ok(Program::compile_at(&model, Arc::clone(&self.settings), seed, now))
     }
 
-    /// The Service port that a comment in the kernel means: a key that is too long for one stands there
-    /// with a shorter name.
+    /// Returns the Service port that a comment in the kernel refers to. A key that is too long for
+    /// a comment is there under a shortened name.
     pub(crate) fn meant(&self, comment: &PortKey) -> PortKey {
         let services = self.model.iter().flat_map(Model::services);
         let keys = services.filter(|_| comment.is_shortened()).flat_map(|entry| {
@@ -182,7 +184,7 @@ impl Side {
         meant.map_or_else(|| comment.clone(), Arc::unwrap_or_clone)
     }
 
-    /// Which object names a backend, and in which condition.
+    /// Returns which object names a backend, and its condition.
     pub(crate) fn sighting(&self, owner: &PortKey, backend: Backend) -> Option<String> {
         let model = self.model.as_ref()?;
         let owner = &self.meant(owner);
@@ -219,7 +221,7 @@ impl Side {
         None
     }
 
-    /// The field of a Service that asks for a frontend.
+    /// Returns the field of a Service that claims a frontend.
     pub(crate) fn field_of(&self, key: &NamespacedName, frontend: Frontend) -> Option<String> {
         let model = self.model.as_ref()?;
         let (_, provenance) = self.service(key)?;

@@ -1,6 +1,6 @@
 //! Snapshots: what a kernel holds or should hold, in a file.
 //!
-//! A snapshot has the elements, slots included, so that it stands for a kernel exactly; and, if it
+//! A snapshot has the elements, slots included, so that it represents a kernel exactly; and, if it
 //! was made from manifests, the objects they were compiled from, so that reasons can be given.
 
 use std::collections::BTreeMap;
@@ -23,17 +23,17 @@ use serde::{Deserialize, Serialize};
 const API_VERSION: &str = "rulec.io/v1alpha1";
 const KIND: &str = "Snapshot";
 
-/// A snapshot as it stands in the file.
+/// A snapshot as it is in the file.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Snapshot {
     api_version: String,
     kind: String,
-    /// What it was compiled with.
+    /// The settings it was compiled with.
     settings: Settings,
     /// The tables, by family.
     tables: BTreeMap<Family, SavedTable>,
-    /// What is held of IPVS, if it is used.
+    /// The state of IPVS, if it is used.
     #[serde(default, skip_serializing_if = "ipvs::State::is_empty")]
     ipvs: ipvs::State,
     /// The objects it was compiled from, if they are known.
@@ -41,7 +41,7 @@ pub struct Snapshot {
     objects: Option<Vec<Sourced>>,
 }
 
-/// A table: its constant parts go without saying.
+/// A table. Its constant parts are not saved.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedTable {
@@ -50,13 +50,14 @@ struct SavedTable {
 }
 
 impl Snapshot {
-    /// A snapshot of a program and the model it was compiled from.
+    /// Creates a snapshot of a program and the model it was compiled from.
     pub fn of(program: &Program, model: &Model) -> Self {
         let objects = Some(model.objects().collect());
         Self::new(&program.state(), program.settings(), objects)
     }
 
-    /// A snapshot of a state; the objects are those it was compiled from, if they are known.
+    /// Creates a snapshot of a state; the objects are those it was compiled from, if they are
+    /// known.
     pub fn new(state: &State, settings: &Settings, objects: Option<Vec<Sourced>>) -> Self {
         let tables = state.tables.iter().map(|(family, table)| {
             let is_pick = |chain: &&ChainId| matches!(chain, ChainId::Pick(..));
@@ -78,8 +79,8 @@ impl Snapshot {
         }
     }
 
-    /// Whether the file is meant to be a snapshot, whatever its version and however broken: a look at
-    /// its start. A snapshot that was taken for a manifest would pass for one without Services.
+    /// Returns whether the start of the file says that it is a snapshot, of whatever version and
+    /// however broken. A snapshot that was read as a manifest would look like one without Services.
     pub fn is_one(path: &Path) -> bool {
         let mut start = Vec::new();
         let is_file = fs::metadata(path).is_ok_and(|data| data.is_file());
@@ -97,7 +98,7 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// If it cannot be read, is of a version this program does not know, or holds what no kernel could.
+    /// If it cannot be read, is of an unknown version, or holds what a kernel could not hold.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let file = fs::File::open(path)?;
         let snapshot: Self = serde_json::from_reader(std::io::BufReader::new(file))?;
@@ -111,7 +112,8 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// Whether a kernel could hold it: builds it in the reference, which refuses what a kernel would.
+    /// Checks that a kernel could hold it: builds it in the reference implementation, which refuses
+    /// what a kernel would refuse.
     fn check(&self) -> anyhow::Result<()> {
         for (family, saved) in &self.tables {
             let (table, family) = (nft_text::table(*family), *family);
@@ -133,7 +135,7 @@ impl Snapshot {
                 let mark = self.settings.masquerade_bit.mark();
                 let command = nft_text::commands(&violation.op, mark);
                 anyhow::bail!(
-                    "no table {table} can be so: {}: {}",
+                    "table {table} is impossible: {}: {}",
                     violation.reason,
                     command.trim_end()
                 );
@@ -142,7 +144,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Writes it, so that a reader sees the old file or the new one, never half of it.
+    /// Writes it, so that a reader sees either the old file or the new one, never half of it.
     ///
     /// # Errors
     ///
@@ -156,12 +158,12 @@ impl Snapshot {
         fs::rename(&new, path).with_context(|| format!("writing {}", path.display()))
     }
 
-    /// What it was compiled with.
+    /// Returns the settings it was compiled with.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// The state.
+    /// Returns the state.
     pub fn state(&self) -> State {
         let tables = self.tables.iter().map(|(family, saved)| {
             let chains = ChainId::CONSTANT.iter().chain(&saved.picks);
@@ -180,7 +182,7 @@ impl Snapshot {
         State { tables: tables.collect(), ipvs: self.ipvs.clone() }
     }
 
-    /// The model, if it is known.
+    /// Returns the model, if it is known.
     pub fn model(&self) -> Option<Model> {
         let objects = self.objects.clone()?;
         let mut model = Model::default();
@@ -198,7 +200,7 @@ mod tests {
 
     use super::*;
 
-    /// A snapshot of a Service in each family, one with affinity, as it stands in the file.
+    /// A snapshot of a Service in each family, one with affinity, as it is in the file.
     fn good() -> Json {
         let manifest = r#"{"apiVersion": "v1", "kind": "List", "items": [
             {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
@@ -228,7 +230,7 @@ mod tests {
         Snapshot::read(&path)
     }
 
-    /// The families as they are called in the file.
+    /// The names of the families in the file.
     fn families(json: &Json) -> [String; 2] {
         let names = json["tables"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
         names.try_into().unwrap()

@@ -1,4 +1,4 @@
-//! The sources of this process: each a task that sends into one channel.
+//! The sources of this process: each is a task that sends into one channel.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,16 +20,16 @@ use crate::config::Config;
 pub struct Sources {
     tasks: JoinSet<(Origin, Result<(), SourceError>)>,
     origins: Vec<Origin>,
-    /// How the API source fares, if there is one.
+    /// The status of the API source, if there is one.
     pub api: Option<Arc<ApiStatus>>,
-    /// Where Events of the API begin, if there is one.
+    /// Sends Events to the API server, if there is one.
     pub notes: Option<Notes>,
-    /// Has the manifests read, if there are any.
+    /// Makes the manifest source read its files, if there is one.
     pub nudge: Option<Nudge>,
 }
 
 impl Sources {
-    /// Starts those that are configured.
+    /// Starts the configured sources.
     ///
     /// # Errors
     ///
@@ -84,12 +84,12 @@ impl Sources {
         self.tasks.spawn(async move { (origin, source.await) });
     }
 
-    /// Which there are.
+    /// Returns which sources there are.
     pub fn origins(&self) -> Vec<Origin> {
         self.origins.clone()
     }
 
-    /// Is ready with the reason when one of them has ended, which none does on its own.
+    /// Resolves with the reason when one of them has ended, which none does on its own.
     pub async fn failure(mut self) -> anyhow::Error {
         match self.tasks.join_next().await {
             None => anyhow::anyhow!("there is no source"),

@@ -1,8 +1,8 @@
 //! Logging: to stderr, as text or JSON.
 //!
-//! Tools write as they go, and wait for whoever reads. A daemon must not: it leaves its lines to a thread
-//! (`queue`), and says the same thing only so often (`limited`). What it still has to say at its end is
-//! waited for, but not for ever.
+//! The commands write directly, and wait for the reader. The daemon must not: it leaves its lines
+//! to a thread (`queue`), and limits repetition (`limited`). At its end it waits for the remaining
+//! lines, but not for ever.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fs::File;
@@ -25,7 +25,7 @@ mod queue;
 use limited::{Limited, Style};
 use queue::Queue;
 
-/// The most bytes of lines that wait for whoever reads them.
+/// The maximum of bytes of lines that wait to be read.
 const ROOM: usize = 1 << 20;
 
 /// How long the process waits at its end for its lines to be read.
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The lines of this process, if it is a daemon.
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
 
-/// Sets up logging for a tool.
+/// Sets up logging for a command.
 ///
 /// # Errors
 ///
@@ -48,11 +48,11 @@ pub fn init(log: &Log) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sets up logging for a daemon, which never waits for it. The thread that writes is vital.
+/// Sets up logging for a daemon, which never waits for it. The writing thread is vital.
 ///
 /// # Errors
 ///
-/// If the filter cannot be parsed, or there can be no thread.
+/// If the filter cannot be parsed, or the thread cannot be started.
 pub fn init_daemon(log: &Log) -> anyhow::Result<Vital> {
     let queue = Arc::clone(QUEUE.get_or_init(|| Arc::new(Queue::new(ROOM))));
     let filter = filter(log)?;
@@ -67,7 +67,8 @@ pub fn init_daemon(log: &Log) -> anyhow::Result<Vital> {
     let limited = (Arc::clone(&limits), Arc::clone(&queue));
     match log.format {
         LogFormat::Text => {
-            // Lines are made apart from where they go, so that nobody else knows of the colour.
+            // Lines are formatted apart from where they are written, so the formatter has to be
+            // told of the colour.
             let builder = builder.with_ansi(colour).with_target(false);
             let with_colour = move |format: tracing_subscriber::fmt::format::Format| {
                 Limited::new(format.with_ansi(colour).with_target(false), style, limited)
@@ -80,23 +81,23 @@ pub fn init_daemon(log: &Log) -> anyhow::Result<Vital> {
         }
     }
     say_panics();
-    // A descriptor of its own: whoever else writes to stderr must not wait for this thread.
+    // A separate descriptor: other code that writes to stderr must not wait for this thread.
     let mut out = File::from(stderr().as_fd().try_clone_to_owned().context("stderr")?);
     Vital::start("rulec-log", move || {
         let tell = |lines: u64| {
-            tracing::warn!(lines, "lines of this log were lost: nobody has read them in time");
+            tracing::warn!(lines, "log lines were lost: the reader was too slow");
         };
         let idly = || limited::say_what_is_due(&limits, &queue, style);
         queue.write_to(&mut out, tell, idly);
     })
 }
 
-/// How many lines were lost because nobody has read them in time.
+/// Returns how many lines were lost because the reader was too slow.
 pub fn lost() -> u64 {
     QUEUE.get().map_or(0, |queue| queue.lost())
 }
 
-/// Waits for a while until all lines are written.
+/// Waits for a limited time until all lines are written.
 pub fn flush() {
     if let Some(queue) = QUEUE.get() {
         queue.flush(PATIENCE);
@@ -113,14 +114,14 @@ impl Drop for Flushed {
     }
 }
 
-/// Writes a last line to stderr. Of a daemon, it waits no longer than for all others.
+/// Writes a last line to stderr. In a daemon, it waits no longer than for the other lines.
 pub fn last_words(line: &str) {
     let Some(queue) = QUEUE.get() else {
         anstream::eprintln!("{line}");
         return;
     };
     if queue.flush(PATIENCE) {
-        // Its thread may be what has died. Whoever reads is there, but may not be there for long.
+        // The queue's thread may be what has died. The reader was there just now, but may go away.
         let line = format!("{line}\n");
         let said = Vital::start("rulec-last-words", move || {
             let _ = stderr().write_all(line.as_bytes());
@@ -139,7 +140,7 @@ fn has_colour() -> bool {
     stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
-/// A panic is a line of the log as well: the usual hook would wait for whoever reads stderr.
+/// Logs a panic as an ordinary line: the default hook would wait for the reader of stderr.
 fn say_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -155,7 +156,7 @@ fn say_panics() {
     }));
 }
 
-/// Where lines go.
+/// Where formatted lines are written to.
 #[derive(Clone, Debug)]
 struct Lines(Arc<Queue>);
 

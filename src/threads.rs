@@ -1,7 +1,7 @@
-//! Threads that nothing works without: the end of one is an error that names it.
+//! Vital threads: the end of one is an error that names it.
 //!
-//! A daemon that has lost a part of itself looks well and does not do its work. It ends instead, so that
-//! its service manager starts it again; the rules stay meanwhile.
+//! A daemon that has lost one of its threads looks healthy but does not do its work. It ends
+//! instead, so that its service manager starts it again; the rules stay in place meanwhile.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::sync::oneshot;
 
-/// Hears when a thread ends, be it by a panic.
+/// Notices when a thread ends, also by a panic.
 #[derive(Debug)]
 pub struct Vital {
     name: &'static str,
-    /// What the thread drops last of all.
+    /// Closed when the thread ends: the thread drops the sender last of all.
     held: Option<oneshot::Receiver<()>>,
 }
 
@@ -22,7 +22,7 @@ impl Vital {
     ///
     /// # Errors
     ///
-    /// If there can be no thread.
+    /// If the thread cannot be started.
     pub fn start(name: &'static str, body: impl FnOnce() + Send + 'static) -> anyhow::Result<Self> {
         let (holds, held) = oneshot::channel();
         let body = move || {
@@ -34,7 +34,7 @@ impl Vital {
         Ok(Self { name, held: Some(held) })
     }
 
-    /// Waits for its end without a runtime, but not for longer than that.
+    /// Waits for its end without a runtime, but not longer than `patience`.
     pub fn wait(&mut self, patience: Duration) {
         let end = Instant::now() + patience;
         let is_alive = |held: &mut oneshot::Receiver<()>| {
@@ -45,7 +45,7 @@ impl Vital {
         }
     }
 
-    /// Is ready with an error when the thread has ended, once.
+    /// Resolves with an error when the thread has ended, once.
     pub async fn death(&mut self) -> anyhow::Error {
         let Some(held) = &mut self.held else { return std::future::pending().await };
         let _ = held.await;

@@ -1,4 +1,4 @@
-//! From what was said to what is meant, by kube-proxy's rules.
+//! Derives the configuration from the given values, by kube-proxy's rules.
 
 mod access;
 mod ipvs;
@@ -74,7 +74,7 @@ pub(super) fn settings(
     surroundings: &Surroundings,
 ) -> Result<(Settings, Vec<Problem>), Invalid> {
     let mut values = read(file)?;
-    // What else there is to say of the file, the daemon says.
+    // The daemon reports the other problems of the file.
     values.warnings.clear();
     take_flags(&mut values, own, flags, file);
     let overridden = std::mem::take(&mut values.warnings);
@@ -87,20 +87,20 @@ pub(super) fn settings(
     Ok((settings, values.warnings))
 }
 
-/// What a file says, if there is one. Wrong values are noted, and are no error yet.
+/// Reads a file, if there is one. Wrong values are noted, but are not an error yet.
 fn read(file: Option<File<'_>>) -> Result<Values, Invalid> {
     let mut values = Values::default();
     if let Some(file) = file {
         if !values.read(file.name, file.bytes) {
             return Err(Invalid(values.errors));
         }
-        // To kube-proxy, a file that says nothing of the mode says iptables.
+        // To kube-proxy, a file without a mode means iptables.
         values.assume("mode", Typed::Text(String::new()));
     }
     Ok(values)
 }
 
-/// What the compilation depends on, and what it was found by.
+/// The compiler's settings, and the values that they depend on.
 struct Compiled {
     settings: Settings,
     mode: Mode,
@@ -113,7 +113,7 @@ fn compiled(values: &mut Values, own: &SettingsArgs, surroundings: &Surroundings
     let (mode, section) = mode(values, &mode_as_said);
     let bind_address = address(values, "bindAddress");
     let primary = bind_address.filter(|address| !address.is_unspecified());
-    // As kube-proxy does with iptables, and in no other mode.
+    // As kube-proxy does with iptables, but in no other mode.
     let drops_invalid = section.drop_invalid && !flag(values, "conntrack.tcpBeLiberal");
     let settings = Settings {
         node_name: node_name(values, surroundings),
@@ -131,7 +131,7 @@ fn compiled(values: &mut Values, own: &SettingsArgs, surroundings: &Surroundings
     Compiled { settings, mode, section, bind_address }
 }
 
-/// Where the settings are that every mode has for itself.
+/// The paths of the settings that each mode has for itself.
 struct Section {
     masquerade_all: &'static str,
     masquerade_bit: &'static str,
@@ -163,14 +163,14 @@ const IPVS: Section = Section {
     ..IPTABLES
 };
 
-/// Takes in the flags. Beside a file, only those count that do in kube-proxy.
+/// Takes in the flags. With a file, only those have an effect that do in kube-proxy.
 fn take_flags(
     values: &mut Values,
     settings: &SettingsArgs,
     kube_proxy: &KubeProxyFlags,
     file: Option<File<'_>>,
 ) {
-    // Templates write `--cluster-cidr=` where there is nothing to say.
+    // Templates write `--cluster-cidr=` where there is no value.
     let is_said = |text: &&String| !text.is_empty();
     let cidrs: Vec<&str> =
         settings.cluster_cidr.iter().filter(is_said).map(String::as_str).collect();
@@ -199,7 +199,8 @@ fn take_flags(
     }
 }
 
-/// The field that a flag means in a mode: the one of the mode's section, if there are several.
+/// Returns the field that a flag sets in a mode: the one of the mode's section, if there are
+/// several.
 fn field_of(flag: &str, mode: &str) -> Option<&'static Field> {
     let mut fields = FIELDS.iter().filter(|field| field.flag == flag);
     let first = fields.next()?;
@@ -208,15 +209,14 @@ fn field_of(flag: &str, mode: &str) -> Option<&'static Field> {
 }
 
 fn mode(values: &mut Values, said: &str) -> (Mode, Section) {
-    let also = "with what is said of iptables; node ports answer on every address by default, never on loopback";
+    let also = "with the settings of iptables; node ports answer on every address by default, \
+                never on loopback";
     match said {
         "nftables" => (Mode::Nftables, NFTABLES),
         "" => {
             values.warn(
                 "mode",
-                format!(
-                    "is empty, which is iptables to kube-proxy; rulec programs nftables, {also}"
-                ),
+                format!("is empty, which means iptables; rulec programs nftables instead, {also}"),
             );
             (Mode::Nftables, IPTABLES)
         }
@@ -237,7 +237,7 @@ fn mode(values: &mut Values, said: &str) -> (Mode, Section) {
 
 fn node_name(values: &mut Values, surroundings: &Surroundings) -> NodeName {
     let said = text_if_given(values, "hostnameOverride");
-    // As kube-proxy does: names of Nodes are lower case.
+    // As kube-proxy does: the names of Nodes are lower case.
     let name = said.as_deref().unwrap_or(&surroundings.hostname).trim().to_lowercase();
     if name.is_empty() {
         values.refuse("hostnameOverride", "must not be empty");

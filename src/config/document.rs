@@ -1,4 +1,4 @@
-//! A configuration file as a tree that knows its lines.
+//! A configuration file as a tree with line numbers.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde_saphyr::{
     Error, Location, MessageFormatter, Options, Spanned, UserMessageFormatter, budget, options,
 };
 
-/// A configuration is a few kilobytes; a file of another kind is not worth its memory.
+/// A configuration is a few kilobytes; a file of another kind is not worth the memory.
 const LONGEST: usize = 1 << 20;
 
 /// A value as written.
@@ -19,10 +19,10 @@ pub(crate) enum Value {
     Int(i64),
     Number(f64),
     Text(String),
-    /// Each with the line it is in.
+    /// Each element with its line.
     List(Vec<(Option<u64>, Value)>),
     Map(Vec<Entry>),
-    /// Typed on a command line: a text that becomes whatever the option takes.
+    /// A value from the command line: a string that becomes whatever the option takes.
     Typed(String),
 }
 
@@ -30,20 +30,20 @@ pub(crate) enum Value {
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) key: String,
-    /// The line its key is in, from 1. JSON that YAML cannot read has no lines.
+    /// The line of its key, from 1. JSON that YAML cannot read has no lines.
     pub(crate) line: Option<u64>,
     pub(crate) value: Value,
 }
 
-/// What is wrong with a text as a whole.
+/// A problem with a text as a whole.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) line: Option<u64>,
     pub(crate) message: String,
 }
 
-/// Reads one object, YAML or JSON. What is only worth a warning comes beside it: a key that is
-/// written twice, of which the last counts, as in kube-proxy.
+/// Reads one object, YAML or JSON. A key that is written twice is returned as a warning; the last
+/// one counts, as in kube-proxy.
 pub(crate) fn parse(bytes: &[u8]) -> Result<(Vec<Entry>, Option<Fault>), Fault> {
     let whole = |message: String| Fault { line: None, message };
     if bytes.len() > LONGEST {
@@ -57,7 +57,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(Vec<Entry>, Option<Fault>), Fault> 
             let value = serde_saphyr::from_str_with_options(text, reading(true));
             (value.map_err(|error| fault(&error))?, Some(fault(&error)))
         }
-        // YAML is a superset of JSON but for oddities such as tabs between values.
+        // YAML is a superset of JSON, except for oddities such as tabs between values.
         Err(error) if text.trim_start().starts_with('{') => match serde_json::from_str(text) {
             Ok(value) => (value, None),
             Err(json) if json.is_syntax() || json.is_eof() => {
@@ -104,7 +104,7 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
-/// What was not read from YAML has no place.
+/// Values that were not read from YAML have no line.
 fn line(location: Location) -> Option<u64> {
     (location.line() > 0).then(|| location.line())
 }
@@ -135,7 +135,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        // What does not fit is too large for every field; its exact value does not matter.
+        // A number that does not fit is too large for every field, whatever its exact value.
         Ok(Value::Int(i64::try_from(value).unwrap_or(i64::MAX)))
     }
 

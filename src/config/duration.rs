@@ -23,10 +23,10 @@ const SECOND: i128 = 1_000_000_000;
 pub(crate) struct GoDuration(i64);
 
 impl GoDuration {
-    /// No time at all.
+    /// The zero duration.
     pub(crate) const ZERO: Self = Self(0);
 
-    /// The duration; `None` if it is negative.
+    /// Returns the duration; `None` if it is negative.
     pub(crate) fn positive(self) -> Option<Duration> {
         u64::try_from(self.0).ok().map(Duration::from_nanos)
     }
@@ -35,7 +35,7 @@ impl GoDuration {
 impl FromStr for GoDuration {
     type Err = String;
 
-    /// As `time.ParseDuration`: a sign, then numbers with units; only zero needs no unit.
+    /// Parses like `time.ParseDuration`: a sign, then numbers with units; only zero needs no unit.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is not a duration such as 30s, 1m30s or 24h0m0s");
         let (negative, mut rest) = match text.strip_prefix('-') {
@@ -67,13 +67,13 @@ fn take(text: &str, belongs: impl Fn(char) -> bool) -> (&str, &str) {
     text.split_at(text.find(|c| !belongs(c)).unwrap_or(text.len()))
 }
 
-/// `1.5` of a unit. Digits below a nanosecond are dropped.
+/// Parses a number such as `1.5` of a unit. Digits below a nanosecond are dropped.
 fn nanoseconds(number: &str, scale: i128) -> Option<i128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
         return None;
     }
-    // Twenty digits are more than 64 bits hold, and no product of them leaves 128 bits.
+    // Twenty digits are more than 64 bits hold, and no product of them exceeds 128 bits.
     if whole.len() > 20 {
         return None;
     }
@@ -90,7 +90,7 @@ fn nanoseconds(number: &str, scale: i128) -> Option<i128> {
 }
 
 impl fmt::Display for GoDuration {
-    /// As Go's `Duration.String`.
+    /// Formats like Go's `Duration.String`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = i128::from(self.0.unsigned_abs());
         let sign = if self.0 < 0 { "-" } else { "" };

@@ -1,51 +1,51 @@
-//! Every field of `KubeProxyConfiguration` (kubeproxy.config.k8s.io/v1alpha1, as of Kubernetes
-//! 1.36) and every flag of kube-proxy, and what becomes of it here.
+//! All fields of `KubeProxyConfiguration` (kubeproxy.config.k8s.io/v1alpha1, as of Kubernetes 1.36)
+//! and all flags of kube-proxy, and their effect in rulec.
 //!
-//! One table, so that the options, the reader of files, the warnings and docs/configuration.md
-//! cannot disagree.
+//! They are in one table, so that the options, the reader of files, the warnings and
+//! docs/configuration.md cannot disagree.
 
 use crate::config::value::Kind;
 
-/// A field, the flag that is the same, and its meaning.
+/// A field, the equivalent flag, and its meaning.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field {
-    /// Its path in the file; a flag that has no field goes by its own name, dashes included.
+    /// Its path in the file; a flag without a field has its own name here, dashes included.
     pub(crate) path: &'static str,
-    /// The flag, without dashes; empty if there is none. Several fields can share one: it means the
-    /// one of the proxy mode.
+    /// The flag, without dashes; empty if there is none. Several fields can share a flag: it sets
+    /// the one of the proxy mode.
     pub(crate) flag: &'static str,
     pub(crate) kind: Kind,
-    /// What it is if nobody says, as one would type it.
+    /// The default, as one would type it.
     pub(crate) default: &'static str,
-    /// Whether zero in a file is a value. In most fields it stands for the default.
+    /// Whether zero in a file is a value. In most fields it means the default.
     pub(crate) zero: Zero,
-    /// Whether the flag counts although there is a file.
+    /// Whether the flag has an effect although there is a file.
     pub(crate) strong: bool,
-    /// Whether today's kube-proxy does not know it any more.
+    /// Whether current versions of kube-proxy have removed it.
     pub(crate) gone: bool,
     pub(crate) role: Role,
-    /// What it does, for the documentation and `--help`.
+    /// Its effect, for the documentation and `--help`.
     pub(crate) note: &'static str,
 }
 
-/// What a zero in a file means.
+/// The meaning of a zero in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Zero {
-    /// Nothing was said.
+    /// The field is not set.
     Unset,
     /// Zero. In Go, the field is a pointer.
     Value,
 }
 
-/// What becomes of a field.
+/// The effect of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// It has an effect.
     Used,
-    /// It has an effect under a condition; set without it, it is worth a warning.
+    /// It has an effect under a condition; setting it otherwise causes a warning.
     When(&'static str),
-    /// It is accepted and checked, and has no effect, for a reason. Set to something else than its
-    /// default, it is worth a warning.
+    /// It is accepted and checked, but has no effect, for the given reason. A value other than the
+    /// default causes a warning.
     Ignored(&'static str),
 }
 
@@ -83,18 +83,18 @@ impl Field {
         Self { gone: true, ..self }
     }
 
-    /// Whether it can stand in a file.
+    /// Returns whether it can be in a file.
     pub(crate) fn in_file(&self) -> bool {
         !self.path.starts_with("--")
     }
 }
 
-/// The field of a path.
+/// Returns the field of a path.
 pub(crate) fn find(path: &str) -> Option<&'static Field> {
     FIELDS.iter().find(|field| field.path == path)
 }
 
-/// Whether fields lie below a path.
+/// Returns whether there are fields below a path.
 pub(crate) fn is_section(path: &str) -> bool {
     FIELDS
         .iter()
@@ -103,19 +103,19 @@ pub(crate) fn is_section(path: &str) -> bool {
 
 const NFTABLES: Role = Role::When("mode is nftables");
 const IPTABLES: Role = Role::When("mode is iptables or empty");
-/// kube-proxy takes these for IPVS as well.
+/// kube-proxy uses these for IPVS as well.
 const MASQUERADE: Role = Role::When("mode is iptables, ipvs or empty");
 const IPVS: Role = Role::When("mode is ipvs");
-const WINDOWS: &str = "it is for Windows";
-const USERSPACE: &str = "it was for the userspace proxy, which is gone";
-const GONE: &str = "kube-proxy does not know it any more either";
-const KLOG: &str = "rulec logs lines of its own to stderr, as they come";
-const REQUESTS: &str = "rulec sends a few requests at its start, and then only watches";
-const CONTENT: &str = "rulec asks for JSON";
-const EVENTS: &str = "every change is programmed at once, at a cost of its own size";
-const RELIST: &str = "a watch that misses something lists again by itself";
+const WINDOWS: &str = "only for Windows";
+const USERSPACE: &str = "only for the userspace proxy, which no longer exists";
+const GONE: &str = "removed from kube-proxy, too";
+const KLOG: &str = "rulec writes its own log lines to stderr, as they occur";
+const REQUESTS: &str = "rulec sends a few requests at its start, then only watches";
+const CONTENT: &str = "rulec requests JSON";
+const EVENTS: &str = "every change is programmed at once, at a cost proportional to it";
+const RELIST: &str = "a watch that may have missed changes lists again by itself";
 
-/// All of them, in the order of kube-proxy's type.
+/// All fields, in the order of kube-proxy's type.
 pub(crate) const FIELDS: &[Field] = &[
     ignored("featureGates", "feature-gates", Kind::Gates, "", "rulec has no feature gates"),
     field(
@@ -124,7 +124,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Text,
         "",
         Role::Used,
-        "how to reach the API server; without it, as Pods do",
+        "the address and credentials of the API server; by default, a Pod's service account",
     ),
     ignored("clientConnection.acceptContentTypes", "", Kind::Text, "", CONTENT),
     ignored(
@@ -142,7 +142,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Text,
         "text",
         Role::Used,
-        "`text` or `json`; `--log-format` comes first",
+        "`text` or `json`; `--log-format` takes precedence",
     )
     .strong(),
     ignored("logging.flushFrequency", "log-flush-frequency", Kind::Any, "5s", KLOG).strong(),
@@ -152,7 +152,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Int,
         "0",
         Role::Used,
-        "0 to 3 is `info`, 4 and 5 `debug`, more `trace`; `--log-level` comes first",
+        "0 to 3 is `info`, 4 and 5 `debug`, more `trace`; `--log-level` takes precedence",
     )
     .strong(),
     ignored(
@@ -160,7 +160,7 @@ pub(crate) const FIELDS: &[Field] = &[
         "vmodule",
         Kind::Any,
         "",
-        "use --log-level, as in info,rulec_sources=debug",
+        "use --log-level, such as info,rulec_sources=debug",
     )
     .strong(),
     ignored("logging.options.text.splitStream", "log-text-split-stream", Kind::Bool, "false", KLOG)
@@ -189,7 +189,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Text,
         "",
         Role::Used,
-        "the name of this node, the host's by default; in lower case",
+        "the name of this node, in lower case; by default that of the host",
     )
     .strong(),
     field(
@@ -206,7 +206,8 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Text,
         "0.0.0.0:10256",
         Role::Used,
-        "where /healthz and /livez are served; `[::]:10256` if bindAddress is IPv6; an empty flag disables",
+        "the address of /healthz and /livez; `[::]:10256` if bindAddress is IPv6; an empty flag \
+         disables the server",
     ),
     field(
         "metricsBindAddress",
@@ -214,7 +215,8 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Text,
         "127.0.0.1:10249",
         Role::Used,
-        "where /metrics is served; `[::1]:10249` if bindAddress is IPv6; an empty flag disables",
+        "the address of /metrics; `[::1]:10249` if bindAddress is IPv6; an empty flag disables the \
+         server",
     ),
     field(
         "--healthz-port",
@@ -222,7 +224,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Int,
         "10256",
         Role::Used,
-        "deprecated: the port of a healthz address without one; 0 disables",
+        "deprecated: the port of a healthz address without one; 0 disables the server",
     ),
     field(
         "--metrics-port",
@@ -230,7 +232,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Int,
         "10249",
         Role::Used,
-        "deprecated: the port of a metrics address without one; 0 disables",
+        "deprecated: the port of a metrics address without one; 0 disables the server",
     ),
     field(
         "bindAddressHardFail",
@@ -238,15 +240,9 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Bool,
         "false",
         Role::Used,
-        "whether an address that cannot be listened on is fatal",
+        "whether it is fatal if an address cannot be bound",
     ),
-    ignored(
-        "enableProfiling",
-        "profiling",
-        Kind::Bool,
-        "false",
-        "there is no profiler of Go in it",
-    ),
+    ignored("enableProfiling", "profiling", Kind::Bool, "false", "rulec has no Go profiler"),
     ignored(
         "showHiddenMetricsForVersion",
         "show-hidden-metrics-for-version",
@@ -260,7 +256,8 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Text,
         "nftables",
         Role::Used,
-        "`nftables`; with `iptables` or, in a file, empty, nftables is programmed with the settings of iptables; `ipvs`: see docs/ipvs.md",
+        "`nftables` or `ipvs` (see docs/ipvs.md); `iptables`, or empty in a file, programs \
+         nftables with the settings of iptables",
     )
     .zero_counts(),
     field(
@@ -269,7 +266,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Int,
         "14",
         MASQUERADE,
-        "the bit of the packet mark that asks for masquerading, 0 to 31",
+        "the bit of the packet mark that requests masquerading, 0 to 31",
     )
     .zero_counts(),
     field(
@@ -278,7 +275,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Bool,
         "false",
         MASQUERADE,
-        "masquerade all traffic to cluster addresses, also that of Pods",
+        "masquerade all traffic to cluster addresses, including that of Pods",
     ),
     ignored(
         "iptables.localhostNodePorts",
@@ -294,7 +291,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Duration,
         "30s",
         IPTABLES,
-        "health: a node is unhealthy if changes wait twice as long. Nothing is synchronised by the clock",
+        "the node is unhealthy if changes wait twice as long; no other effect",
     ),
     ignored("iptables.minSyncPeriod", "iptables-min-sync-period", Kind::Duration, "1s", EVENTS),
     field(
@@ -312,7 +309,8 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Text,
         "rr",
         IPVS,
-        "how a backend is chosen, unless the Service says otherwise: `rr`, `wrr`, `lc`, `wlc`, `lblc`, `lblcr`, `dh`, `sh`, `sed`, `nq` or `mh`",
+        "how a backend is chosen, unless the Service says otherwise: `rr`, `wrr`, `lc`, `wlc`, \
+         `lblc`, `lblcr`, `dh`, `sh`, `sed`, `nq` or `mh`",
     ),
     field(
         "ipvs.excludeCIDRs",
@@ -336,7 +334,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Duration,
         "0s",
         IPVS,
-        "how long IPVS remembers an idle TCP connection; 0 leaves it alone",
+        "the timeout of idle TCP connections in IPVS; 0 keeps the kernel's setting",
     ),
     field(
         "ipvs.tcpFinTimeout",
@@ -344,7 +342,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Duration,
         "0s",
         IPVS,
-        "how long IPVS remembers a TCP connection after a FIN; 0 leaves it alone",
+        "the timeout of TCP connections in IPVS after a FIN; 0 keeps the kernel's setting",
     ),
     field(
         "ipvs.udpTimeout",
@@ -352,7 +350,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Duration,
         "0s",
         IPVS,
-        "how long IPVS remembers a UDP flow; 0 leaves it alone",
+        "the timeout of UDP flows in IPVS; 0 keeps the kernel's setting",
     ),
     field(
         "nftables.masqueradeBit",
@@ -360,7 +358,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Int,
         "14",
         NFTABLES,
-        "as iptables.masqueradeBit; of the flags, `--masquerade-bit` is another name",
+        "as iptables.masqueradeBit; the flag is also called `--masquerade-bit`",
     )
     .zero_counts(),
     field(
@@ -391,7 +389,8 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Text,
         "ClusterCIDR",
         Role::Used,
-        "how to know local Pods: `ClusterCIDR`, `NodeCIDR`, `BridgeInterface` or `InterfaceNamePrefix`",
+        "how packets of local Pods are recognised: `ClusterCIDR`, `NodeCIDR`, `BridgeInterface` or \
+         `InterfaceNamePrefix`",
     ),
     field(
         "detectLocal.bridgeInterface",
@@ -415,7 +414,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Text,
         "",
         Role::When("detectLocalMode is ClusterCIDR"),
-        "the addresses of Pods, one network of each family at the most, with a comma between",
+        "the addresses of Pods, at most one network per family, separated by a comma",
     ),
     field(
         "nodePortAddresses",
@@ -423,7 +422,9 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::List,
         "",
         Role::Used,
-        "the networks on whose addresses node ports answer, or `primary` alone. Of a family without one, every address does. By default `primary`, and every address if mode is iptables, ipvs or empty",
+        "the networks whose addresses node ports answer on, or `primary` alone. In a family \
+         without a network, every address answers. The default is `primary`, or every address if \
+         mode is iptables, ipvs or empty",
     ),
     field(
         "oomScoreAdj",
@@ -431,7 +432,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Int,
         "-999",
         Role::Used,
-        "how eager the kernel is to kill this process for its memory, -1000 to 1000",
+        "how readily the kernel kills this process when memory is short, -1000 to 1000",
     )
     .zero_counts(),
     field(
@@ -440,7 +441,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Int,
         "32768",
         Role::Used,
-        "nf_conntrack_max for each processor; 0 leaves it alone",
+        "nf_conntrack_max per processor; 0 keeps the kernel's setting",
     )
     .zero_counts(),
     field(
@@ -449,7 +450,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Int,
         "131072",
         Role::Used,
-        "the least nf_conntrack_max",
+        "the minimum of nf_conntrack_max",
     )
     .zero_counts(),
     field(
@@ -458,7 +459,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Duration,
         "24h0m0s",
         Role::Used,
-        "nf_conntrack_tcp_timeout_established; 0 leaves it alone",
+        "nf_conntrack_tcp_timeout_established; 0 keeps the kernel's setting",
     )
     .zero_counts(),
     field(
@@ -467,7 +468,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Duration,
         "1h0m0s",
         Role::Used,
-        "nf_conntrack_tcp_timeout_close_wait; 0 leaves it alone",
+        "nf_conntrack_tcp_timeout_close_wait; 0 keeps the kernel's setting",
     )
     .zero_counts(),
     field(
@@ -484,7 +485,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Duration,
         "0s",
         Role::Used,
-        "nf_conntrack_udp_timeout; 0 leaves it alone",
+        "nf_conntrack_udp_timeout; 0 keeps the kernel's setting",
     ),
     field(
         "conntrack.udpStreamTimeout",
@@ -492,7 +493,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Kind::Duration,
         "0s",
         Role::Used,
-        "nf_conntrack_udp_timeout_stream; 0 leaves it alone",
+        "nf_conntrack_udp_timeout_stream; 0 keeps the kernel's setting",
     ),
     ignored("configSyncPeriod", "config-sync-period", Kind::Duration, "15m0s", RELIST),
     ignored("portRange", "proxy-port-range", Kind::Text, "", USERSPACE),

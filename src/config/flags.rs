@@ -6,20 +6,21 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use crate::config::fields::{FIELDS, Field, Role};
 use crate::config::value::Kind;
 
-/// The flags that rulec has under the same name for its own reasons: they are declared with its
-/// other options, as types.
+/// The flags that rulec itself has under the same name: they are declared with its other options,
+/// as types.
 const OWN: [&str; 4] =
     ["hostname-override", "cluster-cidr", "masquerade-all", "iptables-masquerade-bit"];
 
-/// kube-proxy's flags, as typed. Their values are checked with those of the file, so that all
-/// problems are told at once.
+/// kube-proxy's flags, as typed. Their values are checked together with those of the file, so that
+/// all problems are reported at once.
 #[derive(Clone, Debug, Default)]
 pub struct KubeProxyFlags {
-    /// Names without dashes, and values; of a repeated flag, the last value, or all those of a list.
+    /// Names without dashes, and values. A repeated flag has its last value, or all values of a
+    /// list.
     pub(crate) given: Vec<(&'static str, String)>,
 }
 
-/// One field for each flag, in the order of the fields.
+/// Returns one field for each flag, in the order of the fields.
 fn flags() -> impl Iterator<Item = &'static Field> {
     FIELDS.iter().enumerate().filter_map(|(index, field)| {
         let is_first = FIELDS[..index].iter().all(|other| other.flag != field.flag);
@@ -27,11 +28,11 @@ fn flags() -> impl Iterator<Item = &'static Field> {
     })
 }
 
-/// What `--help` says of a flag.
+/// Returns the help text of a flag.
 fn help(field: &Field) -> String {
     match field.role {
         Role::Used => field.note.to_owned(),
-        Role::When(condition) => format!("{}; if {condition}", field.note),
+        Role::When(condition) => format!("{}; only if {condition}", field.note),
         Role::Ignored(reason) => format!("no effect: {reason}"),
     }
 }

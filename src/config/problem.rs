@@ -1,21 +1,21 @@
-//! What is wrong with a configuration, or has no effect, and where.
+//! Problems of a configuration: what is wrong or has no effect, and where.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// One thing that is wrong, or that has no effect.
+/// A setting that is wrong, or that has no effect.
 ///
-/// Prints as `config.conf:12: conntrack.min: must not be negative`, or as
-/// `--conntrack-min: must not be negative`.
+/// Prints as `config.conf:12: conntrack.min: must not be negative`, or as `--conntrack-min: must
+/// not be negative`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The file, as it was named, if it is about something in one.
+    /// The file, by its given name, if the problem is in one.
     pub file: Option<Arc<str>>,
     /// The line of the file, from 1.
     pub line: Option<u64>,
-    /// The path of the field, or the flag with its dashes; empty if it is about the whole file.
+    /// The path of the field, or the flag with its dashes; empty for the whole file.
     pub name: String,
-    /// What is wrong with it.
+    /// The problem.
     pub message: String,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why there is no configuration: all that is wrong, so that one round of mending is enough.
+/// All errors of a configuration, so that one round of corrections is enough.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid(pub Vec<Problem>);
 

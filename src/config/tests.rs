@@ -1,4 +1,4 @@
-//! Options and files in, configurations and messages out.
+//! Tests with options and files as input, and configurations and messages as output.
 
 mod docs;
 mod durations;
@@ -20,10 +20,10 @@ use crate::cli::{Cli, Command, LogFormat};
 
 const FILE: &str = "proxy.conf";
 
-/// The head of every file here; what follows starts in line 3.
+/// The head of every file here; the body starts in line 3.
 const HEAD: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
 
-/// What `rulec run` makes of these options, with a file beside them or without, in a Pod.
+/// Loads what `rulec run` makes of these options, with or without a file, in a Pod.
 fn load(options: &[&str], file: Option<&str>) -> Result<Loaded, Invalid> {
     load_in(options, file, true)
 }
@@ -36,7 +36,7 @@ fn load_in(options: &[&str], file: Option<&str>, in_cluster: bool) -> Result<Loa
     Config::load(&run, &cli.log, file, &surroundings)
 }
 
-/// What a file means that has this below its head.
+/// Loads a file with this body.
 fn load_file(body: &str) -> Result<Loaded, Invalid> {
     load(&[], Some(&format!("{HEAD}{body}")))
 }
@@ -45,7 +45,7 @@ fn printed(problems: &[super::Problem]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
-/// What is wrong, as printed.
+/// Returns the errors, as printed.
 #[track_caller]
 fn errors(loaded: Result<Loaded, Invalid>) -> Vec<String> {
     printed(&loaded.expect_err("something is wrong").0)

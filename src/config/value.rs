@@ -1,4 +1,4 @@
-//! Values of the types that fields and flags have.
+//! Values with the types of fields and flags.
 
 use std::collections::BTreeMap;
 
@@ -16,19 +16,19 @@ pub(crate) enum Kind {
     Int,
     /// Go's `float32`.
     Number,
-    /// A text with a duration in it.
+    /// A string with a duration.
     Duration,
-    /// A text.
+    /// A string.
     Text,
-    /// A list of texts; on the command line, with commas between.
+    /// A list of strings; on the command line, separated by commas.
     List,
     /// Names, each with true or false; on the command line, `A=true,B=false`.
     Gates,
-    /// Anything: of a field that has no effect.
+    /// Any value, of a field that has no effect.
     Any,
 }
 
-/// A text of a list, with its line.
+/// A string in a list, with its line.
 #[derive(Clone, Debug)]
 pub(crate) struct Element {
     pub(crate) line: Option<u64>,
@@ -49,7 +49,7 @@ pub(crate) enum Typed {
 }
 
 impl Kind {
-    /// What a value of another type is told.
+    /// Returns the requirement that a value of another type violates.
     fn must(self) -> &'static str {
         match self {
             Self::Bool => "must be true or false",
@@ -63,7 +63,7 @@ impl Kind {
         }
     }
 
-    /// The value, if it has this type; else what is wrong with it. Null is no value.
+    /// Returns the value, if it has this type, or else what is wrong with it. Null means no value.
     pub(crate) fn check(self, value: &Value) -> Result<Option<Typed>, String> {
         let wrong = || format!("{}, not {}", self.must(), found(value));
         if let Value::Typed(text) = value {
@@ -112,7 +112,7 @@ impl Kind {
         }))
     }
 
-    /// The value that was typed.
+    /// Parses a value from the command line.
     pub(crate) fn typed(self, text: &str) -> Result<Typed, String> {
         let wrong = || format!("{}, not {text:?}", self.must());
         Ok(match self {
@@ -141,7 +141,7 @@ impl Kind {
 }
 
 impl Typed {
-    /// Whether it is Go's zero value of its type, which stands for "not said" in most fields.
+    /// Returns whether it is Go's zero value of its type, which means "not set" in most fields.
     pub(crate) fn is_zero(&self) -> bool {
         match self {
             Self::Bool(value) => !value,
@@ -160,7 +160,7 @@ impl Typed {
         }
     }
 
-    /// As it is written in a file.
+    /// Returns the value as it is written in a file.
     pub(crate) fn json(&self) -> Json {
         match self {
             Self::Bool(value) => json!(value),
@@ -175,11 +175,11 @@ impl Typed {
     }
 }
 
-/// The words that Go's `strconv.ParseBool` knows.
+/// Parses the words that Go's `strconv.ParseBool` knows.
 ///
 /// # Errors
 ///
-/// If it is another one.
+/// If the word is another one.
 pub(crate) fn go_bool(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
@@ -188,7 +188,7 @@ pub(crate) fn go_bool(text: &str) -> Result<bool, String> {
     }
 }
 
-/// What stands between commas; nothing in an empty text.
+/// Splits a text at commas; an empty text has no pieces.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').filter(move |_| !text.is_empty())
 }
@@ -205,7 +205,7 @@ fn found(value: &Value) -> String {
     }
 }
 
-/// The beginning of a text that may be long.
+/// Returns the beginning of a text that may be long.
 fn brief(text: &str) -> String {
     text.chars().take(64).collect()
 }

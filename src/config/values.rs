@@ -1,4 +1,4 @@
-//! What was said, by field: in a file, or on the command line.
+//! The given values by field, from a file or from the command line.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use crate::config::fields::{FIELDS, Field, Role, Zero, find, is_section};
 use crate::config::problem::Problem;
 use crate::config::value::Typed;
 
-/// What such a file must say it is.
+/// The kind and version that a file must have.
 const KIND: &str = "KubeProxyConfiguration";
 const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 
-/// Where something was said.
+/// Where a value was given.
 #[derive(Clone, Debug)]
 enum Place {
     /// In the file, in this line.
@@ -29,19 +29,20 @@ struct Given {
     place: Place,
 }
 
-/// What was said, with what was found wrong on the way. Fields not said have their defaults.
+/// The given values, with the problems that were found. Fields without a value have their defaults.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Values {
     file: Option<Arc<str>>,
     given: BTreeMap<&'static str, Given>,
-    /// The fields that something was made of. What was said of others has no effect.
+    /// The fields that were used. Values of others have no effect.
     taken: BTreeSet<&'static str>,
     pub(crate) errors: Vec<Problem>,
     pub(crate) warnings: Vec<Problem>,
 }
 
 impl Values {
-    /// Takes in a file. Says whether it is an object at all; nothing else is worth a word if not.
+    /// Takes in a file. Returns false if it is not an object, so that nothing else about it
+    /// matters.
     pub(crate) fn read(&mut self, name: &str, bytes: &[u8]) -> bool {
         self.file = Some(name.into());
         let problem = |fault: document::Fault| Problem {
@@ -97,18 +98,18 @@ impl Values {
                     self.errors.push(self.in_file(&path, *line, message));
                 }
             } else {
-                let message = "unknown field; it is passed over".into();
+                let message = "unknown field, ignored".into();
                 self.warnings.push(self.in_file(&path, *line, message));
             }
         }
     }
 
-    /// Says what the file means by not saying it.
+    /// Sets the value that the file implies by leaving a field out.
     pub(crate) fn assume(&mut self, path: &'static str, typed: Typed) {
         self.given.entry(path).or_insert(Given { typed, place: Place::File(None) });
     }
 
-    /// Takes in a flag that was typed.
+    /// Takes in a flag from the command line.
     pub(crate) fn flag(&mut self, field: &'static Field, name: &str, text: &str) {
         let place = Place::Flag(format!("--{name}"));
         self.take_in(field, &Value::Typed(text.to_owned()), place);
@@ -130,28 +131,28 @@ impl Values {
         }
     }
 
-    /// Whether somebody said something of a field.
+    /// Returns whether a field was given a value.
     pub(crate) fn is_given(&self, path: &str) -> bool {
         self.given.contains_key(path)
     }
 
-    /// What a field is. It has an effect from now on.
+    /// Returns the value of a field, and notes that it has an effect.
     pub(crate) fn take(&mut self, path: &'static str) -> Option<Typed> {
         self.taken.insert(path);
         self.look(path)
     }
 
-    /// What a field is, just to check it.
+    /// Returns the value of a field without noting an effect, to check it.
     pub(crate) fn look(&self, path: &str) -> Option<Typed> {
         self.given.get(path).map(|given| given.typed.clone()).or_else(|| default(find(path)?))
     }
 
-    /// Notes that a field cannot be as it is.
+    /// Notes that the value of a field is invalid.
     pub(crate) fn refuse(&mut self, path: &str, message: impl Into<String>) {
         self.errors.push(self.problem(path, message));
     }
 
-    /// Notes that an element of a list cannot be as it is.
+    /// Notes that an element of a list is invalid.
     pub(crate) fn refuse_element(
         &mut self,
         path: &str,
@@ -166,7 +167,7 @@ impl Values {
         self.errors.push(problem);
     }
 
-    /// Whether a field was found wrong already.
+    /// Returns whether a field is already known to be invalid.
     pub(crate) fn is_refused(&self, path: &str) -> bool {
         let name = &self.problem(path, "").name;
         self.errors.iter().any(|error| error.name == *name)
@@ -177,18 +178,18 @@ impl Values {
         self.errors.push(option_problem(option, message.to_owned()));
     }
 
-    /// Notes that a flag does not count, because a file does.
+    /// Notes that a flag has no effect because of a file.
     pub(crate) fn overridden(&mut self, name: &str, file: &str) {
-        let message = format!("has no effect: {file} is in force instead");
+        let message = format!("has no effect: {file} is used instead");
         self.warnings.push(option_problem(&format!("--{name}"), message));
     }
 
-    /// Notes that an option that is no field does not count, for a reason.
+    /// Notes that an option without a field has no effect, for a reason.
     pub(crate) fn option_unused(&mut self, option: &str, reason: &str) {
         self.warnings.push(option_problem(option, format!("has no effect: {reason}")));
     }
 
-    /// Notes something that the operator should know of.
+    /// Notes a warning for the operator.
     pub(crate) fn warn(&mut self, path: &str, message: impl Into<String>) {
         self.warnings.push(self.problem(path, message));
     }
@@ -213,7 +214,7 @@ impl Values {
         Problem { file: self.file.clone(), line, name: path.to_owned(), message }
     }
 
-    /// Warns of all that was said and has no effect. Defaults that are spelt out are no news.
+    /// Warns of all values that have no effect. Explicit defaults cause no warning.
     pub(crate) fn warn_of_the_rest(&mut self) {
         let mut rest = Vec::new();
         for field in FIELDS.iter().filter(|field| !self.taken.contains(field.path)) {
@@ -233,7 +234,7 @@ impl Values {
             }
             let message = match field.role {
                 Role::Ignored(reason) => format!("has no effect: {reason}"),
-                Role::When(condition) => format!("has no effect: it counts if {condition}"),
+                Role::When(condition) => format!("has no effect: used only if {condition}"),
                 Role::Used => "has no effect".to_owned(),
             };
             rest.push(self.problem(field.path, message));
@@ -241,7 +242,7 @@ impl Values {
         self.warnings.append(&mut rest);
     }
 
-    /// All fields as they are, as a file would say it.
+    /// Returns all fields with their effective values, in the form of a file.
     pub(crate) fn effective(&self) -> Json {
         let mut root = Json::Object(serde_json::Map::new());
         root["apiVersion"] = API_VERSION.into();
@@ -262,7 +263,7 @@ fn option_problem(option: &str, message: String) -> Problem {
     Problem { file: None, line: None, name: option.to_owned(), message }
 }
 
-/// The flag that a field has on the command line, with dashes; its path if it has none.
+/// Returns the flag of a field, with dashes; its path if it has no flag.
 pub(crate) fn flag_of(path: &str) -> String {
     match find(path) {
         Some(field) if !field.flag.is_empty() => format!("--{}", field.flag),

@@ -1,4 +1,4 @@
-//! What changes for one Service, in the words of Services: frontends and backends.
+//! The changes of one Service in terms of Services: frontends and backends.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,45 +17,45 @@ use serde::Serialize;
 
 use super::{Comparison, reason};
 
-/// One thing that changes for a Service.
+/// A change of a Service.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Change {
-    /// What happens.
+    /// The kind of change.
     pub(super) what: What,
-    /// The frontends it happens at, as text.
+    /// The frontends that it concerns, as text.
     pub(super) frontends: Vec<String>,
-    /// The backend, if it is about one.
+    /// The backend, if it concerns one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) backend: Option<Backend>,
-    /// Why: the object and the field.
+    /// The reason: the object and the field.
     pub(super) reason: String,
 }
 
-/// What happens to a frontend or a backend.
+/// The kind of a change of a frontend or a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum What {
-    /// The frontend is served from now on.
+    /// The frontend is newly served.
     FrontendAdded,
-    /// The frontend is not served any more.
+    /// The frontend is no longer served.
     FrontendRemoved,
-    /// The frontend goes from one Service to another.
+    /// The frontend moves from one Service to another.
     FrontendMoved,
     /// The frontend had no endpoints and has some now.
     FrontendServed,
-    /// The frontend has no endpoints any more: connections are rejected.
+    /// The frontend no longer has endpoints: connections are rejected.
     FrontendRejected,
-    /// The frontend has endpoints, but none on this node, which is all its policy allows: connections
-    /// are dropped in silence.
+    /// The frontend has endpoints, but none on this node, and its policy allows no others:
+    /// connections are dropped silently.
     FrontendDropped,
-    /// Clients are treated another way: session affinity, traffic policy, or who may connect.
+    /// Clients are handled differently: session affinity, traffic policy, or allowed source ranges.
     FrontendAltered,
-    /// The backend is used from now on.
+    /// The backend is newly used.
     BackendAdded,
-    /// The backend is not used any more.
+    /// The backend is no longer used.
     BackendRemoved,
-    /// Only the kernel's representation changes: a repair, or slots that move.
+    /// Only the representation in the kernel changes: a repair, or moved slots.
     Repaired,
 }
 
@@ -76,7 +76,7 @@ impl What {
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::FrontendAdded | Self::FrontendRemoved => "frontend",
-            Self::FrontendMoved => "frontend goes to another Service",
+            Self::FrontendMoved => "frontend moves to another Service",
             Self::FrontendServed => "frontend has endpoints now",
             Self::FrontendRejected => {
                 "frontend has no endpoints any more, connections are rejected"
@@ -84,25 +84,25 @@ impl What {
             Self::FrontendDropped => {
                 "frontend has no endpoint on this node any more, connections are dropped"
             }
-            Self::FrontendAltered => "frontend is served another way",
+            Self::FrontendAltered => "frontend is handled differently",
             Self::BackendAdded | Self::BackendRemoved => "backend",
             Self::Repaired => "elements",
         }
     }
 }
 
-/// What a frontend leads to in a state.
+/// The properties of a frontend in a state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     owner: Option<PortKey>,
     /// `None` if connections are rejected.
     pick: Option<Pick>,
     backends: BTreeSet<Backend>,
-    /// The backends for clients from outside, if they are treated apart.
+    /// The backends for clients from outside, if those are handled separately.
     local: Option<BTreeSet<Backend>>,
-    /// Who may connect; `None` for everybody.
+    /// The clients that may connect; `None` for all.
     sources: Option<BTreeSet<IpNet>>,
-    /// What is decided about its virtual server, if IPVS chooses.
+    /// The attributes of its virtual server, if IPVS chooses the backend.
     attributes: Option<Attributes>,
 }
 
@@ -121,7 +121,8 @@ impl Seen {
         let server = server.and_then(|server| state.ipvs.servers.get(&server));
         let server = server.filter(|_| pick.is_some_and(Pick::is_by_ipvs));
         let backends = |view| -> BTreeSet<Backend> {
-            // The clients of both views have the same real servers, if they are let in.
+            // The clients of both views have the same real servers, as far as they are allowed to
+            // connect.
             let is_let_in = view == View::Cluster || state.pick(view, frontend).is_some();
             match server {
                 Some(server) => server.active().filter(|_| is_let_in).collect(),
@@ -139,11 +140,11 @@ impl Seen {
         })
     }
 
-    /// The fields of a Service that make the difference in how clients are treated.
+    /// Returns the fields of a Service that make a difference in how clients are handled.
     pub(super) fn differing_fields(&self, other: &Self) -> Vec<&'static str> {
         let mut fields = Vec::new();
         if let (Some(old), Some(new)) = (self.pick, other.pick) {
-            // Where everything is dropped, nothing else is known of how clients are treated.
+            // If everything is dropped, nothing else is known about how clients are handled.
             if old != Pick::DROP && new != Pick::DROP {
                 if old.affinity != new.affinity {
                     fields.push("spec.sessionAffinity");
@@ -176,7 +177,7 @@ fn sources(table: &Table, frontend: Frontend) -> BTreeSet<IpNet> {
     ranges.filter(|(of, _)| *of == frontend).map(|(_, net)| net).collect()
 }
 
-/// What changes for the Service of a group of operations.
+/// Returns the changes of the Service of a group of operations.
 pub(super) fn of(comparison: &Comparison, group: &Group) -> Vec<Change> {
     let service = &group.service;
     let mut frontends: BTreeSet<Frontend> = BTreeSet::new();
@@ -188,7 +189,7 @@ pub(super) fn of(comparison: &Comparison, group: &Group) -> Vec<Change> {
             frontends.extend(op.server().map(VirtualServer::frontend));
         }
     }
-    // The same backend comes and goes at all frontends of a port at once: said once.
+    // A backend is often added or removed at all frontends of a port at once: it is listed once.
     let mut backends: BTreeMap<(What, Option<PortKey>, Backend), Vec<String>> = BTreeMap::new();
     let mut changes = Vec::new();
     for frontend in frontends {
@@ -224,7 +225,8 @@ pub(super) fn of(comparison: &Comparison, group: &Group) -> Vec<Change> {
                 backends.entry(key).or_default().push(name.clone());
             }
             if matches!(what, Some(What::FrontendRemoved | What::FrontendMoved)) {
-                // They leave with their frontend, and the reason is the frontend's: they may be ready.
+                // They are removed with their frontend, whose reason applies: they may still be
+                // ready.
                 continue;
             }
             for backend in old.difference(new) {

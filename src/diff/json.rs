@@ -1,4 +1,4 @@
-//! A difference for machines. docs/diff-json.md documents the format.
+//! A difference as JSON. docs/diff-json.md documents the format.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,4 @@
-//! Why something changes: which object, which field, in which file.
+//! The reasons for changes: which object, which field, in which file.
 
 use rulec_compiler::Frontend;
 use rulec_compiler::name::NamespacedName;
@@ -9,7 +9,7 @@ use rulec_compiler::resolve::{self, PortKey};
 use super::changes::What;
 use super::{Comparison, Side};
 
-/// Why something happens to a frontend of a Service.
+/// Returns the reason for a change of a frontend.
 pub(super) fn frontend(
     comparison: &Comparison,
     service: &NamespacedName,
@@ -20,18 +20,18 @@ pub(super) fn frontend(
     let (from, to) = (&comparison.from, &comparison.to);
     match what {
         What::FrontendRemoved => match to.field_of(service, frontend) {
-            // It is still asked for: another change explains it.
+            // It is still claimed, so another change explains it.
             Some(field) => field,
             None => match from.field_of(service, frontend) {
                 Some(field) => format!("no longer in {}: was {field}", to.name),
                 None if exists(to, service) => {
-                    format!("Service {service} in {} does not ask for it", to.name)
+                    format!("Service {service} in {} does not claim it", to.name)
                 }
                 None => format!("there is no Service {service} in {}", to.name),
             },
         },
         What::FrontendAdded | What::FrontendMoved => {
-            to.field_of(service, frontend).unwrap_or_else(|| format!("it is in {}", to.name))
+            to.field_of(service, frontend).unwrap_or_else(|| format!("present in {}", to.name))
         }
         What::FrontendServed
         | What::FrontendRejected
@@ -42,13 +42,13 @@ pub(super) fn frontend(
             Some((_, provenance)) => {
                 format!("Service {service} ({provenance}) {}", fields.join(", "))
             }
-            None => format!("it is so in {}", to.name),
+            None => format!("according to {}", to.name),
         },
         What::Repaired => repair(comparison, service),
     }
 }
 
-/// Why a backend comes or goes.
+/// Returns the reason why a backend is added or removed.
 pub(super) fn backend(
     comparison: &Comparison,
     owner: Option<&PortKey>,
@@ -56,11 +56,11 @@ pub(super) fn backend(
     backend: Backend,
 ) -> String {
     let (from, to) = (&comparison.from, &comparison.to);
-    let Some(owner) = owner else { return format!("it is so in {}", to.name) };
+    let Some(owner) = owner else { return format!("according to {}", to.name) };
     match (what == What::BackendAdded, to.sighting(owner, backend)) {
         (true, Some(sighting)) => sighting,
-        (true, None) => format!("it is in {}", to.name),
-        // Named still, but not used: its conditions say why.
+        (true, None) => format!("present in {}", to.name),
+        // Still present, but not used: its conditions are the reason.
         (false, Some(sighting)) => sighting,
         (false, None) => match from.sighting(owner, backend) {
             Some(sighting) => format!("no longer in {}: was {sighting}", to.name),
@@ -69,7 +69,7 @@ pub(super) fn backend(
     }
 }
 
-/// Why elements change although Services mean the same.
+/// Returns the reason why elements change although the Services have the same meaning.
 pub(super) fn repair(comparison: &Comparison, service: &NamespacedName) -> String {
     format!(
         "the elements of Service {service} in {} differ from those of {}",
@@ -77,9 +77,9 @@ pub(super) fn repair(comparison: &Comparison, service: &NamespacedName) -> Strin
     )
 }
 
-/// How many endpoints a Service has, and how many can be used.
+/// Returns how many endpoints a Service has, and how many of them are usable.
 fn endpoints(side: &Side, key: &NamespacedName) -> String {
-    let Some(model) = &side.model else { return format!("it is so in {}", side.name) };
+    let Some(model) = &side.model else { return format!("according to {}", side.name) };
     let Some((service, provenance)) = side.service(key) else {
         return format!("there is no Service {key} in {}", side.name);
     };

@@ -1,4 +1,4 @@
-//! A difference for people: by Service, what and why, then the element operations.
+//! A difference as text: by Service, the changes with their reasons, then the element operations.
 
 use std::io::{self, Write};
 
@@ -69,7 +69,8 @@ fn base_lines(out: &mut impl Write, ops: &[&Op], mark: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// One element that is added or deleted, or one operation on IPVS. Others belong to no Service.
+/// Prints an added or deleted element, or an operation on IPVS. Other operations belong to no
+/// Service.
 fn op_line(out: &mut impl Write, op: &Op) -> io::Result<()> {
     if let Op::Ipvs(op) = op {
         let sign = match op.verb() {

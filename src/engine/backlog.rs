@@ -1,7 +1,7 @@
-//! What the kernel has not acknowledged yet, by when it came.
+//! The changes that the kernel has not acknowledged, in the order of their arrival.
 //!
-//! Changes wait until they are compiled, then are on their way until the kernel acknowledges them; a
-//! failure sends them back to the others. Invariant: the oldest stand first.
+//! Changes wait until they are compiled, and are then on the way until the kernel acknowledges
+//! them; a failure puts them back to the waiting ones. Invariant: the oldest come first.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -9,22 +9,22 @@ use std::time::Instant;
 use rulec_compiler::net::Family;
 use rulec_compiler::object::Kind;
 
-/// How many batches are told apart. A kernel that cannot be programmed for hours must not cost memory
-/// for every change; the later ones then count as if they had come together, and of what set them off,
-/// no more than this is kept.
+/// How many batches are kept apart. A kernel that cannot be programmed for hours must not cost
+/// memory for every change. Beyond this number, later changes count as if they had arrived
+/// together, and no more than this many of their triggers are kept.
 const MOST: usize = 4096;
 
-/// Changes that came together.
+/// Changes that arrived together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Batch {
-    /// When.
+    /// When they arrived.
     pub(super) since: Instant,
-    /// How many updates they were. 0 for what is owed to the kernel without a change: all there is at
-    /// the start, and what it should hold after a failure.
+    /// How many updates they were. 0 for what is owed to the kernel without a change: everything at
+    /// the start, and the wanted program after a failure.
     pub(super) updates: u32,
-    /// How many objects of each kind.
+    /// How many objects of each kind have changed.
     pub(super) changed: BTreeMap<Kind, usize>,
-    /// When what set them off happened, where that is known.
+    /// When the events that triggered them happened, as far as that is known.
     pub(super) triggers: Vec<(Family, Instant)>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    /// Adds what has just come.
+    /// Adds changes that have just arrived.
     pub(super) fn push(&mut self, batch: Batch) {
         let is_full = self.waiting.len() >= MOST;
         match self.waiting.last_mut() {
@@ -52,7 +52,7 @@ impl Backlog {
         }
     }
 
-    /// Notes that the kernel is owed something from now on, even if nothing changes any more.
+    /// Notes that the kernel is owed something from now on, even if no change follows.
     pub(super) fn owe(&mut self, now: Instant) {
         if self.oldest().is_none() {
             let (changed, triggers) = (BTreeMap::new(), Vec::new());
@@ -60,28 +60,28 @@ impl Backlog {
         }
     }
 
-    /// All that has come is compiled and on its way to the kernel.
+    /// Everything that waits is compiled and on its way to the kernel.
     pub(super) fn depart(&mut self) {
         self.on_the_way.append(&mut self.waiting);
     }
 
-    /// The kernel holds what was on its way.
+    /// Takes what was on the way: the kernel holds it.
     pub(super) fn arrive(&mut self) -> Vec<Batch> {
         std::mem::take(&mut self.on_the_way)
     }
 
-    /// Nobody knows what the kernel holds.
+    /// Puts back what was on the way: the kernel's content is unknown.
     pub(super) fn turn_back(&mut self) {
         let later = std::mem::replace(&mut self.waiting, std::mem::take(&mut self.on_the_way));
         later.into_iter().for_each(|batch| self.push(batch));
     }
 
-    /// Since when the kernel has been behind; `None` if it is not.
+    /// Returns since when the kernel has been behind; `None` if it is not.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.on_the_way.first().or_else(|| self.waiting.first()).map(|batch| batch.since)
     }
 
-    /// How many objects of a kind have changed without the kernel's acknowledgement.
+    /// Returns how many changed objects of a kind the kernel has not acknowledged.
     pub(super) fn pending(&self, kind: Kind) -> usize {
         let all = self.on_the_way.iter().chain(&self.waiting);
         all.filter_map(|batch| batch.changed.get(&kind)).sum()

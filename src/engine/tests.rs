@@ -1,4 +1,4 @@
-//! The engine against a kernel in memory that fails when told to. Time is a number here.
+//! Tests of the engine with a kernel in memory that fails on request. Time is a number here.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -63,7 +63,7 @@ impl World {
         self.event(Event::Changes(Origin::Manifests, changes, Vec::new()));
     }
 
-    /// Does what the engine asks, until it asks nothing more at this time. Says what it asked.
+    /// Answers the engine's requests until it has none at this time, and returns their names.
     fn settle(&mut self) -> Vec<&'static str> {
         let mut asked = Vec::new();
         while let Some(request) = self.engine.next_request(self.now) {
@@ -80,7 +80,7 @@ impl World {
         asked
     }
 
-    /// Lets time pass up to each deadline, for so long.
+    /// Lets time pass, with a stop at each deadline.
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(deadline) = self.engine.deadline().filter(|deadline| *deadline <= end) {
@@ -90,7 +90,7 @@ impl World {
         self.now = end;
     }
 
-    /// Whether the kernel means what a fresh compilation of the model means.
+    /// Asserts that the kernel means what a fresh compilation of the model means.
     fn assert_converged(&self) {
         let settings = Arc::clone(self.engine.settings());
         let program = Program::compile(self.engine.model(), settings, &self.kernel.state);
@@ -107,7 +107,7 @@ impl World {
         self.kernel.state.slots(View::Cluster, frontend).len()
     }
 
-    /// How many pick chains the kernel holds in IPv4.
+    /// Returns how many pick chains the kernel holds in IPv4.
     fn picks(&self) -> usize {
         let chains = &self.kernel.state.tables[&Family::Ipv4].chains;
         chains.keys().filter(|chain| matches!(chain, ChainId::Pick(..))).count()
@@ -236,7 +236,7 @@ fn changes_that_mean_nothing_are_counted_and_not_committed() {
     let mut world = World::with(&[(1, 3)]);
     world.change(vec![Change::Apply(slice(1, 3)), Change::Apply(service(1))]);
     world.change(vec![Change::Remove(ObjectKey::Service(key(9)))]);
-    // There and back again is nothing either.
+    // A change that is reverted is none either.
     world.change(vec![Change::Apply(slice(1, 4)), Change::Apply(slice(1, 3))]);
     assert_eq!(world.settle(), [""; 0]);
     assert_eq!(world.engine.counts().suppressed, 3);
@@ -282,12 +282,12 @@ fn a_refused_service_does_not_hold_up_the_others() {
     assert_eq!(world.engine.quarantined().collect::<Vec<_>>(), [&key(1)]);
     assert!(!world.engine.is_settled());
 
-    // Others go on changing meanwhile.
+    // Other Services still change meanwhile.
     world.change(vec![Change::Apply(slice(2, 4))]);
     assert_eq!(world.settle(), ["commit"]);
     assert_eq!((world.backends(1), world.backends(2)), (1, 4));
 
-    // It is tried again, in vain, and then with success.
+    // It is retried, first in vain, and then with success.
     world.pass(Duration::from_secs(1));
     assert_eq!(world.backends(1), 1);
     world.kernel.refuses.clear();
@@ -387,7 +387,7 @@ fn who_undoes_every_repair_gets_it_less_and_less_often() {
         world.now += Duration::from_millis(1);
     }
     assert!((4..20).contains(&committed), "{committed} repairs in a second");
-    // Changes go on meanwhile, and it is repaired when the other one stops.
+    // Changes still work meanwhile, and the table is repaired once the other process stops.
     world.change(vec![Change::Apply(slice(1, 2))]);
     assert!(world.settle().contains(&"commit"));
     assert_eq!(world.backends(1), 2);
@@ -447,7 +447,8 @@ fn flow_to(name: u8, endpoint: u8) -> Flow {
     Flow { protocol: Protocol::Udp, destination, answers: backend }
 }
 
-/// Which of these flows are to go now: (Service, endpoint); 0 stands for none.
+/// Returns which of these flows are to be deleted now: (Service, endpoint); endpoint 0 means not
+/// translated.
 fn unwanted(world: &mut World, flows: &[(u8, u8)]) -> Vec<(u8, u8)> {
     let Some((suspects, rules)) = world.engine.take_suspects() else { return Vec::new() };
     let goes = |(name, endpoint): &(u8, u8)| {
@@ -483,11 +484,11 @@ fn udp_flows_are_looked_at_when_the_kernel_has_changed_and_not_before() {
     // After a refusal the kernel was read, and everything is judged.
     assert_eq!(unwanted(&mut world, &FLOWS), [(1, 0), (1, 2), (2, 0), (2, 2)]);
 
-    // An endpoint more: whatever is there may go on.
+    // With one more endpoint, all existing flows may continue.
     world.change(vec![Change::Apply(over_udp(slice(1, 2)))]);
     world.settle();
     assert!(world.engine.take_suspects().is_none());
-    // Without endpoints, nothing is left to go to; without the Service, nothing of ours is.
+    // Without endpoints, no flow can continue; without the Service, no translated one can.
     world.change(vec![Change::Apply(over_udp(slice(1, 0)))]);
     world.settle();
     assert_eq!(unwanted(&mut world, &FLOWS), [(1, 0), (1, 1), (1, 2)]);
@@ -506,7 +507,7 @@ fn flows_of_frontends_that_went_with_a_failed_commit_are_not_forgotten() {
     let _ = world.engine.take_suspects();
     world.change(vec![Change::Remove(ObjectKey::Service(key(2)))]);
     let request = world.engine.next_request(world.now).unwrap();
-    // The kernel did it, and nobody heard of it.
+    // The kernel has committed it, but the answer is lost.
     let _ = answer(&mut world.kernel, request);
     let lost = SinkError::Unknown(io::Error::other("lost"));
     world.event(Event::Reply(Reply::Committed(Err(lost))));
@@ -565,7 +566,8 @@ fn a_snapshot_is_of_what_the_kernel_holds_and_not_of_what_comes_next() {
 fn random_histories_with_random_faults_converge() {
     let mut random = Random(1);
     for _ in 0..60 {
-        // No comparison of its own finds what went wrong: each failure itself must lead to one.
+        // The periodic comparison must not find what went wrong: each failure itself must lead to
+        // one.
         let verify = Duration::from_secs(1_000_000);
         let periods = Periods { verify, ..Periods::default() };
         let mut world = World::with_periods(FakeSink::default(), periods);
@@ -609,7 +611,7 @@ fn random_histories_with_random_faults_converge() {
     }
 }
 
-/// A Service whose health check load balancers ask.
+/// A Service with a health check for load balancers.
 fn balanced(name: u8) -> Sourced {
     sourced(Object::Service(Arc::new(Service {
         kind: ServiceType::LoadBalancer,
@@ -631,7 +633,7 @@ fn balanced(name: u8) -> Sourced {
 fn the_kernel_is_behind_from_the_oldest_change_to_its_acknowledgement() {
     let mut world = World::with(&[(1, 2)]);
     assert_eq!(world.engine.behind_since(), None);
-    // The first lists are no measure of how long a change takes.
+    // The first lists are no measure of the duration of a change.
     assert_eq!(world.engine.take_latencies(), []);
     let start = world.now;
     world.change(vec![Change::Apply(slice(1, 2))]);
@@ -665,11 +667,11 @@ fn a_change_takes_from_its_trigger_to_the_acknowledgement() {
         let changes = vec![Change::Apply(slice(1, endpoints))];
         world.event(Event::Changes(Origin::Manifests, changes, triggers));
     };
-    // What changes nothing has set nothing off.
+    // An update without a change has no trigger.
     slices(&mut world, 2, vec![(Family::Ipv4, trigger)]);
     world.settle();
     assert_eq!(world.engine.take_programmed(), []);
-    // Nobody knows what the kernel holds: it is not programmed before it is said to be.
+    // While the kernel's content is unknown, the change does not count as programmed.
     world.kernel.faults.push_back(Fault::LostAnswer);
     world.kernel.unreadable = 1;
     let now = world.now;
@@ -744,7 +746,7 @@ fn a_refused_service_keeps_its_local_view() {
     assert!(world.engine.applied_locals().contains_key(&key(2)));
 }
 
-/// Numbers that are the same in each run.
+/// A generator whose numbers are the same in each run.
 struct Random(u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! An explanation for machines. docs/explain-json.md documents the format.
+//! An explanation as JSON. docs/explain-json.md documents the format.
 
 use std::io::{self, Write};
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! Why a packet ends where it does: objects and fields, as far as they are known.
+//! The reasons for an outcome: objects and fields, as far as they are known.
 
 use rulec_compiler::Frontend;
 use rulec_compiler::net::Backend;
@@ -12,7 +12,8 @@ use rulec_compiler::resolve::{Candidate, Place, PortKey, candidates};
 use super::{Explained, Served};
 use crate::side::{Side, condition};
 
-/// Why a packet ends so. `silent` is a node port that does not answer where it goes.
+/// Returns the reasons for an outcome. `silent` is a node port that does not answer at the
+/// destination.
 pub(super) fn of(
     side: &Side,
     packet: &Packet,
@@ -24,7 +25,7 @@ pub(super) fn of(
     let owner = served.and_then(|served| served.owner.as_ref());
     if let (Some(served), Some(owner)) = (served, owner) {
         let asked = side.field_of(&owner.service, served.frontend);
-        let unknown = || format!("Service {owner} has {}", served.frontend);
+        let unknown = || format!("Service {owner} serves {}", served.frontend);
         reasons.push(asked.map_or_else(unknown, |field| format!("{field}: {}", served.frontend)));
     }
     match (outcome.verdict, outcome.decided_in) {
@@ -34,7 +35,7 @@ pub(super) fn of(
         (Verdict::Drop, Some(ChainId::Firewall)) => reasons.push(field(
             side,
             owner,
-            &format!("spec.loadBalancerSourceRanges does not have {}", packet.source),
+            &format!("spec.loadBalancerSourceRanges does not contain {}", packet.source),
         )),
         (Verdict::Drop, Some(ChainId::Pick(_, _, Pick::DROP))) => reasons.push(field(
             side,
@@ -52,20 +53,20 @@ pub(super) fn of(
         )),
         (Verdict::Drop, _) => reasons.push(range_of(side, packet)),
         (Verdict::Reject, _) if served.is_some() => {
-            reasons.push(field(side, owner, "has no endpoint that could serve"));
+            reasons.push(field(side, owner, "has no usable endpoint"));
         }
         (Verdict::Reject, _) => reasons.push(match packet.transport {
             Some((protocol, port)) => {
                 format!("{} is a cluster address that has no port {port}/{protocol}", packet.destination)
             }
-            None => format!("{} is a cluster address, of which only ports answer", packet.destination),
+            None => format!("{} is a cluster address: only its ports answer", packet.destination),
         }),
         (Verdict::Pass, _) => reasons.push(match silent {
             Some(node_port) => {
                 let address = packet.destination;
                 format!("{node_port} does not answer at {address} (--nodeport-addresses)")
             }
-            None => "no rule has a say".to_owned(),
+            None => "no rule applies".to_owned(),
         }),
     }
     if matches!(outcome.decided_in, Some(ChainId::Pick(_, View::Local, _))) {
@@ -77,13 +78,13 @@ pub(super) fn of(
         reasons.push(field(side, owner, &why));
     }
     reasons.extend(outcome.masquerade.map(|why| match why {
-        Masquerade::Mark => "masqueraded, so that answers come back by this node".to_owned(),
-        Masquerade::Hairpin => "masqueraded, since it goes back to where it comes from".to_owned(),
+        Masquerade::Mark => "masqueraded, so that replies return through this node".to_owned(),
+        Masquerade::Hairpin => "masqueraded, because it returns to its source (hairpin)".to_owned(),
     }));
     reasons
 }
 
-/// Whether it is for the endpoints there are that a packet ends so.
+/// Returns whether the outcome depends on which endpoints there are.
 pub(super) fn is_for_endpoints(outcome: &Outcome) -> bool {
     match outcome.verdict {
         Verdict::Backend(_) | Verdict::Reject => true,
@@ -92,7 +93,7 @@ pub(super) fn is_for_endpoints(outcome: &Outcome) -> bool {
     }
 }
 
-/// The endpoints of a Service port that none of the outcomes leads to, and why not.
+/// Returns the endpoints of a Service port that no outcome leads to, and why.
 pub(super) fn left_out(
     side: &Side,
     owner: &PortKey,
@@ -112,7 +113,7 @@ pub(super) fn left_out(
         let decided_in = explained.outcome.decided_in;
         matches!(decided_in, Some(ChainId::Pick(_, View::Local, _) | ChainId::Outside(_)))
     };
-    // Under policy Local, topology has no say.
+    // With policy Local, topology does not apply.
     let rule = if outcomes.iter().any(is_outside)
         || is_cluster_ip && service.internal_policy == TrafficPolicy::Local
     {
@@ -126,7 +127,7 @@ pub(super) fn left_out(
     left.map(|(backend, candidate)| format!("{backend}: {}", why_not(candidate, rule))).collect()
 }
 
-/// Why an endpoint is not used by this rule of topology, or, without one, under policy Local.
+/// Returns why an endpoint is not used by a topology rule, or, without a rule, by policy Local.
 fn why_not(candidate: &Candidate<'_>, rule: Option<Topology<'_>>) -> String {
     if !candidate.conditions.ready {
         return condition(candidate.conditions).to_owned();
@@ -134,7 +135,7 @@ fn why_not(candidate: &Candidate<'_>, rule: Option<Topology<'_>>) -> String {
     match rule {
         None if candidate.place == Place::Elsewhere => "ready, but on another node".to_owned(),
         None if candidate.place == Place::Unknown => {
-            "ready, but it names no node (nodeName), so it is not taken for one of this".to_owned()
+            "ready, but it has no nodeName, so it does not count as local".to_owned()
         }
         Some(rule @ Topology::Node(node)) if !rule.prefers(candidate) => {
             format!("ready, but its hints do not name node {node}, and those of others do")
@@ -154,7 +155,7 @@ fn field(side: &Side, owner: Option<&PortKey>, what: &str) -> String {
     }
 }
 
-/// Which ServiceCIDR makes an address one of nobody's.
+/// Returns the ServiceCIDR that contains an address without a Service.
 fn range_of(side: &Side, packet: &Packet) -> String {
     let address = packet.destination;
     let ranges = side.model.iter().flat_map(|model| model.service_cidrs());
@@ -163,5 +164,5 @@ fn range_of(side: &Side, packet: &Packet) -> String {
         .map(|entry| format!("ServiceCIDR {} ({})", entry.object.name, entry.provenance))
         .next();
     let range = found.unwrap_or_else(|| "a ServiceCIDR".to_owned());
-    format!("{range} has {address}, and no Service does")
+    format!("{range} contains {address}, but no Service has it")
 }

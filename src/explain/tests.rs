@@ -1,4 +1,4 @@
-//! Explanations of what manifests come to.
+//! Tests of explanations of manifests.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -15,8 +15,8 @@ const NODE: &str = "apiVersion: v1\nkind: Node\nmetadata:\n  name: na\n  labels:
                     InternalIP, address: 192.0.2.10}\n    - {type: InternalIP, address: \
                     192.0.2.11}\n";
 
-/// Service web with a node port and an external IP; `more` stands in its `spec`. One endpoint is
-/// here, one elsewhere, and both have hints for a zone.
+/// Returns manifests of Service web with a node port and an external IP; `more` is part of its
+/// `spec`. One endpoint is on this node, one elsewhere, and both have hints for a zone.
 fn web(more: &str, zones: [&str; 2]) -> String {
     let [here, there] = zones;
     format!(
@@ -68,18 +68,18 @@ fn node_ports_are_served_where_they_answer() {
     assert_eq!(verdicts(&served).len(), 2);
     let frontend = served.frontend.unwrap();
     assert_eq!(frontend.frontend.to_string(), "nodePort 30080/TCP (IPv4)");
-    // Only the first address counts, and loopback never does.
+    // Only the primary address answers, and loopback never does.
     for other in [[192, 0, 2, 11], [127, 0, 0, 1]] {
         let passed = explain(&manifest, OUTSIDE, other, 30080);
         assert_eq!(verdicts(&passed), [Verdict::Pass]);
-        assert!(passed.frontend.is_none(), "nobody serves it");
+        assert!(passed.frontend.is_none(), "no Service has it");
         let reason = &passed.outcomes[0].reasons[0];
         assert!(reason.starts_with("nodePort 30080/TCP (IPv4) does not answer at"), "{reason}");
         assert_eq!(passed.left_out, [""; 0]);
     }
 }
 
-/// A refused frontend at the node's address hides no node port that is served there.
+/// A rejected frontend at the node's address does not hide a node port that is served there.
 #[test]
 fn the_frontend_is_the_one_that_the_rules_decided_about() {
     let also = "---\napiVersion: v1\nkind: Service\nmetadata: {name: also}\nspec:\n  clusterIP: \
@@ -103,16 +103,16 @@ fn the_frontend_is_the_one_that_the_rules_decided_about() {
     }
     assert_eq!(served.left_out, [""; 0]);
 
-    // Where nobody else serves, it is refused itself.
+    // If nothing else is served there, its own frontend is rejected.
     let alone = node_port.replace("nodePort: 30080", "nodePort: 30081");
     let refused = explain(&alone, OUTSIDE, [192, 0, 2, 10], 30080);
     assert_eq!(verdicts(&refused), [Verdict::Reject]);
     assert_eq!(name(&refused), "192.0.2.10:30080/TCP of default/also");
     let why = refused.outcomes[0].reasons.last().unwrap();
-    assert!(why.ends_with("has no endpoint that could serve"), "{why}");
+    assert!(why.ends_with("has no usable endpoint"), "{why}");
 }
 
-/// The kernel has a shorter name for a port whose key is too long for a comment.
+/// In the kernel, a port whose key is too long for a comment has a shorter name.
 #[test]
 fn a_service_is_found_by_its_shortened_name() {
     let long = "w".repeat(63);
@@ -138,8 +138,8 @@ fn endpoints_are_left_out_by_topology_or_by_policy() {
     let why = "10.244.1.1:8080: ready, but its hints do not name zone z1, and those of others do";
     assert_eq!(by_zone.left_out, [why]);
 
-    // Under policy Local, clients from outside are led to this node whatever the hints, and Pods are
-    // led by hints whatever the node.
+    // With policy Local, clients from outside go to endpoints on this node, whatever the hints, and
+    // Pods go to endpoints by hints, whatever the node.
     let local = web("  externalTrafficPolicy: Local\n", ["z2", "z1"]);
     let outside = explain(&local, OUTSIDE, EXTERNAL, 80);
     assert_eq!(outside.left_out, ["10.244.2.1:8080: ready, but on another node"]);

@@ -1,4 +1,4 @@
-//! An explanation for people.
+//! An explanation as text.
 
 use std::io::{self, Write};
 
@@ -25,7 +25,7 @@ fn write(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
     }
     let affinity = frontend.as_ref().and_then(|frontend| frontend.affinity);
     if let (Some(seconds), true) = (affinity, outcomes.len() > 1) {
-        let what = "a client that has one keeps its endpoint until it was not used for";
+        let what = "a client keeps its endpoint until it has been idle for";
         writeln!(out, "  {what} {seconds} s")?;
     }
     let mut last: Option<&Outcome> = None;
@@ -65,9 +65,9 @@ fn title(packet: &Packet) -> String {
 
 fn verdict(verdict: Verdict) -> String {
     match verdict {
-        Verdict::Pass => "passes untouched".to_owned(),
+        Verdict::Pass => "passes unchanged".to_owned(),
         Verdict::Backend(backend) => format!("goes to {backend}"),
         Verdict::Reject => "is refused (ICMP port unreachable)".to_owned(),
-        Verdict::Drop => "is dropped in silence".to_owned(),
+        Verdict::Drop => "is dropped silently".to_owned(),
     }
 }

@@ -1,8 +1,8 @@
-//! The servers of `spec.healthCheckNodePort`: they tell load balancers how many endpoints of a Service
-//! this node has.
+//! The servers of `spec.healthCheckNodePort`: they tell load balancers how many endpoints of a
+//! Service this node has.
 //!
-//! One server for each Service and family, as in kube-proxy, on the addresses that node ports have. What a
-//! change of Services or endpoints costs here is its size.
+//! There is one server for each Service and family, as in kube-proxy, on the addresses that node
+//! ports answer on. The cost of a change of Services or endpoints is proportional to the change.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,11 +30,11 @@ use super::Health;
 use crate::engine::Locals;
 use crate::serve::{Answer, Bind, Site, serve};
 
-/// Where servers listen.
+/// The addresses that servers listen on.
 pub type Addresses = BTreeMap<Family, BTreeSet<IpAddr>>;
 
-/// Where servers listen, according to the settings: on the addresses that node ports have, and on
-/// loopback where that is among the networks.
+/// Returns the addresses that servers listen on, according to the settings: those that node ports
+/// answer on, and loopback where it is among the networks.
 pub fn addresses(model: &Model, settings: &Settings) -> Addresses {
     let any = |family| match family {
         Family::Ipv4 => IpAddr::from(Ipv4Addr::UNSPECIFIED),
@@ -47,17 +47,17 @@ pub fn addresses(model: &Model, settings: &Settings) -> Addresses {
     Family::ALL.into_iter().map(|family| (family, of(family))).collect()
 }
 
-/// The servers there are.
+/// The running servers.
 #[derive(Debug)]
 pub struct HealthChecks {
     health: watch::Receiver<Health>,
-    /// The Services they are for.
+    /// The Services that the servers are for.
     known: Locals,
     addresses: Addresses,
-    /// Where the owners of Services are told what goes wrong with them, if anywhere.
+    /// Reports failures as Events of the Services, if there is an API server.
     pub notes: Option<Notes>,
     servers: BTreeMap<(NamespacedName, Family), Server>,
-    /// What they run as.
+    /// The tasks of the servers.
     tasks: Tasks,
 }
 
@@ -83,7 +83,7 @@ impl Drop for Listener {
 }
 
 impl HealthChecks {
-    /// No servers yet.
+    /// Starts without servers.
     pub fn new(health: watch::Receiver<Health>) -> Self {
         Self {
             health,
@@ -95,15 +95,15 @@ impl HealthChecks {
         }
     }
 
-    /// Is ready with the reason when a server has died, which none does on its own.
+    /// Resolves with the reason when a server has died, which none does on its own.
     pub async fn failure(&mut self) -> anyhow::Error {
         loop {
             match self.tasks.join_next().await {
-                // There may be some again by the next time.
+                // There may be servers again at the next call.
                 None => return std::future::pending().await,
                 Some(Ok(Err(error))) => return anyhow::Error::new(error).context("a health check"),
                 Some(Ok(Ok(never))) => match never {},
-                // Nobody asks for it any more.
+                // The server was closed on purpose.
                 Some(Err(error)) if error.is_cancelled() => {}
                 Some(Err(error)) => {
                     return anyhow::Error::new(error).context("a health check died");
@@ -112,8 +112,8 @@ impl HealthChecks {
         }
     }
 
-    /// Moves the servers there are, and those that will be, to these addresses. Must be called from
-    /// within a runtime.
+    /// Moves the current and future servers to these addresses. Must be called from within a
+    /// runtime.
     pub fn listen_on(&mut self, addresses: Addresses) {
         if self.addresses == addresses {
             return;
@@ -124,8 +124,8 @@ impl HealthChecks {
         }
     }
 
-    /// Opens, changes and closes servers, so that they are those of these Services. Must be called
-    /// from within a runtime.
+    /// Opens, changes and closes servers, so that they match these Services. Must be called from
+    /// within a runtime.
     pub fn follow(&mut self, wanted: &Locals) {
         if self.known.ptr_eq(wanted) {
             return;
@@ -171,7 +171,7 @@ impl HealthChecks {
 
 impl Server {
     fn listen_on(&mut self, addresses: Option<&BTreeSet<IpAddr>>, tasks: &mut Tasks) {
-        // What closes comes first: every address and one of them cannot both be had.
+        // Closes first: an address and the unspecified address cannot be bound at the same time.
         self.listeners.retain(|held, _| addresses.is_some_and(|wanted| wanted.contains(held)));
         for ip in addresses.into_iter().flatten() {
             let Entry::Vacant(vacant) = self.listeners.entry(*ip) else { continue };
@@ -183,7 +183,7 @@ impl Server {
     }
 }
 
-/// What a load balancer is told, whatever the path.
+/// The answer to a load balancer, for any path.
 #[derive(Clone, Debug)]
 struct CheckSite {
     service: Arc<NamespacedName>,
@@ -192,7 +192,7 @@ struct CheckSite {
     notes: Option<Notes>,
 }
 
-/// The body, as kube-proxy's.
+/// The body, as in kube-proxy.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Body<'a> {
@@ -208,8 +208,8 @@ struct Named<'a> {
 }
 
 impl CheckSite {
-    /// Whether the node is about to go does not count here, as in kube-proxy: under policy Local, the
-    /// endpoints that leave it say so themselves.
+    /// It does not matter here whether the node is about to be removed, as in kube-proxy: under
+    /// policy Local, the endpoints that leave the node report that themselves.
     fn at(&self, now: Instant) -> Answer {
         let service_proxy_healthy = self.health.borrow().is_healthy(now);
         let local_endpoints = self.endpoints.load(Ordering::Relaxed);
@@ -227,7 +227,7 @@ impl Site for CheckSite {
         self.at(Instant::now())
     }
 
-    /// As kube-proxy tells of it.
+    /// Reports it as kube-proxy does.
     fn waits_for(&self, address: SocketAddr, error: &io::Error) {
         let Some(notes) = &self.notes else { return };
         let service = (*self.service).clone();
@@ -282,7 +282,7 @@ mod tests {
         let (_health, watched) =
             watch::channel(Health::new(Duration::from_secs(60), Timestamp::UNIX_EPOCH));
         let mut checks = HealthChecks::new(watched);
-        // That one goes because nobody asks for it any more is no failure.
+        // A server that is closed on purpose is no failure.
         checks.tasks.spawn(std::future::pending()).abort();
         checks.tasks.spawn(async { panic!("on purpose") });
         assert!(checks.failure().await.to_string().contains("a health check died"));

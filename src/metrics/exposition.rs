@@ -1,16 +1,16 @@
-//! OpenMetrics text as Prometheus' older text format, 0.0.4, which kube-proxy answers in and every
-//! scraper knows.
+//! Converts OpenMetrics text to Prometheus' older text format, 0.0.4, which kube-proxy answers in
+//! and every scraper knows.
 //!
-//! The two differ, as far as our metrics go, in four things: the name of a counter includes `_total` in
-//! the comments, too; whole numbers have no fraction (so `le` is `1`, not `1.0`, as existing queries
-//! for kube-proxy's buckets have it); there are no units; and nothing marks the end.
+//! For our metrics, the two formats differ in four ways: the name of a counter includes `_total` in
+//! the comments, too; whole numbers have no fraction (so `le` is `1`, not `1.0`, as existing
+//! queries for kube-proxy's buckets expect); there are no units; and there is no end marker.
 
 use std::fmt::Write as _;
 
-/// Translates a whole exposition.
+/// Converts a whole exposition.
 pub(super) fn plain(open_metrics: &str) -> String {
     let mut plain = String::with_capacity(open_metrics.len());
-    // Comments stand before the type is known that decides their name.
+    // The comment comes before the type, which decides about the name in it.
     let mut help: Option<&str> = None;
     for line in open_metrics.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
@@ -29,8 +29,8 @@ pub(super) fn plain(open_metrics: &str) -> String {
     plain
 }
 
-/// A line `name{labels} value`. Only the bound of a bucket, which is its first label, and the value are
-/// numbers.
+/// Converts a line `name{labels} value`. Only the bound of a bucket, which is its first label, and
+/// the value are numbers.
 fn sample(line: &str) -> String {
     let Some((series, value)) = line.rsplit_once(' ') else { return line.to_owned() };
     let value = whole(value);

@@ -1,7 +1,8 @@
-//! kube-proxy's metrics that mean something here, with its names, types, labels and buckets
+//! kube-proxy's metrics that have a meaning here, with its names, types, labels and buckets
 //! (kubernetes/pkg/proxy/metrics, 1.36).
 //!
-//! One transaction programs both families, so what has a label for the family is the same for both.
+//! One transaction programs both families, so metrics with a label for the family have the same
+//! value for both.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -54,12 +55,13 @@ struct CodeLabel {
     code: u16,
 }
 
-/// Ports that drop traffic because their policy is `Local` and no endpoint is here.
+/// The number of ports that drop traffic because their policy is `Local` and no endpoint is on this
+/// node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NoLocal {
-    /// Of traffic to cluster addresses.
+    /// For traffic to cluster addresses.
     pub internal: usize,
-    /// Of traffic from outside.
+    /// For traffic from outside.
     pub external: usize,
 }
 
@@ -76,25 +78,25 @@ impl KubeProxy {
             full_sync: put(
                 to,
                 "sync_full_proxy_rules_duration_seconds",
-                "The same, of commits that were compared with a reading of the kernel",
+                "The same, of commits whose delta starts from what was read from the kernel",
                 syncs(),
             ),
             partial_sync: put(
                 to,
                 "sync_partial_proxy_rules_duration_seconds",
-                "The same, of commits that were compared with what the kernel acknowledged last",
+                "The same, of commits whose delta starts from the last acknowledged program",
                 syncs(),
             ),
             last_sync: put(
                 to,
                 "sync_proxy_rules_last_timestamp_seconds",
-                "When the kernel last came to hold what was wanted",
+                "When the kernel last came to hold the wanted program",
                 Labelled::default(),
             ),
             last_queued: put(
                 to,
                 "sync_proxy_rules_last_queued_timestamp_seconds",
-                "When a source last had something to say",
+                "When a source last sent an update",
                 Labelled::default(),
             ),
             network_programming: put(
@@ -130,7 +132,7 @@ impl KubeProxy {
             ),
             no_local_endpoints: put(
                 to,
-                // A gauge, in spite of its name.
+                // A gauge, despite its name.
                 "sync_proxy_rules_no_local_endpoints_total",
                 "Service ports with a Local policy and endpoints, none of which is on this node",
                 Labelled::default(),
@@ -146,13 +148,13 @@ impl KubeProxy {
             cleanup_failures: put(
                 to,
                 "sync_proxy_rules_nftables_cleanup_failures",
-                "Always 0: what is stale goes in the transactions that all changes go in",
+                "Always 0: stale objects are deleted in the same transactions as all changes",
                 Labelled::default(),
             ),
             conntrack_sync: put(
                 to,
                 "conntrack_reconciler_sync_duration_seconds",
-                "Time to look for flows that contradict the rules, and to delete them",
+                "Time to find and delete flows that contradict the rules",
                 syncs(),
             ),
             conntrack_deleted: put(
@@ -166,7 +168,7 @@ impl KubeProxy {
         metrics
     }
 
-    /// Makes every series, so that a rate has something to begin with.
+    /// Creates every series, because a rate needs a first value.
     fn create(&self) {
         for family in Family::ALL {
             let label = FamilyLabel::of(family);
@@ -193,7 +195,7 @@ impl KubeProxy {
         }
     }
 
-    /// A commit that the kernel acknowledged, with how long it took, compilation included.
+    /// Notes a commit that the kernel acknowledged, with its duration, compilation included.
     pub fn synced(&self, took: Duration, is_full: bool) {
         let kind = if is_full { &self.full_sync } else { &self.partial_sync };
         for label in Family::ALL.map(FamilyLabel::of) {
@@ -202,36 +204,36 @@ impl KubeProxy {
         }
     }
 
-    /// The kernel holds what is wanted, as of now.
+    /// Notes that the kernel holds the wanted program as of now.
     pub fn up_to_date(&self, wall: Timestamp) {
         set_all(&self.last_sync, wall);
     }
 
-    /// A source has something to say.
+    /// Notes an update from a source.
     pub fn queued(&self, wall: Timestamp) {
         set_all(&self.last_queued, wall);
     }
 
-    /// How long it took from the trigger that the endpoints controller noted on an EndpointSlice
+    /// Notes the time from the trigger that the endpoints controller noted on an EndpointSlice
     /// (annotation `endpoints.kubernetes.io/last-change-trigger-time`) to the acknowledgement.
     pub fn programmed(&self, family: Family, took: Duration) {
         let histogram = self.network_programming.get_or_create(&FamilyLabel::of(family));
         histogram.observe(took.as_secs_f64());
     }
 
-    /// Changes of objects that came.
+    /// Counts changes of objects.
     pub fn changed(&self, services: usize, endpoints: usize) {
         self.service_changes.inc_by(events(services));
         self.endpoint_changes.inc_by(events(endpoints));
     }
 
-    /// Changes of objects that the kernel has not acknowledged.
+    /// Sets how many changed objects the kernel has not acknowledged.
     pub fn pending(&self, services: usize, endpoints: usize) {
         self.service_changes_pending.set(amount(services));
         self.endpoint_changes_pending.set(amount(endpoints));
     }
 
-    /// Ports of a family that drop traffic at the moment.
+    /// Sets how many ports of a family drop traffic at the moment.
     pub fn no_local(&self, family: Family, ports: NoLocal) {
         let ip_family = family_name(family);
         for (traffic_policy, count) in [("internal", ports.internal), ("external", ports.external)]
@@ -241,24 +243,24 @@ impl KubeProxy {
         }
     }
 
-    /// An answer of `/healthz`.
+    /// Counts an answer of `/healthz`.
     pub fn healthz(&self, code: StatusCode) {
         self.healthz.get_or_create(&CodeLabel { code: code.as_u16() }).inc();
     }
 
-    /// An answer of `/livez`.
+    /// Counts an answer of `/livez`.
     pub fn livez(&self, code: StatusCode) {
         self.livez.get_or_create(&CodeLabel { code: code.as_u16() }).inc();
     }
 
-    /// Times the kernel failed us.
+    /// Counts failures of the kernel.
     pub fn failed(&self, times: usize) {
         for label in Family::ALL.map(FamilyLabel::of) {
             self.sync_failures.get_or_create(&label).inc_by(events(times));
         }
     }
 
-    /// Flows of a family that contradicted the rules were deleted.
+    /// Notes that flows of a family that contradicted the rules were deleted.
     pub fn flows_deleted(&self, family: Family, took: Duration, flows: u64) {
         let label = FamilyLabel::of(family);
         self.conntrack_sync.get_or_create(&label).observe(took.as_secs_f64());
@@ -266,7 +268,7 @@ impl KubeProxy {
     }
 }
 
-/// Registers a metric and hands it back.
+/// Registers a metric and returns it.
 pub(super) fn put<M: Metric + Clone>(to: &mut Registry, name: &str, help: &str, metric: M) -> M {
     to.register(name, help, metric.clone());
     metric
@@ -278,8 +280,8 @@ fn set_all(gauges: &Labelled<FamilyLabel, Seconds>, wall: Timestamp) {
     }
 }
 
-/// kube-proxy's buckets of `network_programming_duration_seconds`: fine up to a minute, coarse up to
-/// five.
+/// Returns kube-proxy's buckets of `network_programming_duration_seconds`: fine up to a minute,
+/// coarse up to five.
 fn programming_buckets() -> impl Iterator<Item = f64> {
     let steps = |from: u32, step: usize, to: u32| (from..=to).step_by(step).map(f64::from);
     [0.25, 0.5]

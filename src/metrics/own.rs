@@ -1,4 +1,4 @@
-//! Metrics of our own: what a change costs, and what is not as it should be.
+//! Metrics of our own: the cost of changes, and what is not as it should be.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
@@ -61,7 +61,8 @@ struct OperationLabel {
 }
 
 impl OperationLabel {
-    /// What is not in a set has the set of what it is.
+    /// Returns the label of an operation. For anything other than elements, the set is the type of
+    /// the object.
     fn of(op: &Op) -> Self {
         let (op, set) = match op {
             Op::AddTable(_) => ("add", "tables"),
@@ -110,7 +111,7 @@ struct BuildLabel {
     version: &'static str,
 }
 
-/// What a delta consists of.
+/// The numbers of operations in a delta.
 #[derive(Debug, Default)]
 pub struct Tally(BTreeMap<OperationLabel, u64>);
 
@@ -130,7 +131,7 @@ impl Own {
         let build = put(
             to,
             "build_info",
-            "Always 1; the label says what runs",
+            "Always 1; the label has the version",
             Labelled::<BuildLabel, Gauge>::default(),
         );
         build.get_or_create(&BuildLabel { version: env!("CARGO_PKG_VERSION") }).set(1);
@@ -138,8 +139,8 @@ impl Own {
             delta_operations: put(
                 to,
                 "delta_operations",
-                "Operations of committed deltas, by set; also those of a Service that the kernel \
-                 refused in them",
+                "Operations of committed deltas, by set, including those of Services that the \
+                 kernel refused",
                 Labelled::default(),
             ),
             transactions: put(
@@ -157,7 +158,7 @@ impl Own {
             queue_to_ack: put(
                 to,
                 "queue_to_ack_seconds",
-                "Time from the receipt of an update to the kernel's acknowledgement; without the \
+                "Time from the receipt of an update to the kernel's acknowledgement, without the \
                  first lists",
                 // 32 µs to 67 s.
                 doubling(0.000_032, 22),
@@ -165,27 +166,26 @@ impl Own {
             compile: put(
                 to,
                 "compile_seconds",
-                "Time to compile what has changed and to compare it with what the kernel holds",
+                "Time to compile changes and to find the delta to them",
                 // 4 µs to 8 s.
                 doubling(0.000_004, 22),
             ),
             suppressed: put(
                 to,
                 "suppressed_changes",
-                "Changes of objects that do not change what they mean",
+                "Changes of objects that do not change their meaning",
                 Labelled::default(),
             ),
             repairs: put(
                 to,
                 "drift_repairs",
-                "Times the kernel was found to hold something else than it should, and was repaired",
+                "Times that the kernel's content was not as programmed, and was repaired",
                 Counter::default(),
             ),
             kept: put(
                 to,
                 "kept_services",
-                "Services that no source names and that stay as the kernel had them, since files could \
-                 not be read",
+                "Services in the kernel that no source names, kept because files could not be read",
                 Gauge::default(),
             ),
             quarantined: put(
@@ -197,31 +197,26 @@ impl Own {
             conflicts: put(
                 to,
                 "frontend_conflicts",
-                "Frontends that several Service ports ask for",
+                "Frontends with conflicting claims",
                 Gauge::default(),
             ),
             overridden: put(
                 to,
                 "overridden_objects",
-                "Objects that another source has the say about",
+                "Objects for which another source takes precedence",
                 Gauge::default(),
             ),
             affinity_limited: put(
                 to,
                 "affinity_limited_endpoints",
-                "Endpoints for which session affinity has no room",
+                "Endpoints beyond the limit of session affinity",
                 Gauge::default(),
             ),
-            objects: put(
-                to,
-                "objects",
-                "Objects that count, by kind and source",
-                Labelled::default(),
-            ),
+            objects: put(to, "objects", "Objects in use, by kind and source", Labelled::default()),
             source_available: put(
                 to,
                 "source_available",
-                "Whether a source can be looked at; if not, all that it has told stays as it was",
+                "Whether a source is available; if not, its last content is held",
                 Labelled::default(),
             ),
             source_complete: put(
@@ -233,57 +228,56 @@ impl Own {
             source_stale: put(
                 to,
                 "source_stale_seconds",
-                "Time since a source was last heard of, be it that nothing has changed, or by an earlier \
-                 run whose state stands in for it",
+                "Time since a source was last heard from, even without a change; or the age of its \
+                 saved state, while that is used instead",
                 Labelled::default(),
             ),
             source_problems: put(
                 to,
                 "source_problems",
-                "Things that are wrong with what a source says; an error is one by which something is \
-                 not used",
+                "Problems in the content of a source; an error means that something is not used",
                 Labelled::default(),
             ),
             broken_files: put(
                 to,
                 "broken_files",
-                "Manifests with an error; what was last good of them stays in force",
+                "Manifests with an error; their last good content is used",
                 Gauge::default(),
             ),
             api_errors: put(
                 to,
                 "api_errors",
-                "Failed requests to the API server, and watches that ended badly",
+                "Failed requests to the API server, and watches that failed",
                 Labelled::default(),
             ),
             api_lists: put(
                 to,
                 "api_lists",
-                "Complete lists of the API server, the first ones among them",
+                "Complete lists of the API server, including the first ones",
                 Counter::default(),
             ),
             api_events: put(
                 to,
                 "api_watch_events",
-                "Events of watches of the API server, bookmarks among them",
+                "Events of watches of the API server, including bookmarks",
                 Counter::default(),
             ),
             api_watched: put(
                 to,
                 "api_watched",
-                "Whether a resource of the API server is being watched at the moment",
+                "Whether a resource of the API server is watched at the moment",
                 Labelled::default(),
             ),
             log_lines_dropped: put(
                 to,
                 "log_lines_dropped",
-                "Lines of the log that were lost because nobody has read them in time",
+                "Log lines that were lost because the reader was too slow",
                 Counter::default(),
             ),
             config_refused: put(
                 to,
                 "config_refused",
-                "Whether the configuration file cannot be used as it is now; the one in force stays",
+                "Whether the configuration file is unusable; the current configuration is kept",
                 Gauge::default(),
             ),
             state_bytes: put(
@@ -295,7 +289,7 @@ impl Own {
             state_write_failures: put(
                 to,
                 "state_write_failures",
-                "Times the state for the next start could not be written",
+                "Times that the state for the next start could not be written",
                 Counter::default(),
             ),
         };
@@ -303,7 +297,7 @@ impl Own {
         own
     }
 
-    /// Makes the series that everybody has, so that a rate has something to begin with.
+    /// Creates the series that always exist, because a rate needs a first value.
     fn create(&self) {
         let of_sets = SetId::ALL.into_iter().flat_map(|set| [("add", set), ("delete", set)]);
         let of_sets = of_sets.map(|(op, set)| (op, set.name()));
@@ -321,7 +315,7 @@ impl Own {
         }
     }
 
-    /// Makes the series of a source, so that a rate has something to begin with.
+    /// Creates the series of a source, because a rate needs a first value.
     pub fn source(&self, origin: Origin) {
         let _ = self.suppressed.get_or_create(&SourceLabel::of(origin));
         for severity in [Severity::Error, Severity::Warning] {
@@ -332,7 +326,7 @@ impl Own {
         }
     }
 
-    /// Makes the series of mode ipvs.
+    /// Creates the series of IPVS mode.
     pub fn ipvs(&self) {
         for (set, ops) in [
             ("virtual-servers", &["add", "set", "delete"][..]),
@@ -345,23 +339,23 @@ impl Own {
         }
     }
 
-    /// How many problems of a severity a source has.
+    /// Sets how many problems of a severity a source has.
     pub fn problems(&self, origin: Origin, severity: Severity, count: usize) {
         let label = ProblemLabel { source: source_name(origin), severity: severity_name(severity) };
         self.source_problems.get_or_create(&label).set(amount(count));
     }
 
-    /// How many manifests have an error.
+    /// Sets how many manifests have an error.
     pub fn broken_files(&self, files: usize) {
         self.broken_files.set(amount(files));
     }
 
-    /// Whether the configuration file can be used as it is now.
+    /// Sets whether the configuration file is unusable as it is now.
     pub fn config_refused(&self, is_refused: bool) {
         self.config_refused.set(i64::from(is_refused));
     }
 
-    /// How the API source has fared so far.
+    /// Sets the metrics of the API source from its status.
     pub(super) fn api(&self, status: &ApiStatus) {
         for kind in ErrorKind::ALL {
             let label = ErrorLabel { kind: kind.name() };
@@ -375,38 +369,38 @@ impl Own {
         }
     }
 
-    /// How many lines of the log were lost so far.
+    /// Sets how many log lines were lost so far.
     pub(super) fn log_lines_dropped(&self, total: u64) {
         catch_up(&self.log_lines_dropped, total);
     }
 
-    /// A commit that the kernel acknowledged.
+    /// Counts the operations of a commit that the kernel acknowledged.
     pub fn committed(&self, tally: &Tally) {
         for (label, count) in &tally.0 {
             self.delta_operations.get_or_create(label).inc_by(*count);
         }
     }
 
-    /// What that cost.
+    /// Counts the cost of commits.
     pub fn cost(&self, transactions: usize, bytes: usize, repairs: usize) {
         self.transactions.inc_by(events(transactions));
         self.commit_bytes.inc_by(events(bytes));
         self.repairs.inc_by(events(repairs));
     }
 
-    /// How long some updates took to the kernel's acknowledgement.
+    /// Notes how long updates took to the kernel's acknowledgement.
     pub fn acknowledged(&self, took: Duration, updates: u32) {
         for _ in 0..updates {
             self.queue_to_ack.observe(took.as_secs_f64());
         }
     }
 
-    /// How long a compilation took.
+    /// Notes how long a compilation took.
     pub fn compiled(&self, took: Duration) {
         self.compile.observe(took.as_secs_f64());
     }
 
-    /// Changes that were none.
+    /// Counts changes that had no effect.
     pub fn suppressed(&self, origin: Origin, changes: u64) {
         self.suppressed.get_or_create(&SourceLabel::of(origin)).inc_by(changes);
     }
@@ -436,8 +430,8 @@ impl Own {
         self.objects.get_or_create(&label).set(amount(count));
     }
 
-    /// What has been written to disk since the start. Scrapes may overtake each other: what was counted
-    /// stays.
+    /// Sets what has been written to disk since the start. Scrapes may overtake each other, so the
+    /// counters never go back.
     pub fn state(&self, state: &StateDir) {
         let up_to = |counter: &Counter, count: u64| {
             counter.inc_by(count.saturating_sub(counter.get()));

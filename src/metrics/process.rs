@@ -1,6 +1,7 @@
-//! What this process takes of the node, with the names that all of Prometheus' own clients have for it.
+//! The resources that this process uses, with the names that all of Prometheus' own clients have
+//! for them.
 //!
-//! It is read when somebody asks. What cannot be read is not there.
+//! They are read on each scrape. Values that cannot be read are left out.
 
 use std::fmt;
 use std::fs;
@@ -23,19 +24,19 @@ impl Collector for Process {
         let mut put =
             |name: &str, help: &str, metric: &dyn EncodeAny| metric.put(&mut to, name, help);
         if let Some(seconds) = cpu_seconds() {
-            let help = "Time of processors that was spent, in user space and in the kernel";
+            let help = "CPU time spent in user space and in the kernel";
             put("process_cpu_seconds", help, &ConstCounter::new(seconds))?;
         }
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
         let gauges = [
             ("process_open_fds", "Open file descriptors", open_fds()),
-            ("process_max_fds", "The most there may be", limit(&limits, "Max open files")),
+            ("process_max_fds", "The limit of open files", limit(&limits, "Max open files")),
             ("process_resident_memory_bytes", "Memory in use", kibibytes(&status, "VmRSS")),
-            ("process_virtual_memory_bytes", "Addresses in use", kibibytes(&status, "VmSize")),
+            ("process_virtual_memory_bytes", "Address space in use", kibibytes(&status, "VmSize")),
             (
                 "process_virtual_memory_max_bytes",
-                "The most there may be; -1 for any number",
+                "The limit of address space; -1 if unlimited",
                 Some(limit(&limits, "Max address space").unwrap_or(-1.0)),
             ),
             ("process_start_time_seconds", "When the process started", started()),
@@ -49,7 +50,7 @@ impl Collector for Process {
     }
 }
 
-/// What can be shown under a name.
+/// A metric of any type that can be encoded under a name.
 trait EncodeAny {
     fn put(&self, to: &mut DescriptorEncoder<'_>, name: &str, help: &str) -> fmt::Result;
 }
@@ -66,28 +67,29 @@ fn cpu_seconds() -> Option<f64> {
 }
 
 fn open_fds() -> Option<f64> {
-    // One of them is the one by which they are counted.
+    // One of them is open for this count.
     let fds = fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1);
     u32::try_from(fds).ok().map(f64::from)
 }
 
-/// A line of /proc/self/status such as `VmRSS:     7232 kB`.
+/// Parses a line of /proc/self/status such as `VmRSS:     7232 kB`.
 fn kibibytes(status: &str, name: &str) -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let kibibytes: f64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024.0)
 }
 
-/// The soft limit in a line of /proc/self/limits; nothing if it is unlimited.
+/// Returns the soft limit in a line of /proc/self/limits; `None` if it is unlimited.
 fn limit(limits: &str, name: &str) -> Option<f64> {
     let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Since the epoch.
+/// Returns the start of the process in seconds since the epoch.
 fn started() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The name of the program stands in brackets and may hold any; the 22nd field is the 20th after it.
+    // The name of the program is in brackets and may contain any bytes; the 22nd field is the 20th
+    // after it.
     let ticks: f64 = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()?;
     let boot = fs::read_to_string("/proc/stat").ok()?;
     let boot = boot.lines().find_map(|line| line.strip_prefix("btime "))?;

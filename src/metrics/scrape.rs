@@ -1,7 +1,7 @@
-//! What there is, looked up when somebody asks.
+//! The current state of the daemon, looked up on each scrape.
 //!
-//! The daemon's loop hands out a view of its state, which is pointers, and goes on; counting and
-//! printing is done on another thread.
+//! The daemon's loop returns a view of its state, which is pointers, and continues; counting and
+//! printing happen on another thread.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use super::kube_proxy::NoLocal;
 use crate::engine::{Engine, Locals};
 use crate::telemetry;
 
-/// Who asks is sent a view.
+/// A request for a view, with the channel for the answer.
 pub type Ask = oneshot::Sender<View>;
 
-/// How many may ask at once; the others wait.
+/// How many requests may be queued; further ones wait.
 const ASKS: usize = 4;
 
-/// What the daemon has at one moment.
+/// The state of the daemon at one moment.
 #[derive(Debug)]
 pub struct View {
     model: Model,
@@ -40,21 +40,21 @@ pub struct View {
     api: Option<Arc<ApiStatus>>,
 }
 
-/// What is known of a source.
+/// The state of a source.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Source {
     /// Whether it has delivered its first complete lists.
     pub is_complete: bool,
-    /// Whether it cannot be looked at, so that all it has told stays as it was.
+    /// Whether it is unavailable, so that all that it delivered is held.
     pub is_unavailable: bool,
-    /// When it was last heard of.
+    /// When the source was last heard from.
     pub heard: Option<Instant>,
-    /// When what an earlier run has left was true, if that stands in for it.
+    /// The time of the saved state that is used for it, if it is.
     pub stale: Option<Timestamp>,
 }
 
 impl View {
-    /// What an engine and its sources are at.
+    /// Returns the state of an engine and its sources.
     pub fn of(
         engine: &Engine,
         sources: &BTreeMap<Origin, Source>,
@@ -73,7 +73,7 @@ impl View {
         }
     }
 
-    /// Brings the metrics of what there is up to date.
+    /// Sets the metrics of the current state.
     fn count(&self, metrics: &Metrics, now: Instant) {
         let own = &metrics.own;
         own.log_lines_dropped(telemetry::lost());
@@ -98,7 +98,7 @@ impl View {
         }
         for (origin, source) in &self.sources {
             let silent = match source.stale {
-                // It was heard of by an earlier run.
+                // An earlier run heard from it.
                 Some(at) => Duration::try_from(Timestamp::now().duration_since(at)).ok(),
                 None => source.heard.map(|heard| now.saturating_duration_since(heard)),
             };
@@ -117,22 +117,22 @@ impl View {
     }
 }
 
-/// How to ask the daemon.
+/// Requests views from the daemon.
 #[derive(Clone, Debug)]
 pub struct Scraper {
     daemon: mpsc::Sender<Ask>,
-    /// One at a time: whoever asks a hundred times at once gets it one after the other.
+    /// Allows one scrape at a time, so that many at once are handled one after the other.
     turn: Arc<Mutex<()>>,
 }
 
 impl Scraper {
-    /// A scraper, and where the daemon is asked.
+    /// Creates a scraper, and the receiver for the daemon.
     pub fn new() -> (Self, mpsc::Receiver<Ask>) {
         let (daemon, asks) = mpsc::channel(ASKS);
         (Self { daemon, turn: Arc::default() }, asks)
     }
 
-    /// All metrics as text.
+    /// Returns all metrics as text.
     ///
     /// # Errors
     ///

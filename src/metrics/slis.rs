@@ -1,7 +1,8 @@
-//! What `/metrics/slis` shows: whether checks of this component's health succeeded (KEP-3466), with the names
-//! that all components of Kubernetes have for it.
+//! The metrics of `/metrics/slis`: whether checks of this component's health succeeded (KEP-3466),
+//! with the names that all components of Kubernetes have for it.
 //!
-//! As in kube-proxy, the one check is `ping` of the metrics server's `/healthz`: that somebody answers.
+//! As in kube-proxy, the only check is `ping` of the metrics server's `/healthz`: that the process
+//! answers.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -31,7 +32,7 @@ struct ResultLabel {
     r#type: &'static str,
 }
 
-/// The one result there is: who is not answered is not counted here.
+/// The only result: a request without an answer cannot be counted here.
 const PINGS: ResultLabel = ResultLabel { name: "ping", status: "success", r#type: "healthz" };
 
 impl Slis {
@@ -41,12 +42,12 @@ impl Slis {
         let help = "Results of checks of this component's health";
         let all = put(to, "healthchecks", help, Labelled::default());
         let slis = Self { last, all };
-        // A rate has to have something to begin with. What the last check said is not known yet.
+        // A rate needs a first value. The result of the last check is not known yet.
         let _ = slis.all.get_or_create(&PINGS);
         slis
     }
 
-    /// Somebody has asked whether anybody answers, and is answered.
+    /// Counts a ping that is answered.
     pub fn pinged(&self) {
         let ResultLabel { name, r#type, .. } = PINGS;
         self.last.get_or_create(&CheckLabel { name, r#type }).set(1);

@@ -1,4 +1,4 @@
-//! What the two servers of the daemon show, as kube-proxy's do.
+//! The content of the daemon's two servers, as in kube-proxy.
 
 use std::convert::Infallible;
 use std::io;
@@ -17,18 +17,18 @@ use crate::health::Health;
 use crate::metrics::{Metrics, scrape};
 use crate::monitor::Monitor;
 
-/// Where the daemon shows how it is.
+/// Where and how the daemon serves its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Where `/healthz`, `/livez` and `/readyz` are, if anywhere.
+    /// The address of `/healthz`, `/livez` and `/readyz`, if they are served.
     pub healthz: Option<SocketAddr>,
-    /// Where `/metrics`, `/metrics/slis`, `/proxyMode` and `/configz` are, if anywhere.
+    /// The address of `/metrics`, `/metrics/slis`, `/proxyMode` and `/configz`, if they are served.
     pub metrics: Option<SocketAddr>,
-    /// How long the kernel may be behind before that is unhealthy.
+    /// How long the kernel may be behind before the node is unhealthy.
     pub staleness: Duration,
-    /// Whether it is fatal that an address cannot be had.
+    /// Whether it is fatal if an address is not available.
     pub hard_fail: bool,
-    /// What is programmed.
+    /// The proxy mode.
     pub mode: Mode,
 }
 
@@ -45,9 +45,9 @@ impl From<&Config> for Options {
 }
 
 impl Options {
-    /// How to listen at one of the addresses.
+    /// Returns how to listen at one of the addresses.
     pub fn bind(&self, address: SocketAddr) -> Bind {
-        // As in Go: `[::]` stands for every address of both families.
+        // As in Go: `[::]` means every address of both families.
         Bind { address, v6_only: false, hard_fail: self.hard_fail }
     }
 }
@@ -57,7 +57,7 @@ impl Options {
 pub struct Servers(JoinSet<io::Result<Infallible>>);
 
 impl Servers {
-    /// Starts those that are configured. Must be called from within a runtime.
+    /// Starts the configured servers. Must be called from within a runtime.
     pub fn start(options: &Options, monitor: &Monitor, config: serde_json::Value) -> Self {
         let mut servers = JoinSet::new();
         if let Some(address) = options.healthz {
@@ -71,8 +71,8 @@ impl Servers {
         Self(servers)
     }
 
-    /// Is ready with the reason when one of them has ended: its address cannot be had, and that is
-    /// fatal.
+    /// Resolves with the reason when one of them has ended: its address is not available, and that
+    /// is fatal.
     pub async fn failure(mut self) -> anyhow::Error {
         match self.0.join_next().await {
             None => std::future::pending().await,
@@ -86,9 +86,9 @@ impl Servers {
 /// `/healthz`, `/livez` and `/readyz`.
 #[derive(Clone, Debug)]
 pub struct HealthSite {
-    /// How the daemon is, always up to date.
+    /// The health of the daemon, always up to date.
     pub health: watch::Receiver<Health>,
-    /// Where the answers are counted.
+    /// Counts the answers.
     pub metrics: Arc<Metrics>,
 }
 
@@ -113,7 +113,7 @@ impl Site for HealthSite {
     }
 }
 
-/// Metrics, or why there are none at the moment.
+/// Returns the metrics, or why there are none at the moment.
 fn exposition(text: anyhow::Result<String>) -> Answer {
     match text {
         Ok(text) => Answer {
@@ -124,14 +124,14 @@ fn exposition(text: anyhow::Result<String>) -> Answer {
     }
 }
 
-/// `/metrics` and what says what this is.
+/// `/metrics`, and the paths that describe the process.
 #[derive(Clone, Debug)]
 pub struct MetricsSite {
-    /// What has been counted.
+    /// The counters.
     pub metrics: Arc<Metrics>,
-    /// Asks the daemon what there is.
+    /// Asks the daemon for its current state.
     pub scraper: scrape::Scraper,
-    /// What is programmed.
+    /// The proxy mode.
     pub mode: Mode,
     /// The effective configuration, as JSON.
     pub config: Arc<serde_json::Value>,
@@ -142,7 +142,7 @@ impl Site for MetricsSite {
         match path {
             "/metrics" => exposition(self.scraper.scrape(Arc::clone(&self.metrics)).await),
             "/metrics/slis" => exposition(self.metrics.slis_text().map_err(Into::into)),
-            // Here, it says only that somebody answers.
+            // Here, it says only that the process answers.
             "/healthz" => {
                 self.metrics.slis.pinged();
                 Answer::text(StatusCode::OK, "ok")

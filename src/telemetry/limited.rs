@@ -1,9 +1,9 @@
-//! A log that says the same thing only so often.
+//! A log that limits repetition.
 //!
-//! Whatever is said again and again, be it by a part that nobody has thought of, must not fill a disk: the
-//! same words from the same place are written a few times at once, and then once a minute with a count;
-//! and one place may not say more than so much, whatever the words. Lines for those who look for something
-//! (debug, trace) are never held back.
+//! A line that is repeated, by any part of the program, must not fill a disk: the same text from
+//! the same place is written a few times at once, and then once a minute with a count; and one
+//! place may write only so many lines, whatever their text. Lines of level debug and trace, which
+//! are for troubleshooting, are never held back.
 
 use std::fmt::{self, Write as _};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -19,23 +19,23 @@ use tracing_subscriber::registry::LookupSpan;
 use super::queue::Queue;
 use crate::limits::{Limits, Rate, Said, more};
 
-/// The same words.
+/// The rate of lines with the same text.
 const WORDS: Rate = Rate { burst: 10, period: Duration::from_secs(60) };
 
-/// One place in the program, whatever the words.
+/// The rate of lines from one place in the program, whatever their text.
 const PLACE: Rate = Rate { burst: 100, period: Duration::from_secs(1) };
 
-/// How many subjects are told apart.
+/// How many subjects are tracked separately.
 const MOST: usize = 4096;
 
-/// How a line looks.
+/// The format of a line.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Style {
     Text,
     Json,
 }
 
-/// What was said lately.
+/// The lines that were logged recently.
 #[derive(Debug)]
 pub(super) struct Told {
     words: Limits<u64, String>,
@@ -47,7 +47,7 @@ pub(super) fn limits() -> Arc<Mutex<Told>> {
     Arc::new(Mutex::new(Told { words, places }))
 }
 
-/// A format that leaves lines out.
+/// A format that suppresses lines.
 #[derive(Debug)]
 pub(super) struct Limited<F> {
     format: F,
@@ -104,7 +104,7 @@ impl Told {
     }
 }
 
-/// Writes what was held back, as far as its time has come.
+/// Writes suppressed lines that may be logged by now.
 pub(super) fn say_what_is_due(told: &Mutex<Told>, queue: &Queue, style: Style) {
     let now = Instant::now();
     let mut told = lock(told);
@@ -136,7 +136,7 @@ fn with_others(said: &Said<String>, style: Style) -> String {
     suffixed(&said.line, said.more, &text, "more_of_this_kind", style)
 }
 
-/// A line with a count at its end, unless that is zero.
+/// Returns a line with a count at its end, unless the count is zero.
 fn suffixed(line: &str, count: u64, text: &str, field: &str, style: Style) -> String {
     if count == 0 {
         return line.to_owned();
@@ -154,8 +154,8 @@ fn hash(what: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// The words of an event: its message and the fields that are texts. Numbers are no words: the same thing
-/// may take longer.
+/// Hashes the text of an event: its message and the fields that are strings. Numbers are left out:
+/// the same event may take longer each time.
 struct Words(DefaultHasher);
 
 impl Visit for Words {
@@ -186,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    /// Where lines go.
+    /// Collects the written lines.
     #[derive(Clone, Debug, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);
 
@@ -254,7 +254,7 @@ mod tests {
                 tracing::error!("web-{file}.yaml is broken");
             }
         });
-        // The last may be there for a second that has passed.
+        // The last one may come from a second that has passed.
         assert!((100..200).contains(&lines.len()), "{}", lines.len());
     }
 
@@ -265,7 +265,7 @@ mod tests {
             with_more(json, 7, Style::Json),
             "{\"level\":\"WARN\",\"message\":\"again\",\"said_more\":7}\n"
         );
-        assert_eq!(with_more("again\n", 7, Style::Text), "again; said 7 times more\n");
+        assert_eq!(with_more("again\n", 7, Style::Text), "again; 7 similar lines suppressed\n");
         assert_eq!(with_more("again\n", 0, Style::Text), "again\n");
         let said = Said { line: "a.yaml is broken\n".to_owned(), more: 3 };
         let expected = "a.yaml is broken; and 3 more lines of this kind\n";

@@ -1,11 +1,11 @@
-//! Lines on their way to stderr, which may be a pipe that nobody reads.
+//! The queue of log lines on their way to stderr, which may be a pipe that is not read.
 //!
 //! ```text
-//!  whoever logs ──push──▶ bytes, so many at the most ──▶ one thread ──▶ stderr
+//!  any thread ──push──▶ a limited number of bytes ──▶ one thread ──▶ stderr
 //! ```
 //!
-//! Nobody who logs ever waits. What there is no room for is lost, and counted; what has room keeps its
-//! order, and the count is a line of its own as soon as somebody reads again.
+//! Logging never waits. Lines that do not fit are lost and counted; the others keep their order,
+//! and the count becomes a line of its own as soon as the pipe is read again.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -14,7 +14,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 thread_local! {
-    /// Whether this is the thread that writes. It says how much was lost, which may not be lost itself.
+    /// True on the thread that writes. It reports how many lines were lost, and that report must
+    /// not be lost itself.
     static WRITES: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -22,11 +23,11 @@ thread_local! {
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    /// There is something to write, or to do at another time.
+    /// Signals that there is something to write, or another time of the alarm.
     wake: Condvar,
-    /// All is written.
+    /// Signals that everything is written.
     idle: Condvar,
-    /// The most bytes that wait.
+    /// The maximum of bytes that wait.
     room: usize,
     lost: AtomicU64,
 }
@@ -34,9 +35,9 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     bytes: Vec<u8>,
-    /// Whether the thread is at what was taken last.
+    /// Whether the thread is writing what it took last.
     is_writing: bool,
-    /// When the thread has something to do though nothing comes.
+    /// When the thread has something to do even if no line comes.
     alarm: Option<Instant>,
 }
 
@@ -62,12 +63,12 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// How many lines were lost so far.
+    /// Returns how many lines were lost so far.
     pub(super) fn lost(&self) -> u64 {
         self.lost.load(Relaxed)
     }
 
-    /// Has the thread look at `idly` again no later than then.
+    /// Makes the thread call `idly` at this time, or earlier.
     pub(super) fn set_alarm(&self, at: Instant) {
         let mut state = self.lock();
         if state.alarm.is_none_or(|alarm| at < alarm) {
@@ -76,7 +77,8 @@ impl Queue {
         }
     }
 
-    /// Waits until all is written, but not for longer than that. False if it is not.
+    /// Waits until everything is written, but not longer than `patience`. Returns false if lines
+    /// are left.
     pub(super) fn flush(&self, patience: Duration) -> bool {
         let state = self.lock();
         let waits = |state: &mut State| state.is_writing || !state.bytes.is_empty();
@@ -84,8 +86,8 @@ impl Queue {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Writes what comes, for ever. `tell` says how many lines were lost, `idly` does what is to be done
-    /// at the time of the alarm; both may push lines.
+    /// Writes lines as they come, endlessly. `tell` is called with the number of lost lines, and
+    /// `idly` at the time of the alarm; both may push lines.
     pub(super) fn write_to(
         &self,
         out: &mut impl Write,
@@ -101,7 +103,7 @@ impl Queue {
                 let lines = unwritten.iter().filter(|byte| **byte == b'\n').count();
                 let lost = u64::try_from(lines).unwrap_or(u64::MAX);
                 let lost = self.lost.fetch_add(lost, Relaxed) + lost;
-                // Nobody reads what is written to somebody who has gone.
+                // A report would be lost, too, while the reader is gone.
                 if unwritten.is_empty() && lost > told {
                     tell(lost - told);
                     told = lost;
@@ -118,7 +120,7 @@ impl Queue {
         }
     }
 
-    /// What there is to write, and whether the alarm is due.
+    /// Returns the bytes to write, and whether the alarm is due.
     fn take(&self) -> (Vec<u8>, bool) {
         let mut state = self.lock();
         loop {
@@ -139,7 +141,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // What is behind the lock is valid at any moment, so a panic elsewhere does not matter.
+        // The data behind the lock is valid at any moment, so a panic elsewhere does not matter.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -151,7 +153,7 @@ fn write_all<'a>(out: &mut impl Write, mut bytes: &'a [u8]) -> &'a [u8] {
             Ok(0) => break,
             Ok(written) => bytes = bytes.get(written..).unwrap_or(&[]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Whoever started us may share the pipe with somebody who wants it so.
+            // The parent process may share the pipe with a process that has made it non-blocking.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -192,7 +194,7 @@ mod tests {
         assert!(!queue.flush(Duration::from_millis(10)), "the pipe is full");
         let lost = usize::try_from(queue.lost()).unwrap();
         assert!(lost > all / 2 && lost < all, "{lost}");
-        // Each is there or counted, and those that are there are in order.
+        // Each line is there or counted, and those that are there are in order.
         let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
         let (mut next, mut counted, mut read) = (0, 0, 0);
         while counted + read < all {

@@ -19,7 +19,7 @@ use rulec_testkit::{Namespace, patience};
 use tempfile::TempDir;
 
 /// What the daemon logs once the kernel holds everything.
-pub(crate) const SETTLED: &str = "the kernel holds what the sources say";
+pub(crate) const SETTLED: &str = "in sync with all sources";
 
 /// What the daemon logs for each batch that the kernel has taken, with `LOG`.
 pub(crate) const COMMITTED: &str = " committed ";

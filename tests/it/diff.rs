@@ -406,7 +406,7 @@ fn an_address_of_another_node_is_not_bound_in_mode_ipvs() {
     let ran = shown(&both);
     assert!(!ran.stdout.contains("192.0.2.11"), "{ran:?}");
     assert!(ran.stdout.contains("bind 192.0.2.12"), "{ran:?}");
-    let warning =
-        "Service default/web: 192.0.2.11: not served at this address in mode ipvs: it is Node nb's";
+    let warning = "Service default/web: 192.0.2.11: not served at this address in IPVS mode: \
+                   it belongs to Node nb";
     assert!(ran.stderr.contains(warning), "{ran:?}");
 }

@@ -107,7 +107,7 @@ fn what_has_no_effect_is_said() {
     daemon.wait_for(mismatch);
     daemon.wait_for(name);
     manifests.write("node.yaml", "{apiVersion: v1, kind: Node, metadata: {name: na.example.com}}");
-    daemon.wait_for("no longer: Node na.example.com: there is no Node of this name");
+    daemon.wait_for("resolved: Node na.example.com: there is no Node of this name");
     daemon.stop();
 }
 
@@ -117,19 +117,19 @@ fn an_endpoint_without_a_node_goes_back_to_the_sender_masqueraded() {
     let objects = OBJECTS.replace(", nodeName: na", "");
     let Ran { stdout, .. } = offline(&objects, &["10.90.0.10:80", "--from", "10.50.1.5"]);
     assert!(stdout.contains("goes to 10.50.1.5:8080, masqueraded"), "{stdout}");
-    assert!(stdout.contains("since it goes back to where it comes from"), "{stdout}");
+    assert!(stdout.contains("because it returns to its source (hairpin)"), "{stdout}");
 }
 
 #[test]
 fn what_is_nobodys_passes() {
     for (to, word) in [
-        ("10.90.0.99:80", "no rule has a say"),
+        ("10.90.0.99:80", "no rule applies"),
         ("127.0.0.1:30080", "nodePort 30080/TCP (IPv4) does not answer at 127.0.0.1"),
-        ("[2001:db8::1]:80/sctp", "no rule has a say"),
+        ("[2001:db8::1]:80/sctp", "no rule applies"),
     ] {
         let from = if to.starts_with('[') { "2001:db8::2" } else { "203.0.113.7" };
         let text = explained(&[to, "--from", from]);
-        assert!(text.contains("passes untouched") && text.contains(word), "{to}: {text}");
+        assert!(text.contains("passes unchanged") && text.contains(word), "{to}: {text}");
     }
 }
 
@@ -187,17 +187,17 @@ fn an_address_alone_may_stand_in_brackets() {
 #[test]
 fn bad_questions_get_a_clear_answer() {
     let cases: [(&[&str], &str); 11] = [
-        (&["[fd90::1]/tcp"], "has a protocol and no port"),
+        (&["[fd90::1]/tcp"], "has a protocol but no port"),
         (&["[fd90::1"], "is not ADDRESS:PORT"),
         (&["[10.90.0.10]"], "is not ADDRESS:PORT"),
         (&["[fd90::1]80"], "is not ADDRESS:PORT"),
-        (&["10.90.0.10:80/icmp"], "\"icmp\" is none of tcp, udp and sctp"),
+        (&["10.90.0.10:80/icmp"], "\"icmp\" is not tcp, udp or sctp"),
         (&["10.90.0.10:0"], "10.90.0.10:0"),
         (&["10.90.0.10:65536"], "10.90.0.10:65536"),
         (&["web:80"], "web:80"),
         (&["10.90.0.10:80", "--from", "nowhere"], "nowhere"),
-        (&["10.90.0.10:80", "--from", "2001:db8::2"], "are not of one family"),
-        (&["[fd90::1]:80"], "name one with --from"),
+        (&["10.90.0.10:80", "--from", "2001:db8::2"], "are of different IP families"),
+        (&["[fd90::1]:80"], "use --from"),
     ];
     for (args, word) in cases {
         let ran = offline(OBJECTS, args);

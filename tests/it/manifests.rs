@@ -115,9 +115,9 @@ fn a_bad_file_is_named_and_harms_no_other() {
             assert!(holds(&namespace, &good()), "{words:?}");
         }
         // It is seen to be away before the next one comes, which may be wrong in the same way.
-        let before = daemon.count("no longer: ");
+        let before = daemon.count("resolved: ");
         fs::remove_file(path.join(name)).unwrap();
-        daemon.wait_for_count("no longer: ", before + 1);
+        daemon.wait_for_count("resolved: ", before + 1);
     }
     daemon.settle(&namespace, &path, &SETTINGS);
     assert!(holds(&namespace, &good()));
@@ -239,7 +239,7 @@ fn a_broken_edit_keeps_what_was_good_until_it_is_mended() {
     // Mended, and changed at the same time.
     daemon.after(|| manifests.write("all.yaml", &good_with(&[&pods[1]])));
     answers(&["e2"]);
-    daemon.wait_for("no longer: all.yaml");
+    daemon.wait_for("resolved: all.yaml");
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn services_outlive_their_directory_until_it_is_back() {
         daemon.wait_for_count(&said, round);
         assert!(holds(&namespace, &good()));
         fs::rename(&aside, &path).unwrap();
-        daemon.wait_for_count(&format!("no longer: {said}"), round);
+        daemon.wait_for_count(&format!("resolved: {said}"), round);
         assert!(holds(&namespace, &good()));
         // It is the new directory that is watched.
         let other = good_with(&["10.50.1.7"]);
@@ -347,7 +347,7 @@ fn a_mistyped_path_removes_nothing_and_an_empty_directory_all() {
     // It comes, and what is in it counts from then on.
     fs::create_dir(&typo).unwrap();
     fs::copy(path.join("all.yaml"), typo.join("all.yaml")).unwrap();
-    daemon.wait_for("the kernel holds what the sources say");
+    daemon.wait_for("in sync with all sources");
     assert!(holds(&namespace, &good()));
     daemon.stop();
 
@@ -423,13 +423,13 @@ fn what_a_broken_file_may_name_stays_over_a_restart() {
         manifests.write("all.yaml", broken);
         let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
         assert!(holds(&namespace, &both), "of {broken:?}: {}", daemon.log());
-        daemon.wait_for("what the kernel has of Services that no source names stays");
+        daemon.wait_for("keeping Services in the kernel that no source names");
         // Others change meanwhile, and when the file is whole nothing is left of this.
         let new = other.replace("10.50.1.6", "10.50.1.7");
         daemon.after(|| manifests.write("other.yaml", &new));
         assert!(holds(&namespace, &both.replace("10.50.1.6", "10.50.1.7")), "{}", daemon.log());
         manifests.write("all.yaml", &good());
-        daemon.wait_for("no longer: all.yaml");
+        daemon.wait_for("resolved: all.yaml");
         daemon.after(|| manifests.write("other.yaml", &other));
         assert!(holds(&namespace, &both), "{}", daemon.log());
         daemon.stop();
@@ -509,7 +509,7 @@ fn what_changes_nothing_commits_nothing() {
             _ => fs::write(&file, format!("# {round}\n{}", good())).unwrap(),
         }
     }
-    daemon.wait_for("read again, and mean the same");
+    daemon.wait_for("read again, meaning unchanged");
     // What follows is seen after all of that.
     let other = good_with(&["10.50.1.7"]);
     daemon.after(|| manifests.write("all.yaml", &other));

@@ -107,9 +107,9 @@ fn what_cannot_be_used_or_means_the_same_changes_nothing() {
     }
     let mut configured = Configured::start("no-reload");
     configured.write(&configuration("# A comment.\nclusterCIDR: \"10.50.0.0/16\""));
-    configured.daemon.wait_for("the configuration file changed, and means the same");
+    configured.daemon.wait_for("the configuration file changed, but its meaning did not");
     configured.write(&configuration("clusterCIDR: nonsense"));
-    configured.daemon.wait_for("the configuration in force stays");
+    configured.daemon.wait_for("keeping the current configuration");
     let log = configured.daemon.log();
     assert!(log.contains("config.conf:5: clusterCIDR"), "{log}");
     // What no daemon could run with is no reason to end this one. Where there is IPVS, one could.
@@ -120,7 +120,7 @@ fn what_cannot_be_used_or_means_the_same_changes_nothing() {
     assert!(configured.daemon.is_running());
     fs::remove_file(configured.path()).unwrap();
     configured.write(&configuration("clusterCIDR: 10.50.0.0/16"));
-    configured.daemon.wait_for_count("the configuration file changed, and means the same", 2);
+    configured.daemon.wait_for_count("the configuration file changed, but its meaning did not", 2);
     assert_eq!(configured.daemon.count(SETTLED), 1, "it did not start over");
 }
 
@@ -132,15 +132,15 @@ fn a_hangup_reloads_at_once_and_says_what_came_of_it() {
     let mut configured = Configured::start("hangup");
     let pid = configured.daemon.pid();
     configured.daemon.signal("HUP");
-    configured.daemon.wait_for("asked to reload: the configuration stays");
+    configured.daemon.wait_for("reload requested: keeping the configuration");
     assert_eq!(configured.daemon.count(SETTLED), 1, "it did not start over");
     // One that cannot be used is said as often as somebody asks, and is an alert.
     configured.write(&configuration("clusterCIDR: nonsense"));
     for times in 1..=2 {
         configured.daemon.signal("HUP");
-        configured.daemon.wait_for_count("asked to reload", 1 + times);
+        configured.daemon.wait_for_count("reload requested", 1 + times);
     }
-    assert!(configured.daemon.count("the configuration in force stays") >= 2);
+    assert!(configured.daemon.count("keeping the current configuration") >= 2);
     let refused = || Metrics::of(&configured.node).value("rulec_config_refused", "");
     assert_eq!(refused(), 1.0);
     configured.write(&configuration("clusterCIDR: 10.60.0.0/16"));
@@ -164,7 +164,7 @@ fn signals_do_not_end_a_process_that_is_starting_over() {
             configured.daemon.signal("HUP");
             configured.daemon.signal("USR1");
         }
-        configured.daemon.wait_for_count("starting over", round);
+        configured.daemon.wait_for_count("restarting", round);
         // By then it has read this configuration: the next one asks it to start over again.
         configured.daemon.wait_for_count("starting version", round + 1);
         assert!(configured.daemon.is_running(), "{}", configured.daemon.log());

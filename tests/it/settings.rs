@@ -90,8 +90,8 @@ fn the_addresses_of_another_node_are_told() {
         ran.stdout
     };
     assert!(explain("192.0.2.10:30080", &[]).contains("goes to 10.50.1.5:8080"));
-    assert!(explain("192.0.2.77:30080", &[]).contains("passes untouched"));
-    assert!(explain("192.0.2.110:30080", &[]).contains("passes untouched"));
+    assert!(explain("192.0.2.77:30080", &[]).contains("passes unchanged"));
+    assert!(explain("192.0.2.110:30080", &[]).contains("passes unchanged"));
     assert!(explain("192.0.2.110:30080", &told).contains("goes to 10.50.1.5:8080"));
 }
 
@@ -136,7 +136,7 @@ fn a_file_means_the_same_to_the_daemon_and_to_diff_and_explain() {
         // The name is the file's, and not that of the tests.
         let args = ["run", "--config", file, "--manifests", path, "--shared-tables"];
         let mut daemon = Daemon::of(command(&node, &args));
-        daemon.wait_for("the kernel holds what the sources say");
+        daemon.wait_for("in sync with all sources");
         let with = |args: &[&str]| {
             let ran = rulec(&node, &[args, &["--config", file]].concat());
             assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{fields}: {ran:?}");
@@ -147,7 +147,7 @@ fn a_file_means_the_same_to_the_daemon_and_to_diff_and_explain() {
             ["explain", "192.0.2.110:30080", "--from", "203.0.113.7", "--manifests", path];
         let answer = with(&[&explain[..], &["--state", "kernel"]].concat());
         assert!(answer.contains("goes to 10.50.1.5:8080, masqueraded"), "{fields}: {answer}");
-        assert!(!answer.contains("is not as rulec makes it"), "{fields}: {answer}");
+        assert!(!answer.contains("differs from rulec's"), "{fields}: {answer}");
         daemon.stop();
     }
 }
@@ -167,7 +167,7 @@ fn options_that_a_file_replaces_are_named() {
     };
     // What has no meaning to a compilation is the daemon's to tell of.
     let replaced = ran("oomScoreAdj: 2000\nunknown: 1\n", &["--cluster-cidr", "10.0.0.0/8"]);
-    let warning = "--cluster-cidr: has no effect: config.conf is in force instead\n";
+    let warning = "--cluster-cidr: has no effect: config.conf is used instead\n";
     assert_eq!((replaced.status, replaced.stderr.as_str()), (0, warning));
     let wrong = ran("clusterCIDR: nowhere\n", &[]);
     assert_eq!((wrong.status, wrong.stdout.as_str()), (2, ""));

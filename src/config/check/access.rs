@@ -1,4 +1,4 @@
-//! Where Services come from.
+//! The sources of Services.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,8 @@ pub(super) fn api(
     let in_cluster = surroundings.in_cluster;
     let is_named = kubeconfig.is_some() || master.is_some() || run.in_cluster;
     let is_implied = match (file, &run.manifests) {
-        // A file that was only written for its settings does not ask for a server nobody can reach.
+        // A file that was written only for its settings does not imply a server that is
+        // unreachable.
         (Some(_), Some(_)) => in_cluster,
         (Some(_), None) => true,
         (None, Some(_)) => false,
@@ -31,7 +32,8 @@ pub(super) fn api(
         if run.manifests.is_none() && !starts_nothing {
             values.option_missing(
                 "--manifests",
-                "is missing, and so are --kubeconfig, --master and --config: there is no source of Services",
+                "is missing, and so are --kubeconfig, --master and --config: \
+                 there is no source of Services",
             );
         }
         return None;
@@ -39,7 +41,8 @@ pub(super) fn api(
     if kubeconfig.is_none() && master.is_none() && !in_cluster && !starts_nothing {
         values.refuse(
             "clientConnection.kubeconfig",
-            "is missing, and this is no Pod (KUBERNETES_SERVICE_HOST is not set): there is no way to the API server",
+            "is missing, and this is not a Pod (KUBERNETES_SERVICE_HOST is not set): \
+             the address of the API server is not known",
         );
     }
     Some(ApiAccess { kubeconfig, master })

@@ -1,4 +1,4 @@
-//! What is said of IPVS. It counts in its mode alone.
+//! The settings of IPVS, which are used only in its mode.
 
 use ipnet::IpNet;
 use rulec_compiler::ipvs::{Scheduler, Scheduling};
@@ -12,7 +12,7 @@ use crate::config::value::{Element, Typed};
 use crate::config::values::Values;
 use crate::config::{Ipvs, Mode};
 
-/// What it makes of Services.
+/// Returns the settings that concern Services.
 pub(super) fn settings(values: &mut Values, own: &IpvsArgs) -> IpvsSettings {
     let usual = Scheduling::new(scheduler(values));
     IpvsSettings {
@@ -22,7 +22,7 @@ pub(super) fn settings(values: &mut Values, own: &IpvsArgs) -> IpvsSettings {
     }
 }
 
-/// What it asks of the node.
+/// Returns the settings that concern the node.
 pub(super) fn node(values: &mut Values, own: &IpvsArgs, mode: Mode) -> Option<Ipvs> {
     (mode == Mode::Ipvs).then(|| Ipvs {
         strict_arp: flag(values, "ipvs.strictARP"),
@@ -34,7 +34,7 @@ pub(super) fn node(values: &mut Values, own: &IpvsArgs, mode: Mode) -> Option<Ip
     })
 }
 
-/// Tells of our options that say something of another mode. Those of kube-proxy are fields.
+/// Warns of rulec's own options of IPVS in another mode. Those of kube-proxy are fields.
 pub(super) fn tell_of_unused(values: &mut Values, own: &IpvsArgs, mode: Mode) {
     let IpvsArgs { ipvs_drain_seconds, ipvs_scheduler_flags, ipvs_addresses, ipvs_device } = own;
     let given = [
@@ -44,14 +44,14 @@ pub(super) fn tell_of_unused(values: &mut Values, own: &IpvsArgs, mode: Mode) {
         ("--ipvs-device", ipvs_device.is_some()),
     ];
     for (option, _) in given.into_iter().filter(|(_, given)| *given && mode != Mode::Ipvs) {
-        values.option_unused(option, "it counts if mode is ipvs");
+        values.option_unused(option, "used only in IPVS mode");
     }
 }
 
 fn scheduler(values: &mut Values) -> Scheduler {
     const PATH: &str = "ipvs.scheduler";
     match text(values, PATH).as_str() {
-        // The flag that a template left empty.
+        // A template may leave the flag empty.
         "" => Scheduler::default(),
         name => name.parse().unwrap_or_else(|message: String| {
             values.refuse(PATH, message);

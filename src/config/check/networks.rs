@@ -1,4 +1,4 @@
-//! Which addresses and interfaces are meant.
+//! Networks and interfaces.
 
 use ipnet::IpNet;
 use rulec_compiler::interface::InterfacePattern;
@@ -83,7 +83,7 @@ pub(super) fn node_port_addresses(values: &mut Values, mode: &str) -> NodePortAd
                 values.refuse_element(PATH, place, message);
             }
             None if said.len() > 1 => {
-                values.refuse_element(PATH, place, "primary cannot stand beside others");
+                values.refuse_element(PATH, place, "primary cannot be combined with networks");
             }
             None => return NodePortAddresses::Primary,
         }

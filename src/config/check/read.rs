@@ -1,4 +1,4 @@
-//! Fields by type. Their types were checked when they were taken in.
+//! Reads fields by type. The types were checked when the values were taken in.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ pub(super) fn address(values: &mut Values, path: &'static str) -> Option<IpAddr>
     address
 }
 
-/// A whole number within limits.
+/// Returns a whole number within limits.
 pub(super) fn within(values: &mut Values, path: &'static str, least: i32, most: i32) -> i32 {
     let Some(Typed::Int(said)) = values.take(path) else { return least };
     if !(least..=most).contains(&said) {

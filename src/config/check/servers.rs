@@ -1,4 +1,4 @@
-//! Where kube-proxy's two servers listen.
+//! The addresses of kube-proxy's two servers.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,7 +11,7 @@ use crate::config::values::{Values, flag_of};
 const HEALTHZ_PORT: u16 = 10256;
 const METRICS_PORT: u16 = 10249;
 
-/// A server that kube-proxy has.
+/// A server of kube-proxy.
 pub(super) struct Server {
     path: &'static str,
     port_flag: &'static str,
@@ -36,12 +36,13 @@ pub(super) const METRICS: Server = Server {
     v6: [0, 0, 0, 0, 0, 0, 0, 1],
 };
 
-/// Where to serve; the deprecated flag disables or gives the port of an address without one.
+/// Returns the address of a server, if it is enabled. The deprecated flag disables it, or sets the
+/// port of an address without one.
 pub(super) fn server(values: &mut Values, server: &Server, is_v6: bool) -> Option<SocketAddr> {
     let Server { path, port_flag, .. } = *server;
     let mut port = server.port;
     if values.is_given(port_flag) {
-        values.warn(port_flag, format!("is deprecated; say {}", flag_of(path)));
+        values.warn(port_flag, format!("is deprecated; use {}", flag_of(path)));
         port = u16::try_from(within(values, port_flag, 0, 65535)).unwrap_or(port);
         if port == 0 {
             values.take(path);
@@ -66,7 +67,7 @@ pub(super) fn server(values: &mut Values, server: &Server, is_v6: bool) -> Optio
     address
 }
 
-/// `ip:port`, `[ip]:port`, or an address without a port.
+/// Parses `ip:port`, `[ip]:port`, or an address without a port.
 fn socket(text: &str, port: u16) -> Option<SocketAddr> {
     if let Some(address) = parse_ip(text) {
         return Some(SocketAddr::new(address, port));

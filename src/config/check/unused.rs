@@ -1,12 +1,12 @@
-//! Rules for what has no effect.
+//! Rules for fields that have no effect.
 
 use crate::config::check::read::duration;
 use crate::config::duration::GoDuration;
 use crate::config::value::Typed;
 use crate::config::values::Values;
 
-/// What has no effect is checked all the same: a file must not become wrong on the way back to
-/// kube-proxy.
+/// Checks fields without an effect, too: a file must still be valid when it is given to kube-proxy
+/// again.
 pub(super) fn check(values: &mut Values) {
     const CONFIG_SYNC: &str = "configSyncPeriod";
     if duration(values, CONFIG_SYNC) <= GoDuration::ZERO {

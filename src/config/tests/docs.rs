@@ -1,4 +1,4 @@
-//! docs/configuration.md says what the table of fields says.
+//! docs/configuration.md must match the table of fields.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -9,9 +9,7 @@ const BEGIN: &str = "<!-- fields: begin -->\n";
 const END: &str = "<!-- fields: end -->";
 
 fn table() -> String {
-    let mut text = String::from(
-        "| Field | Flag | Default | What becomes of it |\n| --- | --- | --- | --- |\n",
-    );
+    let mut text = String::from("| Field | Flag | Default | Effect |\n| --- | --- | --- | --- |\n");
     for field in FIELDS {
         let code = |text: &str| {
             if text.is_empty() { String::new() } else { format!("`{text}`") }
@@ -21,7 +19,7 @@ fn table() -> String {
             if field.flag.is_empty() { String::new() } else { code(&format!("--{}", field.flag)) };
         let what = match field.role {
             Role::Used => field.note.to_owned(),
-            Role::When(condition) => format!("{}; if {condition}", field.note),
+            Role::When(condition) => format!("{}; only if {condition}", field.note),
             Role::Ignored(reason) => format!("*no effect*: {reason}"),
         };
         writeln!(text, "| {path} | {flag} | {} | {what} |", code(field.default)).unwrap();
@@ -29,7 +27,7 @@ fn table() -> String {
     text
 }
 
-/// Say `RULEC_WRITE_DOCS=1 cargo test -p rulec config::tests::docs` to write it anew.
+/// Write the table again with `RULEC_WRITE_DOCS=1 cargo test -p rulec config::tests::docs`.
 #[test]
 fn the_documentation_has_the_table() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");

@@ -1,10 +1,10 @@
-//! What holds for every field and every flag.
+//! Tests of every field and every flag.
 
 use super::{errors, load, load_file, printed};
 use crate::config::fields::{FIELDS, Field, Role};
 use crate::config::value::Kind;
 
-/// Another value than the default, as it is written in a file and on a command line.
+/// Returns a value other than the default, as it is written in a file and on a command line.
 fn sample(field: &Field) -> (&'static str, &'static str) {
     match (field.path, field.kind) {
         ("hostnameOverride", _) => ("other", "other"),
@@ -27,7 +27,7 @@ fn sample(field: &Field) -> (&'static str, &'static str) {
     }
 }
 
-/// What has to be said for a field to have its effect, in a file and on a command line.
+/// Returns what must be set for a field to have an effect, in a file and on a command line.
 fn condition(field: &Field) -> (&'static str, &'static [&'static str]) {
     match field.path {
         "mode" => ("", &[]),
@@ -45,7 +45,7 @@ fn condition(field: &Field) -> (&'static str, &'static [&'static str]) {
     }
 }
 
-/// A file of one field, and the line of that field.
+/// Returns a file with one field, and the line of that field.
 fn file(before: &str, path: &str, value: &str) -> (String, usize) {
     let mut text = before.to_owned();
     for (depth, key) in path.split('.').enumerate() {
@@ -61,7 +61,7 @@ fn file(before: &str, path: &str, value: &str) -> (String, usize) {
     (text, line)
 }
 
-/// The warnings that are not about the mode itself.
+/// Returns the warnings that are not about the mode itself.
 fn warnings(loaded: &crate::config::Loaded) -> Vec<String> {
     let is_of_mode =
         |text: &String| text.contains(" mode: is ") || text.starts_with("--proxy-mode: is ");
@@ -89,7 +89,7 @@ fn a_wrong_value_of_a_flag_is_refused_by_its_name() {
             field.kind,
             Kind::Bool | Kind::Int | Kind::Number | Kind::Duration | Kind::Gates
         );
-        // Those that rulec has itself are checked when they are parsed.
+        // rulec's own flags are checked when they are parsed.
         if !typed || matches!(field.flag, "masquerade-all" | "iptables-masquerade-bit") {
             continue;
         }
@@ -104,7 +104,7 @@ fn a_wrong_value_of_a_flag_is_refused_by_its_name() {
 fn what_has_an_effect_changes_the_configuration_and_the_rest_is_named() {
     for field in in_files() {
         let (before, _) = condition(field);
-        // An interface mode alone is no configuration to compare with.
+        // The mode of an interface without its name is no valid configuration to compare with.
         let usual = load_file(before).or_else(|_| load_file("mode: nftables\n")).unwrap().config;
         let (text, line) = file(before, field.path, sample(field).0);
         let loaded = load_file(&text).unwrap();
@@ -139,7 +139,7 @@ fn a_field_of_another_mode_is_named() {
         let (text, line) = file(before, field.path, sample(field).0);
         let warnings = warnings(&load_file(&text).unwrap());
         let expected =
-            format!("proxy.conf:{line}: {}: has no effect: it counts if {condition}", field.path);
+            format!("proxy.conf:{line}: {}: has no effect: used only if {condition}", field.path);
         assert_eq!(warnings, [expected]);
     }
 }

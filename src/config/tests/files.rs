@@ -1,4 +1,4 @@
-//! Whole files.
+//! Tests of whole files.
 
 use rulec_compiler::Settings;
 use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
@@ -83,9 +83,9 @@ fn kubeadms_file_says_its_kubeconfig_and_its_network_and_no_more() {
     assert_eq!(
         printed(&warnings),
         [
-            "proxy.conf:52: mode: is empty, which is iptables to kube-proxy; rulec programs nftables, \
-             with what is said of iptables; node ports answer on every address by default, never on \
-             loopback"
+            "proxy.conf:52: mode: is empty, which means iptables; rulec programs nftables instead, \
+             with the settings of iptables; node ports answer on every address by default, never \
+             on loopback"
         ]
     );
     let usual = load(&["--hostname-override=node-1"], None).unwrap().config;
@@ -108,7 +108,7 @@ fn json_is_read_as_well() {
     let compact = r#"{"apiVersion":"kubeproxy.config.k8s.io/v1alpha1","kind":"KubeProxyConfiguration","mode":"nftables","conntrack":{"min":7},"nodePortAddresses":["10.0.0.0/8"]}"#;
     let with_tabs = compact.replace(',', ",\n\t").replace(':', "\t:\t");
     let with_tabs = with_tabs.replace("}", "\n\t}");
-    // YAML allows no DEL in a text, JSON does.
+    // YAML does not allow DEL in a string, but JSON does.
     let not_yaml = compact.replacen("\"mode\"", "\"portRange\":\"\u{7f}\",\"mode\"", 1);
     let loaded = load(&[], Some(&not_yaml)).unwrap();
     assert_eq!(loaded.config.conntrack.min, 7);
@@ -131,9 +131,9 @@ fn unknown_fields_are_passed_over_and_named_with_their_lines() {
     assert_eq!(
         printed(&warnings),
         [
-            "proxy.conf:4: newField: unknown field; it is passed over",
-            "proxy.conf:7: conntrack.shiny: unknown field; it is passed over",
-            "proxy.conf:9: --healthz-port: unknown field; it is passed over",
+            "proxy.conf:4: newField: unknown field, ignored",
+            "proxy.conf:7: conntrack.shiny: unknown field, ignored",
+            "proxy.conf:9: --healthz-port: unknown field, ignored",
         ]
     );
 }
@@ -201,7 +201,7 @@ fn all_that_is_wrong_is_told_at_once_in_the_order_of_the_file() {
          proxy.conf:4: mode: must be nftables, iptables, ipvs or empty, not \"userspace\"\n  \
          proxy.conf:6: conntrack.min: must not be less than 0, not -1\n  \
          proxy.conf:7: conntrack.udpTimeout: must be a duration such as 30s or 1h0m0s, not 5\n  \
-         proxy.conf:10: nodePortAddresses[1]: primary cannot stand beside others\n  \
+         proxy.conf:10: nodePortAddresses[1]: primary cannot be combined with networks\n  \
          proxy.conf:11: ipvs: must be an object"
     );
 }

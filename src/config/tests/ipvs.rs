@@ -1,4 +1,5 @@
-//! Mode ipvs, from the file, kube-proxy's flags and our options.
+//! Tests of IPVS mode: its settings from the file, from kube-proxy's flags and from rulec's
+//! options.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ fn made(options: &[&str]) -> IpvsSettings {
     config(options).settings.ipvs().unwrap().clone()
 }
 
-/// What `rulec diff` compiles with.
+/// Returns the settings that `rulec diff` compiles with.
 fn compiled_with(
     options: &[&str],
     file: Option<&str>,
@@ -155,7 +156,7 @@ fn in_another_mode_it_counts_for_nothing_and_is_told_of() {
     assert_eq!((loaded.config.settings.ipvs(), &loaded.config.ipvs), (None, &None));
     let told = options.map(|option| {
         let name = option.split('=').next().unwrap();
-        format!("{name}: has no effect: it counts if mode is ipvs")
+        format!("{name}: has no effect: used only in IPVS mode")
     });
     assert_eq!(printed(&loaded.warnings), told);
     let (_, warnings) = compiled_with(&options, None).unwrap();
@@ -177,10 +178,7 @@ fn diff_and_explain_compile_with_the_same_settings() {
     assert_eq!(settings, load(&options, None).unwrap().config.settings);
     let file = format!("{HEAD}mode: ipvs\nipvs: {{scheduler: sed, excludeCIDRs: [10.0.0.0/8]}}\n");
     let (settings, warnings) = compiled_with(&["--ipvs-scheduler=rr"], Some(&file)).unwrap();
-    assert_eq!(
-        printed(&warnings),
-        ["--ipvs-scheduler: has no effect: proxy.conf is in force instead"]
-    );
+    assert_eq!(printed(&warnings), ["--ipvs-scheduler: has no effect: proxy.conf is used instead"]);
     assert_eq!(settings, load(&[], Some(&file)).unwrap().config.settings);
     assert_eq!(settings.ipvs().unwrap().scheduling.scheduler, Scheduler::Sed);
     let (iptables, _) = compiled_with(&["--proxy-mode=iptables"], None).unwrap();

@@ -1,4 +1,4 @@
-//! Flags beside a file.
+//! Tests of flags together with a file.
 
 use super::{HEAD, load, printed};
 use crate::cli::LogFormat;
@@ -24,13 +24,13 @@ fn a_file_replaces_the_flags_that_say_the_same_and_they_are_named() {
     let mut expected: Vec<String> = options
         .iter()
         .map(|option| option.split('=').next().unwrap_or_default())
-        .map(|name| format!("{name}: has no effect: proxy.conf is in force instead"))
+        .map(|name| format!("{name}: has no effect: proxy.conf is used instead"))
         .collect();
     expected.sort();
     assert_eq!(printed(&warnings), expected);
 }
 
-/// Templates write options that have nothing to say.
+/// Templates write options without a value.
 #[test]
 fn empty_options_say_nothing() {
     let options = ["--cluster-cidr=", "--hostname-override=", "--nodeport-addresses="];
@@ -106,7 +106,7 @@ fn flags_are_typed_as_for_go() {
         let config = load(options, None).unwrap().config;
         assert_eq!(config.conntrack.tcp_be_liberal, expected, "{options:?}");
     }
-    // As kube-proxy does it with iptables: unless conntrack is told to let everything through as valid.
+    // As kube-proxy does with iptables, unless conntrack treats all packets as valid.
     let table = [
         (&[][..], false),
         (&["--proxy-mode=ipvs"], false),

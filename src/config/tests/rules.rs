@@ -1,4 +1,4 @@
-//! kube-proxy's rules, one by one.
+//! Tests of kube-proxy's rules, one by one.
 
 use std::net::SocketAddr;
 
@@ -127,7 +127,7 @@ fn what_breaks_a_rule_is_refused_with_its_line() {
         ("nodePortAddresses: [10.0.0.1]", "3: nodePortAddresses[0]: \"10.0.0.1\" is neither"),
         (
             "nodePortAddresses: [primary, primary]",
-            "3: nodePortAddresses[0]: primary cannot stand beside others",
+            "3: nodePortAddresses[0]: primary cannot be combined with networks",
         ),
         ("nodePortAddresses: [1]", "3: nodePortAddresses: must be a list of strings; one is 1"),
         ("hostnameOverride: ' '", "3: hostnameOverride: must not be empty"),
@@ -249,7 +249,7 @@ fn servers_listen_where_kube_proxys_do() {
     let loaded = load(&["--metrics-port=0"], None).unwrap();
     assert_eq!(
         printed(&loaded.warnings),
-        ["--metrics-port: is deprecated; say --metrics-bind-address"]
+        ["--metrics-port: is deprecated; use --metrics-bind-address"]
     );
     let loaded = load_file("mode: nftables\nhealthzBindAddress: ''\nbindAddress: '::'\n").unwrap();
     assert_eq!(loaded.config.healthz, addresses("[::]:10256"));

@@ -1,4 +1,4 @@
-//! Where Services come from.
+//! Tests of the sources of Services.
 
 use super::{HEAD, errors, load_in, printed};
 use crate::config::{ApiAccess, Config};
@@ -61,14 +61,14 @@ fn no_source_and_no_way_to_one_are_errors() {
     );
     assert_eq!(
         errors(load_in(&[], Some(HEAD), false)),
-        ["proxy.conf: clientConnection.kubeconfig: is missing, and this is no Pod \
-          (KUBERNETES_SERVICE_HOST is not set): there is no way to the API server"]
+        ["proxy.conf: clientConnection.kubeconfig: is missing, and this is not a Pod \
+          (KUBERNETES_SERVICE_HOST is not set): the address of the API server is not known"]
     );
     assert_eq!(
         errors(load_in(&["--manifests=m", "--in-cluster"], None, false)),
         [
-            "--kubeconfig: is missing, and this is no Pod (KUBERNETES_SERVICE_HOST is not set): there \
-          is no way to the API server"
+            "--kubeconfig: is missing, and this is not a Pod (KUBERNETES_SERVICE_HOST is not set): \
+             the address of the API server is not known"
         ]
     );
 }

@@ -1,4 +1,4 @@
-//! Real servers of IPVS on their way out.
+//! Tests of draining real servers of IPVS.
 
 use std::collections::BTreeSet;
 
@@ -7,22 +7,22 @@ use rulec_compiler::settings::{IpvsSettings, ProxyMode};
 
 use super::*;
 
-/// What the monotonic clock shows when a world begins.
+/// The time of the monotonic clock when a world begins.
 const BOOT: u32 = 5000;
 
-/// For how many seconds real servers drain.
+/// How long real servers drain, in seconds.
 const DRAIN: u32 = 60;
 
 fn seconds(seconds: u32) -> Duration {
     Duration::from_secs(seconds.into())
 }
 
-/// Never looks at the kernel but when it must.
+/// Periods without optional reads of the kernel.
 fn periods() -> Periods {
     Periods { verify: seconds(1_000_000), idle_pick: seconds(1_000_000), ..Periods::default() }
 }
 
-/// A world in IPVS mode whose engine knows nothing yet, at a time.
+/// Creates a world in IPVS mode with a new engine, at a time of the clock.
 fn world(kernel: FakeSink, at: u32) -> World {
     let ipvs = IpvsSettings { drain: DRAIN, ..IpvsSettings::default() };
     let settings =
@@ -32,7 +32,7 @@ fn world(kernel: FakeSink, at: u32) -> World {
     world
 }
 
-/// One whose kernel holds Service 1 with so many endpoints.
+/// Creates a world whose kernel holds Service 1 with `endpoints` endpoints.
 fn serving(endpoints: u8) -> World {
     let mut world = world(FakeSink::default(), BOOT);
     world.change(vec![Change::everything(vec![service(1), slice(1, endpoints)])]);
@@ -42,7 +42,8 @@ fn serving(endpoints: u8) -> World {
     world
 }
 
-/// One with so many endpoints, where those above have just gone and have connections.
+/// Creates a world with `to` of `from` endpoints left, whose others have just gone and have
+/// connections.
 fn draining(from: u8, to: u8) -> World {
     let mut world = serving(from);
     world.kernel.busy = (to + 1..=from).map(real).collect();
@@ -65,7 +66,7 @@ fn gone_at(until: u32) -> RealServer {
 }
 
 impl World {
-    /// What the kernel holds of Service 1, by the last octets of its endpoints.
+    /// Returns what the kernel holds of Service 1, by the last octets of its endpoints.
     fn reals(&self) -> Vec<(u8, RealServer)> {
         let Some(held) = self.kernel.state.ipvs.servers.get(&server()) else { return Vec::new() };
         let known = |(backend, real): (&Backend, &Option<RealServer>)| match backend.address {
@@ -75,7 +76,7 @@ impl World {
         held.reals.iter().map(known).collect()
     }
 
-    /// Another process, so much later, with the kernel that this one leaves.
+    /// Starts another process some seconds later, with the kernel that this one leaves.
     fn restart(self, later: u32, objects: Vec<Sourced>) -> Self {
         let clock = self.engine.clock.seconds(self.now) + later;
         let mut next = world(self.kernel, clock);
@@ -101,7 +102,7 @@ fn nobody_counts_connections_while_nothing_drains() {
     let commits = world.kernel.committed.len();
     world.pass(seconds(3600));
     assert_eq!(world.kernel.committed.len(), commits);
-    // An endpoint more is nothing that drains, either.
+    // Nothing drains because of an added endpoint, either.
     world.change(vec![Change::Apply(slice(1, 3))]);
     assert_eq!(world.settle(), ["commit"]);
     assert!(world.engine.deadline().unwrap() > world.now + seconds(10_000));
@@ -162,13 +163,13 @@ fn draining_goes_on_after_a_restart() {
     second.pass(seconds(1));
     assert_eq!(second.reals(), [(1, RealServer::ACTIVE)]);
 
-    // One whose time was over while nobody ran goes at once.
+    // A real server whose time was over while no process ran is removed at once.
     let mut late = draining(2, 1).restart(2 * DRAIN, objects());
     late.settle();
     late.pass(seconds(0));
     assert_eq!(late.reals(), [(1, RealServer::ACTIVE)]);
 
-    // One that went while nobody ran has all its time.
+    // A real server whose endpoint went while no process ran gets the full time.
     let mut gone = serving(2);
     gone.kernel.busy.insert(real(2));
     let mut gone = gone.restart(40, objects());
@@ -190,7 +191,7 @@ fn what_is_wanted_again_stays() {
     assert!(world.engine.deadline().unwrap() > world.now + seconds(10_000));
 }
 
-/// It was found idle, but before the reply it was wanted again.
+/// The real server was found idle, but became wanted again before the reply.
 #[test]
 fn what_is_wanted_again_while_it_is_counted_stays() {
     let mut world = draining(2, 1);
@@ -207,7 +208,7 @@ fn what_is_wanted_again_while_it_is_counted_stays() {
     world.assert_converged();
 }
 
-/// It was counted idle before it was wanted and given up once more.
+/// The real server was found idle before it became wanted and was given up again.
 #[test]
 fn what_a_count_says_is_not_kept_for_later() {
     let mut world = draining(2, 1);
@@ -247,7 +248,7 @@ fn connections_that_cannot_be_counted_are_only_a_warning() {
 fn a_failed_commit_loses_nothing_that_drains() {
     let faults = [Fault::LostAnswer, Fault::LostRequest, Fault::Half];
     for fault in faults {
-        // The commit that lets it drain.
+        // The fault is in the commit that starts the draining.
         let mut world = serving(2);
         world.kernel.busy.insert(real(2));
         world.kernel.faults.push_back(fault);
@@ -256,14 +257,14 @@ fn a_failed_commit_loses_nothing_that_drains() {
         let gone = gone_at(BOOT + DRAIN);
         assert_eq!(world.reals(), [(1, RealServer::ACTIVE), (2, gone)], "{fault:?}");
 
-        // Another one, meanwhile.
+        // The fault is in a commit meanwhile.
         world.now += seconds(10);
         world.kernel.faults.push_back(fault);
         world.change(vec![Change::Apply(service(2))]);
         world.settle();
         assert_eq!(world.reals(), [(1, RealServer::ACTIVE), (2, gone)], "{fault:?}");
 
-        // The one that ends it.
+        // The fault is in the commit that ends the draining.
         world.kernel.faults.push_back(fault);
         world.pass(seconds(DRAIN - 10));
         assert_eq!(world.reals(), [(1, RealServer::ACTIVE)], "{fault:?}");
@@ -272,7 +273,7 @@ fn a_failed_commit_loses_nothing_that_drains() {
     }
 }
 
-/// What the kernel never held has no connection to keep.
+/// A real server that the kernel never held has no connections to keep.
 #[test]
 fn what_never_came_to_the_kernel_does_not_drain() {
     let mut world = serving(1);
@@ -287,8 +288,8 @@ fn what_never_came_to_the_kernel_does_not_drain() {
     assert!(world.engine.is_settled());
 }
 
-/// A kernel that refuses a Service goes on with what it holds of it: what drains there has no longer,
-/// and nothing new comes in by the back door.
+/// A kernel that refuses a Service keeps what it holds of it: a draining real server there gets no
+/// more time, and no new one appears by a detour.
 #[test]
 fn a_refused_service_drains_no_longer() {
     let mut world = draining(2, 1);

@@ -1,8 +1,8 @@
-//! Starts at which not every file could be read.
+//! Tests of starts at which not every file could be read.
 
 use super::*;
 
-/// A start with what the kernel of a world holds.
+/// Starts an engine with the kernel of another world.
 fn start(first: World, unread: usize, objects: Vec<Sourced>) -> World {
     let mut world = World::new(first.kernel);
     world.kernel.committed.clear();
@@ -20,11 +20,11 @@ fn what_nobody_names_stays_until_every_file_could_be_read() {
     assert_eq!((world.backends(1), world.backends(2), world.backends(3)), (2, 2, 1));
     assert_eq!(world.engine.kept(), 1);
     assert!(world.engine.is_settled());
-    // A look at the kernel finds what it should find.
+    // A read of the kernel finds no drift.
     world.event(Event::Tampered(Tampering { culprit: None }));
     assert_eq!(world.settle(), ["read"]);
     assert_eq!(world.engine.counts().repairs, 0);
-    // Changes of others go on, and the file is read at last: it names the Service.
+    // Other Services still change. Then the file can be read, and names the Service.
     world.change(vec![Change::Apply(slice(1, 3))]);
     assert_eq!(world.settle(), ["commit"]);
     world.change(vec![Change::Apply(service(2)), Change::Apply(slice(2, 2))]);
@@ -38,7 +38,7 @@ fn what_nobody_names_stays_until_every_file_could_be_read() {
 fn what_nobody_names_goes_when_every_file_has_been_read() {
     let first = World::with(&[(1, 3), (2, 2)]);
     let mut world = start(first, 2, vec![service(1)]);
-    assert_eq!((world.backends(1), world.backends(2)), (3, 2), "nobody names an endpoint of 1");
+    assert_eq!((world.backends(1), world.backends(2)), (3, 2), "no source names an endpoint of 1");
     world.event(Event::Unread(1));
     assert_eq!(world.settle(), [""; 0]);
     world.event(Event::Unread(0));
