@@ -1,4 +1,4 @@
-//! `rulec diff`: its exit status, its formats, and the snapshots it reads and writes.
+//! `rulec diff`: its exit status, its formats, and the snapshots that it reads and writes.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::daemon::{Daemon, Manifests};
 use crate::support::{RULEC, Ran, SETTINGS, diff, file, finish, random_directory, service, slice};
 
-/// Compares two states, without a kernel.
+/// Compares two states without a kernel.
 fn offline(from: &Path, to: &Path, more: &[&str]) -> Ran {
     let mut command = Command::new(RULEC);
     command.env_remove("RULEC_LOG");
@@ -75,7 +75,7 @@ fn what_is_wrong_with_manifests_is_said_and_the_rest_is_compared() {
         assert_eq!((ran.status, ran.stdout.as_str()), (2, "No difference.\n"));
         assert_eq!(ran.stderr, message, "once, and where");
     }
-    // What is right is compared, and what is only odd is no trouble.
+    // Valid objects are compared; objects that are only unusual are no error.
     let more = web(&["10.50.1.5", "10.50.1.6"]);
     let ran = offline(&bad.path(), &more.path(), &[]);
     assert_eq!((ran.status, ran.stderr.as_str()), (2, message));
@@ -86,7 +86,7 @@ fn what_is_wrong_with_manifests_is_said_and_the_rest_is_compared() {
     assert!(ran.stderr.contains("127.0.0.1 is a loopback address"), "{}", ran.stderr);
 }
 
-/// A state that cannot be read must not pass for an empty one: all would seem to go.
+/// A snapshot that cannot be read must not count as empty: everything would seem to be removed.
 #[test]
 fn a_broken_snapshot_is_trouble() {
     let manifests = web(&["10.50.1.5"]);
@@ -114,7 +114,7 @@ fn a_broken_snapshot_is_trouble() {
     }
 }
 
-/// A key that is too long for a comment stands in the kernel with a shorter name.
+/// The kernel stores a shortened name for a key that is too long for a comment.
 #[test]
 fn reasons_are_given_for_services_with_long_names() {
     let (name, namespace) = ("w".repeat(63), "n".repeat(63));
@@ -132,7 +132,7 @@ fn reasons_are_given_for_services_with_long_names() {
     assert!(ran.stdout.contains(&format!("was {found}")), "{}", ran.stdout);
 }
 
-/// Comparing manifests needs no rights and asks no kernel.
+/// Comparing manifests needs neither rights nor the kernel.
 #[test]
 fn manifests_are_compared_without_rights() {
     if !require_root() {

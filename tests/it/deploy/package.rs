@@ -11,7 +11,7 @@ use rulec::cli::Cli;
 use super::{path, read, run_args};
 use crate::support::{RULEC, finish};
 
-/// The assignments of a unit, by section and key.
+/// Returns the assignments of the unit, by section and key.
 fn unit() -> BTreeMap<(String, String), Vec<String>> {
     let mut section = String::new();
     let mut found: BTreeMap<_, Vec<String>> = BTreeMap::new();
@@ -34,7 +34,7 @@ fn value(section: &str, key: &str) -> String {
     all.join("")
 }
 
-/// What follows `RULEC_OPTIONS=` in the last line that begins so, without quotes.
+/// Returns the value of the last line that begins with `RULEC_OPTIONS=`, without quotes.
 fn options(text: &str) -> String {
     let line = text.lines().rev().find_map(|line| line.strip_prefix("RULEC_OPTIONS="));
     line.expect("RULEC_OPTIONS is set").trim_matches('"').to_owned()
@@ -64,7 +64,7 @@ fn the_unit_runs_the_program_that_is_installed_with_options_that_it_takes() {
     assert!(read("deploy/debian/postinst").contains("/etc/rulec/manifests"));
 }
 
-/// The service manager says where it is in the environment, and purging the package removes it.
+/// The service manager sets the directory in the environment, and purging the package removes it.
 #[test]
 fn the_unit_has_a_directory_for_the_state() {
     assert_eq!(value("Service", "StateDirectory"), "rulec");
@@ -99,7 +99,7 @@ fn every_page_that_the_unit_names_is_made() {
     }
 }
 
-/// Every quoted path in a section of Cargo.toml, up to the next.
+/// Returns every quoted path in a section of Cargo.toml, up to the next section.
 fn quoted(section: &str) -> Vec<String> {
     let text = read("Cargo.toml");
     let (_, text) = text.split_once(&format!("[{section}]\n")).expect(section);
