@@ -140,8 +140,9 @@ fn manifests_are_compared_without_rights() {
     }
     let (from, to) = (web(&["10.50.1.5"]), web(&["10.50.1.5", "10.50.1.6"]));
     let directory = tempfile::tempdir().unwrap();
-    // The way to the binary may be closed to others. Another process makes the copy: if this one
-    // had the file open for writing, so might a child of another test, and then it does not run.
+    // The directories may be closed to other users. Another process makes the copy: if this one had
+    // the file open for writing, so might a child of another test, and executing the file would
+    // fail.
     let binary = directory.path().join("rulec");
     assert!(Command::new("cp").arg(RULEC).arg(&binary).status().unwrap().success());
     for closed in [directory.path(), from.path().parent().unwrap(), to.path().parent().unwrap()] {
@@ -225,7 +226,7 @@ fn json_has_the_documented_fields() {
     assert_eq!((ran.status, ran.stdout.as_str()), (0, ""));
 }
 
-/// What `-o nft` prints does to the kernel, by the hand of `nft`, what the daemon would do.
+/// The output of `-o nft`, loaded with `nft`, changes the kernel like the daemon would.
 #[test]
 fn nft_loads_what_diff_prints() {
     if !require_root() {
@@ -247,7 +248,8 @@ fn nft_loads_what_diff_prints() {
         for directory in &directories {
             nft(directory.path());
         }
-        // From the beginning now and then, so that not all start from a table that has everything.
+        // Start from an empty ruleset sometimes, so that not every pair starts from a table with
+        // everything.
         if pair % 4 == 3 {
             namespace.nft("flush ruleset");
         }
@@ -275,7 +277,7 @@ fn colours_are_for_terminals() {
     assert_eq!(run(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]), plain);
 }
 
-/// Whoever reads only the start of the output does not cause an error.
+/// A reader that closes the output early does not cause an error.
 #[test]
 fn a_closed_pipe_is_no_trouble() {
     let empty = Manifests::new();
@@ -310,7 +312,7 @@ fn a_snapshot_stands_for_what_it_was_made_of() {
             let ran = offline(from, to, &[]);
             assert_eq!(ran.status, 0, "seed {seed}: {}", ran.stdout);
         }
-        // The same difference, but for what the two sides are called.
+        // The same difference, except for the names of the two sides.
         let named = |text: &str| {
             let path = manifests.path().to_str().unwrap();
             text.replace(path, "X").replace(snapshot.to_str().unwrap(), "X")
@@ -340,7 +342,7 @@ fn the_daemon_saves_snapshots() {
     assert_eq!(diff(&namespace, path, "kernel", &[]).status, 0);
     assert_eq!(diff(&namespace, path, manifests.path().to_str().unwrap(), &[]).status, 0);
 
-    // It knows the objects, and so the reasons.
+    // The snapshot contains the objects, and so the reasons.
     manifests.write(
         "all.yaml",
         &file(&[service("web", "10.96.0.10", ""), slice("web", &["10.50.1.6"])]),
@@ -363,7 +365,7 @@ fn the_daemon_saves_snapshots() {
     assert_eq!(leftovers.len(), 1, "nothing half-written stays: {leftovers:?}");
 }
 
-/// A snapshot that cannot be written is no reason to stop.
+/// The daemon does not stop when a snapshot cannot be written.
 #[test]
 fn a_daemon_outlives_a_snapshot_that_cannot_be_written() {
     if !require_root() {
@@ -383,7 +385,7 @@ fn a_daemon_outlives_a_snapshot_that_cannot_be_written() {
     assert!(daemon.stop().contains("stopping"), "it ends as it should");
 }
 
-/// Bound here, it would be lost to this node.
+/// If this node bound the address, it could no longer reach the other node.
 #[test]
 fn an_address_of_another_node_is_not_bound_in_mode_ipvs() {
     let node = |name: &str, address: &str| {

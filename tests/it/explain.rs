@@ -1,5 +1,5 @@
-//! `rulec explain`: what it says, in text and JSON, and what it refuses. That it is right is shown
-//! elsewhere, by packets.
+//! `rulec explain`: its output in text and JSON, and the questions that it refuses. Other tests
+//! compare its answers with real packets.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -44,7 +44,7 @@ metadata: {name: empty}
 spec: {clusterIP: 10.90.0.11, sessionAffinity: ClientIP, ports: [{port: 53, protocol: UDP}]}
 ";
 
-/// Explains from manifests, without a kernel.
+/// Explains from manifests without a kernel.
 fn offline(objects: &str, args: &[&str]) -> Ran {
     let manifests = Manifests::of(objects);
     let mut command = Command::new(RULEC);
@@ -69,7 +69,8 @@ fn the_text_names_rules_objects_and_fields() {
     insta::assert_snapshot!(explained(&["10.90.0.11", "--from", "10.50.1.5"]));
 }
 
-/// Objects that do not meet, and a name that no Node has: `explain` says what `diff` and `run` say.
+/// A slice that matches no port of its Service, and a node name without a Node: `explain`, `diff`
+/// and `run` report both.
 #[test]
 fn what_has_no_effect_is_said() {
     let objects =
@@ -98,7 +99,8 @@ fn what_has_no_effect_is_said() {
     let told = ask(&diff, "na").stderr;
     assert!(told.contains(mismatch) && !told.contains("--node-name"), "{told}");
 
-    // The daemon says it when the first lists are complete, and when it is over.
+    // The daemon reports them when the first lists are complete, and reports again when they are
+    // resolved.
     if !require_root() {
         return;
     }
@@ -111,7 +113,8 @@ fn what_has_no_effect_is_said() {
     daemon.stop();
 }
 
-/// An endpoint that names no node goes back to itself, masqueraded, and `explain` says so.
+/// `explain` shows that a connection to an endpoint without a node name returns to its sender
+/// masqueraded.
 #[test]
 fn an_endpoint_without_a_node_goes_back_to_the_sender_masqueraded() {
     let objects = OBJECTS.replace(", nodeName: na", "");
@@ -133,7 +136,7 @@ fn what_is_nobodys_passes() {
     }
 }
 
-/// Manifests tell the Node object's addresses only.
+/// Manifests contain only the addresses of the Node object.
 #[test]
 fn other_addresses_of_the_node_can_be_told() {
     let from = ["198.51.100.20:80", "--from", "203.0.113.110"];
@@ -204,7 +207,7 @@ fn bad_questions_get_a_clear_answer() {
         assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{args:?}: {ran:?}");
         assert!(ran.stderr.contains(word), "{args:?}: {ran:?}");
     }
-    // What is wrong with manifests is said, and the rest explained.
+    // Errors in manifests are reported, and the valid objects explained.
     let objects =
         format!("{OBJECTS}---\napiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: []\n");
     let ran = offline(&objects, &["10.90.0.10:80", "--from", "10.50.1.5"]);
@@ -213,7 +216,7 @@ fn bad_questions_get_a_clear_answer() {
     assert!(ran.stdout.contains("goes to 10.50.2.5:8080"), "{}", ran.stdout);
 }
 
-/// The kernel does not know objects; manifests beside it do.
+/// The kernel does not hold the objects; manifests given in addition provide them.
 #[test]
 fn the_kernels_rules_are_explained_by_manifests() {
     if !require_root() {
@@ -240,7 +243,7 @@ fn the_kernels_rules_are_explained_by_manifests() {
         assert_eq!(alone["outcomes"][0]["verdict"], with["outcomes"][0]["verdict"]);
         assert_eq!(alone["outcomes"][0]["path"], with["outcomes"][0]["path"]);
     }
-    // Rules that are not rulec's do what nobody can foretell.
+    // The effect of rules other than rulec's is not predicted.
     daemon.stop();
     node.sh("nft delete table ip rulec");
     let gone = explain("198.51.100.20:80", &[]);
