@@ -553,7 +553,8 @@ fn a_plugin_that_hangs_ends_with_the_daemon() {
     eventually("the plugin is gone", || !processes.iter().any(|process| is_running(process)));
 }
 
-/// Whether a process still runs. A zombie, which has ended but was not waited for, does not.
+/// Returns whether a process still runs. A zombie, which has ended but was not waited for, does
+/// not.
 fn is_running(process: &Path) -> bool {
     fs::read_to_string(process.join("stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }

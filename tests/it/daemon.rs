@@ -134,8 +134,8 @@ impl Daemon {
         fs::read_to_string(&self.log).expect("the log is read")
     }
 
-    /// Whether the daemon shares its tables because the kernel has no lasting table ownership
-    /// (before Linux 6.9).
+    /// Returns whether the daemon shares its tables because the kernel has no lasting table
+    /// ownership (before Linux 6.9).
     pub(crate) fn has_to_share(&self) -> bool {
         self.log().contains("tables are shared")
     }
@@ -222,7 +222,7 @@ impl Daemon {
         assert!(status.success(), "{script}: {status}");
     }
 
-    /// Whether the daemon is still running.
+    /// Returns whether the daemon is still running.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("the daemon's status is known").is_none()
     }

@@ -222,8 +222,8 @@ fn everything_is_told_of_at_start() {
     assert!(!log(&namespace).contains("kube-proxy"));
 }
 
-/// Whether the kernel has iptables' legacy back end, which newer kernels can omit. If so, its table
-/// `nat` is registered from here on: the kernel does so when a table is first listed.
+/// Returns whether the kernel has iptables' legacy back end, which newer kernels can omit. If so,
+/// its table `nat` is registered from here on: the kernel does so when a table is first listed.
 fn has_legacy(namespace: &Namespace) -> bool {
     let script = "(iptables-legacy -t nat -L; cat /proc/net/ip_tables_names) 2>/dev/null || true";
     namespace.sh(script).contains("nat")

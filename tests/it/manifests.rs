@@ -29,7 +29,7 @@ fn good_with(endpoints: &[&str]) -> String {
     file(&[service("good", "10.96.0.10", ""), slice("good", endpoints)])
 }
 
-/// Whether the kernel holds exactly the content of a manifest.
+/// Returns whether the kernel holds exactly the content of a manifest.
 fn holds(namespace: &Namespace, manifest: &str) -> bool {
     let only = Manifests::of(&format!("# All there is.\n{manifest}"));
     let ran = diff(namespace, "kernel", only.path().to_str().unwrap(), &[]);

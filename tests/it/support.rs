@@ -173,7 +173,7 @@ pub(crate) fn listing(namespace: &Namespace) -> String {
     namespace.sh("nft list table ip rulec; nft list table ip6 rulec")
 }
 
-/// Whether `nft` can load a rule that writes to a map with a key wider than one address.
+/// Returns whether `nft` can load a rule that writes to a map with a key wider than one address.
 ///
 /// Before 1.1.0, `nft` reserves too few registers for such a key: it aborts, or loads a rule that
 /// mixes them up. The kernel and the output of `nft list` are not affected, but such an `nft`

@@ -26,7 +26,8 @@ pub(crate) fn document(path: &str) -> Option<Document> {
     Some(document)
 }
 
-/// Whether a path can be read without credentials, as by the role `system:public-info-viewer`.
+/// Returns whether a path can be read without credentials, as by the role
+/// `system:public-info-viewer`.
 pub(crate) fn public(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz" | "/healthz" | "/version")
 }

@@ -273,7 +273,7 @@ impl Faults {
         Some(picked)
     }
 
-    /// Whether an answer must wait.
+    /// Returns whether an answer must wait.
     pub(crate) fn stalls(&self, verb: Verb, resource: Resource) -> bool {
         let state = self.state.lock().unwrap();
         state

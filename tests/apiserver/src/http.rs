@@ -46,7 +46,7 @@ const PACKED_ABOVE: usize = 128 * 1024;
 /// The number of bytes of an answer that are written at a time.
 const WRITTEN: usize = 64 * 1024;
 
-/// What the handle and all connections share.
+/// The state that the handle and all connections share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) store: Mutex<Store>,

@@ -47,8 +47,8 @@ pub(crate) fn stored(
     object
 }
 
-/// Whether an update leaves the object as it is. Real servers then write nothing, and the version
-/// stays.
+/// Returns whether an update leaves the object as it is. Real servers then write nothing, and the
+/// version stays.
 pub(crate) fn unchanged(before: &Value, given: &Value) -> bool {
     without_servers_own(before) == without_servers_own(given)
 }

@@ -46,8 +46,8 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Whether a query asks for a watch; the verb must be known before the other options are
-    /// checked.
+    /// Returns whether a query asks for a watch; the verb must be known before the other options
+    /// are checked.
     pub(crate) fn wants_watch(query: &str) -> bool {
         value(query, "watch").is_some_and(|text| truth(&text))
     }

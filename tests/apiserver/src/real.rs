@@ -343,8 +343,8 @@ impl Server for RealServer {
     }
 }
 
-/// Whether a refusal is due to the server's state and not to the request: a server that has just
-/// started knows neither the roles nor, for a while, the range of cluster addresses.
+/// Returns whether a refusal is due to the server's state and not to the request: a server that has
+/// just started knows neither the roles nor, for a while, the range of cluster addresses.
 fn is_about_the_server(answer: &Answer) -> bool {
     match answer.code {
         401 | 403 | 429 | 500.. => true,

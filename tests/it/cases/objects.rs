@@ -49,7 +49,7 @@ impl Objects {
         }
     }
 
-    /// Whether the address is an external IP or load balancer address of a Service.
+    /// Returns whether the address is an external IP or load balancer address of a Service.
     pub(super) fn has_external(&self, ip: IpAddr) -> bool {
         let ip = json!(ip.to_string());
         let has = |object: &Value| {

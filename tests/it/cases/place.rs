@@ -302,7 +302,7 @@ impl Place {
         namespace.sh(&format!("ip address replace {address}"));
     }
 
-    /// Whether the node has an address.
+    /// Returns whether the node has an address.
     pub(super) fn is_of_node(&self, ip: IpAddr) -> bool {
         ip.is_loopback() || self.own_addresses().contains(&ip)
     }

@@ -194,7 +194,7 @@ fn is_sticky(line: &Line) -> bool {
     matches!(line.outcome, Outcome::Stick { .. })
 }
 
-/// Whether this kernel supports the protocol of a line.
+/// Returns whether this kernel supports the protocol of a line.
 #[expect(clippy::print_stderr, reason = "what is skipped has to be said")]
 fn can_be_sent(line: &Line) -> bool {
     let can = !matches!(line.to, To::Port(Protocol::Sctp, _)) || sctp_supported();

@@ -129,7 +129,7 @@ fn every_file_of_the_package_is_in_the_repository_or_made_by_the_makefile() {
     }
 }
 
-/// Whether a shell can parse a script.
+/// Returns whether a shell can parse a script.
 fn accepted(shell: &str, script: &str) -> bool {
     let mut child = Command::new(shell).args(["-n", "-s"]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();

@@ -26,7 +26,7 @@ pub struct Answer {
     pub port: u16,
 }
 
-/// How a flow is made.
+/// The source address and the time limit of a flow.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// The source address; by default the kernel chooses one.

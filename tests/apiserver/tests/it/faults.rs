@@ -20,7 +20,7 @@ async fn list(services: &Api<Service>) -> kube::Result<(Vec<String>, String)> {
     Ok((names, list.metadata.resource_version.unwrap_or_default()))
 }
 
-/// Whether the future is still pending after a time in which it could have been answered.
+/// Returns whether the future is still pending after a time in which it could have been answered.
 async fn waits<T>(future: impl Future<Output = T>) -> bool {
     tokio::time::timeout(Duration::from_millis(300), future).await.is_err()
 }
