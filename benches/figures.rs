@@ -299,7 +299,7 @@ fn stale_flows(flows: u32) {
         }
         times
     });
-    assert_eq!(count(), flows - flows / 1_000 * 20, "those of one pair each time");
+    assert_eq!(count(), flows - flows / 1_000 * 20, "each call deletes the flows of one pair");
     let setup = format!("{} flows of one pair among {flows}", flows / 1_000);
     row("stale UDP flows deleted, beside the commits", &setup, &percentiles(times));
 }

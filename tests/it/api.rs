@@ -152,7 +152,7 @@ fn the_kernel_follows_the_server<S: Server>() {
     cluster.server.apply(&noisy);
     cluster.server.apply(&service(3, 80));
     cluster.holds(&[node_object(), service(1, 80), slice(1, 3), service(2, 80), service(3, 80)]);
-    assert_eq!(cluster.daemon().committed(), before + 1, "the noise was written");
+    assert_eq!(cluster.daemon().committed(), before + 1, "a change without effect was written");
 }
 
 fn what_the_server_had_stays_while_it_is_away<S: Server>() {
@@ -302,7 +302,7 @@ fn a_normal_start_logs_nothing_above_info_and_metrics_tell_how_the_server_is() {
     // The server rejects the token from now on, and closes the connections.
     cluster.server.set_tokens(["another"]);
     cluster.server.drop_connections();
-    eventually("nothing is watched, and that is counted", || {
+    eventually("nothing is watched, and errors are counted", || {
         let metrics = Metrics::of(&cluster.node);
         watched(&metrics, "Service") == 0.0 && errors(&metrics, "unauthorized") > 0.0
     });
@@ -486,7 +486,7 @@ fn a_long_history_ends_where_a_fresh_start_does<S: Server>() {
         }
     });
     let all: Vec<Value> = std::iter::once(node_object()).chain(held.into_values()).collect();
-    assert!(all.len() > 100, "a history that leaves nothing shows nothing");
+    assert!(all.len() > 100, "too few objects are left to compare");
     cluster.holds(&all);
 }
 

@@ -190,7 +190,7 @@ fn every_case_has_one_row_and_its_tests() {
             };
             of_rows.insert(row.case, is_both);
         }
-        assert_eq!(of_rows, of_tests, "{file}: the rows, and the tests that cases.rs has for them");
+        assert_eq!(of_rows, of_tests, "{file}: rows and tests in cases.rs differ");
     }
     assert_eq!(seen, (1..=117).collect());
 }

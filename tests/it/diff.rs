@@ -53,7 +53,7 @@ fn the_exit_status_says_what_diff_found() {
         let ran = offline(from, to, more);
         assert_eq!(ran.status, status, "{more:?}: {ran:?}");
         assert!(ran.stderr.contains(word), "{more:?}: {ran:?}");
-        assert_eq!(ran.stdout.is_empty(), status == 2, "data is for those who got an answer");
+        assert_eq!(ran.stdout.is_empty(), status == 2, "only a comparison prints data");
     }
     let two_of_a_kind = ["--node-name", "na", "--cluster-cidr", "10.0.0.0/8,10.1.0.0/16"];
     let ran = offline(&one.path(), &one.path(), &two_of_a_kind);
@@ -73,7 +73,7 @@ fn what_is_wrong_with_manifests_is_said_and_the_rest_is_compared() {
     for (from, to) in [(&good, &bad), (&bad, &good)] {
         let ran = offline(&from.path(), &to.path(), &[]);
         assert_eq!((ran.status, ran.stdout.as_str()), (2, "No difference.\n"));
-        assert_eq!(ran.stderr, message, "once, and where");
+        assert_eq!(ran.stderr, message, "the error is reported once, with its place");
     }
     // Valid objects are compared; objects that are only unusual are no error.
     let more = web(&["10.50.1.5", "10.50.1.6"]);
@@ -162,7 +162,7 @@ fn manifests_are_compared_without_rights() {
     nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]);
     nobody.arg(&binary).arg("diff").arg("--to").arg(to.path()).args(SETTINGS);
     let ran = finish(nobody);
-    assert_eq!(ran.status, 2, "the kernel does not answer everybody: {ran:?}");
+    assert_eq!(ran.status, 2, "reading the kernel needs rights: {ran:?}");
     assert!(ran.stderr.contains("are you root?"), "{}", ran.stderr);
 }
 
@@ -273,7 +273,7 @@ fn colours_are_for_terminals() {
     assert!(plain.contains("+ backend"), "{plain}");
     assert!(!plain.contains('\x1b'), "a pipe is no terminal");
     let forced = run(&[("CLICOLOR_FORCE", "1")]);
-    assert!(forced.contains('\x1b'), "there would be colours");
+    assert!(forced.contains('\x1b'), "colours can be forced");
     assert_eq!(run(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]), plain);
 }
 
@@ -336,7 +336,7 @@ fn the_daemon_saves_snapshots() {
     let path = snapshot.to_str().unwrap();
     let more = [&SETTINGS[..], &["--snapshot", path]].concat();
     let mut daemon = Daemon::start(&namespace, &manifests.path(), &more);
-    assert!(!snapshot.exists(), "nobody has asked for one");
+    assert!(!snapshot.exists(), "none is written before the signal");
     daemon.signal("USR1");
     daemon.wait_for("saved a snapshot");
     assert_eq!(diff(&namespace, path, "kernel", &[]).status, 0);

@@ -140,9 +140,9 @@ fn what_is_nobodys_passes() {
 #[test]
 fn other_addresses_of_the_node_can_be_told() {
     let from = ["198.51.100.20:80", "--from", "203.0.113.110"];
-    assert!(!explained(&from).contains("masqueraded"), "a client outside is seen as itself");
+    assert!(!explained(&from).contains("masqueraded"), "a client outside is not masqueraded");
     let own = [&from[..], &["--own-addresses", "203.0.113.110,2001:db8::110"]].concat();
-    assert!(explained(&own).contains("masqueraded"), "the node is not, with two addresses");
+    assert!(explained(&own).contains("masqueraded"), "an address of the node is masqueraded");
     let to = ["203.0.113.110:30080", "--from", "203.0.113.7", "-o", "json"];
     let own = [&to[..], &["--own-addresses", "203.0.113.110"]].concat();
     let said: Value = serde_json::from_str(&explained(&own)).unwrap();
@@ -236,7 +236,7 @@ fn the_kernels_rules_are_explained_by_manifests() {
     };
     for to in ["198.51.100.20:80", "192.0.2.10:30080", "10.90.0.11:53/udp", "8.8.8.8:53/udp"] {
         let both = explain(to, &["--manifests", path]);
-        assert_eq!(both, explain(to, &["--state", path]), "{to}: the kernel has what they say");
+        assert_eq!(both, explain(to, &["--state", path]), "{to}: kernel and manifests agree");
         let alone: Value = serde_json::from_str(&explain(to, &["-o", "json"])).unwrap();
         let with: Value =
             serde_json::from_str(&explain(to, &["-o", "json", "--manifests", path])).unwrap();

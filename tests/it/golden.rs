@@ -24,7 +24,7 @@ fn each_change_has_the_expected_delta() {
         let ran = finish(command);
         assert_eq!(ran.stderr, "", "the manifests are good");
         let is_same = ran.stdout == "No difference.\n";
-        assert_eq!(ran.status, i32::from(!is_same), "the status says what the text says");
+        assert_eq!(ran.status, i32::from(!is_same), "status and text agree");
 
         let mut settings = insta::Settings::clone_current();
         settings.set_snapshot_path(case);

@@ -342,7 +342,7 @@ fn load_balancers_are_answered_on_the_addresses_of_node_ports() {
         opens("192.0.2.12");
         // Its server is closed, and not merely unreachable.
         let listening = || namespace.sh("ss -Hltn 'sport = 31000'").contains("192.0.2.11");
-        eventually("the server of an address goes with it", || !listening());
+        eventually("the server of a removed address closes", || !listening());
     }
     let mut daemon = Daemon::start(&namespace, &manifests.path(), &[]);
     // No Node object gives the primary address.
@@ -588,7 +588,7 @@ fn checks_of_the_metrics_server_are_counted_apart() {
     let _daemon = Daemon::start(&namespace, &manifests.path(), &[]);
     let all = "{name=\"ping\",status=\"success\",type=\"healthz\"}";
     let slis = Metrics::at(&namespace, "/metrics/slis");
-    assert_eq!(slis.samples.len(), 1, "what the last check said is not known: {:?}", slis.samples);
+    assert_eq!(slis.samples.len(), 1, "no gauge before the first check: {:?}", slis.samples);
     assert_eq!(slis.value("kubernetes_healthchecks_total", all), 0.0);
     for times in [1.0, 2.0] {
         assert_eq!(code(&namespace, METRICS, "/healthz"), 200);

@@ -326,7 +326,7 @@ fn a_namespace_has_the_settings_of_ipvs() {
     let namespace = Namespace::new("settings");
     namespace.run(|| {
         let settings = Sysctls::default().apply_ipvs(Arp::Strict);
-        assert_eq!(settings.len(), 6, "and conn_reuse_mode is as it was: {settings:?}");
+        assert_eq!(settings.len(), 6, "conn_reuse_mode is not set: {settings:?}");
         for setting in &settings {
             let Outcome::Set { to, .. } = setting.outcome else { panic!("{setting:?}") };
             assert_eq!(to, setting.wanted);

@@ -67,7 +67,7 @@ fn a_log_that_nobody_reads_holds_nothing_up() {
     eventually("it answers", || {
         request(&node, "GET", HEALTH, "/readyz").is_ok_and(|it| it.code == 200)
     });
-    assert_eq!(dropped(), 0.0, "there is room for a start");
+    assert_eq!(dropped(), 0.0, "the queue holds the lines of a start");
     // Far more lines than fit into the pipe and into the queue before it.
     for round in 0.. {
         let first = 1 + 500 * (round % 2);
@@ -77,7 +77,7 @@ fn a_log_that_nobody_reads_holds_nothing_up() {
         if dropped() > 0.0 {
             break;
         }
-        assert!(round < 50, "all of it waits for somebody to read it");
+        assert!(round < 50, "no line was dropped");
     }
     manifests
         .write("web.yaml", &file(&[service("web", "10.98.0.1", ""), slice("web", &["10.50.1.2"])]));
@@ -140,7 +140,7 @@ fn the_line_of_a_commit_says_what_changed() {
     manifests.remove("all.yaml");
     daemon.wait_for("committed: default/web: gone");
     let log = daemon.stop();
-    assert!(!log.contains("bytes="), "that is for those who look for something: {log}");
+    assert!(!log.contains("bytes="), "there are no sizes at level info: {log}");
 }
 
 #[test]
@@ -158,9 +158,9 @@ fn what_is_broken_again_and_again_is_said_a_few_times() {
     assert_eq!((problems("error"), problems("warning")), (0.0, 0.0));
     for round in 0..40 {
         manifests.write("bad.yaml", &service("bad", &format!("10.96.0.{}", 300 + round), ""));
-        eventually("it is broken", || problems("error") == 1.0);
+        eventually("the broken file is counted", || problems("error") == 1.0);
         manifests.remove("bad.yaml");
-        eventually("it is away", || problems("error") == 0.0);
+        eventually("the removed file is not counted", || problems("error") == 0.0);
     }
     let lines = daemon.count("bad.yaml");
     assert!((2..12).contains(&lines), "{lines}: {}", daemon.log());

@@ -164,7 +164,7 @@ fn what_is_no_file_is_named_and_harms_nothing() {
     );
     assert!(log.contains(&left_out), "{log}");
     for name in ["directory.yaml", "inner.yaml", "hidden.yaml"] {
-        assert!(!log.contains(name), "{name} is none of the manifests: {log}");
+        assert!(!log.contains(name), "{name} is not a manifest: {log}");
     }
     assert_eq!(daemon.count("pipe.yaml: not a regular file"), 1, "said once: {log}");
 }

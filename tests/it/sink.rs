@@ -175,7 +175,7 @@ fn the_wire_means_what_the_text_says_of_the_node() {
         for element in [&format!("\"{pattern}\""), "10.96.0.0/12", "192.0.2.11", "fd00:96::/108"] {
             assert!(listing.contains(element), "{element}: {listing}");
         }
-        assert!(!listing.contains("10.100.0.0"), "it is in the other range: {listing}");
+        assert!(!listing.contains("10.100.0.0"), "it is part of the other range: {listing}");
     }
 }
 
@@ -213,7 +213,7 @@ fn means_the_same_on_the_wire_and_as_text(program: &Program) -> String {
 
     // Admins save rulesets to disk and load them again.
     again.nft(&listing);
-    assert_eq!(in_order(&again.nft_list()), expected, "the listing does not survive");
+    assert_eq!(in_order(&again.nft_list()), expected, "the loaded listing differs");
 
     // In all namespaces, reconciling finds nothing to repair.
     for namespace in [&tool, &again] {
@@ -368,7 +368,7 @@ fn others_that_commit_all_the_time_do_not_keep_us_from_our_tables() {
         let neighbour = Neighbour::start(&namespace);
         for number in 0..20 {
             let (held, base) = sink.read().unwrap();
-            assert!(held == program.state(), "what was read is not what is there");
+            assert!(held == program.state(), "the read state is wrong");
             let delta = groups(vec![reject("extra", number)]);
             sink.commit(&delta, base).unwrap();
             let mut undo = delta.clone();
@@ -397,12 +397,12 @@ fn others_that_commit_all_the_time_do_not_keep_us_from_shared_tables() {
         let neighbour = Neighbour::start(&namespace);
         for number in 0..5 {
             let (held, _) = sink.read().unwrap();
-            assert!(held == program.state(), "what was read is not what is there");
+            assert!(held == program.state(), "the read state is wrong");
             let delta = groups(vec![reject("extra", number)]);
             let base = Base::Read { generation: None };
             sink.commit(&delta, base).unwrap();
             let again = sink.commit(&delta, base);
-            assert!(matches!(again, Err(SinkError::Stale)), "no Service is to blame: {again:?}");
+            assert!(matches!(again, Err(SinkError::Stale)), "not a Service's error: {again:?}");
             let undo = match delta.groups[0].ops.as_slice() {
                 [Op::Add(element)] => vec![Op::Delete(element.clone())],
                 other => panic!("{other:?}"),
@@ -410,7 +410,7 @@ fn others_that_commit_all_the_time_do_not_keep_us_from_shared_tables() {
             let undo = groups(vec![Group { ops: undo, ..delta.groups[0].clone() }]);
             sink.commit(&undo, base).unwrap();
             let again = sink.commit(&undo, base);
-            assert!(matches!(again, Err(SinkError::Stale)), "no Service is to blame: {again:?}");
+            assert!(matches!(again, Err(SinkError::Stale)), "not a Service's error: {again:?}");
         }
         neighbour.goes_on();
     });
@@ -442,7 +442,7 @@ fn others_that_commit_all_the_time_do_not_keep_us_from_orphans() {
             assert!(Delta::reconcile(&found.unwrap(), &program).is_empty());
             // A reader that does not own the tables sees the same.
             let (held, _) = open(Ownership::Shared).read().unwrap();
-            assert!(held == program.state(), "what was read is not what is there");
+            assert!(held == program.state(), "the read state is wrong");
         }
         neighbour.goes_on();
     });
@@ -697,7 +697,7 @@ fn exclusive_tables_replace_shared_ones() {
         assert_eq!(sink.read().unwrap().0, program.state());
         let delete = namespace.command("nft", ["delete", "table", "ip", "rulec"]).output();
         assert!(!delete.unwrap().status.success(), "the table is protected");
-        assert_eq!(install(&mut sink, &program).transactions, 0, "once is enough");
+        assert_eq!(install(&mut sink, &program).transactions, 0, "tables are replaced only once");
     });
 }
 

@@ -115,14 +115,14 @@ fn whatever_others_change_is_undone_and_the_culprit_named() {
             }
         });
         // The log limits how often it repeats the same line.
-        eventually("it was a repair", || repairs(node) >= f64::from(number));
+        eventually("the repair is counted", || repairs(node) >= f64::from(number));
         let log = daemon.log();
         let line = log.lines().rfind(|line| line.contains(CULPRIT)).unwrap();
         assert!(line.contains("process=nft"), "{damage}: {line}");
         served.works();
     }
     let log = daemon.log();
-    assert!(!log.contains("as we left them"), "each culprit was caught in the act: {log}");
+    assert!(!log.contains("as we left them"), "each process was identified: {log}");
 }
 
 /// Returns the number of repairs of the tables.
@@ -226,7 +226,7 @@ fn flushing_the_ruleset_is_repaired_each_time_in_shared_tables() {
     let (flows, _) = under_traffic(&served, || {
         for number in 1..=20_u32 {
             node.nft("flush ruleset");
-            eventually("it was a repair", || repairs(node) >= f64::from(number));
+            eventually("the repair is counted", || repairs(node) >= f64::from(number));
             eventually("the tables are back", || {
                 sorted_or_none(&served.world).as_ref() == Some(&before)
             });

@@ -250,7 +250,7 @@ impl Site {
                 let outcome = flow.join().expect("a flow does not panic");
                 if !is_wanted(&outcome) {
                     writeln!(wrong, "{who:?} -> {protocol} {to}: {outcome:?}")
-                        .expect("a string takes everything");
+                        .expect("writing to a string succeeds");
                 }
             }
         });
@@ -285,11 +285,11 @@ fn each_of(by: &[&str], what: &str, mut ask: impl FnMut() -> Answer) {
     const MORE: usize = 8;
     let mut missing: Vec<(&str, u16)> = by.iter().map(|backend| backend_port(backend)).collect();
     let all = missing.clone();
-    assert!(!all.is_empty(), "somebody must answer");
+    assert!(!all.is_empty(), "at least one backend is expected");
     for _ in 0..MOST {
         let answer = ask();
         let backend = (answer.name.as_str(), answer.port);
-        assert!(all.contains(&backend), "{what}: {answer:?} is not of {by:?}");
+        assert!(all.contains(&backend), "{what}: {answer:?} is not from {by:?}");
         missing.retain(|it| *it != backend);
         if missing.is_empty() {
             break;

@@ -27,7 +27,7 @@ fn root_of_a_user_namespace_programs_many_services() {
         return;
     }
     let allowed = Command::new("unshare").args(UNSHARE).arg("true").stderr(Stdio::null()).status();
-    assert!(allowed.unwrap().success(), "user namespaces are what this is about");
+    assert!(allowed.unwrap().success(), "the kernel allows user namespaces");
     let manifests = Manifests::of(&services(0..4_000));
     let path = manifests.path();
     let path = path.to_str().unwrap();

@@ -60,7 +60,7 @@ fn a_reboot_without_the_server_serves_what_it_last_had<S: Server>() {
     let started = Instant::now();
     cluster.start_with_state();
     cluster.daemon().wait_for(STANDS_IN);
-    assert!(started.elapsed() >= Duration::from_secs(1), "the server has its second");
+    assert!(started.elapsed() >= Duration::from_secs(1), "the server gets a second first");
     cluster.daemon().wait_for(SETTLED);
     cluster.holds(&before);
     // The staleness is reported by probes, by status and by metrics.
@@ -84,7 +84,7 @@ fn a_reboot_without_the_server_serves_what_it_last_had<S: Server>() {
     cluster.server.up();
     cluster.holds(&[node_object(), service(1, 80), slice(1, 3), slice(2, 2)]);
     cluster.daemon().wait_for(DELIVERED);
-    eventually("/readyz is as ever", || get(&cluster.node, HEALTH, "/readyz").body == "ok");
+    eventually("/readyz is plain again", || get(&cluster.node, HEALTH, "/readyz").body == "ok");
     assert!(!get(&cluster.node, HEALTH, "/livez").body.contains("staleSince"));
 }
 
@@ -143,7 +143,7 @@ fn a_disk_that_cannot_be_written_stops_nothing() {
     let failures = |cluster: &Cluster<ApiServer>| {
         Metrics::of(&cluster.node).value("rulec_state_write_failures_total", "")
     };
-    eventually("it is tried again", || failures(&cluster) >= 2.0);
+    eventually("writing the state is retried", || failures(&cluster) >= 2.0);
     cluster.server.apply(&service(2, 80));
     cluster.holds(&[node_object(), service(1, 80), service(2, 80)]);
     assert_eq!(cluster.daemon().count("the state cannot be written"), 1, "once");

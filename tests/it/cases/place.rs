@@ -243,7 +243,7 @@ impl Place {
     pub(super) fn metrics(&self) -> BTreeMap<String, f64> {
         let node = &self.world.node;
         // A daemon that has just been started may not serve metrics yet.
-        eventually("metrics are told", || request(node, "GET", METRICS, "/metrics").is_ok());
+        eventually("metrics are served", || request(node, "GET", METRICS, "/metrics").is_ok());
         let text = get(&self.world.node, METRICS, "/metrics").body;
         let mut sums: BTreeMap<String, f64> = BTreeMap::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {

@@ -123,7 +123,7 @@ fn every_file_of_the_package_is_in_the_repository_or_made_by_the_makefile() {
     }
     for script in ["postinst", "prerm", "postrm"] {
         let text = read(&format!("deploy/debian/{script}"));
-        assert!(text.contains("\n#DEBHELPER#\n"), "{script}: cargo-deb puts the unit's part there");
+        assert!(text.contains("\n#DEBHELPER#\n"), "{script}: cargo-deb replaces this line");
         assert!(text.starts_with("#!/bin/sh\nset -e\n"), "{script}");
         assert!(accepted("sh", &text), "{script} is no script of a shell");
     }
@@ -162,5 +162,5 @@ fn completions_know_every_option() {
     command.args(["completions", "cmd.exe"]);
     let ran = finish(command);
     assert_eq!(ran.status, 2);
-    assert!(ran.stderr.contains("bash"), "it says which there are: {}", ran.stderr);
+    assert!(ran.stderr.contains("bash"), "it lists the known shells: {}", ran.stderr);
 }

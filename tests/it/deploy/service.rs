@@ -70,7 +70,7 @@ fn a_service_manager_is_told_when_the_node_is_programmed_and_that_the_loop_turns
     assert!(heard(&manager).starts_with("WATCHDOG=1\nSTATUS="));
     for _ in 0..3 {
         let message = heard(&manager);
-        assert!(message.starts_with("WATCHDOG=1"), "it waits, but it does not hang: {message}");
+        assert!(message.starts_with("WATCHDOG=1"), "the watchdog is served: {message}");
     }
     owner.stop();
     let (before, ready) = heard_until(&manager, "READY=1");
@@ -80,7 +80,7 @@ fn a_service_manager_is_told_when_the_node_is_programmed_and_that_the_loop_turns
     assert_eq!(ready, format!("READY=1\n{status}"));
     assert!(listed.contains("172.30.0.1"), "the rules are there by then:\n{listed}");
     let output = rulec(&node, &["diff", "--to", to, "--node-name", NODE_NAME]);
-    assert!(output.status.success(), "all of them: {output:?}");
+    assert!(output.status.success(), "all rules are there: {output:?}");
 
     // The watchdog is also served by an idle loop; the status is sent again only when it changes.
     for _ in 0..3 {
@@ -199,7 +199,7 @@ fn one_capability_is_enough() {
         Killed(command.spawn().unwrap())
     };
     let mut daemon = run("");
-    assert_eq!(daemon.0.wait().unwrap().code(), Some(2), "none is not enough");
+    assert_eq!(daemon.0.wait().unwrap().code(), Some(2), "without CAP_NET_ADMIN it fails");
     let _daemon = run(",+net_admin");
     eventually("an ordinary user with CAP_NET_ADMIN programs the node", || {
         let output = node.command("nft", ["list", "table", "ip", "rulec"]).output().unwrap();

@@ -33,7 +33,7 @@ fn the_device_is_made_with_the_first_address_and_goes_at_the_end() {
         let mut ipvs = open();
         let mut model = State::default();
         assert_eq!(ipvs.read().unwrap(), model);
-        assert!(!namespace.sh("ip link").contains("kube-ipvs0"), "to read makes nothing");
+        assert!(!namespace.sh("ip link").contains("kube-ipvs0"), "reading creates no device");
 
         done(&mut ipvs, &mut model, &vips.map(Op::Bind));
         let device = namespace.sh("ip -details addr show dev kube-ipvs0");

@@ -110,7 +110,7 @@ fn changes_in_place_keep_connections_and_weight_0_takes_no_new_ones() {
             let counted = ipvs.connections(&[web]).unwrap();
             assert_eq!(counted, BTreeMap::from([((web, e0), 2), ((web, e1), 6)]));
             apply(&mut ipvs, &[Op::SetReal(web, e0, RealServer::ACTIVE)]);
-            assert_eq!(site.answers(to, 4).len(), 2, "it takes some again");
+            assert_eq!(site.answers(to, 4).len(), 2, "it gets connections again");
 
             // Deleting a real server ends its connections, but not those of the other one.
             apply(&mut ipvs, &[Op::DeleteReal(web, e0)]);
@@ -143,7 +143,7 @@ fn a_client_stays_with_its_real_server_until_that_drains() {
             let first = answers.keys().next().unwrap().clone();
             let idx = usize::from(first == "e1");
             let counted = ipvs.connections(&[web]).unwrap();
-            assert_eq!(counted[&(web, backends[idx])], 5, "4 connections, and what it remembers");
+            assert_eq!(counted[&(web, backends[idx])], 5, "4 connections and a template");
             assert_eq!(counted[&(web, backends[1 - idx])], 0);
 
             // With `expire_quiescent_template`, the client is sent to another real server.

@@ -204,7 +204,7 @@ fn a_record_lives_as_long_as_it_is_used() {
     thread::sleep(timeout + second);
     for (found, flow) in look(&site).iter().zip(&flows) {
         let used: BTreeSet<&String> = found.values().collect();
-        assert!(used.len() > 1, "nobody has chosen anew: {flow:?}: {found:?}");
+        assert!(used.len() > 1, "no client has moved: {flow:?}: {found:?}");
     }
 }
 

@@ -52,7 +52,7 @@ fn after_an_invalid_segment(site: &Site, family: Family) -> Connection {
     assert_eq!(connection.exchange("before").unwrap(), "a before");
     let pod = site.world.pod(0);
     let client = connection.source();
-    assert_eq!(client.ip(), Who::Client.ip(family), "nobody is masqueraded without a cluster CIDR");
+    assert_eq!(client.ip(), Who::Client.ip(family), "sources are kept without a cluster CIDR");
     let backend: SocketAddr = pod.at(family, PORT);
     send_invalid_segment(&pod.namespace, backend, client);
     // Later packets on the same path arrive after the segment.

@@ -112,8 +112,8 @@ fn an_address_counts_as_long_as_the_kernel_takes_packets_to_it() {
          ip addr add 2001:db8::131/64 dev uplink",
     );
     let state = |site: &Site| site.world.node.sh("ip -6 addr show dev uplink");
-    eventually("one is found to be taken", || state(&site).contains("dadfailed"));
-    eventually("the other counts when it is not", || held(&site, "2001:db8::131"));
+    eventually("the kernel finds one duplicate", || state(&site).contains("dadfailed"));
+    eventually("the other address is used", || held(&site, "2001:db8::131"));
     assert!(!held(&site, "2001:db8::130"), "{}", state(&site));
     site.settle();
 }

@@ -286,7 +286,7 @@ fn a_start_judges_flows_that_began_before_it() {
     new.comes_to(&site, "b");
     ends(gone, &site, "external IP withdrawn while nobody ran");
     assert_eq!(stays.now(&site).0, "a");
-    assert_eq!(listed(&site), before, "a flow that agrees with the rules is the same still");
+    assert_eq!(listed(&site), before, "a flow that agrees with the rules is kept");
 }
 
 /// Connects from one source port until this backend answers.
@@ -406,7 +406,7 @@ fn flows_of_many_ports_go_at_once() {
     site.apply(&(many("b") + &rest("b")));
     bystander.comes_to(&site, "b");
     let others = site.world.node.sh("conntrack -L -p udp -s 203.0.113.9 2>/dev/null | wc -l");
-    assert_eq!(others.trim(), OTHERS.to_string(), "what is none of ours stays");
+    assert_eq!(others.trim(), OTHERS.to_string(), "foreign flows stay");
 }
 
 #[test]

@@ -183,7 +183,7 @@ fn bind_fresh(socket: &Socket, ip: IpAddr) -> io::Result<()> {
     static USED: AtomicUsize = AtomicUsize::new(0);
     loop {
         let offset = USED.fetch_add(1, Ordering::Relaxed) % PORTS.len();
-        let port = u16::try_from(PORTS.start + offset).expect("the range is one of ports");
+        let port = u16::try_from(PORTS.start + offset).expect("the range is within 16 bits");
         match socket.bind(&SocketAddr::new(ip, port).into()) {
             // A server of the same namespace has this port.
             Err(error) if error.kind() == ErrorKind::AddrInUse => {}

@@ -40,12 +40,12 @@ fn checksum(source: IpAddr, to: IpAddr, segment: &[u8]) -> u16 {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
     };
-    let length = u8::try_from(segment.len()).expect("a header alone");
+    let length = u8::try_from(segment.len()).expect("the segment is one header");
     let all = [&octets(source)[..], &octets(to), &[0, TCP, 0, length], segment].concat();
     let words = all.chunks_exact(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    !u16::try_from(sum).expect("it has been folded")
+    !u16::try_from(sum).expect("the sum has been folded")
 }

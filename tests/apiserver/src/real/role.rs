@@ -40,7 +40,7 @@ fn placed(mut object: Value, without: &[Resource]) -> (&'static str, Value) {
         Some("ClusterRoleBinding") => {
             ("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", object)
         }
-        other => panic!("{other:?} is new in what is deployed, and must be made here too"),
+        other => panic!("unknown kind {other:?} in rbac.yaml: create it here, too"),
     }
 }
 
