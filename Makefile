@@ -3,7 +3,8 @@
 #   make demo   install what is needed, build, and run the demonstration
 #   make test   install what is needed, and run all tests
 #
-# Both need root: they make network namespaces and talk to the kernel. And one more for packagers:
+# Both need root: they create network namespaces and program the kernel. A third one is for
+# packagers:
 #
 #   make deb    install what is needed, and build the Debian package in target/debian
 
@@ -25,7 +26,7 @@ build: setup
 bench: setup
 	cargo bench --locked --bench figures --bench api --bench packets
 
-# cargo-deb is built on first use. Its own build would not make the man pages and completions.
+# cargo-deb is built on first use. Its own build would not create the man pages and completions.
 deb: build
 	@target/tools/bin/cargo-deb --version 2>/dev/null | grep -qF $(CARGO_DEB) || \
 		cargo install cargo-deb --version $(CARGO_DEB) --locked --root target/tools
@@ -36,7 +37,7 @@ deb: build
 	target/release/rulec completions fish >target/deb/completions/rulec.fish
 	target/tools/bin/cargo-deb --locked --no-build
 
-# Asks the package manager only if something is missing.
+# Runs the package manager only if something is missing.
 setup:
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust (https://rustup.rs)" >&2; exit 1; }
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { \

@@ -1,8 +1,8 @@
 //! The figures of the node daemon with an API server, as a table: `cargo bench --bench api`.
 //!
-//! The server is the one of the tests, in this process, and then a real one if it is named
-//! (`rulec_apiserver::Assets`). It has the same cores as the daemon: what it costs is in the
-//! latencies. Needs root; everything happens in network namespaces of its own.
+//! The server is the one of the tests, in this process, and then a real one if one is named
+//! (`rulec_apiserver::Assets`). It runs on the same cores as the daemon, so that the latencies
+//! include its work. Needs root; everything happens in separate network namespaces.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -38,12 +38,12 @@ use crate::table::{memory, percentiles, row, time, wait_for};
 const NODE: &str = "na";
 
 fn main() {
-    // `cargo test --benches` builds and starts benches too, only to see that they start.
+    // `cargo test --benches` builds and starts benches too, to check that they start.
     if std::env::args().any(|argument| argument == "--test") || !require_root() {
         return;
     }
     println!("\n## Figures with an API server");
-    // `cargo bench --bench api -- state`: only the last part.
+    // `cargo bench --bench api -- state` runs only the last part.
     if std::env::args().any(|argument| argument == "state") {
         println!("\n| what | setup | figure |\n|---|---|---|");
         state(20_000, 10);
@@ -62,13 +62,13 @@ fn measure<S: Server + 'static>() {
     for services in [1_000, 10_000, 45_000] {
         event_to_acknowledgement::<S>(services);
     }
-    // By streaming lists, and as one answer each from the server's cache, which is compressed.
+    // With streaming lists, and with one compressed answer per list from the server's cache.
     process::<S>(20_000, 10, true);
     process::<S>(20_000, 10, false);
     state(20_000, 10);
 }
 
-/// A server with this many Services.
+/// A server with a number of Services.
 struct Cluster<S> {
     server: S,
     directory: tempfile::TempDir,
@@ -94,8 +94,8 @@ impl<S: Server> Cluster<S> {
     }
 }
 
-/// From the write to the server to its answer, and to the kernel's acknowledgement, one change at a
-/// time.
+/// Measures one change at a time, from the write to the server to its answer, and to the kernel's
+/// acknowledgement.
 fn event_to_acknowledgement<S: Server + 'static>(services: usize) {
     let namespace = Namespace::new("bench");
     namespace.sh("ip link set lo up");
@@ -116,7 +116,8 @@ fn event_to_acknowledgement<S: Server + 'static>(services: usize) {
             let source = tokio::spawn(source.run(out));
             let daemon =
                 tokio::spawn(async move { daemon.run(updates, std::future::pending()).await });
-            // The first install may come in several batches: an address, a frontend, two endpoints each.
+            // The first install may take several batches: an address, a frontend and two endpoints
+            // for each Service.
             let mut done = 0;
             while done < services * 4 {
                 done = acknowledgements.recv().await.unwrap().operations;
@@ -129,7 +130,7 @@ fn event_to_acknowledgement<S: Server + 'static>(services: usize) {
                     (round / 2 * 7 % services, if round % 2 == 0 { 3 } else { 2 });
                 let object = slice(number, endpoints);
                 tokio::time::sleep(Duration::from_millis(5)).await;
-                // What is still to come of the round before must not be taken for this one's.
+                // Late acknowledgements of the previous round must not count for this one.
                 while acknowledgements.try_recv().is_ok() {}
                 let cluster = Arc::clone(&cluster);
                 let started = Instant::now();
@@ -151,7 +152,7 @@ fn event_to_acknowledgement<S: Server + 'static>(services: usize) {
     row("written to the server → kernel ACK", &setup, &percentiles(times));
 }
 
-/// The real process: start, memory, and what it costs when nothing changes.
+/// Measures the real process: start, memory, and its work when nothing changes.
 fn process<S: Server>(services: usize, endpoints: usize, streaming: bool) {
     let namespace = Namespace::new("bench");
     namespace.sh("ip link set lo up");
@@ -178,7 +179,7 @@ fn process<S: Server>(services: usize, endpoints: usize, streaming: bool) {
     sleep(Duration::from_secs(20));
     row("memory", &setup, &memory(&child));
     if !streaming {
-        // Afterwards, there is no difference.
+        // After the start, there is no difference to streaming lists.
         child.kill().unwrap();
         child.wait().unwrap();
         return;
@@ -207,7 +208,7 @@ fn process<S: Server>(services: usize, endpoints: usize, streaming: bool) {
     child.wait().unwrap();
 }
 
-/// What the state on disk costs, and what it is worth.
+/// Measures the costs of the state on disk, and its benefit.
 fn state(services: usize, endpoints: usize) {
     let namespace = Namespace::new("bench");
     namespace.sh("ip link set lo up");
@@ -255,7 +256,8 @@ fn state(services: usize, endpoints: usize) {
         line.split_once("bytes=")?.1.split_whitespace().next()?.parse::<u64>().ok()
     });
     let (writes, bytes) = bytes.fold((0, 0), |(writes, sum), bytes| (writes + 1, sum + bytes));
-    // Each write is paid for by a pause after it, so a minute may have a write more than its share.
+    // Each write is followed by a pause in proportion, so that a minute may contain one write more
+    // than its share.
     let most = Pace::default().bytes_per_second * 3600;
     let figure = format!(
         "**{writes} writes, {:.1} MB** in the minute after the start; at most {:.0} MB an hour; {busy:.1} % of a core",
@@ -291,18 +293,18 @@ fn state(services: usize, endpoints: usize) {
     stop(child);
 }
 
-/// How much of a core a process used while something was going on, in per cent.
+/// Returns the share of a core that a process used while `during` ran, in per cent.
 fn share_of_a_core(child: &Child, during: impl FnOnce()) -> f64 {
     let (before, started) = (cpu_seconds(child), Instant::now());
     during();
     100.0 * (cpu_seconds(child) - before) / started.elapsed().as_secs_f64()
 }
 
-/// What a process has used of a core so far.
+/// Returns the processor time of a process so far, in seconds.
 fn cpu_seconds(child: &Child) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
     let (_, fields) = stat.rsplit_once(')').unwrap();
-    // utime and stime are the fields 14 and 15; the one behind the name is the third.
+    // utime and stime are fields 14 and 15; the field after the name is the third.
     let of = |field: usize| -> f64 {
         fields.split_whitespace().nth(field - 3).unwrap().parse().unwrap()
     };
@@ -310,7 +312,8 @@ fn cpu_seconds(child: &Child) -> f64 {
     (of(14) + of(15)) / 100.0
 }
 
-/// What has gone over the loopback device of this network namespace: what the server sends, nearly all.
+/// Returns the bytes received on the loopback device of this network namespace, nearly all of them
+/// from the server.
 fn received() -> u64 {
     let devices = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     let line = devices.lines().find_map(|line| line.trim().strip_prefix("lo:")).unwrap();

@@ -1,8 +1,8 @@
 //! The figures of the project, on this machine's kernel, as a table: `cargo bench`.
 //!
-//! Wall clocks of a shared machine are noisy: rows are medians and percentiles of many repetitions
-//! in one run, and only a run is to be compared with itself. Needs root; everything happens in
-//! network namespaces of its own.
+//! Measurements on a shared machine are noisy: rows are medians and percentiles of many repetitions
+//! in one run, and only rows of the same run can be compared. Needs root; everything happens in
+//! separate network namespaces.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -39,7 +39,7 @@ use crate::table::{machine, memory, percentiles, row, time, wait_for};
 use crate::world::{World, cluster_ip, endpoint, objects, slice};
 
 fn main() {
-    // `cargo test --benches` builds and starts benches too, only to see that they start.
+    // `cargo test --benches` builds and starts benches too, to check that they start.
     if std::env::args().any(|argument| argument == "--test") || !require_root() {
         return;
     }
@@ -59,7 +59,7 @@ fn main() {
     stale_flows_of_ports(3_000, 20_000);
 }
 
-/// One endpoint more, one less, in turn, each at another Service.
+/// Adds and removes one endpoint in turn, each time at another Service.
 fn one_change(services: usize) {
     let namespace = Namespace::new("bench");
     let (compile, commit) = namespace.run(|| {
@@ -86,8 +86,8 @@ fn one_change(services: usize) {
     row("one endpoint less: delta → kernel ACK (two)", &setup, &percentiles(remove));
 }
 
-/// From the channel of the source through the daemon's loop to the acknowledgement, one change at a
-/// time, with a pause between.
+/// Measures one change at a time, with a pause between, from the channel of the source through the
+/// daemon's loop to the acknowledgement.
 fn channel_to_acknowledgement(services: usize, ownership: Ownership) {
     let namespace = Namespace::new("bench");
     let times = namespace.run(|| {
@@ -135,7 +135,7 @@ fn channel_to_acknowledgement(services: usize, ownership: Ownership) {
     row("change in the channel → kernel ACK", &setup, &percentiles(times));
 }
 
-/// From a complete list to the last acknowledgement, in an empty kernel.
+/// Measures from a complete list to the last acknowledgement, with an empty kernel.
 fn cold_start(services: usize, endpoints: usize) {
     let mut times = Vec::new();
     let mut figures = String::new();
@@ -172,7 +172,7 @@ fn cold_start(services: usize, endpoints: usize) {
     row("cold start, list complete → last ACK", &format!("{services} × {endpoints}"), &figure);
 }
 
-/// A second process finds what the first has left.
+/// Measures a second process that adopts what the first has left.
 fn unchanged_restart(services: usize, endpoints: usize) {
     let namespace = Namespace::new("bench");
     let list = objects(services, endpoints);
@@ -204,7 +204,7 @@ fn unchanged_restart(services: usize, endpoints: usize) {
     row("unchanged restart: list complete → known equal", &setup, &figure);
 }
 
-/// The real process on a directory of manifests: memory, start, and what it does about no-ops.
+/// Measures the real process with a directory of manifests: memory, start, and no-op changes.
 fn process(services: usize, endpoints: usize) {
     let namespace = Namespace::new("bench");
     let directory = tempfile::tempdir().unwrap();
@@ -229,7 +229,7 @@ fn process(services: usize, endpoints: usize) {
     let setup = format!("{services} × {endpoints}, {} files", services / 100);
     let from_start = time(started.elapsed());
     row("process start → last ACK, YAML included", &setup, &from_start);
-    // Let the allocator and the first rescan settle.
+    // Wait until the memory allocator and the first rescan have settled.
     std::thread::sleep(Duration::from_secs(25));
     row("memory", &setup, &memory(&child));
 
@@ -249,7 +249,7 @@ fn process(services: usize, endpoints: usize) {
         fs::rename(&new, &path).unwrap();
         std::thread::sleep(Duration::from_millis(30));
     }
-    // One real change proves that the daemon has seen all that came before it.
+    // A real change proves that the daemon has seen all changes before it.
     fs::write(manifests.join("zz.yaml"), yaml(services / 100, 1)).unwrap();
     wait_for(&log, " committed ", before + 1);
     let writes = committed() - before - 1;
@@ -259,7 +259,7 @@ fn process(services: usize, endpoints: usize) {
     child.wait().unwrap();
 }
 
-/// Deleting the UDP flows of one frontend to one endpoint, among many others.
+/// Deletes the UDP flows of one frontend to one endpoint, among many others.
 fn stale_flows(flows: u32) {
     const PORT: NonZeroU16 = NonZeroU16::new(53).unwrap();
     let vip = |frontend: u32| Ipv4Addr::from(0x0a60_0000 + frontend);
@@ -299,13 +299,13 @@ fn stale_flows(flows: u32) {
         }
         times
     });
-    assert_eq!(count(), flows - flows / 1_000 * 20, "those of one pair each time");
+    assert_eq!(count(), flows - flows / 1_000 * 20, "each call deletes the flows of one pair");
     let setup = format!("{} flows of one pair among {flows}", flows / 1_000);
     row("stale UDP flows deleted, beside the commits", &setup, &percentiles(times));
 }
 
-/// A Service of so many UDP ports that gets another endpoint, with two flows to each of them, and others; and
-/// how long the next Service waits meanwhile.
+/// Moves a Service with many UDP ports to another endpoint, with two flows to each port, among
+/// other flows; also measures how long the next Service waits meanwhile.
 fn stale_flows_of_ports(ports: u16, others: u32) {
     let (cluster_ip, external_ip) = (Ipv4Addr::new(10, 96, 0, 10), Ipv4Addr::new(198, 51, 100, 30));
     let [old, new] = [5, 6].map(|host| Ipv4Addr::new(10, 50, 1, host));
@@ -396,7 +396,7 @@ fn install(services: usize, endpoints: usize) -> World<NftSink> {
     let settings = settings();
     let sink = sink(&settings);
     let mut world = World::install(sink, settings, services, endpoints);
-    // Pick codes of the sizes the bench uses exist before it begins.
+    // Create the pick code of the sizes that the bench uses before it begins.
     let delta = world.change(0, endpoints + 1);
     world.commit(&delta);
     let delta = world.change(0, endpoints);
@@ -427,7 +427,7 @@ fn update(change: Change) -> Update {
     }
 }
 
-/// 100 Services and their slices as a file.
+/// Returns 100 Services and their slices as a file.
 fn yaml(file: usize, endpoints: usize) -> String {
     let mut text = String::new();
     for service in file * 100..(file + 1) * 100 {

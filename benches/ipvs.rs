@@ -1,5 +1,6 @@
-//! What mode ipvs costs. Needs root and a kernel with `ip_vs`: `tests/vm/run --bench`. All of a comparison
-//! is measured in one run, since what a virtual machine without KVM shows are ratios.
+//! The costs of mode ipvs. Needs root and a kernel with `ip_vs`: `tests/vm/run --bench`. Everything
+//! that is compared is measured in one run, because a virtual machine without KVM shows only
+//! ratios.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -29,7 +30,7 @@ use crate::table::{machine, percentiles, row, time};
 use crate::world::{World, cluster_ip, objects, port};
 
 fn main() {
-    // `cargo test --benches` builds and starts benches too, only to see that they start.
+    // `cargo test --benches` builds and starts benches too, to check that they start.
     if std::env::args().any(|argument| argument == "--test") || !require_root() {
         return;
     }
@@ -42,8 +43,8 @@ fn main() {
     cold_start(5_000, 10);
 }
 
-/// One real server more, one less, in turn: by all of the way from the change, by its message alone, and
-/// by a process of `ipvsadm`.
+/// Adds and removes one real server in turn: the whole path of the change, its netlink message
+/// alone, and a process of `ipvsadm`.
 fn one_real_server(services: usize) {
     let namespace = Namespace::new("bench");
     let [compile, add, remove, message, process] = namespace.run(|| {
@@ -68,7 +69,7 @@ fn one_real_server(services: usize) {
             message.push(started.elapsed());
             assert!(refused.is_empty());
             assert!(ipvs.apply(&[Op::DeleteReal(server, real)]).unwrap().is_empty());
-            // A process takes its time, and some are enough.
+            // A process takes long, and a few samples are enough.
             if round % 10 == 0 {
                 process.push(by_process(service));
                 assert!(ipvs.apply(&[Op::DeleteReal(server, real)]).unwrap().is_empty());
@@ -97,7 +98,7 @@ fn one_real_server(services: usize) {
     row("`ipvsadm -a`", &setup, &percentiles(process));
 }
 
-/// A virtual server, and a real server that it does not have.
+/// Returns a virtual server, and a real server that it does not have.
 fn pair(service: usize) -> (VirtualServer, Backend) {
     let address = IpAddr::V4(cluster_ip(service));
     let server = VirtualServer { address, protocol: Protocol::Tcp, port: port(80) };
@@ -117,7 +118,8 @@ fn by_process(service: usize) -> Duration {
     took
 }
 
-/// From a complete list to the last acknowledgement, in an empty kernel; and once more in a full one.
+/// Measures from a complete list to the last acknowledgement, with an empty kernel, then with a
+/// full one.
 fn cold_start(services: usize, endpoints: usize) {
     let namespace = Namespace::new("bench");
     let list = objects(services, endpoints);

@@ -1,7 +1,7 @@
-//! What the rules cost a new connection: `cargo bench --bench packets`.
+//! The costs of the rules for a new connection: `cargo bench --bench packets`.
 //!
-//! A client, a node and a Pod, each a network namespace, once for each row. All rows take turns in short
-//! rounds, so that what else happens on the machine meets all of them alike. Needs root.
+//! Each row has a client, a node and a Pod, each a network namespace. The rows take turns in short
+//! rounds, so that other load on the machine affects all of them alike. Needs root.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -25,16 +25,16 @@ use crate::table::{machine, time, wait_for};
 const ROUNDS: usize = 60;
 const BATCH: usize = 250;
 
-/// The client is a Pod of the node: nobody is masqueraded.
+/// A client that is a Pod of the node: its connections are not masqueraded.
 const POD_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 9);
-/// And this one is outside of the cluster.
+/// A client outside the cluster.
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const POD: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 5), 8080);
 const NODE_PORTS: u16 = 30_000;
 
 fn main() {
-    // `cargo test --benches` builds and starts benches too, only to see that they start.
+    // `cargo test --benches` builds and starts benches too, to check that they start.
     if std::env::args().any(|argument| argument == "--test") || !require_root() {
         return;
     }
@@ -101,18 +101,18 @@ fn rule() -> String {
     )
 }
 
-/// A row: its world, and what was measured in it.
+/// A row: its world, and the measurements.
 struct Setup {
     what: &'static str,
     client: Namespace,
     node: Namespace,
     _pod: Namespace,
-    /// Where connections go, one after the other.
+    /// The destinations of connections, used one after the other.
     targets: Vec<SocketAddrV4>,
     next: usize,
-    /// How long each round's connections took.
+    /// The duration of each round.
     rounds: Vec<Duration>,
-    /// From the first packet of a UDP flow to the answer.
+    /// The times from the first packet of a UDP flow to the answer.
     first: Vec<Duration>,
 }
 
@@ -144,7 +144,7 @@ impl Setup {
         wait_for(&log, "in sync with all sources", 1);
         let said = fs::read_to_string(&log).unwrap();
         assert!(!said.contains("ERROR"), "{said}");
-        // The rules stay, and nobody else is at work while the rows take turns.
+        // The rules stay, and the daemon does not run while the rows take turns.
         daemon.kill().unwrap();
         daemon.wait().unwrap();
         setup
@@ -168,7 +168,7 @@ impl Setup {
             ));
             node.sh(&format!("ip route add {address} dev {label}"));
         }
-        // What has ended is forgotten soon: rounds are alike.
+        // Entries of finished connections expire soon, so that all rounds are alike.
         node.sh(&format!(
             "ip addr add {NODE}/32 dev lo
              sysctl -qw net.ipv4.ip_forward=1
@@ -189,7 +189,7 @@ impl Setup {
         Self { what, client, node, _pod: pod, targets, next: 0, rounds, first }
     }
 
-    /// Each connection goes to another Service: what serves it is in no cache of the processor.
+    /// Each connection goes to another Service, whose elements are in no cache of the processor.
     fn round(&mut self) {
         let targets: Vec<SocketAddrV4> = (0..BATCH)
             .map(|number| self.targets[(self.next + number) * 7_919 % self.targets.len()])
@@ -204,22 +204,22 @@ impl Setup {
         self.first.extend(first);
     }
 
-    /// The median of the rounds.
+    /// Returns the rate in the median round.
     fn connections_a_second(&mut self) -> f64 {
         self.rounds.sort_unstable();
         BATCH as f64 / self.rounds[self.rounds.len() / 2].as_secs_f64()
     }
 }
 
-/// A connection that is there and ends.
+/// Opens and closes a connection.
 fn connect(target: SocketAddrV4) {
     let stream = TcpStream::connect_timeout(&target.into(), Duration::from_secs(5))
         .unwrap_or_else(|error| panic!("{target}: {error}"));
-    // By a reset: neither end remembers it.
+    // A reset leaves no TIME_WAIT state at either end.
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// The time until the first packet of a flow is answered.
+/// Returns the time until the first packet of a flow is answered.
 fn ask(target: SocketAddrV4) -> Duration {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -246,7 +246,7 @@ fn offset(base: Ipv4Addr, number: usize) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(base) + u32::try_from(number).unwrap())
 }
 
-/// A Service and its slice, for TCP and UDP, with more fields of its spec.
+/// Returns a Service and its slice as YAML, for TCP and UDP, with more fields of its spec.
 fn yaml(service: usize, more: &str) -> String {
     let (address, balancer) = (cluster_ip(service).ip().to_owned(), balancer(service));
     let node_port = match u16::try_from(service) {

@@ -1,4 +1,4 @@
-//! How figures are taken and printed, the same in every bench.
+//! Measuring and printing of figures, the same in every bench.
 #![allow(dead_code, reason = "not every bench needs all of it")]
 
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-/// Prints what was measured on.
+/// Prints the processor and kernel of this machine.
 pub(crate) fn machine() {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpus = read("/proc/cpuinfo");
@@ -21,7 +21,7 @@ pub(crate) fn row(what: &str, setup: &str, figure: &str) {
     println!("| {what} | {setup} | {figure} |");
 }
 
-/// The median, and, of enough times, how the slow ones fare.
+/// Returns the median, and from a hundred times on also the 90th and 99th percentile.
 pub(crate) fn percentiles(mut times: Vec<Duration>) -> String {
     times.sort_unstable();
     let at = |share: f64| {
@@ -34,7 +34,7 @@ pub(crate) fn percentiles(mut times: Vec<Duration>) -> String {
     format!("**{}** (p50), {} (p90), {} (p99)", at(0.5), at(0.9), at(0.99))
 }
 
-/// A time as people read it.
+/// Formats a time in a suitable unit.
 pub(crate) fn time(time: Duration) -> String {
     let microseconds = time.as_secs_f64() * 1e6;
     match microseconds {
@@ -44,7 +44,7 @@ pub(crate) fn time(time: Duration) -> String {
     }
 }
 
-/// How much memory a process has, now and at the most.
+/// Returns the resident memory of a process, current and maximum.
 pub(crate) fn memory(child: &Child) -> String {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
     let of = |key: &str| {
@@ -55,7 +55,7 @@ pub(crate) fn memory(child: &Child) -> String {
     format!("**{:.0} MB** resident ({:.0} MB at the most)", of("VmRSS"), of("VmHWM"))
 }
 
-/// Waits until a log holds a text so many times.
+/// Waits until a log contains a text a number of times.
 pub(crate) fn wait_for(log: &Path, text: &str, count: usize) {
     let limit = Instant::now() + Duration::from_secs(300);
     while fs::read_to_string(log).unwrap().matches(text).count() < count {

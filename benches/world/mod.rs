@@ -1,4 +1,4 @@
-//! A cluster of so many Services with so many endpoints each, and a kernel that holds it.
+//! A cluster with a number of Services and endpoints, and a kernel that holds it.
 
 #![allow(dead_code, reason = "not every bench needs all of it")]
 
@@ -16,7 +16,7 @@ use rulec_compiler::object::{
 use rulec_compiler::{Dirty, Model, Settings};
 use rulec_sinks::{Base, Sink};
 
-/// A kernel and what stands in front of it, without the daemon's loop.
+/// A kernel with its sink, model and program, without the daemon's loop.
 pub(crate) struct World<S> {
     model: Model,
     applied: Program,
@@ -39,7 +39,7 @@ impl<S: Sink> World<S> {
         Self { model, applied, sink }
     }
 
-    /// Gives a Service so many endpoints.
+    /// Sets the number of endpoints of a Service.
     pub(crate) fn change(&mut self, service: usize, endpoints: usize) -> Delta {
         let dirty: Dirty =
             self.model.apply(Origin::Manifests, Change::Apply(slice(service, endpoints)));
@@ -50,14 +50,14 @@ impl<S: Sink> World<S> {
         delta
     }
 
-    /// Brings a change into the kernel.
+    /// Commits a change to the kernel.
     pub(crate) fn commit(&mut self, delta: &Delta) {
         let outcome = self.sink.commit(delta, Base::Believed).unwrap();
         assert_eq!(outcome.ops, delta.len(), "all is committed");
     }
 }
 
-/// Services and their slices.
+/// Returns Services and their slices.
 pub(crate) fn objects(services: usize, endpoints: usize) -> Vec<Sourced> {
     (0..services).flat_map(|service| [self::service(service), slice(service, endpoints)]).collect()
 }
@@ -66,18 +66,18 @@ fn name(service: usize) -> NamespacedName {
     NamespacedName::new("default", format!("service-{service}").as_str())
 }
 
-/// The address of a Service.
+/// Returns the address of a Service.
 pub(crate) fn cluster_ip(service: usize) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 128, 0, 0)) + u32::try_from(service).unwrap())
 }
 
-/// The address of an endpoint.
+/// Returns the address of an endpoint.
 pub(crate) fn endpoint(service: usize, endpoint: usize) -> Ipv4Addr {
     let number = u32::try_from(service * 16 + endpoint).unwrap();
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + number)
 }
 
-/// A port that is not zero.
+/// Returns a port, which must not be zero.
 pub(crate) fn port(number: u16) -> NonZeroU16 {
     NonZeroU16::new(number).unwrap()
 }
@@ -96,7 +96,7 @@ fn service(service: usize) -> Sourced {
     })))
 }
 
-/// The slice of a Service.
+/// Returns the slice of a Service.
 pub(crate) fn slice(service: usize, endpoints: usize) -> Sourced {
     sourced(Object::EndpointSlice(Arc::new(EndpointSlice {
         key: NamespacedName::new("default", format!("service-{service}-a").as_str()),

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Installs the package on this machine, runs what its unit would run, as the unit's user would, in a
-# network namespace, and purges it again. Takes the path of the .deb; needs root, ip, nft, setpriv,
-# socat, and a machine without rulec. Systemd need not run, but must be installed for its check of
-# the unit.
+# Installs the package on this machine, runs the unit's command with the rights of the unit's user
+# in a network namespace, and purges the package. Takes the path of the .deb; needs root, ip, nft,
+# setpriv, socat, and a machine without rulec. Systemd must be installed, to check the unit, but
+# need not run.
 set -eu
 
 deb=$(realpath "${1:?usage: test.sh PATH-OF-DEB}")
@@ -39,7 +39,7 @@ wait_for() {
 
 say "Install"
 dpkg -i "$deb"
-# Not enabled, not started.
+# Installed, but neither enabled nor started.
 [ ! -e /etc/systemd/system/multi-user.target.wants/rulec.service ] || fail "it is enabled"
 ! nft list table ip rulec 2>/dev/null || fail "it is started"
 for file in /usr/bin/rulec /etc/default/rulec /usr/share/man/man1/rulec-run.1.gz \

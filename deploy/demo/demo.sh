@@ -1,7 +1,7 @@
 #!/bin/sh
-# The demonstration of the README: a node with three Pods in network namespaces of its own, a
-# directory of manifests, and `rulec run` in between. Takes the path of the rulec binary; needs root,
-# ip (iproute2) and socat. Touches nothing outside its namespaces and one temporary directory.
+# The demonstration of the README: a node with three Pods in separate network namespaces, a
+# directory of manifests, and `rulec run` between them. Takes the path of the rulec binary; needs
+# root, ip (iproute2) and socat. Changes nothing outside its namespaces and one temporary directory.
 set -eu
 
 rulec=$(realpath "${1:?usage: demo.sh PATH-OF-RULEC}")
@@ -25,7 +25,7 @@ say() { printf '\n== %s\n' "$*"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
 on_node() { ip netns exec $node "$@"; }
 
-# Who answers at an address, asked that many times.
+# Connects to an address a number of times, and counts the answers.
 ask() {
     for _ in $(seq "$2"); do
         on_node socat -T2 - "TCP:$1:80,connect-timeout=2" </dev/null 2>&1 |
@@ -33,7 +33,7 @@ ask() {
     done | sort | uniq -c | sed 's/^ */  /'
 }
 
-# Waits until the daemon has committed as often as it is told.
+# Waits until the daemon has committed a number of times.
 committed() {
     for _ in $(seq 100); do
         [ "$(grep -c committed "$work/log")" -lt "$1" ] || return 0

@@ -11,7 +11,7 @@ fn main() -> anyhow::Result<()> {
     let directory = PathBuf::from(directory);
     std::fs::create_dir_all(&directory)
         .with_context(|| format!("making {}", directory.display()))?;
-    // `help` explains what its own page would.
+    // Without a page for the subcommand `help`.
     let command = Cli::command().disable_help_subcommand(true);
     clap_mangen::generate_to(command, &directory)
         .with_context(|| format!("writing into {}", directory.display()))

@@ -1,4 +1,4 @@
-//! The daemon and an API server: what the kernel holds is what the server has, whatever happens to it.
+//! The daemon with an API server: the kernel follows the server's objects through all its failures.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -30,9 +30,9 @@ use crate::support::{Dice, RULEC, eventually, loadable};
 
 mod state;
 
-/// A node with an API server beside it; both are in the node's namespace.
+/// A node and an API server, both in the node's namespace.
 struct Cluster<S> {
-    // In the order of dropping.
+    // Fields are dropped in this order.
     daemon: Option<Daemon>,
     server: S,
     node: Namespace,
@@ -57,7 +57,7 @@ impl<S: Server> Cluster<S> {
         self.directory.path().join(name)
     }
 
-    /// Starts the daemon, with more arguments.
+    /// Starts the daemon with additional arguments.
     fn start(&mut self, args: &[&str]) {
         let kubeconfig = self.path("kubeconfig");
         let kubeconfig = ["--kubeconfig", kubeconfig.to_str().unwrap()];
@@ -68,8 +68,8 @@ impl<S: Server> Cluster<S> {
         self.daemon.as_mut().expect("the daemon runs")
     }
 
-    /// Waits until the kernel holds what a fresh compilation of these objects says, and of those that
-    /// the server has of its own accord.
+    /// Waits until the kernel holds what a fresh compilation of these objects yields, together with
+    /// the objects that the server creates itself.
     fn holds(&mut self, objects: &[Value]) {
         let objects = [objects, &self.server.its_own()].concat();
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
@@ -145,14 +145,14 @@ fn the_kernel_follows_the_server<S: Server>() {
     cluster.server.apply(&service(2, 80));
     cluster.holds(&[node_object(), service(1, 80), slice(1, 3), service(2, 80)]);
 
-    // What changes nothing is not written.
+    // Changes without effect on the program are not written.
     let before = cluster.daemon().committed();
     let mut noisy = slice(1, 3);
     noisy["metadata"]["annotations"] = json!({"note": "nothing of this matters"});
     cluster.server.apply(&noisy);
     cluster.server.apply(&service(3, 80));
     cluster.holds(&[node_object(), service(1, 80), slice(1, 3), service(2, 80), service(3, 80)]);
-    assert_eq!(cluster.daemon().committed(), before + 1, "the noise was written");
+    assert_eq!(cluster.daemon().committed(), before + 1, "a change without effect was written");
 }
 
 fn what_the_server_had_stays_while_it_is_away<S: Server>() {
@@ -166,7 +166,7 @@ fn what_the_server_had_stays_while_it_is_away<S: Server>() {
     cluster.start(&[]);
     cluster.daemon().wait_for(SETTLED);
     cluster.server.down();
-    // What went while nobody could see it has gone when it is seen again.
+    // Objects that are deleted while the daemon is disconnected are gone when it reconnects.
     cluster.server.delete(Resource::Services, "default", "web-2");
     cluster.server.apply(&slice(1, 4));
     cluster.server.forget();
@@ -184,11 +184,11 @@ fn nothing_is_removed_before_every_source_has_delivered<S: Server>() {
     cluster.server.apply(&service(1, 80));
     cluster.server.apply(&slice(1, 2));
     cluster.start(&[]);
-    // The ServiceCIDRs, too, which no start waits for.
+    // Including the ServiceCIDRs, for which a start does not wait.
     cluster.holds(&[node_object(), service(1, 80), slice(1, 2)]);
     drop(cluster.daemon.take());
 
-    // Another run, with manifests beside the server, which does not answer yet.
+    // Another run, with manifests in addition to the server, which does not answer yet.
     cluster.server.down();
     let manifests = Manifests::of(&loadable(&service(2, 80).to_string()));
     let path = manifests.path();
@@ -200,7 +200,7 @@ fn nothing_is_removed_before_every_source_has_delivered<S: Server>() {
     cluster.server.up();
     cluster.holds(&[node_object(), service(1, 80), slice(1, 2), service(2, 80)]);
 
-    // The same object in both: the node's own file has the say, and it is said.
+    // The same object in both sources: the node's own file takes precedence, which is logged.
     manifests.write("other.json", &service(1, 8000).to_string());
     cluster.holds(&[node_object(), service(1, 8000), slice(1, 2), service(2, 80)]);
     cluster.daemon().wait_for("two sources have this object");
@@ -225,10 +225,10 @@ fn a_health_check_that_cannot_listen_is_an_event_of_its_service() {
     let _taken = cluster
         .node
         .run(|| [31_000, 31_001, 31_002].map(|port| TcpListener::bind(("0.0.0.0", port)).unwrap()));
-    // Where the Node says that node ports are.
+    // An address of the node, at which node ports are reachable.
     cluster.node.sh("ip addr add 192.0.2.10/32 dev lo");
     cluster.server.apply(&balanced(31_000));
-    // Events that are refused for a while are in the way of nothing.
+    // Events that are refused for a while do not delay anything.
     cluster.server.fault_times(2, Scope::resource(Resource::Events), Fault::status(503));
     cluster.start(&[]);
     cluster.daemon().wait_for(SETTLED);
@@ -255,14 +255,14 @@ fn a_health_check_that_cannot_listen_is_an_event_of_its_service() {
     let time: Timestamp = object["eventTime"].as_str().unwrap().parse().unwrap();
     assert!(Timestamp::now().duration_since(time).as_secs() < 60, "{object}");
 
-    // More of the same is counted where it stands.
+    // Further conflicts of the same kind increase the count of the existing Event.
     cluster.server.apply(&balanced(31_001));
     let RecordedEvent { verb, object, .. } = events(&cluster, 2);
     assert_eq!((verb, &object["series"]["count"]), (Verb::Patch, &json!(2)));
     assert!(object["series"]["lastObservedTime"].is_string(), "{object}");
     cluster.holds(&[node_object(), balanced(31_001)]);
 
-    // Unless it is gone, as if the kind were.
+    // Unless that Event no longer exists; here the kind seems not to be served.
     let patches = Scope::resource(Resource::Events).verb(Verb::Patch);
     cluster.server.fault_times(1, patches, Fault::NotServed);
     cluster.server.apply(&balanced(31_002));
@@ -299,10 +299,10 @@ fn a_normal_start_logs_nothing_above_info_and_metrics_tell_how_the_server_is() {
     let log = cluster.daemon().log();
     assert_eq!(above_info(&log), Vec::<&str>::new(), "{log}");
 
-    // It refuses us from now on, and hangs up.
+    // The server rejects the token from now on, and closes the connections.
     cluster.server.set_tokens(["another"]);
     cluster.server.drop_connections();
-    eventually("nothing is watched, and that is counted", || {
+    eventually("nothing is watched, and errors are counted", || {
         let metrics = Metrics::of(&cluster.node);
         watched(&metrics, "Service") == 0.0 && errors(&metrics, "unauthorized") > 0.0
     });
@@ -318,7 +318,7 @@ fn a_pod_finds_the_server_by_its_service_account() {
     let account = cluster.path("run/secrets/kubernetes.io/serviceaccount");
     cluster.server.write_service_account(&account, "token");
     let address = cluster.server.address();
-    // Its own /run, in which nothing else is.
+    // A /run of its own, which contains nothing else.
     let script = "mount --bind \"$0\" /run; exec \"$@\"";
     let run = cluster.path("run");
     let args = ["--mount", "sh", "-ec", script, run.to_str().unwrap()];
@@ -331,14 +331,14 @@ fn a_pod_finds_the_server_by_its_service_account() {
     cluster.daemon().wait_for(SETTLED);
     cluster.holds(&[node_object(), service(1, 80)]);
 
-    // The token is exchanged, and the old one is not let in any more.
+    // The token is replaced, and the old one is no longer accepted.
     cluster.server.set_tokens(["next"]);
     cluster.server.write_service_account(&account, "next");
     cluster.server.drop_connections();
     cluster.server.apply(&slice(1, 2));
     cluster.holds(&[node_object(), service(1, 80), slice(1, 2)]);
 
-    // So is the authority, before the files say so.
+    // The authority is replaced, before the files contain the new one.
     cluster.server.rotate_authority();
     cluster.server.drop_connections();
     cluster.server.apply(&slice(1, 3));
@@ -368,7 +368,8 @@ fn a_change_of_endpoints_is_timed_from_its_trigger() {
     let mut reach = |object: Value| {
         cluster.server.apply(&object);
         cluster.holds(&[node_object(), service(1, 80), object]);
-        // A scrape is answered by the loop, which has then seen the kernel's acknowledgement.
+        // The daemon's loop answers a scrape only after it has processed the kernel's
+        // acknowledgement.
         let metrics = Metrics::of(&cluster.node);
         let name = "kubeproxy_network_programming_duration_seconds";
         let of = |part, family| {
@@ -377,26 +378,26 @@ fn a_change_of_endpoints_is_timed_from_its_trigger() {
         assert_eq!(of("count", "IPv6"), 0.0);
         (of("count", "IPv4"), of("sum", "IPv4"))
     };
-    // Without a note, with one that is none, and with one from before the start.
+    // Without the annotation, with an invalid one, and with one from before the daemon's start.
     for (endpoints, noted) in [(2, ""), (3, "just now"), (4, "2026-01-01T00:00:00Z")] {
         assert_eq!(reach(triggered(endpoints, noted)), (0.0, 0.0), "{noted:?}");
     }
-    // The controller, the server and the network take their time, and that counts.
+    // The measured time includes controller, server and network.
     let noted = Timestamp::now();
     thread::sleep(Duration::from_millis(200));
     let (count, sum) = reach(triggered(5, &noted.to_string()));
     let passed = Timestamp::now().duration_since(noted).as_secs_f64();
     assert_eq!(count, 1.0);
     assert!(sum >= 0.15 && sum <= passed, "{sum} of {passed}");
-    // The next note stands on a slice that means the same.
+    // The next annotation is on a slice without an effective change.
     assert_eq!(reach(triggered(5, &now())), (1.0, sum));
     assert_eq!(reach(slice(1, 6)), (1.0, sum));
-    // A clock that is ahead of ours.
+    // An annotation from a clock that is ahead of ours.
     let ahead = Timestamp::now() + Duration::from_secs(3_600);
     assert_eq!(reach(triggered(7, &ahead.to_string())).0, 2.0);
 }
 
-/// What happens to a server once so many objects have been written.
+/// A disturbance of the server after a given number of objects has been written.
 #[derive(Clone, Copy)]
 enum Blow {
     Down,
@@ -406,7 +407,7 @@ enum Blow {
     Drop,
 }
 
-/// How many objects have been written; all there will be, once whoever writes them has ended.
+/// The number of objects written so far; the maximum once the writer has ended.
 struct Writing<'a>(&'a AtomicUsize);
 
 impl Drop for Writing<'_> {
@@ -415,8 +416,8 @@ impl Drop for Writing<'_> {
     }
 }
 
-/// A long random history with a server that comes and goes, is killed while it is written to, and
-/// forgets.
+/// A long random history with a server that goes down and up, crashes while objects are written,
+/// and compacts its history.
 fn a_long_history_ends_where_a_fresh_start_does<S: Server>() {
     const EVENTS: usize = 10_000;
     const ROUND: usize = 2_500;
@@ -453,7 +454,7 @@ fn a_long_history_ends_where_a_fresh_start_does<S: Server>() {
                 }
             }
         });
-        // A failure here must not leave the other thread waiting for more.
+        // If this thread fails, the other one must not wait for more objects.
         let writing = Writing(&written);
         let mut dice = Dice::new(11);
         let mut roll = |sides: u64| usize::try_from(dice.roll(sides)).unwrap();
@@ -485,11 +486,11 @@ fn a_long_history_ends_where_a_fresh_start_does<S: Server>() {
         }
     });
     let all: Vec<Value> = std::iter::once(node_object()).chain(held.into_values()).collect();
-    assert!(all.len() > 100, "a history that leaves nothing shows nothing");
+    assert!(all.len() > 100, "too few objects are left to compare");
     cluster.holds(&all);
 }
 
-/// With a token of the ServiceAccount that `deploy/kubernetes` makes.
+/// Uses a token of the ServiceAccount of `deploy/kubernetes`.
 #[test]
 fn the_role_that_is_deployed_is_enough_on_the_real_server() {
     if Assets::named().is_none() || !require_root() {
@@ -514,7 +515,7 @@ fn the_role_that_is_deployed_is_enough_on_the_real_server() {
     assert_eq!(cluster.server.forbidden_requests(), [""; 0]);
 }
 
-/// SIGTERM ends the daemon in time, and with it a credential plugin that hangs and all that it started.
+/// SIGTERM ends the daemon in time, together with a credential plugin that hangs and its children.
 #[test]
 fn a_plugin_that_hangs_ends_with_the_daemon() {
     if !require_root() {
@@ -552,7 +553,8 @@ fn a_plugin_that_hangs_ends_with_the_daemon() {
     eventually("the plugin is gone", || !processes.iter().any(|process| is_running(process)));
 }
 
-/// Whether a process does anything: one that has ended and that nobody has asked about does not.
+/// Returns whether a process still runs. A zombie, which has ended but was not waited for, does
+/// not.
 fn is_running(process: &Path) -> bool {
     fs::read_to_string(process.join("stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }

@@ -1,8 +1,8 @@
-//! The table of what Services mean: tests/cases/*.yaml, each row on the real kernel.
+//! The table of cases: tests/cases/*.yaml; each row is tested on the real kernel.
 //!
-//! A row says what there is (objects), who sends what (packets), and what comes of it. It says so
-//! for IPv4; the same is tested for IPv6, with the addresses of [`mirror`]. The table is for people
-//! who know Services and not this program: tests/cases/README.md explains its words.
+//! A row consists of objects, packets and their outcomes. It is written for IPv4, and is also
+//! tested for IPv6, with the addresses from [`mirror`]. The table is for readers who know Services
+//! and not this program; tests/cases/README.md explains its vocabulary.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -20,7 +20,7 @@ mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A section of the table: its file, and a test for each of its cases and families.
+/// Declares a section of the table: its file, and a test for each of its cases and families.
 macro_rules! section {
     ($name:ident, $file:literal, ipvs: $($case:ident)*) => {
         mod $name {
@@ -61,7 +61,7 @@ macro_rules! section {
 
             pub(super) const FILE: &str = $file;
 
-            /// The cases, and whether they are for both families.
+            /// The cases, and whether each applies to both families.
             pub(super) const CASES: &[(&str, bool)] =
                 &[$((stringify!($case), true),)* $($((stringify!($v4_only), false),)*)?];
 
@@ -153,7 +153,7 @@ section!(k, "k-ipvs.yaml", ipvs: case_105 case_106 case_107 case_108 case_109 ca
 section!(l, "l-files.yaml",
     case_111 case_112 case_113 case_114 case_115 case_117);
 
-/// The sections, in their order.
+/// All sections in order.
 const SECTIONS: [(&str, &[(&str, bool)]); 12] = [
     (a::FILE, a::CASES),
     (b::FILE, b::CASES),
@@ -190,13 +190,13 @@ fn every_case_has_one_row_and_its_tests() {
             };
             of_rows.insert(row.case, is_both);
         }
-        assert_eq!(of_rows, of_tests, "{file}: the rows, and the tests that cases.rs has for them");
+        assert_eq!(of_rows, of_tests, "{file}: rows and tests in cases.rs differ");
     }
     assert_eq!(seen, (1..=117).collect());
 }
 
-/// docs/deviations.md has an entry `- Case 7:` for each row that says how it deviates, in the same
-/// words, and no other.
+/// docs/deviations.md has an entry `- Case 7:` for exactly those rows that have `deviates`, with
+/// the same text.
 #[test]
 fn every_deviation_is_told() {
     let in_one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -212,7 +212,7 @@ fn every_deviation_is_told() {
     let deviating: BTreeMap<u32, String> =
         rows().filter_map(|row| Some((row.case, in_one_line(&row.deviates?)))).collect();
     assert_eq!(told("Case "), deviating);
-    // A row that is not for mode ipvs deviates, too.
+    // A row that is not for mode ipvs has an entry, too.
     let in_ipvs: BTreeMap<u32, String> = rows()
         .filter_map(|row| {
             let ipvs = row.ipvs?;

@@ -1,7 +1,8 @@
-//! Deleting flows in the real kernel: what is deleted, and above all what is not.
+//! Tests of deleting conntrack entries in the real kernel: the right ones are deleted, and no
+//! others.
 //!
-//! Flows are made by real sockets and a hand-written table; `conntrack` is the witness, and makes the
-//! flows that no socket would.
+//! Real sockets and a handwritten table create the flows; `conntrack` lists them, and inserts flows
+//! that sockets would not create.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -20,12 +21,12 @@ use rulec_testkit::{Connection, Family, Namespace, Options, flow_with, require_r
 
 use crate::support::eventually;
 
-/// The frontends' port, the backends' port, a node port.
+/// The ports of frontends, backends and node ports.
 const PORT: u16 = 53;
 const TARGET: u16 = 5353;
 const NODE_PORT: u16 = 30053;
 
-/// Whether the kernel is asked for no more than is needed, or for all UDP flows.
+/// Whether the kernel is asked for as few flows as possible, or for all UDP flows.
 const METHODS: [Method; 2] = [Method::Narrow, Method::All];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ enum Method {
 
 /// UDP flows to delete.
 struct Stale {
-    /// Where they were sent to.
+    /// The destination addresses of the flows.
     addresses: BTreeSet<IpAddr>,
     port: u16,
     gone: Gone,
@@ -63,7 +64,7 @@ impl Stale {
     }
 }
 
-/// A namespace in which all addresses lead to `lo`, for one family.
+/// A namespace in which all addresses are routed to `lo`, for one family.
 struct Site {
     namespace: Namespace,
     family: Family,
@@ -117,12 +118,12 @@ impl Site {
         self.of([192, 0, 2, 11], "2001:db8::11")
     }
 
-    /// A host somewhere in the world.
+    /// A host outside the cluster.
     fn outside(&self) -> IpAddr {
         self.of([198, 51, 100, 4], "2001:db8:100::4")
     }
 
-    /// Another one, whose packets somebody else's rule sends to our backend.
+    /// Another one, whose packets a foreign rule translates to our backend.
     fn redirected(&self) -> IpAddr {
         self.of([198, 51, 100, 5], "2001:db8:100::5")
     }
@@ -146,18 +147,18 @@ impl Site {
         self.namespace.nft(&(script + "}\n}\n"));
     }
 
-    /// Sends a datagram from a port of the client's.
+    /// Sends a datagram from a port of the client.
     fn send(&self, from_port: u16, to: IpAddr, port: u16) {
         let from = SocketAddr::new(self.client(), from_port);
-        // Until it has become another program, a process that another test starts just now has the
-        // socket that was here before.
+        // A process that another test is starting inherits this namespace's previous socket until
+        // it calls exec.
         let mut socket = None;
         eventually("the port is free", || {
             socket = self.namespace.run(|| UdpSocket::bind(from)).ok();
             socket.is_some()
         });
         let (socket, to) = (socket.unwrap(), SocketAddr::new(to, port));
-        // On a busy machine a flow was missing now and then; why has not been found out.
+        // On a busy machine a flow was sometimes missing; the cause is unknown.
         let flow = format!("udp {from} to {to}, ");
         eventually("the flow is there", || {
             socket.send_to(b"?", to).unwrap();
@@ -165,7 +166,7 @@ impl Site {
         });
     }
 
-    /// Makes a flow that no socket would.
+    /// Inserts a flow that sockets would not create.
     fn insert(
         &self,
         protocol: &str,
@@ -188,8 +189,9 @@ impl Site {
         ));
     }
 
-    /// All flows of both families: protocol, where from, where to, who answers, zone. As whom the
-    /// server knows the client is left out: the kernel changes that port where two flows would collide.
+    /// Returns all flows of both families: protocol, source, destination, answering address, zone.
+    /// The address that the server sees as the client is left out: the kernel changes its port if
+    /// two flows would collide.
     fn flows(&self) -> BTreeSet<String> {
         let listing = self.namespace.sh("conntrack -L -f ipv4; conntrack -L -f ipv6");
         let flow = |line: &str| {
@@ -207,7 +209,7 @@ impl Site {
         listing.lines().map(flow).collect()
     }
 
-    /// Deletes what is stale, and says what is no longer there.
+    /// Deletes the stale flows, and returns the flows that are gone.
     fn delete(&self, method: Method, stale: &[Stale]) -> BTreeSet<String> {
         let before = self.flows();
         let mut ports = stale.iter().map(|stale| stale.port);
@@ -237,7 +239,7 @@ impl Site {
         gone
     }
 
-    /// The flow of the client's datagram as `flows` has it.
+    /// Returns the flow of the client's datagram in the form of `flows`.
     fn flow(&self, from_port: u16, to: SocketAddr, reply: SocketAddr) -> String {
         any_flow("udp", SocketAddr::new(self.client(), from_port), to, reply)
     }
@@ -271,7 +273,7 @@ fn all_but(backends: impl IntoIterator<Item = Backend>) -> Gone {
     Gone::AllBut(Arc::new(backends.into_iter().collect()))
 }
 
-/// For every family and method.
+/// Runs a test for every family and method.
 fn everywhere(test: impl Fn(&Site, Method)) {
     if !require_root() {
         return;
@@ -283,8 +285,8 @@ fn everywhere(test: impl Fn(&Site, Method)) {
     }
 }
 
-/// Flows by two frontends and a node port, to two backends, and whatever looks like them. What is
-/// returned has to live as long as the flows.
+/// Creates flows of two frontends and a node port, to two backends, and flows that resemble them.
+/// The returned values keep the TCP flow open.
 fn busy(site: &Site) -> (TcpListener, Connection) {
     let [one, two] = [1, 2].map(|number| at(site.backend(number), TARGET));
     let frontends = [
@@ -305,19 +307,19 @@ fn busy(site: &Site) -> (TcpListener, Connection) {
     for frontend in frontends {
         site.send(4001, frontend.ip(), frontend.port());
         site.send(4002, frontend.ip(), frontend.port());
-        // Not translated.
+        // This port is not translated.
         site.send(4004, frontend.ip(), frontend.port());
     }
     site.send(4001, site.outside(), NODE_PORT);
-    // Another port of the same backend; another port of the frontend; and without a Service.
+    // Another port of the same backend; another port of the frontend; and a flow without a Service.
     site.send(4003, site.vip(), PORT);
     site.send(4001, site.vip(), 54);
     site.send(4001, site.backend(1), TARGET);
-    // What is the frontend and the backend of one flow is client and server of the other.
+    // Frontend and backend of one flow are client and server of the other.
     let stranger = at(site.client(), 4009);
     site.insert("udp", at(site.vip(), PORT), one, stranger, "");
     site.insert("udp", one, at(site.vip(), PORT), stranger, "");
-    // The same addresses and ports as the flow of 4001, in another zone and protocol.
+    // The same addresses and ports as the flow of 4001, in another zone, and with another protocol.
     let client = at(site.client(), 4001);
     site.insert("udp", client, at(site.vip(), PORT), one, "-w 5");
     site.insert(
@@ -327,7 +329,7 @@ fn busy(site: &Site) -> (TcpListener, Connection) {
         one,
         "--state ESTABLISHED --orig-vtag 1 --reply-vtag 2",
     );
-    // The other family's client of a frontend of the same port.
+    // A client of the other family, of a frontend with the same port.
     let other = match site.family {
         Family::V4 => Family::V6,
         Family::V6 => Family::V4,
@@ -360,7 +362,7 @@ fn a_pair_goes_and_nothing_else() {
         let gone = site.delete(method, &stale);
         let pair = site.flow(4001, at(site.vip(), PORT), at(site.backend(1), TARGET));
         assert_eq!(gone, BTreeSet::from([pair]), "{method:?}");
-        // Again: it has gone, which is no error.
+        // A second call finds nothing, which is not an error.
         assert_eq!(site.delete(method, &stale), BTreeSet::new());
     });
 }
@@ -402,7 +404,7 @@ fn flows_from_before_the_first_endpoint_go() {
 fn all_but_the_endpoints_of_now_go() {
     everywhere(|site, method| {
         let _tcp = busy(site);
-        // By both kinds of frontend in one call. The twin's endpoints are named too, as of a Service
+        // Both kinds of frontend in one call. The twin's endpoints are named, too, as for a Service
         // of both families.
         let twin: IpAddr = match site.family {
             Family::V4 => "2001:db8:50:1::b1".parse().unwrap(),
@@ -418,7 +420,7 @@ fn all_but_the_endpoints_of_now_go() {
             site.flow(4001, vip, one),
             site.flow(4003, vip, at(site.backend(1), 9999)),
             site.flow(4004, vip, vip),
-            // The client is a backend, and its answers come from a stranger.
+            // The client is a backend, and the answers come from another host.
             any_flow("udp", one, vip, at(site.client(), 4009)),
         ]);
         for address in addresses {
@@ -454,7 +456,8 @@ fn the_next_packet_finds_another_endpoint() {
         };
         lead_to(1);
         reaches(&servers[0]);
-        // The rules say another, but the flow stays; so it is worth its deletion.
+        // The rules name another backend, but the flow keeps the old one; only deleting it moves
+        // the client.
         lead_to(2);
         reaches(&servers[0]);
         let stale = [address(site.vip(), Gone::Backend(backend(site.backend(1))))];
@@ -470,7 +473,7 @@ fn many_flows_go_while_the_kernel_shows_them() {
     everywhere(|site, _| {
         let [one, two] = [1, 2].map(|number| at(site.backend(number), TARGET));
         let vip = at(site.vip(), PORT);
-        // Even source ports lead to the first backend, odd ones to the second.
+        // Even source ports are sent to the first backend, odd ones to the second.
         let ip = if site.family == Family::V4 { "ip" } else { "ip6" };
         site.namespace.nft(&format!(
             "table {ip} t {{ chain out {{ type nat hook output priority -100;
@@ -479,7 +482,7 @@ fn many_flows_go_while_the_kernel_shows_them() {
             site.vip(),
             site.vip()
         ));
-        // More than the kernel shows in one message.
+        // More flows than fit in one message of the kernel.
         site.namespace.run(|| {
             for from_port in 10_000..13_000 {
                 let socket = UdpSocket::bind(at(site.client(), from_port)).unwrap();
@@ -501,7 +504,7 @@ fn many_flows_go_while_the_kernel_shows_them() {
 fn many_pairs_in_one_call() {
     everywhere(|site, method| {
         let _tcp = busy(site);
-        // Most of them have no flows, and more than are worth a walk each.
+        // Most of them have no flows, and there are too many to dump the table once for each.
         let stale: Vec<Stale> = (1..=200)
             .map(|number| site.of([10, 50, 1, number], &format!("2001:db8:50:1::b{number:x}")))
             .flat_map(|address| {
@@ -547,7 +550,7 @@ fn only_attempts_to_connect_without_an_answer_are_asked_about() {
         site.insert("tcp", from(5001), vip, backend, "--state SYN_SENT");
         site.insert("tcp", from(5002), vip, vip, "--state SYN_SENT");
         site.insert("tcp", from(5003), vip, backend, "--state SYN_RECV");
-        // Picked up in the middle: without an answer, and established all the same.
+        // Picked up midstream: without a reply, and established nevertheless.
         site.insert("tcp", from(5004), vip, backend, "--state ESTABLISHED");
         site.insert("tcp", from(5005), vip, backend, "--state SYN_SENT --status SEEN_REPLY");
         site.insert(

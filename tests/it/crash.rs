@@ -1,4 +1,4 @@
-//! A daemon that dies at any moment, and the one that comes after it.
+//! Daemons that are killed at any moment, and their successors.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -28,8 +28,8 @@ fn fill(manifests: &Manifests, services: u64) {
     }
 }
 
-/// Kills the daemon again and again, in the middle of whatever it does; in the end everything is as
-/// if nothing had happened.
+/// Kills the daemon repeatedly at random moments; in the end the kernel must be in sync as if
+/// nothing had happened.
 fn survives_kill(args: &[&str], seed: u64) {
     let namespace = Namespace::new("kill");
     let manifests = Manifests::new();
@@ -40,11 +40,11 @@ fn survives_kill(args: &[&str], seed: u64) {
     for round in 0..25 {
         let mut daemon = Daemon::spawn(&namespace, &path, args);
         if round % 5 == 4 {
-            // Now and then one gets as far as to be done, so that the next finds a whole table.
+            // Sometimes a daemon may finish, so that the next one finds a complete table.
             daemon.settle(&namespace, &path, &SETTINGS);
             settled += 1;
         } else {
-            // From before it has opened a socket until after it has installed everything.
+            // At any time between before its first socket and after the last installed rule.
             std::thread::sleep(Duration::from_millis(dice.roll(120)));
         }
         for _ in 0..dice.roll(6) {
@@ -62,7 +62,7 @@ fn survives_kill(args: &[&str], seed: u64) {
     let mut daemon = Daemon::start(&namespace, &path, args);
     daemon.settle(&namespace, &path, &SETTINGS);
 
-    // A namespace that knows nothing of all this gets the same, but for the order of slots.
+    // A fresh namespace gets the same content, except for the order of slots.
     let fresh = Namespace::new("fresh");
     let mut other = Daemon::start(&fresh, &path, args);
     other.settle(&fresh, &path, &SETTINGS);
@@ -86,8 +86,8 @@ fn a_killed_daemon_leaves_nothing_behind_in_shared_tables() {
     survives_kill(&SHARED, 2);
 }
 
-/// The elements of a listing, without the slots and numbers that depend on history, sorted; and
-/// without pick chains that are there only because somebody once used them.
+/// Returns the elements of a listing, sorted, without the slots and numbers that depend on history
+/// and without pick chains that are no longer used.
 fn meaning(namespace: &Namespace) -> Vec<String> {
     let listing = listing(namespace);
     let mut set = String::new();
@@ -126,7 +126,7 @@ fn meaning(namespace: &Namespace) -> Vec<String> {
     meaning
 }
 
-/// `nft monitor`, which prints what anybody changes.
+/// `nft monitor`, which prints all changes, whoever makes them.
 struct Monitor {
     child: Child,
     log: std::path::PathBuf,
@@ -134,7 +134,7 @@ struct Monitor {
 }
 
 impl Monitor {
-    /// Starts it, and waits until it sees what happens.
+    /// Starts the monitor, and waits until it receives events.
     fn start(namespace: &Namespace) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log");
@@ -151,7 +151,7 @@ impl Monitor {
         monitor
     }
 
-    /// What it has seen, apart from the marks that show that it sees.
+    /// Returns the events, except those of the marker tables.
     fn end(mut self, namespace: &Namespace) -> Vec<String> {
         namespace.nft("add table inet last\ndelete table inet last");
         let mut seen = String::new();
@@ -177,7 +177,8 @@ fn restart_writes_nothing(args: &[&str], may_adopt: bool) {
     }
     let path = manifests.path();
     let mut daemon = Daemon::start(&namespace, &path, args);
-    // History moves slots and leaves pick chains behind; the next one has to take them as they are.
+    // Random changes move slots and leave pick chains behind; the next daemon has to adopt them as
+    // they are.
     for number in 0..20 {
         manifests.write(&format!("s{number}.yaml"), &random_service(&mut dice, number));
     }
@@ -203,7 +204,7 @@ fn restart_writes_nothing(args: &[&str], may_adopt: bool) {
     assert_eq!(elements_only(&namespace), elements);
 }
 
-/// The listing without the lines that say who owns a table.
+/// Returns the listing without the lines about the owner of a table.
 fn elements_only(namespace: &Namespace) -> Vec<String> {
     let is_about_owner = |line: &&str| line.contains("flags owner") || line.contains("progname");
     listing(namespace).lines().filter(|line| !is_about_owner(line)).map(str::to_owned).collect()
@@ -214,7 +215,7 @@ fn an_unchanged_restart_writes_nothing_to_exclusive_tables() {
     if !require_root() {
         return;
     }
-    // Taking a table over is a message of its own, and the only one.
+    // Taking ownership of a table is a separate message, and the only one.
     restart_writes_nothing(&SETTINGS, true);
 }
 
@@ -226,7 +227,7 @@ fn an_unchanged_restart_writes_nothing_to_shared_tables() {
     restart_writes_nothing(&SHARED, false);
 }
 
-/// Nobody has to wait for a moment in which others leave nf_tables alone.
+/// A start does not depend on a moment in which other processes leave nf_tables alone.
 fn starts_beside_a_neighbour(args: &[&str]) {
     let namespace = Namespace::new("neighbour");
     let manifests = Manifests::new();
@@ -249,7 +250,7 @@ fn starts_beside_a_neighbour(args: &[&str]) {
     }
     neighbour.goes_on();
     assert_eq!(elements_only(&namespace), before);
-    // What changes is committed, too.
+    // Changes are committed, too.
     manifests.remove("s7.yaml");
     let mut daemon = Daemon::start(&namespace, &path, args);
     daemon.settle(&namespace, &path, &SETTINGS);
@@ -302,7 +303,7 @@ fn rules_outlive_the_daemon_until_cleanup() {
         let ran = rulec(&namespace, &["cleanup"]);
         assert_eq!(ran.status, 0, "{ran:?}");
         assert_eq!(ran.stderr.matches("deleted table rulec").count(), 2, "{}", ran.stderr);
-        assert_eq!(ran.stdout, "", "what is done is talk, not data");
+        assert_eq!(ran.stdout, "", "progress is written to stderr only");
         assert_eq!(namespace.nft_list().trim(), "table inet theirs {\n}");
     }
 }
@@ -350,7 +351,7 @@ fn a_second_daemon_waits_until_the_first_has_ended() {
             true => first.kill9(),
         }
         second.settle(&namespace, &other.path(), &SETTINGS);
-        // What it has taken over is its own from now on.
+        // The daemon owns the tables that it has taken over.
         let output = namespace.command("nft", ["delete", "table", "ip", "rulec"]).output();
         assert!(!output.unwrap().status.success(), "the table is protected");
     }

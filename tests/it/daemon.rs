@@ -1,7 +1,7 @@
 //! The real binary inside a node's namespace, and the directory of manifests that it watches.
 //!
-//! Nothing here sleeps for a fixed time: a test waits for what the daemon says in its log, which a
-//! failing test prints. Invariant: a daemon does not outlive its value.
+//! There are no sleeps of fixed length: a test waits for lines of the daemon's log, which a failing
+//! test prints. Invariant: a daemon does not outlive its value.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,34 +18,34 @@ use std::time::{Duration, Instant};
 use rulec_testkit::{Namespace, patience};
 use tempfile::TempDir;
 
-/// What the daemon logs once the kernel holds everything.
+/// Logged once the kernel holds everything.
 pub(crate) const SETTLED: &str = "in sync with all sources";
 
-/// What the daemon logs for each batch that the kernel has taken, with `LOG`.
+/// Logged, at the level of `LOG`, for each batch that the kernel has taken.
 pub(crate) const COMMITTED: &str = " committed ";
 
-/// How the tests have it log: as most people do, but for each commit with its size.
+/// The log level of tests: the default, and one line with the size for each commit.
 pub(crate) const LOG: &str = "info,rulec::engine=debug";
 
-/// The name of the node under test, unless the arguments say another.
+/// The name of the node under test, unless the arguments give another.
 pub(crate) const NODE_NAME: &str = "na";
 
-/// Only a daemon that hangs is as slow as this, on however busy a machine.
+/// The time limit for the daemon; even on a busy machine only a daemon that hangs exceeds it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often to look; less often where looking takes longer.
+/// The interval between two checks; longer on machines where a check takes longer.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A directory of manifests; every change of a file is atomic, as a careful user would make it.
+/// A directory of manifests; every change of a file is atomic, as it should be in production.
 #[derive(Debug)]
 pub(crate) struct Manifests {
-    // Also holds the drafts: on the same file system, but neither in the watched directory nor beside
-    // it, where they would wake the daemon.
+    // Also holds the drafts: on the same file system, but neither in the watched directory nor in
+    // its parent, where they would wake the daemon.
     root: TempDir,
 }
 
 impl Manifests {
-    /// An empty directory.
+    /// Creates an empty directory.
     pub(crate) fn new() -> Self {
         let root = TempDir::new().expect("a temporary directory is made");
         for directory in ["manifests", "drafts"] {
@@ -54,19 +54,19 @@ impl Manifests {
         Self { root }
     }
 
-    /// A directory with one file, `all.yaml`.
+    /// Creates a directory with one file, `all.yaml`.
     pub(crate) fn of(yaml: &str) -> Self {
         let manifests = Self::new();
         manifests.write("all.yaml", yaml);
         manifests
     }
 
-    /// The directory.
+    /// Returns the path of the directory.
     pub(crate) fn path(&self) -> PathBuf {
         self.root.path().join("manifests")
     }
 
-    /// Writes a file, or replaces it, in one step.
+    /// Writes or replaces a file atomically.
     pub(crate) fn write(&self, file: &str, yaml: &str) {
         let draft = self.root.path().join("drafts").join(file);
         for path in [&draft, &self.path().join(file)] {
@@ -83,7 +83,7 @@ impl Manifests {
     }
 }
 
-/// `rulec run` inside a namespace; killed on drop, as a crash would.
+/// `rulec run` inside a namespace; killed with SIGKILL on drop.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     child: Child,
@@ -93,13 +93,13 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it as node `na`, with more arguments, and does not wait for anything.
+    /// Starts the daemon as node `na` with additional arguments, and does not wait for it.
     pub(crate) fn spawn(node: &Namespace, manifests: &Path, args: &[&str]) -> Self {
         let manifests = manifests.to_str().expect("the path is UTF-8");
         Self::spawn_with(node, &[&["--manifests", manifests], args].concat())
     }
 
-    /// Starts it as node `na`, with these arguments and no others.
+    /// Starts the daemon as node `na` with exactly these arguments.
     pub(crate) fn spawn_with(node: &Namespace, args: &[&str]) -> Self {
         let mut all = vec!["run"];
         if !args.contains(&"--node-name") {
@@ -109,7 +109,7 @@ impl Daemon {
         Self::of(command(node, &all))
     }
 
-    /// Starts it by a command that becomes the daemon.
+    /// Starts the daemon by a command that becomes it.
     pub(crate) fn of(mut command: Command) -> Self {
         let directory = TempDir::new().expect("a temporary directory is made");
         let log = directory.path().join("log");
@@ -122,40 +122,40 @@ impl Daemon {
         Self { child, log, _directory: directory }
     }
 
-    /// Starts it and waits until the kernel holds what the manifests say.
+    /// Starts the daemon and waits until the kernel is in sync with the manifests.
     pub(crate) fn start(node: &Namespace, manifests: &Path, args: &[&str]) -> Self {
         let mut daemon = Self::spawn(node, manifests, args);
         daemon.wait_for(SETTLED);
         daemon
     }
 
-    /// Everything that it has logged so far.
+    /// Returns everything logged so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("the log is read")
     }
 
-    /// Whether it was to have its tables for its own, and the kernel cannot do that for good (before
-    /// Linux 6.9).
+    /// Returns whether the daemon shares its tables because the kernel has no lasting table
+    /// ownership (before Linux 6.9).
     pub(crate) fn has_to_share(&self) -> bool {
         self.log().contains("tables are shared")
     }
 
-    /// How many lines of the log hold the text.
+    /// Returns the number of log lines that contain the text.
     pub(crate) fn count(&self, text: &str) -> usize {
         self.log().lines().filter(|line| line.contains(text)).count()
     }
 
-    /// How many batches the kernel has taken.
+    /// Returns the number of batches that the kernel has taken.
     pub(crate) fn committed(&self) -> usize {
         self.count(COMMITTED)
     }
 
-    /// Waits until a line of the log holds the text.
+    /// Waits until a log line contains the text.
     pub(crate) fn wait_for(&mut self, text: &str) {
         self.wait_for_count(text, 1);
     }
 
-    /// Waits until at least `n` lines of the log hold the text.
+    /// Waits until at least `n` log lines contain the text.
     pub(crate) fn wait_for_count(&mut self, text: &str, n: usize) {
         let found = self.wait_until(|daemon| daemon.count(text) >= n);
         assert!(found, "the daemon did not log {text:?} {n} times; its log:\n{}", self.log());
@@ -163,7 +163,7 @@ impl Daemon {
 
     /// Makes a change and waits until the kernel has taken one more batch.
     ///
-    /// The change must be one that alters what the kernel holds, and one step: a single file.
+    /// The change must alter the content of the kernel, and be a single step: one file.
     pub(crate) fn after(&mut self, change: impl FnOnce()) {
         let before = self.committed();
         change();
@@ -190,7 +190,7 @@ impl Daemon {
         assert!(same, "the kernel still differs: {last:?}; the log:\n{}", self.log());
     }
 
-    /// Waits until the condition holds; false if it does not within the time.
+    /// Waits until the condition holds; returns false if it does not within the time limit.
     ///
     /// # Panics
     ///
@@ -210,24 +210,24 @@ impl Daemon {
         false
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends it a signal, by a name such as `TERM` or `USR1`.
+    /// Sends a signal, by a name such as `TERM` or `USR1`.
     pub(crate) fn signal(&self, name: &str) {
         let script = format!("kill -{name} {}", self.pid());
         let status = Command::new("sh").args(["-c", &script]).status().expect("sh starts");
         assert!(status.success(), "{script}: {status}");
     }
 
-    /// Whether it is still there.
+    /// Returns whether the daemon is still running.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("the daemon's status is known").is_none()
     }
 
-    /// Waits for its end, and returns its status and its log.
+    /// Waits until the daemon ends, and returns its status and its log.
     pub(crate) fn wait(mut self) -> (ExitStatus, String) {
         let deadline = Instant::now() + patience(PATIENCE);
         while self.is_running() {
@@ -237,7 +237,7 @@ impl Daemon {
         (self.child.wait().expect("the daemon's status is known"), self.log())
     }
 
-    /// Ends it as an operator would, with SIGTERM, and returns its log.
+    /// Stops the daemon with SIGTERM, and returns its log.
     pub(crate) fn stop(self) -> String {
         self.signal("TERM");
         let (status, log) = self.wait();
@@ -245,7 +245,7 @@ impl Daemon {
         log
     }
 
-    /// Ends it as a crash would, with SIGKILL.
+    /// Kills the daemon with SIGKILL.
     pub(crate) fn kill9(mut self) {
         self.child.kill().expect("the daemon is killed");
         self.child.wait().expect("the daemon's status is known");
@@ -264,15 +264,15 @@ impl Drop for Daemon {
     }
 }
 
-/// A command that will run the binary inside the namespace.
+/// Returns a command that will run the binary inside the namespace.
 pub(crate) fn command(node: &Namespace, args: &[&str]) -> Command {
     let mut command = node.command(env!("CARGO_BIN_EXE_rulec"), args);
-    // The tests read the log and the output: the surroundings must not change them.
+    // The tests read the log and the output, which variables of the environment must not change.
     command.env("RULEC_LOG", LOG).env("NO_COLOR", "1");
     command
 }
 
-/// Runs the binary inside the namespace to its end.
+/// Runs the binary inside the namespace until it ends.
 pub(crate) fn rulec(node: &Namespace, args: &[&str]) -> Output {
     command(node, args).output().expect("rulec starts")
 }

@@ -1,5 +1,5 @@
-//! What is in `deploy/`: that it parses, that its parts agree with each other, and that it agrees with the
-//! program. And what the program does for a service manager.
+//! The files in `deploy/`: they parse, and agree with each other and with the program. Also the
+//! daemon's protocol with the service manager.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,17 +19,17 @@ use clap::Parser;
 use rulec::cli::{Cli, Command, LogArgs, RunArgs};
 use serde_json::Value;
 
-/// A path of the repository.
+/// Returns the path of a file of the repository.
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// A file of the repository.
+/// Reads a file of the repository.
 fn read(name: &str) -> String {
     fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The documents of a YAML file of the repository.
+/// Parses the documents of a YAML file of the repository.
 fn yaml(name: &str) -> Vec<Value> {
     parse(name, &read(name))
 }
@@ -38,25 +38,25 @@ fn parse(name: &str, text: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// What stands at a JSON pointer and is a string.
+/// Returns the string at a JSON pointer.
 fn string<'a>(value: &'a Value, pointer: &str) -> &'a str {
     let found = value.pointer(pointer).and_then(Value::as_str);
     found.unwrap_or_else(|| panic!("no string at {pointer} of {value:#}"))
 }
 
-/// What stands at a JSON pointer and is a list.
+/// Returns the list at a JSON pointer.
 fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
     let found = value.pointer(pointer).and_then(Value::as_array);
     found.unwrap_or_else(|| panic!("no list at {pointer} of {value:#}"))
 }
 
-/// The member of a list with a name.
+/// Returns the member of a list that has a name.
 fn named<'a>(value: &'a Value, pointer: &str, name: &str) -> &'a Value {
     let found = list(value, pointer).iter().find(|member| member["name"] == name);
     found.unwrap_or_else(|| panic!("no {name} in {pointer} of {value:#}"))
 }
 
-/// What the program makes of the arguments of `rulec run`, with `run` at their head.
+/// Parses the arguments of `rulec run`, which begin with `run`.
 fn run_args(args: &[&str]) -> (RunArgs, LogArgs) {
     let all = ["rulec"].into_iter().chain(args.iter().copied());
     let cli = Cli::try_parse_from(all).unwrap_or_else(|error| panic!("{args:?}: {error}"));

@@ -1,4 +1,4 @@
-//! `rulec diff`: its exit status, its formats, and the snapshots it reads and writes.
+//! `rulec diff`: its exit status, its formats, and the snapshots that it reads and writes.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::daemon::{Daemon, Manifests};
 use crate::support::{RULEC, Ran, SETTINGS, diff, file, finish, random_directory, service, slice};
 
-/// Compares two states, without a kernel.
+/// Compares two states without a kernel.
 fn offline(from: &Path, to: &Path, more: &[&str]) -> Ran {
     let mut command = Command::new(RULEC);
     command.env_remove("RULEC_LOG");
@@ -53,7 +53,7 @@ fn the_exit_status_says_what_diff_found() {
         let ran = offline(from, to, more);
         assert_eq!(ran.status, status, "{more:?}: {ran:?}");
         assert!(ran.stderr.contains(word), "{more:?}: {ran:?}");
-        assert_eq!(ran.stdout.is_empty(), status == 2, "data is for those who got an answer");
+        assert_eq!(ran.stdout.is_empty(), status == 2, "only a comparison prints data");
     }
     let two_of_a_kind = ["--node-name", "na", "--cluster-cidr", "10.0.0.0/8,10.1.0.0/16"];
     let ran = offline(&one.path(), &one.path(), &two_of_a_kind);
@@ -73,9 +73,9 @@ fn what_is_wrong_with_manifests_is_said_and_the_rest_is_compared() {
     for (from, to) in [(&good, &bad), (&bad, &good)] {
         let ran = offline(&from.path(), &to.path(), &[]);
         assert_eq!((ran.status, ran.stdout.as_str()), (2, "No difference.\n"));
-        assert_eq!(ran.stderr, message, "once, and where");
+        assert_eq!(ran.stderr, message, "the error is reported once, with its place");
     }
-    // What is right is compared, and what is only odd is no trouble.
+    // Valid objects are compared; objects that are only unusual are no error.
     let more = web(&["10.50.1.5", "10.50.1.6"]);
     let ran = offline(&bad.path(), &more.path(), &[]);
     assert_eq!((ran.status, ran.stderr.as_str()), (2, message));
@@ -86,7 +86,7 @@ fn what_is_wrong_with_manifests_is_said_and_the_rest_is_compared() {
     assert!(ran.stderr.contains("127.0.0.1 is a loopback address"), "{}", ran.stderr);
 }
 
-/// A state that cannot be read must not pass for an empty one: all would seem to go.
+/// A snapshot that cannot be read must not count as empty: everything would seem to be removed.
 #[test]
 fn a_broken_snapshot_is_trouble() {
     let manifests = web(&["10.50.1.5"]);
@@ -114,7 +114,7 @@ fn a_broken_snapshot_is_trouble() {
     }
 }
 
-/// A key that is too long for a comment stands in the kernel with a shorter name.
+/// The kernel stores a shortened name for a key that is too long for a comment.
 #[test]
 fn reasons_are_given_for_services_with_long_names() {
     let (name, namespace) = ("w".repeat(63), "n".repeat(63));
@@ -132,7 +132,7 @@ fn reasons_are_given_for_services_with_long_names() {
     assert!(ran.stdout.contains(&format!("was {found}")), "{}", ran.stdout);
 }
 
-/// Comparing manifests needs no rights and asks no kernel.
+/// Comparing manifests needs neither rights nor the kernel.
 #[test]
 fn manifests_are_compared_without_rights() {
     if !require_root() {
@@ -140,8 +140,9 @@ fn manifests_are_compared_without_rights() {
     }
     let (from, to) = (web(&["10.50.1.5"]), web(&["10.50.1.5", "10.50.1.6"]));
     let directory = tempfile::tempdir().unwrap();
-    // The way to the binary may be closed to others. Another process makes the copy: if this one
-    // had the file open for writing, so might a child of another test, and then it does not run.
+    // The directories may be closed to other users. Another process makes the copy: if this one had
+    // the file open for writing, so might a child of another test, and executing the file would
+    // fail.
     let binary = directory.path().join("rulec");
     assert!(Command::new("cp").arg(RULEC).arg(&binary).status().unwrap().success());
     for closed in [directory.path(), from.path().parent().unwrap(), to.path().parent().unwrap()] {
@@ -161,7 +162,7 @@ fn manifests_are_compared_without_rights() {
     nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]);
     nobody.arg(&binary).arg("diff").arg("--to").arg(to.path()).args(SETTINGS);
     let ran = finish(nobody);
-    assert_eq!(ran.status, 2, "the kernel does not answer everybody: {ran:?}");
+    assert_eq!(ran.status, 2, "reading the kernel needs rights: {ran:?}");
     assert!(ran.stderr.contains("are you root?"), "{}", ran.stderr);
 }
 
@@ -225,7 +226,7 @@ fn json_has_the_documented_fields() {
     assert_eq!((ran.status, ran.stdout.as_str()), (0, ""));
 }
 
-/// What `-o nft` prints does to the kernel, by the hand of `nft`, what the daemon would do.
+/// The output of `-o nft`, loaded with `nft`, changes the kernel like the daemon would.
 #[test]
 fn nft_loads_what_diff_prints() {
     if !require_root() {
@@ -247,7 +248,8 @@ fn nft_loads_what_diff_prints() {
         for directory in &directories {
             nft(directory.path());
         }
-        // From the beginning now and then, so that not all start from a table that has everything.
+        // Start from an empty ruleset sometimes, so that not every pair starts from a table with
+        // everything.
         if pair % 4 == 3 {
             namespace.nft("flush ruleset");
         }
@@ -271,11 +273,11 @@ fn colours_are_for_terminals() {
     assert!(plain.contains("+ backend"), "{plain}");
     assert!(!plain.contains('\x1b'), "a pipe is no terminal");
     let forced = run(&[("CLICOLOR_FORCE", "1")]);
-    assert!(forced.contains('\x1b'), "there would be colours");
+    assert!(forced.contains('\x1b'), "colours can be forced");
     assert_eq!(run(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]), plain);
 }
 
-/// Whoever reads only the start of the output does not cause an error.
+/// A reader that closes the output early does not cause an error.
 #[test]
 fn a_closed_pipe_is_no_trouble() {
     let empty = Manifests::new();
@@ -310,7 +312,7 @@ fn a_snapshot_stands_for_what_it_was_made_of() {
             let ran = offline(from, to, &[]);
             assert_eq!(ran.status, 0, "seed {seed}: {}", ran.stdout);
         }
-        // The same difference, but for what the two sides are called.
+        // The same difference, except for the names of the two sides.
         let named = |text: &str| {
             let path = manifests.path().to_str().unwrap();
             text.replace(path, "X").replace(snapshot.to_str().unwrap(), "X")
@@ -334,13 +336,13 @@ fn the_daemon_saves_snapshots() {
     let path = snapshot.to_str().unwrap();
     let more = [&SETTINGS[..], &["--snapshot", path]].concat();
     let mut daemon = Daemon::start(&namespace, &manifests.path(), &more);
-    assert!(!snapshot.exists(), "nobody has asked for one");
+    assert!(!snapshot.exists(), "none is written before the signal");
     daemon.signal("USR1");
     daemon.wait_for("saved a snapshot");
     assert_eq!(diff(&namespace, path, "kernel", &[]).status, 0);
     assert_eq!(diff(&namespace, path, manifests.path().to_str().unwrap(), &[]).status, 0);
 
-    // It knows the objects, and so the reasons.
+    // The snapshot contains the objects, and so the reasons.
     manifests.write(
         "all.yaml",
         &file(&[service("web", "10.96.0.10", ""), slice("web", &["10.50.1.6"])]),
@@ -363,7 +365,7 @@ fn the_daemon_saves_snapshots() {
     assert_eq!(leftovers.len(), 1, "nothing half-written stays: {leftovers:?}");
 }
 
-/// A snapshot that cannot be written is no reason to stop.
+/// The daemon does not stop when a snapshot cannot be written.
 #[test]
 fn a_daemon_outlives_a_snapshot_that_cannot_be_written() {
     if !require_root() {
@@ -383,7 +385,7 @@ fn a_daemon_outlives_a_snapshot_that_cannot_be_written() {
     assert!(daemon.stop().contains("stopping"), "it ends as it should");
 }
 
-/// Bound here, it would be lost to this node.
+/// If this node bound the address, it could no longer reach the other node.
 #[test]
 fn an_address_of_another_node_is_not_bound_in_mode_ipvs() {
     let node = |name: &str, address: &str| {

@@ -1,5 +1,5 @@
-//! `rulec explain`: what it says, in text and JSON, and what it refuses. That it is right is shown
-//! elsewhere, by packets.
+//! `rulec explain`: its output in text and JSON, and the questions that it refuses. Other tests
+//! compare its answers with real packets.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -44,7 +44,7 @@ metadata: {name: empty}
 spec: {clusterIP: 10.90.0.11, sessionAffinity: ClientIP, ports: [{port: 53, protocol: UDP}]}
 ";
 
-/// Explains from manifests, without a kernel.
+/// Explains from manifests without a kernel.
 fn offline(objects: &str, args: &[&str]) -> Ran {
     let manifests = Manifests::of(objects);
     let mut command = Command::new(RULEC);
@@ -69,7 +69,8 @@ fn the_text_names_rules_objects_and_fields() {
     insta::assert_snapshot!(explained(&["10.90.0.11", "--from", "10.50.1.5"]));
 }
 
-/// Objects that do not meet, and a name that no Node has: `explain` says what `diff` and `run` say.
+/// A slice that matches no port of its Service, and a node name without a Node: `explain`, `diff`
+/// and `run` report both.
 #[test]
 fn what_has_no_effect_is_said() {
     let objects =
@@ -98,7 +99,8 @@ fn what_has_no_effect_is_said() {
     let told = ask(&diff, "na").stderr;
     assert!(told.contains(mismatch) && !told.contains("--node-name"), "{told}");
 
-    // The daemon says it when the first lists are complete, and when it is over.
+    // The daemon reports them when the first lists are complete, and reports again when they are
+    // resolved.
     if !require_root() {
         return;
     }
@@ -111,7 +113,8 @@ fn what_has_no_effect_is_said() {
     daemon.stop();
 }
 
-/// An endpoint that names no node goes back to itself, masqueraded, and `explain` says so.
+/// `explain` shows that a connection to an endpoint without a node name returns to its sender
+/// masqueraded.
 #[test]
 fn an_endpoint_without_a_node_goes_back_to_the_sender_masqueraded() {
     let objects = OBJECTS.replace(", nodeName: na", "");
@@ -133,13 +136,13 @@ fn what_is_nobodys_passes() {
     }
 }
 
-/// Manifests tell the Node object's addresses only.
+/// Manifests contain only the addresses of the Node object.
 #[test]
 fn other_addresses_of_the_node_can_be_told() {
     let from = ["198.51.100.20:80", "--from", "203.0.113.110"];
-    assert!(!explained(&from).contains("masqueraded"), "a client outside is seen as itself");
+    assert!(!explained(&from).contains("masqueraded"), "a client outside is not masqueraded");
     let own = [&from[..], &["--own-addresses", "203.0.113.110,2001:db8::110"]].concat();
-    assert!(explained(&own).contains("masqueraded"), "the node is not, with two addresses");
+    assert!(explained(&own).contains("masqueraded"), "an address of the node is masqueraded");
     let to = ["203.0.113.110:30080", "--from", "203.0.113.7", "-o", "json"];
     let own = [&to[..], &["--own-addresses", "203.0.113.110"]].concat();
     let said: Value = serde_json::from_str(&explained(&own)).unwrap();
@@ -204,7 +207,7 @@ fn bad_questions_get_a_clear_answer() {
         assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{args:?}: {ran:?}");
         assert!(ran.stderr.contains(word), "{args:?}: {ran:?}");
     }
-    // What is wrong with manifests is said, and the rest explained.
+    // Errors in manifests are reported, and the valid objects explained.
     let objects =
         format!("{OBJECTS}---\napiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: []\n");
     let ran = offline(&objects, &["10.90.0.10:80", "--from", "10.50.1.5"]);
@@ -213,7 +216,7 @@ fn bad_questions_get_a_clear_answer() {
     assert!(ran.stdout.contains("goes to 10.50.2.5:8080"), "{}", ran.stdout);
 }
 
-/// The kernel does not know objects; manifests beside it do.
+/// The kernel does not hold the objects; manifests given in addition provide them.
 #[test]
 fn the_kernels_rules_are_explained_by_manifests() {
     if !require_root() {
@@ -233,14 +236,14 @@ fn the_kernels_rules_are_explained_by_manifests() {
     };
     for to in ["198.51.100.20:80", "192.0.2.10:30080", "10.90.0.11:53/udp", "8.8.8.8:53/udp"] {
         let both = explain(to, &["--manifests", path]);
-        assert_eq!(both, explain(to, &["--state", path]), "{to}: the kernel has what they say");
+        assert_eq!(both, explain(to, &["--state", path]), "{to}: kernel and manifests agree");
         let alone: Value = serde_json::from_str(&explain(to, &["-o", "json"])).unwrap();
         let with: Value =
             serde_json::from_str(&explain(to, &["-o", "json", "--manifests", path])).unwrap();
         assert_eq!(alone["outcomes"][0]["verdict"], with["outcomes"][0]["verdict"]);
         assert_eq!(alone["outcomes"][0]["path"], with["outcomes"][0]["path"]);
     }
-    // Rules that are not rulec's do what nobody can foretell.
+    // The effect of rules other than rulec's is not predicted.
     daemon.stop();
     node.sh("nft delete table ip rulec");
     let gone = explain("198.51.100.20:80", &[]);

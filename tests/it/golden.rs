@@ -1,7 +1,7 @@
-//! The deltas of canonical changes, as text beside the manifests they lead between.
+//! The deltas of typical changes, as text next to the manifests before and after.
 //!
 //! Each directory of `tests/golden` has the manifests before and after, and the expected output of
-//! `rulec diff`. Whoever changes one of these files changes what users see, or what a change costs.
+//! `rulec diff`. A change of these files is a change of what users see, or of the cost of a change.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -24,7 +24,7 @@ fn each_change_has_the_expected_delta() {
         let ran = finish(command);
         assert_eq!(ran.stderr, "", "the manifests are good");
         let is_same = ran.stdout == "No difference.\n";
-        assert_eq!(ran.status, i32::from(!is_same), "the status says what the text says");
+        assert_eq!(ran.status, i32::from(!is_same), "status and text agree");
 
         let mut settings = insta::Settings::clone_current();
         settings.set_snapshot_path(case);
@@ -36,7 +36,7 @@ fn each_change_has_the_expected_delta() {
     });
 }
 
-/// `diff` foretells exactly what the daemon then does, slots and numbers of backends included.
+/// `diff` predicts exactly what the daemon then does, including slots and numbers of backends.
 #[test]
 fn the_daemon_does_what_diff_foretells() {
     if !require_root() {
@@ -61,8 +61,8 @@ fn the_daemon_does_what_diff_foretells() {
     }
 }
 
-/// There and back again, whatever the slots have become: what the daemon believes that the kernel
-/// holds is what it holds.
+/// Each change is made and undone, so that slots move: afterwards the daemon's record of the
+/// kernel's content must still match the kernel.
 #[test]
 fn each_change_can_be_taken_back() {
     if !require_root() {

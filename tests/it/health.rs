@@ -1,4 +1,4 @@
-//! What the daemon tells probes, load balancers and Prometheus: the real binary, asked over HTTP.
+//! The daemon's answers to probes, load balancers and Prometheus: the real binary, over HTTP.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
@@ -16,17 +16,17 @@ use crate::support::{eventually, file, get, request, service, slice};
 const HEALTH: &str = "127.0.0.1:10256";
 const METRICS: &str = "127.0.0.1:10249";
 
-/// What goes into a Service that load balancers ask about.
+/// Returns fields for the spec of a Service that load balancers probe.
 fn balanced(port: u16) -> String {
     format!("  type: LoadBalancer\n  externalTrafficPolicy: Local\n  healthCheckNodePort: {port}\n")
 }
 
-/// A slice with endpoints on this node.
+/// Returns a slice with endpoints on this node.
 fn local_slice(service: &str, addresses: &[&str]) -> String {
     slice(service, addresses).replace("nodeName: nb", "nodeName: na")
 }
 
-/// A Node object of this node.
+/// Returns the Node object of this node.
 fn node(spec: &str) -> String {
     format!("apiVersion: v1\nkind: Node\nmetadata:\n  name: na\n{spec}")
 }
@@ -35,18 +35,18 @@ fn web() -> Manifests {
     Manifests::of(&file(&[service("web", "10.96.0.10", ""), slice("web", &["10.50.1.1"])]))
 }
 
-/// The status at an address; 0 if nobody listens there.
+/// Returns the status code at an address; 0 if no server listens there.
 fn code(namespace: &Namespace, address: &str, path: &str) -> u16 {
     request(namespace, "GET", address, path).map_or(0, |answer| answer.code)
 }
 
-/// Waits for a status.
+/// Waits for a status code.
 fn await_code(namespace: &Namespace, address: &str, path: &str, expected: u16) {
     let what = format!("{address}{path} is {expected}");
     eventually(&what, || code(namespace, address, path) == expected);
 }
 
-/// Somebody who has taken our IPv4 table for his own; it goes with him.
+/// Another process that owns our IPv4 table; the table disappears with it.
 struct Usurper(Child);
 
 impl Usurper {
@@ -146,15 +146,15 @@ fn silent_clients_hold_nobody_up() {
     let mut silent: Vec<TcpStream> =
         namespace.run(|| (0..300).map(|_| TcpStream::connect(HEALTH).unwrap()).collect());
     assert_eq!(get(&namespace, HEALTH, "/livez").code, 200);
-    // The first of them had to go for it.
+    // The oldest of them was closed to make room.
     assert_eq!(said_to_the_end(&mut silent[0]), "");
-    // Half of a request is silence, too, and gets no answer that would look like one.
+    // An incomplete request counts as silence, too, and gets no successful answer.
     let last = silent.last_mut().unwrap();
     last.write_all(b"GET /livez HTTP/1.1\r\nHost:").unwrap();
     assert!(!said_to_the_end(last).contains("200 OK"));
 }
 
-/// What a server has said until it closed the connection.
+/// Returns what a server sends until it closes the connection.
 fn said_to_the_end(stream: &mut TcpStream) -> String {
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut said = Vec::new();
@@ -219,7 +219,7 @@ fn a_kernel_that_cannot_be_programmed_is_unhealthy_in_time() {
             "serviceProxyHealthy": false,
         });
         assert_eq!((answer.code, answer.json()), (503, expected));
-        // Once ready, it stays so: the rules are there for all who have started.
+        // Readiness does not end once reached: the rules are in place for Pods that have started.
         assert_eq!(code(&namespace, HEALTH, "/readyz"), 200);
         let metrics = Metrics::of(&namespace);
         let failures = "kubeproxy_sync_proxy_rules_nftables_sync_failures_total";
@@ -245,7 +245,7 @@ fn it_is_not_ready_before_the_kernel_holds_the_first_rules() {
     await_code(&namespace, health, "/readyz", 503);
     let answer = get(&namespace, health, "/readyz");
     assert!(answer.body.contains("waiting for the kernel"), "{}", answer.body);
-    // It has a minute until that is unhealthy.
+    // The daemon has a minute before that counts as unhealthy.
     assert_eq!(code(&namespace, health, "/healthz"), 200);
     first.stop();
     await_code(&namespace, health, "/readyz", 200);
@@ -280,7 +280,7 @@ fn load_balancers_are_told_how_many_endpoints_are_here() {
     assert_eq!(ask(v4_old), (200, "2".to_owned()));
     assert_eq!(ask(v6_old), (200, "1".to_owned()));
 
-    // Elsewhere does not count, and neither does what terminates.
+    // Endpoints on other nodes do not count, and neither do terminating ones.
     daemon.after(|| manifests.write("v4.yaml", &slice("lb", many)));
     eventually("none is here", || ask(v4_old) == (503, "0".to_owned()));
     let terminating = "\n    conditions: {ready: false, serving: true, terminating: true}\n";
@@ -290,7 +290,7 @@ fn load_balancers_are_told_how_many_endpoints_are_here() {
     daemon.after(|| manifests.write("v4.yaml", &local_slice("lb", &["10.50.1.4"])));
     eventually("one is here", || ask(v4_old) == (200, "1".to_owned()));
 
-    // Another port; it is taken for now, which concerns no other Service.
+    // Another port, which is taken for now; other Services are not affected.
     let taken = namespace.run(|| TcpListener::bind("0.0.0.0:31001").unwrap());
     manifests.write("lb.yaml", &lb(31_001));
     await_code(&namespace, v4_old, "/", 0);
@@ -334,18 +334,18 @@ fn load_balancers_are_answered_on_the_addresses_of_node_ports() {
         opens("192.0.2.10");
         opens("192.0.2.11");
         opens("127.0.0.1");
-        // No network of this family means all of its addresses.
+        // Without a network of this family, all of its addresses are used.
         opens("[2001:db8::10]");
         opens("[::1]");
         assert!(!open("198.51.100.10"));
         namespace.sh("ip addr add 192.0.2.12/32 dev lo; ip addr del 192.0.2.11/32 dev lo");
         opens("192.0.2.12");
-        // Its server is gone, and not merely out of reach.
+        // Its server is closed, and not merely unreachable.
         let listening = || namespace.sh("ss -Hltn 'sport = 31000'").contains("192.0.2.11");
-        eventually("the server of an address goes with it", || !listening());
+        eventually("the server of a removed address closes", || !listening());
     }
     let mut daemon = Daemon::start(&namespace, &manifests.path(), &[]);
-    // Nobody has said which is the primary address.
+    // No Node object gives the primary address.
     opens("198.51.100.10");
     opens("127.0.0.1");
     let addresses = "status: {addresses: [{type: InternalIP, address: 192.0.2.10}]}\n";
@@ -359,10 +359,10 @@ fn load_balancers_are_answered_on_the_addresses_of_node_ports() {
     opens("198.51.100.10");
 }
 
-/// What a scraper reads.
+/// Metrics as a scraper reads them.
 pub(crate) struct Metrics {
     types: BTreeMap<String, String>,
-    /// By name and labels.
+    /// Values by name and labels.
     samples: BTreeMap<String, f64>,
 }
 
@@ -384,7 +384,7 @@ impl Metrics {
                 assert_eq!(before, None, "{name} is declared twice");
             } else if !line.starts_with("# HELP ") {
                 let (series, value) = line.rsplit_once(' ').unwrap();
-                // A sample belongs to the metric that was declared before it.
+                // A sample belongs to a metric that was declared before it.
                 let name = series.split('{').next().unwrap();
                 let known = ["", "_bucket", "_sum", "_count"]
                     .iter()
@@ -404,7 +404,7 @@ impl Metrics {
     }
 }
 
-/// Everything that is exported, with its type.
+/// All exported metrics with their types.
 pub(crate) const EXPORTED: [(&str, &str); 51] = [
     ("kubeproxy_conntrack_reconciler_deleted_entries_total", "counter"),
     ("kubeproxy_conntrack_reconciler_sync_duration_seconds", "histogram"),
@@ -459,7 +459,7 @@ pub(crate) const EXPORTED: [(&str, &str); 51] = [
     ("rulec_transactions_total", "counter"),
 ];
 
-/// Those that are there only where an API server is followed.
+/// Metrics that are exported only with an API server.
 pub(crate) const OF_THE_API: [&str; 2] = ["rulec_api_errors_total", "rulec_api_watched"];
 
 #[test]
@@ -472,7 +472,7 @@ fn metrics_have_their_names_and_types_and_say_what_happens() {
     let far = service("far", "10.96.0.20", &balanced(31_000));
     manifests.write("far.yaml", &file(&[far, slice("far", &["10.50.2.1"])]));
     let mut daemon = Daemon::start(&namespace, &manifests.path(), &[]);
-    // The settled daemon may still be at an old list.
+    // A settled daemon may still be working on an earlier listing of the directory.
     daemon.after(|| {
         let text =
             file(&[service("web", "10.96.0.10", ""), slice("web", &["10.50.1.1", "10.50.1.2"])]);
@@ -483,7 +483,8 @@ fn metrics_have_their_names_and_types_and_say_what_happens() {
         first.types.iter().map(|(name, kind)| (name.as_str(), kind.as_str())).collect();
     let here = EXPORTED.into_iter().filter(|(name, _)| !OF_THE_API.contains(name));
     assert_eq!(exported, here.collect::<Vec<_>>());
-    // A rate has something to begin with, also of what has never happened.
+    // Counters exist from the start, so that rates can be computed, even for events that never
+    // occurred.
     for (name, kind) in exported.iter().filter(|(_, kind)| *kind == "counter") {
         assert!(first.samples.keys().any(|series| series.starts_with(name)), "{kind} {name}");
     }
@@ -508,7 +509,7 @@ fn metrics_have_their_names_and_types_and_say_what_happens() {
     assert_eq!(programming[..4], [0.25, 0.5, 1.0, 2.0]);
     assert_eq!(programming[72..], [115.0, 120.0, 150.0, 180.0, 210.0, 240.0, 270.0, 300.0]);
     for family in ["IPv4", "IPv6"] {
-        // Prometheus keeps bounds as they are written.
+        // Prometheus compares bounds as strings.
         let labels = format!("{{le=\"1\",ip_family=\"{family}\"}}");
         let name = "kubeproxy_network_programming_duration_seconds_bucket";
         assert_eq!(first.value(name, &labels), 0.0);
@@ -522,7 +523,7 @@ fn metrics_have_their_names_and_types_and_say_what_happens() {
     assert_eq!((objects("Service"), objects("EndpointSlice"), objects("Node")), (2.0, 2.0, 0.0));
     assert_eq!(first.value("rulec_source_complete", "{source=\"manifests\"}"), 1.0);
 
-    // One more endpoint: one change, one commit.
+    // One additional endpoint is one change and one commit.
     daemon.after(|| {
         let text = file(&[
             service("web", "10.96.0.10", ""),
@@ -559,7 +560,7 @@ fn metrics_have_their_names_and_types_and_say_what_happens() {
         assert!(grown("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", &labels) > 0.0);
     }
 
-    // Another spelling of the same means nothing.
+    // The same content in another form has no effect.
     let text = file(&[
         service("web", "10.96.0.10", ""),
         slice("web", &["10.50.1.3", "10.50.1.2", "10.50.1.1"]),
@@ -587,7 +588,7 @@ fn checks_of_the_metrics_server_are_counted_apart() {
     let _daemon = Daemon::start(&namespace, &manifests.path(), &[]);
     let all = "{name=\"ping\",status=\"success\",type=\"healthz\"}";
     let slis = Metrics::at(&namespace, "/metrics/slis");
-    assert_eq!(slis.samples.len(), 1, "what the last check said is not known: {:?}", slis.samples);
+    assert_eq!(slis.samples.len(), 1, "no gauge before the first check: {:?}", slis.samples);
     assert_eq!(slis.value("kubernetes_healthchecks_total", all), 0.0);
     for times in [1.0, 2.0] {
         assert_eq!(code(&namespace, METRICS, "/healthz"), 200);
@@ -601,14 +602,14 @@ fn checks_of_the_metrics_server_are_counted_apart() {
         assert_eq!(slis.value("kubernetes_healthcheck", last), 1.0);
         assert_eq!(slis.value("kubernetes_healthchecks_total", all), times);
     }
-    // Probes of the proxy itself have metrics of their own.
+    // Probes of the proxy itself have their own metrics.
     assert_eq!(code(&namespace, HEALTH, "/healthz"), 200);
     let slis = Metrics::at(&namespace, "/metrics/slis");
     assert_eq!(slis.samples.len(), 2, "{:?}", slis.samples);
     assert!(!Metrics::of(&namespace).types.contains_key("kubernetes_healthcheck"));
 }
 
-/// The bounds of a histogram's buckets but for the last, which is infinite.
+/// Returns the bounds of a histogram's buckets, except the last one, which is infinite.
 fn bounds(metrics: &Metrics, name: &str) -> Vec<f64> {
     let prefix = format!("{name}_bucket{{");
     let buckets = metrics.samples.keys().filter(|series| series.starts_with(&prefix));

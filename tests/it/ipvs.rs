@@ -1,5 +1,6 @@
-//! IPVS on the real kernel: what is programmed is what `ipvsadm` and `ip` show, and what
-//! connections notice. Many kernels have none; `tests/vm/run ipvs` boots one that has.
+//! IPVS on the real kernel: the programmed state is compared with `ipvsadm` and `ip`, and the
+//! effect on connections is tested. Many kernels lack IPVS; `tests/vm/run ipvs` boots one that has
+//! it.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -41,7 +42,7 @@ fn open() -> Ipvs {
     Ipvs::open(Options::default()).unwrap()
 }
 
-/// Carries out operations that the kernel does not refuse, in it and in a model.
+/// Applies operations, which the kernel must not refuse, to the kernel and to a model.
 fn done(ipvs: &mut Ipvs, model: &mut State, ops: &[Op]) {
     let refused = ipvs.apply(ops).unwrap();
     assert!(refused.is_empty(), "{refused:?} of {ops:?}");
@@ -51,10 +52,10 @@ fn done(ipvs: &mut Ipvs, model: &mut State, ops: &[Op]) {
     assert_eq!(ipvs.read().unwrap(), *model);
 }
 
-/// What `ipvsadm` shows, in an order of its own making.
+/// Returns the output of `ipvsadm`, in a canonical order.
 fn listing(namespace: &Namespace) -> BTreeSet<String> {
     let text = namespace.sh("ipvsadm -Sn; ipvsadm -Ln --thresholds");
-    // Counts of connections are of no interest, and neither is how wide the columns are.
+    // With `--thresholds` there are no counts of connections. The widths of columns are ignored.
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     text.lines().map(words).collect()
 }
@@ -69,7 +70,7 @@ fn restore(namespace: &Namespace, ops: &[Op]) {
     assert!(child.wait().unwrap().success(), "{lines:#?}");
 }
 
-/// Some of everything: both families, all protocols, times and flags, weights and thresholds.
+/// Returns operations with both families, all protocols, times and flags, weights and thresholds.
 fn everything() -> Vec<Op> {
     let mut ops = Vec::new();
     for (vip, pod) in VIPS.into_iter().zip(PODS) {
@@ -118,7 +119,7 @@ fn what_is_programmed_is_what_ipvsadm_programs() {
     assert_eq!(listing(&ours), listing(&theirs));
     assert_eq!(theirs.run(|| open().read().unwrap()), model);
 
-    // In place: each attribute to another and back, and each weight.
+    // In place: each attribute is changed and changed back, and each weight.
     let web = server(VIPS[0], Protocol::Tcp, 80);
     let dns = server(VIPS[1], Protocol::Udp, 81);
     let sticky = Attributes { persistence: Some(600), ..plain(Scheduler::Wlc) };
@@ -192,7 +193,7 @@ fn refusals_name_the_operations_and_the_others_are_done() {
         let places: Vec<usize> = refused.iter().map(|(idx, _)| *idx).collect();
         assert_eq!(places, expected, "{refused:?}");
         assert_eq!(ipvs.read().unwrap(), model);
-        // The socket lives on, and many refusals are no failure.
+        // The socket still works, and many refusals are not an error of the call.
         let many = vec![Op::DeleteServer(gone); 3_000];
         assert_eq!(ipvs.apply(&many).unwrap().len(), 3_000);
         assert_eq!(ipvs.read().unwrap(), model);
@@ -232,7 +233,7 @@ fn what_others_have_made_is_shown_as_what_it_is() {
     assert_eq!(reals[&backend("10.244.1.6", 8080)], None, "a lower threshold");
     let real = RealServer { weight: 2, until: Some(9) };
     assert_eq!(reals[&backend("10.244.1.7", 8080)], Some(real));
-    // The whole is made one of ours in place.
+    // All of them are changed in place to the form that rulec uses.
     namespace.run(|| {
         let mut ipvs = open();
         let odd = server("10.96.0.12", Protocol::Tcp, 80);
@@ -258,7 +259,7 @@ fn what_others_have_made_is_shown_as_what_it_is() {
 fn schedulers_are_loaded_when_they_are_asked_for() {
     const LOADER: &str = "/proc/sys/kernel/modprobe";
     let namespace = Namespace::new("schedulers");
-    // The one that the machine has not loaded.
+    // A scheduler whose module is not loaded.
     let unloaded = Scheduling::new(Scheduler::Nq);
     assert!(!Path::new("/sys/module/ip_vs_nq").exists());
     namespace.run(|| {
@@ -272,12 +273,12 @@ fn schedulers_are_loaded_when_they_are_asked_for() {
         assert!(matches!(error, SchedulerError::Absent(Scheduler::Nq)), "{error:?}");
         assert_eq!(refused.unwrap().len(), 1);
 
-        // A probe that came to no end, with another scheduler.
+        // The remains of a probe that was interrupted, with another scheduler.
         namespace.sh("ipvsadm -A -t 198.51.100.0:20000 -s rr");
         ipvs.probe_scheduler(&unloaded).unwrap();
         assert!(ipvs.read().unwrap().is_empty(), "nothing is left of it");
 
-        // Every scheduler is there, with every flag, and in place of every other.
+        // Every scheduler can be set, with every flag, and can replace every other one.
         let mut model = State::default();
         let all = server(VIPS[0], Protocol::Tcp, 80);
         done(&mut ipvs, &mut model, &[Op::AddServer(all, plain(Scheduler::Rr))]);
@@ -292,7 +293,7 @@ fn schedulers_are_loaded_when_they_are_asked_for() {
             let listing = namespace.sh("ipvsadm -Sn");
             assert_eq!(listing.matches(&format!(" -s {scheduler}")).count(), 2, "{listing}");
         }
-        // What is in use is not probed: this one could not be added.
+        // A scheduler that is in use needs no probe, and so no loader of modules.
         fs::write(LOADER, "/bin/false").unwrap();
         let used = ipvs.probe_scheduler(&unloaded);
         fs::write(LOADER, loader.trim()).unwrap();
@@ -325,7 +326,7 @@ fn a_namespace_has_the_settings_of_ipvs() {
     let namespace = Namespace::new("settings");
     namespace.run(|| {
         let settings = Sysctls::default().apply_ipvs(Arp::Strict);
-        assert_eq!(settings.len(), 6, "and conn_reuse_mode is as it was: {settings:?}");
+        assert_eq!(settings.len(), 6, "conn_reuse_mode is not set: {settings:?}");
         for setting in &settings {
             let Outcome::Set { to, .. } = setting.outcome else { panic!("{setting:?}") };
             assert_eq!(to, setting.wanted);

@@ -1,5 +1,5 @@
-//! Beside kube-proxy, and in its place: what it has left is found and removed, and Services are served
-//! at every moment of the way there and back.
+//! Migration from kube-proxy and back: its remains are found and removed, and Services are served
+//! at every step.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -16,14 +16,14 @@ use rulec_testkit::{
 use crate::daemon::{Daemon, Manifests};
 use crate::support::{SETTINGS, eventually, file, listing, rulec, service, slice, with_flows};
 
-/// Only a machine that is too busy takes as long.
+/// A time limit that only an overloaded machine exceeds.
 const PATIENT: Options = Options { source: None, timeout: Duration::from_secs(5) };
 
-/// The words of a warning about kube-proxy.
+/// The command that warnings about kube-proxy recommend.
 const REMEDY: &str = "rulec cleanup --kube-proxy";
 
-/// What iptables-nft is told to restore: kube-proxy's chains as they are for one Service, the
-/// kubelet's, and those of an admin.
+/// Input for `iptables-nft-restore`: kube-proxy's chains for one Service, the kubelet's, and those
+/// of an admin.
 const IPTABLES: &str = "\
 *mangle
 :KUBE-PROXY-CANARY - [0:0]
@@ -73,7 +73,7 @@ COMMIT
 COMMIT
 ";
 
-/// Builds what kube-proxy leaves in iptables mode, in both families.
+/// Creates the chains of kube-proxy's iptables mode in both families.
 fn leave_iptables(namespace: &Namespace) {
     for (tool, endpoint) in [("iptables", "10.50.1.5"), ("ip6tables", "[2001:db8:50:1::5]")] {
         let rules = IPTABLES.replace("@1", endpoint);
@@ -85,7 +85,7 @@ fn leave_iptables(namespace: &Namespace) {
     }
 }
 
-/// What `iptables-nft-save` says, without counters and comments.
+/// Returns the output of `iptables-nft-save` without counters and comments.
 fn saved(namespace: &Namespace) -> String {
     let all = namespace.sh("iptables-nft-save; ip6tables-nft-save");
     let lines = all.lines().filter(|line| !line.starts_with('#'));
@@ -107,7 +107,7 @@ fn chains_of_iptables_mode_go_and_those_of_others_stay() {
             assert!(ran.stderr.contains(&format!("mode in table {family} {table}")), "{ran:?}");
         }
     }
-    // What is left is what was there, without the chains and whatever leads to them.
+    // Everything else is left, except for the rules that jump to these chains.
     let gone = [
         "KUBE-SERVICES",
         "KUBE-EXTERNAL-SERVICES",
@@ -196,7 +196,7 @@ fn everything_is_told_of_at_start() {
 
     namespace.nft("add table ip kube-proxy\nadd table ip6 kube-proxy\n");
     leave_iptables(&namespace);
-    // Only its name counts, and this kind of interface is on every kernel.
+    // Only the name of the interface counts, and every kernel has this kind of interface.
     namespace.sh("ip link add kube-ipvs0 type bridge");
     let told = log(&namespace);
     for what in [
@@ -212,7 +212,7 @@ fn everything_is_told_of_at_start() {
         assert!(lines[0].contains(REMEDY), "{}", lines[0]);
     }
 
-    // All of it goes, and nothing of ours.
+    // All of kube-proxy's remains are removed, and nothing of ours.
     let before = listing(&namespace);
     let ran = rulec(&namespace, &["cleanup", "--kube-proxy"]);
     assert_eq!(ran.status, 0, "{ran:?}");
@@ -222,8 +222,8 @@ fn everything_is_told_of_at_start() {
     assert!(!log(&namespace).contains("kube-proxy"));
 }
 
-/// Whether there is iptables' legacy back end, which newer kernels can leave out. If so, its table
-/// `nat` is registered from here on: the kernel does so when a table is first looked at.
+/// Returns whether the kernel has iptables' legacy back end, which newer kernels can omit. If so,
+/// its table `nat` is registered from here on: the kernel does so when a table is first listed.
 fn has_legacy(namespace: &Namespace) -> bool {
     let script = "(iptables-legacy -t nat -L; cat /proc/net/ip_tables_names) 2>/dev/null || true";
     namespace.sh(script).contains("nat")
@@ -255,7 +255,8 @@ fn a_table_that_a_process_owns_is_named_with_it() {
         return;
     }
     let namespace = Namespace::new("owned");
-    // A flag of tables since Linux 5.12; the shell keeps nft waiting for its input, and so its socket.
+    // Tables have this flag since Linux 5.12. The shell keeps nft waiting for input, and so its
+    // socket open.
     let mut owner = namespace
         .command(
             "sh",
@@ -273,8 +274,8 @@ fn a_table_that_a_process_owns_is_named_with_it() {
     let _ = owner.wait();
 }
 
-/// A table as kube-proxy's nftables mode has it for one Service of one endpoint, at its cluster address
-/// and its node port.
+/// Returns a table of kube-proxy's nftables mode for one Service with one endpoint, at its cluster
+/// address and its node port.
 fn nft_table(family: Family, endpoint: &str) -> String {
     let (ip, address_type, cluster_ip, node, pods) = match family {
         Family::V4 => ("ip", "ipv4_addr", "10.96.0.10", "192.0.2.10", "10.50.0.0/16"),
@@ -320,7 +321,7 @@ fn nft_table(family: Family, endpoint: &str) -> String {
     )
 }
 
-/// kube-proxy's tables, leading to pod 0 of the node.
+/// Returns kube-proxy's tables, which send to pod 0 of the node.
 fn nft_tables(world: &World) -> String {
     let tables =
         Family::BOTH.map(|family| nft_table(family, &world.pod(0).at(family, 8080).to_string()));
@@ -340,7 +341,7 @@ fn node_port(family: Family) -> SocketAddr {
     SocketAddr::new(family.of(address::NODE), 30080)
 }
 
-/// The Service of both proxies. Ours leads it to pod 1, so that one sees who serves it.
+/// Returns the Service of both proxies. rulec sends to pod 1, so that the answer shows the proxy.
 fn manifests(world: &World) -> Manifests {
     let node = "apiVersion: v1\nkind: Node\nmetadata: {name: na}\nstatus:\n  addresses:\n  \
                 - {type: InternalIP, address: 192.0.2.10}\n  \
@@ -355,7 +356,7 @@ fn manifests(world: &World) -> Manifests {
     Manifests::of(&file(&documents))
 }
 
-/// Who serves the Service, in all ways to reach it.
+/// Asserts which proxy serves the Service, on all ways to reach it.
 #[track_caller]
 fn served_by(world: &World, name: &str) {
     for family in Family::BOTH {
@@ -366,7 +367,7 @@ fn served_by(world: &World, name: &str) {
     }
 }
 
-/// A Pod and the node to the cluster address, and a client from outside to the node port.
+/// The ways: a Pod and the node to the cluster address, and a client outside to the node port.
 fn ways(world: &World, family: Family) -> [(&Namespace, SocketAddr); 3] {
     [
         (&world.pod(2).namespace, cluster_ip(family)),
@@ -398,7 +399,7 @@ fn there_and_back_without_a_gap() {
     with_flows(&ways, |flows| there_and_back(&world, &manifests, flows));
 }
 
-/// From kube-proxy to rulec and back, with a while of flows after each step.
+/// Migrates from kube-proxy to rulec and back, and waits for some flows after each step.
 fn there_and_back(world: &World, manifests: &Manifests, flows: &AtomicUsize) {
     let a_while = || {
         let before = flows.load(Ordering::Relaxed);
@@ -406,7 +407,8 @@ fn there_and_back(world: &World, manifests: &Manifests, flows: &AtomicUsize) {
     };
     a_while();
     let daemon = Daemon::start(&world.node, &manifests.path(), &SETTINGS);
-    // Of two NAT chains of one priority, the one that was registered last sees a flow first.
+    // Of two NAT chains with the same priority, a flow meets the one that was registered last
+    // first.
     served_by(world, "rulec");
     a_while();
     let ran = rulec(&world.node, &["cleanup", "--kube-proxy"]);
@@ -415,7 +417,7 @@ fn there_and_back(world: &World, manifests: &Manifests, flows: &AtomicUsize) {
     served_by(world, "rulec");
     a_while();
 
-    // And back.
+    // The way back.
     world.node.nft(&nft_tables(world));
     served_by(world, "kube-proxy");
     a_while();
@@ -481,8 +483,8 @@ fn cluster_addresses_that_ipvs_mode_has_put_on_the_node_are_served() {
     let manifests = manifests(&world);
     let _daemon = Daemon::start(&world.node, &manifests.path(), &SETTINGS);
     served_by(&world, "rulec");
-    // The node takes the address itself for the source of its own connections, which no Pod could
-    // answer to.
+    // The kernel would choose that address as the source of the node's own connections, to which no
+    // Pod could reply.
     for family in Family::BOTH {
         let answer = ask(&world.node, Protocol::Tcp, cluster_ip(family), PATIENT).unwrap();
         assert_eq!(answer.source, family.of(address::NODE));
@@ -525,7 +527,7 @@ fn connections_of_one_proxy_outlive_it_under_the_next() {
     assert_eq!(ran.status, 0, "{ran:?}");
     go_on();
 
-    // And back.
+    // The way back.
     daemon.stop();
     world.node.nft(&nft_tables(&world));
     let ran = rulec(&world.node, &["cleanup"]);
@@ -545,7 +547,8 @@ fn connections_need_the_rules_of_somebody() {
     let from = &world.pod(2).namespace;
     let mut connection = flow_with(from, cluster_ip(Family::V4), options).unwrap();
     assert_eq!(connection.exchange("once").unwrap(), "kube-proxy once");
-    // Why the next proxy comes first: the kernel's translation goes with the last NAT chain.
+    // This is why the next proxy must start first: with the last NAT chain, the kernel's
+    // translation ends.
     let ran = rulec(&world.node, &["cleanup", "--kube-proxy"]);
     assert_eq!(ran.status, 0, "{ran:?}");
     assert!(matches!(connection.exchange("twice"), Err(Failure::TimedOut)));

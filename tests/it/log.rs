@@ -1,4 +1,4 @@
-//! What the daemon logs, and that nothing waits for whoever reads it.
+//! The daemon's log, and that the daemon does not wait for its reader.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::io::{BufRead, BufReader, Read as _};
@@ -30,7 +30,7 @@ impl Piped {
         assert!(kill.success());
     }
 
-    /// Its status, and how long it took to end.
+    /// Waits for its end, and returns the status and the time that it took.
     fn ended(&mut self) -> (ExitStatus, Duration) {
         let started = Instant::now();
         eventually("it ends", || self.0.try_wait().unwrap().is_some());
@@ -45,7 +45,7 @@ impl Drop for Piped {
     }
 }
 
-/// Services from one number up to another, with an endpoint each.
+/// Returns Services with a range of numbers, each with one endpoint.
 fn services(numbers: std::ops::Range<usize>) -> String {
     let one = |n: usize| {
         let (name, address) = (format!("s{n}"), format!("10.97.{}.{}", n / 250, n % 250 + 1));
@@ -67,8 +67,8 @@ fn a_log_that_nobody_reads_holds_nothing_up() {
     eventually("it answers", || {
         request(&node, "GET", HEALTH, "/readyz").is_ok_and(|it| it.code == 200)
     });
-    assert_eq!(dropped(), 0.0, "there is room for a start");
-    // Far more than a pipe holds, and than waits for it.
+    assert_eq!(dropped(), 0.0, "the queue holds the lines of a start");
+    // Far more lines than fit into the pipe and into the queue before it.
     for round in 0.. {
         let first = 1 + 500 * (round % 2);
         manifests.write("many.yaml", &services(first..first + 500));
@@ -77,20 +77,20 @@ fn a_log_that_nobody_reads_holds_nothing_up() {
         if dropped() > 0.0 {
             break;
         }
-        assert!(round < 50, "all of it waits for somebody to read it");
+        assert!(round < 50, "no line was dropped");
     }
     manifests
         .write("web.yaml", &file(&[service("web", "10.98.0.1", ""), slice("web", &["10.50.1.2"])]));
     eventually("a Service is programmed", || node.nft_list().contains("10.98.0.1"));
     assert_eq!(get(&node, HEALTH, "/livez").code, 200);
 
-    // Somebody reads on: the lines are in order, and what is missing is said.
+    // When the reader continues, the lines are in order, and the number of lost lines is reported.
     let mut lines = BufReader::new(daemon.0.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.contains(" INFO starting ")));
     let said = lines.find(|line| line.contains("log lines were lost")).unwrap();
     assert!(said.contains(" WARN ") && said.contains("lines="), "{said}");
 
-    // And then nobody again.
+    // The reader stops again.
     manifests.write("many.yaml", &services(1..2));
     daemon.terminate();
     let (status, took) = daemon.ended();
@@ -115,7 +115,7 @@ fn a_daemon_whose_stderr_is_closed_or_full_can_be_ended() {
         let (status, _) = daemon.ended();
         assert!(status.success(), "{status}");
     }
-    // So can one that fails: what it has to say is not waited for, either.
+    // So can one that fails at its start: it does not wait for its reader either.
     let mut daemon = Piped::start(&node, &manifests, "info,nonsense=loud");
     let mut said = String::new();
     daemon.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
@@ -140,7 +140,7 @@ fn the_line_of_a_commit_says_what_changed() {
     manifests.remove("all.yaml");
     daemon.wait_for("committed: default/web: gone");
     let log = daemon.stop();
-    assert!(!log.contains("bytes="), "that is for those who look for something: {log}");
+    assert!(!log.contains("bytes="), "there are no sizes at level info: {log}");
 }
 
 #[test]
@@ -158,13 +158,13 @@ fn what_is_broken_again_and_again_is_said_a_few_times() {
     assert_eq!((problems("error"), problems("warning")), (0.0, 0.0));
     for round in 0..40 {
         manifests.write("bad.yaml", &service("bad", &format!("10.96.0.{}", 300 + round), ""));
-        eventually("it is broken", || problems("error") == 1.0);
+        eventually("the broken file is counted", || problems("error") == 1.0);
         manifests.remove("bad.yaml");
-        eventually("it is away", || problems("error") == 0.0);
+        eventually("the removed file is not counted", || problems("error") == 0.0);
     }
     let lines = daemon.count("bad.yaml");
     assert!((2..12).contains(&lines), "{lines}: {}", daemon.log());
-    // Many at once are counted, and the metrics know all of them.
+    // Many problems at once are counted in the log, and the metrics include all of them.
     for number in 0..200 {
         manifests.write(&format!("bad-{number}.yaml"), "kind: [\n");
     }
@@ -174,7 +174,7 @@ fn what_is_broken_again_and_again_is_said_a_few_times() {
     assert!(daemon.count("not YAML") <= 100, "{}", daemon.log());
 }
 
-/// The lines that say more than that something is as it should be.
+/// Returns the lines with a level above INFO.
 pub(crate) fn above_info(log: &str) -> Vec<&str> {
     log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).collect()
 }

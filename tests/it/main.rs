@@ -1,5 +1,5 @@
-//! The integration tests of `rulec`: one binary. The real program on the real kernel, in network
-//! namespaces that the tests make.
+//! The integration tests of `rulec`, as one binary: the real program on the real kernel, in network
+//! namespaces that the tests create.
 
 mod api;
 mod cases;
@@ -24,7 +24,7 @@ mod tamper;
 mod traffic;
 mod user_namespace;
 
-/// A file that no `mod` names would never be compiled.
+/// A file that no `mod` names would not be compiled.
 #[test]
 fn no_test_file_is_forgotten() {
     let this = include_str!("main.rs");

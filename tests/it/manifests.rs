@@ -1,4 +1,4 @@
-//! Malformed, hostile and restless manifests, through the real daemon.
+//! Malformed, hostile and frequently changing manifests, read by the real daemon.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -18,7 +18,7 @@ use rulec_testkit::{
 use crate::daemon::{Daemon, Manifests};
 use crate::support::{SETTINGS, diff, file, get, service, slice};
 
-/// Where the daemon says whether it is ready.
+/// The address of the daemon's health server.
 const HEALTH: &str = "127.0.0.1:10256";
 
 fn good() -> String {
@@ -29,7 +29,7 @@ fn good_with(endpoints: &[&str]) -> String {
     file(&[service("good", "10.96.0.10", ""), slice("good", endpoints)])
 }
 
-/// Whether the kernel holds just what a manifest says.
+/// Returns whether the kernel holds exactly the content of a manifest.
 fn holds(namespace: &Namespace, manifest: &str) -> bool {
     let only = Manifests::of(&format!("# All there is.\n{manifest}"));
     let ran = diff(namespace, "kernel", only.path().to_str().unwrap(), &[]);
@@ -37,7 +37,7 @@ fn holds(namespace: &Namespace, manifest: &str) -> bool {
     ran.status == 0
 }
 
-/// A Service as YAML in which one thing is wrong.
+/// Returns a Service with one error as YAML.
 fn bad_service(spec: &str) -> String {
     format!("apiVersion: v1\nkind: Service\nmetadata:\n  name: bad\nspec:\n{spec}")
 }
@@ -53,7 +53,7 @@ fn a_bad_file_is_named_and_harms_no_other() {
     let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
     let port = "  ports: [{port: 80}]\n";
     let large = |size: usize| format!("# {}\n", "x".repeat(size - 3));
-    // The text of a file, and what the log has to say about it.
+    // The content of a file, and words of the log line about it.
     let cases: Vec<(Vec<u8>, &[&str])> = vec![
         (large((10 << 20) + 1).into(), &["bad.yaml", "larger than 10 MiB"]),
         ("[".repeat(100_000).into(), &["bad.yaml:1", "not YAML"]),
@@ -96,9 +96,10 @@ fn a_bad_file_is_named_and_harms_no_other() {
         (b"&a [*a, *a]\n".to_vec(), &["bad.yaml:1"]),
     ];
     for (number, (bytes, words)) in cases.into_iter().enumerate() {
-        // A definition of the good Service in two files is settled by name; here it is none of that.
+        // A second definition of the good Service; by the order of names, `all.yaml` takes
+        // precedence.
         let is_copy = words == ["all.yaml"];
-        // Of one file, only so much is said in a minute.
+        // A new name each time, because the log limits the lines per file and minute.
         let bad = format!("bad-{number}.yaml");
         let words: Vec<String> = words.iter().map(|word| word.replace("bad.yaml", &bad)).collect();
         let name = if is_copy { "again.yaml" } else { bad.as_str() };
@@ -114,7 +115,7 @@ fn a_bad_file_is_named_and_harms_no_other() {
         if !is_copy {
             assert!(holds(&namespace, &good()), "{words:?}");
         }
-        // It is seen to be away before the next one comes, which may be wrong in the same way.
+        // Its removal is awaited before the next file, which may have the same error.
         let before = daemon.count("resolved: ");
         fs::remove_file(path.join(name)).unwrap();
         daemon.wait_for_count("resolved: ", before + 1);
@@ -123,7 +124,7 @@ fn a_bad_file_is_named_and_harms_no_other() {
     assert!(holds(&namespace, &good()));
 }
 
-/// A document nested as deep as it says.
+/// Returns a document nested to a depth.
 fn nested(depth: usize) -> String {
     format!("{}1{}", "{a: ".repeat(depth), "}".repeat(depth))
 }
@@ -142,10 +143,10 @@ fn what_is_no_file_is_named_and_harms_nothing() {
     symlink("nowhere", path.join("link.yaml")).unwrap();
     symlink("loop.yaml", path.join("loop.yaml")).unwrap();
     symlink("/dev/zero", path.join("device.yaml")).unwrap();
-    // Other names are not a manifest's.
+    // Files with other names are not manifests.
     fs::write(path.join("notes.txt"), "broken: [").unwrap();
     fs::write(path.join(".hidden.yaml"), "broken: [").unwrap();
-    // At the start, and while it runs.
+    // The irregular files exist at the start; another is made while the daemon runs.
     let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
     daemon.wait_for("pipe.yaml: not a regular file");
     daemon.wait_for("device.yaml: not a regular file");
@@ -154,7 +155,7 @@ fn what_is_no_file_is_named_and_harms_nothing() {
     mkfifo(&path.join("later.yaml"), Mode::S_IRWXU).unwrap();
     daemon.wait_for("later.yaml: not a regular file");
     manifests.write("all.yaml", &good_with(&["10.50.1.6"]));
-    // `rulec diff` of the directory itself has trouble with what is in it.
+    // `rulec diff` of the directory itself would report these errors.
     assert!(daemon.wait_until(|_| holds(&namespace, &good_with(&["10.50.1.6"]))));
     let log = daemon.log();
     let whole = path.display();
@@ -163,12 +164,12 @@ fn what_is_no_file_is_named_and_harms_nothing() {
     );
     assert!(log.contains(&left_out), "{log}");
     for name in ["directory.yaml", "inner.yaml", "hidden.yaml"] {
-        assert!(!log.contains(name), "{name} is none of the manifests: {log}");
+        assert!(!log.contains(name), "{name} is not a manifest: {log}");
     }
     assert_eq!(daemon.count("pipe.yaml: not a regular file"), 1, "said once: {log}");
 }
 
-/// A large file is read as long as it is not too large.
+/// A file just below the size limit is read.
 #[test]
 fn a_file_of_ten_mebibytes_is_read() {
     if !require_root() {
@@ -210,7 +211,7 @@ fn a_broken_edit_keeps_what_was_good_until_it_is_mended() {
     let mut daemon = Daemon::start(&world.node, &path, &SETTINGS);
     answers(&["e1", "e2"]);
     let commits = daemon.committed();
-    // The file as a whole, the Service, and the slice.
+    // An error in the syntax of the file, in the Service, and in the slice.
     let breaks = [
         (format!("{both}spec: ["), "all.yaml"),
         (
@@ -236,7 +237,7 @@ fn a_broken_edit_keeps_what_was_good_until_it_is_mended() {
         answers(&["e1", "e2"]);
     }
     assert_eq!(daemon.committed(), commits, "{}", daemon.log());
-    // Mended, and changed at the same time.
+    // The file is repaired and changed at the same time.
     daemon.after(|| manifests.write("all.yaml", &good_with(&[&pods[1]])));
     answers(&["e2"]);
     daemon.wait_for("resolved: all.yaml");
@@ -263,13 +264,13 @@ fn services_outlive_their_directory_until_it_is_back() {
         fs::rename(&aside, &path).unwrap();
         daemon.wait_for_count(&format!("resolved: {said}"), round);
         assert!(holds(&namespace, &good()));
-        // It is the new directory that is watched.
+        // The daemon watches the new directory.
         let other = good_with(&["10.50.1.7"]);
         daemon.after(|| manifests.write("all.yaml", &other));
         assert!(holds(&namespace, &other));
         daemon.after(|| manifests.write("all.yaml", &good()));
     }
-    // Away for a moment only: nothing is removed and added again.
+    // A directory that is away only for a moment causes no removals and additions.
     let before = daemon.count(" committed ");
     fs::rename(&path, &aside).unwrap();
     std::thread::sleep(Duration::from_millis(50));
@@ -280,7 +281,7 @@ fn services_outlive_their_directory_until_it_is_back() {
     assert_eq!(daemon.count(" committed "), before + 1, "{}", daemon.log());
 }
 
-/// What is mounted there.
+/// A file system that is mounted at a path; unmounted on drop.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -293,12 +294,12 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Also with files in it that the daemon has open.
+        // Lazily, because the daemon may have files in it open.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
-/// The directory that is left when what was mounted there is gone says nothing, though it can be read.
+/// The empty directory left after an unmount can be read, but does not count as empty content.
 #[test]
 fn services_outlive_what_their_directory_was_mounted_from() {
     if !require_root() {
@@ -313,7 +314,7 @@ fn services_outlive_what_their_directory_was_mounted_from() {
     drop(mounted);
     daemon.wait_for("its last good content stays: 1 Services");
     assert!(holds(&namespace, &good()));
-    // It comes back with something else in it.
+    // Another file system with other content is mounted.
     let other = good_with(&["10.50.1.7"]);
     let mounted = Mounted::at(path.clone());
     daemon.after(|| fs::write(path.join("all.yaml"), &other).unwrap());
@@ -322,8 +323,8 @@ fn services_outlive_what_their_directory_was_mounted_from() {
     drop(mounted);
 }
 
-/// A directory that does not exist says nothing of what there is: nothing is removed, and the node is not
-/// ready. One that is there and empty says that there is nothing.
+/// A directory that does not exist is no information: nothing is removed, and the node is not
+/// ready. A directory that exists and is empty means that there are no objects.
 #[test]
 fn a_mistyped_path_removes_nothing_and_an_empty_directory_all() {
     if !require_root() {
@@ -344,7 +345,7 @@ fn a_mistyped_path_removes_nothing_and_an_empty_directory_all() {
     ));
     assert!(holds(&namespace, &good()));
     assert_eq!(get(&namespace, HEALTH, "/readyz").code, 503);
-    // It comes, and what is in it counts from then on.
+    // The directory is created, and its content is used from then on.
     fs::create_dir(&typo).unwrap();
     fs::copy(path.join("all.yaml"), typo.join("all.yaml")).unwrap();
     daemon.wait_for("in sync with all sources");
@@ -359,8 +360,8 @@ fn a_mistyped_path_removes_nothing_and_an_empty_directory_all() {
     assert!(holds(&namespace, &good()));
 }
 
-/// With a directory for its state, a start goes on from what was last good: after a crash and a reboot, of a
-/// file that is broken by then, and of a directory that is not there yet.
+/// With a state directory, a start continues from the last good content after a crash and a reboot,
+/// even if a file is broken by then, or the directory does not exist yet.
 #[test]
 fn the_last_good_content_outlives_a_crash_and_a_reboot() {
     if !require_root() {
@@ -405,7 +406,7 @@ fn the_last_good_content_outlives_a_crash_and_a_reboot() {
     daemon.stop();
 }
 
-/// A file that is broken at a start may be the one that names what the kernel serves.
+/// A file that is broken at a start may be the one that defines what the kernel serves.
 #[test]
 fn what_a_broken_file_may_name_stays_over_a_restart() {
     if !require_root() {
@@ -424,7 +425,7 @@ fn what_a_broken_file_may_name_stays_over_a_restart() {
         let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
         assert!(holds(&namespace, &both), "of {broken:?}: {}", daemon.log());
         daemon.wait_for("keeping Services in the kernel that no source names");
-        // Others change meanwhile, and when the file is whole nothing is left of this.
+        // Other Services can change meanwhile; once the file is valid, nothing is kept any more.
         let new = other.replace("10.50.1.6", "10.50.1.7");
         daemon.after(|| manifests.write("other.yaml", &new));
         assert!(holds(&namespace, &both.replace("10.50.1.6", "10.50.1.7")), "{}", daemon.log());
@@ -434,7 +435,7 @@ fn what_a_broken_file_may_name_stays_over_a_restart() {
         assert!(holds(&namespace, &both), "{}", daemon.log());
         daemon.stop();
     }
-    // Unless it turns out not to name it.
+    // The Services are removed if the repaired file does not define them.
     manifests.write("all.yaml", "kind: [");
     let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
     assert!(holds(&namespace, &both), "{}", daemon.log());
@@ -442,7 +443,7 @@ fn what_a_broken_file_may_name_stays_over_a_restart() {
     assert!(holds(&namespace, &other), "{}", daemon.log());
 }
 
-/// As the kubelet mounts a ConfigMap: the names are links into `..data`, which is swapped.
+/// As the kubelet mounts a ConfigMap: the files are links into `..data`, which is replaced.
 #[test]
 fn a_swapped_configmap_is_one_change() {
     if !require_root() {
@@ -490,7 +491,7 @@ fn what_changes_nothing_commits_nothing() {
     let file = path.join("all.yaml");
     for round in 0..1_000 {
         match round % 4 {
-            // As touch(1) does.
+            // Like touch(1).
             0 => {
                 let now = std::time::SystemTime::now();
                 File::options().append(true).open(&file).unwrap().set_modified(now).unwrap();
@@ -510,7 +511,7 @@ fn what_changes_nothing_commits_nothing() {
         }
     }
     daemon.wait_for("read again, meaning unchanged");
-    // What follows is seen after all of that.
+    // The daemon sees this change after all the others.
     let other = good_with(&["10.50.1.7"]);
     daemon.after(|| manifests.write("all.yaml", &other));
     assert!(holds(&namespace, &other));

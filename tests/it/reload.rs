@@ -1,4 +1,4 @@
-//! The configuration file of a running daemon comes to say something else.
+//! Changes of the configuration file of a running daemon.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::fs;
@@ -45,7 +45,7 @@ impl Configured {
         self.directory.path().join("config.conf")
     }
 
-    /// Writes the file as a mounted ConfigMap changes, by a rename.
+    /// Replaces the file by a rename, as a mounted ConfigMap changes.
     fn write(&self, text: &str) {
         let new = self.directory.path().join("new");
         fs::write(&new, text).unwrap();
@@ -77,14 +77,14 @@ fn another_setting_is_taken_in_by_the_same_process() {
     assert!(configured.unmasqueraded().contains("10.60.0.0/16"), "{}", configured.unmasqueraded());
     assert!(configured.daemon.is_running());
     assert_eq!(configured.daemon.pid(), pid);
-    // The one setting is all that was written: what is not masqueraded and what is a pod's, each
-    // one range out and one in. The Service was not touched.
+    // Only the setting was written: for the set of addresses that are not masqueraded and for the
+    // set of pods, one range out and one in. The Service was not touched.
     let log = configured.daemon.log();
     let last = log.lines().rfind(|line| line.contains(COMMITTED)).unwrap();
     assert!(last.contains("operations=4 "), "{last}");
 }
 
-/// A package is upgraded, and the daemon is not started again at once.
+/// As when the package is upgraded without a restart of the daemon.
 #[test]
 fn it_starts_over_when_its_file_has_gone() {
     if !require_root() {
@@ -112,7 +112,8 @@ fn what_cannot_be_used_or_means_the_same_changes_nothing() {
     configured.daemon.wait_for("keeping the current configuration");
     let log = configured.daemon.log();
     assert!(log.contains("config.conf:5: clusterCIDR"), "{log}");
-    // What no daemon could run with is no reason to end this one. Where there is IPVS, one could.
+    // A configuration with which the daemon could not start must not end it. A kernel with IPVS
+    // accepts this one.
     if !Path::new("/proc/net/ip_vs").exists() {
         configured.write(&configuration("clusterCIDR: 10.50.0.0/16").replace("nftables", "ipvs"));
         configured.daemon.wait_for("this kernel has no IPVS");
@@ -134,7 +135,7 @@ fn a_hangup_reloads_at_once_and_says_what_came_of_it() {
     configured.daemon.signal("HUP");
     configured.daemon.wait_for("reload requested: keeping the configuration");
     assert_eq!(configured.daemon.count(SETTLED), 1, "it did not start over");
-    // One that cannot be used is said as often as somebody asks, and is an alert.
+    // An unusable configuration is reported at every request, and as a metric for an alert.
     configured.write(&configuration("clusterCIDR: nonsense"));
     for times in 1..=2 {
         configured.daemon.signal("HUP");
@@ -151,7 +152,7 @@ fn a_hangup_reloads_at_once_and_says_what_came_of_it() {
     assert_eq!(configured.daemon.pid(), pid);
 }
 
-/// A signal that nobody listens to ends a process, and the handlers of the old one do not outlive it.
+/// A signal without a handler ends a process, and starting over removes the old handlers.
 #[test]
 fn signals_do_not_end_a_process_that_is_starting_over() {
     if !require_root() {
@@ -165,7 +166,8 @@ fn signals_do_not_end_a_process_that_is_starting_over() {
             configured.daemon.signal("USR1");
         }
         configured.daemon.wait_for_count("restarting", round);
-        // By then it has read this configuration: the next one asks it to start over again.
+        // By then the daemon has read this configuration, so that the next one makes it start over
+        // again.
         configured.daemon.wait_for_count("starting version", round + 1);
         assert!(configured.daemon.is_running(), "{}", configured.daemon.log());
     }

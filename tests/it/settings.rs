@@ -1,5 +1,5 @@
-//! `rulec diff` and `rulec explain` with the daemon's settings: the same options and the same file mean
-//! the same to all of them, on the node and elsewhere.
+//! `rulec diff` and `rulec explain` with the daemon's settings: options and configuration file have
+//! the same meaning for all commands, on the node and elsewhere.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -36,13 +36,13 @@ metadata: {name: na}
 status: {addresses: [{type: InternalIP, address: 192.0.2.10}]}
 ";
 
-/// A file as kube-proxy has it.
+/// Returns a configuration file of kube-proxy.
 fn config(fields: &str) -> String {
     let head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
     format!("{head}{fields}")
 }
 
-/// The addresses that node ports answer at, as manifests would have it.
+/// Returns the addresses at which node ports answer according to manifests.
 fn node_ips(mut command: Command, objects: &str, args: &[&str]) -> Vec<String> {
     let manifests = Manifests::of(objects);
     let directory = tempfile::tempdir().unwrap();
@@ -58,7 +58,7 @@ fn node_ips(mut command: Command, objects: &str, args: &[&str]) -> Vec<String> {
     ips.map(str::to_owned).collect()
 }
 
-/// Manifests mean the same wherever they are looked at.
+/// Manifests have the same meaning wherever they are read.
 #[test]
 fn the_addresses_of_another_node_are_told() {
     const NETWORKS: [&str; 2] = ["--nodeport-addresses", "192.0.2.0/24,2001:db8::/64"];
@@ -77,7 +77,7 @@ fn the_addresses_of_another_node_are_told() {
     assert_eq!(with(&node, &told), ["192.0.2.10", "192.0.2.110", "2001:db8::110"]);
     assert_eq!(with(WEB, &told), ["192.0.2.110", "2001:db8::110"]);
     assert_eq!(with(WEB, &["--bind-address", "192.0.2.9"]), ["192.0.2.9"]);
-    // Nothing says that the node is another one than this.
+    // No Node object says that the node is not this machine.
     assert_eq!(with(WEB, &[]), ["192.0.2.77"]);
 
     let manifests = Manifests::of(&node);
@@ -109,7 +109,7 @@ fn a_primary_address_counts_for_manifests_too() {
     assert_eq!(of(WEB, &["--bind-address", "2001:db8::9"]), ["2001:db8::9"]);
 }
 
-/// As docs/migration.md says: with the daemon's settings, nothing is left to do.
+/// As docs/migration.md states: with the daemon's settings, `diff` finds no difference.
 #[test]
 fn a_file_means_the_same_to_the_daemon_and_to_diff_and_explain() {
     if !require_root() {
@@ -133,7 +133,7 @@ fn a_file_means_the_same_to_the_daemon_and_to_diff_and_explain() {
          cni0}\niptables: {masqueradeBit: 9}\n",
     ] {
         fs::write(file, config(fields)).unwrap();
-        // The name is the file's, and not that of the tests.
+        // The node name is that of the file, not that of the tests.
         let args = ["run", "--config", file, "--manifests", path, "--shared-tables"];
         let mut daemon = Daemon::of(command(&node, &args));
         daemon.wait_for("in sync with all sources");
@@ -165,7 +165,7 @@ fn options_that_a_file_replaces_are_named() {
         command.args(["--config", "config.conf", "--node-name", "na"]).args(args);
         finish(command)
     };
-    // What has no meaning to a compilation is the daemon's to tell of.
+    // Settings that do not affect the compilation are reported by the daemon only.
     let replaced = ran("oomScoreAdj: 2000\nunknown: 1\n", &["--cluster-cidr", "10.0.0.0/8"]);
     let warning = "--cluster-cidr: has no effect: config.conf is used instead\n";
     assert_eq!((replaced.status, replaced.stderr.as_str()), (0, warning));

@@ -1,4 +1,4 @@
-//! The nft sink against a real kernel, without the daemon around it.
+//! The nft sink on a real kernel, without the daemon.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -54,8 +54,7 @@ fn model(manifest: &str) -> Model {
     model
 }
 
-/// A program in which everything occurs that the rules and sets can express, and that `nft` can
-/// load.
+/// Returns a program with everything that the rules and sets can express and that `nft` can load.
 fn everything() -> Program {
     let documents: Vec<String> = everything_there_is().iter().map(|text| loadable(text)).collect();
     compile(&model(&file(&documents)))
@@ -64,22 +63,22 @@ fn everything() -> Program {
 fn everything_there_is() -> Vec<String> {
     let long = "n".repeat(63);
     let mut documents = vec![
-        // Served and hairpinned: one of its endpoints is on this node.
+        // Served, with a hairpin: one of its endpoints is on this node.
         service("web", "10.96.0.10", "  externalIPs: [198.51.100.30]\n"),
         slice("web", &["10.50.1.5", "10.50.2.5"]).replacen("nodeName: nb", "nodeName: na", 1),
-        // In the other family too, with affinity and node ports.
+        // Also in the other family, with affinity and node ports.
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: sticky\nspec:\n  type: NodePort\n  \
          clusterIPs: [10.96.0.11, \"fd00:96::11\"]\n  sessionAffinity: ClientIP\n  ports:\n    - \
          {name: http, port: 80, targetPort: 8080, nodePort: 30080}\n"
             .to_owned(),
         slice("sticky", &["10.50.1.6", "10.50.2.6", "10.50.2.7"]),
         slice("sticky", &["2001:db8:50:1::6", "2001:db8:50:2::6"]),
-        // Rejected, at its address and at its node port.
+        // Rejected at its address and at its node port.
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: nobody\nspec:\n  type: NodePort\n  \
          clusterIPs: [10.96.0.12, \"fd00:96::12\"]\n  ports:\n    - {name: dns, port: 53, \
          protocol: UDP, nodePort: 30053}\n    - {name: diameter, port: 3868, protocol: SCTP}\n"
             .to_owned(),
-        // Its comment has to be shortened.
+        // Its comment must be shortened.
         service(&long, "10.96.0.13", "").replacen(
             "metadata:\n",
             &format!("metadata:\n  namespace: {long}\n"),
@@ -102,7 +101,7 @@ fn install(sink: &mut NftSink, program: &Program) -> Outcome {
     outcome
 }
 
-/// All operations of a delta in the language of `nft`.
+/// Returns all operations of a delta as `nft` commands.
 fn script(delta: &Delta) -> String {
     delta.ops().map(|op| text::commands(op, MARK)).collect()
 }
@@ -120,13 +119,14 @@ fn web(number: u16) -> Frontend {
     }
 }
 
-/// What one Service asks for: to add an element that rejects connections.
+/// Returns the group of a Service: it adds an element that rejects connections.
 fn reject(name: &str, number: u16) -> Group {
     let element = Element::new(Key::Reject(web(number)), Value::Present);
     Group { service: NamespacedName::new("default", name), ops: vec![Op::Add(element)] }
 }
 
-/// What one Service asks for and cannot have: an element to be deleted that is not there.
+/// Returns the group of a Service that the kernel refuses: it deletes an element that does not
+/// exist.
 fn impossible(name: &str, number: u16) -> Group {
     let element = Element::new(Key::Reject(web(number)), Value::Present);
     Group { service: NamespacedName::new("default", name), ops: vec![Op::Delete(element)] }
@@ -145,7 +145,7 @@ fn the_wire_means_what_the_text_says() {
     assert!(listing.contains("comment \"default/web:http\""), "{listing}");
 }
 
-/// The sets that hold what the node is, and not what it serves.
+/// The sets that depend on the node and not on Services.
 #[test]
 fn the_wire_means_what_the_text_says_of_the_node() {
     if !require_root() {
@@ -175,12 +175,12 @@ fn the_wire_means_what_the_text_says_of_the_node() {
         for element in [&format!("\"{pattern}\""), "10.96.0.0/12", "192.0.2.11", "fd00:96::/108"] {
             assert!(listing.contains(element), "{element}: {listing}");
         }
-        assert!(!listing.contains("10.100.0.0"), "it is in the other range: {listing}");
+        assert!(!listing.contains("10.100.0.0"), "it is part of the other range: {listing}");
     }
 }
 
-/// A listing with source ranges in order: the kernel lists those as they have come, and the tool does
-/// not sort them.
+/// Returns a listing with source ranges sorted: the kernel lists them in the order in which they
+/// were added, and `nft` does not sort them.
 fn in_order(listing: &str) -> String {
     let mut parts = listing.split("\tset source-ranges {");
     let mut text = parts.next().unwrap_or_default().to_owned();
@@ -195,7 +195,8 @@ fn in_order(listing: &str) -> String {
     text
 }
 
-/// Asserts it, and that the listing can be loaded again. Returns the listing.
+/// Asserts that messages and `nft` commands have the same result, and that its listing can be
+/// loaded again. Returns the listing.
 fn means_the_same_on_the_wire_and_as_text(program: &Program) -> String {
     let (wire, tool, again) =
         (Namespace::new("wire"), Namespace::new("tool"), Namespace::new("again"));
@@ -210,11 +211,11 @@ fn means_the_same_on_the_wire_and_as_text(program: &Program) -> String {
     let expected = in_order(&listing);
     assert_eq!(in_order(&tool.nft_list()), expected, "the wire and the text differ");
 
-    // Admins dump rulesets to disk and load them again.
+    // Admins save rulesets to disk and load them again.
     again.nft(&listing);
-    assert_eq!(in_order(&again.nft_list()), expected, "the listing does not survive");
+    assert_eq!(in_order(&again.nft_list()), expected, "the loaded listing differs");
 
-    // Whoever loaded it, there is nothing to repair.
+    // In all namespaces, reconciling finds nothing to repair.
     for namespace in [&tool, &again] {
         let (delta, held) = namespace.run(|| {
             let held = open(Ownership::Shared).read().unwrap().0;
@@ -226,7 +227,7 @@ fn means_the_same_on_the_wire_and_as_text(program: &Program) -> String {
     listing
 }
 
-/// Session affinity over IPv6 has the widest keys: all of it is read back as it was written.
+/// Session affinity over IPv6 has the widest keys; they must be read back unchanged.
 #[test]
 fn the_widest_keys_are_read_back() {
     if !require_root() {
@@ -254,7 +255,7 @@ fn each_operation_on_the_wire_means_what_its_text_says() {
     let mut documents: Vec<String> =
         (20..60).map(|number| loadable(&random_service(&mut dice, number))).collect();
     documents.push(service("web", "10.96.0.10", ""));
-    // Not seeded with what is held: pick chains that nobody uses any more go.
+    // Compiled without the held state as a seed, so that unused pick chains are deleted.
     let after = compile(&model(&file(&documents)));
     let (there, back) =
         (Delta::reconcile(&before.state(), &after), Delta::reconcile(&after.state(), &before));
@@ -311,7 +312,8 @@ fn a_refused_service_is_named_and_takes_nobody_with_it() {
         let mut sink = open(Ownership::Shared);
         install(&mut sink, &program);
         let (_, base) = sink.read().unwrap();
-        // One of its operations could be done: a Service is committed as a whole or not at all.
+        // One of its operations alone would succeed: a Service is committed as a whole or not at
+        // all.
         let mut a = reject("a", 4);
         a.ops.extend(impossible("a", 1).ops);
         let outcome = sink.commit(&groups(vec![reject("b", 2), a, reject("c", 3)]), base).unwrap();
@@ -347,12 +349,12 @@ fn nothing_is_committed_on_a_base_that_has_moved() {
         assert!(matches!(sink.commit(&delta, base), Err(SinkError::Stale)));
         let (held, base) = sink.read().unwrap();
         assert_eq!(held, before);
-        // A second look makes it good.
+        // After another read, the commit succeeds.
         sink.commit(&delta, base).unwrap();
     });
 }
 
-/// What is ours alone is read, and committed to, however often others commit elsewhere.
+/// Exclusive tables can be read and committed to however often others commit to their own tables.
 #[test]
 fn others_that_commit_all_the_time_do_not_keep_us_from_our_tables() {
     if !require_root() {
@@ -366,7 +368,7 @@ fn others_that_commit_all_the_time_do_not_keep_us_from_our_tables() {
         let neighbour = Neighbour::start(&namespace);
         for number in 0..20 {
             let (held, base) = sink.read().unwrap();
-            assert!(held == program.state(), "what was read is not what is there");
+            assert!(held == program.state(), "the read state is wrong");
             let delta = groups(vec![reject("extra", number)]);
             sink.commit(&delta, base).unwrap();
             let mut undo = delta.clone();
@@ -381,7 +383,7 @@ fn others_that_commit_all_the_time_do_not_keep_us_from_our_tables() {
     });
 }
 
-/// What is not ours alone is read as well; it only is not known to be so still.
+/// Shared tables can be read, too; but the read state may be outdated by then.
 #[test]
 fn others_that_commit_all_the_time_do_not_keep_us_from_shared_tables() {
     if !require_root() {
@@ -395,12 +397,12 @@ fn others_that_commit_all_the_time_do_not_keep_us_from_shared_tables() {
         let neighbour = Neighbour::start(&namespace);
         for number in 0..5 {
             let (held, _) = sink.read().unwrap();
-            assert!(held == program.state(), "what was read is not what is there");
+            assert!(held == program.state(), "the read state is wrong");
             let delta = groups(vec![reject("extra", number)]);
             let base = Base::Read { generation: None };
             sink.commit(&delta, base).unwrap();
             let again = sink.commit(&delta, base);
-            assert!(matches!(again, Err(SinkError::Stale)), "no Service is to blame: {again:?}");
+            assert!(matches!(again, Err(SinkError::Stale)), "not a Service's error: {again:?}");
             let undo = match delta.groups[0].ops.as_slice() {
                 [Op::Add(element)] => vec![Op::Delete(element.clone())],
                 other => panic!("{other:?}"),
@@ -408,13 +410,14 @@ fn others_that_commit_all_the_time_do_not_keep_us_from_shared_tables() {
             let undo = groups(vec![Group { ops: undo, ..delta.groups[0].clone() }]);
             sink.commit(&undo, base).unwrap();
             let again = sink.commit(&undo, base);
-            assert!(matches!(again, Err(SinkError::Stale)), "no Service is to blame: {again:?}");
+            assert!(matches!(again, Err(SinkError::Stale)), "not a Service's error: {again:?}");
         }
         neighbour.goes_on();
     });
 }
 
-/// A restart: what is left is taken over before it is read, so that it is read in peace.
+/// After a restart, the remaining tables are taken over first, so that nobody can change them
+/// during the read.
 #[test]
 fn others_that_commit_all_the_time_do_not_keep_us_from_orphans() {
     if !require_root() {
@@ -428,7 +431,7 @@ fn others_that_commit_all_the_time_do_not_keep_us_from_orphans() {
         for _ in 0..3 {
             let mut sink = open(Ownership::Exclusive);
             let mut found = None;
-            // A command that another test starts has our files open for a moment.
+            // A child that another test is starting holds our socket until it calls exec.
             eventually("the owner is gone", || match sink.adopt() {
                 Err(SinkError::Owned { .. }) => false,
                 other => {
@@ -437,9 +440,9 @@ fn others_that_commit_all_the_time_do_not_keep_us_from_orphans() {
                 }
             });
             assert!(Delta::reconcile(&found.unwrap(), &program).is_empty());
-            // Who looks on from outside sees the same.
+            // A reader that does not own the tables sees the same.
             let (held, _) = open(Ownership::Shared).read().unwrap();
-            assert!(held == program.state(), "what was read is not what is there");
+            assert!(held == program.state(), "the read state is wrong");
         }
         neighbour.goes_on();
     });
@@ -453,7 +456,7 @@ fn every_refused_service_is_named() {
     }
 }
 
-/// Most of the errors do not fit into the buffer, and are lost.
+/// Most of the error messages do not fit into the buffer and are lost.
 #[test]
 fn every_refused_service_is_named_also_where_buffers_are_small() {
     if require_root() {
@@ -461,7 +464,7 @@ fn every_refused_service_is_named_also_where_buffers_are_small() {
     }
 }
 
-/// A buffer as small as some systems have it, and a small part of what is wanted.
+/// A small buffer, as on some systems, and only a small part of the requested size.
 const SMALL: usize = 1 << 17;
 
 fn many_are_refused(name: &str, refused: u16, with: impl FnOnce(NftSink) -> NftSink + Send) {
@@ -490,7 +493,7 @@ fn many_are_refused(name: &str, refused: u16, with: impl FnOnce(NftSink) -> NftS
     });
 }
 
-/// A cluster of many Services, made without the detour of manifests.
+/// Builds a model with many Services directly, without manifests.
 fn large(services: u32) -> Model {
     let port = |number| NonZeroU16::new(number).unwrap();
     let sourced = |object| Sourced { object, provenance: Provenance("large.yaml".into()) };
@@ -551,14 +554,14 @@ fn a_large_delta_is_cut_between_services() {
         let commits = generation(&mut sink) - before;
         assert_eq!(commits, u32::try_from(outcome.transactions).unwrap());
         reads(&mut sink, &program);
-        // And away again.
+        // Everything is removed again.
         let empty = compile(&Model::default());
         install(&mut sink, &empty);
         assert_eq!(sink.read().unwrap().0, empty.state());
     });
 }
 
-/// Root of a user namespace may program its tables, but may not have a buffer for them as large as it likes.
+/// Root of a user namespace may program its tables, but the size of its socket buffers is limited.
 #[test]
 fn a_transaction_is_cut_to_what_the_kernel_takes_at_once() {
     if !require_root() {
@@ -576,7 +579,8 @@ fn a_transaction_is_cut_to_what_the_kernel_takes_at_once() {
         let empty = compile(&Model::default());
         install(&mut sink, &empty);
         assert_eq!(sink.read().unwrap().0, empty.state());
-        // What may not be cut, for the sake of the packets in between, is cut all the same.
+        // An atomic delta, which no packet should see half applied, is split, too, if it does not
+        // fit.
         let mut delta = Delta::reconcile(&sink.read().unwrap().0, &program);
         delta.atomic = true;
         let (_, base) = sink.read().unwrap();
@@ -599,7 +603,7 @@ fn nobody_else_can_change_exclusive_tables() {
     namespace.run(|| {
         let mut sink = open(Ownership::Exclusive);
         if sink.ownership() == Ownership::Shared {
-            // Before Linux 6.9, what follows cannot be had; tables are watched instead.
+            // Before Linux 6.9, tables cannot be owned like this; they are watched instead.
             return;
         }
         install(&mut sink, &program);
@@ -614,13 +618,13 @@ fn nobody_else_can_change_exclusive_tables() {
         assert!(!tool("add element ip rulec cluster-ips { 10.96.9.9 }"));
         assert!(!tool("add chain ip6 rulec foreign"));
         assert!(!tool("flush map ip rulec endpoints"));
-        // It is no error, it only passes our tables by.
+        // `flush ruleset` is no error; it only skips our tables.
         namespace.nft("add table inet foreign");
         assert!(tool("flush ruleset"));
         assert!(!namespace.nft_list().contains("foreign"));
         assert_eq!(sink.read().unwrap().0, before.0);
 
-        // Nor can another process of ours, and it learns who owns them.
+        // Another process of ours cannot change them either, and it is told their owner.
         let port = sink.portid();
         let mut second = open(Ownership::Exclusive);
         let Err(SinkError::Owned { owner, .. }) = second.adopt() else {
@@ -629,15 +633,15 @@ fn nobody_else_can_change_exclusive_tables() {
         assert_eq!(owner.portid, port);
         assert_eq!(owner.process.unwrap().0, std::process::id());
         assert!(matches!(second.cleanup(), Err(SinkError::Owned { .. })));
-        // That is not the fault of the Service it tries to change.
+        // The error is not attributed to the Service of the group.
         let delta = groups(vec![reject("a", 1)]);
         assert!(matches!(second.commit(&delta, Base::Believed), Err(SinkError::Refused(_))));
         assert_eq!(sink.read().unwrap().0, before.0);
 
-        // The tables outlive their owner, and the next one takes them over as they are.
+        // The tables outlive their owner, and the next one adopts them unchanged.
         drop(sink);
         let mut adopted = None;
-        // A command that another test starts has our files open for a moment, the socket among them.
+        // A child that another test is starting holds our socket until it calls exec.
         eventually("the owner is gone", || match second.adopt() {
             Err(SinkError::Owned { .. }) => false,
             other => {
@@ -653,7 +657,7 @@ fn nobody_else_can_change_exclusive_tables() {
     });
 }
 
-/// Orphans that a process without exclusive tables finds are taken over with the flags they have.
+/// A process with shared tables adopts ownerless tables and keeps their flags.
 #[test]
 fn shared_tables_take_over_exclusive_ones() {
     if !require_root() {
@@ -674,8 +678,8 @@ fn shared_tables_take_over_exclusive_ones() {
     });
 }
 
-/// Tables that were made to be shared cannot become exclusive: they are replaced, at once, so that
-/// whoever asks for exclusive tables has them.
+/// Tables that were created as shared cannot become exclusive: they are replaced, in one
+/// transaction, so that a request for exclusive tables is fulfilled.
 #[test]
 fn exclusive_tables_replace_shared_ones() {
     if !require_root() {
@@ -693,7 +697,7 @@ fn exclusive_tables_replace_shared_ones() {
         assert_eq!(sink.read().unwrap().0, program.state());
         let delete = namespace.command("nft", ["delete", "table", "ip", "rulec"]).output();
         assert!(!delete.unwrap().status.success(), "the table is protected");
-        assert_eq!(install(&mut sink, &program).transactions, 0, "once is enough");
+        assert_eq!(install(&mut sink, &program).transactions, 0, "tables are replaced only once");
     });
 }
 
@@ -733,7 +737,7 @@ fn a_foreign_table_is_replaced_in_one_step() {
     });
 }
 
-/// Whatever is done to the tables is seen, and made good by a delta.
+/// Every change to the tables by others is seen, and repaired by a delta.
 #[test]
 fn damage_is_seen_and_repaired() {
     if !require_root() {
@@ -745,7 +749,7 @@ fn damage_is_seen_and_repaired() {
     namespace.run(|| {
         let mut sink = open(Ownership::Shared);
         install(&mut sink, &program);
-        // A set that is made again stands at another place.
+        // A set that is created again is listed in another position.
         let sorted = || {
             let mut lines: Vec<String> = listing(&namespace).lines().map(str::to_owned).collect();
             lines.sort();
@@ -862,12 +866,12 @@ fn damages() -> Vec<(&'static str, Damage)> {
     ]
 }
 
-/// The handle of the first rule of a chain that holds a word.
+/// Returns the handle of the first rule of a chain that contains a word.
 fn handle(namespace: &Namespace, chain: &str, word: &str) -> String {
     rule(namespace, chain, word).0
 }
 
-/// The handle of that rule, and its comment as it is written in a rule.
+/// Returns the handle and the comment, as written in a rule, of that rule.
 fn rule(namespace: &Namespace, chain: &str, word: &str) -> (String, String) {
     let listing = namespace.sh(&format!("nft -a list chain ip rulec {chain}"));
     let mut rules = listing.lines().filter(|line| !line.trim_start().starts_with("chain"));
@@ -882,14 +886,14 @@ fn a_long_history_ends_where_a_fresh_start_does() {
     long_history("history", settings());
 }
 
-/// The same where the node's own networks of Pods count, which come and go.
+/// The same with detection by the node's Pod networks, which change.
 #[test]
 fn a_long_history_of_the_nodes_facts_ends_where_a_fresh_start_does() {
     let settings = Settings { detect_local: DetectLocal::NodeCidr, ..(*settings()).clone() };
     long_history("node-history", Arc::new(settings));
 }
 
-/// One after the other: the kernel is always in a state of the program, never between two.
+/// Applies one change after the other: the kernel always holds a complete program.
 fn long_history(name: &str, settings: Arc<Settings>) {
     if !require_root() {
         return;
@@ -923,7 +927,7 @@ fn long_history(name: &str, settings: Arc<Settings>) {
             assert_eq!(sink.read().unwrap().0, wanted.state(), "step {step}");
             applied = wanted;
         }
-        // Slots may differ from a fresh start; what each frontend leads to may not.
+        // Slots may differ from a fresh start; the backends of each frontend may not.
         let fresh = compile(&model);
         let (held, fresh) = (applied.state(), fresh.state());
         let others = |state: &State| -> BTreeSet<Key> {

@@ -1,4 +1,4 @@
-//! What the tests of the whole program share: manifests to write, and the program to run.
+//! Shared by the tests of the whole program: manifests, and ways to run the program.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -20,15 +20,15 @@ use crate::daemon::command;
 /// The program under test.
 pub(crate) const RULEC: &str = env!("CARGO_BIN_EXE_rulec");
 
-/// Longer than anything takes that is going to happen at all, also on a machine that is busy.
+/// The time limit for expected events; even on a busy machine they take less.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A small generator of numbers, so that a failure can be repeated from its seed.
+/// A small random number generator, so that a failure can be reproduced from its seed.
 pub(crate) struct Dice(u64);
 
 impl Dice {
     pub(crate) fn new(seed: u64) -> Self {
-        // A state of zero would stay zero, and neighbouring seeds should not look alike.
+        // A state of zero would stay zero, and neighbouring seeds must not give similar numbers.
         Self((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
@@ -40,7 +40,7 @@ impl Dice {
     }
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + patience(PATIENCE);
     while !is_so() {
@@ -49,8 +49,8 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Makes flows without a pause, from each of these to what it asks, while something happens that is told
-/// their number; none of them may fail.
+/// Makes flows continuously on each of the ways while `meanwhile` runs, which gets the number of
+/// flows so far; no flow may fail.
 pub(crate) fn with_flows(
     ways: &[(&Namespace, SocketAddr, Options)],
     meanwhile: impl FnOnce(&AtomicUsize),
@@ -74,7 +74,7 @@ pub(crate) fn with_flows(
                 })
             })
             .collect();
-        // Ends the loops also if a step fails.
+        // The loops end even if a step panics.
         let outcome = panic::catch_unwind(panic::AssertUnwindSafe(|| meanwhile(&flows)));
         is_over.store(true, Ordering::Relaxed);
         let failures: Vec<String> = loops.into_iter().flat_map(|it| it.join().unwrap()).collect();
@@ -87,11 +87,11 @@ pub(crate) fn with_flows(
     assert!(failures.is_empty(), "{} of {flows} flows: {failures:#?}", failures.len());
 }
 
-/// What an HTTP server answered.
+/// The answer of an HTTP server.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) code: u16,
-    /// By name in lower case.
+    /// Headers by name in lower case.
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: String,
 }
@@ -102,7 +102,7 @@ impl Answer {
     }
 }
 
-/// Asks an HTTP server in a namespace.
+/// Sends a request to an HTTP server in a namespace.
 pub(crate) fn request(
     namespace: &Namespace,
     method: &str,
@@ -129,13 +129,13 @@ pub(crate) fn request(
     Ok(Answer { code, headers, body: body.to_owned() })
 }
 
-/// What is at a path of an HTTP server in a namespace.
+/// Returns the answer to GET at a path of an HTTP server in a namespace.
 pub(crate) fn get(namespace: &Namespace, address: &str, path: &str) -> Answer {
     request(namespace, "GET", address, path)
         .unwrap_or_else(|error| panic!("{address}{path}: {error}"))
 }
 
-/// What a run of the program came to.
+/// The result of a run of the program.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) status: i32,
@@ -143,7 +143,7 @@ pub(crate) struct Ran {
     pub(crate) stderr: String,
 }
 
-/// Runs a command to its end.
+/// Runs a command until it ends.
 pub(crate) fn finish(mut command: Command) -> Ran {
     let output = command.stdin(Stdio::null()).output().unwrap();
     Ran {
@@ -153,7 +153,7 @@ pub(crate) fn finish(mut command: Command) -> Ran {
     }
 }
 
-/// The settings that all tests run with, so that states of different runs can be compared.
+/// The settings of all tests, so that states of different runs can be compared.
 pub(crate) const SETTINGS: [&str; 4] =
     ["--node-name", "na", "--cluster-cidr", "10.50.0.0/16,2001:db8:50::/48"];
 
@@ -168,16 +168,16 @@ pub(crate) fn diff(namespace: &Namespace, from: &str, to: &str, more: &[&str]) -
     rulec(namespace, &args)
 }
 
-/// What `nft` lists of our tables.
+/// Returns what `nft` lists of our tables.
 pub(crate) fn listing(namespace: &Namespace) -> String {
     namespace.sh("nft list table ip rulec; nft list table ip6 rulec")
 }
 
-/// Whether `nft` can load a rule that writes into a map whose key is wider than one address.
+/// Returns whether `nft` can load a rule that writes to a map with a key wider than one address.
 ///
-/// Before 1.1.0, it gives such a key too few registers: it aborts, or loads a rule that mixes them
-/// up. The kernel is not concerned, and neither is what `nft list` prints; but such a tool can load
-/// no session affinity over IPv6.
+/// Before 1.1.0, `nft` reserves too few registers for such a key: it aborts, or loads a rule that
+/// mixes them up. The kernel and the output of `nft list` are not affected, but such an `nft`
+/// cannot load session affinity over IPv6.
 fn nft_writes_wide_maps() -> bool {
     static ANSWER: LazyLock<bool> = LazyLock::new(|| {
         let namespace = Namespace::new("wide-maps");
@@ -197,7 +197,7 @@ fn nft_writes_wide_maps() -> bool {
     *ANSWER
 }
 
-/// A Service without what the installed `nft` cannot load.
+/// Removes from a Service what the installed `nft` cannot load.
 pub(crate) fn loadable(text: &str) -> String {
     if nft_writes_wide_maps() || !text.contains("fd00:96::") {
         return text.to_owned();
@@ -209,15 +209,15 @@ pub(crate) fn loadable(text: &str) -> String {
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// Somebody who commits to a table of their own all the time, in the same network namespace. Ends on
-/// drop.
+/// Another process that commits continuously to its own table in the same network namespace. Ends
+/// on drop.
 pub(crate) struct Neighbour<'a> {
     child: Child,
     namespace: &'a Namespace,
 }
 
 impl<'a> Neighbour<'a> {
-    /// Starts, and returns when the commits do.
+    /// Starts the process, and returns once it commits.
     pub(crate) fn start(namespace: &'a Namespace) -> Self {
         let script = "while :; do nft add table inet busy; nft delete table inet busy; done";
         let child = namespace.command("sh", ["-c", script]).spawn().unwrap();
@@ -226,7 +226,7 @@ impl<'a> Neighbour<'a> {
         neighbour
     }
 
-    /// How many tables have been made here: each gets the next handle.
+    /// Returns the number of tables created in the namespace: each gets the next handle.
     fn made(&self) -> u32 {
         self.namespace.nft("add table inet count");
         let listing =
@@ -235,7 +235,7 @@ impl<'a> Neighbour<'a> {
         first.rsplit(' ').next().unwrap().parse().unwrap()
     }
 
-    /// Waits until there have been some more commits, which shows that it was there all the time.
+    /// Waits for some more commits, which shows that the process has been running all the time.
     pub(crate) fn goes_on(&self) {
         let before = self.made();
         eventually("the neighbour commits", || self.made() > before + 20);
@@ -249,12 +249,12 @@ impl Drop for Neighbour<'_> {
     }
 }
 
-/// Documents as one file.
+/// Joins documents into one file.
 pub(crate) fn file(documents: &[String]) -> String {
     documents.join("---\n")
 }
 
-/// A Service with one port, `http`, 80 to 8080. `extra` stands in its `spec`.
+/// Returns a Service with one port, `http`, 80 to 8080. `extra` is added to its `spec`.
 pub(crate) fn service(name: &str, cluster_ip: &str, extra: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  \
@@ -263,7 +263,7 @@ pub(crate) fn service(name: &str, cluster_ip: &str, extra: &str) -> String {
     )
 }
 
-/// The EndpointSlice of such a Service, with endpoints of another node.
+/// Returns the EndpointSlice of such a Service, with endpoints on another node.
 pub(crate) fn slice(service: &str, addresses: &[&str]) -> String {
     let is_v6 = addresses.first().is_some_and(|address| address.contains(':'));
     let (kind, suffix) = if is_v6 { ("IPv6", "v6") } else { ("IPv4", "v4") };
@@ -281,7 +281,7 @@ pub(crate) fn slice(service: &str, addresses: &[&str]) -> String {
     text
 }
 
-/// Of these, some are side by side, some are in others, and some have the node's own address.
+/// Some of these are adjacent, some contain others, and some contain the node's own address.
 const SOURCE_RANGES: [&str; 8] = [
     "203.0.113.0/25",
     "203.0.113.128/25",
@@ -293,7 +293,7 @@ const SOURCE_RANGES: [&str; 8] = [
     "\"2001:db8::/64\"",
 ];
 
-/// The node that the tests program, in a zone.
+/// Returns the Node under test, in a zone.
 pub(crate) fn node(zone: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Node\nmetadata:\n  name: na\n  labels: \
@@ -302,7 +302,7 @@ pub(crate) fn node(zone: &str) -> String {
     )
 }
 
-/// The same with random facts: a zone, addresses of both families, networks of Pods, taints.
+/// Returns it with random facts: zone, addresses of both families, Pod networks, taints.
 pub(crate) fn random_node(dice: &mut Dice) -> String {
     let mut some = |all: &[&str]| -> Vec<String> {
         all.iter().filter(|_| dice.roll(2) == 0).map(|it| (*it).to_owned()).collect()
@@ -320,9 +320,9 @@ pub(crate) fn random_node(dice: &mut Dice) -> String {
     )
 }
 
-/// One random Service with its slices: any of both families, node ports, affinity, external addresses
-/// that several may ask for, traffic policies, source ranges that overlap or touch, hints, and endpoints
-/// in all conditions.
+/// Returns a random Service with its slices: families, node ports, affinity, external addresses
+/// with conflicting claims, traffic policies, source ranges that overlap or touch, hints, and
+/// endpoints in all conditions.
 pub(crate) fn random_service(dice: &mut Dice, number: u64) -> String {
     let name = format!("s{number}");
     let (v4, v6) = match dice.roll(4) {
@@ -363,7 +363,7 @@ pub(crate) fn random_service(dice: &mut Dice, number: u64) -> String {
     }
     let is_local = dice.roll(2) == 0;
     let is_node_port = dice.roll(3) > 0;
-    // Nobody else has such a policy.
+    // Other Services may not have this policy.
     if is_local && (is_node_port || has_external_ips) {
         text += "  externalTrafficPolicy: Local\n";
     }
@@ -374,7 +374,7 @@ pub(crate) fn random_service(dice: &mut Dice, number: u64) -> String {
     if is_balanced {
         let mut ranges = SOURCE_RANGES.to_vec();
         ranges.retain(|_| dice.roll(3) == 0);
-        // One family alone would leave the other open, which is warned of.
+        // With ranges of one family only, the other family would be open, which causes a warning.
         for family in [false, true] {
             let is_of = |range: &&str| range.contains(':') == family;
             if !ranges.is_empty() && !ranges.iter().any(is_of) {
@@ -395,7 +395,7 @@ pub(crate) fn random_service(dice: &mut Dice, number: u64) -> String {
         if is_node_port {
             let _ = writeln!(text, "      nodePort: {}", 30_000 + number * 2 + port);
         }
-        // The slices below do not say which protocol: both are listed there.
+        // The slices below match both protocols.
     }
     if is_balanced {
         let (v4, v6) = (dice.roll(3), dice.roll(3));
@@ -449,8 +449,8 @@ pub(crate) fn random_service(dice: &mut Dice, number: u64) -> String {
     text
 }
 
-/// Fills a directory with random Services, one file each; some of the numbers are left out. `nft`
-/// can load what comes of them.
+/// Creates a directory with random Services, one file each; some numbers are left out. `nft` can
+/// load the compiled result.
 pub(crate) fn random_directory(seed: u64, services: u64) -> TempDir {
     let mut dice = Dice::new(seed);
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The settings of conntrack and IPVS: in directories that look like the kernel's, and in a real
+//! The settings of conntrack and IPVS: in directories that imitate the kernel's, and in a real
 //! namespace.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -22,7 +22,7 @@ const NAMES: [(&str, &str); 6] = [
 
 const HASHSIZE: &str = "sys/module/nf_conntrack/parameters/hashsize";
 
-/// A kernel's settings as files, as they are after boot.
+/// Creates a kernel's settings as files, with the values after boot.
 fn files() -> (TempDir, Sysctls) {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();
@@ -52,7 +52,7 @@ fn number(number: u32) -> Option<NonZeroU32> {
     NonZeroU32::new(number)
 }
 
-/// What became of the settings: file name, and a word.
+/// Returns the outcome of each setting: file name and description.
 fn outcomes(settings: &[Setting]) -> Vec<(String, String)> {
     let word = |outcome: &Outcome| match outcome {
         Outcome::Already { value } => format!("already {value}"),
@@ -116,7 +116,7 @@ fn what_differs_is_set_and_what_is_right_is_not_written() {
     );
     assert_eq!(held(&directory), ["1000000", "1", "86400", "3600", "30", "120", "250000"]);
 
-    // Again: all is so, and no file is touched.
+    // A second time: all values are in place, and no file is written.
     let written = |name| fs::metadata(file(directory.path(), name)).unwrap().modified().unwrap();
     let before = NAMES.map(|(name, _)| written(name));
     let again = sysctls.apply(&request);
@@ -133,7 +133,7 @@ fn the_number_of_flows_and_the_hash_table_never_shrink() {
     let found = outcomes(&sysctls.apply(&request));
     same(&found, &[("nf_conntrack_max", "already 262144"), ("hashsize", "already 65536")]);
     assert_eq!(held(&directory), before);
-    // A hash table that is too small for the flows that were asked for grows all the same.
+    // A hash table that is too small for the requested number of flows grows nevertheless.
     fs::write(directory.path().join(HASHSIZE), "1024\n").unwrap();
     let found = outcomes(&sysctls.apply(&request));
     same(&found, &[("nf_conntrack_max", "already 262144"), ("hashsize", "1024 to 32768")]);
@@ -163,7 +163,7 @@ fn what_is_missing_or_no_number_is_said_and_the_rest_is_done() {
     same(
         &outcomes(&settings),
         &[
-            // And the hash table is left alone.
+            // And the hash table is not changed.
             ("nf_conntrack_max", "cannot be read"),
             ("nf_conntrack_udp_timeout", "holds \"soon\", which is not a number"),
             ("nf_conntrack_udp_timeout_stream", "120 to 300"),
@@ -186,7 +186,7 @@ fn a_namespace_has_timeouts_of_its_own_but_not_the_number_of_flows() {
         let held = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").unwrap();
         let held: u32 = held.trim().parse().unwrap();
         let request = Request {
-            // Another value than it has, were it to be written after all.
+            // A value that differs from the current one, in case it is written after all.
             max: number(held + 1),
             tcp_timeout_established: number(86_401),
             tcp_timeout_close_wait: number(3_601),
@@ -206,12 +206,12 @@ fn a_namespace_has_timeouts_of_its_own_but_not_the_number_of_flows() {
         assert_eq!(to, setting.wanted);
     }
     assert!(again[1..].iter().all(|it| matches!(it.outcome, Outcome::Already { .. })), "{again:?}");
-    // The first namespace's are as they were.
+    // The initial namespace's settings are unchanged.
     let here = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_udp_timeout").unwrap();
     assert_ne!(here.trim(), "31");
 }
 
-/// The settings of IPVS as files, on a kernel of this release.
+/// Creates the settings of IPVS as files, on a kernel of a release.
 fn ipvs_files(release: &str) -> (TempDir, Sysctls) {
     let directory = tempfile::tempdir().unwrap();
     let ipv4 = directory.path().join("net/ipv4");

@@ -1,4 +1,5 @@
-//! Other processes change our tables: where the kernel cannot forbid it, it is undone at once.
+//! Changes to our tables by other processes: where the kernel cannot prevent them, they are undone
+//! at once.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -18,7 +19,7 @@ use crate::support::{SETTINGS, eventually, file, listing, service, slice};
 
 const SHARED: [&str; 5] = [SETTINGS[0], SETTINGS[1], SETTINGS[2], SETTINGS[3], "--shared-tables"];
 
-/// What the daemon logs when it has found that somebody else changed its tables.
+/// Logged when the daemon finds that another process has changed its tables.
 const CULPRIT: &str = "another process has changed our tables; repairing";
 
 /// A world with one Service, which pods and clients reach at its cluster address and node port.
@@ -55,7 +56,7 @@ impl Served {
         SocketAddr::new(ip.parse().unwrap(), 80)
     }
 
-    /// Every endpoint answers, in both families, to a pod and to a client outside.
+    /// Asserts that every endpoint answers, in both families, to a pod and to a client outside.
     fn works(&self) {
         for family in [Family::V4, Family::V6] {
             for from in [&self.world.pod(1).namespace, &self.world.client] {
@@ -67,7 +68,8 @@ impl Served {
     }
 }
 
-/// The listing by lines, since what is made again stands at another place.
+/// Returns the sorted lines of the listing, because recreated objects are listed in another
+/// position.
 fn sorted(world: &World) -> Vec<String> {
     let mut lines: Vec<String> = listing(&world.node).lines().map(str::to_owned).collect();
     lines.sort();
@@ -103,7 +105,7 @@ fn whatever_others_change_is_undone_and_the_culprit_named() {
     for (number, damage) in (1_u32..).zip(cases) {
         node.nft(damage);
         eventually(damage, || {
-            // While it is away, the listing fails.
+            // While a table is missing, the listing fails.
             let tables = node.nft_list();
             let both = ["table ip rulec {", "table ip6 rulec {"];
             both.iter().all(|table| tables.contains(table)) && {
@@ -112,18 +114,18 @@ fn whatever_others_change_is_undone_and_the_culprit_named() {
                     && sorted_or_none(&served.world) == Some(before.clone())
             }
         });
-        // The log says the same thing only so often.
-        eventually("it was a repair", || repairs(node) >= f64::from(number));
+        // The log limits how often it repeats the same line.
+        eventually("the repair is counted", || repairs(node) >= f64::from(number));
         let log = daemon.log();
         let line = log.lines().rfind(|line| line.contains(CULPRIT)).unwrap();
         assert!(line.contains("process=nft"), "{damage}: {line}");
         served.works();
     }
     let log = daemon.log();
-    assert!(!log.contains("as we left them"), "each culprit was caught in the act: {log}");
+    assert!(!log.contains("as we left them"), "each process was identified: {log}");
 }
 
-/// How often the tables were repaired.
+/// Returns the number of repairs of the tables.
 fn repairs(node: &Namespace) -> f64 {
     Metrics::of(node).value("rulec_drift_repairs_total", "")
 }
@@ -137,7 +139,7 @@ fn sorted_or_none(world: &World) -> Option<Vec<String>> {
     output.status.success().then_some(lines)
 }
 
-/// What others do to tables of their own is their affair: nothing is read, nothing is logged.
+/// Changes to tables of others cause no reads and no log lines.
 #[test]
 fn foreign_tables_are_nobodys_business() {
     if !require_root() {
@@ -149,7 +151,7 @@ fn foreign_tables_are_nobodys_business() {
     for number in 0..50 {
         node.nft(&format!("add table inet t{number}\nadd chain inet t{number} c"));
     }
-    // After what is ours, it says so: by then it would have said something about the others.
+    // After this change to our tables, the daemon would have logged something about the others.
     node.nft("flush chain ip rulec output");
     daemon.wait_for(CULPRIT);
     served.works();
@@ -157,7 +159,7 @@ fn foreign_tables_are_nobodys_business() {
     assert!(node.nft_list().contains("table inet t49"));
 }
 
-/// Flows one after the other while something goes on; returns what the failures were.
+/// Makes flows one after the other while `chaos` runs; returns their number and the failures.
 fn under_traffic(served: &Served, chaos: impl FnOnce()) -> (usize, BTreeMap<String, usize>) {
     let done = AtomicBool::new(false);
     let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
@@ -166,7 +168,7 @@ fn under_traffic(served: &Served, chaos: impl FnOnce()) -> (usize, BTreeMap<Stri
         let traffic = scope.spawn(|| {
             let mut flows = 0;
             let mut failures: BTreeMap<String, usize> = BTreeMap::new();
-            // At least so many that each endpoint is met.
+            // At least as many that each endpoint is reached.
             while flows < 50 || !done.load(Ordering::Relaxed) {
                 for family in [Family::V4, Family::V6] {
                     for from in [&served.world.pod(1).namespace, &served.world.client] {
@@ -220,11 +222,11 @@ fn flushing_the_ruleset_is_repaired_each_time_in_shared_tables() {
     let node = &served.world.node;
     let _daemon = Daemon::start(node, &served.manifests.path(), &SHARED);
     let before = sorted(&served.world);
-    // Flows may fail while there are no rules; there must be an end to that.
+    // Flows may fail while there are no rules, but not for good.
     let (flows, _) = under_traffic(&served, || {
         for number in 1..=20_u32 {
             node.nft("flush ruleset");
-            eventually("it was a repair", || repairs(node) >= f64::from(number));
+            eventually("the repair is counted", || repairs(node) >= f64::from(number));
             eventually("the tables are back", || {
                 sorted_or_none(&served.world).as_ref() == Some(&before)
             });
@@ -235,7 +237,7 @@ fn flushing_the_ruleset_is_repaired_each_time_in_shared_tables() {
     assert_eq!(sorted(&served.world), before);
 }
 
-/// Rules that come while the daemon is restarted never leave a flow without a translation.
+/// Restarts of the daemon never leave a flow without a translation.
 #[test]
 fn a_restart_is_not_noticed_by_traffic() {
     if !require_root() {
@@ -259,6 +261,6 @@ fn a_restart_is_not_noticed_by_traffic() {
         });
         assert_eq!(failures, BTreeMap::new(), "of {flows} flows");
     }
-    // The node's own address is untouched by all this.
+    // The node's own address is not in the tables.
     assert!(!listing(node).contains(&address::NODE.0.to_string()));
 }

@@ -1,6 +1,7 @@
-//! What packets do under the rules of a running daemon: who answers, and which source they see.
+//! The effect of the rules of a running daemon on packets: which backend answers, and which source
+//! address it sees.
 //!
-//! Every test describes a cluster in YAML, as its users would, and then only looks at traffic. The
+//! Every test describes a cluster in YAML, as its users would, and then checks only traffic. The
 //! world is always the same:
 //!
 //! | name | where | address |
@@ -9,7 +10,7 @@
 //! | `b`  | a pod of the node | `10.50.1.6`, `2001:db8:50:1::6` |
 //! | `c`  | a pod of another node | `10.50.2.5`, `2001:db8:50:2::5` |
 //!
-//! They listen on 8080 and 9090. Those who ask are [`Who`].
+//! They listen on 8080 and 9090. The clients are [`Who`].
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -43,7 +44,7 @@ use crate::daemon::{Daemon, Manifests};
 /// The networks of all pods.
 const CLUSTER_CIDR: [&str; 2] = ["--cluster-cidr", "10.50.0.0/16,2001:db8:50::/48"];
 
-/// The node under test, as it reports itself.
+/// The Node under test as the API server would return it.
 const NODE: &str = "---
 apiVersion: v1
 kind: Node
@@ -55,25 +56,25 @@ status:
   - {type: InternalIP, address: '2001:db8::10'}
 ";
 
-/// TCP and UDP: what most tests try.
+/// TCP and UDP, the protocols of most tests.
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
 /// The ports of an EndpointSlice of most tests.
 const HTTP: &str = "[{name: http, port: 8080}]";
 
-/// How long a client waits for an answer or a refusal: only a machine that is too busy takes as long.
+/// The time limit for an answer or a refusal; only an overloaded machine exceeds it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a client waits for an answer that must not come.
 const SILENCE: Duration = Duration::from_millis(300);
 
-/// Somebody who makes flows.
+/// A client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Who {
-    /// A pod of the node that is no backend.
+    /// A pod of the node that is not a backend.
     Pod,
-    /// The node itself. It comes from its second address, so that masquerading, which is to the
-    /// first, can be told.
+    /// The node itself, with its second address as the source, to tell it from the first, to which
+    /// packets are masqueraded.
     Host,
     /// A machine outside the cluster.
     Client,
@@ -107,12 +108,12 @@ impl Who {
     }
 }
 
-/// Which source address the backends see.
+/// The source address that the backends see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
-    /// The client's own.
+    /// The client's own address.
     Own,
-    /// The node's.
+    /// The node's address.
     Masqueraded,
 }
 
@@ -128,7 +129,7 @@ impl Seen {
 /// A world with its backends, and a daemon on the node.
 #[derive(Debug)]
 struct Site {
-    // In the order of dropping: the daemon must not see its world go.
+    // Fields are dropped in this order: the daemon must end before its world.
     daemon: Daemon,
     manifests: Manifests,
     args: Vec<&'static str>,
@@ -137,12 +138,13 @@ struct Site {
 }
 
 impl Site {
-    /// Starts everything with the pods' networks known, and waits until the manifests are served.
+    /// Starts everything with the pods' networks as cluster CIDR, and waits until the manifests are
+    /// served.
     fn start(yaml: &str) -> Self {
         Self::start_with(&CLUSTER_CIDR, yaml)
     }
 
-    /// Likewise, with other arguments for the daemon.
+    /// Like `start`, with other arguments for the daemon.
     fn start_with(args: &[&'static str], yaml: &str) -> Self {
         let world = World::new(WorldSpec { local_pods: 3, remote_pods: 1 });
         let servers = BACKENDS
@@ -154,18 +156,18 @@ impl Site {
         Self { daemon, manifests, args: args.to_vec(), servers, world }
     }
 
-    /// Replaces what the manifests say, and waits until the kernel says the same.
+    /// Replaces the manifests, and waits until the kernel is in sync with them.
     fn apply(&mut self, yaml: &str) {
         self.manifests.write("all.yaml", yaml);
         self.settle();
     }
 
-    /// Waits until the kernel holds what the manifests say.
+    /// Waits until the kernel is in sync with the manifests.
     fn settle(&mut self) {
         self.daemon.settle(&self.world.node, &self.manifests.path(), &self.args);
     }
 
-    /// Ends the daemon as an operator would, and starts it again.
+    /// Stops the daemon with SIGTERM, and starts it again.
     fn restart(self) -> Self {
         let Self { daemon, manifests, args, servers, world } = self;
         daemon.stop();
@@ -173,7 +175,7 @@ impl Site {
         Self { daemon, manifests, args, servers, world }
     }
 
-    /// Ends the daemon as a crash would, lets the manifests change, and starts it again.
+    /// Kills the daemon, lets the manifests change, and starts it again.
     fn crash(self, meanwhile: impl FnOnce(&Manifests)) -> Self {
         let Self { daemon, manifests, args, servers, world } = self;
         daemon.kill9();
@@ -186,7 +188,7 @@ impl Site {
         namespace_of(&self.world, name)
     }
 
-    /// Asserts that these backends answer, all of them and no others, and what source they see.
+    /// Asserts that exactly these backends answer, and which source address they see.
     ///
     /// A backend is a name, or `name:port` if the port is not 8080.
     #[track_caller]
@@ -201,7 +203,7 @@ impl Site {
         });
     }
 
-    /// Asserts that all of them are refused, at every address.
+    /// Asserts that the clients' connections to every address are refused.
     #[track_caller]
     fn refused(&self, who: &[Who], protocols: &[Protocol], to: &[SocketAddr]) {
         self.each(who, protocols, to, PATIENCE, "refused", |outcome| {
@@ -209,17 +211,17 @@ impl Site {
         });
     }
 
-    /// Asserts that nothing answers, nor refuses: as if there were no rules.
+    /// Asserts that there is neither an answer nor a refusal, as if there were no rules.
     #[track_caller]
     fn silent(&self, who: &[Who], protocols: &[Protocol], to: &[SocketAddr]) {
-        // On a busy machine the gateway may not answer its neighbours in time; the sender's own kernel
-        // then says that it cannot reach it, which no rule of ours has a part in.
+        // On a busy machine the gateway may not answer neighbour discovery in time; the sender's
+        // own kernel then reports it as unreachable, which our rules have no part in.
         self.each(who, protocols, to, SILENCE, "silent", |outcome| {
             matches!(outcome, Err(Failure::TimedOut | Failure::Unreachable))
         });
     }
 
-    /// Makes one flow of each kind, all at once: most of them only wait.
+    /// Makes one flow of each kind, all at once, because most of them only wait.
     #[track_caller]
     fn each(
         &self,
@@ -248,7 +250,7 @@ impl Site {
                 let outcome = flow.join().expect("a flow does not panic");
                 if !is_wanted(&outcome) {
                     writeln!(wrong, "{who:?} -> {protocol} {to}: {outcome:?}")
-                        .expect("a string takes everything");
+                        .expect("writing to a string succeeds");
                 }
             }
         });
@@ -268,26 +270,26 @@ fn namespace_of<'w>(world: &'w World, backend: &str) -> &'w Namespace {
     }
 }
 
-/// What the backends listen on.
+/// Returns the ports of the backends.
 fn everywhere() -> Vec<(Protocol, u16)> {
     let sctp = sctp_supported().then_some(Protocol::Sctp);
     let protocols = PROTOCOLS.into_iter().chain(sctp);
     protocols.flat_map(|protocol| [(protocol, 8080), (protocol, 9090)]).collect()
 }
 
-/// Asks until each of the backends has answered, and some more: no other may.
+/// Sends requests until each of the backends has answered, and some more; no other may answer.
 #[track_caller]
 fn each_of(by: &[&str], what: &str, mut ask: impl FnMut() -> Answer) {
-    // One of three is not among 120 answers once in 10^21 times.
+    // One of three backends is not among 120 answers once in 10^21 times.
     const MOST: usize = 120;
     const MORE: usize = 8;
     let mut missing: Vec<(&str, u16)> = by.iter().map(|backend| backend_port(backend)).collect();
     let all = missing.clone();
-    assert!(!all.is_empty(), "somebody must answer");
+    assert!(!all.is_empty(), "at least one backend is expected");
     for _ in 0..MOST {
         let answer = ask();
         let backend = (answer.name.as_str(), answer.port);
-        assert!(all.contains(&backend), "{what}: {answer:?} is not of {by:?}");
+        assert!(all.contains(&backend), "{what}: {answer:?} is not from {by:?}");
         missing.retain(|it| *it != backend);
         if missing.is_empty() {
             break;
@@ -308,7 +310,8 @@ fn backend_port(backend: &str) -> (&str, u16) {
     }
 }
 
-/// A Service with a cluster address of each family, see [`cluster_ip`]; `spec` is the rest of it.
+/// Returns a Service with a cluster address of each family, see [`cluster_ip`]; `spec` is the rest
+/// of its spec.
 fn service(name: &str, number: u8, spec: &str) -> String {
     format!(
         "---
@@ -323,7 +326,7 @@ spec:
     )
 }
 
-/// A port of a Service at its cluster address of the family: `10.90.0.<number>`, `fd90::<number>`.
+/// Returns the cluster address of a family with a port: `10.90.0.<number>` or `fd90::<number>`.
 fn cluster_ip(family: Family, number: u8, port: u16) -> SocketAddr {
     let ip = match family {
         Family::V4 => format!("10.90.0.{number}"),
@@ -332,7 +335,7 @@ fn cluster_ip(family: Family, number: u8, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().expect("it is an address"), port)
 }
 
-/// The EndpointSlices of a Service, one for each family, with these backends ready.
+/// Returns the EndpointSlices of a Service, one for each family, with these backends ready.
 fn endpoints(service: &str, ports: &str, backends: &[&str]) -> String {
     let of = |family: Family| -> Vec<String> {
         backends.iter().map(|backend| endpoint(family, backend, "{ready: true}")).collect()
@@ -341,7 +344,7 @@ fn endpoints(service: &str, ports: &str, backends: &[&str]) -> String {
     v4 + &slice(&format!("{service}-v6"), service, "IPv6", ports, &of(Family::V6))
 }
 
-/// An entry of `endpoints` in an EndpointSlice.
+/// Returns an entry of `endpoints` in an EndpointSlice.
 fn endpoint(family: Family, backend: &str, conditions: &str) -> String {
     let (ips, node) = match backend {
         "a" => (address::pod(0), "na"),
@@ -353,7 +356,7 @@ fn endpoint(family: Family, backend: &str, conditions: &str) -> String {
     format!("{{addresses: ['{ip}'], nodeName: {node}, conditions: {conditions}}}")
 }
 
-/// An EndpointSlice; `ports` and the endpoints are in YAML.
+/// Returns an EndpointSlice; `ports` and the endpoints are YAML.
 fn slice(
     name: &str,
     service: &str,
@@ -375,14 +378,14 @@ endpoints: [{}]
     )
 }
 
-/// Moves a text to where the fields of a `spec` begin, whatever its indentation in the test.
+/// Indents a text like the fields of a `spec`, whatever its indentation in the test.
 fn indent(text: &str) -> String {
     let lines = || text.lines().filter(|line| !line.trim().is_empty());
     let margin = lines().map(|line| line.len() - line.trim_start().len()).min().unwrap_or(0);
     lines().map(|line| format!("    {}\n", &line[margin..])).collect()
 }
 
-/// The same port at several addresses of one family.
+/// Returns socket addresses with one port and several addresses of one family.
 fn at(family: Family, port: u16, addresses: &[(Ipv4Addr, Ipv6Addr)]) -> Vec<SocketAddr> {
     addresses.iter().map(|pair| SocketAddr::new(family.of(*pair), port)).collect()
 }

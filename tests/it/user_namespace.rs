@@ -1,5 +1,5 @@
-//! The daemon as root of a user namespace, as in a rootless container: it may program its network namespace,
-//! but not have buffers as large as it likes.
+//! The daemon as root of a user namespace, as in a rootless container: it may program its network
+//! namespace, but the size of its socket buffers is limited.
 
 use std::process::{Command, Stdio};
 
@@ -8,10 +8,10 @@ use rulec_testkit::require_root;
 use crate::daemon::{Daemon, LOG, Manifests, NODE_NAME, SETTLED};
 use crate::support::{RULEC, file, service, slice};
 
-/// What makes a program root of a user namespace, with a network namespace that belongs to it.
+/// Options that make a program root of a user namespace with its own network namespace.
 const UNSHARE: [&str; 3] = ["--user", "--map-root-user", "--net"];
 
-/// Services with endpoints: far more than goes into a message of such a socket.
+/// Returns Services with endpoints: far more than fit into one message of such a socket.
 fn services(range: std::ops::Range<usize>) -> String {
     let one = |n: usize| {
         let (name, address) = (format!("s{n}"), format!("10.97.{}.{}", n / 250, n % 250 + 1));
@@ -27,13 +27,14 @@ fn root_of_a_user_namespace_programs_many_services() {
         return;
     }
     let allowed = Command::new("unshare").args(UNSHARE).arg("true").stderr(Stdio::null()).status();
-    assert!(allowed.unwrap().success(), "user namespaces are what this is about");
+    assert!(allowed.unwrap().success(), "the kernel allows user namespaces");
     let manifests = Manifests::of(&services(0..4_000));
     let path = manifests.path();
     let path = path.to_str().unwrap();
     let mut command = Command::new("unshare");
     command.args(UNSHARE).args([RULEC, "run", "--node-name", NODE_NAME, "--manifests", path]);
-    // The size of the table of flows is the whole machine's, and not theirs to set.
+    // The size of the conntrack table is a setting of the whole machine, which this root may not
+    // change.
     command.args(["--conntrack-max-per-core", "0"]);
     command.env("RULEC_LOG", LOG).env("NO_COLOR", "1");
     let mut daemon = Daemon::of(command);
@@ -52,7 +53,7 @@ fn root_of_a_user_namespace_programs_many_services() {
     let listed = inside(&["nft", "list", "map", "ip", "rulec", "services"]);
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert!(listed.contains("10.97.15.250"), "the last of them is there");
-    // More than one message was needed, and none was too large.
+    // Several messages were needed, and none was too large.
     let first = daemon.log();
     let first = first.lines().find(|line| line.contains(" committed ")).unwrap();
     let bytes: usize =
@@ -61,7 +62,7 @@ fn root_of_a_user_namespace_programs_many_services() {
     for word in ["WARN", "ERROR"] {
         assert_eq!(daemon.count(word), 0, "{}", daemon.log());
     }
-    // A change of all of them, and of none but one.
+    // A change of all Services, and then of a single one.
     daemon.after(|| {
         manifests.write("all.yaml", &services(0..4_000).replace("10.50.1.2", "10.50.1.3"))
     });

@@ -1,4 +1,4 @@
-//! Who asks.
+//! Authentication of requests.
 
 use std::collections::BTreeSet;
 
@@ -10,13 +10,13 @@ use crate::status::Status;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum User {
-    /// May read what needs no rights: health and version.
+    /// May read only what needs no rights: health and version.
     Anonymous,
     /// May do everything.
     Known,
 }
 
-/// Finds out by the client's certificate, which TLS has verified, or its token.
+/// Authenticates a request by the client's certificate, which TLS has verified, or by its token.
 ///
 /// # Errors
 ///
@@ -37,7 +37,7 @@ pub(crate) fn authenticate(
     }
 }
 
-/// What somebody unknown is told who wants more than health and version.
+/// Returns the refusal of a request without credentials for anything but health and version.
 pub(crate) fn forbidden(verb: Verb, resource: Option<Resource>, path: &str) -> Status {
     let user = "User \"system:anonymous\" cannot";
     let verb = verb.name();

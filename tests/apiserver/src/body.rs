@@ -1,4 +1,4 @@
-//! Answers' bodies: whole, or sent piece by piece under the faults of the day.
+//! Bodies of answers: whole, or sent in pieces and subject to the active faults.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -44,7 +44,7 @@ impl hyper::body::Body for Body {
             Self::Pieces { pieces, link } => match pieces.poll_recv(context) {
                 Poll::Ready(Some(Piece::Bytes(bytes))) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 Poll::Ready(Some(Piece::Cut(how))) => {
-                    // hyper flushes when a body has nothing to give, and that flush fails.
+                    // hyper flushes when a body has nothing to send, and that flush fails.
                     link.cut(how);
                     Poll::Pending
                 }
@@ -69,11 +69,11 @@ impl hyper::body::Body for Body {
     }
 }
 
-/// Nobody reads the answer any more.
+/// The client no longer reads the answer.
 #[derive(Debug)]
 pub(crate) struct Closed;
 
-/// The end of a body into which pieces are put.
+/// The sending end of a body.
 #[derive(Debug)]
 pub(crate) struct Outlet {
     verb: Verb,
@@ -106,7 +106,7 @@ impl Outlet {
         (outlet, Body::Pieces { pieces, link: Arc::clone(link) })
     }
 
-    /// Sends, as far as the faults let it.
+    /// Sends the bytes, as far as the faults allow.
     pub(crate) async fn send(&mut self, bytes: impl Into<Bytes>) -> Result<(), Closed> {
         let mut bytes = bytes.into();
         self.settle().await?;
@@ -123,8 +123,9 @@ impl Outlet {
         self.put(bytes).await
     }
 
-    /// Obeys the faults in force without anything to send: waits while the answer is stalled, for
-    /// ever if it is frozen, and breaks off if no more bytes are allowed.
+    /// Applies the active faults when there is nothing to send: waits while the answer is stalled,
+    /// or until the client has gone if it is frozen, and breaks the connection if no more bytes are
+    /// allowed.
     pub(crate) async fn settle(&mut self) -> Result<(), Closed> {
         loop {
             self.changes.mark_unchanged();
@@ -154,7 +155,7 @@ impl Outlet {
         self.faults.strike(self.verb, Some(self.resource), pick)
     }
 
-    /// The cut that comes first, and the bytes left until then.
+    /// Returns the cut that comes first, and the bytes left until then.
     fn next_cut(&self) -> Option<(FaultId, usize, Cut)> {
         let cuts = self.faults.cuts(self.verb, self.resource);
         let left =
@@ -174,7 +175,7 @@ impl Outlet {
     async fn cut(&self, id: FaultId, how: Cut) -> Result<(), Closed> {
         self.faults.struck(id);
         self.pieces.send(Piece::Cut(how)).await.map_err(|_| Closed)?;
-        // Invariant: the body is not ended before the connection is.
+        // Invariant: the body does not end before the connection does.
         self.pieces.closed().await;
         Err(Closed)
     }

@@ -1,10 +1,10 @@
-//! What the server says of itself.
+//! Documents about the server itself: health, version, discovery.
 
 use serde_json::{Value, json};
 
 use crate::resource::Resource;
 
-/// Answers a path that is no resource, if it exists.
+/// Answers a path that is not a resource, if it exists.
 pub(crate) fn document(path: &str) -> Option<Document> {
     let document = match path {
         "/livez" | "/readyz" | "/healthz" => Document::Text("ok"),
@@ -26,7 +26,8 @@ pub(crate) fn document(path: &str) -> Option<Document> {
     Some(document)
 }
 
-/// Whether everybody may read a path, as the role `system:public-info-viewer` says.
+/// Returns whether a path can be read without credentials, as by the role
+/// `system:public-info-viewer`.
 pub(crate) fn public(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz" | "/healthz" | "/version")
 }

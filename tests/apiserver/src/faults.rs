@@ -1,4 +1,4 @@
-//! What goes wrong, until it is lifted.
+//! Faults that stay active until they are lifted.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::resource::{Resource, Verb};
 use crate::status::Status;
 
-/// The requests that a fault concerns.
+/// The requests that a fault affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scope {
     resource: Option<Resource>,
@@ -18,7 +18,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Every request, also of paths that are no resources.
+    /// Every request, including paths that are not resources.
     #[must_use]
     pub fn all() -> Self {
         Self { resource: None, verb: None }
@@ -30,7 +30,7 @@ impl Scope {
         Self { resource: Some(resource), verb: None }
     }
 
-    /// Of these only those with the verb.
+    /// Restricts the scope to requests with the verb.
     #[must_use]
     pub fn verb(self, verb: Verb) -> Self {
         Self { verb: Some(verb), ..self }
@@ -42,45 +42,47 @@ impl Scope {
     }
 }
 
-/// Something that real servers, or what lies before them, do wrong.
+/// A fault of real servers, or of proxies in front of them.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The server believes that an earlier version is the current one, as a replica that lags:
-    /// lists go back. A version that is compacted makes lists and watches "from now" expire.
+    /// The server treats an earlier version as the current one, like a replica that lags: lists go
+    /// back in time. If that version is compacted, lists and watches "from now" expire.
     AsOf(u64),
-    /// Lists and watches break off once each has sent so many more bytes of its body.
+    /// The connections of lists and watches break once each has sent this many more bytes of its
+    /// body.
     CutAfter {
-        /// Of the body, counted for each answer from when the fault began.
+        /// The bytes of the body, counted for each answer from when the fault began.
         bytes: usize,
         /// How the connection ends.
         how: Cut,
     },
-    /// An answer is late by this.
+    /// Answers are late by this duration.
     Delay(Duration),
-    /// Watches say every change twice.
+    /// Watches send every change twice.
     Duplicates,
-    /// Lists have this body, with status 200.
+    /// Lists are answered with this body and status 200.
     ListBody(Vec<u8>),
     /// Requests are read and never answered.
     NoAnswer,
-    /// The kind does not exist: 404, not in the form of a `Status`.
+    /// The kind does not exist: 404, with a body that is not a `Status`.
     NotServed,
-    /// Lists and watches, also those open, send nothing, and go on when this is lifted.
+    /// Lists and watches, including open ones, send nothing until this is lifted, and then
+    /// continue.
     Stall,
     /// Requests fail.
     Status {
-        /// As 401, 403, 429, 500, 503.
+        /// The status code, for example 401, 403, 429, 500 or 503.
         code: u16,
-        /// Seconds for the header `Retry-After`.
+        /// The value of the header `Retry-After`, in seconds.
         retry_after: Option<u32>,
     },
-    /// Each new watch begins with this.
+    /// The first thing that each new watch sends.
     WatchBegins(Injection),
 }
 
 impl Fault {
-    /// With a status code, and no `Retry-After`.
+    /// A status code without `Retry-After`.
     #[must_use]
     pub fn status(code: u16) -> Self {
         Self::Status { code, retry_after: None }
@@ -90,17 +92,17 @@ impl Fault {
 /// How a connection breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// FIN, without an end of the chunked body and of TLS.
+    /// FIN, without the last chunk of the body and without a close_notify of TLS.
     Close,
     /// RST.
     Reset,
 }
 
-/// Something put into a watch.
+/// Something inserted into a watch.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Injection {
-    /// These bytes, whatever they are. Nothing is added: a line needs its newline.
+    /// These bytes, unchanged: a line needs its own newline.
     Bytes(Vec<u8>),
     /// The watch ends as after its timeout.
     End,
@@ -108,16 +110,16 @@ pub enum Injection {
     Error(u16),
     /// An event of any type with any object.
     Event {
-        /// As `ADDED`.
+        /// For example `ADDED`.
         kind: String,
-        /// Anything.
+        /// Any JSON value.
         object: Value,
     },
-    /// A line that is no JSON.
+    /// A line that is not JSON.
     InvalidJson,
     /// An ADDED object without `metadata`.
     NoMetadata,
-    /// The last event of the watch once more; nothing if there was none.
+    /// The last event of the watch again; nothing if there was none.
     Repeat,
     /// An event of a type that does not exist.
     UnknownType,
@@ -126,7 +128,7 @@ pub enum Injection {
 }
 
 impl Injection {
-    /// The bytes to send, if they do not depend on the watch.
+    /// Returns the bytes to send, if they do not depend on the watch.
     pub(crate) fn bytes(&self, resource: Resource) -> Option<Vec<u8>> {
         let (kind, version) = (resource.kind(), resource.api_version());
         let event = |kind: &str, object: Value| Some(line(kind, &object));
@@ -156,14 +158,14 @@ impl Injection {
     }
 }
 
-/// A watch event as sent.
+/// Encodes a watch event as it is sent.
 pub(crate) fn line(kind: &str, object: &Value) -> Vec<u8> {
     let mut bytes = json!({ "type": kind, "object": object }).to_string().into_bytes();
     bytes.push(b'\n');
     bytes
 }
 
-/// Names a fault, to lift it.
+/// Identifies a fault, so that it can be lifted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FaultId(u64);
 
@@ -172,11 +174,11 @@ struct Active {
     id: FaultId,
     scope: Scope,
     fault: Fault,
-    /// How often it may still strike; none is without end.
+    /// How many more times it may strike; `None` is without limit.
     left: Option<u32>,
 }
 
-/// An answer under way, which can be frozen.
+/// An answer in progress, which can be frozen.
 #[derive(Debug)]
 struct Open {
     verb: Verb,
@@ -191,7 +193,7 @@ struct State {
     last: u64,
 }
 
-/// All faults in force. Answers under way are woken when these change.
+/// All active faults. Answers in progress are woken when these change.
 #[derive(Debug)]
 pub(crate) struct Faults {
     state: Mutex<State>,
@@ -221,14 +223,14 @@ impl Faults {
         self.changed.send_replace(());
     }
 
-    /// Lifts what was added with just this scope and fault.
+    /// Lifts the faults that were added with exactly this scope and fault.
     pub(crate) fn lift_all_of(&self, scope: Scope, fault: &Fault) {
         let is_it = |active: &Active| active.scope == scope && active.fault == *fault;
         self.state.lock().unwrap().active.retain(|active| !is_it(active));
         self.changed.send_replace(());
     }
 
-    /// Silences the answers under way for ever, and returns how many.
+    /// Silences the answers in progress for ever, and returns their number.
     pub(crate) fn freeze(&self, scope: Scope) -> usize {
         let mut frozen = 0;
         for open in &self.state.lock().unwrap().open {
@@ -243,7 +245,7 @@ impl Faults {
         frozen
     }
 
-    /// Enters an answer; the flag says that it is frozen.
+    /// Registers an answer; the returned flag is set when the answer is frozen.
     pub(crate) fn enter(&self, verb: Verb, resource: Resource) -> Arc<AtomicBool> {
         let flag = Arc::new(AtomicBool::new(false));
         let mut state = self.state.lock().unwrap();
@@ -256,7 +258,7 @@ impl Faults {
         self.changed.subscribe()
     }
 
-    /// Finds the oldest fault that `pick` wants, and counts that it struck.
+    /// Finds the oldest fault that `pick` accepts, and counts that it struck.
     pub(crate) fn strike<T>(
         &self,
         verb: Verb,
@@ -271,7 +273,7 @@ impl Faults {
         Some(picked)
     }
 
-    /// Whether an answer must wait.
+    /// Returns whether an answer must wait.
     pub(crate) fn stalls(&self, verb: Verb, resource: Resource) -> bool {
         let state = self.state.lock().unwrap();
         state
@@ -280,7 +282,7 @@ impl Faults {
             .any(|active| active.fault == Fault::Stall && active.scope.covers(verb, Some(resource)))
     }
 
-    /// The cuts that await an answer: after how many bytes, and how.
+    /// Returns the cuts that apply to an answer: after how many bytes, and how.
     pub(crate) fn cuts(&self, verb: Verb, resource: Resource) -> Vec<(FaultId, usize, Cut)> {
         let state = self.state.lock().unwrap();
         let concerned =

@@ -21,17 +21,18 @@ use crate::serve::{Order, Port, Serving};
 use crate::store::{Key, Message, Restart, Store};
 use crate::tls::Tls;
 
-/// How a server begins.
+/// The configuration of a server.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where to listen; port 0 is any free one. The default is a free port of 127.0.0.1.
+    /// The address to listen on; with port 0, any free port. The default is a free port of
+    /// 127.0.0.1.
     pub listen: SocketAddr,
-    /// Names and addresses in the certificate besides that address, `localhost` and
+    /// Names and addresses in the certificate, in addition to that address, `localhost` and
     /// `kubernetes.default.svc`.
     pub names: Vec<String>,
     /// The bearer tokens accepted. The default is `token`.
     pub tokens: BTreeSet<String>,
-    /// Whether lists can be had as watches (the feature `WatchList`). They can by default.
+    /// Whether lists can be streamed as watches (the feature `WatchList`). True by default.
     pub streaming_lists: bool,
 }
 
@@ -46,7 +47,7 @@ impl Default for Settings {
     }
 }
 
-/// A server, which ends with this value.
+/// A server, which stops when this value is dropped.
 #[derive(Debug)]
 pub struct ApiServer {
     shared: Arc<Shared>,
@@ -65,11 +66,11 @@ impl ApiServer {
         Self::with(Settings::default())
     }
 
-    /// Starts, and listens when this returns.
+    /// Starts a server; it listens when this returns.
     ///
     /// # Panics
     ///
-    /// When the address cannot be listened on.
+    /// When the address cannot be bound.
     #[must_use]
     pub fn with(settings: Settings) -> Self {
         let Settings { listen, names, tokens, streaming_lists } = settings;
@@ -90,33 +91,33 @@ impl ApiServer {
         Self { shared, tls, serving }
     }
 
-    // How to reach it.
+    // Addresses and credentials.
 
-    /// Where it listens.
+    /// Returns the address that the server listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.serving.address()
     }
 
-    /// `https://` and the address.
+    /// Returns `https://` and the address.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}", self.address())
     }
 
-    /// The certificate of the authority that signed the server's, in PEM.
+    /// Returns the certificate of the authority that signed the server's, in PEM.
     #[must_use]
     pub fn authority_pem(&self) -> String {
         self.tls.lock().unwrap().authority_pem()
     }
 
-    /// A certificate and key for a client, in PEM.
+    /// Returns a certificate and key for a client, in PEM.
     #[must_use]
     pub fn client_certificate(&self, common_name: &str) -> (String, String) {
         self.tls.lock().unwrap().client(common_name)
     }
 
-    /// Writes a kubeconfig that trusts the present authority.
+    /// Writes a kubeconfig that trusts the current authority.
     ///
     /// # Panics
     ///
@@ -126,12 +127,12 @@ impl ApiServer {
         fs::write(path, text).expect("a kubeconfig is written");
     }
 
-    /// Writes what a Pod finds in the directory of its service account, as the kubelet does: all of it is
-    /// exchanged at once, by a link.
+    /// Writes the files that a Pod finds in the directory of its service account. As the kubelet
+    /// does it, all of them are replaced at once, by a symbolic link.
     ///
     /// # Panics
     ///
-    /// When something cannot be written.
+    /// When a file cannot be written.
     pub fn write_service_account(&self, directory: &Path, token: &str) {
         let write = || {
             let version = format!("..{token}");
@@ -154,18 +155,19 @@ impl ApiServer {
         write().expect("the files of a service account are written");
     }
 
-    /// From now on only these bearer tokens are accepted.
+    /// Sets the bearer tokens that are accepted from now on.
     pub fn set_tokens<'a>(&self, tokens: impl IntoIterator<Item = &'a str>) {
         *self.shared.tokens.lock().unwrap() = tokens.into_iter().map(str::to_owned).collect();
     }
 
     // Objects.
 
-    /// Creates or replaces an object, and returns its version. If nothing changes, that stays.
+    /// Creates or replaces an object, and returns its version, which stays the same if nothing
+    /// changes.
     ///
     /// # Panics
     ///
-    /// When `kind` and `apiVersion` are none of a [`Resource`], or a name is missing.
+    /// When `kind` and `apiVersion` are not those of a [`Resource`], or a name is missing.
     pub fn apply(&self, object: &Value) -> u64 {
         let resource = Resource::of(object).expect("the object is of a kind that is served");
         let key = Key::of(resource, object).expect("the object has its name and namespace");
@@ -174,39 +176,40 @@ impl ApiServer {
         version.and_then(|text| text.parse().ok()).expect("stored objects have a version")
     }
 
-    /// Deletes an object and returns the version of that, or none if there is no such object.
+    /// Deletes an object and returns the version of the deletion; `None` if there is no such
+    /// object.
     ///
-    /// The namespace of kinds without one is not looked at.
+    /// The namespace is ignored for kinds that have none.
     pub fn delete(&self, resource: Resource, namespace: &str, name: &str) -> Option<u64> {
         let key = Key::new(resource, namespace, name);
         self.shared.store.lock().unwrap().delete(resource, key)
     }
 
-    /// The latest version.
+    /// Returns the latest version.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.shared.store.lock().unwrap().version()
     }
 
-    /// Lets versions pass, as writes of kinds that are not served do.
+    /// Increases the version, as writes of kinds that are not served do.
     pub fn advance(&self, versions: u64) {
         self.shared.store.lock().unwrap().advance(versions);
     }
 
-    /// Forgets all versions but the latest: what asks for older ones gets 410. Open watches go on.
+    /// Forgets all versions but the latest: requests for older ones get 410. Open watches continue.
     pub fn compact(&self) {
         self.shared.store.lock().unwrap().compact();
     }
 
-    // What clients did.
+    // Records of clients' requests.
 
-    /// All requests, in the order in which they came.
+    /// Returns all requests, in the order in which they arrived.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         self.shared.journal.requests()
     }
 
-    /// How many requests with the verb there were for the kind.
+    /// Returns the number of requests with the verb for the kind.
     #[must_use]
     pub fn count(&self, verb: Verb, resource: Resource) -> usize {
         let wanted =
@@ -214,28 +217,28 @@ impl ApiServer {
         self.requests().iter().filter(wanted).count()
     }
 
-    /// How many watches of the kind there are now. One whose client is gone counts until that is
-    /// noticed, which a frozen or stalled one does too.
+    /// Returns the number of open watches of the kind. A watch whose client is gone counts until
+    /// the server notices, and a frozen or stalled one counts, too.
     #[must_use]
     pub fn open_watches(&self, resource: Resource) -> usize {
         self.shared.journal.open_watches(resource)
     }
 
-    /// How many lists of the kind were sent compressed.
+    /// Returns the number of lists of the kind that were sent compressed.
     #[must_use]
     pub fn packed(&self, resource: Resource) -> usize {
         self.shared.journal.packed(resource)
     }
 
-    /// The Events that clients wrote.
+    /// Returns the Events that clients wrote.
     #[must_use]
     pub fn events(&self) -> Vec<RecordedEvent> {
         self.shared.journal.events()
     }
 
-    /// Waits until a condition holds, and says whether it did within the time.
+    /// Waits until a condition holds, and returns whether it did within the time.
     ///
-    /// This blocks the thread; a client in the same asynchronous runtime would not get on.
+    /// This blocks the thread: a client in the same asynchronous runtime would not make progress.
     #[must_use]
     pub fn wait_until(&self, within: Duration, condition: impl Fn(&Self) -> bool) -> bool {
         let end = Instant::now() + within;
@@ -248,16 +251,16 @@ impl ApiServer {
         true
     }
 
-    // What watches are told besides changes.
+    // Messages to watches other than changes.
 
-    /// Sends a bookmark of the latest version to all watches of the kind that want bookmarks.
+    /// Sends a bookmark of the latest version to all watches of the kind that asked for bookmarks.
     pub fn bookmark(&self, resource: Resource) {
         let mut store = self.shared.store.lock().unwrap();
         let message = Message::Bookmark(store.version());
         store.tell(Some(resource), &message);
     }
 
-    /// Puts something into all open watches of the kind, and returns how many there are.
+    /// Inserts something into all open watches of the kind, and returns their number.
     pub fn inject(&self, resource: Resource, injection: Injection) -> usize {
         let mut store = self.shared.store.lock().unwrap();
         store.tell(Some(resource), &Message::Inject(injection))
@@ -265,55 +268,55 @@ impl ApiServer {
 
     // Faults.
 
-    /// Lets something go wrong until it is lifted.
+    /// Activates a fault until it is lifted.
     pub fn fault(&self, scope: Scope, fault: Fault) -> FaultId {
         self.shared.faults.add(scope, fault, None)
     }
 
-    /// Lets something go wrong for the next so many requests; [`Fault::Duplicates`] for so many
-    /// events. [`Fault::Stall`] is not counted.
+    /// Activates a fault for the next `times` requests; [`Fault::Duplicates`] for as many events.
+    /// [`Fault::Stall`] does not count down.
     pub fn fault_times(&self, times: u32, scope: Scope, fault: Fault) -> Option<FaultId> {
         (times > 0).then(|| self.shared.faults.add(scope, fault, Some(times)))
     }
 
-    /// Ends a fault. What it did stays done.
+    /// Lifts a fault. Its effects so far remain.
     pub fn lift(&self, fault: FaultId) {
         self.shared.faults.lift(Some(fault));
     }
 
-    /// Ends a fault by what it is, wherever it was ordered.
+    /// Lifts a fault by its value, regardless of its id.
     pub fn lift_same(&self, scope: Scope, fault: &Fault) {
         self.shared.faults.lift_all_of(scope, fault);
     }
 
-    /// Ends all faults.
+    /// Lifts all faults.
     pub fn lift_all(&self) {
         self.shared.faults.lift(None);
     }
 
-    /// Silences the lists and watches under way for ever: their connections stay open, as after a
-    /// peer vanished without a word, but new ones work. Returns how many.
+    /// Silences the lists and watches in progress for ever: their connections stay open, as if the
+    /// peer had vanished without closing them, but new ones work. Returns their number.
     pub fn freeze(&self, scope: Scope) -> usize {
         self.shared.faults.freeze(scope)
     }
 
-    /// Whether lists are streamed to those who ask for it.
+    /// Returns whether lists are streamed to clients that ask for it.
     #[must_use]
     pub fn streams(&self) -> bool {
         self.shared.features.lock().unwrap().streaming_lists
     }
 
-    /// Switches streaming lists (the feature `WatchList`); they are on at start.
+    /// Switches streaming lists (the feature `WatchList`) on or off.
     pub fn set_streaming_lists(&self, on: bool) {
         self.shared.features.lock().unwrap().streaming_lists = on;
     }
 
-    /// Chooses how watches from a compacted version are refused; by an event at start.
+    /// Sets how watches from a compacted version are refused; initially by an event.
     pub fn set_expiry(&self, expiry: Expiry) {
         self.shared.features.lock().unwrap().expiry = expiry;
     }
 
-    /// Refuses connections and closes all there are. The port stays reserved.
+    /// Refuses connections and closes all open ones. The port stays reserved.
     pub fn down(&self) {
         self.serving.order(Order::Down);
     }
@@ -323,31 +326,31 @@ impl ApiServer {
         self.serving.order(Order::Up);
     }
 
-    /// Goes down, loses what it loses, and comes up.
+    /// Goes down, loses the data that `what` says, and comes up.
     pub fn restart(&self, what: Restart) {
         self.down();
         self.shared.store.lock().unwrap().restart(what);
         self.up();
     }
 
-    /// Accepts connections and never says a word on them, not even TLS; or does so no more. Those
-    /// accepted meanwhile stay silent.
+    /// While it is deaf, the server accepts connections but sends nothing on them, not even in the
+    /// TLS handshake. Connections accepted meanwhile stay silent for good.
     pub fn set_deaf(&self, deaf: bool) {
         self.serving.order(Order::Deaf(deaf));
     }
 
-    /// Closes all connections, and accepts new ones.
+    /// Closes all connections; new ones are accepted.
     pub fn drop_connections(&self) {
         self.serving.order(Order::Drop);
     }
 
-    /// Shows a new certificate, by the same authority, to new connections.
+    /// Presents a new certificate of the same authority on new connections.
     pub fn rotate_certificate(&self) {
         self.tls.lock().unwrap().rotate_certificate();
     }
 
-    /// Shows a certificate by a new authority to new connections. Kubeconfigs written before do not
-    /// trust it; clients' certificates stay valid.
+    /// Presents a certificate of a new authority on new connections. Kubeconfigs written earlier do
+    /// not trust it; clients' certificates stay valid.
     pub fn rotate_authority(&self) {
         self.tls.lock().unwrap().rotate_authority();
     }

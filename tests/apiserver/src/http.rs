@@ -36,16 +36,17 @@ use crate::status::Status;
 use crate::store::{Key, Store};
 use crate::watch::Watch;
 
-/// As the API server limits writes.
+/// The limit that the API server sets for writes.
 const MAX_BODY: usize = 3 * 1024 * 1024;
 
-/// Answers that are longer are compressed for who takes that (`defaultGzipThresholdBytes`).
+/// Answers larger than this are compressed for clients that accept it
+/// (`defaultGzipThresholdBytes`).
 const PACKED_ABOVE: usize = 128 * 1024;
 
-/// How much of an answer is written at a time.
+/// The number of bytes of an answer that are written at a time.
 const WRITTEN: usize = 64 * 1024;
 
-/// What the handle and all connections share.
+/// The state that the handle and all connections share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) store: Mutex<Store>,
@@ -55,15 +56,15 @@ pub(crate) struct Shared {
     pub(crate) features: Mutex<Features>,
 }
 
-/// A connection, as far as its requests need to know.
+/// The properties of a connection that its requests need.
 #[derive(Debug, Clone)]
 struct Peer {
     link: Arc<Link>,
-    /// It has shown a certificate of the client authority.
+    /// The client has presented a certificate of the client authority.
     certified: bool,
 }
 
-/// One connection, which ends as it likes: whatever fails here is the client's to notice.
+/// Serves one connection until it ends. Errors are ignored: the client reports what it notices.
 pub(crate) async fn converse(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
     let _best_effort = stream.set_nodelay(true);
     let Ok(stream) = acceptor.accept(stream).await else { return };
@@ -74,7 +75,7 @@ pub(crate) async fn converse(stream: TcpStream, acceptor: TlsAcceptor, shared: A
     let _ended = http1::Builder::new().serve_connection(TokioIo::new(wire), service).await;
 }
 
-/// Answers a request; never, if a fault says so.
+/// Answers a request; does not return if a fault forbids an answer.
 async fn answer(
     shared: Arc<Shared>,
     peer: Peer,
@@ -132,7 +133,7 @@ fn verb(method: &Method, target: Option<&Target>, query: &str) -> Verb {
     }
 }
 
-/// A fault that stands in the way of any answer.
+/// A fault that replaces any other answer.
 enum Hindrance {
     NotServed,
     Status(Status),
@@ -195,7 +196,7 @@ fn listed(
     let is_packed = takes_gzip && bytes.len() > PACKED_ABOVE;
     let bytes = if is_packed { packed(&bytes) } else { bytes };
     let (mut outlet, body) = Outlet::open(Verb::List, target.resource, faults, &peer.link);
-    // Not as a whole, as no server writes a long answer.
+    // In pieces, because servers do not write a long answer at once.
     tokio::spawn(async move {
         for piece in bytes.chunks(WRITTEN) {
             outlet.send(piece.to_vec()).await?;
@@ -215,7 +216,7 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
     said.is_some_and(|said| said.split(',').any(|one| one.trim() == "gzip"))
 }
 
-/// As quickly as possible, as API servers do.
+/// Compresses at the fastest level, as API servers do.
 fn packed(bytes: &[u8]) -> Vec<u8> {
     let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
     packer.write_all(bytes).and_then(|()| packer.finish()).expect("memory can be written to")
@@ -279,7 +280,7 @@ async fn written(
         return Err(Status::bad_request("the object is of another kind than the path"));
     }
     let namespace = target.namespace.clone().unwrap_or_default();
-    // The version is used and the object not stored: nobody reads Events here.
+    // Uses up a version without storing the object, because Events are never read here.
     let version = {
         let mut store = shared.store.lock().unwrap();
         store.advance(1);
@@ -312,7 +313,7 @@ fn failed(status: &Status) -> Response<Body> {
     response
 }
 
-/// How Go's server and so the API answers for paths it does not know.
+/// The answer of Go's HTTP server, and so of the API server, for paths that it does not know.
 fn not_found() -> Response<Body> {
     plain(404, "404 page not found\n")
 }

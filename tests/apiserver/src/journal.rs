@@ -1,4 +1,4 @@
-//! What clients did.
+//! A record of the requests of clients.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -7,16 +7,16 @@ use serde_json::Value;
 
 use crate::resource::{Resource, Verb};
 
-/// A request that arrived, whatever became of it.
+/// A request that arrived, however it was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// What it wanted.
+    /// The verb.
     pub verb: Verb,
-    /// Of what; none for `/version` and the like.
+    /// The kind; `None` for `/version` and other paths that are not resources.
     pub resource: Option<Resource>,
-    /// As sent.
+    /// The path as sent.
     pub path: String,
-    /// As sent, without the question mark; empty if there was none.
+    /// The query as sent, without the question mark; empty if there was none.
     pub query: String,
 }
 
@@ -25,9 +25,9 @@ pub struct Request {
 pub struct RecordedEvent {
     /// [`Verb::Create`] or [`Verb::Patch`].
     pub verb: Verb,
-    /// Of the path.
+    /// The namespace in the path.
     pub namespace: String,
-    /// The object, or of a patch what it says.
+    /// The object, or the content of the patch.
     pub object: Value,
 }
 
@@ -60,7 +60,7 @@ impl Journal {
         self.watches.lock().unwrap().get(&resource).copied().unwrap_or(0)
     }
 
-    /// Counts an answer that was compressed.
+    /// Counts a compressed answer.
     pub(crate) fn pack(&self, resource: Resource) {
         *self.packed.lock().unwrap().entry(resource).or_default() += 1;
     }

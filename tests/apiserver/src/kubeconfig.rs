@@ -1,4 +1,4 @@
-//! Files by which clients find the server.
+//! Kubeconfig files for clients of the server.
 
 use std::path::PathBuf;
 
@@ -8,16 +8,16 @@ use serde_json::{Value, json};
 
 use crate::tls::Tls;
 
-/// How a client shows who it is.
+/// How a client authenticates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential {
     /// A certificate with this common name, made for the file.
     ClientCertificate(String),
-    /// Not at all.
+    /// No credentials.
     None,
     /// A bearer token, in the kubeconfig itself.
     Token(String),
-    /// A bearer token in a file of its own, which clients read again from time to time.
+    /// A bearer token in a file, which clients read again from time to time.
     TokenFile(PathBuf),
 }
 
@@ -38,7 +38,7 @@ impl Credential {
     }
 }
 
-/// A kubeconfig in JSON, which is YAML too.
+/// Returns a kubeconfig in JSON, which is also YAML.
 pub(crate) fn kubeconfig(url: &str, tls: &Tls, credential: &Credential) -> String {
     let cluster = json!({
         "server": url,

@@ -11,7 +11,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::faults::Cut;
 
-/// Asks the connection to break once everything written so far is with the kernel.
+/// Tells the connection to break once everything written so far has been handed to the kernel.
 #[derive(Debug, Default)]
 pub(crate) struct Link(Mutex<Option<Cut>>);
 
@@ -26,7 +26,7 @@ impl Link {
 }
 
 /// The stream given to hyper. It fails after the flush that follows a cut; hyper then drops it,
-/// which closes the socket without a word of TLS.
+/// which closes the socket without a close_notify of TLS.
 #[derive(Debug)]
 pub(crate) struct Wire {
     stream: TlsStream<TcpStream>,
@@ -40,7 +40,7 @@ impl Wire {
 
     fn broken(&self, how: Cut) -> io::Error {
         if how == Cut::Reset {
-            // Closing with no time to linger is a reset.
+            // Closing a socket with zero linger time sends a reset.
             let _best_effort = self.stream.get_ref().0.set_zero_linger();
         }
         io::Error::new(io::ErrorKind::ConnectionAborted, "cut by the test")

@@ -18,13 +18,13 @@ const EXPIRED_TOKEN: &str = "The provided continue parameter is too old to displ
     token results in an inconsistent list - objects that were created, modified, or deleted \
     between the time the first chunk was returned and now may show up in the list.";
 
-/// What a continue token says, as those of real servers do.
+/// The content of a continue token, as in those of real servers.
 #[derive(Debug, Serialize, Deserialize)]
 struct Continue {
     v: String,
-    /// The version of the snapshot; -1 is the current one, whatever it will be.
+    /// The version of the snapshot; -1 is the current one when the token is used.
     rv: i64,
-    /// The first key that may come next.
+    /// The smallest key that may come next.
     start: String,
 }
 
@@ -48,12 +48,12 @@ impl Continue {
 
 /// Answers a list.
 ///
-/// `as_of` makes the server believe that this version is the current one.
+/// With `as_of`, the server treats this version as the current one.
 ///
 /// # Errors
 ///
-/// 410 for versions and tokens that are compacted, 504 for versions not reached, 400 for a token
-/// that is none.
+/// 410 for versions and tokens that are compacted, 504 for versions not reached, 400 for an invalid
+/// token.
 pub(crate) fn list(
     store: &Store,
     target: &Target,
@@ -77,7 +77,7 @@ pub(crate) fn list(
     } else {
         match (options.version, options.matching) {
             (Some(0), _) => {
-                // The watch cache answers, which does not page.
+                // Served by the watch cache, which does not page.
                 limit = 0;
                 current
             }
@@ -85,7 +85,7 @@ pub(crate) fn list(
                 return Err(Status::too_large(wanted, current));
             }
             (Some(wanted), Some(Match::Exact)) => wanted,
-            // As before there was a match parameter.
+            // The behaviour from before `resourceVersionMatch` existed.
             (Some(wanted), None) if limit > 0 => wanted,
             (Some(_) | None, _) => current,
         }
@@ -99,9 +99,9 @@ pub(crate) fn list(
 
 struct Page<'a> {
     items: Vec<(&'a Key, &'a Arc<Value>)>,
-    /// How many more there are.
+    /// The number of further objects.
     remaining: usize,
-    /// Real servers do not count what selectors leave.
+    /// False with a selector: real servers then send no `remainingItemCount`.
     counted: bool,
 }
 
@@ -145,7 +145,7 @@ impl<'a> Page<'a> {
     }
 }
 
-/// An object inside a typed list, where kind and version are the list's.
+/// Returns an object as it is inside a typed list, where kind and version are the list's.
 fn item(object: &Value) -> Value {
     let mut item = object.clone();
     if let Some(fields) = item.as_object_mut() {

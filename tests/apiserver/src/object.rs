@@ -1,4 +1,4 @@
-//! What the server itself writes into an object's metadata.
+//! The metadata of an object that the server itself writes.
 
 use serde_json::{Map, Value, json};
 
@@ -7,7 +7,7 @@ use crate::resource::Resource;
 /// Completes an object that is stored at a version: `uid`, `creationTimestamp`, `generation`,
 /// `managedFields`, `resourceVersion`.
 ///
-/// `before` is the object it replaces, whose identity it keeps.
+/// `before` is the object that it replaces, whose identity it keeps.
 pub(crate) fn stored(
     resource: Resource,
     given: &Value,
@@ -29,7 +29,7 @@ pub(crate) fn stored(
             metadata["creationTimestamp"] = now.clone().into();
         }
     }
-    // Of the kinds here these have one: it counts changes of anything but metadata.
+    // Among the kinds here, these have a generation; it counts changes of anything but metadata.
     if matches!(resource, Resource::EndpointSlices | Resource::ServiceCidrs) {
         let last = before.and_then(|before| before["metadata"]["generation"].as_u64()).unwrap_or(0);
         let grew = before.is_none_or(|before| content(before) != content(given));
@@ -47,13 +47,13 @@ pub(crate) fn stored(
     object
 }
 
-/// Whether an update says what the object says already. Real servers then write nothing, and the
+/// Returns whether an update leaves the object as it is. Real servers then write nothing, and the
 /// version stays.
 pub(crate) fn unchanged(before: &Value, given: &Value) -> bool {
     without_servers_own(before) == without_servers_own(given)
 }
 
-/// The object as of a deletion, or of having stopped to match: the last state with that version.
+/// Returns the object with that version, as sent when it is deleted or stops matching.
 pub(crate) fn at_version(object: &Value, version: u64) -> Value {
     let mut object = object.clone();
     object["metadata"]["resourceVersion"] = version.to_string().into();
@@ -88,7 +88,8 @@ fn manager(resource: Resource) -> &'static str {
     }
 }
 
-/// The set of an object's fields in the form of `FieldsV1`: `{"f:spec": {"f:clusterIP": {}}}`.
+/// Returns the set of an object's fields in the form of `FieldsV1`: `{"f:spec": {"f:clusterIP":
+/// {}}}`.
 fn fields(object: &Value) -> Value {
     let mut all = fields_of(object);
     for identity in ["f:apiVersion", "f:kind"] {
@@ -105,7 +106,7 @@ fn fields_of(object: &Value) -> Map<String, Value> {
     children
         .map(|(key, value)| {
             let inner = match (key.as_str(), value) {
-                // The one associative list among the kinds here.
+                // The only associative list among the kinds here.
                 ("ports", Value::Array(ports)) if ports.iter().all(has_number) => {
                     ports.iter().map(port).collect()
                 }

@@ -15,7 +15,7 @@ pub enum Expiry {
     Status,
 }
 
-/// What the server offers, as far as options are judged by it.
+/// The features of the server on which the validity of options depends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Features {
     /// The feature gate `WatchList`.
@@ -33,11 +33,11 @@ pub(crate) enum Match {
 pub(crate) struct Options {
     pub(crate) watch: bool,
     pub(crate) selector: Selector,
-    /// 0 is no limit.
+    /// The page size; 0 is no limit.
     pub(crate) limit: usize,
-    /// Opaque to clients; empty is none.
+    /// The continue token, opaque to clients; empty if there is none.
     pub(crate) go_on: String,
-    /// None if not given, which is not the same as 0.
+    /// `None` if not given, which is not the same as 0.
     pub(crate) version: Option<u64>,
     pub(crate) matching: Option<Match>,
     pub(crate) bookmarks: bool,
@@ -46,17 +46,18 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Whether a query asks for a watch; needed to know the verb before the rest is judged.
+    /// Returns whether a query asks for a watch; the verb must be known before the other options
+    /// are checked.
     pub(crate) fn wants_watch(query: &str) -> bool {
         value(query, "watch").is_some_and(|text| truth(&text))
     }
 
-    /// Reads a query; `k8s.io/apimachinery/pkg/apis/meta/internalversion/validation` says what goes
-    /// together.
+    /// Parses a query. `k8s.io/apimachinery/pkg/apis/meta/internalversion/validation` has the rules
+    /// of which options may be combined.
     ///
     /// # Errors
     ///
-    /// 400 for what cannot be read, 422 for what does not go together.
+    /// 400 for options that cannot be parsed, 422 for options that must not be combined.
     pub(crate) fn parse(
         resource: Resource,
         query: &str,
@@ -144,7 +145,8 @@ fn value(query: &str, name: &str) -> Option<String> {
         .map(|(_, value)| value.into_owned())
 }
 
-/// As `k8s.io/apimachinery/pkg/runtime/converter.go` reads booleans: what is not false is true.
+/// Parses a boolean like `k8s.io/apimachinery/pkg/runtime/converter.go`: anything not false is
+/// true.
 fn truth(text: &str) -> bool {
     !matches!(text.to_ascii_lowercase().as_str(), "" | "0" | "false")
 }

@@ -1,4 +1,4 @@
-//! A real kube-apiserver with a real etcd, each a process of its own.
+//! A real kube-apiserver with a real etcd, each a separate process.
 //!
 //! ```text
 //!  client ──▶ relay ──▶ kube-apiserver ──▶ etcd
@@ -6,12 +6,12 @@
 //!  test ────────────────────┘
 //! ```
 //!
-//! The relay copies bytes between clients and the server, so that they can lose each other while the
-//! test goes on writing objects. Clients are let in with the role of `deploy/kubernetes` and nothing
-//! more. What they ask for is known from the server's audit log.
+//! The relay copies bytes between clients and the server, so that they can lose contact while the
+//! test still writes objects. Clients authenticate with the role of `deploy/kubernetes`, and have
+//! no further rights. Their requests are read from the server's audit log.
 //!
-//! There is no controller manager, no scheduler and no kubelet: besides what the server makes for
-//! itself (`default/kubernetes`, its ServiceCIDR), there is what the test makes.
+//! There is no controller manager, no scheduler and no kubelet: apart from what the server creates
+//! itself (`default/kubernetes`, its ServiceCIDR), there are only the objects of the test.
 
 mod assets;
 mod audit;
@@ -44,16 +44,16 @@ use audit::Audit;
 use client::{Answer, Client};
 use process::{ApiProcess, Etcd};
 
-/// As long as a server may take for anything, on a busy machine.
+/// The time limit for any operation of a server on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The token of the test itself.
+/// The token with which the test itself writes.
 const ADMIN: &str = "admin";
 
-/// A kube-apiserver with an etcd, which end with this value.
+/// A kube-apiserver with an etcd; both stop when this value is dropped.
 #[derive(Debug)]
 pub struct RealServer {
-    // In the order of dropping.
+    // Fields are dropped in this order.
     relay: Serving,
     client: Client,
     api: Mutex<ApiProcess>,
@@ -65,13 +65,14 @@ pub struct RealServer {
 }
 
 impl RealServer {
-    /// The requests of clients that were refused for want of rights.
+    /// Returns the requests of clients that were refused for lack of rights.
     #[must_use]
     pub fn forbidden_requests(&self) -> Vec<String> {
         self.audit.answered(403)
     }
 
-    /// A token of the ServiceAccount of `deploy/kubernetes`, as the kubelet asks for one.
+    /// Returns a token of the ServiceAccount of `deploy/kubernetes`, requested like the kubelet
+    /// does.
     #[must_use]
     pub fn service_account_token(&self) -> String {
         let path = "/api/v1/namespaces/kube-system/serviceaccounts/rulec/token";
@@ -89,7 +90,7 @@ impl RealServer {
         self.wait_until_ready();
     }
 
-    /// Sends until there is an answer that is not about the server's own state.
+    /// Sends a request until the answer does not depend on the server's own state.
     fn insist(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -114,13 +115,13 @@ impl RealServer {
         answer
     }
 
-    /// Replaces an object at a path of a collection; creates it if it is not there.
+    /// Replaces an object at its path in a collection; creates it if it does not exist.
     fn put(&self, collection: &str, object: &Value) {
         let name = object["metadata"]["name"].as_str().expect("the object has a name");
         let path = format!("{collection}/{name}");
         let replaced = self.insist(Method::PUT, &path, Some(object));
         if !replaced.is_success() {
-            // A PUT creates Services, so it may find the address taken as well.
+            // A PUT can create Services, so that it may find the address taken, too.
             assert!(
                 replaced.code == 404 || self.frees_address(&replaced, object),
                 "{path}: {replaced:?}"
@@ -131,7 +132,7 @@ impl RealServer {
         }
     }
 
-    /// Creates an object; replaces it if it is there.
+    /// Creates an object; replaces it if it exists.
     fn create(&self, collection: &str, object: &Value) {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -140,7 +141,7 @@ impl RealServer {
                 return;
             }
             if created.code == 409 {
-                // The answer to the first try was lost with the server.
+                // The answer to the first attempt was lost with the server.
                 return self.put(collection, object);
             }
             assert!(self.frees_address(&created, object), "{collection}: {created:?}; {object}");
@@ -148,8 +149,9 @@ impl RealServer {
         }
     }
 
-    /// A server that is killed while it deletes a Service may leave the record of its address, which a
-    /// controller of its own would find after a minute.
+    /// Deletes the record of a Service's address. A server that is killed while it deletes a
+    /// Service may leave the record behind, which its own controller would find after a minute.
+    /// Returns false if the refusal has another reason.
     fn frees_address(&self, refusal: &Answer, service: &Value) -> bool {
         let address = service["spec"]["clusterIP"].as_str();
         let taken = refusal.code == 422 && refusal.body.to_string().contains("already allocated");
@@ -159,7 +161,7 @@ impl RealServer {
         true
     }
 
-    /// Waits until the server says that it serves all it has to.
+    /// Waits until the server reports that it is ready.
     fn wait_until_ready(&self) {
         let end = Instant::now() + PATIENCE;
         let path = "/api/v1/namespaces/default/services/kubernetes";
@@ -178,7 +180,7 @@ impl RealServer {
         }
     }
 
-    /// Writes the role without what is forbidden, and waits until it is in force.
+    /// Writes the role without the forbidden rules, and waits until it is in force.
     fn write_role(&self) {
         let forbidden = self.forbidden.lock().unwrap().clone();
         for (collection, object) in role::objects(&forbidden) {
@@ -254,7 +256,7 @@ impl Server for RealServer {
         let query = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan\
                      &allowWatchBookmarks=true&timeoutSeconds=1";
         let answer = self.insist(Method::GET, &format!("/api/v1/nodes?{query}"), None);
-        // Some refuse, others accept and then say that they cannot.
+        // Some versions refuse the request; others accept it and then send an ERROR.
         answer.is_success() && answer.body["type"] != "ERROR"
     }
 
@@ -269,7 +271,7 @@ impl Server for RealServer {
 
     fn set_tokens(&self, tokens: &[&str]) {
         role::write_tokens(self.directory.path(), ADMIN, tokens);
-        // It reads them at start, and only then.
+        // The server reads the tokens only at start.
         self.restart();
     }
 
@@ -285,7 +287,8 @@ impl Server for RealServer {
         self.put(&collection_of(object), object);
     }
 
-    /// Past the server, which takes 70 ms to create a Service when it has 25,000 (1.36).
+    /// Writes to etcd directly: the server takes 70 ms to create a Service when it has 25,000
+    /// (1.36).
     fn apply_all(&self, objects: &[Value]) {
         self.etcd.put_all(objects.iter().flat_map(stored::of));
     }
@@ -297,7 +300,7 @@ impl Server for RealServer {
     }
 
     fn forget(&self) {
-        // What etcd has forgotten, the server still knows from having watched it.
+        // The server still has in its watch cache what etcd has forgotten.
         self.etcd.compact();
         self.restart();
     }
@@ -340,8 +343,8 @@ impl Server for RealServer {
     }
 }
 
-/// Whether a refusal says more of the server than of the request: one that has just started knows
-/// neither the roles nor, for a while, the cluster's addresses.
+/// Returns whether a refusal is due to the server's state and not to the request: a server that has
+/// just started knows neither the roles nor, for a while, the range of cluster addresses.
 fn is_about_the_server(answer: &Answer) -> bool {
     match answer.code {
         401 | 403 | 429 | 500.. => true,
@@ -350,21 +353,21 @@ fn is_about_the_server(answer: &Answer) -> bool {
     }
 }
 
-/// One connection of a client, which ends when either side ends it.
+/// Copies one connection of a client, until either side ends it.
 async fn relay(mut client: TcpStream, server: SocketAddr) {
     let Ok(mut server) = TcpStream::connect(server).await else { return };
     let _best_effort = (client.set_nodelay(true), server.set_nodelay(true));
     let _ended = copy_bidirectional(&mut client, &mut server).await;
 }
 
-/// The path under which an object is made.
+/// Returns the path at which an object is created.
 fn collection_of(object: &Value) -> String {
     let resource = Resource::of(object).expect("the object is of a kind that is served");
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
     collection(resource, namespace)
 }
 
-/// The path of the objects of a kind.
+/// Returns the path of the objects of a kind.
 fn collection(resource: Resource, namespace: &str) -> String {
     let group = match resource.group() {
         "" => "/api/v1".to_owned(),

@@ -1,4 +1,4 @@
-//! The kinds served, and the paths under which they are.
+//! The kinds served, and their paths.
 
 use serde_json::Value;
 
@@ -22,7 +22,7 @@ impl Resource {
     pub const ALL: [Self; 5] =
         [Self::EndpointSlices, Self::Events, Self::Nodes, Self::ServiceCidrs, Self::Services];
 
-    /// The name in a path, as `endpointslices`.
+    /// Returns the name in a path, for example `endpointslices`.
     #[must_use]
     pub fn plural(self) -> &'static str {
         match self {
@@ -34,7 +34,7 @@ impl Resource {
         }
     }
 
-    /// The name in an object, as `EndpointSlice`.
+    /// Returns the name in an object, for example `EndpointSlice`.
     #[must_use]
     pub fn kind(self) -> &'static str {
         match self {
@@ -46,7 +46,7 @@ impl Resource {
         }
     }
 
-    /// The group, which is empty for the core kinds.
+    /// Returns the group, which is empty for the core kinds.
     #[must_use]
     pub fn group(self) -> &'static str {
         match self {
@@ -57,7 +57,7 @@ impl Resource {
         }
     }
 
-    /// Group and version as in an object, `discovery.k8s.io/v1` or `v1`.
+    /// Returns group and version as in an object: `discovery.k8s.io/v1` or `v1`.
     #[must_use]
     pub fn api_version(self) -> String {
         match self.group() {
@@ -66,7 +66,7 @@ impl Resource {
         }
     }
 
-    /// Whether objects of the kind live in namespaces.
+    /// Returns whether the kind is namespaced.
     #[must_use]
     pub fn namespaced(self) -> bool {
         match self {
@@ -75,7 +75,7 @@ impl Resource {
         }
     }
 
-    /// What may be asked of the kind.
+    /// Returns the verbs that the server supports for the kind.
     pub(crate) fn verbs(self) -> &'static [Verb] {
         match self {
             Self::Events => &[Verb::Create, Verb::Patch],
@@ -85,7 +85,7 @@ impl Resource {
         }
     }
 
-    /// The kind that an object says it is of.
+    /// Returns the kind that an object's `kind` and `apiVersion` name.
     pub(crate) fn of(object: &Value) -> Option<Self> {
         let text = |field: &str| object.get(field).and_then(Value::as_str);
         let (kind, version) = (text("kind")?, text("apiVersion")?);
@@ -93,14 +93,14 @@ impl Resource {
     }
 }
 
-/// What a request wants, in the words of role-based access control.
+/// A verb of role-based access control.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verb {
     /// POST.
     Create,
     /// DELETE, which no kind here allows.
     Delete,
-    /// GET of one object, or of a path that is no resource.
+    /// GET of one object, or of a path that is not a resource.
     Get,
     /// GET of a collection.
     List,
@@ -113,7 +113,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// As written in a role.
+    /// Returns the verb as written in a role.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -128,7 +128,7 @@ impl Verb {
     }
 }
 
-/// What a path names: a collection, or with a name one object.
+/// The object of a path: a collection, or with a name one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) resource: Resource,
@@ -137,7 +137,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Reads a path like `/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/web-1`.
+    /// Parses a path like `/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/web-1`.
     pub(crate) fn parse(path: &str) -> Option<Self> {
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
         let (group, rest) = match *segments.as_slice() {
@@ -155,7 +155,7 @@ impl Target {
         let resource = Resource::ALL
             .into_iter()
             .find(|known| known.group() == group && known.plural() == plural)?;
-        // One object is named with its namespace if it has one, and only then.
+        // The path of one object contains its namespace if and only if the kind is namespaced.
         let fits = match (resource.namespaced(), &namespace, &name) {
             (true, None, Some(_)) | (false, Some(_), _) => false,
             (true, _, _) | (false, None, _) => true,

@@ -5,14 +5,14 @@ use serde_json::Value;
 use crate::resource::Resource;
 use crate::status::Status;
 
-/// Which objects of a collection a request wants.
+/// The objects of a collection that a request selects.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Selector {
     labels: Vec<Label>,
     fields: Vec<Field>,
 }
 
-/// One requirement on labels. Only `Present` and `In` need the label to exist.
+/// One requirement on labels. Only `Present` and `In` require the label to exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Label {
     Present(String),
@@ -23,18 +23,18 @@ enum Label {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Field {
-    /// As `spec.clusterIP`.
+    /// The path of the field, for example `spec.clusterIP`.
     path: String,
     value: String,
     equal: bool,
 }
 
 impl Selector {
-    /// Reads both selectors, which may be empty.
+    /// Parses both selectors, which may be empty.
     ///
     /// # Errors
     ///
-    /// 400 for what is no selector, and for a field by which the kind cannot be selected.
+    /// 400 for an invalid selector, and for a field by which the kind cannot be selected.
     pub(crate) fn parse(resource: Resource, labels: &str, fields: &str) -> Result<Self, Status> {
         let labels = split(labels).into_iter().map(label).collect::<Result<_, _>>()?;
         let fields: Vec<Field> = split(fields).into_iter().map(field).collect::<Result<_, _>>()?;
@@ -68,13 +68,14 @@ impl Selector {
             }
         }) && self.fields.iter().all(|field| {
             let value = field.path.split('.').fold(object, |at, step| &at[step]);
-            // A field that is not there selects as the empty string.
+            // A field that does not exist is selected as the empty string.
             (value.as_str().unwrap_or_default() == field.value) == field.equal
         })
     }
 }
 
-/// `pkg/registry/core/service/strategy.go` and `GenericPredicateFunc`.
+/// Returns the fields that can be selected, as in `pkg/registry/core/service/strategy.go` and
+/// `GenericPredicateFunc`.
 fn selectable(resource: Resource) -> &'static [&'static str] {
     match resource {
         Resource::Services => {
@@ -85,7 +86,7 @@ fn selectable(resource: Resource) -> &'static [&'static str] {
     }
 }
 
-/// Cuts at the commas that stand outside of parentheses.
+/// Splits at the commas outside of parentheses.
 fn split(text: &str) -> Vec<&str> {
     let mut depth = 0_i32;
     text.split(|character| {

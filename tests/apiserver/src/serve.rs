@@ -1,4 +1,4 @@
-//! A thread that serves: the port, the connections, and orders of the handle.
+//! A thread that serves: the port, the connections, and orders from the handle.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,14 +10,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
-/// What the handle wants; done when the sender that comes along is answered.
+/// An order from the handle; it has been carried out when the sender that comes with it is
+/// answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// Refuse connections, and close all there are.
+    /// Refuse connections, and close all open ones.
     Down,
     /// Accept connections again.
     Up,
-    /// Accept connections and say nothing on them, not even TLS; or do so no more.
+    /// While true, accept connections but send nothing on them, not even in the TLS handshake.
     Deaf(bool),
     /// Close all connections.
     Drop,
@@ -27,7 +28,7 @@ pub(crate) enum Order {
 
 type Orders = UnboundedReceiver<(Order, mpsc::Sender<()>)>;
 
-/// A thread that serves a port, and ends with this value.
+/// A thread that serves a port, and stops when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Serving {
     address: SocketAddr,
@@ -37,8 +38,8 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// Starts, and listens when this returns. The thread, and so every socket, is in the network
-    /// namespace of its maker.
+    /// Starts a thread that listens when this returns. The thread, and so every socket, is in the
+    /// network namespace of the calling thread.
     pub(crate) fn start<C, F>(port: Port, converse: C) -> Self
     where
         C: Fn(TcpStream) -> F + Send + 'static,
@@ -66,7 +67,7 @@ impl Serving {
         self.address
     }
 
-    /// Returns when the order is carried out.
+    /// Sends an order, and returns when it has been carried out.
     pub(crate) fn order(&self, order: Order) {
         let (done, wait) = mpsc::channel();
         self.orders.send((order, done)).expect("the server's thread lives");
@@ -76,7 +77,7 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // If the thread is gone already, joining says why.
+        // If the thread has already ended, joining it shows why.
         let _gone = self.orders.send((Order::Stop, mpsc::channel().0));
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -87,8 +88,8 @@ impl Drop for Serving {
     }
 }
 
-/// A port that stays ours while nobody listens. Without it somebody else could take it, or a client
-/// that tries to connect could be given it as its own and so connect to itself.
+/// A port that stays reserved while nothing listens on it. Otherwise another process could take it,
+/// or a client that tries to connect could get it as its own source port and so connect to itself.
 #[derive(Debug)]
 pub(crate) struct Port {
     _reserved: Socket,
@@ -96,7 +97,7 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// Takes the address; its port may be 0.
+    /// Reserves the address; its port may be 0.
     pub(crate) fn reserve(address: SocketAddr) -> io::Result<Self> {
         let reserved = bind(address)?;
         let address = reserved
@@ -120,7 +121,7 @@ impl Port {
 
 fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Connections of before linger in TIME_WAIT, and the reservation has the port too.
+    // Earlier connections may be in TIME_WAIT, and the reservation has the port, too.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
@@ -131,7 +132,7 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
 ///
 /// # Errors
 ///
-/// The port cannot be listened on.
+/// When the port cannot be listened on.
 async fn serve<C, F>(port: &Port, converse: C, mut orders: Orders) -> io::Result<()>
 where
     C: Fn(TcpStream) -> F,
@@ -155,11 +156,11 @@ where
                     Order::Drop => connections.shutdown().await,
                     Order::Stop => return Ok(()),
                 }
-                // Nobody waits for a handle that is gone.
+                // The receiver is gone if the handle is gone.
                 let _gone = done.send(());
             }
             stream = accept(listener.as_ref()) => {
-                // A client that was gone before it was accepted is no concern of ours.
+                // The client was gone before it was accepted.
                 let Ok(stream) = stream else { continue };
                 if deaf {
                     connections.spawn(async move {

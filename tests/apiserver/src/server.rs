@@ -1,4 +1,4 @@
-//! What a test may ask of a server, whichever it is.
+//! The interface to either server.
 
 use std::path::Path;
 
@@ -11,40 +11,40 @@ use crate::kubeconfig::Credential;
 use crate::resource::{Resource, Verb};
 use crate::store::Restart;
 
-/// A server that a scenario can be played on. What only the server in this process can do, such as to
-/// send garbage, is not here: a scenario that needs it asks for an [`ApiServer`].
+/// A server that a scenario can run against. Abilities of the in-process server only, such as to
+/// send garbage, are not here: a scenario that needs them takes an [`ApiServer`].
 pub trait Server: Sized + Send + Sync {
-    /// Starts, and serves when this returns.
+    /// Starts a server; it serves when this returns.
     fn with(settings: Settings) -> Self;
 
-    /// Starts with the default settings.
+    /// Starts a server with the default settings.
     fn start() -> Self {
         Self::with(Settings::default())
     }
 
-    /// What `/version` says.
+    /// Returns the version that `/version` reports.
     fn git_version(&self) -> String;
 
-    /// Whether it lists by watches. A kube-apiserver does if its etcd tells how far a watch is
-    /// (3.4.25, 3.5.8).
+    /// Returns whether lists can be streamed as watches. A kube-apiserver does so if its etcd
+    /// reports the progress of watches (3.4.25, 3.5.8).
     fn streams(&self) -> bool;
 
-    /// Where clients reach it.
+    /// Returns the URL at which clients reach the server.
     fn url(&self) -> String;
 
     /// Writes a kubeconfig that trusts the server.
     fn write_kubeconfig(&self, path: &Path, credential: &Credential);
 
-    /// From now on only these bearer tokens are accepted. Clients may have to connect anew.
+    /// Sets the bearer tokens that are accepted from now on. Clients may have to reconnect.
     fn set_tokens(&self, tokens: &[&str]);
 
-    /// The objects that it has of its own accord, of the kinds of [`Resource`].
+    /// Returns the objects that the server creates itself, of the kinds of [`Resource`].
     fn its_own(&self) -> Vec<Value>;
 
-    /// Creates or replaces an object. If nothing changes, nobody is told.
+    /// Creates or replaces an object. If nothing changes, watches are not notified.
     fn apply(&self, object: &Value);
 
-    /// Creates or replaces many, in any order.
+    /// Creates or replaces many objects, in any order.
     fn apply_all(&self, objects: &[Value]) {
         for object in objects {
             self.apply(object);
@@ -54,16 +54,16 @@ pub trait Server: Sized + Send + Sync {
     /// Deletes an object, if there is one.
     fn delete(&self, resource: Resource, namespace: &str, name: &str);
 
-    /// Forgets all versions but the latest: what asks for older ones gets 410.
+    /// Forgets all versions but the latest: requests for older ones get 410.
     fn forget(&self);
 
-    /// Stops to let clients see a kind: 403.
+    /// Forbids clients to read a kind: 403.
     fn forbid(&self, resource: Resource);
 
-    /// Lets them see it again.
+    /// Allows it again.
     fn allow(&self, resource: Resource);
 
-    /// Refuses connections of clients, and closes all there are. Objects can still be written.
+    /// Refuses connections of clients, and closes all open ones. Objects can still be written.
     fn down(&self);
 
     /// Accepts connections again.
@@ -72,21 +72,21 @@ pub trait Server: Sized + Send + Sync {
     /// Closes all connections of clients.
     fn drop_connections(&self);
 
-    /// Ends without a word and comes back with the objects it had. Those who write wait meanwhile; this
-    /// does not.
+    /// Ends without closing anything in order and comes back with the same objects. Writers wait
+    /// until it is back; this function does not.
     fn crash(&self);
 
-    /// All requests of clients, in the order in which they came.
+    /// Returns all requests of clients, in the order in which they arrived.
     fn requests(&self) -> Vec<Request>;
 
-    /// How many requests with the verb there were for the kind.
+    /// Returns the number of requests with the verb for the kind.
     fn count(&self, verb: Verb, resource: Resource) -> usize {
         let wanted =
             |request: &&Request| (request.verb, request.resource) == (verb, Some(resource));
         self.requests().iter().filter(wanted).count()
     }
 
-    /// How many watches of the kind there are now.
+    /// Returns the number of open watches of the kind.
     fn open_watches(&self, resource: Resource) -> usize;
 }
 
@@ -165,11 +165,11 @@ impl Server for ApiServer {
     }
 }
 
-/// Makes a test of each scenario on each server. A scenario is a function over the kind of server,
-/// `fn name<S: Server>()`, or with `async` before the list an asynchronous one.
+/// Makes a test of each scenario on each server. A scenario is a function that is generic over the
+/// server, `fn name<S: Server>()`; with `async` before the list, an asynchronous one.
 ///
-/// The tests are in the modules `on_the_server_in_process` and `on_the_real_server`. The latter end at
-/// once, and say so, when no real server is named: see [`Assets`](crate::Assets).
+/// The tests are in the modules `on_the_server_in_process` and `on_the_real_server`. The latter end
+/// at once, with a message, if no real server is named: see [`Assets`](crate::Assets).
 #[macro_export]
 macro_rules! on_both_servers {
     (async $($scenario:ident),+ $(,)?) => {

@@ -1,4 +1,4 @@
-//! `Status`: how the API says that something failed.
+//! `Status`: how the API reports a failure.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ pub(crate) struct Status {
     /// Seconds, also sent as the `Retry-After` header.
     pub(crate) retry_after: Option<u32>,
     details: Option<Value>,
-    /// Where a list may go on without consistency, after its token expired.
+    /// A token with which a list can continue without consistency after its token expired.
     go_on: Option<String>,
 }
 
@@ -27,7 +27,7 @@ impl Status {
         }
     }
 
-    /// With the reason that Kubernetes gives for the code, and nothing particular to say.
+    /// Returns a failure with the reason of Kubernetes for the code, and a generic message.
     pub(crate) fn of_code(code: u16) -> Self {
         let (reason, message) = match code {
             400 => ("BadRequest", "the request is malformed"),
@@ -53,7 +53,8 @@ impl Status {
         Self::new(410, "Expired", message)
     }
 
-    /// A version that the server has not reached; `k8s.io/apiserver/pkg/storage/errors.go`.
+    /// Returns the refusal of a version that the server has not reached
+    /// (`k8s.io/apiserver/pkg/storage/errors.go`).
     pub(crate) fn too_large(wanted: u64, current: u64) -> Self {
         let message = format!("Too large resource version: {wanted}, current: {current}");
         let causes = json!([{
@@ -67,7 +68,7 @@ impl Status {
         }
     }
 
-    /// Options that do not go together: 422 with each field's fault.
+    /// Returns the refusal of options that must not be combined: 422 with each field's error.
     pub(crate) fn invalid_options(faults: &[(&'static str, String)]) -> Self {
         let said: Vec<String> =
             faults.iter().map(|(field, what)| format!("{field}: Forbidden: {what}")).collect();

@@ -1,7 +1,7 @@
-//! All objects, and how they came to be: the part that etcd plays.
+//! All objects and their history: the role of etcd.
 //!
 //! Every write makes one version, whatever its kind. The log of writes since the last compaction
-//! gives every state in between, and what a watch missed.
+//! allows to reconstruct every state in between, and the changes that a watch missed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,22 +13,22 @@ use crate::faults::Injection;
 use crate::object;
 use crate::resource::Resource;
 
-/// The version of an empty store: no object has it.
+/// The version of an empty store; no object has it.
 const FIRST: u64 = 1;
 
-/// What a restarted server still has.
+/// The data that a server keeps over a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restart {
-    /// Objects, versions and what can still be told of the past. A real server forgets its watch
-    /// cache: call [`compact`](crate::ApiServer::compact) for that.
+    /// Objects, versions and history. A real server loses its watch cache: call
+    /// [`compact`](crate::ApiServer::compact) to imitate that.
     Kept,
-    /// No objects; versions go on, and all earlier ones are compacted.
+    /// No objects; versions continue, and all earlier ones are compacted.
     Emptied,
-    /// No objects, and versions begin again: another cluster, or one restored without care.
+    /// No objects, and versions begin again, as in another cluster, or one restored without care.
     Fresh,
 }
 
-/// An object's place in a list. The order is that of etcd's keys.
+/// The position of an object in a list. The order is that of etcd's keys.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key(String);
 
@@ -37,7 +37,7 @@ impl Key {
         Self(if resource.namespaced() { format!("{namespace}/{name}") } else { name.to_owned() })
     }
 
-    /// Of an object, which must have the names its kind needs.
+    /// Returns the key of an object; `None` if it lacks a name that its kind needs.
     pub(crate) fn of(resource: Resource, object: &Value) -> Option<Self> {
         let text = |field: &str| object["metadata"][field].as_str().filter(|text| !text.is_empty());
         let namespace = if resource.namespaced() { text("namespace")? } else { "" };
@@ -53,7 +53,7 @@ impl Key {
     }
 }
 
-/// One write: an object came, changed or went.
+/// One write: an object was created, changed or deleted.
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) version: u64,
@@ -63,16 +63,16 @@ pub(crate) struct Change {
     pub(crate) after: Option<Arc<Value>>,
 }
 
-/// What an open watch is told.
+/// A message to an open watch.
 #[derive(Debug, Clone)]
 pub(crate) enum Message {
     Change(Arc<Change>),
-    /// Nothing of interest happened up to this version.
+    /// There were no relevant changes up to this version.
     Bookmark(u64),
     Inject(Injection),
 }
 
-/// The version asked for was compacted; the oldest that can be told is this.
+/// The requested version was compacted; contains the oldest version that is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Compacted(pub(crate) u64);
 
@@ -83,7 +83,7 @@ pub(crate) struct Store {
     objects: BTreeMap<(Resource, Key), Arc<Value>>,
     log: Vec<Arc<Change>>,
     watchers: Vec<(Resource, UnboundedSender<Message>)>,
-    /// Objects ever created, for their uids.
+    /// The number of objects ever created, for their uids.
     created: u64,
 }
 
@@ -106,7 +106,7 @@ impl Store {
         self.version
     }
 
-    /// Versions older than this cannot be told any more.
+    /// Returns the oldest version that is left.
     pub(crate) fn compacted(&self) -> u64 {
         self.compacted
     }
@@ -115,7 +115,7 @@ impl Store {
         self.objects.get(&(resource, key.clone()))
     }
 
-    /// Creates or replaces, and returns the object as stored.
+    /// Creates or replaces an object, and returns it as stored.
     pub(crate) fn apply(&mut self, resource: Resource, key: Key, given: &Value) -> Arc<Value> {
         let place = (resource, key.clone());
         let before = self.objects.get(&place).cloned();
@@ -140,7 +140,8 @@ impl Store {
         after
     }
 
-    /// The version of the deletion, or none if there was no such object.
+    /// Deletes an object and returns the version of the deletion; `None` if there was no such
+    /// object.
     pub(crate) fn delete(&mut self, resource: Resource, key: Key) -> Option<u64> {
         let before = self.objects.remove(&(resource, key.clone()))?;
         self.version += 1;
@@ -148,7 +149,7 @@ impl Store {
         Some(self.version)
     }
 
-    /// Lets versions pass, as writes of kinds that are not served do.
+    /// Increases the version, as writes of kinds that are not served do.
     pub(crate) fn advance(&mut self, versions: u64) {
         self.version += versions;
     }
@@ -158,7 +159,8 @@ impl Store {
         self.log.clear();
     }
 
-    /// Open watches do not survive: whoever restarts the server closes its connections.
+    /// Restarts with the data that `what` says. Drops the open watches: their connections are
+    /// closed on a restart.
     pub(crate) fn restart(&mut self, what: Restart) {
         self.watchers.clear();
         match what {
@@ -172,7 +174,7 @@ impl Store {
         }
     }
 
-    /// The objects of a kind as of a version, which must have been reached.
+    /// Returns the objects of a kind as of a version, which must have been reached.
     pub(crate) fn snapshot(&self, resource: Resource, version: u64) -> Result<Objects, Compacted> {
         let missed = self.since(resource, version)?;
         let mut objects: Objects = self
@@ -190,7 +192,7 @@ impl Store {
         Ok(objects)
     }
 
-    /// The writes of a kind after a version.
+    /// Returns the writes of a kind after a version.
     pub(crate) fn since(
         &self,
         resource: Resource,
@@ -203,12 +205,12 @@ impl Store {
         Ok(after.filter(|change| change.resource == resource).map(Arc::clone).collect())
     }
 
-    /// Tells the watch of every write from now on.
+    /// Subscribes the watch to every write from now on.
     pub(crate) fn subscribe(&mut self, resource: Resource, watch: UnboundedSender<Message>) {
         self.watchers.push((resource, watch));
     }
 
-    /// Tells the watches of a kind, or of all, and returns how many there are.
+    /// Sends a message to the watches of a kind, or of all, and returns their number.
     pub(crate) fn tell(&mut self, resource: Option<Resource>, message: &Message) -> usize {
         self.watchers.retain(|(_, watch)| !watch.is_closed());
         self.watchers

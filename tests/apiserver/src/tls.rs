@@ -1,4 +1,4 @@
-//! Certificates: made at start, and made anew when the test says so.
+//! Certificates: generated at start, and again when the test asks for it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,12 +14,13 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
-/// The authorities, and what the server shows.
+/// The authorities and the server's certificate.
 #[derive(Debug)]
 pub(crate) struct Tls {
     names: Vec<String>,
     authority: Authority,
-    /// Signs clients. Separate, so that a new authority of the server shuts nobody out.
+    /// Signs clients' certificates. Separate, so that a new authority of the server leaves them
+    /// valid.
     clients: Authority,
     own: Own,
     config: Arc<ServerConfig>,
@@ -33,7 +34,8 @@ struct Own {
 }
 
 impl Tls {
-    /// For a server with this address, and known under these names or addresses as well.
+    /// Generates certificates for a server with this address, and with these names or addresses,
+    /// too.
     pub(crate) fn of(address: IpAddr, mut names: Vec<String>) -> Self {
         names.push(address.to_string());
         names.extend(["localhost", "kubernetes.default.svc"].map(str::to_owned));
@@ -52,29 +54,29 @@ impl Tls {
         self.authority.pem()
     }
 
-    /// A new certificate of the server by the same authority.
+    /// Replaces the server's certificate by a new one of the same authority.
     pub(crate) fn rotate_certificate(&mut self) {
         self.own = own(&self.names, &self.authority);
         self.config = config(&self.own, &self.clients);
     }
 
-    /// A new authority, whom nobody trusts yet, and a certificate by it.
+    /// Replaces the authority by a new one that no client trusts yet, and the server's certificate.
     pub(crate) fn rotate_authority(&mut self) {
         self.authority = authority("kubernetes");
         self.rotate_certificate();
     }
 
-    /// The certificate of the authority that signs clients, in PEM.
+    /// Returns the certificate of the authority that signs clients, in PEM.
     pub(crate) fn clients_pem(&self) -> String {
         self.clients.pem()
     }
 
-    /// The server's certificate and key, in PEM.
+    /// Returns the server's certificate and key, in PEM.
     pub(crate) fn own_pem(&self) -> (String, String) {
         (self.own.certificate.pem(), self.own.key.serialize_pem())
     }
 
-    /// A client's certificate and key, in PEM.
+    /// Returns a client's certificate and key, in PEM.
     pub(crate) fn client(&self, name: &str) -> (String, String) {
         let mut params = params(name, &[]);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];

@@ -14,15 +14,15 @@ use crate::resource::Target;
 use crate::status::Status;
 use crate::store::{Change, Message, Store};
 
-/// A watch that was granted: what it has to say first, and where the rest comes from.
+/// An accepted watch: its first messages, and the channel from which the rest comes.
 #[derive(Debug)]
 pub(crate) struct Watch {
     target: Target,
     options: Options,
-    /// Changes up to this version are not told.
+    /// Changes up to this version are not sent.
     from: u64,
     initial: Vec<Arc<Value>>,
-    /// The initial objects end with a bookmark (KEP-3157).
+    /// Whether a bookmark follows the initial objects (KEP-3157).
     mark_initial_end: bool,
     missed: Vec<Arc<Change>>,
     messages: UnboundedReceiver<Message>,
@@ -32,7 +32,7 @@ pub(crate) struct Watch {
 impl Watch {
     /// Begins a watch.
     ///
-    /// `as_of` makes the server believe that this version is the current one.
+    /// With `as_of`, the server treats this version as the current one.
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ impl Watch {
         })
     }
 
-    /// Tells until the watch's time is up or nobody listens.
+    /// Sends events until the watch's time is up or the client is gone.
     pub(crate) async fn tell(mut self, mut outlet: Outlet) -> Result<(), Closed> {
         let end = self.options.timeout.map(|timeout| Instant::now() + timeout);
         let first = outlet.strikes(|fault| {
@@ -105,7 +105,7 @@ impl Watch {
             self.change(&mut outlet, &change).await?;
         }
         loop {
-            // Faults are obeyed also while there is nothing to tell.
+            // Faults take effect even while there is nothing to send.
             outlet.settle().await?;
             let timeout = async {
                 match end {
@@ -117,7 +117,8 @@ impl Watch {
                 biased;
                 disturbed = outlet.disturbed() => disturbed?,
                 () = timeout => {
-                    // Real servers send one shortly before the end, to be resumed from there.
+                    // Real servers send a bookmark shortly before the end, so that the watch can be
+                    // resumed from there.
                     if self.options.bookmarks {
                         self.bookmark(&mut outlet, self.from, None).await?;
                     }
@@ -212,8 +213,8 @@ enum Next {
     More,
 }
 
-/// What a change is to a watch with selectors. An object that no longer matches is deleted, as it
-/// was before, with the version of the change.
+/// Returns the event that a change is to a watch with selectors. An object that stops matching is
+/// DELETED, with its previous content and the version of the change.
 fn seen(change: &Change, options: &Options) -> Option<(&'static str, Value)> {
     let matching = |object: &Option<Arc<Value>>| {
         object.as_ref().filter(|object| options.selector.matches(object)).map(Arc::clone)

@@ -1,4 +1,4 @@
-//! The daemon and what its last run has left: a reboot is played by removing all that the kernel holds.
+//! The daemon and the state on disk. A reboot is simulated by removing all that the kernel holds.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -17,10 +17,10 @@ use crate::support::{eventually, get};
 
 const HEALTH: &str = "127.0.0.1:10256";
 
-/// What the log says when the server has not delivered in time.
+/// Logged when the server has not delivered its objects in time.
 const STANDS_IN: &str = "using the state of the last run";
 
-/// What the log says when it has.
+/// Logged when the server has delivered them.
 const DELIVERED: &str = "the state of the last run is no longer used";
 
 on_both_servers!(a_reboot_without_the_server_serves_what_it_last_had);
@@ -35,7 +35,7 @@ impl<S: Server> Cluster<S> {
         self.start(&["--state-dir", &state]);
     }
 
-    /// Ends the daemon, and removes all that the kernel holds.
+    /// Stops the daemon, and removes all that the kernel holds.
     fn reboot(&mut self) {
         self.daemon.take().expect("the daemon runs").stop();
         let output = rulec(&self.node, &["cleanup"]);
@@ -60,10 +60,10 @@ fn a_reboot_without_the_server_serves_what_it_last_had<S: Server>() {
     let started = Instant::now();
     cluster.start_with_state();
     cluster.daemon().wait_for(STANDS_IN);
-    assert!(started.elapsed() >= Duration::from_secs(1), "the server has its second");
+    assert!(started.elapsed() >= Duration::from_secs(1), "the server gets a second first");
     cluster.daemon().wait_for(SETTLED);
     cluster.holds(&before);
-    // It is said wherever a person or a probe looks.
+    // The staleness is reported by probes, by status and by metrics.
     let ready = get(&cluster.node, HEALTH, "/readyz");
     assert_eq!(ready.code, 200, "it serves");
     assert!(ready.body.starts_with("ok\nstale: the API server, as of 20"), "{}", ready.body);
@@ -76,7 +76,7 @@ fn a_reboot_without_the_server_serves_what_it_last_had<S: Server>() {
     assert!(stale(&cluster) >= 1.0);
     assert_eq!(Metrics::of(&cluster.node).value("rulec_state_write_failures_total", ""), 0.0);
 
-    // What happened meanwhile is told when the server is back, and nothing else is touched.
+    // When the server is back, only the changes made meanwhile are applied.
     cluster.server.delete(Resource::Services, "default", "web-2");
     cluster.server.apply(&slice(1, 3));
     let committed = cluster.daemon().committed();
@@ -84,7 +84,7 @@ fn a_reboot_without_the_server_serves_what_it_last_had<S: Server>() {
     cluster.server.up();
     cluster.holds(&[node_object(), service(1, 80), slice(1, 3), slice(2, 2)]);
     cluster.daemon().wait_for(DELIVERED);
-    eventually("/readyz is as ever", || get(&cluster.node, HEALTH, "/readyz").body == "ok");
+    eventually("/readyz is plain again", || get(&cluster.node, HEALTH, "/readyz").body == "ok");
     assert!(!get(&cluster.node, HEALTH, "/livez").body.contains("staleSince"));
 }
 
@@ -103,14 +103,14 @@ fn a_start_without_the_server_removes_nothing_and_says_what_it_goes_by() {
     cluster.holds(&objects);
     cluster.daemon.take().unwrap().stop();
     cluster.server.down();
-    // The kernel holds what the state says, so that nothing is written.
+    // The kernel holds what the state contains, so that nothing is written.
     cluster.start_with_state();
     cluster.daemon().wait_for(SETTLED);
     assert_eq!(cluster.daemon().committed(), 0);
     cluster.holds(&objects);
     cluster.daemon.take().unwrap().stop();
 
-    // A file that is damaged is named, and the start goes on as without it: it waits.
+    // A damaged file is reported, and the daemon starts as if there were none: it waits.
     let path = cluster.path("state").join("api.state");
     let whole = fs::read(&path).unwrap();
     fs::write(&path, &whole[..whole.len() - 1]).unwrap();
@@ -131,7 +131,7 @@ fn a_disk_that_cannot_be_written_stops_nothing() {
         return;
     }
     let mut cluster = Cluster::<ApiServer>::new("state-disk");
-    // Not a directory.
+    // A file, not a directory.
     fs::write(cluster.path("state"), "").unwrap();
     cluster.server.apply(&service(1, 80));
     cluster.start_with_state();
@@ -143,7 +143,7 @@ fn a_disk_that_cannot_be_written_stops_nothing() {
     let failures = |cluster: &Cluster<ApiServer>| {
         Metrics::of(&cluster.node).value("rulec_state_write_failures_total", "")
     };
-    eventually("it is tried again", || failures(&cluster) >= 2.0);
+    eventually("writing the state is retried", || failures(&cluster) >= 2.0);
     cluster.server.apply(&service(2, 80));
     cluster.holds(&[node_object(), service(1, 80), service(2, 80)]);
     assert_eq!(cluster.daemon().count("cannot write state, will keep retrying"), 1, "once");
@@ -153,7 +153,7 @@ fn a_disk_that_cannot_be_written_stops_nothing() {
     assert!(Metrics::of(&cluster.node).value("rulec_state_bytes_total", "") > 100.0);
 }
 
-/// The file is exchanged in one step, whenever the daemon dies.
+/// The file is replaced atomically, so that it is valid whenever the daemon dies.
 #[test]
 fn a_crash_at_any_time_leaves_a_state_that_can_be_read() {
     if !require_root() {
@@ -180,8 +180,8 @@ fn a_crash_at_any_time_leaves_a_state_that_can_be_read() {
     }
 }
 
-/// The address of the server is a Service, and nobody but the daemon leads to it: as in every cluster
-/// where the daemon finds the server as Pods do.
+/// A cluster in which the API server's address is a Service that only the daemon translates, as in
+/// every cluster where the daemon finds the server as Pods do.
 struct Circle {
     daemon: Option<Daemon>,
     server: ApiServer,
@@ -195,7 +195,7 @@ impl Circle {
     fn new(name: &str) -> Self {
         let node = Namespace::new(name);
         node.sh("ip link set lo up; ip addr add 192.0.2.10/32 dev lo");
-        // The way of all that is not the node's; what nobody translates ends there.
+        // The route for cluster addresses; packets that are not translated end at `lo`.
         node.sh("ip route add 10.96.0.0/12 dev lo src 192.0.2.10");
         let listen = SocketAddr::from(([192, 0, 2, 10], 0));
         let names = vec![Self::SERVICE.to_owned()];
@@ -223,7 +223,7 @@ impl Circle {
         circle
     }
 
-    /// Writes the kubeconfig, by the server's own address or by that of the Service.
+    /// Writes the kubeconfig, with the server's own address or with that of the Service.
     fn write_kubeconfig(&self, by_service: bool) -> String {
         let path = self.directory.path().join("kubeconfig");
         self.server.write_kubeconfig(&path, &Credential::Token("token".into()));
@@ -240,7 +240,7 @@ impl Circle {
         let kubeconfig = self.write_kubeconfig(by_service);
         let own = ["run", "--node-name", NODE_NAME, "--kubeconfig", &kubeconfig];
         let mut command = command(&self.node, &[&own, args].concat());
-        // As the kubelet tells Pods.
+        // The kubelet sets these variables for Pods.
         command.env("KUBERNETES_SERVICE_HOST", Self::SERVICE).env("KUBERNETES_SERVICE_PORT", "443");
         self.daemon.insert(Daemon::of(command))
     }

@@ -1,14 +1,15 @@
-//! IPv6 from IPv4: a row is written once, and this is the other family's.
+//! Converts rows to IPv6: a row is written for IPv4 once, and this returns its counterpart.
 //!
-//! Every address of the world has a counterpart with the same digits, both ways: what a row says of
-//! IPv6 becomes IPv4, so that rows about both families at once mean the same, too.
+//! Every address of the world has a counterpart with the same digits in the other family. The
+//! conversion works in both directions: IPv6 in a row becomes IPv4, so that rows with both families
+//! stay valid.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde_json::Value;
 
-/// Networks of the world, and of the IPv6 that stands for them: there, the last number is written
-/// with the same digits.
+/// Networks of the world and their IPv6 counterparts, in which the last number of an address is
+/// written with the same digits.
 const NETWORKS: [([u8; 3], &str); 12] = [
     ([10, 90, 0], "fd90::"),
     ([10, 91, 0], "fd91::"),
@@ -24,7 +25,7 @@ const NETWORKS: [([u8; 3], &str); 12] = [
     ([0, 0, 0], "::"),
 ];
 
-/// Ranges, which have no digits in common.
+/// Ranges whose counterparts do not have the same digits.
 const RANGES: [(&str, &str); 9] = [
     ("0.0.0.0/0", "::/0"),
     ("127.0.0.0/8", "::1/128"),
@@ -40,7 +41,7 @@ const RANGES: [(&str, &str); 9] = [
 /// Words that name a family.
 const WORDS: [(&str, &str); 2] = [("IPv4", "IPv6"), ("ipv4", "ipv6")];
 
-/// Mirrors every string in it, the names of fields included.
+/// Mirrors every string in a value, including the names of fields.
 pub(super) fn mirror(value: &Value) -> Value {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
@@ -52,7 +53,7 @@ pub(super) fn mirror(value: &Value) -> Value {
     }
 }
 
-/// Mirrors all addresses in a text, and leaves what is between them.
+/// Mirrors all addresses in a text, and keeps the rest.
 pub(super) fn mirror_text(text: &str) -> String {
     let is_word = |c: char| c.is_ascii_alphanumeric() || ".:/[]".contains(c);
     let mut mirrored = String::new();
@@ -100,7 +101,7 @@ fn mirror_word(word: &str) -> String {
     {
         return format!("{}/{rest}", SocketAddr::new(address(at.ip()), at.port()));
     }
-    // `IPv6:`, as a field's name in a text.
+    // `IPv6:`, the name of a field in a text.
     if let Some(word) = word.strip_suffix(':') {
         return mirror_word(word) + ":";
     }

@@ -1,4 +1,4 @@
-//! The objects of a row: those of tests/cases/objects.yaml, with what the row says about them.
+//! The objects of a row: those of tests/cases/objects.yaml with the row's patches.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,17 +8,17 @@ use serde_json::{Value, json};
 
 use super::row::{Patches, of_family, yaml};
 
-/// All objects there are, by names such as `Service web`.
+/// All objects of a row, by names such as `Service web`.
 #[derive(Clone, Debug)]
 pub(super) struct Objects {
-    /// What there was at the start.
+    /// The objects at the start, with the row's patches.
     given: BTreeMap<String, Value>,
     now: BTreeMap<String, Value>,
     family: Family,
 }
 
 impl Objects {
-    /// Those that a row begins with.
+    /// Returns the objects with which a row begins.
     pub(super) fn new(given: &str, with: &Patches, family: Family) -> Self {
         let all = of_family(&yaml("objects.yaml"), family);
         let of = |name: &str| {
@@ -28,13 +28,15 @@ impl Objects {
         let now: BTreeMap<String, Value> = of("always").into_iter().chain(of(given)).collect();
         let mut objects = Self { given: now.clone(), now, family };
         objects.apply(with);
-        // What the row has left out is kept as it would have been.
+        // Objects that `with` removes stay as objects.yaml has them, so that `given` can restore
+        // them.
         objects.given.extend(objects.now.clone());
         objects
     }
 
-    /// Changes objects by merge patches (RFC 7386): a field that is null goes, another replaces or
-    /// extends what is there. An object that is null goes; one that is `given` is again as at start.
+    /// Changes objects by merge patches (RFC 7386): a field that is null is removed, other fields
+    /// replace or extend the existing ones. An object that is null is removed; one that is `given`
+    /// is restored to its state at the start.
     pub(super) fn apply(&mut self, patches: &Patches) {
         for (name, patch) in patches {
             if patch.is_null() {
@@ -47,7 +49,7 @@ impl Objects {
         }
     }
 
-    /// Whether a Service has an address for its own, beside its cluster addresses.
+    /// Returns whether the address is an external IP or load balancer address of a Service.
     pub(super) fn has_external(&self, ip: IpAddr) -> bool {
         let ip = json!(ip.to_string());
         let has = |object: &Value| {
@@ -59,13 +61,14 @@ impl Objects {
         self.now.iter().any(|(name, object)| name.starts_with("Service ") && has(object))
     }
 
-    /// Whole objects, as an API server has them.
+    /// Returns complete objects, as an API server returns them.
     pub(super) fn whole(&self) -> Vec<Value> {
         self.now.iter().map(|(name, object)| whole(name, object, self.family)).collect()
     }
 }
 
-/// Names such as `Service web`, or `Service other/web` outside the namespace `default`.
+/// Completes the object of a name such as `Service web`, or `Service other/web` outside the
+/// namespace `default`.
 fn whole(name: &str, object: &Value, family: Family) -> Value {
     let (kind, name) =
         name.split_once(' ').unwrap_or_else(|| panic!("{name:?} is no kind and name"));
@@ -89,7 +92,7 @@ fn whole(name: &str, object: &Value, family: Family) -> Value {
     whole
 }
 
-/// An endpoint by the name of a pod, or with fields beside `is: <name>`.
+/// Completes an endpoint, given as the name of a pod or as fields with `is: <name>`.
 fn endpoint(entry: &Value, family: Family) -> Value {
     let (name, more) = match (entry.as_str(), entry["is"].as_str()) {
         (Some(name), _) => (name, json!({})),
@@ -103,7 +106,7 @@ fn endpoint(entry: &Value, family: Family) -> Value {
         "conditions": {"ready": true},
     });
     merge(&mut endpoint, &more);
-    // That was for us.
+    // The field `is` is only for this function.
     merge(&mut endpoint, &json!({"is": null}));
     endpoint
 }

@@ -1,6 +1,7 @@
-//! Asks `rulec explain` about the packets that were sent: it must say what has come of them.
+//! Checks that `rulec explain` predicts the outcome of the packets that were sent.
 //!
-//! It is asked twice: of what the kernel holds, and of what the objects come to.
+//! It is asked twice: about the state of the kernel, and about the program compiled from the
+//! objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +13,7 @@ use super::place::{Place, pod};
 use super::row::Mode;
 use crate::daemon::rulec;
 
-/// What may become of a packet.
+/// A possible outcome of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fate {
     Answered(SocketAddr, Source),
@@ -21,13 +22,14 @@ enum Fate {
     Untouched,
 }
 
-/// A packet of the row, and what may become of it.
+/// A packet of the row, and its possible outcomes.
 #[derive(Debug)]
 pub(super) struct Question {
     from: IpAddr,
     to: To,
     fates: BTreeSet<Fate>,
-    /// Whether the row allows more than there is: it speaks of a change and of what is before it, too.
+    /// Whether the row lists outcomes that need not be possible now: during a change, it also lists
+    /// those from before the change.
     is_at_most: bool,
 }
 
@@ -51,7 +53,7 @@ impl Question {
         Self { from, to, fates, is_at_most: false }
     }
 
-    /// The packet was sent while something changed.
+    /// Returns the question for a packet that was sent during a change.
     pub(super) fn throughout(from: IpAddr, to: To, outcome: &Outcome) -> Self {
         Self { is_at_most: true, ..Self::new(from, to, outcome) }
     }
@@ -63,8 +65,8 @@ impl Question {
         }
     }
 
-    /// What the frontend is called, if it has a Service: at an address of the node, it is a node port,
-    /// unless a Service has that address for its own.
+    /// Returns the name of the frontend if a Service port is there: at an address of the node, it
+    /// is a node port, unless the address is an external address of a Service.
     fn name(&self, place: &Place) -> Option<String> {
         let To::Port(protocol, at) = self.to else { return None };
         if !place.is_of_node(at.ip()) {
@@ -80,11 +82,11 @@ impl Question {
     }
 }
 
-/// Asks, once for each client and frontend.
+/// Asks once for each client and frontend.
 ///
 /// # Panics
 ///
-/// With every answer that is not as the row says.
+/// When an answer differs from the row; the message contains all of them.
 pub(super) fn check(place: &Place, questions: Vec<Question>) {
     let distinct: BTreeMap<(IpAddr, String), Question> =
         questions.into_iter().map(|it| ((it.from, it.frontend()), it)).collect();
@@ -114,7 +116,7 @@ pub(super) fn check(place: &Place, questions: Vec<Question>) {
 
 fn ask(place: &Place, args: &[&str], question: &Question) -> Result<(), String> {
     let output = rulec(&place.world.node, args);
-    // Trouble with some objects is part of some rows, and the others are explained all the same.
+    // Some rows contain invalid objects, which `explain` reports while it explains the others.
     let said: Value = serde_json::from_slice(&output.stdout).map_err(|_| format!("{output:?}"))?;
     let outcomes = said["outcomes"].as_array().ok_or("no outcomes")?;
     let fates = outcomes.iter().map(fate).collect::<Result<BTreeSet<Fate>, String>>()?;

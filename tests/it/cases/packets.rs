@@ -1,4 +1,4 @@
-//! The language of packets: who sends what to which address, and what comes of it.
+//! The notation of packets: the clients, the destination address, and the outcome.
 //!
 //! ```text
 //! P, H -> 10.90.0.10:80          e1, e2, e3 kept
@@ -6,7 +6,7 @@
 //! X@203.0.113.78 -> 198.51.100.20:53/UDP   refused
 //! ```
 //!
-//! tests/cases/README.md explains it to those who read the table.
+//! tests/cases/README.md explains it for readers of the table.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,30 +15,30 @@ use rulec_testkit::{Family, Protocol};
 /// A line: some clients, one address, one outcome.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
-    /// As it was written, for messages.
+    /// The line as written, for messages.
     pub(super) text: String,
-    /// All packets of a name belong to one flow.
+    /// The name of the flow to which the packets belong.
     pub(super) flow: Option<String>,
     pub(super) clients: Vec<Client>,
     pub(super) to: To,
     pub(super) outcome: Outcome,
 }
 
-/// Who sends.
+/// The sender of packets.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     /// `P`, `e1` and so on.
     pub(super) name: String,
-    /// The address it sends from, if not its usual one.
+    /// The source address, if not the client's usual one.
     pub(super) ip: Option<IpAddr>,
 }
 
-/// Where to.
+/// The destination of packets.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum To {
     /// A port.
     Port(Protocol, SocketAddr),
-    /// An address, by ICMP echo.
+    /// An address that is pinged (ICMP echo).
     Ping(IpAddr),
 }
 
@@ -51,33 +51,34 @@ impl To {
     }
 }
 
-/// What comes of it.
+/// The outcome of packets.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
-    /// Each of these endpoints answers some flow, and no other answers any.
+    /// Each of these endpoints answers some flow, and no other endpoint answers any.
     Reach(Vec<Backend>),
-    /// All flows of a client find the same one of these.
+    /// Each client reaches the same one of these with all its flows.
     Stick { among: Vec<Backend>, whom: Whom },
-    /// While something changes: one of these answers, or "port unreachable" comes.
+    /// During a change: one of these answers, or "port unreachable" is returned.
     ReachOrRefused(Vec<Backend>),
-    /// "Port unreachable".
+    /// "Port unreachable" is returned.
     Refused,
-    /// Nothing comes back, and nothing leaves the node.
+    /// No packet is returned, and no packet leaves the node.
     Dropped,
-    /// It goes on as it came: to a process of the node at that address, or out of the node.
+    /// The packet is not translated: it reaches a process of the node at that address, or leaves
+    /// the node.
     Untouched,
 }
 
-/// Whom a client sticks to.
+/// The endpoint to which a client sticks.
 #[derive(Clone, Debug)]
 pub(super) enum Whom {
-    /// One that the row calls by this letter; the same wherever the letter stands.
+    /// The endpoint to which the row gives this letter; the same one wherever the letter is used.
     Named(String),
-    /// Each client to its own, but all of them together to all.
+    /// Each client has its own endpoint, and all clients together reach all of them.
     Each,
 }
 
-/// An endpoint, and which source it sees.
+/// An endpoint, and the source address that it sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Backend {
     pub(super) name: String,
@@ -85,19 +86,19 @@ pub(super) struct Backend {
     pub(super) source: Source,
 }
 
-/// Which source address an endpoint sees.
+/// The source address that an endpoint sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
-    /// The client's own.
+    /// The client's own address.
     Kept,
-    /// The node's.
+    /// The node's address.
     Masqueraded,
 }
 
-/// The port of an endpoint that does not say.
+/// The port of endpoints for which the line gives none.
 const TARGET: u16 = 8080;
 
-/// Parses the lines of a text; what follows a `#` is a comment.
+/// Parses the lines of a text; comments begin with `#`.
 pub(super) fn parse(text: &str) -> Vec<Line> {
     text.lines()
         .map(|line| line.split('#').next().unwrap_or_default().trim())
@@ -124,7 +125,7 @@ fn parse_line(line: &str) -> Result<Line, String> {
     })
 }
 
-/// `X`, `X@203.0.113.78`, or `X@203.0.113.101-140`, which are forty.
+/// Parses `X`, `X@203.0.113.78`, or `X@203.0.113.101-140`, which stands for forty clients.
 fn clients_of(text: &str) -> Result<Vec<Client>, String> {
     let Some((name, from)) = text.split_once('@') else {
         return Ok(vec![Client { name: text.to_owned(), ip: None }]);
@@ -132,7 +133,7 @@ fn clients_of(text: &str) -> Result<Vec<Client>, String> {
     let parse = |ip: &str| ip.parse::<IpAddr>().map_err(|error| format!("{ip}: {error}"));
     let of = |ip: IpAddr| Client { name: name.to_owned(), ip: Some(ip) };
     let Some((first, last)) = from.split_once('-') else { return Ok(vec![of(parse(from)?)]) };
-    // The digits of the last number, which in IPv6 are read as hexadecimal ones.
+    // For IPv6, the decimal digits of the last number are read as hexadecimal ones.
     let end = first.rfind(['.', ':']).ok_or("not an address")? + 1;
     let number = |text: &str| text.parse::<u8>().map_err(|error| format!("{text}: {error}"));
     (number(&first[end..])?..=number(last)?)
@@ -175,7 +176,7 @@ fn outcome_of(text: &str) -> Result<Outcome, String> {
     Ok(Outcome::Reach(backends_of(text)?))
 }
 
-/// `e1, e2:9090 kept; e3 masqueraded`.
+/// Parses `e1, e2:9090 kept; e3 masqueraded`.
 fn backends_of(text: &str) -> Result<Vec<Backend>, String> {
     let mut backends = Vec::new();
     for group in text.split(';') {

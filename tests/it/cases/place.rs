@@ -1,4 +1,4 @@
-//! Where a row takes place: the network, the daemon on the node, and where it learns of objects.
+//! The setting of a row: the network, the daemon on the node, and the source of its objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -26,12 +26,12 @@ use crate::support::{eventually, get, request};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Site {
     name: &'static str,
-    /// The third number of its address, which says which node's it is.
+    /// The third number of the pod's address, which identifies its node.
     node: u8,
     host: u8,
 }
 
-/// All pods. Those whose names begin with an `e` are endpoints.
+/// All pods. Those with names that begin with `e` are endpoints.
 const PODS: [Site; 6] = [
     Site { name: "e1", node: 1, host: 5 },
     Site { name: "e1b", node: 1, host: 6 },
@@ -41,24 +41,24 @@ const PODS: [Site; 6] = [
     Site { name: "e3", node: 3, host: 5 },
 ];
 
-/// What endpoints listen on for single questions, by every protocol.
+/// The ports on which endpoints answer single requests, for every protocol.
 const PORTS: [u16; 5] = [8080, 9090, 5301, 5302, 5303];
 
-/// Where they keep TCP connections open.
+/// The port on which they keep TCP connections open.
 pub(super) const LONG_PORT: u16 = 7070;
 
 /// The usual options of the daemon.
 const ARGS: &str = "--cluster-cidr 10.50.0.0/16,2001:db8:50::/48 --nodeport-addresses primary";
 
-/// What rows that wait for it set `--iptables-sync-period`, or that of mode ipvs, to.
+/// The `--iptables-sync-period` or `--ipvs-sync-period` of rows that wait for it.
 const PERIOD: &str = "1s";
 
-/// Where the node's own health is told.
+/// The address of the node's own health server.
 const HEALTH: &str = "127.0.0.1:10256";
 
 const METRICS: &str = "127.0.0.1:10249";
 
-/// The pod of a name.
+/// Returns the pod with a name.
 pub(super) fn pod(name: &str) -> Site {
     *PODS.iter().find(|pod| pod.name == name).unwrap_or_else(|| panic!("{name} is no pod"))
 }
@@ -76,12 +76,12 @@ impl Site {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Place {
-    // In the order of dropping: the daemon must not see its world go.
+    // Fields are dropped in this order: the daemon must end before its world.
     pub(super) daemon: Daemon,
     pub(super) api: Option<ApiServer>,
     pub(super) objects: Objects,
     manifests: Manifests,
-    /// What the objects are, in case that the daemon learns of them in another way.
+    /// The objects as files, for when the daemon gets them from another source.
     expected: Manifests,
     args: Vec<String>,
     _servers: Vec<Server>,
@@ -92,7 +92,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Builds everything, and waits until the daemon has done what the objects say.
+    /// Builds everything, and waits until the daemon has applied the objects.
     pub(super) fn new(row: &Row, family: Family, mode: Mode) -> Self {
         let hosts = |node: u8| -> Vec<u8> {
             PODS.iter().filter(|pod| pod.node == node).map(|pod| pod.host).collect()
@@ -150,14 +150,14 @@ impl Place {
         place
     }
 
-    /// Changes objects, and waits until the daemon has done what they say.
+    /// Changes objects and publishes them.
     pub(super) fn change(&mut self, change: impl FnOnce(&mut Objects)) {
         let before = self.objects.whole();
         change(&mut self.objects);
         publish(&self.manifests, self.api.as_ref(), &before, &self.objects.whole());
     }
 
-    /// The same while the daemon is away.
+    /// Ends the daemon, lets `meanwhile` run, and starts the daemon again.
     pub(super) fn restart(&mut self, life: Life, meanwhile: impl FnOnce(&mut Self)) {
         match life {
             Life::Restarts => {
@@ -171,18 +171,18 @@ impl Place {
         self.daemon = spawn(&self.world.node, &all);
     }
 
-    /// Starts the daemon anew, with other options.
+    /// Restarts the daemon with other options.
     pub(super) fn restart_with(&mut self, args: &str) {
         self.args = options(args, self.family, self.mode);
         self.restart(Life::Restarts, |_| {});
     }
 
-    /// The directory that the daemon reads.
+    /// Returns the directory that the daemon reads.
     pub(super) fn manifests(&self) -> &Manifests {
         &self.manifests
     }
 
-    /// Waits until the kernel holds what the objects say.
+    /// Waits until the kernel is in sync with the objects.
     pub(super) fn settle(&mut self) {
         if self.api.is_none() && !self.manifests.path().exists() {
             return;
@@ -200,7 +200,7 @@ impl Place {
         let node = &self.world.node;
         let same = self.daemon.wait_until(|_| {
             let output = rulec(node, &args);
-            // Objects that cannot be read are part of some rows: that is trouble, but no difference.
+            // Some rows contain invalid objects: `diff` then fails although there is no difference.
             let same = output.status.success()
                 || String::from_utf8_lossy(&output.stdout).starts_with("No difference");
             last = Some(output);
@@ -209,24 +209,25 @@ impl Place {
         assert!(same, "the kernel still differs: {last:?}; the log:\n{}", self.daemon.log());
     }
 
-    /// A directory that has all objects, however the daemon learns of them.
+    /// Returns a directory with all objects, whatever the daemon's source is.
     pub(super) fn objects_for_reading(&self) -> Option<String> {
         let manifests = if self.api.is_some() { &self.expected } else { &self.manifests };
         let path = manifests.path();
         path.exists().then(|| path.to_str().expect("a path in UTF-8").to_owned())
     }
 
-    /// The daemon's options, as far as they are about what the kernel holds.
+    /// Returns those of the daemon's options that affect the content of the kernel.
     pub(super) fn settings(&self) -> Vec<String> {
         let others = ["--shared-tables", "--iptables-sync-period", "--ipvs-sync-period", PERIOD];
         let own = self.args.iter().filter(|it| !others.contains(&it.as_str()));
         ["--node-name", NODE_NAME].map(str::to_owned).iter().chain(own).cloned().collect()
     }
 
-    /// Waits until the daemon has read everything that was written so far: files are read in rounds,
-    /// and it complains about this one in the same round as it reads the others, or later.
+    /// Waits until the daemon has read everything that was written so far. Files are read in
+    /// rounds, and the daemon logs an error about this file in the same round in which it reads the
+    /// others, or later.
     fn wait_for_reading(&mut self) {
-        // Of one file, the log says only so much in a minute.
+        // A new name each time, because the log limits the lines per file and minute.
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let complaint = format!("barrier-{}.yaml", NEXT.fetch_add(1, Ordering::Relaxed));
         if self.api.is_some() {
@@ -238,11 +239,11 @@ impl Place {
         self.daemon.wait_for_count(&complaint, 2);
     }
 
-    /// The sum of a metric over its labels, for every metric.
+    /// Returns every metric, as the sum over its labels.
     pub(super) fn metrics(&self) -> BTreeMap<String, f64> {
         let node = &self.world.node;
-        // A daemon that was not waited for may not be there yet.
-        eventually("metrics are told", || request(node, "GET", METRICS, "/metrics").is_ok());
+        // A daemon that has just been started may not serve metrics yet.
+        eventually("metrics are served", || request(node, "GET", METRICS, "/metrics").is_ok());
         let text = get(&self.world.node, METRICS, "/metrics").body;
         let mut sums: BTreeMap<String, f64> = BTreeMap::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -253,7 +254,7 @@ impl Place {
         sums
     }
 
-    /// Runs a command on the node, and returns what it prints.
+    /// Runs a command on the node, and returns its output.
     pub(super) fn run(&self, command: &str) -> String {
         let variables = match self.family {
             Family::V4 => "FAMILY=ipv4 TABLE=ip OTHER_TABLE=ip6",
@@ -262,8 +263,8 @@ impl Place {
         self.world.node.sh(&format!("{variables}\n{command}"))
     }
 
-    /// Another process takes the table of the other family, so that no transaction can change it: it
-    /// has a table of that name for its own, until it ends.
+    /// Lets another process own the other family's table for this time, so that all transactions on
+    /// that table fail.
     pub(super) fn seize(&self, time: Duration) {
         let table = match self.family {
             Family::V4 => "ip6 rulec",
@@ -290,7 +291,7 @@ impl Place {
         });
     }
 
-    /// Lets a machine have one more address, which is nobody's choice as a source.
+    /// Adds an address that the kernel does not choose as a source.
     pub(super) fn add_address(&self, namespace: &Namespace, ip: IpAddr) {
         let device = if namespace.name() == self.world.node.name() { "uplink" } else { "eth0" };
         let (length, more) = match ip {
@@ -301,25 +302,25 @@ impl Place {
         namespace.sh(&format!("ip address replace {address}"));
     }
 
-    /// Whether an address is one of the node's.
+    /// Returns whether the node has an address.
     pub(super) fn is_of_node(&self, ip: IpAddr) -> bool {
         ip.is_loopback() || self.own_addresses().contains(&ip)
     }
 
-    /// The addresses of the node, without those that the daemon has put there for IPVS.
+    /// Returns the addresses of the node, except those that the daemon added for IPVS.
     pub(super) fn own_addresses(&self) -> BTreeSet<IpAddr> {
         self.world.node.ips_but("kube-ipvs0")
     }
 }
 
-/// The namespace of a client, and the address it comes from.
+/// Returns the namespace of a client, and its source address.
 pub(super) fn client_of<'w>(
     world: &'w World,
     family: Family,
     name: &str,
 ) -> (&'w Namespace, IpAddr) {
     let (namespace, ips) = match name {
-        // From its second address, so that masquerading, which is to the first, can be told.
+        // Its second address, to tell it from the first, to which packets are masqueraded.
         "H" => (&world.node, address::NODE_SECOND),
         "X" => (&world.client, address::CLIENT),
         "Y" => (&world.client2, address::CLIENT2),
@@ -357,7 +358,7 @@ fn arguments(
     source.into_iter().chain(args.iter().cloned()).collect()
 }
 
-/// Lets the source say what there is.
+/// Writes the current objects to the source.
 fn publish(manifests: &Manifests, api: Option<&ApiServer>, before: &[Value], now: &[Value]) {
     let Some(api) = api else {
         if !manifests.path().exists() {
@@ -385,7 +386,7 @@ fn publish(manifests: &Manifests, api: Option<&ApiServer>, before: &[Value], now
     }
 }
 
-/// The resource of a kind.
+/// Returns the resource of a kind.
 pub(super) fn resource(kind: &str) -> Resource {
     match kind {
         "Service" => Resource::Services,
@@ -405,10 +406,10 @@ fn pod_in<'w>(world: &'w World, name: &str) -> &'w Pod {
         .unwrap_or_else(|| panic!("the world has no {name}"))
 }
 
-/// How long a change that must not come is waited for.
+/// How long to wait to be sure that nothing changes.
 pub(super) const A_MOMENT: Duration = Duration::from_millis(300);
 
-/// The address of a text such as `192.0.2.10:31000`, and the path; `/healthz` alone is the node's.
+/// Parses a text such as `192.0.2.10:31000/path`; a path alone is at the node's own health server.
 pub(super) fn address_and_path(text: &str) -> (SocketAddr, &str) {
     let (at, path) = match text.find('/') {
         Some(0) => (HEALTH, text),

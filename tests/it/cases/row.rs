@@ -1,4 +1,4 @@
-//! What a row of the table says: the fields of its YAML. tests/cases/README.md explains them.
+//! The content of a row: the fields of its YAML. tests/cases/README.md explains them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::mirror::mirror;
 
-/// Names of objects, such as `Service web`, and what is said about them.
+/// Merge patches by names of objects, such as `Service web`.
 pub(super) type Patches = BTreeMap<String, Value>;
 
 /// A case.
@@ -21,52 +21,52 @@ pub(super) type Patches = BTreeMap<String, Value>;
 pub(super) struct Row {
     pub(super) case: u32,
     pub(super) title: String,
-    /// For readers.
+    /// A note for readers.
     #[serde(default, rename = "note")]
     _note: Option<String>,
-    /// What kube-proxy does otherwise, and why this is not done here.
+    /// How kube-proxy differs, and why rulec does not do the same.
     #[serde(default)]
     pub(super) deviates: Option<String>,
-    /// The families it is for; both if it does not say.
+    /// The families that the row is for; both if absent.
     #[serde(default)]
     pub(super) families: Option<Vec<String>>,
-    /// Which objects of objects.yaml there are.
+    /// The set of objects in objects.yaml with which the row begins.
     #[serde(default = "web")]
     pub(super) given: String,
-    /// What is different about them from the start.
+    /// Patches to these objects at the start.
     #[serde(default)]
     pub(super) with: Patches,
-    /// Options of the daemon, in place of the usual ones.
+    /// Options of the daemon that replace the usual ones.
     #[serde(default)]
     pub(super) args: Option<String>,
-    /// Where objects come from.
+    /// The source of the objects.
     #[serde(default)]
     pub(super) source: Source,
     pub(super) steps: Vec<Step>,
-    /// What is different in mode ipvs.
+    /// Differences in mode ipvs.
     #[serde(default)]
     pub(super) ipvs: Option<InIpvs>,
 }
 
-/// What is different about a row in mode ipvs.
+/// The differences of a row in mode ipvs.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct InIpvs {
-    /// What comes out otherwise, and why.
+    /// How the outcome differs, and why.
     pub(super) deviates: Option<String>,
-    /// Why there is no such case.
+    /// Why the case does not exist in this mode.
     pub(super) without: Option<String>,
-    /// Options of the daemon, in place of the row's.
+    /// Options of the daemon that replace the row's.
     pub(super) args: Option<String>,
-    /// What comes of packets, by the number of the step.
+    /// The packets and their outcomes, by the number of the step.
     pub(super) packets: BTreeMap<usize, String>,
-    /// By how much metrics grow, likewise.
+    /// The growth of metrics, by the number of the step.
     pub(super) metrics: BTreeMap<usize, BTreeMap<String, Growth>>,
-    /// How many of the steps there are.
+    /// How many of the row's steps are run.
     pub(super) steps: Option<usize>,
 }
 
-/// Who chooses backends.
+/// The part of the kernel that chooses backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Nftables,
@@ -77,7 +77,7 @@ fn web() -> String {
     "web".to_owned()
 }
 
-/// Where the daemon learns of objects.
+/// The daemon's source of objects.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Source {
@@ -88,66 +88,67 @@ pub(super) enum Source {
     Api,
 }
 
-/// Something that happens, and what is so afterwards: in the order of the fields.
+/// An action and the expected state after it, in the order of the fields.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Step {
     /// A command on the node.
     pub(super) run: Option<String>,
-    /// What it prints.
+    /// A text in the command's output.
     pub(super) prints: Option<String>,
-    /// What it does not print.
+    /// A text that must not be in its output.
     pub(super) lacks: Option<String>,
-    /// For so many seconds, another process has the table of the other family for its own.
+    /// For this number of seconds, another process owns the other family's table.
     pub(super) seize: Option<f64>,
-    /// Another process takes this port of the node.
+    /// Another process listens on this port of the node.
     pub(super) occupy: Option<String>,
-    /// And gives it back.
+    /// The process closes the port again.
     pub(super) vacate: Option<String>,
-    /// What of the API server does not answer from now on: names of resources.
+    /// The resources for which the API server does not answer from now on.
     pub(super) silence: Option<Vec<String>>,
-    /// Whether the next part happens while there is no daemon.
+    /// The daemon is down during the following fields.
     pub(super) daemon: Option<Life>,
-    /// The daemon starts anew, with these options.
+    /// The daemon restarts with these options.
     pub(super) args: Option<String>,
-    /// Packets that are sent without a pause while the next part happens: all of them must arrive.
+    /// Packets that are sent continuously during the following fields; all of them must be
+    /// answered.
     pub(super) throughout: Option<String>,
-    /// Objects change, all at once.
+    /// Patches of objects, applied together.
     pub(super) apply: Patches,
-    /// Objects that come with this change, and go before anybody has looked.
+    /// Objects that are created with this change, and deleted before the daemon has seen them.
     pub(super) fleeting: Patches,
-    /// Files of the directory: their text, or nothing to remove them.
+    /// Files of the directory: their content, or null to remove them.
     pub(super) files: BTreeMap<String, Option<String>>,
-    /// A file of the directory gets another name.
+    /// Renames a file of the directory.
     pub(super) rename: Option<[String; 2]>,
-    /// The directory of manifests is removed.
+    /// Removes the directory of manifests.
     pub(super) remove_directory: bool,
-    /// So many slices of other Services come one after the other, within 200 ms.
+    /// Creates this number of slices of the Service `web`, one after the other, within 200 ms.
     pub(super) burst: Option<usize>,
-    /// By how much metrics have grown since the last step.
+    /// The growth of metrics during this step.
     pub(super) metrics: BTreeMap<String, Growth>,
     /// Seconds to wait.
     pub(super) wait: Option<f64>,
     pub(super) packets: Option<String>,
-    /// What health servers say.
+    /// The answers of health servers.
     pub(super) health: Vec<Health>,
-    /// What the daemon comes to log.
+    /// A text that the daemon logs eventually.
     pub(super) log: Option<String>,
-    /// What the API server gets as an Event's note.
+    /// The note of an Event that the API server receives.
     pub(super) event: Option<String>,
 }
 
-/// What becomes of the daemon.
+/// How the daemon ends before it is started again.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Life {
-    /// It stops, and starts again after objects have changed.
+    /// It is stopped with SIGTERM, and started again after objects have changed.
     Restarts,
-    /// The same, but as after a crash.
+    /// It is killed, and started again likewise.
     Crashes,
 }
 
-/// By how much a metric grows.
+/// The growth of a metric.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Growth {
@@ -162,27 +163,27 @@ pub(super) enum Growth {
     },
 }
 
-/// A question to a health server, and its answer.
+/// A request to a health server, and its answer.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Health {
     pub(super) get: String,
-    /// The code; 0 if nobody listens.
+    /// The status code; 0 if the port refuses connections.
     pub(super) status: u16,
-    /// What `X-Load-Balancing-Endpoint-Weight` is.
+    /// The value of `X-Load-Balancing-Endpoint-Weight`.
     #[serde(default)]
     pub(super) weight: Option<u32>,
-    /// Fields of the answer.
+    /// Fields of the body.
     #[serde(default)]
     pub(super) body: BTreeMap<String, Value>,
 }
 
-/// The rows of a file of tests/cases, each as it is for IPv4.
+/// Returns the rows of a file of tests/cases in their IPv4 form.
 pub(super) fn read(file: &str) -> Vec<Row> {
     values(file).into_iter().map(row).collect()
 }
 
-/// One row, as it is for a family in a mode; `None` if it is not for that mode.
+/// Returns one row for a family and a mode; `None` if it is not for that mode.
 pub(super) fn find(file: &str, case: u32, family: Family, mode: Mode) -> Option<Row> {
     let mut row = any(file, case, family);
     if mode == Mode::Ipvs {
@@ -211,8 +212,7 @@ fn any(file: &str, case: u32, family: Family) -> Row {
     row(value)
 }
 
-/// Where everything takes longer, times that a row waits for are longer, too, and those of what
-/// happens meanwhile.
+/// Multiplies the times in a row on slow machines: those it waits for, and those of its actions.
 fn stretch(value: &mut Value) {
     let times = ["seize", "wait", "timeoutSeconds"];
     match value {
@@ -231,13 +231,13 @@ fn stretch(value: &mut Value) {
     }
 }
 
-/// Objects, as they are for a family.
+/// Returns a value in the form for a family.
 pub(super) fn of_family(value: &Value, family: Family) -> Value {
     match family {
         Family::V4 => value.clone(),
         Family::V6 => {
             let mut mirrored = mirror(value);
-            // These words are about the row, not of it.
+            // These fields describe the row and are not mirrored.
             for field in ["families", "note", "deviates", "title"] {
                 if let Some(original) = value.get(field) {
                     mirrored[field] = original.clone();
@@ -257,7 +257,7 @@ fn values(file: &str) -> Vec<Value> {
     yaml(file).as_array().unwrap_or_else(|| panic!("{file} is not a list")).clone()
 }
 
-/// A file of tests/cases.
+/// Reads a file of tests/cases.
 pub(super) fn yaml(file: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(file);
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));

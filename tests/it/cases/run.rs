@@ -1,4 +1,4 @@
-//! A row from its beginning to its end.
+//! Runs a row from beginning to end.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use super::row::{self, Growth, Health, Mode, Row, Step};
 use super::traffic::{self, Memory};
 use crate::support::{eventually, request};
 
-/// Runs a case of a file for a family, in a mode.
+/// Runs a case of a file for a family in a mode.
 pub(super) fn run(file: &str, case: u32, family: Family, mode: Mode) {
     if !require_root() {
         return;
@@ -37,7 +37,7 @@ struct Run {
     place: Place,
 }
 
-/// Says where it was when something panics.
+/// Prints the case and step when the test panics.
 struct At<'a>(u32, &'a Row);
 
 impl Drop for At<'_> {
@@ -104,7 +104,7 @@ impl Run {
         }
     }
 
-    /// What changes in a step, with what is measured and sent meanwhile.
+    /// Applies the changes of a step, with the metrics and packets that belong to them.
     fn change(&mut self, step: &Step) {
         let is_change = !step.apply.is_empty()
             || !step.files.is_empty()
@@ -124,7 +124,7 @@ impl Run {
                 Some(life) => place.restart(life, |place| write(place, step)),
                 None => write(place, step),
             }
-            // Or else the daemon shall not do yet what the objects say.
+            // While something is silent, the daemon must not apply the objects yet.
             if step.silence.as_ref().is_none_or(Vec::is_empty) {
                 place.settle();
             }
@@ -134,15 +134,15 @@ impl Run {
             None => happen(&mut self.place),
         }
         if !step.metrics.is_empty() {
-            // What should not come has come by then.
+            // Unexpected changes would have happened by then.
             thread::sleep(A_MOMENT);
-            // A process that has just started counts from zero.
+            // The counters of a new process start from zero.
             let before = if step.daemon.is_some() { BTreeMap::new() } else { before };
             grown(&before, &self.place.metrics(), &step.metrics);
         }
     }
 
-    /// Waits until a health server says what it shall say.
+    /// Waits until a health server gives the expected answer.
     fn health(&self, health: &Health) {
         let (at, path) = address_and_path(&health.get);
         let mut said = String::new();
@@ -192,7 +192,7 @@ fn write(place: &mut Place, step: &Step) {
         fs::rename(directory.join(from), directory.join(to)).expect("a file is renamed");
     }
     if step.remove_directory {
-        // As a whole: who removes one file after the other has an empty directory at last.
+        // Renamed as a whole: removing file after file would leave an empty directory for a moment.
         let away = directory.with_extension("away");
         fs::rename(&directory, away).expect("the directory is removed");
     }
@@ -204,7 +204,7 @@ fn write(place: &mut Place, step: &Step) {
     }
 }
 
-/// Many slices of the Service `web`, one after the other.
+/// Creates many slices of the Service `web`, one after the other.
 fn burst(place: &mut Place, slices: usize) {
     let (kind, ip): (_, fn(usize) -> String) = match place.family {
         Family::V4 => ("IPv4", |number| format!("10.60.{}.{}", number / 250, number % 250 + 1)),
@@ -220,11 +220,11 @@ fn burst(place: &mut Place, slices: usize) {
         (format!("EndpointSlice burst-{number}"), slice)
     };
     let slices = (0..slices).map(patch).collect();
-    // They are published one by one.
+    // `change` publishes them one by one.
     place.change(|objects| objects.apply(&slices));
 }
 
-/// Asserts how much metrics have grown.
+/// Asserts the growth of metrics.
 fn grown(
     before: &BTreeMap<String, f64>,
     after: &BTreeMap<String, f64>,

@@ -1,4 +1,4 @@
-//! Sends the packets of a row, and compares what comes of them with what the row says.
+//! Sends the packets of a row, and compares their outcomes with the row.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -16,39 +16,40 @@ use super::oracle::{self, Question};
 use super::packets::{Backend, Client, Line, Outcome, Source, To, Whom, parse};
 use super::place::{A_MOMENT, LONG_PORT, Place, client_of};
 
-/// How long an answer may take: only a machine that is too busy takes as long.
+/// The time limit of an answer; only an overloaded machine takes that long.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a flow may take to be led elsewhere: stale ones are deleted beside the commits.
+/// How long a flow may take to move: stale conntrack entries are deleted in parallel to commits.
 const MOVED: Duration = Duration::from_secs(10);
 
-/// One of three endpoints is not among so many answers once in 10^21 times.
+/// The number of answers after which each of three endpoints is among them, except once in 10^21
+/// times.
 const MOST: usize = 120;
 
-/// How often it is asked when all have answered.
+/// The number of further requests after all endpoints have answered.
 const MORE: usize = 8;
 
-/// How often a client is asked that sticks to one.
+/// The number of requests of a client that sticks to an endpoint.
 const STICKS: usize = 4;
 
-/// What packets leave behind for the next steps.
+/// Flows and endpoints that later steps refer to.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// To whom clients stick, by the letter that the row has for it.
+    /// The endpoints that clients stick to, by the row's letters.
     stuck: BTreeMap<String, String>,
-    /// UDP flows, by their source ports, and TCP connections.
+    /// UDP flows by their source ports, and TCP connections.
     datagrams: BTreeMap<String, u16>,
     connections: BTreeMap<String, Connection>,
 }
 
-/// Ports for flows that are looked for afterwards: no others use them.
+/// Source ports of flows that are looked up later; no other flows use them.
 static NEXT_PORT: AtomicU16 = AtomicU16::new(33_000);
 
 fn next_port() -> u16 {
     NEXT_PORT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A client that has a place to send from.
+/// A client with its namespace and source address.
 #[derive(Clone, Copy, Debug)]
 struct Sender<'p> {
     namespace: &'p Namespace,
@@ -65,25 +66,25 @@ impl Sender<'_> {
     }
 }
 
-/// What is wrong, if anything.
+/// The description of a failed check.
 type Verdict = Result<(), String>;
 
 /// Sends all packets of a text.
 ///
 /// # Panics
 ///
-/// With everything that is not as the text says.
+/// When an outcome differs from the text; the message contains all of them.
 pub(super) fn check(place: &Place, memory: &mut Memory, text: &str) {
     let lines = parse(text);
     let questions = questions(place, memory, &lines);
     let lines: Vec<Line> = lines.into_iter().filter(can_be_sent).collect();
     let mut wrong = Vec::new();
-    // Processes that would get packets to the node itself, if nobody touches them.
+    // Processes that receive packets to the node itself if these are not translated.
     let _listeners = listeners(place, &lines);
     let (in_order, at_once): (Vec<&Line>, Vec<&Line>) =
         lines.iter().partition(|line| line.flow.is_some() || is_sticky(line));
     if in_order.iter().any(|line| line.flow.is_some()) {
-        // A flow that must not be deleted would be by now.
+        // A flow that is wrongly deleted would be deleted by then.
         thread::sleep(A_MOMENT);
     }
     for line in in_order {
@@ -93,7 +94,7 @@ pub(super) fn check(place: &Place, memory: &mut Memory, text: &str) {
         };
         wrong.extend(verdict.err().map(|what| format!("{}\n    {what}", line.text)));
     }
-    // Most of them only wait.
+    // In parallel, because most checks only wait.
     thread::scope(|scope| {
         let mut checks = Vec::new();
         for line in at_once {
@@ -114,8 +115,8 @@ pub(super) fn check(place: &Place, memory: &mut Memory, text: &str) {
     oracle::check(place, questions);
 }
 
-/// What is asked about lines: not what becomes of a flow that there is, and of many addresses of a
-/// client the first.
+/// Returns the questions for lines. A flow that exists already is left out; of many addresses of
+/// one client, the first is taken.
 fn questions(place: &Place, memory: &Memory, lines: &[Line]) -> Vec<Question> {
     let is_new =
         |flow: &str| !memory.datagrams.contains_key(flow) && !memory.connections.contains_key(flow);
@@ -131,12 +132,12 @@ fn questions(place: &Place, memory: &Memory, lines: &[Line]) -> Vec<Question> {
     questions
 }
 
-/// Sends the packets of a text without a pause while something changes: each of them is answered by
-/// one of the endpoints of its line.
+/// Sends the packets of a text continuously during a change: each must have an outcome that its
+/// line allows.
 ///
 /// # Panics
 ///
-/// With the first that is not.
+/// At the first packet that has another outcome.
 pub(super) fn throughout(place: &mut Place, text: &str, change: impl FnOnce(&mut Place)) {
     let lines = parse(text);
     let world = Arc::clone(&place.world);
@@ -193,7 +194,7 @@ fn is_sticky(line: &Line) -> bool {
     matches!(line.outcome, Outcome::Stick { .. })
 }
 
-/// Whether this kernel has the protocol of a line.
+/// Returns whether this kernel supports the protocol of a line.
 #[expect(clippy::print_stderr, reason = "what is skipped has to be said")]
 fn can_be_sent(line: &Line) -> bool {
     let can = !matches!(line.to, To::Port(Protocol::Sctp, _)) || sctp_supported();
@@ -203,7 +204,7 @@ fn can_be_sent(line: &Line) -> bool {
     can
 }
 
-/// Processes at the addresses of the node where packets are to arrive untouched.
+/// Starts servers at those addresses of the node where packets are to arrive untouched.
 fn listeners(place: &Place, lines: &[Line]) -> Vec<Server> {
     let at: BTreeSet<(Protocol, SocketAddr)> = lines
         .iter()
@@ -223,7 +224,7 @@ fn sender<'p>(place: &'p Place, client: &Client, to: To) -> Sender<'p> {
         return Sender { namespace, ip };
     }
     match to {
-        // Nobody gets there from elsewhere.
+        // Packets from elsewhere cannot reach a loopback address.
         To::Port(_, to) if to.ip().is_loopback() => Sender { namespace, ip: to.ip() },
         To::Port(..) | To::Ping(_) => Sender { namespace, ip: own },
     }
@@ -251,7 +252,7 @@ fn expected(outcome: &Outcome) -> &[Backend] {
     }
 }
 
-/// Whether one of these has answered, and has seen what it should.
+/// Returns which of these endpoints has answered, if it saw the expected source address.
 fn is_among(answer: &Answer, backends: &[Backend], sender: Sender<'_>) -> Result<usize, String> {
     let is_it = |it: &Backend| it.name == answer.name && it.port == answer.port;
     let index = backends.iter().position(is_it).ok_or_else(|| format!("{answer:?} came"))?;
@@ -262,7 +263,7 @@ fn is_among(answer: &Answer, backends: &[Backend], sender: Sender<'_>) -> Result
     if answer.source == source { Ok(index) } else { Err(format!("the source: {answer:?}")) }
 }
 
-/// One client of a line.
+/// Checks one client of a line.
 fn one(place: &Place, sender: Sender<'_>, line: &Line) -> Verdict {
     match &line.outcome {
         Outcome::Reach(backends) => reaches(sender, line.to, backends),
@@ -281,7 +282,7 @@ fn one(place: &Place, sender: Sender<'_>, line: &Line) -> Verdict {
     }
 }
 
-/// Asks until each of the endpoints has answered, and some more: no other may.
+/// Sends requests until each of the endpoints has answered, and some more; no other may answer.
 fn reaches(sender: Sender<'_>, to: To, backends: &[Backend]) -> Verdict {
     let mut missing: BTreeSet<usize> = (0..backends.len()).collect();
     let mut more = MORE;
@@ -314,7 +315,7 @@ fn is_refused(sender: Sender<'_>, to: To) -> Verdict {
         Err(Failure::Refused) => {}
         other => return Err(format!("{other:?}")),
     }
-    // A TCP reset is a refusal, too, but not this one.
+    // A TCP reset also refuses the connection, but is not what the row means.
     if refusals.came(port, at, A_MOMENT) {
         Ok(())
     } else {
@@ -325,8 +326,8 @@ fn is_refused(sender: Sender<'_>, to: To) -> Verdict {
 fn is_silent(sender: Sender<'_>, to: To, from_port: u16) -> Verdict {
     let (protocol, at) = port(to);
     match ask(sender.namespace, protocol, at, sender.options(from_port, A_MOMENT)) {
-        // On a busy machine the gateway may not answer its neighbours in time; the sender's own kernel
-        // then says that it cannot reach it, which no rule of ours has a part in.
+        // On a busy machine the gateway may not answer neighbour discovery in time; the sender's
+        // own kernel then reports it as unreachable, which our rules have no part in.
         Err(Failure::TimedOut | Failure::Unreachable) => Ok(()),
         other => Err(format!("{other:?}")),
     }
@@ -356,7 +357,7 @@ fn is_untouched(place: &Place, sender: Sender<'_>, to: To) -> Verdict {
     }
 }
 
-/// Asks as clients that find the same endpoint again and again, all of them at the same time.
+/// Sends the requests of clients that stick to endpoints, all clients in parallel.
 fn stick(place: &Place, memory: &mut Memory, line: &Line) -> Verdict {
     let Outcome::Stick { among, whom } = &line.outcome else { unreachable!("it is one") };
     let found: Vec<Result<String, String>> = thread::scope(|scope| {
@@ -385,7 +386,7 @@ fn stick(place: &Place, memory: &mut Memory, line: &Line) -> Verdict {
     }
 }
 
-/// The one of these that a client finds every time.
+/// Returns the endpoint among these that a client reaches every time.
 fn sticks_to(sender: Sender<'_>, to: To, among: &[Backend]) -> Result<String, String> {
     let mut found: Option<String> = None;
     for _ in 0..STICKS {
@@ -399,7 +400,7 @@ fn sticks_to(sender: Sender<'_>, to: To, among: &[Backend]) -> Result<String, St
     Ok(found.unwrap_or_default())
 }
 
-/// Sends a packet more of a flow.
+/// Sends another packet of a flow.
 fn long(place: &Place, memory: &mut Memory, flow: &str, line: &Line) -> Verdict {
     let [client] = line.clients.as_slice() else { return Err("a flow has one client".to_owned()) };
     let sender = sender(place, client, line.to);
@@ -447,7 +448,7 @@ fn datagram(place: &Place, sender: Sender<'_>, line: &Line, from_port: u16) -> V
                 Err("it has not come to the gateway".to_owned())
             }
         }
-        // It has been deleted, and what comes now is the first packet of another.
+        // The flow was deleted, and this packet starts a new one.
         Outcome::Refused => {
             let refusals = Refusals::listen(sender.namespace, at.ip());
             match ask(sender.namespace, protocol, at, sender.options(from_port, A_MOMENT)) {

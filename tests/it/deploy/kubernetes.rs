@@ -1,4 +1,4 @@
-//! The kustomizations: every reference has something at its end.
+//! The kustomizations: every reference resolves.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ const ROOT: &str = "deploy/kubernetes";
 const BASE: &str = "deploy/kubernetes/base";
 const DAEMON_SET: &str = "deploy/kubernetes/base/daemonset.yaml";
 
-/// The object of a kind and name in a file.
+/// Returns the object of a kind and name in a file.
 fn object(file: &str, kind: &str, name: &str) -> Value {
     let mut found = yaml(file);
     found.retain(|object| object["kind"] == kind && object["metadata"]["name"] == name);
@@ -22,12 +22,12 @@ fn object(file: &str, kind: &str, name: &str) -> Value {
     found.remove(0)
 }
 
-/// The Pod of the DaemonSet.
+/// Returns the Pod of the DaemonSet.
 fn pod() -> Value {
     object(DAEMON_SET, "DaemonSet", "rulec")["spec"]["template"]["spec"].take()
 }
 
-/// All containers, the init containers first.
+/// Returns all containers, the init containers first.
 fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
     ["/initContainers", "/containers"].into_iter().flat_map(|pointer| list(pod, pointer))
 }
@@ -36,7 +36,7 @@ fn args(container: &Value) -> Vec<&str> {
     list(container, "/args").iter().map(|arg| arg.as_str().unwrap()).collect()
 }
 
-/// The directories with a kustomization, by their paths in the repository.
+/// Returns the directories with a kustomization, as paths in the repository.
 fn kustomizations() -> Vec<String> {
     let mut found = Vec::new();
     let mut left = vec![path(ROOT)];
@@ -55,7 +55,7 @@ fn kustomizations() -> Vec<String> {
     found
 }
 
-/// The strings of a list that may be absent.
+/// Returns the strings of a list that may be absent.
 fn strings(value: &Value) -> impl Iterator<Item = &str> {
     value.as_array().into_iter().flatten().map(|member| member.as_str().unwrap())
 }
@@ -152,7 +152,7 @@ fn the_arguments_and_the_configuration_are_what_the_program_takes() {
         let field = string(named(container, "/env", "NODE_NAME"), "/valueFrom/fieldRef/fieldPath");
         assert_eq!(field, "spec.nodeName");
     }
-    // The config map that is mounted is the one that is generated, with both files.
+    // The mounted config map is the generated one, with both files.
     let generator = yaml(&format!("{BASE}/kustomization.yaml")).remove(0);
     let generator = &generator["configMapGenerator"][0];
     let volume = named(&pod, "/volumes", "config");
@@ -166,7 +166,7 @@ fn the_kubeconfig_is_one_that_a_pod_can_use() {
     let current = named(&config, "/contexts", string(&config, "/current-context"));
     let cluster = named(&config, "/clusters", string(current, "/context/cluster"));
     let user = named(&config, "/users", string(current, "/context/user"));
-    // Where the kubelet mounts the token of a service account.
+    // The directory in which the kubelet mounts the token of a service account.
     let account = "/var/run/secrets/kubernetes.io/serviceaccount";
     assert_eq!(cluster["cluster"]["certificate-authority"], format!("{account}/ca.crt"));
     assert_eq!(user["user"]["tokenFile"], format!("{account}/token"));
@@ -288,7 +288,7 @@ fn the_image_is_that_of_this_version() {
     assert!(containers(&pod).all(|container| container["image"] == "rulec"));
     let containerfile = read("deploy/Containerfile");
     assert!(containerfile.contains(&format!("-t rulec:{version} ")));
-    // It builds with the oldest Rust that will do.
+    // The image is built with the oldest Rust that is supported.
     let rust = format!("FROM docker.io/library/rust:{}-", env!("CARGO_PKG_RUST_VERSION"));
     assert!(containerfile.contains(&rust), "{rust}");
     assert!(containerfile.contains("ENTRYPOINT [\"/usr/bin/rulec\"]"), "the args begin with run");

@@ -1,4 +1,4 @@
-//! The dashboard and the alerts: they name metrics that there are, by the right names.
+//! The dashboard and the alerts: they use existing metrics by their correct names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::health::EXPORTED;
 const DASHBOARD: &str = "deploy/monitoring/dashboard.json";
 const ALERTS: &str = "deploy/monitoring/alerts.yaml";
 
-/// The names of metrics in an expression, each with what stands before it.
+/// Returns the names of metrics in an expression, each with the text before it.
 fn metrics(expression: &str) -> Vec<(&str, &str)> {
     let is_word = |letter: char| letter.is_ascii_alphanumeric() || "_:".contains(letter);
     let mut found = Vec::new();
@@ -25,7 +25,7 @@ fn metrics(expression: &str) -> Vec<(&str, &str)> {
     found
 }
 
-/// All expressions, of alerts and panels.
+/// Returns all expressions of alerts and panels.
 fn expressions() -> Vec<String> {
     let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
     let alerts = yaml(ALERTS).remove(0);

@@ -11,7 +11,7 @@ use rulec::cli::Cli;
 use super::{path, read, run_args};
 use crate::support::{RULEC, finish};
 
-/// The assignments of a unit, by section and key.
+/// Returns the assignments of the unit, by section and key.
 fn unit() -> BTreeMap<(String, String), Vec<String>> {
     let mut section = String::new();
     let mut found: BTreeMap<_, Vec<String>> = BTreeMap::new();
@@ -34,7 +34,7 @@ fn value(section: &str, key: &str) -> String {
     all.join("")
 }
 
-/// What follows `RULEC_OPTIONS=` in the last line that begins so, without quotes.
+/// Returns the value of the last line that begins with `RULEC_OPTIONS=`, without quotes.
 fn options(text: &str) -> String {
     let line = text.lines().rev().find_map(|line| line.strip_prefix("RULEC_OPTIONS="));
     line.expect("RULEC_OPTIONS is set").trim_matches('"').to_owned()
@@ -64,7 +64,7 @@ fn the_unit_runs_the_program_that_is_installed_with_options_that_it_takes() {
     assert!(read("deploy/debian/postinst").contains("/etc/rulec/manifests"));
 }
 
-/// The service manager says where it is in the environment, and purging the package removes it.
+/// The service manager sets the directory in the environment, and purging the package removes it.
 #[test]
 fn the_unit_has_a_directory_for_the_state() {
     assert_eq!(value("Service", "StateDirectory"), "rulec");
@@ -99,7 +99,7 @@ fn every_page_that_the_unit_names_is_made() {
     }
 }
 
-/// Every quoted path in a section of Cargo.toml, up to the next.
+/// Returns every quoted path in a section of Cargo.toml, up to the next section.
 fn quoted(section: &str) -> Vec<String> {
     let text = read("Cargo.toml");
     let (_, text) = text.split_once(&format!("[{section}]\n")).expect(section);
@@ -123,13 +123,13 @@ fn every_file_of_the_package_is_in_the_repository_or_made_by_the_makefile() {
     }
     for script in ["postinst", "prerm", "postrm"] {
         let text = read(&format!("deploy/debian/{script}"));
-        assert!(text.contains("\n#DEBHELPER#\n"), "{script}: cargo-deb puts the unit's part there");
+        assert!(text.contains("\n#DEBHELPER#\n"), "{script}: cargo-deb replaces this line");
         assert!(text.starts_with("#!/bin/sh\nset -e\n"), "{script}");
         assert!(accepted("sh", &text), "{script} is no script of a shell");
     }
 }
 
-/// Whether a shell can parse a script.
+/// Returns whether a shell can parse a script.
 fn accepted(shell: &str, script: &str) -> bool {
     let mut child = Command::new(shell).args(["-n", "-s"]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
@@ -162,5 +162,5 @@ fn completions_know_every_option() {
     command.args(["completions", "cmd.exe"]);
     let ran = finish(command);
     assert_eq!(ran.status, 2);
-    assert!(ran.stderr.contains("bash"), "it says which there are: {}", ran.stderr);
+    assert!(ran.stderr.contains("bash"), "it lists the known shells: {}", ran.stderr);
 }

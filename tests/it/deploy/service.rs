@@ -1,4 +1,4 @@
-//! The daemon under a service manager: what it tells, and how little it may be allowed.
+//! The daemon under a service manager: its notifications, and the rights that it needs.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -13,10 +13,10 @@ use super::read;
 use crate::daemon::{Daemon, Manifests, NODE_NAME, command, rulec};
 use crate::support::{RULEC, eventually, listing, service, slice};
 
-/// Longer than any message takes that is going to come at all.
+/// The time limit for a message; an expected message takes less.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A process that does not outlive its value.
+/// A process that is killed when this value is dropped.
 struct Killed(Child);
 
 impl Drop for Killed {
@@ -26,14 +26,14 @@ impl Drop for Killed {
     }
 }
 
-/// The next message.
+/// Receives the next message.
 fn heard(manager: &UnixDatagram) -> String {
     let mut bytes = [0; 4096];
     let length = manager.recv(&mut bytes).expect("the daemon says something");
     String::from_utf8(bytes[..length].to_vec()).unwrap()
 }
 
-/// The messages up to one that begins so, and that one.
+/// Receives messages up to one that begins with a state; returns the earlier ones and that one.
 fn heard_until(manager: &UnixDatagram, state: &str) -> (Vec<String>, String) {
     let mut before = Vec::new();
     loop {
@@ -58,7 +58,7 @@ fn a_service_manager_is_told_when_the_node_is_programmed_and_that_the_loop_turns
     let file = service("web", "172.30.0.1", "") + "---\n" + &slice("web", &["10.50.1.1"]);
     let written = Manifests::of(&file);
     let manifests = written.path();
-    // As long as the tables are another's, the node cannot be programmed.
+    // While another process owns the tables, the node cannot be programmed.
     let other = Manifests::new();
     let owner = Daemon::start(&node, &other.path(), &[]);
     let to = manifests.to_str().unwrap();
@@ -70,7 +70,7 @@ fn a_service_manager_is_told_when_the_node_is_programmed_and_that_the_loop_turns
     assert!(heard(&manager).starts_with("WATCHDOG=1\nSTATUS="));
     for _ in 0..3 {
         let message = heard(&manager);
-        assert!(message.starts_with("WATCHDOG=1"), "it waits, but it does not hang: {message}");
+        assert!(message.starts_with("WATCHDOG=1"), "the watchdog is served: {message}");
     }
     owner.stop();
     let (before, ready) = heard_until(&manager, "READY=1");
@@ -80,9 +80,9 @@ fn a_service_manager_is_told_when_the_node_is_programmed_and_that_the_loop_turns
     assert_eq!(ready, format!("READY=1\n{status}"));
     assert!(listed.contains("172.30.0.1"), "the rules are there by then:\n{listed}");
     let output = rulec(&node, &["diff", "--to", to, "--node-name", NODE_NAME]);
-    assert!(output.status.success(), "all of them: {output:?}");
+    assert!(output.status.success(), "all rules are there: {output:?}");
 
-    // An idle loop, too; and the status is told again when it is another.
+    // The watchdog is also served by an idle loop; the status is sent again only when it changes.
     for _ in 0..3 {
         assert_eq!(heard(&manager), "WATCHDOG=1");
     }
@@ -163,7 +163,7 @@ fn a_reload_is_told_from_its_beginning_to_its_end() {
     node.sh(&format!("kill -HUP {}", daemon.0.id()));
     let (before, reloading) = heard_until(&manager, "RELOADING=1");
     assert!(before.iter().all(|message| message.starts_with("WATCHDOG=1")), "{before:?}");
-    // Type=notify-reload asks for the time.
+    // `Type=notify-reload` requires the time.
     let time = reloading.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
     assert!(time.unwrap().parse::<u64>().unwrap() > 0, "{reloading}");
     let (_, ready) = heard_until(&manager, "READY=1");
@@ -183,7 +183,7 @@ fn one_capability_is_enough() {
     fs::write(manifests.join("all.yaml"), file).unwrap();
     let program = directory.path().join("rulec");
     fs::copy(RULEC, &program).unwrap();
-    // Somebody else than root must come by.
+    // A user other than root must be able to enter the directory.
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
     let run = |capabilities: &str| {
         let capabilities = format!("-all{capabilities}");
@@ -199,7 +199,7 @@ fn one_capability_is_enough() {
         Killed(command.spawn().unwrap())
     };
     let mut daemon = run("");
-    assert_eq!(daemon.0.wait().unwrap().code(), Some(2), "none is not enough");
+    assert_eq!(daemon.0.wait().unwrap().code(), Some(2), "without CAP_NET_ADMIN it fails");
     let _daemon = run(",+net_admin");
     eventually("an ordinary user with CAP_NET_ADMIN programs the node", || {
         let output = node.command("nft", ["list", "table", "ip", "rulec"]).output().unwrap();

@@ -15,7 +15,7 @@ fn with_routes() -> Ipvs {
     Ipvs::open(options).unwrap()
 }
 
-/// A thousand of each family.
+/// Returns a thousand addresses of each family.
 fn thousands() -> Vec<IpAddr> {
     let numbers = || (0..1_000_u16).map(|number| (number.to_be_bytes(), number));
     let v4 = numbers().map(|([high, low], _)| IpAddr::from(Ipv4Addr::new(10, 96, high, low)));
@@ -33,7 +33,7 @@ fn the_device_is_made_with_the_first_address_and_goes_at_the_end() {
         let mut ipvs = open();
         let mut model = State::default();
         assert_eq!(ipvs.read().unwrap(), model);
-        assert!(!namespace.sh("ip link").contains("kube-ipvs0"), "to read makes nothing");
+        assert!(!namespace.sh("ip link").contains("kube-ipvs0"), "reading creates no device");
 
         done(&mut ipvs, &mut model, &vips.map(Op::Bind));
         let device = namespace.sh("ip -details addr show dev kube-ipvs0");
@@ -48,21 +48,22 @@ fn the_device_is_made_with_the_first_address_and_goes_at_the_end() {
         let beside = namespace.sh("ip -6 route show");
         assert!(!beside.contains("fd00:96::a"), "one route is enough: {beside}");
 
-        // By a device without an address, nothing leaves the node with the address of a Service.
+        // Packets that leave via a device without an address must not have the address of a
+        // Service.
         namespace.sh("ip link add bare type dummy
              ip link set bare up
              ip route add 198.51.100.0/24 dev bare");
         let route = namespace.sh("ip route get 198.51.100.7");
         assert!(route.contains("dev bare") && !route.contains("src 10.96."), "{route}");
 
-        // What is on the device without being a single address is none of ours, and neither is what
-        // is elsewhere.
+        // Addresses on the device that are not single addresses are not ours, and neither are those
+        // on other devices.
         namespace.sh("ip addr add 192.0.2.1/24 dev kube-ipvs0
              ip addr add 192.0.2.2/32 dev lo
              ip addr add fd00:97::1/64 dev kube-ipvs0");
         assert_eq!(ipvs.read().unwrap(), model);
 
-        // Somebody sets it down, or deletes it: it comes back with the next address.
+        // The device is set down, or deleted: both are repaired with the next address.
         namespace.sh("ip link set kube-ipvs0 down");
         let more: IpAddr = "10.96.0.11".parse().unwrap();
         assert!(ipvs.apply(&[Op::Bind(more)]).unwrap().is_empty());

@@ -1,4 +1,5 @@
-//! Mode ipvs as operators meet it: the daemon, what `diff` foretells, and the way there and back.
+//! Mode ipvs as operators see it: the daemon, the predictions of `diff`, and the migration both
+//! ways.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -13,12 +14,12 @@ use rulec_testkit::{
 use crate::daemon::{Daemon, Manifests, NODE_NAME, rulec};
 use crate::support::{eventually, get, with_flows};
 
-/// What nothing but mode ipvs needs.
+/// The options that only mode ipvs needs.
 const MODE: [&str; 2] = ["--proxy-mode", "ipvs"];
 
 const PODS: [&str; 2] = ["--cluster-cidr", "10.50.0.0/16,2001:db8:50::/48"];
 
-/// A Service of both families with these endpoints, and more of its metadata and spec.
+/// Returns a Service of both families with these endpoints, and more metadata and spec.
 fn web(metadata: &str, spec: &str, endpoints: [&str; 2]) -> String {
     let slice = |family: &str, addresses: &str| {
         format!(
@@ -48,7 +49,7 @@ spec:
     )
 }
 
-/// Two endpoints of each family that nobody answers for.
+/// Two endpoints of each family, where no server listens.
 const SOME: [&str; 2] = [
     "{addresses: [10.50.2.5]}, {addresses: [10.50.2.6]}",
     "{addresses: ['2001:db8:50:2::5']}, {addresses: ['2001:db8:50:2::6']}",
@@ -58,7 +59,7 @@ fn listed(node: &Namespace) -> BTreeSet<String> {
     node.sh("ipvsadm -Sn").lines().map(str::to_owned).collect()
 }
 
-/// What `diff` says of the way from the kernel to the manifests.
+/// Returns the status and output of `diff` from the kernel to the manifests.
 fn diff(node: &Namespace, manifests: &Manifests, output: &str) -> (Option<i32>, String) {
     let path = manifests.path();
     let to = path.to_str().unwrap();
@@ -132,8 +133,8 @@ fn what_diff_prints_for_ipvsadm_leads_where_the_daemon_does() {
     assert_eq!(self::listed(&by_hand), listed);
 }
 
-/// What kube-proxy's IPVS mode leaves is gone on with: nothing is added that is there, its stale
-/// virtual servers go, and those of others stay.
+/// The remains of kube-proxy's IPVS mode are adopted: existing entries are not added again, its
+/// stale virtual servers are removed, and those of others stay.
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
 fn what_kube_proxy_has_left_is_taken_over() {
@@ -159,7 +160,7 @@ fn what_kube_proxy_has_left_is_taken_over() {
     assert_eq!(delete, "-D -t 10.90.0.99:80");
 
     let mut daemon = start(&node, &manifests, &[]);
-    // What has no connections is gone soon.
+    // A real server without connections is removed soon.
     let is_gone = daemon.wait_until(|_| !node.sh("ipvsadm -Ln").contains("10.50.2.9"));
     assert!(is_gone, "{}", node.sh("ipvsadm -Ln"));
     let listed = listed(&node);
@@ -168,7 +169,7 @@ fn what_kube_proxy_has_left_is_taken_over() {
     let addresses = node.sh("ip address show dev kube-ipvs0");
     assert!(addresses.contains("10.90.0.10") && !addresses.contains("10.90.0.99"), "{addresses}");
 
-    // Somebody else's work is undone, but not what is somebody else's.
+    // Changes that others make to our virtual servers are undone; virtual servers of others stay.
     node.sh("ipvsadm -d -t 10.90.0.10:80 -r 10.50.2.5:8080; ipvsadm -E -t 10.90.0.10:80 -s wlc");
     assert_eq!(diff(&node, &manifests, "ipvsadm").0, Some(1));
     daemon.stop();
@@ -179,7 +180,7 @@ fn what_kube_proxy_has_left_is_taken_over() {
     assert!(self::listed(&node).contains("-a -t 10.90.0.10:80 -r 10.50.2.5:8080 -m -w 1"));
 }
 
-/// From nftables mode to IPVS mode and back, each with the tool's own commands, and nobody is refused.
+/// From nftables mode to IPVS mode and back, with rulec's own commands; no connection fails.
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
 fn from_nftables_and_back_without_a_gap() {
@@ -201,8 +202,8 @@ fn from_nftables_and_back_without_a_gap() {
             Family::V6 => ("[fd90::10]:80", "[2001:db8::10]:0"),
         };
         for from in [&world.pod(1).namespace, &world.node, &world.client] {
-            // Otherwise the node would take the address that it connects to for its own source, as long as
-            // it has it, and such a connection ends when it has it no longer.
+            // Otherwise the node would use the address that it connects to as its own source while
+            // it has that address, and such a connection would end when the address is removed.
             let source = (from.name() == world.node.name()).then(|| own.parse().unwrap());
             let options = Options { source, timeout: patience(Duration::from_secs(20)) };
             ways.push((from, to.parse().unwrap(), options));

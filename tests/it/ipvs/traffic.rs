@@ -1,4 +1,4 @@
-//! What connections notice of changes, and what of them can be counted.
+//! The effect of changes on connections, and the counts of connections.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -37,14 +37,14 @@ impl Site {
         })
     }
 
-    /// A new connection from outside, and who answers.
+    /// Opens a connection from outside, and returns the name of the server that answers.
     fn connect(&self, to: SocketAddr) -> (Connection, String) {
         let mut connection = flow(&self.world.client, to).unwrap();
         let answer = connection.exchange("?").unwrap();
         (connection, answer.strip_suffix(" ?").unwrap().to_owned())
     }
 
-    /// Who answers new connections, which stay open.
+    /// Opens connections, and returns them by the names of the servers that answer.
     fn answers(&self, to: SocketAddr, n: usize) -> BTreeMap<String, Vec<Connection>> {
         let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for _ in 0..n {
@@ -68,7 +68,7 @@ fn changes_in_place_keep_connections_and_weight_0_takes_no_new_ones() {
         let web = server(vip, Protocol::Tcp, 80);
         let to = SocketAddr::new(web.address, 80);
         let [e0, e1] = site.backends(family);
-        // Only the requests of this closure are made in the node.
+        // Only the requests of this closure are sent in the node's namespace.
         site.world.node.run(|| {
             let mut ipvs = open();
             apply(
@@ -104,15 +104,15 @@ fn changes_in_place_keep_connections_and_weight_0_takes_no_new_ones() {
                 }
             }
 
-            // Now the first keeps what it has, and that is all.
+            // The first real server now keeps its connections and gets no new ones.
             let new = site.answers(to, 4);
             assert_eq!(new.keys().collect::<Vec<_>>(), ["e1"]);
             let counted = ipvs.connections(&[web]).unwrap();
             assert_eq!(counted, BTreeMap::from([((web, e0), 2), ((web, e1), 6)]));
             apply(&mut ipvs, &[Op::SetReal(web, e0, RealServer::ACTIVE)]);
-            assert_eq!(site.answers(to, 4).len(), 2, "it takes some again");
+            assert_eq!(site.answers(to, 4).len(), 2, "it gets connections again");
 
-            // Deleted, its connections end, and the others do not.
+            // Deleting a real server ends its connections, but not those of the other one.
             apply(&mut ipvs, &[Op::DeleteReal(web, e0)]);
             let mut of = |name: &str| open.get_mut(name).unwrap().remove(0);
             let (mut ended, mut kept) = (of("e0"), of("e1"));
@@ -143,10 +143,10 @@ fn a_client_stays_with_its_real_server_until_that_drains() {
             let first = answers.keys().next().unwrap().clone();
             let idx = usize::from(first == "e1");
             let counted = ipvs.connections(&[web]).unwrap();
-            assert_eq!(counted[&(web, backends[idx])], 5, "4 connections, and what it remembers");
+            assert_eq!(counted[&(web, backends[idx])], 5, "4 connections and a template");
             assert_eq!(counted[&(web, backends[1 - idx])], 0);
 
-            // `expire_quiescent_template` lets it forget.
+            // With `expire_quiescent_template`, the client is sent to another real server.
             apply(&mut ipvs, &[Op::SetReal(web, backends[idx], RealServer::draining(9))]);
             let later = site.answers(to, 4);
             assert!(later.len() == 1 && !later.contains_key(&first), "{later:?}");

@@ -1,6 +1,6 @@
-//! Session affinity: which backend a client finds again.
+//! Session affinity: which backend a client reaches again.
 //!
-//! The clients are one machine with many addresses, [`clients`].
+//! The clients are one machine with many addresses, see [`clients`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,7 +16,7 @@ use super::{PROTOCOLS, Site, cluster_ip, endpoints, service};
 /// The ports of the EndpointSlices.
 const WEB: &str = "[{name: http, port: 8080}, {name: echo, port: 8080, protocol: UDP}]";
 
-/// A Service of every kind of frontend, with this affinity.
+/// Returns a Service with every kind of frontend and this affinity.
 fn web(affinity: &str) -> String {
     let spec = format!(
         "
@@ -30,14 +30,14 @@ fn web(affinity: &str) -> String {
     service("web", 10, &spec)
 }
 
-/// Clients stick for three hours.
+/// Session affinity with the default timeout of three hours.
 const STICKY: &str = "sessionAffinity: ClientIP";
 
 fn sticky_for(seconds: u64) -> String {
     format!("{STICKY}\n        sessionAffinityConfig: {{clientIP: {{timeoutSeconds: {seconds}}}}}")
 }
 
-/// The frontends of the Service in one family.
+/// Returns the frontends of the Service in one family.
 fn frontends(family: Family) -> [SocketAddr; 3] {
     let external: IpAddr = match family {
         Family::V4 => Ipv4Addr::new(198, 51, 100, 30).into(),
@@ -47,7 +47,7 @@ fn frontends(family: Family) -> [SocketAddr; 3] {
     [cluster_ip(family, 10, 80), (external, 80).into(), (node, 30080).into()]
 }
 
-/// Thirteen addresses, as of so many machines.
+/// Returns thirteen addresses, each of which represents a client.
 fn clients(family: Family) -> Vec<IpAddr> {
     (78..=90)
         .map(|host: u8| match family {
@@ -57,7 +57,7 @@ fn clients(family: Family) -> Vec<IpAddr> {
         .collect()
 }
 
-/// Starts everything, and gives the client all those addresses.
+/// Starts everything, and gives the client machine all those addresses.
 fn start(yaml: &str) -> Site {
     let site = Site::start(yaml);
     let add = |ip: IpAddr| match ip {
@@ -69,7 +69,7 @@ fn start(yaml: &str) -> Site {
     site
 }
 
-/// Makes some flows of one client and returns the backend that they all found.
+/// Makes some flows of one client and returns the backend that all of them reached.
 #[track_caller]
 fn stuck(site: &Site, client: IpAddr, protocol: Protocol, to: SocketAddr, flows: usize) -> String {
     let options = Options { source: Some((client, 0).into()), ..Options::default() };
@@ -78,7 +78,7 @@ fn stuck(site: &Site, client: IpAddr, protocol: Protocol, to: SocketAddr, flows:
     counts.into_keys().next().unwrap()
 }
 
-/// Where each client is stuck.
+/// Returns the backend of each client.
 #[track_caller]
 fn all_stuck(
     site: &Site,
@@ -103,7 +103,7 @@ fn a_client_finds_one_backend_by_every_frontend() {
             assert_eq!(stuck(&site, client, protocol, external, 25), backend);
             assert_eq!(stuck(&site, client, protocol, node_port, 25), backend);
         }
-        // Pods and the node are clients like any other.
+        // Session affinity applies to Pods and the node, too.
         for from in [&site.world.pod(2).namespace, &site.world.node] {
             let counts = ask_many(from, Protocol::Tcp, cluster_ip(family, 10, 80), 25);
             assert_eq!(counts.len(), 1, "{counts:?}");
@@ -122,8 +122,8 @@ fn clients_spread_and_each_sticks() {
         for to in frontends(family) {
             for protocol in PROTOCOLS {
                 let before = all_stuck(&site, &clients, protocol, to);
-                // The node's own address hides all of them from the backends, but not from the
-                // records: otherwise all would be one client.
+                // The backends see only the node's address, but the affinity records contain the
+                // clients': otherwise all of them would be one client.
                 let used: BTreeSet<&String> = before.values().collect();
                 assert_eq!(used.len(), 3, "{protocol} {to}: {before:?}");
                 assert_eq!(all_stuck(&site, &clients, protocol, to), before);
@@ -137,7 +137,7 @@ fn ports_have_records_of_their_own() {
     if !require_root() {
         return;
     }
-    // First each port has one backend, so that the records differ; then both have all.
+    // At first each port has one backend, so that the records differ; then both have all.
     let slices = |http: &[&str], echo: &[&str]| {
         endpoints("web", "[{name: http, port: 8080}]", http)
             + &endpoints("web", "[{name: echo, port: 8080, protocol: UDP}]", echo)
@@ -170,7 +170,7 @@ fn a_record_lives_as_long_as_it_is_used() {
     if !require_root() {
         return;
     }
-    // All clients begin where there is only one backend, so that a new choice would show.
+    // All clients start with a single backend, so that a new choice would be noticed.
     let second = patience(Duration::from_secs(1));
     let timeout = 3 * second;
     let affinity = sticky_for(timeout.as_secs());
@@ -204,7 +204,7 @@ fn a_record_lives_as_long_as_it_is_used() {
     thread::sleep(timeout + second);
     for (found, flow) in look(&site).iter().zip(&flows) {
         let used: BTreeSet<&String> = found.values().collect();
-        assert!(used.len() > 1, "nobody has chosen anew: {flow:?}: {found:?}");
+        assert!(used.len() > 1, "no client has moved: {flow:?}: {found:?}");
     }
 }
 
@@ -221,24 +221,24 @@ fn clients_of_a_removed_backend_find_a_live_one() {
         let look = |site: &Site| frontends.map(|to| all_stuck(site, &clients, protocol, to));
         let with_all = look(&site);
 
-        // `b` still runs and would answer, but is no endpoint any more.
+        // `b` still runs and would answer, but is not an endpoint any more.
         site.apply(&slices(&["a", "c"]));
         let without_b = look(&site);
         for (before, after) in with_all.iter().zip(&without_b) {
             for (client, backend) in after {
                 assert_ne!(backend, "b", "{client}");
-                // Those of the others have not moved.
+                // Clients of the other backends have not moved.
                 let moved = before[client] != *backend;
                 assert_eq!(moved, before[client] == "b", "{client}: {before:?}, {after:?}");
             }
         }
         assert_eq!(look(&site), without_b);
 
-        // Who has moved stays there, though the old backend is back.
+        // Clients that have moved stay, though their previous backend is back.
         site.apply(&slices(&["a", "b", "c"]));
         assert_eq!(look(&site), without_b);
 
-        // A daemon that starts anew changes nothing about it.
+        // A restart of the daemon does not change this.
         site = site.restart();
         assert_eq!(look(&site), without_b);
         site.apply(&slices(&["a", "b"]));
@@ -281,7 +281,7 @@ fn affinity_is_switched_on_and_off() {
     site.apply(&(web(STICKY) + &slices));
     spread(&site, false);
 
-    // No endpoint, and some again.
+    // Without endpoints, and then with one again.
     site.apply(&web(STICKY));
     let all = Family::BOTH.map(frontends).concat();
     site.refused(&super::Who::ALL, &PROTOCOLS, &all);

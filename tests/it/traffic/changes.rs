@@ -1,4 +1,4 @@
-//! Changes while there is traffic: nobody who could be served may notice.
+//! Changes under traffic: no connection that can be served may fail.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use rulec_testkit::{Connection, Family, LongServer, Protocol, address, flow_with
 use super::{CLUSTER_CIDR, Seen, Site, Who, cluster_ip, endpoints, service};
 use crate::daemon::Daemon;
 
-/// A Service of every kind of frontend.
+/// Returns a Service with every kind of frontend.
 fn web() -> String {
     let spec = "
         type: NodePort
@@ -26,7 +26,7 @@ fn web_with(backends: &[&str]) -> String {
     web() + &endpoints("web", "[{name: http, port: 8080}, {name: long, port: 7070}]", backends)
 }
 
-/// Opens a connection from everybody by every kind of frontend.
+/// Opens a connection of every client to every kind of frontend.
 fn open(site: &Site) -> Vec<(String, Connection)> {
     let mut connections = Vec::new();
     for family in Family::BOTH {
@@ -47,7 +47,7 @@ fn open(site: &Site) -> Vec<(String, Connection)> {
     connections
 }
 
-/// Asserts that every connection is alive and at the backend.
+/// Asserts that every connection is alive and still at the backend.
 #[track_caller]
 fn alive(connections: &mut [(String, Connection)], backend: &str, word: &str) {
     for (what, connection) in connections {
@@ -80,7 +80,7 @@ fn connections_outlive_every_change() {
     site = site.crash(|manifests| manifests.write("all.yaml", &web_with(&["a", "b"])));
     alive(&mut connections, "a", "crashed");
 
-    // Its own backend leaves the slice, but runs until its connections are done.
+    // The backend leaves the slice, but runs until its connections are closed.
     site.apply(&web_with(&["b"]));
     alive(&mut connections, "a", "left");
     let mut new = open(&site);
@@ -95,12 +95,12 @@ fn connections_outlive_every_change() {
     alive(&mut new, "b", "no-service");
 }
 
-/// Asks without a pause while `change` is under way, from everybody at every frontend, and returns
-/// who has answered.
+/// Makes flows continuously while `change` runs, of every client to every frontend, and returns the
+/// names of the servers that answered.
 ///
 /// # Panics
 ///
-/// When one of the flows fails: a gap in the rules sends it to nowhere or has it refused.
+/// When a flow fails: with a gap in the rules, it is not translated or is refused.
 fn hammer(world: &rulec_testkit::World, change: impl FnOnce()) -> BTreeSet<String> {
     let done = AtomicBool::new(false);
     let ask = |who: Who, to: SocketAddr| {
@@ -143,7 +143,8 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Ten states of the Service that have the backend `a` in common, the last with all.
+/// Returns ten states of the Service that have backend `a` in common; the last one has all
+/// backends.
 fn edits() -> [String; 10] {
     let sticky = |backends: &[&str]| {
         web_with(backends)
@@ -169,7 +170,7 @@ fn quick_edits_leave_no_gap() {
         return;
     }
     let Site { mut daemon, manifests, servers, world, .. } = Site::start(&web_with(&["a"]));
-    // Each as soon as the kernel has the one before, then all at once.
+    // Each state as soon as the kernel has the previous one; then all without waiting.
     let names = hammer(&world, || {
         for yaml in edits() {
             daemon.after(|| manifests.write("all.yaml", &yaml));
@@ -199,7 +200,7 @@ fn restarts_leave_no_gap() {
         daemon.stop();
         let daemon = Daemon::start(&world.node, &manifests.path(), &CLUSTER_CIDR);
         daemon.kill9();
-        // While nobody looks, the manifests change.
+        // The manifests change while no daemon runs.
         manifests.write("all.yaml", &web_with(&["a", "c"]));
         last = Some(Daemon::start(&world.node, &manifests.path(), &CLUSTER_CIDR));
     });

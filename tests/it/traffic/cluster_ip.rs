@@ -1,4 +1,4 @@
-//! Cluster addresses: who is served, who is masqueraded, what is refused.
+//! Cluster addresses: which clients are served, which are masqueraded, and what is refused.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{
     CLUSTER_CIDR, HTTP, PROTOCOLS, Seen, Site, Who, cluster_ip, each_of, endpoints, service,
 };
 
-/// A Service of two ports, http on 80/TCP and echo on 80/UDP, at number 10.
+/// Returns a Service with two ports, http on 80/TCP and echo on 80/UDP, at number 10.
 fn web() -> String {
     let ports = "
         ports:
@@ -34,7 +34,7 @@ fn everyone_reaches_every_backend() {
             site.served(Who::Pod, protocol, to, &["a", "b", "c"], Seen::Own);
             site.served(Who::Host, protocol, to, &["a", "b", "c"], Seen::Masqueraded);
             site.served(Who::Client, protocol, to, &["a", "b", "c"], Seen::Masqueraded);
-            // The node with whatever source the kernel chooses for it.
+            // The node with the source address that the kernel chooses.
             let counts = ask_many(&site.world.node, protocol, to, 60);
             assert_eq!(counts.len(), 3, "the node -> {protocol} {to}: {counts:?}");
         }
@@ -106,7 +106,7 @@ fn protocols_of_one_port_have_targets_of_their_own() {
     if !require_root() {
         return;
     }
-    // Without SCTP in the kernel, its port must still not harm the others.
+    // Without SCTP in the kernel, the SCTP port must still not affect the others.
     let dns = service(
         "dns",
         53,
@@ -117,7 +117,7 @@ fn protocols_of_one_port_have_targets_of_their_own() {
         - {name: dns-sctp, port: 53, protocol: SCTP, targetPort: 8080}
         ",
     );
-    // Each name twice over: a slice's port must match in both name and protocol.
+    // A port of a slice must match in both name and protocol.
     let slices = endpoints(
         "dns",
         "[{name: dns, port: 8080, protocol: UDP},
@@ -147,7 +147,7 @@ fn a_pod_reaches_itself() {
         - {name: http, port: 80, targetPort: 8080, nodePort: 30080}
         - {name: echo, port: 80, protocol: UDP, targetPort: 8080, nodePort: 30080}";
     let yaml = service("web", 10, ports) + &endpoints("web", WEB, &["a", "b", "c"]);
-    // Without the pods' networks nobody is masqueraded for being foreign, yet hairpins still are.
+    // Without a cluster CIDR, sources are kept, but hairpins are still masqueraded.
     for args in [&CLUSTER_CIDR[..], &[]] {
         let site = Site::start_with(args, &yaml);
         let a = site.world.pod(0);
@@ -158,7 +158,7 @@ fn a_pod_reaches_itself() {
                     ask(&a.namespace, protocol, to, Options::default())
                         .unwrap_or_else(|failure| panic!("a -> {protocol} {to}: {failure:?}"))
                 };
-                // Its own answer would not come back through the node if it saw its own address.
+                // If the pod saw its own address, its answer would not return through the node.
                 each_of(&["a", "b", "c"], "a -> its cluster address", || {
                     let answer = reach(cluster_ip(family, 10, 80));
                     let seen = if answer.name == "a" { node } else { a.ip(family) };
@@ -186,7 +186,7 @@ fn undefined_ports_and_protocols_are_refused() {
     let site = Site::start(&(service("web", 10, ports) + &endpoints("web", HTTP, &["a", "b"])));
     let at = |port| Family::BOTH.map(|family| cluster_ip(family, 10, port));
     site.refused(&Who::ALL, &[Protocol::Tcp, Protocol::Udp], &at(443));
-    // The backends listen on both.
+    // The backends listen on both protocols at 8080.
     site.refused(&Who::ALL, &[Protocol::Tcp, Protocol::Udp], &at(8080));
     site.refused(&Who::ALL, &[Protocol::Udp], &at(80));
     for to in at(80) {
@@ -234,7 +234,7 @@ fn a_service_refuses_while_it_has_no_endpoint() {
     serves(&site, &["a"]);
     site.apply(&(web.clone() + &endpoints("web", WEB, &["b", "c"])));
     serves(&site, &["b", "c"]);
-    // An empty slice, as the controller leaves it, and none at all.
+    // An empty slice, as the controller leaves it, and no slice at all.
     site.apply(&(web.clone() + &endpoints("web", WEB, &[])));
     site.refused(&Who::ALL, &PROTOCOLS, &frontends);
     site.apply(&(web.clone() + &endpoints("web", WEB, &["c"])));
@@ -242,8 +242,8 @@ fn a_service_refuses_while_it_has_no_endpoint() {
     site.apply(&web);
     site.refused(&Who::ALL, &PROTOCOLS, &frontends);
 
-    // Nobody knows the addresses any more: packets leave by the default route, to nowhere. On the
-    // node port, the node itself says that nobody listens, rules or not.
+    // Without the Service, packets to its addresses leave by the default route and get no answer.
+    // At the node port, the node's kernel refuses connections anyway because no process listens.
     site.manifests.remove("all.yaml");
     site.settle();
     site.silent(&Who::ALL, &PROTOCOLS, &elsewhere);
@@ -320,7 +320,7 @@ fn families_do_not_look_at_each_other() {
     site.served(Who::Pod, Protocol::Tcp, to_v6, &["b"], Seen::Own);
     site.refused(&Who::ALL, &[Protocol::Tcp], &[to_v4]);
 
-    // A Service of one family is nothing in the other.
+    // A Service of one family has no frontend in the other.
     let single = "---
 apiVersion: v1
 kind: Service
@@ -335,7 +335,7 @@ spec:
     site.served(Who::Pod, Protocol::Tcp, to_v6, &["b"], Seen::Own);
     site.silent(&Who::ALL, &PROTOCOLS, &[to_v4]);
 
-    // The order of the families is the user's choice.
+    // The user chooses the order of the families.
     let reversed = "---
 apiVersion: v1
 kind: Service
@@ -376,8 +376,8 @@ fn services_do_not_look_at_each_other() {
     if !require_root() {
         return;
     }
-    // The same port of different addresses, different ports of different addresses, the same
-    // backends and others.
+    // The same port at different addresses, different ports at different addresses, the same and
+    // other backends.
     let port = |number| format!("ports: [{{name: http, port: {number}, targetPort: 8080}}]");
     let yaml = [
         service("one", 11, &port(80)) + &endpoints("one", HTTP, &["a"]),
@@ -399,7 +399,8 @@ fn services_do_not_look_at_each_other() {
         site.refused(&[Who::Pod], &[Protocol::Tcp], &[cluster_ip(family, 14, 80)]);
     }
 
-    // Two Services had the endpoint in common: one goes, the other keeps it, hairpin included.
+    // Of two Services with a common endpoint, one is deleted; the other keeps it, including its
+    // hairpin.
     site.apply(&yaml[1..].concat());
     for family in Family::BOTH {
         let to = cluster_ip(family, 13, 81);
@@ -412,8 +413,8 @@ fn services_do_not_look_at_each_other() {
     }
 }
 
-/// An address that no Service has leads to somebody, if a route does; unless a ServiceCIDR says that it
-/// is the cluster's.
+/// Packets to an address without a Service follow the routes, unless a ServiceCIDR contains the
+/// address.
 #[test]
 fn addresses_of_a_service_cidr_that_nobody_has_are_dropped() {
     if !require_root() {
@@ -450,7 +451,7 @@ spec: {cidrs: [10.90.0.0/24, 'fd90::/120']}
     for family in Family::BOTH {
         let to = cluster_ip(family, 10, 80);
         site.served(Who::Client, Protocol::Tcp, to, &["a"], Seen::Masqueraded);
-        // Of a Service's address, an undefined port is refused and not dropped.
+        // An undefined port at a Service's address is refused, not dropped.
         site.refused(&[Who::Pod], &[Protocol::Tcp], &[cluster_ip(family, 10, 81)]);
     }
     site.apply(&web);

@@ -1,15 +1,15 @@
-//! EndpointSlices: how several make one Service, and which of their endpoints count.
+//! EndpointSlices: how several of them form one Service, and which of their endpoints count.
 
 use rulec_testkit::{Family, Options, Protocol, address, ask, ask_many, require_root};
 
 use super::{HTTP, PROTOCOLS, Seen, Site, Who, cluster_ip, endpoint, endpoints, service, slice};
 
-/// A Service of one TCP port.
+/// Returns a Service with one TCP port.
 fn web() -> String {
     service("web", 10, "ports: [{name: http, port: 80, targetPort: 8080}]")
 }
 
-/// The Service with slices for both families, each a list of (backend, conditions).
+/// Returns the Service with slices for both families, each given as (backend, conditions) pairs.
 fn with_slices(slices: &[&[(&str, &str)]]) -> String {
     let mut yaml = web();
     for (family, kind) in [(Family::V4, "IPv4"), (Family::V6, "IPv6")] {
@@ -25,7 +25,7 @@ fn with_slices(slices: &[&[(&str, &str)]]) -> String {
     yaml
 }
 
-/// Asserts who serves a pod in both families; nobody means that it is refused.
+/// Asserts which backends serve a pod in both families; if none, that it is refused.
 #[track_caller]
 fn check(site: &Site, by: &[&str]) {
     let addresses = Family::BOTH.map(|family| cluster_ip(family, 10, 80));
@@ -43,14 +43,14 @@ fn slices_have_target_ports_of_their_own() {
     if !require_root() {
         return;
     }
-    // A named target port resolves to what each pod says.
+    // A named target port resolves to a port for each pod.
     let mut yaml = web();
     for (family, kind) in [(Family::V4, "IPv4"), (Family::V6, "IPv6")] {
         let endpoint = |backend| [endpoint(family, backend, "{}")];
         let name = |number: usize| format!("web-{number}-{}", kind.to_lowercase());
         yaml += &slice(&name(1), "web", kind, "[{name: http, port: 8080}]", &endpoint("a"));
         yaml += &slice(&name(2), "web", kind, "[{name: http, port: 9090}]", &endpoint("b"));
-        // One pod may be there with two ports: two endpoints.
+        // One pod with two ports is two endpoints.
         yaml += &slice(&name(3), "web", kind, "[{name: http, port: 8080}]", &endpoint("c"));
         yaml += &slice(&name(4), "web", kind, "[{name: http, port: 9090}]", &endpoint("c"));
     }
@@ -87,10 +87,10 @@ fn an_endpoint_in_two_slices_is_one() {
     for family in Family::BOTH {
         let from = &site.world.pod(2).namespace;
         let counts = ask_many(from, Protocol::Tcp, cluster_ip(family, 10, 80), 600);
-        // Counted twice, `a` would have 400 of them.
+        // If it were counted twice, `a` would have 400 of them.
         assert!((240..=360).contains(&counts["a"]), "{counts:?}");
     }
-    // It stays until the last slice lets go of it.
+    // The endpoint stays until the last slice that has it is changed.
     site.apply(&with_slices(&[&[("b", ready)], &[("a", ready)]]));
     check(&site, &["a", "b"]);
     site.apply(&with_slices(&[&[("b", ready)], &[]]));
@@ -106,15 +106,15 @@ fn conditions_decide_which_endpoints_serve() {
     const UNREADY: &str = "{ready: false, serving: false, terminating: false}";
     const TERMINATING: &str = "{ready: false, serving: true, terminating: true}";
     const DYING: &str = "{ready: false, serving: false, terminating: true}";
-    // Of a Service with publishNotReadyAddresses.
+    // As for a Service with publishNotReadyAddresses.
     const PUBLISHED: &str = "{ready: true, serving: false, terminating: true}";
     type Endpoints<'t> = &'t [(&'t str, &'t str)];
     let cases: &[(Endpoints<'_>, &[&str])] = &[
-        // What is left out is the best.
+        // Omitted conditions have their most favourable value.
         (&[("a", "{}"), ("b", "{serving: true}"), ("c", UNREADY)], &["a", "b"]),
         (&[("a", "{ready: false}"), ("b", READY)], &["b"]),
         (&[("a", "{ready: false}")], &[]),
-        // Those that terminate serve only if there are no others, and only if they still can.
+        // Terminating endpoints serve only if there are no others, and only while they are serving.
         (&[("a", READY), ("b", TERMINATING), ("c", READY)], &["a", "c"]),
         (&[("a", TERMINATING), ("b", TERMINATING), ("c", DYING)], &["a", "b"]),
         (&[("a", TERMINATING), ("b", UNREADY), ("c", TERMINATING)], &["a", "c"]),
@@ -129,7 +129,8 @@ fn conditions_decide_which_endpoints_serve() {
         check(&site, by);
     }
 
-    // The same endpoint in two slices, while it moves: whatever the order, it is running.
+    // The same endpoint in two slices, during a move between them: in either order, it counts as
+    // ready.
     for slices in [[TERMINATING, READY], [READY, TERMINATING]] {
         site.apply(&with_slices(&[&[("a", slices[0]), ("b", READY)], &[("a", slices[1])]]));
         check(&site, &["a", "b"]);
@@ -184,7 +185,7 @@ endpoints:
         site.served(Who::Client, Protocol::Tcp, to.parse().unwrap(), &["a"], Seen::Masqueraded);
     }
     let to = cluster_ip(Family::V4, 10, 80);
-    // The canonical endpoint is the sloppy one: its hairpin works.
+    // The endpoint is stored in canonical form, so that its hairpin is masqueraded.
     let answer = ask(site.backend("a"), Protocol::Tcp, to, Options::default());
     assert_eq!(answer.unwrap().name, "a");
 }
@@ -204,7 +205,7 @@ fn ports_match_by_name_and_protocol() {
         one("no-name", 13, "{port: 80}", "[{port: 8080, name: null}]"),
         one("no-number", 14, "{port: 80}", "[{name: ''}]"),
         one("unnamed", 15, "{port: 80}", "[{name: '', port: 8080}]"),
-        // What cannot be used does no harm to what can.
+        // Unusable ports do not affect usable ones.
         one(
             "mixed",
             16,
@@ -240,7 +241,7 @@ fn foreign_slices_and_services_are_left_alone() {
     let mut site = Site::start(&(web() + &slices));
     check(&site, &["a"]);
 
-    // Headless slices and those of nobody give nothing to a Service with an address.
+    // Headless slices and slices of no Service add no endpoints to a Service with an address.
     site.apply(&(web() + &labelled(&slices, "service.kubernetes.io/headless")));
     check(&site, &[]);
     site.apply(&(web() + &slices));
@@ -252,7 +253,7 @@ fn foreign_slices_and_services_are_left_alone() {
     site.apply(&(web() + &slice("web-names", "web", "FQDN", HTTP, &["{addresses: [a.example]}"])));
     check(&site, &[]);
 
-    // A Service that another proxy serves is as good as absent.
+    // A Service for another proxy is ignored.
     let others = web().replace(
         "{name: web}",
         "{name: web, labels: {service.kubernetes.io/service-proxy-name: other}}",
@@ -260,7 +261,7 @@ fn foreign_slices_and_services_are_left_alone() {
     let addresses = Family::BOTH.map(|family| cluster_ip(family, 10, 80));
     site.apply(&(others + &slices));
     site.silent(&Who::ALL, &PROTOCOLS, &addresses);
-    // As is a headless one, and an alias.
+    // So is a headless one, and one of type ExternalName.
     for (from, to) in [
         ("clusterIP: 10.90.0.10\n    clusterIPs: [10.90.0.10, 'fd90::10']", "clusterIP: None"),
         ("ports:", "type: ExternalName\n    externalName: example.org\n    ports:"),

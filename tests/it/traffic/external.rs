@@ -1,4 +1,4 @@
-//! Frontends for clients outside the cluster: node ports, external IPs, VIPs of load balancers.
+//! Frontends for clients outside the cluster: node ports, external IPs, load balancer addresses.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ const LOOPBACK: (std::net::Ipv4Addr, std::net::Ipv6Addr) =
 
 const WEB: &str = "[{name: http, port: 8080}, {name: echo, port: 8080, protocol: UDP}]";
 
-/// A Service with a node port for either protocol.
+/// Returns a Service with a node port for each protocol.
 fn node_port() -> String {
     let spec = "
         type: NodePort
@@ -23,7 +23,7 @@ fn node_port() -> String {
     service("web", 10, spec)
 }
 
-/// Somebody who listens on the node at the number of the node port, as nobody forbids.
+/// Starts a process of the node that listens on the node port's number, which is allowed.
 fn squatter(site: &Site) -> Server {
     let ports = [(Protocol::Tcp, 30080), (Protocol::Udp, 30080)];
     Server::start(&site.world.node, "squatter", &ports)
@@ -37,7 +37,7 @@ fn untouched(site: &Site, who: Who, to: SocketAddr) {
     }
 }
 
-/// Asserts the same of loopback addresses.
+/// Asserts the same for loopback addresses.
 #[track_caller]
 fn loopback_is_untouched(site: &Site, family: Family) {
     for protocol in PROTOCOLS {
@@ -67,7 +67,7 @@ fn a_node_port_is_on_the_primary_address_only() {
         loopback_is_untouched(&site, family);
     }
 
-    // Refusing is for the same address as serving.
+    // Connections are refused at exactly those addresses that were served.
     site.apply(&(node_port() + NODE));
     for family in Family::BOTH {
         site.refused(&Who::ALL, &PROTOCOLS, &at(family, 30080, &[address::NODE]));
@@ -78,7 +78,7 @@ fn a_node_port_is_on_the_primary_address_only() {
         loopback_is_untouched(&site, family);
     }
 
-    // The Service is gone: the primary address is as the others.
+    // Without the Service, the primary address is like the others.
     site.apply(NODE);
     for family in Family::BOTH {
         untouched(&site, Who::Client, SocketAddr::new(family.of(address::NODE), 30080));
@@ -102,7 +102,7 @@ fn without_a_node_a_node_port_is_on_all_local_addresses() {
             }
         }
         loopback_is_untouched(&site, family);
-        // The port of another machine is none of ours, though its packets pass here.
+        // The same port of another machine is not affected, though its packets pass this node.
         let elsewhere = [(Protocol::Tcp, SocketAddr::new(family.of(address::CLIENT2), 30080))];
         let _other = Server::start_at(&site.world.client2, "other", &elsewhere);
         site.served(Who::Pod, Protocol::Tcp, elsewhere[0].1, &["other:30080"], Seen::Own);
@@ -116,7 +116,7 @@ fn without_a_node_a_node_port_is_on_all_local_addresses() {
         loopback_is_untouched(&site, family);
     }
 
-    // The node says who it is, and then takes it back.
+    // The Node object gets an address, and loses it again.
     site.apply(&(node_port() + NODE));
     for family in Family::BOTH {
         site.refused(&Who::ALL, &PROTOCOLS, &at(family, 30080, &[address::NODE]));
@@ -168,7 +168,7 @@ fn one_node_port_number_serves_two_services() {
         site.served(Who::Client, Protocol::Tcp, to, &["a"], Seen::Masqueraded);
         site.served(Who::Client, Protocol::Udp, to, &["b:9090", "c:9090"], Seen::Masqueraded);
     }
-    // One goes, without a trace of the other.
+    // One Service is deleted, which leaves the other unchanged.
     site.apply(&(udp + NODE));
     for to in nodes {
         site.refused(&[Who::Client], &[Protocol::Tcp], &[to]);
@@ -176,14 +176,14 @@ fn one_node_port_number_serves_two_services() {
     }
     let rules = site.world.node.nft_list();
     assert!(!rules.contains("tcp . 30090"), "the node port is still there:\n{rules}");
-    // Its TCP port is closed now, not rejected: both look the same from outside.
+    // The TCP port was closed rather than rejected, which looks the same from outside.
     site.apply(&(tcp + NODE));
     for to in nodes {
         site.served(Who::Client, Protocol::Tcp, to, &["a"], Seen::Masqueraded);
     }
 }
 
-/// Addresses that belong to a machine outside, which answers on the ports and says `outside`.
+/// Addresses of a machine outside the cluster, which answers with the name `outside`.
 struct Outside {
     _server: Server,
 }
@@ -211,7 +211,8 @@ fn external_ips_are_served_for_everyone() {
         - {name: echo, port: 80, protocol: UDP, targetPort: 8080}";
     let yaml = service("web", 10, spec) + &endpoints("web", WEB, &["a", "b", "c"]);
     let mut site = Site::start(&yaml);
-    // The addresses are somebody's, and what the Service does not define is left to them.
+    // The addresses belong to a machine outside; ports that the Service does not define still lead
+    // there.
     let _outside = Outside::start(
         &site,
         &["198.51.100.30", "198.51.100.31", "2001:db8:5::30"],
@@ -222,13 +223,14 @@ fn external_ips_are_served_for_everyone() {
         for who in Who::ALL {
             for protocol in PROTOCOLS {
                 site.served(who, protocol, at(80), &["a", "b", "c"], Seen::Masqueraded);
-                // The client would reach its neighbour directly if it were not for its routes.
+                // Through the node, because of the client's routes; otherwise it would reach its
+                // neighbour directly.
                 site.served(who, protocol, at(443), &["outside:443"], Seen::Own);
             }
         }
     }
 
-    // Without endpoints, the Service's ports are refused, and the others still left alone.
+    // Without endpoints, the Service's ports are refused, and other ports still unaffected.
     site.apply(&service("web", 10, spec));
     for ip in ["198.51.100.30", "198.51.100.31", "2001:db8:5::30"] {
         let at = |port| SocketAddr::new(ip.parse().unwrap(), port);
@@ -236,7 +238,7 @@ fn external_ips_are_served_for_everyone() {
         site.served(Who::Client, Protocol::Tcp, at(443), &["outside:443"], Seen::Own);
     }
 
-    // An address that is taken away is its owner's again.
+    // Packets to an address that the Service loses reach its owner again.
     let less = spec.replace("198.51.100.31, ", "");
     site.apply(&(service("web", 10, &less) + &endpoints("web", WEB, &["b"])));
     let [kept, gone] = ["198.51.100.30:80", "198.51.100.31:80"].map(|to| to.parse().unwrap());
@@ -244,7 +246,7 @@ fn external_ips_are_served_for_everyone() {
     site.served(Who::Client, Protocol::Tcp, gone, &["outside:80"], Seen::Own);
 }
 
-/// A Service of type LoadBalancer whose status is what the load balancer's controller wrote.
+/// Returns a Service of type LoadBalancer with the status that the controller wrote.
 fn load_balancer(ingress: &str) -> String {
     let spec = "
         type: LoadBalancer
@@ -281,7 +283,7 @@ fn vips_are_served_unless_the_balancer_is_a_proxy() {
         for ip in proxies {
             site.served(who, Protocol::Tcp, at(ip, 80), &["outside:80"], Seen::Own);
         }
-        // The proxy itself comes by the node port.
+        // The proxy itself connects to the node port.
         for family in Family::BOTH {
             let node = SocketAddr::new(family.of(address::NODE), 30080);
             site.served(who, Protocol::Tcp, node, &["a", "b", "c"], Seen::Masqueraded);
@@ -316,7 +318,7 @@ fn a_vip_comes_changes_and_goes() {
             let seen = if by == ours { Seen::Masqueraded } else { Seen::Own };
             site.served(Who::Client, Protocol::Tcp, to, by, seen);
         }
-        // The cluster address does not depend on any of this.
+        // The cluster address is not affected by these changes.
         site.served(Who::Pod, Protocol::Tcp, cluster_ip(Family::V4, 10, 80), ours, Seen::Own);
     }
 }
@@ -326,7 +328,7 @@ fn addresses_of_the_node_itself_can_be_external_ips() {
     if !require_root() {
         return;
     }
-    // The number of the Service's port is at the address; the node port is at another.
+    // The Service's port is at this address; the node port is at another one.
     let spec = "
         type: NodePort
         externalIPs: [192.0.2.110, '2001:db8::110']
@@ -346,7 +348,7 @@ fn addresses_of_the_node_itself_can_be_external_ips() {
             untouched(&site, who, node_port);
         }
     }
-    // Where all addresses have node ports, this one has both.
+    // Where node ports are at all addresses, this address has both.
     site.apply(&yaml);
     for family in Family::BOTH {
         for who in Who::ALL {
@@ -376,17 +378,18 @@ fn of_two_services_with_one_frontend_the_first_by_name_has_it() {
         }
     };
     check(&site, &["b"]);
-    // Whoever came first does not count, so that a restart changes nothing.
+    // The order of creation does not count, so that a restart changes nothing.
     site.apply(&(late.clone() + &early));
     check(&site, &["a"]);
     site = site.restart();
     check(&site, &["a"]);
-    // What is not disputed is not affected.
+    // Other frontends of the two Services are not affected.
     for family in Family::BOTH {
         site.served(Who::Pod, Protocol::Tcp, cluster_ip(family, 11, 80), &["a"], Seen::Own);
         site.served(Who::Pod, Protocol::Tcp, cluster_ip(family, 12, 80), &["b"], Seen::Own);
     }
-    // The one that has it refuses if it has no endpoint: it is not the other's for that.
+    // The Service that takes precedence refuses connections if it has no endpoint; the other one
+    // does not take over.
     site.apply(&(late.clone() + &service("early", 11, spec)));
     let disputed = ["198.51.100.30:80", "[2001:db8:5::30]:80", "192.0.2.10:30080"];
     site.refused(&[Who::Client], &[Protocol::Tcp], &disputed.map(|to| to.parse().unwrap()));

@@ -1,4 +1,4 @@
-//! Packets that conntrack takes for invalid: it does not translate them.
+//! Packets that conntrack classifies as invalid, and so does not translate.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ fn web() -> String {
         + &endpoints("web", "[{name: long, port: 7070}]", &["a"])
 }
 
-/// Counts what comes from the port of the backend, and the resets that are sent to it.
+/// Counts packets from the port of the backend, and resets that are sent to it.
 fn watch(client: &Namespace) {
     client.nft(&format!(
         "table inet watch {{
@@ -36,15 +36,15 @@ fn watch(client: &Namespace) {
     ));
 }
 
-/// How many packets a counter has seen.
+/// Returns the number of packets of a counter.
 fn seen(client: &Namespace, counter: &str) -> u64 {
     let listed = client.sh(&format!("nft list counter inet watch {counter}"));
     let mut words = listed.split_whitespace().skip_while(|word| *word != "packets");
     words.nth(1).unwrap().parse().unwrap()
 }
 
-/// A connection of the client's to the backend, its address there, and a backend that has sent it an
-/// invalid segment.
+/// Returns a connection of the client to the backend, after the backend has sent an invalid segment
+/// to the client's address.
 fn after_an_invalid_segment(site: &Site, family: Family) -> Connection {
     let to = cluster_ip(family, 10, 70);
     let mut connection =
@@ -52,10 +52,10 @@ fn after_an_invalid_segment(site: &Site, family: Family) -> Connection {
     assert_eq!(connection.exchange("before").unwrap(), "a before");
     let pod = site.world.pod(0);
     let client = connection.source();
-    assert_eq!(client.ip(), Who::Client.ip(family), "nobody is masqueraded without a cluster CIDR");
+    assert_eq!(client.ip(), Who::Client.ip(family), "sources are kept without a cluster CIDR");
     let backend: SocketAddr = pod.at(family, PORT);
     send_invalid_segment(&pod.namespace, backend, client);
-    // What is sent after it by the same way comes after it.
+    // Later packets on the same path arrive after the segment.
     assert_eq!(connection.exchange("after").unwrap(), "a after");
     connection
 }
@@ -80,7 +80,7 @@ fn an_invalid_segment_is_forwarded_unless_that_is_not_wanted() {
             let _open = after_an_invalid_segment(&site, family);
             assert_eq!(seen(client, "arrived"), expected * nth, "{args:?}, {family:?}");
             if expected > 0 {
-                // What the client says to a segment from somebody that it never spoke to.
+                // The client resets a connection from a peer that it does not know.
                 eventually("it is answered with a reset", || seen(client, "refused") == nth);
             }
             assert_eq!(seen(client, "refused"), expected * nth, "{args:?}, {family:?}");

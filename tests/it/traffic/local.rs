@@ -1,4 +1,5 @@
-//! Who counts as a Pod of the node: the modes of telling them, and what becomes of their sources.
+//! Which clients count as Pods of the node: the detection modes, and their effect on source
+//! addresses.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,12 +8,12 @@ use rulec_testkit::{Family, Namespace, Options, Protocol, address, ask, require_
 use super::{HTTP, NODE, PATIENCE, Seen, Site, Who, cluster_ip, each_of, endpoints, service};
 use crate::support::rulec;
 
-/// A Service whose only endpoint is none of those who ask.
+/// Returns a Service whose only endpoint is not one of the clients.
 fn web() -> String {
     service("web", 10, "ports: [{name: http, port: 80}]") + &endpoints("web", HTTP, &["a"])
 }
 
-/// Asserts what source the endpoint sees of the world's usual clients.
+/// Asserts which source address the endpoint sees for the world's usual clients.
 #[track_caller]
 fn seen(site: &Site, expected: [(Who, Seen); 3]) {
     for family in Family::BOTH {
@@ -22,7 +23,7 @@ fn seen(site: &Site, expected: [(Who, Seen); 3]) {
     }
 }
 
-/// Asserts what source the endpoint sees of somebody else.
+/// Asserts which source address the endpoint sees for another client.
 #[track_caller]
 fn source_of(from: &Namespace, own: (Ipv4Addr, Ipv6Addr), seen: Seen) {
     for family in Family::BOTH {
@@ -49,15 +50,15 @@ fn pods_are_told_by_the_networks_of_their_node() {
     let only_pods =
         [(Who::Pod, Seen::Own), (Who::Host, Seen::Masqueraded), (Who::Client, Seen::Masqueraded)];
     seen(&site, only_pods);
-    // Unlike with the networks of the cluster, a Pod of another node is a stranger.
+    // Unlike with a cluster CIDR, a Pod of another node does not count.
     source_of(&site.world.remote_pod(0).namespace, address::remote_pod(0), Seen::Masqueraded);
 
-    // The node's networks are others by now.
+    // The node has other networks now.
     site.apply(&(web() + &node("10.50.2.0/24, '2001:db8:50:2::/64'")));
     source_of(&site.world.remote_pod(0).namespace, address::remote_pod(0), Seen::Own);
     source_of(&site.world.pod(2).namespace, address::pod(2), Seen::Masqueraded);
 
-    // Nobody can be told from Pods if their networks are not known.
+    // Without known networks, no client can be told from Pods, and all sources are kept.
     site.apply(&(web() + NODE));
     seen(&site, Who::ALL.map(|who| (who, Seen::Own)));
     site.apply(&(web() + &own));
@@ -69,14 +70,15 @@ fn pods_are_told_by_their_bridge() {
     if !require_root() {
         return;
     }
-    // The link of a Pod stands for the bridge: what counts is where its packets come in.
+    // The link of a Pod serves as the bridge: the mode compares the interface on which packets
+    // arrive.
     let args = ["--detect-local-mode", "BridgeInterface", "--pod-bridge-interface", "pod2"];
     let site = Site::start_with(&args, &(web() + NODE));
     seen(
         &site,
         [(Who::Pod, Seen::Own), (Who::Host, Seen::Masqueraded), (Who::Client, Seen::Masqueraded)],
     );
-    // The whole name counts, and the address does not.
+    // The interface's whole name is compared; the address does not count.
     source_of(&site.world.pod(1).namespace, address::pod(1), Seen::Masqueraded);
 }
 
@@ -95,8 +97,8 @@ fn pods_are_told_by_the_names_of_their_interfaces() {
     source_of(&site.world.remote_pod(0).namespace, address::remote_pod(0), Seen::Masqueraded);
 }
 
-/// The address that a node has in its Pods' network, as that of a bridge, is one of a Pod: by an
-/// external frontend, too, it is seen as itself, and led to all endpoints.
+/// An address of the node in its Pods' network, such as a bridge's, counts as a Pod: via an
+/// external frontend, too, its source is kept, and all endpoints can be chosen.
 #[test]
 fn a_node_address_in_the_pods_network_is_a_pods() {
     if !require_root() {
@@ -130,7 +132,7 @@ fn a_node_address_in_the_pods_network_is_a_pods() {
             });
         };
         ask_from(own, own);
-        // The node's other addresses are no Pod's.
+        // The node's other addresses do not count as Pods.
         ask_from(address::NODE_SECOND, address::NODE);
     }
 }

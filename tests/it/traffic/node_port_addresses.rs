@@ -1,4 +1,4 @@
-//! Node ports on chosen addresses of the node, which come and go while the daemon runs.
+//! Node ports on selected addresses of the node, which are added and removed while the daemon runs.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,7 +9,7 @@ use rulec_testkit::{
 use super::{HTTP, NODE, PATIENCE, Seen, Site, Who, endpoints, service};
 use crate::support::{eventually, rulec};
 
-/// A Service with a node port, served by one Pod, and a Node that must not count here.
+/// Returns a Service with a node port and one Pod, and a Node object that must not matter here.
 fn web() -> String {
     let spec = "
         type: NodePort
@@ -17,14 +17,14 @@ fn web() -> String {
     service("web", 10, spec) + &endpoints("web", HTTP, &["a"]) + NODE
 }
 
-/// Somebody who listens on all of the node's addresses at the number of the node port: who is not
-/// served by the Service reaches them.
+/// Starts a process that listens on all of the node's addresses at the node port's number: it
+/// answers clients that the Service does not serve.
 fn squatter(site: &Site) -> Server {
     Server::start(&site.world.node, "squatter", &[(Protocol::Tcp, 30080)])
 }
 
-/// Who answers at the node port of an address; `None` is nobody, as at an address that came after
-/// whoever listens.
+/// Returns the name of the server at the node port of an address; `None` if there is none, as at an
+/// address that was added after the servers started.
 fn who(site: &Site, ip: IpAddr) -> Option<String> {
     let to = SocketAddr::new(ip, 30080);
     match Who::Client.ask(&site.world, Protocol::Tcp, to) {
@@ -34,7 +34,7 @@ fn who(site: &Site, ip: IpAddr) -> Option<String> {
     }
 }
 
-/// Addresses of the node that are added later.
+/// Returns an address that is added to the node later.
 fn later(family: Family) -> IpAddr {
     match family {
         Family::V4 => "192.0.2.120",
@@ -49,7 +49,8 @@ fn a_node_port_is_on_the_selected_addresses() {
     if !require_root() {
         return;
     }
-    // The second address of the node, those that are added later, and the loopback, in both families.
+    // The second address of the node, the addresses added later, and the loopback, in both
+    // families.
     let networks = "192.0.2.110/31,192.0.2.120/32,127.0.0.0/8,\
                     2001:db8::110/127,2001:db8::120/128,::1/128";
     let mut site = Site::start_with(&["--nodeport-addresses", networks], &web());
@@ -59,7 +60,7 @@ fn a_node_port_is_on_the_selected_addresses() {
         for who in Who::ALL {
             site.served(who, Protocol::Tcp, second, &["a"], Seen::Masqueraded);
         }
-        // Not in the networks, though it is what the Node says.
+        // Not in the networks, though the Node object has it.
         assert_eq!(who(&site, family.of(address::NODE)).as_deref(), Some("squatter"));
         let loopback = match family {
             Family::V4 => "127.0.0.1:30080",
@@ -70,7 +71,8 @@ fn a_node_port_is_on_the_selected_addresses() {
         assert_eq!(answer.unwrap().name, "squatter");
     }
 
-    // An address is added, and the node port is on it within moments; then it is taken away.
+    // The node port is available at an added address within moments, and no longer after its
+    // removal.
     for family in Family::BOTH {
         let ip = later(family);
         let (bits, nodad) = if family == Family::V4 { (24, "") } else { (64, "nodad") };
@@ -78,7 +80,7 @@ fn a_node_port_is_on_the_selected_addresses() {
         eventually("the node port is on the new address", || {
             who(&site, ip).as_deref() == Some("a")
         });
-        // What comes to the set later is there for those who are asked, too.
+        // `diff` takes the added address into account, too.
         site.settle();
         site.world.node.sh(&format!("ip addr del {ip}/{bits} dev uplink"));
         let gone = format!(" {ip} ");
@@ -100,9 +102,9 @@ fn an_address_counts_as_long_as_the_kernel_takes_packets_to_it() {
     }
     let mut site = Site::start_with(&["--nodeport-addresses", "2001:db8::/64"], &web());
     let held = |site: &Site, ip: &str| site.world.node.nft_list().contains(ip);
-    // The second address is deprecated, and counts.
+    // The second address is deprecated, and counts nevertheless.
     assert!(held(&site, "2001:db8::110"));
-    // One that somebody else on the link has, as the check for duplicates finds out.
+    // An address that another host on the link has, which duplicate address detection finds out.
     site.world.client.sh("ip addr add 2001:db8::130/128 dev eth0 nodad");
     site.world.node.sh(
         "sysctl -qw net.ipv6.conf.uplink.accept_dad=1 net.ipv6.conf.uplink.dad_transmits=1
@@ -110,8 +112,8 @@ fn an_address_counts_as_long_as_the_kernel_takes_packets_to_it() {
          ip addr add 2001:db8::131/64 dev uplink",
     );
     let state = |site: &Site| site.world.node.sh("ip -6 addr show dev uplink");
-    eventually("one is found to be taken", || state(&site).contains("dadfailed"));
-    eventually("the other counts when it is not", || held(&site, "2001:db8::131"));
+    eventually("the kernel finds one duplicate", || state(&site).contains("dadfailed"));
+    eventually("the other address is used", || held(&site, "2001:db8::131"));
     assert!(!held(&site, "2001:db8::130"), "{}", state(&site));
     site.settle();
 }
@@ -123,7 +125,8 @@ fn announcements_that_were_lost_are_made_up_for() {
     }
     let networks = "198.18.0.0/15,2001:db8::/64";
     let mut site = Site::start_with(&["--nodeport-addresses", networks], &web());
-    // It cannot take them while it is stopped, and the kernel does not keep so many for it.
+    // While it is stopped, the daemon cannot read announcements, and the kernel does not buffer so
+    // many.
     site.daemon.signal("STOP");
     let batch: String =
         (0..4000).map(|n| format!("addr add 198.18.{}.{}/32 dev lo\n", n / 250, n % 250)).collect();
@@ -132,11 +135,11 @@ fn announcements_that_were_lost_are_made_up_for() {
     assert!(!drops.is_empty(), "no announcement was lost");
     site.daemon.signal("CONT");
     let held = |site: &Site| site.world.node.nft_list().matches("198.18.").count();
-    // Sooner than the next list that comes without an announcement.
+    // The daemon lists the addresses again before its next periodic list.
     let world = &site.world;
     let all = site.daemon.wait_until(|_| world.node.nft_list().matches("198.18.").count() == 4000);
     assert!(all, "only {} addresses are there", held(&site));
-    // They all go at once.
+    // All of them are removed at once.
     world.node.sh("ip addr flush dev lo to 198.18.0.0/15");
     let none = site.daemon.wait_until(|_| !world.node.nft_list().contains("198.18."));
     assert!(none, "{} addresses are still there", held(&site));

@@ -1,4 +1,4 @@
-//! Pods and selectors instead of EndpointSlices: what a bare directory of manifests describes.
+//! Pods and selectors instead of EndpointSlices, as in a plain directory of manifests.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use rulec_testkit::{Family, Options, Protocol, Server, address, ask, require_roo
 
 use super::{NODE, Seen, Site, Who, cluster_ip, each_of, service};
 
-/// A Service that selects Pods, with a named target port.
+/// Returns a Service that selects Pods, with a named target port.
 fn web() -> String {
     let spec = "
         selector: {app: web}
@@ -18,7 +18,7 @@ fn web() -> String {
     service("web", 10, spec)
 }
 
-/// A Pod of one container; `spec` and `status` go on.
+/// Returns a Pod with one container; `spec` and `status` are further fields.
 fn pod(name: &str, labels: &str, port: u16, spec: &str, status: &str) -> String {
     format!(
         "---
@@ -61,14 +61,14 @@ fn selected_pods_serve_without_slices() {
         site.served(Who::Client, Protocol::Tcp, node, &by, Seen::Masqueraded);
         let by = ["a:9090", "b:9090", "c:9090"];
         site.served(Who::Pod, Protocol::Tcp, cluster_ip(family, 10, 81), &by, Seen::Own);
-        // A Pod of this node, for lack of another name, so it may reach itself.
+        // Without a node name, it counts as a Pod of this node, so that its hairpin works.
         each_of(&["a", "b:9090", "c"], "a -> itself", || {
             let to = cluster_ip(family, 10, 80);
             ask(site.backend("a"), Protocol::Tcp, to, Options::default()).unwrap()
         });
     }
 
-    // Whoever loses the label, is not ready, is done or has no address does not serve.
+    // Pods that lose the label, are not ready, have finished or have no address do not serve.
     let with = |status: &str| pod("b", "app: web", 8080, "", &(pod_ips("b") + ", " + status));
     let unfit = [
         pod("b", "app: webb", 8080, "", &pod_ips("b")),
@@ -89,7 +89,7 @@ fn selected_pods_serve_without_slices() {
         site.apply(&format!("{}{a}{fit}{c}", web()));
         served(&site, &["a", "b", "c"]);
     }
-    // A port that a Pod does not name is not served by it; the number is by all.
+    // A Pod that lacks the named port does not serve it; the numbered port is served by all.
     let unnamed = b.replace("name: http, ", "");
     site.apply(&format!("{}{a}{unnamed}", web()));
     served(&site, &["a"]);
@@ -112,14 +112,15 @@ fn a_pod_on_the_hosts_network_is_at_the_node() {
     let mut site = Site::start(&format!("{}{host}{a}", web()));
     let _host = Server::start(&site.world.node, "host", &[(Protocol::Tcp, 7070)]);
     let addresses = Family::BOTH.map(|family| cluster_ip(family, 10, 80));
-    // Nobody has said yet which address the node has: it is the one that the node sends from.
+    // Without a Node object, the node's address is the one from which it sends.
     for to in addresses {
         site.served(Who::Pod, Protocol::Tcp, to, &["a", "host:7070"], Seen::Own);
     }
     site.apply(&format!("{}{host}{a}{NODE}", web()));
     for to in addresses {
         site.served(Who::Pod, Protocol::Tcp, to, &["a", "host:7070"], Seen::Own);
-        // Who is at home keeps a foreign source: nothing leaves the node that could be masqueraded.
+        // The process on the node sees the client's source: a packet that does not leave the node
+        // is not masqueraded.
         for who in [Who::Client, Who::Host] {
             let mut seen = BTreeSet::new();
             each_of(&["a", "host:7070"], &format!("{who:?} -> {to}"), || {
@@ -130,7 +131,7 @@ fn a_pod_on_the_hosts_network_is_at_the_node() {
             let node = super::family_of(to).of(address::NODE);
             assert!(seen.contains(&("a".to_owned(), node)), "{who:?} -> {to}: {seen:?}");
         }
-        // Its own node port leads it to itself, too.
+        // The node port leads to the process on the node, too.
         for who in Who::ALL {
             let to = SocketAddr::new(super::family_of(to).of(address::NODE), 30080);
             each_of(&["a", "host:7070"], &format!("{who:?} -> {to}"), || {
@@ -145,7 +146,7 @@ fn pods_and_slices_add_up() {
     if !require_root() {
         return;
     }
-    // The same Pod by both ways is one endpoint; a Pod that no slice names still serves.
+    // The same Pod from a slice and by its labels is one endpoint; a Pod in no slice still serves.
     let a = pod("a", "app: web", 8080, "", &pod_ips("a"));
     let slices = super::endpoints("web", super::HTTP, &["a", "c"]);
     let mut site = Site::start(&format!("{}{a}{slices}", web()));

@@ -1,7 +1,9 @@
-//! UDP flows that outlive what they lead to: a client that keeps its source port is served again.
+//! UDP flows whose backend or frontend changes: a client that keeps its source port is served
+//! again.
 //!
-//! All packets of a flow go where its first one went. What is asked here comes from one source port
-//! again and again, so it is one flow to conntrack unless somebody deletes it.
+//! All packets of a flow are sent to the backend of its first packet. The requests here come from
+//! the same source port each time, so that they are one flow to conntrack until its entry is
+//! deleted.
 
 use std::time::Instant;
 
@@ -27,7 +29,7 @@ fn dns() -> String {
     )
 }
 
-/// Everything a client can send to, in both families.
+/// Returns all frontends, in both families.
 fn frontends() -> Vec<SocketAddr> {
     let mut all: Vec<SocketAddr> = Vec::new();
     for family in Family::BOTH {
@@ -38,7 +40,7 @@ fn frontends() -> Vec<SocketAddr> {
     all
 }
 
-/// One flow, from the same source port each time.
+/// A flow that has the same source port each time.
 #[derive(Clone, Copy, Debug)]
 struct Flow {
     who: Who,
@@ -53,7 +55,7 @@ impl Flow {
         ask(self.who.of(&site.world), Protocol::Udp, self.to, options)
     }
 
-    /// Who answers now.
+    /// Returns the name and port of the server that answers.
     #[track_caller]
     fn now(self, site: &Site) -> (String, u16) {
         let answer =
@@ -61,7 +63,7 @@ impl Flow {
         (answer.name, answer.port)
     }
 
-    /// Waits until this backend answers: flows are deleted just after the rules are there.
+    /// Waits until this backend answers: flows are deleted shortly after the rules are committed.
     #[track_caller]
     fn comes_to(self, site: &Site, backend: &str) {
         let wanted = backend_port(backend);
@@ -77,7 +79,7 @@ impl Flow {
     }
 }
 
-/// A flow of each client to each frontend.
+/// Returns a flow of each client to each frontend.
 fn flows() -> Vec<Flow> {
     let flows =
         (40_000..).zip(frontends().into_iter().flat_map(|to| Who::ALL.map(|who| (who, to))));
@@ -99,7 +101,7 @@ fn a_flow_goes_on_elsewhere_when_its_endpoint_has_gone() {
     let bystander = Flow { who: Who::Client, port: 39_999, to: cluster_ip(Family::V4, 11, 53) };
     assert_eq!(bystander.now(&site).0, "a");
 
-    // An endpoint more is none less.
+    // An additional endpoint does not affect existing flows.
     site.apply(&(dns() + &endpoints("dns", UDP, &["a", "b"]) + &rest + NODE));
     for flow in &flows {
         assert_eq!(flow.now(&site).0, "a", "{flow:?}");
@@ -110,7 +112,7 @@ fn a_flow_goes_on_elsewhere_when_its_endpoint_has_gone() {
     }
     assert_eq!(bystander.now(&site).0, "a");
 
-    // While nobody runs, too.
+    // The same if the endpoint changes while no daemon runs.
     let site = site.crash(|manifests| {
         let text = dns() + &endpoints("dns", UDP, &["c"]) + &rest + NODE;
         manifests.write("all.yaml", &text);
@@ -139,7 +141,7 @@ fn who_sent_before_there_was_a_service_is_served_when_there_is() {
         return;
     }
     let mut site = Site::start(NODE);
-    // These are forwarded as they are, and conntrack remembers them as such.
+    // These are forwarded unchanged, and conntrack records them as not translated.
     let flows = [Family::V4, Family::V6].map(|family| Flow {
         who: Who::Client,
         port: 40_000,
@@ -154,7 +156,7 @@ fn who_sent_before_there_was_a_service_is_served_when_there_is() {
     }
 }
 
-/// What a flow of a frontend that leads nowhere any more becomes: nobody answers it.
+/// Waits until a flow to a frontend that no longer exists gets no answer.
 #[track_caller]
 fn ends(flow: Flow, site: &Site, why: &str) {
     let deadline = Instant::now() + patience(Duration::from_secs(20));
@@ -164,7 +166,7 @@ fn ends(flow: Flow, site: &Site, why: &str) {
     }
 }
 
-/// Every way for a frontend, or for all that serves it, to go.
+/// All ways in which a frontend, or everything that serves it, can be removed.
 #[test]
 fn flows_end_with_their_frontend() {
     if !require_root() {
@@ -254,7 +256,7 @@ fn flows_find_the_new_owner_of_their_frontend() {
     flow.comes_to(&site, "b");
 }
 
-/// Flows that began while nobody was there to translate them, or to end them.
+/// Flows that began, or should have ended, while no daemon ran.
 #[test]
 fn a_start_judges_flows_that_began_before_it() {
     if !require_root() {
@@ -284,10 +286,10 @@ fn a_start_judges_flows_that_began_before_it() {
     new.comes_to(&site, "b");
     ends(gone, &site, "external IP withdrawn while nobody ran");
     assert_eq!(stays.now(&site).0, "a");
-    assert_eq!(listed(&site), before, "a flow that agrees with the rules is the same still");
+    assert_eq!(listed(&site), before, "a flow that agrees with the rules is kept");
 }
 
-/// Asks over TCP from one source port until this backend answers.
+/// Connects from one source port until this backend answers.
 #[track_caller]
 fn connects_to(site: &Site, source_port: u16, to: SocketAddr, backend: &str) {
     let source = SocketAddr::new(Who::Client.ip(family_of(to)), source_port);
@@ -321,12 +323,12 @@ fn attempts_to_connect_without_an_answer_begin_anew() {
         let is_it = |line: &str| line.contains(&source) && line.contains("SYN_SENT");
         assert!(flows.lines().any(is_it), "{flows}");
     };
-    // Before the Service was there, untranslated: refused as long as the entry stays.
+    // Before the Service exists, untranslated: later connections fail as long as the entry stays.
     let mut site = Site::start(NODE);
     attempt(&site, 41_000);
     site.apply(&(web("a") + NODE));
     connects_to(&site, 41_000, to, "a");
-    // To an endpoint that does not answer, and goes.
+    // To an endpoint that does not answer, and is then removed.
     site.backend("a").nft(
         "table ip mute {\nchain in {\ntype filter hook input priority 0\nip protocol tcp drop\n}\n}\n",
     );
@@ -335,8 +337,8 @@ fn attempts_to_connect_without_an_answer_begin_anew() {
     connects_to(&site, 41_001, to, "b");
 }
 
-/// Many ports are one walk of conntrack, and others do not wait for them. Three hundred, since
-/// compiling thousands of ports of one Service takes a debug build minutes.
+/// Many ports are checked in one walk of conntrack, and other flows do not wait. Three hundred
+/// ports, because compiling thousands of ports of one Service takes minutes in a debug build.
 #[test]
 fn flows_of_many_ports_go_at_once() {
     const PORTS: u16 = 300;
@@ -385,8 +387,8 @@ fn flows_of_many_ports_go_at_once() {
     assert_eq!(left(&site), 2 * u32::from(PORTS));
     let bystander = Flow { who: Who::Client, port: 40_000, to: cluster_ip(Family::V4, 10, 53) };
     assert_eq!(bystander.now(&site).0, "a");
-    // The flows of the node are walked once for the UDP of a batch, and once or twice for what else may
-    // have begun before it, whatever the number of ports and endpoints.
+    // The flows of the node are walked once for the UDP of a batch, and once or twice for other
+    // flows that may have begun before it, whatever the number of ports and endpoints.
     let walks = |site: &Site| {
         let answer = get(&site.world.node, "127.0.0.1:10249", "/metrics");
         let series =
@@ -404,7 +406,7 @@ fn flows_of_many_ports_go_at_once() {
     site.apply(&(many("b") + &rest("b")));
     bystander.comes_to(&site, "b");
     let others = site.world.node.sh("conntrack -L -p udp -s 203.0.113.9 2>/dev/null | wc -l");
-    assert_eq!(others.trim(), OTHERS.to_string(), "what is none of ours stays");
+    assert_eq!(others.trim(), OTHERS.to_string(), "foreign flows stay");
 }
 
 #[test]

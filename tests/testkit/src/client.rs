@@ -1,4 +1,4 @@
-//! Clients: one flow, its answer, or the way in which it failed.
+//! Clients: each makes one flow and returns the answer, or how the flow failed.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read};
@@ -15,7 +15,7 @@ use crate::namespace::Namespace;
 use crate::patience::patience;
 use crate::protocol::Protocol;
 
-/// What a [`Server`](crate::Server) says of the flow that reached it.
+/// The answer of a [`Server`](crate::Server): what it saw of the flow that reached it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Answer {
     /// The server's name.
@@ -26,21 +26,21 @@ pub struct Answer {
     pub port: u16,
 }
 
-/// How a flow is made.
+/// The source address and the time limit of a flow.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// The address to come from, by default the kernel's choice.
+    /// The source address; by default the kernel chooses one.
     ///
-    /// If not given here, or 0, the port is one that no flow of this process had before (up to
-    /// 20000 of them), so that every flow is new to conntrack.
+    /// If no port is given, or port 0, the client binds to a port that no flow of this process has
+    /// used yet (there are 20000 of them), so that every flow is new to conntrack.
     pub source: Option<SocketAddr>,
-    /// How long the flow may take, from connecting to the answer; 1.5 s by default. This is
-    /// stretched by [`patience`].
+    /// The time limit of the flow, from connecting to the answer; 1.5 s by default, multiplied by
+    /// [`patience`].
     ///
     /// Below 1.1 s, TCP over IPv6 may be [`Failure::TimedOut`] where a rule rejects with an ICMP
-    /// error: among namespaces, it arrives within `connect`, and the kernel drops what it cannot
-    /// tell a locked socket (`TcpExtLockDroppedIcmps`). The first retransmission, after one second,
-    /// is refused.
+    /// error: between namespaces the error arrives while `connect` still holds the socket's lock,
+    /// and the kernel drops errors for a locked socket (`TcpExtLockDroppedIcmps`). The first
+    /// retransmission, after one second, is refused.
     pub timeout: Duration,
 }
 
@@ -53,11 +53,11 @@ impl Default for Options {
 /// Why there was no answer.
 #[derive(Debug)]
 pub enum Failure {
-    /// A TCP reset or an ICMP port-unreachable came.
+    /// The client received a TCP reset or an ICMP port-unreachable.
     Refused,
-    /// Nothing came, as with a rule that drops; also in the client's own output hook.
+    /// No packet came back: a rule dropped the flow, possibly in the client's own output hook.
     TimedOut,
-    /// There is no route or no neighbour, or an ICMP error other than port-unreachable came.
+    /// There is no route or no neighbour, or the client received another ICMP error.
     Unreachable,
     /// Anything else, such as a connection reset after it was made.
     Other(io::Error),
@@ -104,7 +104,7 @@ impl error::Error for Failure {
 ///
 /// # Errors
 ///
-/// As [`Failure`] tells. An answer that no server gives is [`Failure::Other`].
+/// See [`Failure`]. An answer that is not in the form of a server's is [`Failure::Other`].
 pub fn ask(
     from: &Namespace,
     protocol: Protocol,
@@ -129,7 +129,8 @@ pub fn ask_many(
     ask_many_with(from, protocol, to, n, Options::default())
 }
 
-/// Does as [`ask_many`], with options; a fixed source port gives the same flow again and again.
+/// Like [`ask_many`], with options; with a fixed source port, every flow has the same addresses and
+/// ports.
 ///
 /// # Panics
 ///
@@ -156,7 +157,7 @@ pub fn ask_many_with(
 /// Connects in the thread's namespace.
 pub(crate) fn connect(protocol: Protocol, to: SocketAddr, options: Options) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), protocol.kind(), Some(protocol.number()))?;
-    // A chosen port may have been used by the flow before.
+    // The given port may have been used by the previous flow.
     socket.set_reuse_address(protocol != Protocol::Udp)?;
     let unspecified = match to {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -172,19 +173,19 @@ pub(crate) fn connect(protocol: Protocol, to: SocketAddr, options: Options) -> i
     Ok(socket)
 }
 
-/// Binds to a port that no flow of this process had before, as long as there is one.
+/// Binds to a port that no flow of this process has used yet, as long as there is one.
 ///
-/// The kernel's choice would now and then be that of a flow which conntrack still knows, and which
-/// would get the backend of old.
+/// The kernel could choose the port of a flow that conntrack still has an entry for, and the new
+/// flow would then be sent to the old one's backend.
 fn bind_fresh(socket: &Socket, ip: IpAddr) -> io::Result<()> {
-    // Below the kernel's own range, and the NodePorts.
+    // Below the kernel's own range (`ip_local_port_range`) and the NodePorts.
     const PORTS: Range<usize> = 10_000..30_000;
     static USED: AtomicUsize = AtomicUsize::new(0);
     loop {
         let offset = USED.fetch_add(1, Ordering::Relaxed) % PORTS.len();
-        let port = u16::try_from(PORTS.start + offset).expect("the range is one of ports");
+        let port = u16::try_from(PORTS.start + offset).expect("the range is within 16 bits");
         match socket.bind(&SocketAddr::new(ip, port).into()) {
-            // By a server of the same namespace.
+            // A server of the same namespace has this port.
             Err(error) if error.kind() == ErrorKind::AddrInUse => {}
             bound => return bound,
         }
@@ -206,7 +207,7 @@ fn ask_here(protocol: Protocol, to: SocketAddr, options: Options) -> io::Result<
 fn read_all(mut stream: TcpStream, deadline: Instant) -> io::Result<String> {
     let mut line = Vec::new();
     let mut chunk = [0; 256];
-    // Up to the end, so that the server is the one to linger in TIME_WAIT.
+    // Read until the server closes: the side that closes first is the one left in TIME_WAIT.
     loop {
         stream.set_read_timeout(Some(remaining(deadline)?))?;
         match stream.read(&mut chunk)? {
@@ -218,8 +219,8 @@ fn read_all(mut stream: TcpStream, deadline: Instant) -> io::Result<String> {
 
 fn exchange(socket: &UdpSocket, deadline: Instant) -> io::Result<String> {
     match socket.send(b"who is there?\n") {
-        // The kernel says so when its own output hook drops the datagram; if a rule rejected it,
-        // the ICMP error is received below.
+        // EPERM: a rule of the client's own output hook dropped the datagram. If a rule rejected
+        // it, the ICMP error is received below.
         Err(error) if error.raw_os_error() == Some(Errno::EPERM as i32) => {}
         sent => drop(sent?),
     }
@@ -231,7 +232,7 @@ fn exchange(socket: &UdpSocket, deadline: Instant) -> io::Result<String> {
 
 fn remaining(deadline: Instant) -> io::Result<Duration> {
     let remaining = deadline.saturating_duration_since(Instant::now());
-    // A timeout of zero would mean none.
+    // A timeout of zero would mean no timeout.
     if remaining.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(remaining) }
 }
 

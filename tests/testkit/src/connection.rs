@@ -1,4 +1,4 @@
-//! A TCP connection that lives as long as the test wants, to show what becomes of it.
+//! A TCP connection that stays open as long as the test needs it.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,8 +19,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As [`Failure`] tells; a connection that was closed or reset is [`Failure::Other`]. After an
-    /// error, the connection is of no more use.
+    /// See [`Failure`]; a connection that was closed or reset is [`Failure::Other`]. After an
+    /// error, the connection cannot be used any more.
     pub fn exchange(&mut self, line: &str) -> Result<String, Failure> {
         self.exchange_io(line).map_err(Failure::of)
     }
@@ -29,7 +29,7 @@ impl Connection {
     ///
     /// # Panics
     ///
-    /// When the kernel does not tell.
+    /// When the kernel does not report it.
     #[must_use]
     pub fn source(&self) -> SocketAddr {
         self.stream.get_ref().local_addr().expect("a connected socket has an address")
@@ -47,16 +47,16 @@ impl Connection {
 ///
 /// # Errors
 ///
-/// As [`Failure`] tells.
+/// See [`Failure`].
 pub fn flow(from: &Namespace, to: SocketAddr) -> Result<Connection, Failure> {
     flow_with(from, to, Options::default())
 }
 
-/// Does as [`flow`], with options; the timeout is that of every exchange, too.
+/// Like [`flow`], with options; the timeout applies to every exchange, too.
 ///
 /// # Errors
 ///
-/// As [`Failure`] tells.
+/// See [`Failure`].
 pub fn flow_with(
     from: &Namespace,
     to: SocketAddr,

@@ -1,4 +1,4 @@
-//! ICMP errors, as they come to a client: what tells a refusal from a reset.
+//! ICMP errors as a client receives them: these tell a reject from a TCP reset.
 
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,26 +9,26 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::namespace::Namespace;
 use crate::patience::patience;
 
-/// Listens in a namespace for "port unreachable".
+/// Listens for ICMP "port unreachable" in a namespace.
 #[derive(Debug)]
 pub struct Refusals {
     socket: Socket,
     is_v4: bool,
 }
 
-/// The packet that an ICMP error is about.
+/// The packet that an ICMP error refers to.
 struct Offender<'a> {
     to: IpAddr,
-    /// What stands behind the IP header: 8 bytes at least.
+    /// The bytes after the IP header, at least 8.
     payload: &'a [u8],
 }
 
 impl Refusals {
-    /// Listens for errors about packets to addresses of this one's family.
+    /// Listens for errors that refer to packets to addresses of the family of `to`.
     ///
     /// # Panics
     ///
-    /// When there can be no raw socket.
+    /// When a raw socket cannot be opened.
     #[must_use]
     pub fn listen(namespace: &Namespace, to: IpAddr) -> Self {
         let (domain, protocol) = match to {
@@ -39,7 +39,7 @@ impl Refusals {
         Self { socket: namespace.run(open), is_v4: to.is_ipv4() }
     }
 
-    /// Waits for the refusal of a flow, and says whether it came.
+    /// Waits for the refusal of a flow, and returns whether it came.
     #[must_use]
     pub fn came(&self, source_port: u16, to: SocketAddr, within: Duration) -> bool {
         let ports = [source_port.to_be_bytes(), to.port().to_be_bytes()].concat();
@@ -51,7 +51,7 @@ impl Refusals {
         let mut packet = [0; 2048];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            // A timeout of zero would mean none.
+            // A timeout of zero would mean no timeout.
             let left = left.max(Duration::from_millis(1));
             self.socket.set_read_timeout(Some(left)).expect("a timeout is set");
             if let Ok(length) = (&self.socket).read(&mut packet)
@@ -65,7 +65,8 @@ impl Refusals {
         }
     }
 
-    /// The packet that this "port unreachable" is about, if it is one.
+    /// Returns the packet that this "port unreachable" refers to; `None` if it is another ICMP
+    /// message.
     fn offender<'a>(&self, packet: &'a [u8]) -> Option<Offender<'a>> {
         if self.is_v4 {
             let icmp = packet.get(ipv4_header(packet)?..)?;
@@ -76,7 +77,7 @@ impl Refusals {
                 payload: inner.get(ipv4_header(inner)?..)?,
             })
         } else {
-            // The kernel leaves out the outer header.
+            // The kernel strips the outer IPv6 header on raw sockets.
             let inner = packet.strip_prefix(&[1, 4])?.get(6..)?;
             let to: [u8; 16] = inner.get(24..40)?.try_into().ok()?;
             Some(Offender { to: Ipv6Addr::from(to).into(), payload: inner.get(40..)? })
@@ -88,18 +89,18 @@ fn ipv4_header(packet: &[u8]) -> Option<usize> {
     Some(usize::from(packet.first()? & 0xf) * 4)
 }
 
-/// Sends an echo request and says whether "port unreachable" came back.
+/// Sends an echo request and returns whether "port unreachable" came back.
 ///
 /// # Panics
 ///
-/// When it cannot be sent.
+/// When the request cannot be sent.
 #[must_use]
 pub fn ping_is_refused(from: &Namespace, to: IpAddr, within: Duration) -> bool {
     const ID: [u8; 2] = *b"rl";
     let refusals = Refusals::listen(from, to);
     let kind = if to.is_ipv4() { 8 } else { 128 };
     let mut request = [kind, 0, 0, 0, ID[0], ID[1], 0, 1];
-    // The kernel computes ICMPv6's, which covers addresses.
+    // For ICMPv6 the kernel computes the checksum, which covers the addresses.
     if to.is_ipv4() {
         let words = request.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
         let sum = words.sum::<u32>();

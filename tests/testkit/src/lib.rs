@@ -7,12 +7,13 @@
 //! far_pods() ──── nc┘
 //! ```
 //!
-//! A [`World`] is a node with pods, two other nodes with pods, and two clients from outside, each a
-//! network namespace of its own with IPv4 and IPv6. A [`Server`] in a pod tells every peer its name
-//! and the peer's address; [`ask`] makes one flow and returns that answer, or how it failed.
+//! A [`World`] is a node with pods, two other nodes with pods, and two clients from outside, each
+//! with its own network namespace, with IPv4 and IPv6. A [`Server`] in a pod answers every peer
+//! with its name and the peer's address; [`ask`] makes one flow and returns that answer, or how the
+//! flow failed.
 //!
-//! The crate knows nothing of rulec: a test loads rules into `world.node`, by any means.
-//! Invariant: what a test started is gone when its values are dropped, even when it panicked.
+//! The crate does not depend on rulec: a test loads rules into `world.node` by any means.
+//! Invariant: everything that a test started ends when its values are dropped, even after a panic.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,

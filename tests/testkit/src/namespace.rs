@@ -1,4 +1,4 @@
-//! One network namespace: made, entered, configured and deleted.
+//! One network namespace: creation, entering, configuration and deletion.
 //!
 //! Invariant: the namespace is named in `/run/netns` from creation to drop, and only there.
 
@@ -23,7 +23,7 @@ use nix::unistd::{Pid, Uid};
 const DIRECTORY: &str = "/run/netns";
 const PREFIX: &str = "rulec-test-";
 
-/// A network namespace of its own, with `lo` up; deleted on drop with all processes in it.
+/// A network namespace with `lo` up; on drop it is deleted, and all processes in it are killed.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -44,7 +44,7 @@ impl Namespace {
         namespace
     }
 
-    /// Creates one namespace per label with one process, `lo` still down.
+    /// Creates one namespace per label with a single process; `lo` is still down.
     pub(crate) fn create(labels: &[&str]) -> Vec<Self> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         static STALE: Once = Once::new();
@@ -63,7 +63,7 @@ impl Namespace {
         namespaces
     }
 
-    /// The name that `ip netns` knows the namespace by.
+    /// The name under which `ip netns` lists the namespace.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -71,8 +71,8 @@ impl Namespace {
 
     /// Runs `f` on a thread inside the namespace, and returns its result or resumes its panic.
     ///
-    /// A socket belongs to the namespace that it was opened in: what `f` returns stays inside.
-    /// So does a process that `f` spawned.
+    /// A socket belongs to the namespace in which it was opened: a socket that `f` returns still
+    /// works inside it. A process that `f` spawned stays inside, too.
     ///
     /// # Panics
     ///
@@ -87,35 +87,36 @@ impl Namespace {
             .unwrap_or_else(|payload| panic::resume_unwind(payload))
     }
 
-    /// A command that will run `program` inside the namespace.
+    /// Returns a command that will run `program` inside the namespace.
     #[must_use]
     pub fn command<A: AsRef<OsStr>>(
         &self,
         program: impl AsRef<OsStr>,
         args: impl IntoIterator<Item = A>,
     ) -> Command {
-        // `nsenter` becomes the program, so that the child's id is the program's own. So does
-        // `ip netns exec`, but it makes a mount namespace, too, which takes several times as long.
+        // `nsenter` replaces itself with the program, so that the child's id is the program's. So
+        // does `ip netns exec`, but it also creates a mount namespace, which takes several times as
+        // long.
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path().display())).arg(program).args(args);
         command
     }
 
-    /// All addresses that the namespace has now.
+    /// Returns all addresses that the namespace has now.
     ///
     /// # Panics
     ///
-    /// When the kernel does not tell.
+    /// When the kernel does not report them.
     #[must_use]
     pub fn ips(&self) -> BTreeSet<IpAddr> {
         self.ips_but("")
     }
 
-    /// All addresses that it has, but for those of one interface.
+    /// Returns all addresses that the namespace has now, except those of one interface.
     ///
     /// # Panics
     ///
-    /// When the kernel does not tell.
+    /// When the kernel does not report them.
     #[must_use]
     pub fn ips_but(&self, interface: &str) -> BTreeSet<IpAddr> {
         let ip = |address: InterfaceAddress| -> Option<IpAddr> {
@@ -131,21 +132,21 @@ impl Namespace {
     ///
     /// # Panics
     ///
-    /// With the script's output, when a command of it fails.
+    /// When a command of the script fails; the message contains the script's output.
     pub fn sh(&self, script: &str) -> String {
         stdout(script, &self.command("sh", ["-ec", script]).output().expect("sh starts"))
     }
 
-    /// Loads nftables commands, as from a file given to `nft -f`.
+    /// Loads nftables commands in the syntax of `nft -f`.
     ///
     /// # Panics
     ///
-    /// With nft's message, when it refuses the script.
+    /// When nft refuses the script; the message contains nft's.
     pub fn nft(&self, script: &str) {
         feed(self.command("nft", ["-f", "-"]), script);
     }
 
-    /// The whole rule set of the namespace, as `nft list ruleset` prints it.
+    /// Returns the whole ruleset of the namespace, as `nft list ruleset` prints it.
     ///
     /// # Panics
     ///
@@ -167,13 +168,13 @@ impl Drop for Namespace {
     }
 }
 
-/// Tells whether the tests that need root can run.
+/// Returns whether the tests that need root can run.
 ///
-/// Prints one line when they are to be skipped.
+/// Prints one line if they are skipped.
 ///
 /// # Panics
 ///
-/// When not root though the variable `CI` is set: there, no test may be skipped unseen.
+/// When the user is not root and the variable `CI` is set: CI must not skip tests silently.
 #[must_use]
 #[expect(clippy::print_stderr, reason = "a skipped test has to say so")]
 pub fn require_root() -> bool {
@@ -185,7 +186,7 @@ pub fn require_root() -> bool {
     false
 }
 
-/// Runs `ip -batch` on the script, inside the namespace if there is one.
+/// Runs `ip -batch` on the script, in the namespace if one is given.
 pub(crate) fn ip_batch(namespace: Option<&Namespace>, script: &str) {
     let mut command = Command::new("ip");
     if let Some(namespace) = namespace {
@@ -202,7 +203,7 @@ fn feed(mut command: Command, script: &str) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the command starts");
-    // A program that fails at once closes the pipe: its status and message say more.
+    // If the program fails at once, it closes the pipe; its status and output explain more.
     let _ = child.stdin.take().expect("stdin is piped").write_all(script.as_bytes());
     stdout(script, &child.wait_with_output().expect("the command ends"));
 }
@@ -214,7 +215,7 @@ fn stdout(script: &str, output: &Output) -> String {
     stdout
 }
 
-/// Deletes what killed test processes left behind, which would otherwise pile up.
+/// Deletes the namespaces of test processes that were killed; otherwise they would accumulate.
 fn delete_stale() {
     let Ok(entries) = fs::read_dir(DIRECTORY) else { return };
     for entry in entries.flatten() {
@@ -226,13 +227,13 @@ fn delete_stale() {
     }
 }
 
-/// Kills what runs in the namespace and deletes it; never panics, as it is called by drops.
+/// Kills the processes in the namespace and deletes it. Never panics, because drops call it.
 fn delete(path: &Path) {
     let Ok(namespace) = fs::metadata(path) else { return };
     for pid in processes(&namespace) {
         let _ = kill(pid, Signal::SIGKILL);
     }
-    // The two steps of `ip netns delete`, without a process.
+    // The two steps of `ip netns delete`, without starting a process.
     let _ = umount2(path, MntFlags::MNT_DETACH);
     let _ = fs::remove_file(path);
 }

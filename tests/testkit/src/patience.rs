@@ -1,19 +1,19 @@
-//! How long to wait, on machines that are slower than others by far.
+//! Time limits that can be stretched for slow machines.
 
 use std::env;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-/// The variable that says how many times longer tests wait than they would by themselves.
+/// The environment variable that holds the factor for all waiting times of tests.
 const VARIABLE: &str = "RULEC_TEST_PATIENCE";
 
-/// The time that something may take, stretched for this machine: an emulated one sets
-/// `RULEC_TEST_PATIENCE` to how many times as long it shall be. What is waited for in vain is waited
-/// for as much longer, so that silence means as much there as elsewhere.
+/// Multiplies a time limit by `RULEC_TEST_PATIENCE`, which is set on an emulated machine. Waits
+/// that expect nothing to happen are stretched by the same factor, so that silence proves as much
+/// there as elsewhere.
 ///
 /// # Panics
 ///
-/// When the variable is set, and is no number.
+/// When the variable is set to something that is not a number.
 #[must_use]
 pub fn patience(time: Duration) -> Duration {
     static FACTOR: LazyLock<u32> = LazyLock::new(|| {

@@ -1,4 +1,4 @@
-//! The words of a flow: transport protocol and address family.
+//! The transport protocol and the address family of a flow.
 
 use std::fmt;
 
@@ -67,7 +67,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// Tells whether this kernel has SCTP, loading its module if there is one.
+/// Returns whether this kernel has SCTP; loads its module if there is one.
 #[must_use]
 pub fn sctp_supported() -> bool {
     Socket::new(Domain::IPV4, Protocol::Sctp.kind(), Some(Protocol::Sctp.number())).is_ok()

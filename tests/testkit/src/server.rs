@@ -1,7 +1,8 @@
-//! Servers that say their name: one thread each, polling sockets that live in a namespace.
+//! Servers that answer with their names: each is one thread that polls sockets inside a namespace.
 //!
-//! Every socket is bound to one address, so a datagram is answered from the address it was sent to.
-//! Invariant: the thread ends within its server's drop, whatever its peers do.
+//! Every socket is bound to one address, so that a datagram is answered from the address to which
+//! it was sent. Invariant: the thread has ended when its server's drop returns, whatever its peers
+//! do.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -17,14 +18,14 @@ use crate::protocol::Protocol;
 
 /// Answers every connection or datagram with one line: `<name> <source address> <local port>`.
 ///
-/// Stops on drop; the ports then refuse.
+/// Stops on drop; connections to its ports are then refused.
 #[derive(Debug)]
 pub struct Server {
     _worker: Worker,
 }
 
 impl Server {
-    /// Listens on the ports at every address that the namespace has now, loopback included.
+    /// Listens on the ports at every address that the namespace has now, including loopback.
     ///
     /// # Panics
     ///
@@ -38,7 +39,8 @@ impl Server {
     ///
     /// # Panics
     ///
-    /// When an address is in use or not the namespace's, or the kernel lacks the protocol.
+    /// When an address is in use or does not belong to the namespace, or the kernel lacks the
+    /// protocol.
     #[must_use]
     pub fn start_at(namespace: &Namespace, name: &str, at: &[(Protocol, SocketAddr)]) -> Self {
         Self { _worker: Worker::start(name, Manner::Answer, open(namespace, at)) }
@@ -68,15 +70,16 @@ impl LongServer {
 
 #[derive(Debug, Clone, Copy)]
 enum Manner {
-    /// One answer, then the connection is closed.
+    /// Sends one answer, then closes the connection.
     Answer,
-    /// An answer to each line, until the peer closes.
+    /// Answers each line, until the peer closes.
     Converse,
 }
 
 #[derive(Debug)]
 struct Worker {
-    // The thread sees its other end close. Invariant: `Some` until drop, as is `thread`.
+    // The thread stops when this end is closed. Invariant: both this and `thread` are `Some` until
+    // drop.
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
 }
@@ -122,12 +125,12 @@ impl AsFd for Listener {
 
 struct Conversation {
     stream: TcpStream,
-    // What came after the last whole line.
+    // The bytes after the last complete line.
     pending: Vec<u8>,
 }
 
 impl Conversation {
-    /// Answers the lines that have come; false when the peer has left.
+    /// Answers all complete lines received so far; returns false when the peer has closed.
     fn step(&mut self, name: &str) -> bool {
         let mut chunk = [0; 4096];
         let Ok(length @ 1..) = self.stream.read(&mut chunk) else { return false };
@@ -163,7 +166,8 @@ fn serve(name: &str, manner: Manner, listeners: &[Listener], stopped: &UnixStrea
         conversations
             .retain_mut(|conversation| conversing.next() != Some(true) || conversation.step(name));
         for (listener, _) in listeners.iter().zip(&ready[1..]).filter(|(_, ready)| **ready) {
-            // Peers may be gone before they are served: that is their affair, and they report it.
+            // A peer may have gone before it is served. It reports that itself, so errors are
+            // ignored here.
             if let Ok(Some(conversation)) = take(listener, name, manner) {
                 conversations.push(conversation);
             }
@@ -201,7 +205,7 @@ fn open_everywhere(namespace: &Namespace, ports: &[(Protocol, u16)]) -> Vec<List
     open(namespace, &at)
 }
 
-/// The namespace's addresses, save those of one link only.
+/// Returns the namespace's addresses, except link-local ones.
 fn own_ips(namespace: &Namespace) -> Vec<IpAddr> {
     namespace
         .ips()
@@ -229,7 +233,7 @@ fn listen(protocol: Protocol, address: SocketAddr) -> io::Result<Listener> {
         Socket::new(Domain::for_address(address), protocol.kind(), Some(protocol.number()))?;
     match protocol {
         Protocol::Tcp | Protocol::Sctp => {
-            // Connections of an earlier server may linger.
+            // Connections of an earlier server may still be in TIME_WAIT.
             socket.set_reuse_address(true)?;
             socket.bind(&address.into())?;
             socket.listen(1024)?;
@@ -239,7 +243,7 @@ fn listen(protocol: Protocol, address: SocketAddr) -> io::Result<Listener> {
         }
         Protocol::Udp => {
             socket.bind(&address.into())?;
-            // Nor must a datagram that turns out to be damaged.
+            // Nor must a datagram that poll reported and that fails its checksum.
             socket.set_nonblocking(true)?;
             Ok(Listener::Datagram(socket.into()))
         }

@@ -1,17 +1,17 @@
-//! A node, two others, their pods and two clients from outside: one test's whole network.
+//! The whole network of one test: a node, two other nodes, their pods and two clients from outside.
 //!
-//! The pods have the addresses of [`address`]. A bridge in a namespace of its own joins the nodes
-//! and the clients, so that no packet is bridged through the hooks of `node`. Pods hang on
-//! their node as with routing CNIs: a host route to the pod, no gateway address on the node.
+//! The pods have the addresses in [`address`]. A bridge in its own namespace joins the nodes and
+//! the clients, so that no bridged packet passes the hooks of `node`. Pods are attached to their
+//! node as with routing CNIs: a host route to the pod, and no gateway address on the node.
 //!
-//! Facts that tests lean on:
-//! - Clients and the other nodes' pods have their default route via `node`, replies included, so
-//!   that what the node translated comes back to it even if it did not masquerade.
-//! - `node` has a default route to a machine that drops everything: packets to ClusterIPs reach
-//!   the output hook, and time out if no rule takes them. That machine can tell what it got, see
-//!   [`World::watch_gateway`].
-//! - Nothing is checked or limited that a test could trip on: no reverse-path filter, no duplicate
-//!   address detection, no redirects, no rate limit of ICMP errors.
+//! Properties that tests rely on:
+//! - Clients and the other nodes' pods have their default route via `node`, also for replies, so
+//!   that packets which the node translated return to it even if it did not masquerade.
+//! - `node` has a default route to a machine that drops everything: packets to ClusterIPs reach the
+//!   output hook, and time out if no rule matches them. That machine can report what it received,
+//!   see [`World::watch_gateway`].
+//! - Kernel checks and limits that could disturb a test are off: reverse-path filter, duplicate
+//!   address detection, redirects, rate limit of ICMP errors.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -24,9 +24,9 @@ use crate::protocol::{Family, Protocol};
 pub mod address {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
-    /// The node's address, which it also masquerades to.
+    /// The node's address, and the source of its masqueraded packets.
     pub const NODE: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(192, 0, 2, 10), v6(0, 0, 0x10));
-    /// The node's second address on the uplink; never chosen as a source.
+    /// The node's second address on the uplink; the kernel never chooses it as a source.
     pub const NODE_SECOND: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(192, 0, 2, 110), v6(0, 0, 0x110));
     /// The other node's address.
     pub const NB: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(192, 0, 2, 11), v6(0, 0, 0x11));
@@ -40,21 +40,24 @@ pub mod address {
     pub const CLIENT2: (Ipv4Addr, Ipv6Addr) =
         (Ipv4Addr::new(203, 0, 113, 200), v6(0x113, 0, 0x200));
 
-    /// The address of the node's pod `idx`: the first is `10.50.1.5` and `2001:db8:50:1::5`.
+    /// Returns the address of the node's pod `idx`: the first is `10.50.1.5` and
+    /// `2001:db8:50:1::5`.
     #[must_use]
     pub fn pod(idx: usize) -> (Ipv4Addr, Ipv6Addr) {
         pod_at(1, host(idx))
     }
 
-    /// The address of the other node's pod `idx`: the first is `10.50.2.5` and `2001:db8:50:2::5`.
+    /// Returns the address of the other node's pod `idx`: the first is `10.50.2.5` and
+    /// `2001:db8:50:2::5`.
     #[must_use]
     pub fn remote_pod(idx: usize) -> (Ipv4Addr, Ipv6Addr) {
         pod_at(2, host(idx))
     }
 
-    /// The address of a node's pod: of node 1 and host 200, `10.50.1.200` and `2001:db8:50:1::200`.
+    /// Returns the address of a pod: for node 1 and host 200, `10.50.1.200` and
+    /// `2001:db8:50:1::200`.
     ///
-    /// The digits are the same in both, from 10 on, too.
+    /// Both addresses are written with the same digits, also for hosts of two or three digits.
     #[must_use]
     pub fn pod_at(node: u8, host: u8) -> (Ipv4Addr, Ipv6Addr) {
         let digits = format!("{host}");
@@ -71,7 +74,7 @@ pub mod address {
     }
 }
 
-/// How many pods a world has.
+/// The number of pods on each node.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WorldSpec {
     /// Pods on the node under test.
@@ -80,7 +83,7 @@ pub struct WorldSpec {
     pub remote_pods: usize,
 }
 
-/// The pods of each node, by the last byte of their addresses.
+/// The pods of each node, as the last bytes of their addresses.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Hosts<'a> {
     /// Pods on the node under test.
@@ -91,14 +94,14 @@ pub struct Hosts<'a> {
     pub nc: &'a [u8],
 }
 
-/// The namespaces of a node-like network; see the [crate's picture](crate).
+/// The namespaces of the network; see the [crate's picture](crate).
 #[derive(Debug)]
 pub struct World {
-    /// The node under test: the rules go here.
+    /// The node under test: tests load their rules here.
     pub node: Namespace,
-    /// The other node, a plain router.
+    /// The other node, which only routes.
     pub nb: Namespace,
-    /// The third node, a plain router too.
+    /// The third node, which only routes.
     pub nc: Namespace,
     /// The first client outside the cluster.
     pub client: Namespace,
@@ -107,16 +110,16 @@ pub struct World {
     pods: Vec<Pod>,
     remote_pods: Vec<Pod>,
     far_pods: Vec<Pod>,
-    // The bridge and the default gateway.
+    // Holds the bridge and the default gateway.
     lan: Namespace,
 }
 
 impl World {
-    /// Builds the network; all addresses are usable when it returns.
+    /// Builds the network; all addresses can be used when this returns.
     ///
     /// # Panics
     ///
-    /// When the kernel or `ip` refuses a part of it.
+    /// When the kernel or `ip` refuses a part of the network.
     #[must_use]
     pub fn new(spec: WorldSpec) -> Self {
         let hosts = |n: usize| (0..n).map(address::host).collect::<Vec<u8>>();
@@ -124,11 +127,11 @@ impl World {
         Self::with_hosts(Hosts { node: &node, nb: &nb, nc: &[] })
     }
 
-    /// Does as [`World::new`], with pods at chosen addresses and on all three nodes.
+    /// Like [`World::new`], with pods at chosen addresses and on all three nodes.
     ///
     /// # Panics
     ///
-    /// As there.
+    /// As [`World::new`].
     #[must_use]
     pub fn with_hosts(hosts: Hosts<'_>) -> Self {
         let of = |label: &'static str, number: u8, hosts: &[u8]| -> Vec<(String, _)> {
@@ -154,45 +157,45 @@ impl World {
         world
     }
 
-    /// The node's pod `idx`.
+    /// Returns the node's pod `idx`.
     ///
     /// # Panics
     ///
-    /// When the world was not asked for so many.
+    /// When the world has no such pod.
     #[must_use]
     pub fn pod(&self, idx: usize) -> &Pod {
         &self.pods[idx]
     }
 
-    /// All pods of the node.
+    /// Returns all pods of the node.
     #[must_use]
     pub fn pods(&self) -> &[Pod] {
         &self.pods
     }
 
-    /// The other node's pod `idx`.
+    /// Returns the other node's pod `idx`.
     ///
     /// # Panics
     ///
-    /// When the world was not asked for so many.
+    /// When the world has no such pod.
     #[must_use]
     pub fn remote_pod(&self, idx: usize) -> &Pod {
         &self.remote_pods[idx]
     }
 
-    /// All pods of the other node.
+    /// Returns all pods of the other node.
     #[must_use]
     pub fn remote_pods(&self) -> &[Pod] {
         &self.remote_pods
     }
 
-    /// All pods of the third node.
+    /// Returns all pods of the third node.
     #[must_use]
     pub fn far_pods(&self) -> &[Pod] {
         &self.far_pods
     }
 
-    /// Lets the default gateway note from now on which flows come to it.
+    /// Makes the default gateway record the flows that it receives from now on.
     ///
     /// # Panics
     ///
@@ -220,10 +223,10 @@ impl World {
         self.lan.nft(&(table("ip", "ipv4_addr") + &table("ip6", "ipv6_addr")));
     }
 
-    /// Whether the default gateway has got a packet of this flow: the node has let it pass, and has
-    /// changed neither address nor port of it.
+    /// Returns whether the default gateway has received a packet of this flow: the node has
+    /// forwarded it, and changed neither its addresses nor its ports.
     ///
-    /// Only after [`World::watch_gateway`].
+    /// Call [`World::watch_gateway`] first.
     ///
     /// # Panics
     ///
@@ -245,7 +248,7 @@ impl World {
     fn configure(&self) {
         let lan = &self.lan;
         let pods = || [&self.pods, &self.remote_pods, &self.far_pods].into_iter().flatten();
-        // First of all: devices copy their settings from the namespace's defaults.
+        // Before any devices exist: they copy their settings from the namespace's defaults.
         let ends = pods().map(|pod| &pod.namespace);
         for end in [lan, &self.client, &self.client2].into_iter().chain(ends) {
             end.run(|| Settings::End.write());
@@ -254,7 +257,8 @@ impl World {
             router.run(|| Settings::Router.write());
         }
 
-        // The bridge and its ports first, so that the other ends have a carrier when they come up.
+        // The bridge and its ports first, so that the other ends have a carrier when they are set
+        // up.
         namespace::ip_batch(Some(lan), &self.lan_script());
         for (namespace, script) in [
             (&self.node, node_script(&self.pods)),
@@ -307,7 +311,7 @@ impl World {
 /// A pod: a namespace with one address of each family.
 #[derive(Debug)]
 pub struct Pod {
-    /// Where its processes run.
+    /// The namespace in which the pod's processes run.
     pub namespace: Namespace,
     /// Its IPv4 address.
     pub v4: Ipv4Addr,
@@ -320,13 +324,13 @@ impl Pod {
         Self { namespace, v4, v6 }
     }
 
-    /// Its address of the family.
+    /// Returns the pod's address of the family.
     #[must_use]
     pub fn ip(&self, family: Family) -> IpAddr {
         family.of((self.v4, self.v6))
     }
 
-    /// A port of the pod at its address of the family.
+    /// Returns the socket address of a port at the pod's address of the family.
     #[must_use]
     pub fn at(&self, family: Family, port: u16) -> SocketAddr {
         SocketAddr::new(self.ip(family), port)
@@ -334,7 +338,7 @@ impl Pod {
 }
 
 impl Family {
-    /// The address of this family, of a pair from [`address`].
+    /// Selects the address of this family from a pair in [`address`].
     #[must_use]
     pub fn of(self, (v4, v6): (Ipv4Addr, Ipv6Addr)) -> IpAddr {
         match self {
@@ -344,7 +348,7 @@ impl Family {
     }
 }
 
-/// What the kernel is told before a namespace has devices.
+/// The kernel settings of a namespace, written before it has devices.
 #[derive(Clone, Copy)]
 enum Settings {
     End,
@@ -352,11 +356,11 @@ enum Settings {
 }
 
 impl Settings {
-    /// Writes to `/proc/sys/net`, which shows the namespace of the thread that looks.
+    /// Writes to `/proc/sys/net`, which shows the namespace of the calling thread.
     fn write(self) {
         match self {
             Self::End => {}
-            // Before the others: it sets some of them itself.
+            // Before the settings below: it changes some of them itself.
             Self::Router => {
                 set("ipv4/ip_forward", "1");
                 set("ipv6/conf/all/forwarding", "1");
@@ -370,8 +374,8 @@ impl Settings {
             set(&format!("ipv6/conf/{scope}/accept_ra"), "0");
             set(&format!("ipv6/conf/{scope}/accept_redirects"), "0");
         }
-        // The kernel has several limits of ICMP errors, which all look at this mask of types first.
-        // IPv6 does not take an empty one: 255 is no type of error.
+        // All of the kernel's limits of ICMP errors check this mask of types first. IPv6 does not
+        // accept an empty mask: 255 is not the type of an error.
         set("ipv4/icmp_ratemask", "0");
         set("ipv6/icmp/ratemask", "255");
     }
@@ -381,11 +385,11 @@ fn set(name: &str, value: &str) {
     fs::write(Path::new("/proc/sys/net").join(name), value).expect("a kernel setting is written");
 }
 
-// By which the gateway tells what is sent to it from what it only bridges.
+// Tells packets sent to the gateway from packets that it only bridges.
 const GATEWAY_MAC: &str = "02:00:00:00:00:02";
 
-// The node's end of every pod link has this address, and every pod knows it as its gateway's: the
-// link needs no address on the node, nor ARP.
+// The node's end of every pod link has this address, and every pod has it as its gateway's: the
+// link needs neither an address on the node nor ARP.
 const POD_GATEWAY_MAC: &str = "02:00:00:00:00:01";
 
 fn node_script(pods: &[Pod]) -> String {
@@ -394,8 +398,8 @@ fn node_script(pods: &[Pod]) -> String {
     let (gateway4, gateway6) = address::GATEWAY;
     let (nb4, nb6) = address::NB;
     let (nc4, nc6) = address::NC;
-    // IPv4's second address of one network is secondary, so never a source; for IPv6, only
-    // deprecation makes it so.
+    // For IPv4, a second address in one network is secondary, and the kernel does not choose it as
+    // a source; for IPv6, it must be deprecated for that.
     let script = format!(
         "link set lo up
          link set uplink up
@@ -430,8 +434,9 @@ fn router_script((v4, v6): (Ipv4Addr, Ipv6Addr), pods: &[Pod]) -> String {
     script + &pod_links((v4, v6), pods)
 }
 
-/// Pods of one node talk to each other by way of the node under test, too: one of them may have been
-/// reached through a Service there, and its answers must come back.
+/// Returns the script that routes packets between pods of one node through the node under test,
+/// too: a pod may have been reached through a Service there, and its answers must return through
+/// it.
 fn neighbours_script(pods: &[Pod]) -> String {
     let (node4, node6) = address::NODE;
     let rules: String =

@@ -1,4 +1,4 @@
-//! Proves the harness: what arrives in a world without rulec, under rules written by hand.
+//! Tests of the harness: which packets arrive in a world without rulec, under handwritten rules.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
@@ -100,7 +100,7 @@ fn translated_flows_show_their_source() {
         }
     }
 
-    // Hairpin: a pod that reaches itself has to be masqueraded.
+    // Hairpin: the connection of a pod to itself must be masqueraded.
     world.node.nft(&translate((local.v4, local.v6), "ct status dnat masquerade"));
     for (protocol, family) in cases() {
         let vip = SocketAddr::new(family.of(VIP), 80);
@@ -118,14 +118,14 @@ fn failures_are_told_apart() {
     let from =
         [&world.client, &world.node, &world.pod(0).namespace, &world.remote_pod(0).namespace];
 
-    // Without any rule: nobody has the address, and nobody says so.
+    // Without any rule: no host has the address, and the packets are dropped without an error.
     for (protocol, family) in cases() {
         let vip = SocketAddr::new(family.of(VIP), 80);
         for from in from {
             let failure = ask(from, protocol, vip, quick).unwrap_err();
             assert!(matches!(failure, Failure::TimedOut), "{protocol} {vip}: {failure:?}");
         }
-        // A port that nobody listens on.
+        // A port without a listener.
         let closed = world.pod(0).at(family, 9);
         let failure = ask(&world.client, protocol, closed, Options::default()).unwrap_err();
         assert!(matches!(failure, Failure::Refused), "{protocol} {closed}: {failure:?}");
@@ -198,19 +198,20 @@ fn flows_spread_over_backends() {
         }}",
         VIP.0, local.v4, remote.v4, VIP.1, local.v6, remote.v6,
     ));
-    // Exactly so, as every flow is new: many enough for a port to recur if it were the kernel's.
+    // Exact numbers, because every flow is new: at 400 flows, ports chosen by the kernel would
+    // recur.
     let halves = BTreeMap::from([("local".to_owned(), 200), ("remote".to_owned(), 200)]);
     for (protocol, family) in cases() {
         let vip = SocketAddr::new(family.of(VIP), 80);
         assert_eq!(ask_many(&world.client, protocol, vip, 400), halves, "{protocol} {family}");
     }
 
-    // With one source port, all datagrams are one flow: conntrack keeps its backend.
+    // With one source port, all datagrams are one flow, and conntrack keeps its backend.
     let source = Some(SocketAddr::new(address::CLIENT.0.into(), 40_000));
     let same = Options { source, ..Options::default() };
     let counts = ask_many_with(&world.client, Protocol::Udp, (VIP.0, 80).into(), 10, same);
     assert_eq!(counts.values().copied().collect::<Vec<_>>(), [10]);
-    // As for TCP, each connection is new though its ports are not.
+    // For TCP, each connection is new although the ports are the same.
     let counts = ask_many_with(&world.client, Protocol::Tcp, (VIP.0, 80).into(), 10, same);
     assert_eq!(counts.values().sum::<usize>(), 10);
 }
@@ -262,7 +263,7 @@ fn a_dropped_server_refuses_and_another_takes_its_ports() {
             assert!(matches!(failure, Failure::Refused), "{protocol}: {failure:?}");
         }
     }
-    // One address only.
+    // A server at one address only.
     let at = [(Protocol::Tcp, loopback())];
     let _server = Server::start_at(&namespace, "one", &at);
     let other = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), PORT);
@@ -287,7 +288,7 @@ fn namespaces_end_with_what_runs_in_them() {
 
         let mut sleep = world.node.command("sleep", ["60"]);
         child = Some(sleep.stdout(Stdio::piped()).spawn().unwrap());
-        // Until `ip` has entered the namespace and become `sleep`.
+        // Until `nsenter` has entered the namespace and become `sleep`.
         let comm = format!("/proc/{}/comm", child.as_ref().unwrap().id());
         while fs::read_to_string(&comm).unwrap() != "sleep\n" {
             thread::sleep(Duration::from_millis(1));
@@ -333,7 +334,7 @@ fn a_world_is_built_quickly() {
     let start = Instant::now();
     let world = World::new(WorldSpec { local_pods: 4, remote_pods: 4 });
     let built = start.elapsed();
-    // Usable at once: the first packets need no carrier, address or neighbour to settle.
+    // Usable at once: the first packets do not wait for a carrier, an address or a neighbour.
     let _server = Server::start(&world.remote_pod(3).namespace, "last", &everywhere());
     for family in Family::BOTH {
         let to = world.remote_pod(3).at(family, PORT);
@@ -344,7 +345,7 @@ fn a_world_is_built_quickly() {
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
 }
 
-/// The protocols that this kernel has, each in both families.
+/// Returns the protocols that this kernel has, each with both families.
 fn cases() -> Vec<(Protocol, Family)> {
     protocols().iter().flat_map(|protocol| Family::BOTH.map(|family| (*protocol, family))).collect()
 }
@@ -382,7 +383,7 @@ fn listed() -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Rules that translate the VIP to a backend, instead of those before.
+/// Returns rules that translate the VIP to a backend and replace the previous ones.
 fn translate((v4, v6): (Ipv4Addr, Ipv6Addr), postrouting: &str) -> String {
     let nat = format!(
         "ip daddr {} meta l4proto {{ tcp, udp, sctp }} dnat ip to {v4}:{PORT}
@@ -409,7 +410,7 @@ fn translate((v4, v6): (Ipv4Addr, Ipv6Addr), postrouting: &str) -> String {
     )
 }
 
-/// Rules that give a verdict on the VIP, instead of those before.
+/// Returns rules that give a verdict on the VIP and replace the previous ones.
 fn filter(verdict: &str) -> String {
     let rules = format!("ip daddr {} {verdict}\nip6 daddr {} {verdict}", VIP.0, VIP.1);
     format!(

@@ -1,9 +1,9 @@
-//! Where the programs are.
+//! The paths of the programs.
 
 use std::path::PathBuf;
 
-/// The programs that `TEST_ASSET_KUBE_APISERVER` and `TEST_ASSET_ETCD` name, as for envtest of
-/// controller-runtime.
+/// The programs that `TEST_ASSET_KUBE_APISERVER` and `TEST_ASSET_ETCD` name, the variables of
+/// controller-runtime's envtest.
 #[derive(Debug, Clone)]
 pub struct Assets {
     pub(super) apiserver: PathBuf,
@@ -11,12 +11,12 @@ pub struct Assets {
 }
 
 impl Assets {
-    /// The programs, or none when neither variable is set, which is said.
+    /// Returns the programs; `None`, with a message, if neither variable is set.
     ///
     /// # Panics
     ///
-    /// When only one of the two is set, or there is no such file: a test that was asked for must not
-    /// pass by not running.
+    /// When only one of the two is set, or a file does not exist: a test that was asked for must
+    /// not pass without running.
     #[must_use]
     #[expect(clippy::print_stderr, reason = "a test that does not run has to say so")]
     pub fn named() -> Option<Self> {

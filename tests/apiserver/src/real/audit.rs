@@ -1,4 +1,4 @@
-//! What clients did, from the server's audit log.
+//! The requests of clients, from the server's audit log.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 use crate::journal::Request;
 use crate::resource::{Resource, Verb};
 
-/// The log, into which the server writes a line for each stage of each request.
+/// The log, to which the server appends a line for each stage of each request.
 #[derive(Debug)]
 pub(super) struct Audit {
     log: PathBuf,
-    /// Where the log of the present process begins: what was under way before will never end.
+    /// The offset at which the log of the current process begins: earlier requests that had not
+    /// ended will never be logged as complete.
     begin: AtomicUsize,
 }
 
@@ -23,7 +24,7 @@ impl Audit {
         let policy = json!({
             "apiVersion": "audit.k8s.io/v1", "kind": "Policy",
             "rules": [
-                // The test itself, and the server talking to itself.
+                // The test itself, and the server's requests to itself.
                 { "level": "None", "userGroups": ["system:masters"] },
                 { "level": "Metadata" },
             ],
@@ -32,7 +33,7 @@ impl Audit {
         Self { log: log_path(directory), begin: AtomicUsize::new(0) }
     }
 
-    /// The arguments that make a server write it.
+    /// Returns the arguments that make a server write the log.
     pub(super) fn arguments(directory: &Path) -> [String; 3] {
         [
             format!("--audit-policy-file={}", policy_path(directory).display()),
@@ -41,7 +42,7 @@ impl Audit {
         ]
     }
 
-    /// The server that wrote until now is gone.
+    /// Marks that the server that wrote the log so far has ended.
     pub(super) fn begin_anew(&self) {
         self.begin.store(self.text().len(), Ordering::Release);
     }
@@ -51,7 +52,7 @@ impl Audit {
         received.into_iter().filter_map(|event| request(&event)).collect()
     }
 
-    /// What was answered with a code.
+    /// Returns the requests that were answered with a code.
     pub(super) fn answered(&self, code: u16) -> Vec<String> {
         let complete = stages(&self.text(), "ResponseComplete").into_iter();
         complete
@@ -60,7 +61,7 @@ impl Audit {
             .collect()
     }
 
-    /// Watches whose answer has begun and not ended.
+    /// Counts the watches whose answer has begun and not ended.
     pub(super) fn open_watches(&self, resource: Resource) -> usize {
         let text = self.text();
         let text = text.get(self.begin.load(Ordering::Acquire)..).unwrap_or_default();
@@ -80,7 +81,7 @@ impl Audit {
     }
 
     fn text(&self) -> String {
-        // There is none before the first request.
+        // There is no log before the first request.
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
@@ -93,7 +94,7 @@ fn log_path(directory: &Path) -> PathBuf {
     directory.join("audit.log")
 }
 
-/// The events of a stage. A line that is being written is none yet.
+/// Returns the events of a stage. A line that is still being written is skipped.
 fn stages(text: &str, stage: &str) -> Vec<Value> {
     let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     events.filter(|event| event["stage"] == stage).collect()

@@ -1,4 +1,4 @@
-//! How the test itself talks to servers: one request, one answer, no retry.
+//! The test's own client: one request, one answer, no retry.
 
 use std::sync::mpsc as answers;
 use std::thread::{self, JoinHandle};
@@ -14,14 +14,14 @@ use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
-/// Within this an answer comes, or the request counts as lost.
+/// A request without an answer within this time counts as lost.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An answer of whatever code.
+/// An answer with any status code.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
     pub(super) code: u16,
-    /// Null if it is no JSON.
+    /// Null if the body is not JSON.
     pub(super) body: Value,
 }
 
@@ -41,10 +41,10 @@ enum Job {
     },
 }
 
-/// A thread with connections, in the network namespace of its maker.
+/// A thread with connections, in the network namespace of the thread that created it.
 #[derive(Debug)]
 pub(super) struct Client {
-    // Invariant: both `Some` until drop.
+    // Invariant: both are `Some` until drop.
     jobs: Option<UnboundedSender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -58,7 +58,7 @@ impl Client {
         })
     }
 
-    /// For a server that asks for no credentials.
+    /// Creates a client for a server that asks for no credentials.
     pub(super) fn with_url(url: &str) -> Self {
         let config = Config::new(url.parse().expect("our own URL is valid"));
         Self::start(async move { config })
@@ -82,7 +82,7 @@ impl Client {
                 tokio::spawn(async move {
                     let outcome = timeout(PATIENCE, send(&client, method, &path, body)).await;
                     let outcome = outcome.unwrap_or_else(|_| Err("no answer".to_owned()));
-                    // Nobody waits whose test has failed.
+                    // The receiver is gone if its test has failed.
                     let _gone = answer.send(outcome);
                 });
             }
@@ -100,11 +100,11 @@ impl Client {
         Self { jobs: Some(jobs), thread: Some(thread) }
     }
 
-    /// Sends, and waits for the answer.
+    /// Sends a request, and waits for the answer.
     ///
     /// # Errors
     ///
-    /// There was none. The server may have done what it was asked all the same.
+    /// When there is no answer. The server may have carried out the request nevertheless.
     pub(super) fn send(
         &self,
         method: Method,
@@ -117,11 +117,11 @@ impl Client {
         wait.recv().map_err(|error| error.to_string())?
     }
 
-    /// Does something in the thread's network namespace, which processes inherit.
+    /// Runs a function in the thread's network namespace, which processes inherit.
     pub(super) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (done, wait) = answers::channel();
         self.give(Job::Run(Box::new(move || {
-            // Nobody waits whose test has failed.
+            // The receiver is gone if its test has failed.
             let _gone = done.send(work());
         })));
         wait.recv().expect("the thread lives")

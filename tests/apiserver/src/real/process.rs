@@ -1,4 +1,4 @@
-//! The two programs, and what they are told.
+//! The two programs and their arguments.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -19,10 +19,10 @@ use super::{Assets, PATIENCE, role};
 use crate::serve::Port;
 use crate::tls::Tls;
 
-/// The cluster addresses that there are.
+/// The range of cluster addresses.
 const SERVICE_CIDR: &str = "10.90.0.0/16";
 
-/// A process that is killed with this value.
+/// A process that is killed when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Process(Child);
 
@@ -41,23 +41,23 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // If it has ended by itself, so much the better.
+        // Killing fails if it has already ended, which is fine.
         let _ended = self.0.kill();
         let _reaped = self.0.wait();
     }
 }
 
-/// An etcd.
+/// An etcd process.
 #[derive(Debug)]
 pub(super) struct Etcd {
-    // In the order of dropping.
+    // Fields are dropped in this order.
     client: Client,
     _process: Process,
     url: String,
 }
 
 impl Etcd {
-    /// Starts, and returns when it answers.
+    /// Starts etcd, and returns when it answers.
     pub(super) fn start(assets: &Assets, directory: &Path) -> Self {
         let (url, peers) = (free_url(), free_url());
         let mut command = Command::new(&assets.etcd);
@@ -89,7 +89,7 @@ impl Etcd {
 
     /// Writes values under keys, many at a time.
     pub(super) fn put_all(&self, entries: impl Iterator<Item = (String, Value)>) {
-        // The most that etcd takes in one transaction, if nobody says otherwise.
+        // etcd's default limit of operations in one transaction.
         const OPERATIONS: usize = 128;
         let put = |(key, value): (String, Value)| {
             let encode = |text: &str| STANDARD.encode(text);
@@ -105,26 +105,26 @@ impl Etcd {
     }
 
     fn revision(&self) -> Option<String> {
-        // The key is a zero byte.
+        // The key is a zero byte, in base64.
         let body = json!({ "key": "AA==" });
         let answer = self.client.send(Method::POST, "/v3/kv/range", Some(&body)).ok()?;
         answer.body["header"]["revision"].as_str().map(str::to_owned)
     }
 }
 
-/// A kube-apiserver, which can be started again where it was.
+/// A kube-apiserver that can be started again on the same port.
 #[derive(Debug)]
 pub(super) struct ApiProcess {
     process: Option<Process>,
     program: PathBuf,
     arguments: Vec<String>,
     log: PathBuf,
-    // Nobody else takes the port while no process has it.
+    // Keeps other programs from taking the port while no process listens on it.
     _port: Port,
 }
 
 impl ApiProcess {
-    /// Is not started yet.
+    /// Prepares a server without starting it.
     pub(super) fn new(
         assets: &Assets,
         directory: &Path,
@@ -158,9 +158,9 @@ impl ApiProcess {
             format!("--service-account-key-file={public}"),
             "--authorization-mode=RBAC".to_owned(),
             format!("--service-cluster-ip-range={SERVICE_CIDR}"),
-            // Nobody here has anything to say to it but the test.
+            // Only the test talks to this server, so that it need not publish its own endpoint.
             "--endpoint-reconciler-type=none".to_owned(),
-            // No kubelet lifts the taints of new nodes.
+            // There is no kubelet that would remove the taints of new nodes.
             "--disable-admission-plugins=TaintNodesByCondition".to_owned(),
             format!("--feature-gates=WatchList={streaming_lists}"),
         ];
@@ -174,7 +174,7 @@ impl ApiProcess {
         }
     }
 
-    /// Starts, where the client is, and does not wait for it.
+    /// Starts the server in the client's network namespace, and does not wait for it.
     pub(super) fn start(&mut self, client: &Client) {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments);
@@ -182,12 +182,12 @@ impl ApiProcess {
         self.process = Some(client.run(move || Process::start(command, &log)));
     }
 
-    /// SIGKILL.
+    /// Kills the server with SIGKILL.
     pub(super) fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Fails if it has ended, with the end of its log.
+    /// Panics if the server has ended, with the end of its log.
     pub(super) fn assert_runs(&mut self) {
         let process = self.process.as_mut().expect("a process was started");
         let ended = process.0.try_wait().expect("the state of a child can be asked for");
@@ -207,7 +207,7 @@ fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
-/// A URL with a port that was free a moment ago.
+/// Returns a URL with a port that was free a moment ago.
 fn free_url() -> String {
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         .expect("a port of the loopback address is free");

@@ -1,4 +1,4 @@
-//! Who clients are, and what they may do: what `deploy/kubernetes` says, and nothing more.
+//! The identity and rights of clients: exactly those of `deploy/kubernetes`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use crate::resource::Resource;
 
-/// The ServiceAccount of `deploy/kubernetes`, as a user.
+/// The user name of the ServiceAccount of `deploy/kubernetes`.
 pub(super) const USER: &str = "system:serviceaccount:kube-system:rulec";
 
 const RBAC: &str = include_str!("../../../../deploy/kubernetes/base/rbac.yaml");
 
-/// The objects with their collections, the role without the rules about some kinds.
+/// Returns the objects with their collections; the role lacks the rules for the kinds in `without`.
 pub(super) fn objects(without: &[Resource]) -> Vec<(&'static str, Value)> {
     let objects: Vec<Value> = serde_saphyr::from_multiple(RBAC).expect("what is deployed is YAML");
     objects.into_iter().map(|object| placed(object, without)).collect()
@@ -21,7 +21,7 @@ pub(super) fn objects(without: &[Resource]) -> Vec<(&'static str, Value)> {
 fn placed(mut object: Value, without: &[Resource]) -> (&'static str, Value) {
     match object["kind"].as_str() {
         Some("ServiceAccount") => {
-            // As the kustomization sets it.
+            // The namespace that the kustomization sets.
             object["metadata"]["namespace"] = json!("kube-system");
             ("/api/v1/namespaces/kube-system/serviceaccounts", object)
         }
@@ -40,11 +40,11 @@ fn placed(mut object: Value, without: &[Resource]) -> (&'static str, Value) {
         Some("ClusterRoleBinding") => {
             ("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", object)
         }
-        other => panic!("{other:?} is new in what is deployed, and must be made here too"),
+        other => panic!("unknown kind {other:?} in rbac.yaml: create it here, too"),
     }
 }
 
-/// Writes the tokens that are accepted: the administrator's, and those of clients.
+/// Writes the accepted tokens: the administrator's and those of clients.
 pub(super) fn write_tokens(directory: &Path, administrator: &str, clients: &[&str]) {
     let own = [format!("{administrator},admin,admin,system:masters\n")].into_iter();
     let clients =

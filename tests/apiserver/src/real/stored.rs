@@ -1,10 +1,10 @@
-//! Objects as the server keeps them in etcd, with what it would have made besides.
+//! Objects as the server stores them in etcd, including the records that it would create with them.
 
 use serde_json::{Value, json};
 
 use crate::resource::Resource;
 
-/// The keys and values that stand for an object.
+/// Returns the keys and values that represent an object.
 pub(super) fn of(object: &Value) -> Vec<(String, Value)> {
     let resource = Resource::of(object).expect("the object is of a kind that is served");
     let name = object["metadata"]["name"].as_str().expect("the object has a name");
@@ -37,7 +37,7 @@ pub(super) fn of(object: &Value) -> Vec<(String, Value)> {
     all.into_iter().map(|(key, value)| (format!("/registry/{key}"), value)).collect()
 }
 
-/// With what every object has that was created. Names are identity enough.
+/// Adds the metadata that every created object has. The uid is derived from kind and names.
 fn created(mut object: Value, namespace: &str) -> Value {
     let uid = format!("{}-{namespace}-{}", object["kind"], object["metadata"]["name"]);
     object["metadata"]["uid"] = uid.replace('"', "").into();

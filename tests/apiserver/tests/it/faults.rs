@@ -1,4 +1,4 @@
-//! Every fault, as kube's client meets it.
+//! Every fault, as seen by kube's client.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn list(services: &Api<Service>) -> kube::Result<(Vec<String>, String)> {
     Ok((names, list.metadata.resource_version.unwrap_or_default()))
 }
 
-/// Whether the future is still waiting after a while in which it could have been answered.
+/// Returns whether the future is still pending after a time in which it could have been answered.
 async fn waits<T>(future: impl Future<Output = T>) -> bool {
     tokio::time::timeout(Duration::from_millis(300), future).await.is_err()
 }
@@ -34,7 +34,7 @@ async fn a_cut_watch_is_resumed_without_loss() {
         assert_eq!(log.initial().await, ["a"]);
         log.watching(&server).await;
 
-        // In the middle of the event.
+        // A cut in the middle of an event.
         let scope = Scope::resource(SERVICES).verb(Verb::Watch);
         server.fault_times(1, scope, Fault::CutAfter { bytes: 50, how });
         server.apply(&service("b", "10.0.0.2"));
@@ -42,7 +42,7 @@ async fn a_cut_watch_is_resumed_without_loss() {
         assert_eq!(server.count(Verb::Watch, SERVICES), 2);
         assert_eq!(server.count(Verb::List, SERVICES), 1);
 
-        // And with nothing under way.
+        // A cut while nothing is being sent.
         server.fault_times(1, scope, Fault::CutAfter { bytes: 0, how });
         until(|| server.count(Verb::Watch, SERVICES) == 3).await;
     }
@@ -67,7 +67,7 @@ async fn a_cut_comes_after_exactly_so_many_bytes() {
                 assert_eq!(cut.body, whole.body[..bytes], "{how:?}");
                 assert!(!cut.complete);
             }
-            // One more than there is does nothing.
+            // A cut one byte after the end does nothing.
             let longer = Fault::CutAfter { bytes: whole.body.len() + 1, how };
             let fault = server.fault(Scope::all(), longer);
             assert!(raw::get(&server, path).await.complete);
@@ -143,7 +143,7 @@ async fn a_stalled_watch_goes_on_and_a_frozen_one_does_not() {
     assert!(waits(log.next()).await);
     let mut other = Log::of(&server, watcher::Config::default()).await;
     assert_eq!(other.initial().await, ["a", "b"], "new connections work");
-    // And the frozen one stays open.
+    // The frozen watch stays open.
     until(|| server.open_watches(SERVICES) == 2).await;
     assert_eq!(server.count(Verb::Watch, SERVICES), 2);
 }
@@ -177,9 +177,9 @@ async fn rubbish_in_a_watch() {
     for (injection, expected) in [
         (Injection::InvalidJson, "SerdeError"),
         (Injection::Bytes(b"\0\x01rubbish\n".to_vec()), "SerdeError"),
-        // An object without metadata is one without a name to k8s-openapi.
+        // To k8s-openapi, an object without metadata is one without a name.
         (Injection::NoMetadata, "Added event"),
-        // To kube's client, what is JSON and no event is a `Status`, if an empty one.
+        // kube's client parses JSON that is not an event as a `Status`, here an empty one.
         (Injection::WrongKind, "Api(Status { status: None, code: 0"),
         (Injection::UnknownType, "Api(Status { status: None, code: 0"),
     ] {
@@ -192,7 +192,7 @@ async fn rubbish_in_a_watch() {
         let Some(Ok(WatchEvent::Error(status))) = now(events.next()).await else { panic!() };
         assert_eq!(status.code, code);
     }
-    // kube's client gives up a stream that is no UTF-8.
+    // kube's client gives up a stream that is not UTF-8.
     server.inject(SERVICES, Injection::Bytes(b"\xff\xfe\n".to_vec()));
     let seen = format!("{:?}", now(events.next()).await);
     assert!(seen.contains("ReadEvents"), "{seen}");

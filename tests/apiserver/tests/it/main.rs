@@ -1,4 +1,4 @@
-//! The server as clients see it: kube's, and one that counts bytes.
+//! The server as seen by clients: kube's, and one that counts bytes.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

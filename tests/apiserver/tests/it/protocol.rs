@@ -1,4 +1,4 @@
-//! The server as kube's client sees it.
+//! The server as seen by kube's client.
 
 use std::pin::pin;
 
@@ -66,7 +66,7 @@ async fn a_watch_from_a_compacted_version_makes_the_watcher_list_again() {
     assert_eq!(log.initial().await, ["a"]);
     log.watching(&server).await;
 
-    // While the client is away, an object goes, and so does the memory of it.
+    // While the client is disconnected, an object is deleted, and the version of that is compacted.
     server.down();
     server.delete(Resource::Services, "shop", "a");
     server.apply(&service("b", "10.0.0.2"));
@@ -235,7 +235,7 @@ async fn events_are_recorded() {
     assert_eq!((recorded[0].verb, recorded[0].namespace.as_str()), (Verb::Create, "shop"));
     assert_eq!(recorded[0].object["note"], "port taken");
 
-    // A series goes on by a merge patch; a JSON patch would have to be applied to be understood.
+    // A series is updated by a merge patch; a JSON patch would have to be applied to be understood.
     let series =
         json!({ "series": { "count": 2, "lastObservedTime": "2025-01-01T00:00:01.000000Z" } });
     let patch = Patch::Merge(&series);

@@ -1,4 +1,4 @@
-//! A client that shows each byte: HTTP/1.1 by hand, over TLS.
+//! A client that shows each byte: handwritten HTTP/1.1 over TLS.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::support::now;
 
-/// What came before the connection ended, and how it did.
+/// The bytes received before the connection ended, and how it ended.
 pub(crate) struct Answer {
     /// The status line and headers.
     pub(crate) head: String,
-    /// With chunks put together.
+    /// The body, with its chunks joined.
     pub(crate) body: Vec<u8>,
-    /// The last chunk came.
+    /// Whether the last chunk was received.
     pub(crate) complete: bool,
 }
 
@@ -32,7 +32,7 @@ pub(crate) async fn get(server: &ApiServer, path: &str) -> Answer {
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
-    // An end without a word of TLS is an error, after which the bytes are there all the same.
+    // A close without close_notify is an error, but the bytes received before it are in the buffer.
     let _end = now(stream.read_to_end(&mut bytes)).await;
     let split = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
     let (body, complete) = unchunk(&bytes[split + 4..]);

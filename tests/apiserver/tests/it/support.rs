@@ -1,4 +1,4 @@
-//! kube's client against the server.
+//! kube's client, connected to the server.
 
 use std::future::Future;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(crate) async fn client_with(server: &ApiServer, credential: &Credential) -> 
     let kubeconfig = Kubeconfig::read_from(path).unwrap();
     let options = KubeConfigOptions::default();
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
-    // The tests want to see 429 and 503, which the client would by default repeat for itself.
+    // The tests need to see 429 and 503, which the client would retry by default.
     config.default_retry = false;
     Client::try_from(config).unwrap()
 }
@@ -44,7 +44,7 @@ pub(crate) fn services(client: Client) -> Api<Service> {
     Api::all(client)
 }
 
-/// The status code of a refusal; 0 if there was none.
+/// Returns the status code of a refusal; 0 if there was none.
 pub(crate) fn code<T>(answer: kube::Result<T>) -> u16 {
     match answer {
         Ok(_) => 0,
@@ -53,7 +53,7 @@ pub(crate) fn code<T>(answer: kube::Result<T>) -> u16 {
     }
 }
 
-/// Waits, but not for ever.
+/// Awaits the future with a time limit.
 pub(crate) async fn now<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LONG, future).await.expect("nothing happened")
 }
@@ -67,7 +67,7 @@ pub(crate) async fn until(condition: impl Fn() -> bool) {
     .await;
 }
 
-/// What a watcher says, in words, while it runs as a task.
+/// The events of a watcher as words, while it runs as a task.
 pub(crate) struct Log {
     said: UnboundedReceiver<Result<String, String>>,
     pub(crate) errors: Vec<String>,
@@ -100,19 +100,19 @@ impl Log {
         Self { said, errors: Vec::new(), task }
     }
 
-    /// The next event, which must not be an error.
+    /// Returns the next event, which must not be an error.
     pub(crate) async fn next(&mut self) -> String {
         now(self.said.recv()).await.expect("the watcher goes on").expect("no error")
     }
 
-    /// Names of the initial objects, without an error on the way.
+    /// Returns the names of the initial objects; there must be no error before.
     pub(crate) async fn initial(&mut self) -> Vec<String> {
         let names = self.errors_until_initial().await;
         assert_eq!(self.errors, [""; 0]);
         names
     }
 
-    /// Names of the objects of the first complete initial list, whatever fails before.
+    /// Returns the names of the first complete initial list, and collects errors before it.
     pub(crate) async fn errors_until_initial(&mut self) -> Vec<String> {
         let mut names = Vec::new();
         loop {
@@ -125,7 +125,7 @@ impl Log {
         }
     }
 
-    /// The next event, whatever fails before.
+    /// Returns the next event, and collects errors before it.
     pub(crate) async fn change_after_errors(&mut self) -> String {
         loop {
             match now(self.said.recv()).await.expect("the watcher goes on") {
@@ -135,7 +135,7 @@ impl Log {
         }
     }
 
-    /// The next error, which must be the next event.
+    /// Returns the next error, which must be the next event.
     pub(crate) async fn error(&mut self) -> String {
         now(self.said.recv()).await.expect("the watcher goes on").expect_err("an error")
     }
