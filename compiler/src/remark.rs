@@ -155,11 +155,8 @@ pub fn of_node(model: &Model, settings: &Settings) -> Vec<Remark> {
     if known.is_empty() || nodes.is_empty() && used.contains(own) {
         return Vec::new();
     }
-    let what = if nodes.is_empty() {
-        "no Pod or endpoint is on a node"
-    } else {
-        "there is no Node"
-    };
+    let what =
+        if nodes.is_empty() { "no Pod or endpoint is on a node" } else { "there is no Node" };
     let names = listed(known.iter().map(ToString::to_string));
     let message =
         format!("{what} of this name (--node-name). Known nodes: {names}. {WITHOUT_NODE}");
@@ -167,8 +164,7 @@ pub fn of_node(model: &Model, settings: &Settings) -> Vec<Remark> {
 }
 
 /// The consequences of a node name that no Node has.
-pub const WITHOUT_NODE: &str =
-    "Until there is one, no endpoint counts as local: traffic policies Local drop traffic, \
+pub const WITHOUT_NODE: &str = "Until there is one, no endpoint counts as local: traffic policies Local drop traffic, \
      endpoints cannot reach themselves through their Service, and no address may be known for Pods \
      in the host network";
 

@@ -112,9 +112,7 @@ fn a_family_that_no_range_is_of_is_told_of() {
     let all = problems(&decoded);
     assert_eq!(decoded.objects.len(), 1);
     assert_eq!(all.len(), 1, "{all:?}");
-    assert!(
-        all[0].ends_with(
-            "spec.loadBalancerSourceRanges: no range of IPv4, so all its clients may connect"
-        )
-    );
+    assert!(all[0].ends_with(
+        "spec.loadBalancerSourceRanges: no range of IPv4, so all its clients may connect"
+    ));
 }

@@ -82,11 +82,9 @@ fn kubeadms_file_says_its_kubeconfig_and_its_network_and_no_more() {
     let Loaded { config, warnings, .. } = load_in(&options, Some(KUBEADM), false).unwrap();
     assert_eq!(
         printed(&warnings),
-        [
-            "proxy.conf:52: mode: is empty, which means iptables; rulec programs nftables instead, \
+        ["proxy.conf:52: mode: is empty, which means iptables; rulec programs nftables instead, \
              with the settings of iptables; node ports answer on every address by default, never \
-             on loopback"
-        ]
+             on loopback"]
     );
     let usual = load(&["--hostname-override=node-1"], None).unwrap().config;
     let kubeconfig = Some("/var/lib/kube-proxy/kubeconfig.conf".into());

@@ -66,9 +66,7 @@ fn no_source_and_no_way_to_one_are_errors() {
     );
     assert_eq!(
         errors(load_in(&["--manifests=m", "--in-cluster"], None, false)),
-        [
-            "--kubeconfig: is missing, and this is not a Pod (KUBERNETES_SERVICE_HOST is not set): \
-             the address of the API server is not known"
-        ]
+        ["--kubeconfig: is missing, and this is not a Pod (KUBERNETES_SERVICE_HOST is not set): \
+             the address of the API server is not known"]
     );
 }
