@@ -387,7 +387,7 @@ fn stale_flows_of_ports(ports: u16, others: u32) {
         time(next)
     );
     let setup = format!("{stale} flows of {ports} ports among {others} others");
-    row("a Service of many UDP ports gets another endpoint", &setup, &figure);
+    row("a Service of many UDP ports: its endpoint is replaced", &setup, &figure);
     child.kill().unwrap();
     child.wait().unwrap();
 }
