@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use rulec_compiler::Frontend;
+use rulec_compiler::frontend::PortKey;
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::element::{Key, Value};
 use rulec_compiler::nft::oracle::{self, Outcome, Packet};
@@ -19,7 +20,6 @@ use rulec_compiler::nft::skeleton::View;
 use rulec_compiler::nft::{Pick, State};
 use rulec_compiler::object::Object;
 use rulec_compiler::remark;
-use rulec_compiler::resolve::PortKey;
 
 use crate::cli::{ExplainArgs, ExplainOutput};
 use crate::setup;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use rulec_compiler::change::{Change, Origin, Provenance, Sourced};
+use rulec_compiler::frontend::PortKey;
 use rulec_compiler::model::Entry;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Backend;
@@ -16,7 +17,7 @@ use rulec_compiler::object::{
     Conditions, InterfaceAddresses, Object, PodAddresses, Service, ServicePort,
 };
 use rulec_compiler::remark::{self, Remark};
-use rulec_compiler::resolve::{self, PortKey, host};
+use rulec_compiler::resolve::{self, host};
 use rulec_compiler::{Frontend, Model, Settings};
 use rulec_sinks::ipvs;
 use rulec_sources::Severity;

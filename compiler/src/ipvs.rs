@@ -5,7 +5,6 @@
 //! stays with our nf_tables table. Its `services` map then decides only how clients of a frontend
 //! are treated, not about backends; it also tells which virtual servers are ours.
 //!
-//! - `scheduler`: the schedulers of IPVS;
 //! - `delta`: the operations from one state of a virtual server to another;
 //! - `state`: the content that a kernel holds, and the reference semantics of an operation;
 //! - `text`: operations in the syntax of `ipvsadm --restore`.
@@ -16,15 +15,14 @@ use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
+use crate::frontend::Frontend;
 use crate::net::{Backend, Family, Protocol};
-use crate::resolve::Frontend;
 
 pub mod delta;
-pub mod scheduler;
 pub mod state;
 pub mod text;
 
-pub use scheduler::{Scheduler, SchedulerFlags, Scheduling};
+pub use crate::scheduling::{Scheduler, SchedulerFlags, Scheduling};
 pub use state::{Server, State};
 
 /// A frontend, as IPVS identifies it. Prints as `address:port/protocol`.
@@ -70,15 +68,6 @@ impl fmt::Debug for VirtualServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
-}
-
-/// The settings of a Service port for its virtual servers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Balancing {
-    /// The scheduling.
-    pub scheduling: Scheduling,
-    /// The longest time, in seconds, that draining real servers keep their connections.
-    pub drain: u32,
 }
 
 /// The attributes of a virtual server.

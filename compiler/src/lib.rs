@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod frontend;
 pub mod interface;
 pub mod ipvs;
 pub mod model;
@@ -23,10 +24,12 @@ pub mod nft;
 pub mod object;
 pub mod remark;
 pub mod resolve;
+pub mod scheduling;
 pub mod settings;
 
 pub use change::{Change, Origin, Provenance, Sourced};
+pub use frontend::{Frontend, PortKey};
 pub use model::{Dirty, Model};
 pub use remark::Remark;
-pub use resolve::{Frontend, PortKey, Route};
+pub use resolve::Route;
 pub use settings::Settings;

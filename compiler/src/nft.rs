@@ -8,6 +8,7 @@
 //! - `skeleton`: the tables, sets, chains and rules, the same for every cluster;
 //! - `pick`: the few chains that choose one of *n* backends, shared by all Services;
 //! - `element`: one element of a set or map;
+//! - `op`: one operation;
 //! - `slots`: the assignment of backends to slots, chosen so that a change moves as few as
 //!   possible;
 //! - `program`: the desired content of the tables, as a persistent snapshot;
@@ -20,6 +21,7 @@
 pub mod delta;
 pub mod element;
 pub mod flows;
+pub mod op;
 pub mod oracle;
 pub mod pick;
 pub mod program;
@@ -28,9 +30,10 @@ pub mod slots;
 pub mod state;
 pub mod text;
 
-pub use delta::{Delta, Group, Op};
+pub use delta::{Delta, Group};
 pub use element::{Element, Key, Value};
 pub use flows::{Flow, Suspects};
+pub use op::Op;
 pub use pick::{MAX_AFFINITY_BACKENDS, Pick};
 pub use program::Program;
 pub use skeleton::{ChainId, Scope, SetId};

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::ipvs::{Scheduler, SchedulerFlags, Scheduling};
 use crate::name::{LabelKey, LabelValue, Name, NamespacedName, NodeName, PortName, Zone};
 use crate::net::{Family, Protocol};
+use crate::scheduling::{Scheduler, SchedulerFlags, Scheduling};
 
 /// A Service that a node serves.
 ///

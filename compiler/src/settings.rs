@@ -6,10 +6,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::interface::InterfacePattern;
-use crate::ipvs::Scheduling;
 use crate::name::NodeName;
 use crate::net::Family;
 use crate::object::Node;
+use crate::scheduling::Scheduling;
 
 /// The settings a compilation depends on. They are constant while a process runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,8 +15,8 @@ use rulec_compiler::ipvs::Op;
 use rulec_compiler::net::Family;
 
 use crate::ipvs::{Ipvs, Options};
-use crate::nft::Owner;
 use crate::nft::foreign::{Foreign, ForeignTable, TableName};
+use crate::owner::Owner;
 
 /// The table of kube-proxy's nftables mode, in both families.
 const TABLE: &str = "kube-proxy";

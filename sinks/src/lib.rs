@@ -8,14 +8,18 @@
 
 pub mod conntrack;
 pub mod fake;
+#[expect(unsafe_code, reason = "the C libraries are called here, and only here")]
+mod ffi;
 pub mod ipvs;
 pub mod kube_proxy;
 mod netlink;
 pub mod nft;
+mod owner;
 pub mod sink;
 pub mod sysctl;
 
 pub use conntrack::Conntrack;
 pub use ipvs::Ipvs;
 pub use nft::NftSink;
+pub use owner::Owner;
 pub use sink::{Base, Outcome, Refusal, Sink, SinkError};

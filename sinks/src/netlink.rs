@@ -443,6 +443,6 @@ impl Socket {
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        crate::nft::ffi::socket_fd(&self.socket)
+        crate::ffi::socket_fd(&self.socket)
     }
 }

@@ -2,10 +2,7 @@
 
 mod batch;
 mod dump;
-#[expect(unsafe_code, reason = "the C libraries are called here, and only here")]
-pub(crate) mod ffi;
 pub(crate) mod foreign;
-mod owner;
 mod rules;
 mod transactions;
 pub mod watch;
@@ -20,8 +17,8 @@ use rulec_compiler::nft::delta::Delta;
 use rulec_compiler::nft::state::State;
 
 use self::batch::Batch;
-pub use self::owner::Owner;
 use crate::netlink::{Bus, Socket, messages};
+use crate::owner::Owner;
 use crate::sink::{Base, Outcome, Refusal, Sink, SinkError};
 
 const EPERM: i32 = 1;

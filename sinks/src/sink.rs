@@ -8,7 +8,7 @@ use rulec_compiler::nft::delta::Delta;
 use rulec_compiler::nft::program::Draining;
 use rulec_compiler::nft::state::State;
 
-use crate::nft::Owner;
+use crate::owner::Owner;
 
 /// A kernel that deltas are committed to.
 pub trait Sink {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use rulec_compiler::Frontend;
+use rulec_compiler::frontend::PortKey;
 use rulec_compiler::ipvs::{Attributes, VirtualServer};
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Backend;
@@ -12,7 +13,6 @@ use rulec_compiler::nft::pick::Clients;
 use rulec_compiler::nft::skeleton::View;
 use rulec_compiler::nft::state::Table;
 use rulec_compiler::nft::{Group, Key, Op, Pick, State};
-use rulec_compiler::resolve::PortKey;
 use serde::Serialize;
 
 use super::{Comparison, reason};

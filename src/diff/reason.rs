@@ -1,10 +1,11 @@
 //! The reasons for changes: which object, which field, in which file.
 
 use rulec_compiler::Frontend;
+use rulec_compiler::frontend::PortKey;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::{Backend, Family};
 use rulec_compiler::object::TrafficPolicy;
-use rulec_compiler::resolve::{self, PortKey};
+use rulec_compiler::resolve;
 
 use super::changes::What;
 use super::{Comparison, Side};

@@ -1,13 +1,14 @@
 //! The reasons for an outcome: objects and fields, as far as they are known.
 
 use rulec_compiler::Frontend;
+use rulec_compiler::frontend::PortKey;
 use rulec_compiler::net::Backend;
 use rulec_compiler::nft::Pick;
 use rulec_compiler::nft::oracle::{Masquerade, Outcome, Packet, Verdict};
 use rulec_compiler::nft::skeleton::{ChainId, View};
 use rulec_compiler::object::TrafficPolicy;
 use rulec_compiler::resolve::select::{Topology, topology};
-use rulec_compiler::resolve::{Candidate, Place, PortKey, candidates};
+use rulec_compiler::resolve::{Candidate, Place, candidates};
 
 use super::{Explained, Served};
 use crate::side::{Side, condition};

@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 use rulec_compiler::Origin;
 use rulec_compiler::ipvs::Verb;
 use rulec_compiler::nft::Delta;
-use rulec_compiler::nft::delta::Op;
+use rulec_compiler::nft::op::Op;
 use rulec_compiler::nft::skeleton::SetId;
 use rulec_compiler::object::Kind;
 use rulec_sources::{ApiStatus, ErrorKind, Severity, StateDir};

@@ -6,56 +6,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 
-use super::element::{Element, Key, Value};
+use super::element::{Element, Key, Owned, Value};
+use super::op::Op;
 use super::program::{
     PickId, Program, Winner, firewall_elements, head, local_head, slot_element, slot_elements,
 };
 use super::skeleton::{ChainId, SetId, SetKind, View};
 use super::slots::Slot;
-use super::state::{Held, State, Table};
+use super::state::{Held, State, Table, Violation};
+use crate::frontend::{Frontend, PortKey};
 use crate::ipvs::{self, Server, VirtualServer};
 use crate::name::NamespacedName;
 use crate::net::Family;
-use crate::resolve::{Frontend, PortKey};
-
-/// One operation in the kernel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Op {
-    /// Create the table.
-    AddTable(Family),
-    /// Delete the table and all that is in it.
-    DeleteTable(Family),
-    /// Create a set or map.
-    AddSet(Family, SetId),
-    /// Create a chain, without rules.
-    AddChain(Family, ChainId),
-    /// Delete the rules of a chain.
-    FlushChain(Family, ChainId),
-    /// Add the rules of a chain.
-    FillChain(Family, ChainId),
-    /// Delete a chain and its rules.
-    DeleteChain(Family, ChainId),
-    /// Add an element, which must not exist.
-    Add(Element),
-    /// Delete an element, which must exist.
-    Delete(Element),
-    /// Change IPVS, or the addresses of this node.
-    Ipvs(ipvs::Op),
-}
-
-impl Op {
-    /// Returns true if it adds or deletes an element.
-    pub fn is_element(&self) -> bool {
-        matches!(self, Self::Add(_) | Self::Delete(_))
-    }
-
-    /// Returns the operation on IPVS, if it is one.
-    pub fn as_ipvs(&self) -> Option<&ipvs::Op> {
-        if let Self::Ipvs(op) = self { Some(op) } else { None }
-    }
-}
 
 /// The operations for one Service, which belong in one transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -289,6 +252,18 @@ impl Delta {
     }
 }
 
+impl State {
+    /// Applies a delta, operation by operation.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first operation that a kernel would refuse. Unlike a kernel's, the state is then
+    /// half changed: use a copy.
+    pub fn apply(&mut self, delta: &Delta) -> Result<(), Violation> {
+        delta.ops().try_for_each(|op| self.apply_op(op))
+    }
+}
+
 /// Returns the rank of a Service in the order of installation: Services that the cluster cannot
 /// start without come first.
 fn importance(service: &NamespacedName) -> u8 {
@@ -299,9 +274,6 @@ fn importance(service: &NamespacedName) -> u8 {
         _ => 3,
     }
 }
-
-/// An element and its owner.
-pub(super) type Owned = (Element, Option<Arc<PortKey>>);
 
 #[derive(Default)]
 struct Builder {

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::pick::Pick;
 use super::skeleton::{Scope, SetId, View};
+use crate::frontend::{Frontend, PortKey};
 use crate::interface::InterfacePattern;
 use crate::net::{Backend, Family, Protocol};
-use crate::resolve::{Frontend, PortKey};
 
 /// The identity of an element: its set and its key there. Keys are ordered by set, then by
 /// frontend, so that the elements of a frontend in one set are adjacent.
@@ -192,3 +192,6 @@ impl Element {
         Self { key, value, comment: None }
     }
 }
+
+/// An element and its owner.
+pub(super) type Owned = (Element, Option<Arc<PortKey>>);

@@ -19,9 +19,9 @@ use super::element::Key;
 use super::program::{Program, Winner};
 use super::slots::Slot;
 use super::state::State;
+use crate::frontend::Frontend;
 use crate::name::NamespacedName;
 use crate::net::{Backend, Family, Protocol};
-use crate::resolve::Frontend;
 
 /// The maximum number of frontends that are tracked one by one; with more, every flow is examined.
 /// This limits the memory that is used while flows cannot be deleted.

@@ -14,10 +14,10 @@ use super::pick::Pick;
 use super::skeleton::{self, ChainId, Field, Rule, Scope, SetId, Source, Statement};
 use super::state::{State, Table};
 use super::text;
+use crate::frontend::Frontend;
 use crate::interface::InterfacePattern;
 use crate::ipvs::{self, VirtualServer};
 use crate::net::{Backend, Family, Protocol};
-use crate::resolve::Frontend;
 
 /// The first packet of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]

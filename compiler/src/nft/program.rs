@@ -22,13 +22,15 @@ use super::pick::{Clients, MAX_AFFINITY_BACKENDS, Pick};
 use super::skeleton::{ChainId, Scope, SetId, View};
 use super::slots::{self, Ids, Slot};
 use super::state::{State, Table};
+use crate::frontend::{Frontend, PortKey};
 use crate::interface::InterfacePattern;
-use crate::ipvs::{self, Attributes, Balancing, RealServer, Server, VirtualServer};
+use crate::ipvs::{self, Attributes, RealServer, Server, VirtualServer};
 use crate::model::{Dirty, Model};
 use crate::name::NamespacedName;
 use crate::net::{Backend, Family, Protocol};
 use crate::object::{Affinity, TrafficPolicy};
-use crate::resolve::{self, Frontend, NodeFacts, PortKey, Rank, Route, node_ports};
+use crate::resolve::{self, NodeFacts, Rank, Route, node_ports};
+use crate::scheduling::Balancing;
 use crate::settings::{DetectLocal, Settings, first_of};
 
 mod keep;

@@ -13,8 +13,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::pick::{Clients, Pick};
-use crate::net::{Family, Fnv};
-use crate::resolve::Frontend;
+use crate::frontend::Frontend;
 
 /// The name of the table, in both families.
 pub const TABLE: &str = "rulec";
@@ -534,6 +533,48 @@ pub enum Field {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule(pub Vec<Statement>);
 
+impl Rule {
+    /// Returns the sets that the rule looks up.
+    pub(super) fn sets(&self) -> Vec<SetId> {
+        let of = |statement: &Statement| match statement {
+            Statement::Member { set, .. } | Statement::DaddrType(set) => Some(*set),
+            Statement::SetPriority(Source::Map { map, .. }) | Statement::Dnat { map, .. } => {
+                Some(*map)
+            }
+            Statement::GotoPick(scope, view) => Some(SetId::Picks(*scope, *view)),
+            Statement::RecordAffinity { scope, view, .. }
+            | Statement::ForgetAffinity(scope, view) => Some(SetId::Affinity(*scope, *view)),
+            Statement::SetPriority(Source::Zero | Source::Random(_) | Source::ClientHash(_))
+            | Statement::NotLoopback
+            | Statement::SaddrIsLocal(_)
+            | Statement::StateNew
+            | Statement::StateInvalid
+            | Statement::StatusDnat
+            | Statement::MarkIsSet
+            | Statement::SetMark
+            | Statement::ClearMark
+            | Statement::Masquerade
+            | Statement::Reject
+            | Statement::Drop
+            | Statement::Jump(_)
+            | Statement::Goto(_)
+            | Statement::Return => None,
+        };
+        self.0.iter().filter_map(of).collect()
+    }
+
+    /// Returns the chains that the rule jumps or goes to.
+    pub(super) fn chains(&self) -> impl Iterator<Item = ChainId> {
+        self.0.iter().filter_map(|statement| {
+            if let Statement::Jump(chain) | Statement::Goto(chain) = statement {
+                Some(*chain)
+            } else {
+                None
+            }
+        })
+    }
+}
+
 /// A match or an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Statement {
@@ -791,13 +832,4 @@ fn clients_rules(scope: Scope, clients: Clients) -> Vec<Rule> {
 /// Returns the key of an affinity record: the frontend and the client.
 pub fn affinity_key(scope: Scope) -> Vec<Field> {
     scope.frontend_and(Field::Saddr)
-}
-
-/// Returns the comment of a rule: a hash of its text, by which our rules are told from those of
-/// others without decoding them. As a comment, it survives when an admin saves the ruleset to a
-/// file and loads it again.
-pub fn fingerprint(family: Family, mark: u32, rule: &Rule) -> String {
-    let mut hash = Fnv::default();
-    hash.write(super::text::rule(family, mark, rule).as_bytes());
-    format!("{TABLE}:{:016x}", hash.finish())
 }

@@ -9,14 +9,14 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::delta::{Delta, Op, Owned};
-use super::element::{Element, Key, Value};
+use super::element::{Element, Key, Owned, Value};
+use super::op::Op;
 use super::pick::Pick;
 use super::skeleton::{ChainId, Data, SetId, View};
 use super::slots::Slot;
+use crate::frontend::{Frontend, PortKey};
 use crate::ipvs::{self, VirtualServer};
 use crate::net::Family;
-use crate::resolve::{Frontend, PortKey};
 
 /// Our content in a kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,18 +63,6 @@ impl fmt::Display for Violation {
 impl std::error::Error for Violation {}
 
 impl State {
-    /// Applies a delta, operation by operation.
-    ///
-    /// # Errors
-    ///
-    /// Returns the first operation that a kernel would refuse. Unlike a kernel's, the state is then
-    /// half changed: use a copy.
-    pub fn apply(&mut self, delta: &Delta) -> Result<(), Violation> {
-        delta.ops().try_for_each(|op| {
-            self.apply_op(op).map_err(|reason| Violation { op: op.clone(), reason })
-        })
-    }
-
     /// Returns the pick of a view of a frontend; `None` if the kernel holds no backends for it.
     pub fn pick(&self, view: View, frontend: Frontend) -> Option<Pick> {
         let table = self.tables.get(&frontend.family())?;
@@ -166,7 +154,12 @@ impl State {
         }
     }
 
-    fn apply_op(&mut self, op: &Op) -> Result<(), &'static str> {
+    /// Applies one operation.
+    pub(super) fn apply_op(&mut self, op: &Op) -> Result<(), Violation> {
+        self.try_op(op).map_err(|reason| Violation { op: op.clone(), reason })
+    }
+
+    fn try_op(&mut self, op: &Op) -> Result<(), &'static str> {
         match op {
             Op::AddTable(family) => match self.tables.insert(*family, Table::default()) {
                 None => Ok(()),
@@ -199,9 +192,8 @@ impl State {
                 let table = self.table(*family)?;
                 let mut needed = Vec::new();
                 for rule in super::skeleton::rules(*chain) {
-                    needed.extend(super::text::sets_of(&rule));
-                    if super::text::chains_of(&rule).any(|chain| !table.chains.contains_key(&chain))
-                    {
+                    needed.extend(rule.sets());
+                    if rule.chains().any(|chain| !table.chains.contains_key(&chain)) {
                         return Err("a rule jumps to a chain that does not exist");
                     }
                 }

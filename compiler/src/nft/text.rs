@@ -2,14 +2,14 @@
 
 use std::fmt::{self, Write as _};
 
-use super::delta::Op;
 use super::element::{Element, Key, Value};
+use super::op::Op;
 use super::skeleton::{
     self, ChainId, Data, Datatype, Field, HookPoint, HookType, Rule, Scope, SetId, SetKind, Source,
     Statement, TABLE,
 };
-use crate::net::{Family, Protocol};
-use crate::resolve::Frontend;
+use crate::frontend::Frontend;
+use crate::net::{Family, Fnv, Protocol};
 
 /// Returns the operation as one or more commands, each on a line of its own.
 pub fn commands(op: &Op, mark: u32) -> String {
@@ -44,7 +44,7 @@ fn write_commands(text: &mut String, op: &Op, mark: u32) -> fmt::Result {
         Op::FlushChain(family, chain) => writeln!(text, "flush chain {} {chain}", table(*family)),
         Op::FillChain(family, chain) => {
             for rule in skeleton::rules(*chain) {
-                let comment = skeleton::fingerprint(*family, mark, &rule);
+                let comment = fingerprint(*family, mark, &rule);
                 let rule = self::rule(*family, mark, &rule);
                 let table = table(*family);
                 writeln!(text, "add rule {table} {chain} {rule} comment \"{comment}\"")?;
@@ -122,50 +122,20 @@ pub fn key(key: Key) -> String {
     }
 }
 
+/// Returns the comment of a rule: a hash of its text, by which our rules are told from those of
+/// others without decoding them. As a comment, it survives when an admin saves the ruleset to a
+/// file and loads it again.
+pub fn fingerprint(family: Family, mark: u32, rule: &Rule) -> String {
+    let mut hash = Fnv::default();
+    hash.write(self::rule(family, mark, rule).as_bytes());
+    format!("{TABLE}:{:016x}", hash.finish())
+}
+
 /// Returns a rule, without the command that adds it.
 pub fn rule(family: Family, mark: u32, rule: &Rule) -> String {
     let statements: Vec<String> =
         rule.0.iter().map(|statement| self::statement(family, mark, statement)).collect();
     statements.join(" ")
-}
-
-/// Returns the sets that a rule looks up.
-pub(super) fn sets_of(rule: &Rule) -> Vec<SetId> {
-    let of = |statement: &Statement| match statement {
-        Statement::Member { set, .. } | Statement::DaddrType(set) => Some(*set),
-        Statement::SetPriority(Source::Map { map, .. }) | Statement::Dnat { map, .. } => Some(*map),
-        Statement::GotoPick(scope, view) => Some(SetId::Picks(*scope, *view)),
-        Statement::RecordAffinity { scope, view, .. } | Statement::ForgetAffinity(scope, view) => {
-            Some(SetId::Affinity(*scope, *view))
-        }
-        Statement::SetPriority(Source::Zero | Source::Random(_) | Source::ClientHash(_))
-        | Statement::NotLoopback
-        | Statement::SaddrIsLocal(_)
-        | Statement::StateNew
-        | Statement::StateInvalid
-        | Statement::StatusDnat
-        | Statement::MarkIsSet
-        | Statement::SetMark
-        | Statement::ClearMark
-        | Statement::Masquerade
-        | Statement::Reject
-        | Statement::Drop
-        | Statement::Jump(_)
-        | Statement::Goto(_)
-        | Statement::Return => None,
-    };
-    rule.0.iter().filter_map(of).collect()
-}
-
-/// Returns the chains that a rule jumps or goes to.
-pub(super) fn chains_of(rule: &Rule) -> impl Iterator<Item = ChainId> {
-    rule.0.iter().filter_map(|statement| {
-        if let Statement::Jump(chain) | Statement::Goto(chain) = statement {
-            Some(*chain)
-        } else {
-            None
-        }
-    })
 }
 
 fn prefix(family: Family) -> &'static str {

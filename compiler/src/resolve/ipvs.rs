@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{IpvsRoute, node_ports};
-use crate::ipvs::Balancing;
 use crate::model::Model;
 use crate::name::NodeName;
 use crate::net::Family;
 use crate::object::Service;
+use crate::scheduling::Balancing;
 use crate::settings::Settings;
 
 /// Returns the data that IPVS needs for a Service in a family; `None` if IPVS is not used.

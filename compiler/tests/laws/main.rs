@@ -26,6 +26,7 @@ use proptest::test_runner::{
     Config, FailurePersistence, FileFailurePersistence, RngSeed, TestCaseError, TestRunner,
 };
 
+use rulec_compiler::frontend::PortKey;
 use rulec_compiler::interface::InterfacePattern;
 use rulec_compiler::ipvs::Scheduler;
 use rulec_compiler::name::{LabelKey, LabelValue, Name, NamespacedName, NodeName, PortName, Zone};
@@ -43,7 +44,7 @@ use rulec_compiler::object::{
     IpvsOptions, Kind, Node, Object, ObjectKey, Pod, PodAddresses, Service, ServiceCidr,
     ServicePort, ServiceType, SlicePort, TargetPort, TrafficPolicy,
 };
-use rulec_compiler::resolve::{PortKey, Rank, Route, resolve};
+use rulec_compiler::resolve::{Rank, Route, resolve};
 use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
 use rulec_compiler::{Change, Dirty, Frontend, Model, Origin, Provenance, Settings, Sourced};
 

@@ -7,12 +7,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rulec_compiler::Frontend;
+use rulec_compiler::frontend::PortKey;
 use rulec_compiler::ipvs;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::element::Value;
 use rulec_compiler::nft::{ChainId, Delta, Element, Key, Op, Program, SetId, State};
-use rulec_compiler::resolve::PortKey;
 
 pub(crate) use objects::*;
 

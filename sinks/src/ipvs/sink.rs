@@ -13,8 +13,9 @@ use std::io;
 use nix::libc::{EEXIST, ENOENT, ESRCH};
 use rulec_compiler::ipvs::{self, VirtualServer};
 use rulec_compiler::name::NamespacedName;
-use rulec_compiler::nft::delta::{Delta, Group, Op};
+use rulec_compiler::nft::delta::{Delta, Group};
 use rulec_compiler::nft::element::{Element, Key, Value};
+use rulec_compiler::nft::op::Op;
 use rulec_compiler::nft::program::Draining;
 use rulec_compiler::nft::state::State;
 

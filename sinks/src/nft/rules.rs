@@ -8,17 +8,17 @@ use rulec_compiler::nft::skeleton::{
     self, ChainId, Data, Field, Hook, HookPoint, HookType, Rule as IrRule, Scope, SetId, SetKind,
     SetSpec, Source, Statement, TABLE, View,
 };
-use rulec_compiler::nft::text::HASH_SEED;
+use rulec_compiler::nft::text::{self, HASH_SEED};
 
-use super::ffi::{Chain, Expr, Rule, Set, Table};
 use super::wire::{self, nfproto};
+use crate::ffi::{Chain, Expr, Rule, Set, Table};
 use crate::netlink::{Attributes, NLM_F_CREATE, NLM_F_EXCL, attributes};
 
 const NLM_F_APPEND: u16 = 0x800;
 
 /// Returns the user data of one of our rules: its fingerprint as a comment.
 fn userdata(family: Family, mark: u32, rule: &IrRule) -> Vec<u8> {
-    wire::comment(&skeleton::fingerprint(family, mark, rule))
+    wire::comment(&text::fingerprint(family, mark, rule))
 }
 
 /// Creates a table, or takes over one that an earlier process has left.

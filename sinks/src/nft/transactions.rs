@@ -18,12 +18,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use rulec_compiler::frontend::Frontend;
 use rulec_compiler::name::NamespacedName;
-use rulec_compiler::nft::delta::{Delta, Group, Op};
+use rulec_compiler::nft::delta::{Delta, Group};
 use rulec_compiler::nft::element::{Element, Key, Value};
+use rulec_compiler::nft::op::Op;
 use rulec_compiler::nft::pick::{Clients, Pick};
 use rulec_compiler::nft::skeleton::{ChainId, View};
-use rulec_compiler::resolve::Frontend;
 
 /// The approximate maximum number of operations in a transaction, so that it holds the kernel's
 /// lock for less than about 10 ms; other users of nf_tables, and packets on this CPU, wait during

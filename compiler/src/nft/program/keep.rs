@@ -16,7 +16,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{Fragment, PortFragment, Program, Served, Slots, Target, Unserved};
-use crate::ipvs::{Balancing, VirtualServer};
+use crate::frontend::{Frontend, PortKey};
+use crate::ipvs::VirtualServer;
 use crate::model::Model;
 use crate::name::NamespacedName;
 use crate::net::{Backend, Family, Protocol};
@@ -25,7 +26,8 @@ use crate::nft::pick::{Clients, Pick};
 use crate::nft::skeleton::View;
 use crate::nft::slots::Slot;
 use crate::nft::state::State;
-use crate::resolve::{Frontend, PortKey, Rank, Route};
+use crate::resolve::{Rank, Route};
+use crate::scheduling::Balancing;
 use crate::settings::IpvsSettings;
 
 /// The kept content of a Service.

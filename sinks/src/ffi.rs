@@ -17,44 +17,44 @@ pub(crate) fn socket_fd(socket: &mnl::Socket) -> BorrowedFd<'_> {
 }
 
 /// One expression of a rule, and its name. Attributes are those of <libnftnl/expr.h>.
-pub(super) struct Expr(NonNull<sys::nftnl_expr>, &'static CStr);
+pub(crate) struct Expr(NonNull<sys::nftnl_expr>, &'static CStr);
 
 impl Expr {
-    pub(super) fn new(name: &'static CStr) -> Self {
+    pub(crate) fn new(name: &'static CStr) -> Self {
         // SAFETY: the name is a C string; the library copies what it needs.
         Self(allocated(unsafe { sys::nftnl_expr_alloc(name.as_ptr()) }), name)
     }
 
-    pub(super) fn name(&self) -> &'static CStr {
+    pub(crate) fn name(&self) -> &'static CStr {
         self.1
     }
 
-    pub(super) fn u8(self, attribute: u32, value: u8) -> Self {
+    pub(crate) fn u8(self, attribute: u32, value: u8) -> Self {
         // SAFETY: the expression is live, and the value is passed by copy.
         unsafe { sys::nftnl_expr_set_u8(self.0.as_ptr(), narrow(attribute), value) };
         self
     }
 
-    pub(super) fn u32(self, attribute: u32, value: u32) -> Self {
+    pub(crate) fn u32(self, attribute: u32, value: u32) -> Self {
         // SAFETY: as above.
         unsafe { sys::nftnl_expr_set_u32(self.0.as_ptr(), narrow(attribute), value) };
         self
     }
 
-    pub(super) fn u64(self, attribute: u32, value: u64) -> Self {
+    pub(crate) fn u64(self, attribute: u32, value: u64) -> Self {
         // SAFETY: as above.
         unsafe { sys::nftnl_expr_set_u64(self.0.as_ptr(), narrow(attribute), value) };
         self
     }
 
-    pub(super) fn data(self, attribute: u32, value: &[u8]) -> Self {
+    pub(crate) fn data(self, attribute: u32, value: &[u8]) -> Self {
         let (data, len) = parts(value);
         // SAFETY: `data` points to `len` bytes, which the library copies.
         unsafe { sys::nftnl_expr_set(self.0.as_ptr(), narrow(attribute), data, len) };
         self
     }
 
-    pub(super) fn text(self, attribute: u32, value: &CStr) -> Self {
+    pub(crate) fn text(self, attribute: u32, value: &CStr) -> Self {
         // SAFETY: the value is a C string, which the library copies.
         unsafe { sys::nftnl_expr_set_str(self.0.as_ptr(), narrow(attribute), value.as_ptr()) };
         self
@@ -72,22 +72,22 @@ macro_rules! object {
     ($(#[$doc:meta])* $name:ident, $raw:ident, $alloc:ident, $free:ident, $text:ident,
      $payload:ident) => {
         $(#[$doc])*
-        pub(super) struct $name(NonNull<sys::$raw>);
+        pub(crate) struct $name(NonNull<sys::$raw>);
 
         impl $name {
-            pub(super) fn new() -> Self {
+            pub(crate) fn new() -> Self {
                 // SAFETY: takes nothing.
                 Self(allocated(unsafe { sys::$alloc() }))
             }
 
-            pub(super) fn text(self, attribute: u32, value: &CStr) -> Self {
+            pub(crate) fn text(self, attribute: u32, value: &CStr) -> Self {
                 // SAFETY: the value is a C string, which the library copies.
                 unsafe { sys::$text(self.0.as_ptr(), narrow(attribute), value.as_ptr()) };
                 self
             }
 
             /// Returns the object as a message of this type, family, flags and sequence number.
-            pub(super) fn message(&self, kind: u16, family: u16, flags: u16, seq: u32) -> Vec<u8> {
+            pub(crate) fn message(&self, kind: u16, family: u16, flags: u16, seq: u32) -> Vec<u8> {
                 build(kind, family, flags, seq, |header| {
                     // SAFETY: the header is at the start of a buffer of the size that libnftnl
                     // requires, and the object is live.
@@ -145,7 +145,7 @@ object!(
 macro_rules! numbers {
     ($name:ident, $set:ident) => {
         impl $name {
-            pub(super) fn u32(self, attribute: u32, value: u32) -> Self {
+            pub(crate) fn u32(self, attribute: u32, value: u32) -> Self {
                 // SAFETY: the object is live, and the value is passed by copy.
                 unsafe { sys::$set(self.0.as_ptr(), narrow(attribute), value) };
                 self
@@ -161,7 +161,7 @@ numbers!(Set, nftnl_set_set_u32);
 macro_rules! bytes {
     ($name:ident, $set:ident) => {
         impl $name {
-            pub(super) fn data(self, attribute: u32, value: &[u8]) -> Self {
+            pub(crate) fn data(self, attribute: u32, value: &[u8]) -> Self {
                 let (data, len) = parts(value);
                 // SAFETY: `data` points to `len` bytes, which the library copies.
                 unsafe { sys::$set(self.0.as_ptr(), narrow(attribute), data, len) };
@@ -176,7 +176,7 @@ bytes!(Rule, nftnl_rule_set_data);
 
 impl Rule {
     /// Appends an expression.
-    pub(super) fn push(&mut self, expr: Expr) {
+    pub(crate) fn push(&mut self, expr: Expr) {
         // SAFETY: both are live; the rule owns the expression from here on and frees it.
         unsafe { sys::nftnl_rule_add_expr(self.0.as_ptr(), expr.0.as_ptr()) };
         std::mem::forget(expr);

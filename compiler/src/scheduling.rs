@@ -181,6 +181,15 @@ impl Default for Scheduling {
     }
 }
 
+/// The settings of a Service port for its virtual servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balancing {
+    /// The scheduling.
+    pub scheduling: Scheduling,
+    /// The longest time, in seconds, that draining real servers keep their connections.
+    pub drain: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

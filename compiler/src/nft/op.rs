@@ -1,0 +1,45 @@
+//! One operation on our tables or on IPVS.
+
+use serde::{Deserialize, Serialize};
+
+use super::element::Element;
+use super::skeleton::{ChainId, SetId};
+use crate::ipvs;
+use crate::net::Family;
+
+/// One operation in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// Create the table.
+    AddTable(Family),
+    /// Delete the table and all that is in it.
+    DeleteTable(Family),
+    /// Create a set or map.
+    AddSet(Family, SetId),
+    /// Create a chain, without rules.
+    AddChain(Family, ChainId),
+    /// Delete the rules of a chain.
+    FlushChain(Family, ChainId),
+    /// Add the rules of a chain.
+    FillChain(Family, ChainId),
+    /// Delete a chain and its rules.
+    DeleteChain(Family, ChainId),
+    /// Add an element, which must not exist.
+    Add(Element),
+    /// Delete an element, which must exist.
+    Delete(Element),
+    /// Change IPVS, or the addresses of this node.
+    Ipvs(ipvs::Op),
+}
+
+impl Op {
+    /// Returns true if it adds or deletes an element.
+    pub fn is_element(&self) -> bool {
+        matches!(self, Self::Add(_) | Self::Delete(_))
+    }
+
+    /// Returns the operation on IPVS, if it is one.
+    pub fn as_ipvs(&self) -> Option<&ipvs::Op> {
+        if let Self::Ipvs(op) = self { Some(op) } else { None }
+    }
+}
