@@ -29,14 +29,19 @@ mod access;
 mod answer;
 mod backoff;
 mod fault;
+mod faults;
 mod follow;
 mod holdings;
+mod identify;
 mod notes;
 mod plugin;
+mod position;
 mod proxy;
+mod record;
 mod resource;
 mod saved;
 mod status;
+mod version;
 mod wire;
 
 #[cfg(test)]
@@ -68,10 +73,11 @@ use plugin::Leash;
 use resource::Resource;
 use saved::Memory;
 
+pub use fault::ErrorKind;
 pub(crate) use follow::{Event, Item, What};
 pub use notes::{Note, Notes};
 pub use proxy::{ProxyVariables, Variable};
-pub use status::{ApiStatus, ErrorKind};
+pub use status::ApiStatus;
 
 /// How many events may wait to be compared. A page is one event, so this bounds the memory that a
 /// fast server can use.

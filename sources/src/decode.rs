@@ -8,7 +8,6 @@
 //! This module does not know other files or earlier content: [`Decoded`] says what is broken, and
 //! the scan decides what to keep instead.
 
-mod at;
 mod check;
 mod endpoints;
 mod identity;
@@ -16,6 +15,7 @@ mod ipvs;
 mod kind;
 mod near;
 mod node;
+mod outcome;
 mod pod;
 mod service;
 mod service_cidr;
@@ -28,10 +28,9 @@ use std::sync::Arc;
 
 use rulec_compiler::object::{Object, ObjectKey};
 
-pub(crate) use at::{At, Step};
 use kind::{decode_document, decode_object};
-pub(crate) use unknown::{Unknown, note};
 
+use crate::at::{At, Step};
 use crate::field::Field;
 use crate::intern::Interner;
 use crate::manifest::Document;
@@ -212,16 +211,11 @@ pub(crate) fn decode_known(
 /// Returns the text of a file without its byte order mark, or the line and the reason why it is not
 /// a text.
 fn text_of(bytes: &[u8]) -> Result<&str, (u64, &'static str)> {
-    let line_at = |offset: usize| line_of(bytes.get(..offset).unwrap_or(bytes));
+    let line_at = |offset: usize| yaml::line_of(bytes.get(..offset).unwrap_or(bytes));
     let text = std::str::from_utf8(bytes)
         .map_err(|error| (line_at(error.valid_up_to()), "the file is not valid UTF-8"))?;
     if let Some(offset) = bytes.iter().position(|byte| *byte == 0) {
         return Err((line_at(offset), "the file contains a NUL byte: it is not a text"));
     }
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
-}
-
-/// Returns the number of the line that follows these bytes, from 1.
-pub(crate) fn line_of(before: &[u8]) -> u64 {
-    1 + before.iter().filter(|byte| **byte == b'\n').count() as u64
 }

@@ -1,7 +1,9 @@
-//! Reading one file without blocking on it.
+//! The names of manifests, and reading one file without blocking on it.
 
+use std::ffi::OsStr;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -119,4 +121,15 @@ fn missing(error: io::Error) -> io::Result<Content> {
 /// Returns whether an error means that there is nothing at a path.
 pub(crate) fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Returns whether a file of this name is read. Copies that are kept beside a manifest
+/// (`web.yaml.orig`, `web.yaml.20261128`) are not to be served, and a list of endings to ignore
+/// would never be complete.
+pub(crate) fn is_manifest(name: &OsStr) -> bool {
+    let extension = Path::new(name).extension();
+    !name.as_bytes().starts_with(b".")
+        && extension.is_some_and(|extension| {
+            ["yaml", "yml", "json"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+        })
 }

@@ -1,10 +1,9 @@
 //! JSON texts: one document, or several in a row as `kubectl` prints them, optionally with a line
 //! `---` between them.
 
-use crate::decode::line_of;
 use crate::field::Field;
 use crate::manifest::Document;
-use crate::yaml::{Documents, Fault, MARK, Parsed, is_idle, split};
+use crate::yaml::{Documents, Fault, MARK, Parsed, is_idle, line_of, split};
 
 /// Returns the documents of a JSON file. A string in JSON cannot contain a line break, so a line
 /// `---` is always a marker.

@@ -16,6 +16,7 @@
 
 mod address;
 mod api;
+mod at;
 mod decode;
 mod error;
 mod field;

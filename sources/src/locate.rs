@@ -10,7 +10,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
-use crate::decode::Step;
+use crate::at::Step;
 use crate::yaml::{is_idle, limits};
 
 /// The size beyond which a document's problems get its first line only: its tree would take too

@@ -8,7 +8,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::decode::{Unknown, note};
+mod unknown;
+
+use unknown::note;
+pub(crate) use unknown::{METADATA, Unknown};
+
 use crate::field::{Field, NumberOrText, Part, Text, Texts};
 
 /// A list of structs.

@@ -26,13 +26,12 @@ use rulec_compiler::object::{Kind, ObjectKey};
 use rulec_compiler::{Change, Provenance, Sourced};
 use tracing::debug;
 
-use crate::file::{self, Stamp};
+use crate::file::{self, Stamp, is_manifest};
 use crate::intern::Interner;
 use crate::problem::{Problem, Problems, Severity};
 use crate::writers::Writers;
 use entry::{Context, Entry};
 use listing::Listing;
-pub(crate) use listing::is_manifest;
 pub(crate) use saved::{Left, Memory};
 
 /// How old the last write to a file must be before the file is read as it is, if it had objects and

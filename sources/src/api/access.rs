@@ -22,8 +22,8 @@ use tracing::{debug, info};
 
 use super::fault::{Fault, chain};
 use super::plugin::{Credential, Leash, Plugin, is_over};
+use super::position::Identity;
 use super::proxy::{self, Proxy, Scheme};
-use super::saved::Identity;
 use super::{ApiAccess, ApiOptions, ApiStatus};
 
 /// When the kernel begins to probe whether the other end of a quiet connection still exists, and

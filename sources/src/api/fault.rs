@@ -4,8 +4,6 @@ use std::error::Error;
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::status::ErrorKind;
-
 /// A failure of a request or a watch. None is final: all are retried.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum Fault {
@@ -119,4 +117,57 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
 pub(super) fn printable(text: &str) -> String {
     const LONGEST: usize = 500;
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
+}
+
+/// The kinds of failures of the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorKind {
+    /// The kubeconfig, the files it names or those of the service account cannot be used.
+    Config,
+    /// No connection, a refused handshake, or a connection that broke.
+    Connection,
+    /// The server sent nothing for too long.
+    Silence,
+    /// 401: the credentials are not accepted.
+    Unauthorized,
+    /// 403: the credentials do not permit it.
+    Forbidden,
+    /// 410: the server no longer knows the changes since our version; everything is listed again.
+    Expired,
+    /// 429: the server is overloaded.
+    Throttled,
+    /// Another status that is not success.
+    Status,
+    /// An answer that violates the protocol.
+    Garbled,
+}
+
+impl ErrorKind {
+    /// All kinds.
+    pub const ALL: [Self; 9] = [
+        Self::Config,
+        Self::Connection,
+        Self::Silence,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::Expired,
+        Self::Throttled,
+        Self::Status,
+        Self::Garbled,
+    ];
+
+    /// Returns its name, the label of a metric.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Connection => "connection",
+            Self::Silence => "silence",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::Expired => "expired",
+            Self::Throttled => "throttled",
+            Self::Status => "status",
+            Self::Garbled => "garbled",
+        }
+    }
 }

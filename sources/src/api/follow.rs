@@ -36,8 +36,9 @@ use super::access::Access;
 use super::answer::{Age, Answer, Query, ask};
 use super::backoff::Backoff;
 use super::fault::Fault;
+use super::position::Position;
 use super::resource::Resource;
-use super::saved::Position;
+use super::version::is_before;
 use super::wire::{self, Heard, ListReader};
 use crate::manifest::Document;
 
@@ -509,15 +510,5 @@ impl Follower {
             let wait = self.backoff.wait();
             let _ = timeout(wait, self.access.reached.notified()).await;
         }
-    }
-}
-
-/// Returns whether a resource version is older than another. Versions are numbers (KEP-5504);
-/// others cannot be compared, and do not count as older. A server that goes back has lost its
-/// state, and we must discard ours.
-pub(super) fn is_before(version: &str, other: &str) -> bool {
-    match (version.parse::<u64>(), other.parse::<u64>()) {
-        (Ok(version), Ok(other)) => version < other,
-        _ => false,
     }
 }

@@ -4,16 +4,16 @@
 //! receiver of all changes has, and the receiver shares each object with us; except for objects of
 //! an earlier run that were not sent yet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use im::OrdSet;
 use jiff::Timestamp;
 use rulec_compiler::object::{Object, ObjectKey};
 use rulec_compiler::{Change, Provenance, Sourced};
-use serde::{Deserialize, Serialize};
 
-use super::saved::{Saved, SavedResource};
+use super::faults::Faults;
+use super::record::{Objects, Saved, SavedResource};
 use super::{Event, Item, Resource, What};
 use crate::decode::decode_known;
 use crate::field::{Field, Text};
@@ -24,12 +24,6 @@ use crate::update::Trigger;
 
 /// The name that stands for a file in problems and provenances.
 const PLACE: &str = "API server";
-
-/// The most problems that are kept of objects without a readable name.
-const MOST_NAMELESS: usize = 100;
-
-/// Objects by key. A copy is cheap, so that they can be saved while changes go on.
-pub(crate) type Objects = im::OrdMap<ObjectKey, Object>;
 
 /// The known objects of all resources.
 #[derive(Debug, Default)]
@@ -94,32 +88,6 @@ struct Listing {
     deleted: BTreeSet<ObjectKey>,
     triggers: Vec<Trigger>,
     faults: Faults,
-}
-
-/// The problems of objects, whether these are in use or not.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Faults {
-    #[serde(with = "pairs")]
-    named: BTreeMap<ObjectKey, Vec<Problem>>,
-    /// Problems of objects whose names cannot be read.
-    nameless: Vec<Problem>,
-}
-
-/// Serializes a map as pairs, since JSON has only strings as keys.
-mod pairs {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use super::{BTreeMap, ObjectKey, Problem};
-
-    type Named = BTreeMap<ObjectKey, Vec<Problem>>;
-
-    pub(super) fn serialize<S: Serializer>(named: &Named, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(named)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Named, D::Error> {
-        Ok(Vec::deserialize(from)?.into_iter().collect())
-    }
 }
 
 /// The result of reading an object.
@@ -470,29 +438,6 @@ impl Holding {
     fn remove(&mut self, key: &ObjectKey, news: &mut News) {
         if self.objects.remove(key).is_some() {
             news.changes.push(Change::Remove(key.clone()));
-        }
-    }
-}
-
-impl Faults {
-    fn problems(&self) -> impl Iterator<Item = &Problem> + Clone {
-        self.nameless.iter().chain(self.named.values().flatten())
-    }
-
-    /// Records the current problems of an object, if any. Returns the problems that were replaced,
-    /// and those that were recorded.
-    fn add(&mut self, key: Option<ObjectKey>, problems: Vec<Problem>) -> [Vec<Problem>; 2] {
-        match key {
-            Some(key) if problems.is_empty() => {
-                [self.named.remove(&key).unwrap_or_default(), problems]
-            }
-            Some(key) => [self.named.insert(key, problems.clone()).unwrap_or_default(), problems],
-            None => {
-                let room = MOST_NAMELESS.saturating_sub(self.nameless.len());
-                let new: Vec<Problem> = problems.into_iter().take(room).collect();
-                self.nameless.extend(new.iter().cloned());
-                [Vec::new(), new]
-            }
         }
     }
 }

@@ -3,60 +3,8 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use super::fault::ErrorKind;
 use super::resource::Resource;
-
-/// The kinds of failures of the API server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ErrorKind {
-    /// The kubeconfig, the files it names or those of the service account cannot be used.
-    Config,
-    /// No connection, a refused handshake, or a connection that broke.
-    Connection,
-    /// The server sent nothing for too long.
-    Silence,
-    /// 401: the credentials are not accepted.
-    Unauthorized,
-    /// 403: the credentials do not permit it.
-    Forbidden,
-    /// 410: the server no longer knows the changes since our version; everything is listed again.
-    Expired,
-    /// 429: the server is overloaded.
-    Throttled,
-    /// Another status that is not success.
-    Status,
-    /// An answer that violates the protocol.
-    Garbled,
-}
-
-impl ErrorKind {
-    /// All kinds.
-    pub const ALL: [Self; 9] = [
-        Self::Config,
-        Self::Connection,
-        Self::Silence,
-        Self::Unauthorized,
-        Self::Forbidden,
-        Self::Expired,
-        Self::Throttled,
-        Self::Status,
-        Self::Garbled,
-    ];
-
-    /// Returns its name, the label of a metric.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Config => "config",
-            Self::Connection => "connection",
-            Self::Silence => "silence",
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden => "forbidden",
-            Self::Expired => "expired",
-            Self::Throttled => "throttled",
-            Self::Status => "status",
-            Self::Garbled => "garbled",
-        }
-    }
-}
 
 /// Counters of a running source. Each is read on its own, so together they are no snapshot of one
 /// moment.

@@ -10,8 +10,9 @@ use ipnet::IpNet;
 use rulec_compiler::name::{LabelKey, LabelValue, PortName};
 use rulec_compiler::net::Protocol;
 
-use super::{At, Finding, Sink, Step};
+use super::{Finding, Sink};
 use crate::address::{parse_ip, parse_range, range_hint, unfit};
+use crate::at::{At, Step};
 use crate::field::{Field, Shape, Text, Texts};
 use crate::problem::Severity;
 

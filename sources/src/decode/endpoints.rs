@@ -12,11 +12,12 @@ use rulec_compiler::net::Family;
 use rulec_compiler::object::{Conditions, Endpoint, EndpointSlice, Object, SlicePort};
 use tracing::debug;
 
+use super::Sink;
 use super::check::Check;
 use super::identity::{namespaced, node_reference};
-use super::kind::Outcome;
+use super::outcome::Outcome;
 use super::unknown::{self, Fields};
-use super::{At, Sink};
+use crate::at::At;
 use crate::field::Field;
 use crate::manifest::{Document, EndpointAddress, List, Metadata, Subset};
 

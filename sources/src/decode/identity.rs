@@ -2,8 +2,8 @@
 
 use rulec_compiler::name::{Name, Namespace, NamespacedName, NodeName};
 
-use super::At;
 use super::check::Check;
+use crate::at::At;
 use crate::field::{Field, Text};
 use crate::manifest::Metadata;
 

@@ -8,8 +8,8 @@ use rulec_compiler::ipvs::{Scheduler, SchedulerFlags};
 use rulec_compiler::object::IpvsOptions;
 use rulec_compiler::settings::IpvsSettings;
 
-use super::At;
 use super::check::Check;
+use crate::at::At;
 use crate::field::{Field, Shape, Text};
 use crate::manifest::Annotations;
 

@@ -1,11 +1,12 @@
 //! The kind of a document, and whether it is one that we read.
 
-use rulec_compiler::object::{Object, ObjectKey};
 use tracing::debug;
 
 use super::check::Check;
 use super::near::nearest;
-use super::{At, Sink, endpoints, node, pod, service, service_cidr, slice};
+use super::outcome::Outcome;
+use super::{Sink, endpoints, node, pod, service, service_cidr, slice};
+use crate::at::At;
 use crate::field::Field;
 use crate::manifest::{Document, Item, List};
 
@@ -13,20 +14,6 @@ const CORE: &str = "v1";
 const DISCOVERY_GROUP: &str = "discovery.k8s.io/";
 const DISCOVERY: &str = "discovery.k8s.io/v1";
 const NETWORKING: &str = "networking.k8s.io/v1";
-
-/// The result of reading an object.
-pub(super) enum Outcome {
-    /// A valid object.
-    Object(Object),
-    /// Several objects that one document stands for.
-    Objects(Vec<Object>),
-    /// The object is invalid; its errors were reported.
-    Broken(ObjectKey),
-    /// The object is invalid and its name cannot be read; its errors were reported.
-    Nameless,
-    /// The object is not meant for us.
-    Nothing,
-}
 
 /// The kind of a document.
 #[derive(Clone, Copy)]
@@ -216,9 +203,4 @@ fn kind_of(version: Option<&str>, kind: &str) -> Result<Kind, Refusal> {
         Some(version) if is_others(version) => Err(Refusal::Foreign),
         Some(_) => Err(Refusal::NotOurs(wanted)),
     }
-}
-
-/// Returns the outcome for an object that has been read: broken if the check found an error.
-pub(super) fn finish(check: &Check<'_, '_>, object: Object) -> Outcome {
-    if check.failed() { Outcome::Broken(object.key()) } else { Outcome::Object(object) }
 }

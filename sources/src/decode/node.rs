@@ -8,12 +8,13 @@ use ipnet::IpNet;
 use rulec_compiler::name::Zone;
 use rulec_compiler::object::{Node, Object, ObjectKey};
 
+use super::Sink;
 use super::check::Check;
 use super::identity;
-use super::kind::{Outcome, finish};
+use super::outcome::{Outcome, finish};
 use super::unknown::{self, Fields};
-use super::{At, Sink};
 use crate::address::parse_ip;
+use crate::at::At;
 use crate::manifest::{Document, Metadata, Spec, Status};
 
 const ZONE: &str = "topology.kubernetes.io/zone";

@@ -8,11 +8,12 @@ use rulec_compiler::name::PortName;
 use rulec_compiler::net::Family;
 use rulec_compiler::object::{Conditions, Object, ObjectKey, Pod, PodAddresses, SlicePort};
 
+use super::Sink;
 use super::check::Check;
 use super::identity::{namespaced, node_reference};
-use super::kind::{Outcome, finish};
+use super::outcome::{Outcome, finish};
 use super::unknown::{self, Fields};
-use super::{At, Sink};
+use crate::at::At;
 use crate::manifest::{Container, Document, List, Metadata, Spec, Status};
 
 pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Outcome {

@@ -17,11 +17,12 @@ use tracing::debug;
 
 use super::check::Check;
 use super::identity::namespaced;
-use super::kind::{Outcome, finish};
+use super::outcome::{Outcome, finish};
 use super::surplus::Has;
 use super::unknown::{self, Fields};
-use super::{At, Sink, ipvs};
+use super::{Sink, ipvs};
 use crate::address::{parse_ip, unfit};
+use crate::at::At;
 use crate::field::{Field, NumberOrText, Text};
 use crate::manifest::{Document, List, Metadata, PortPart, Spec, Status};
 

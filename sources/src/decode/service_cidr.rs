@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use rulec_compiler::object::{Object, ObjectKey, ServiceCidr};
 
+use super::Sink;
 use super::check::Check;
 use super::identity;
-use super::kind::{Outcome, finish};
-use super::{At, Sink};
+use super::outcome::{Outcome, finish};
+use crate::at::At;
 use crate::manifest::{Document, Metadata, Spec};
 
 pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Outcome {

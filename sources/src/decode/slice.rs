@@ -11,12 +11,13 @@ use rulec_compiler::object::{
 };
 use tracing::debug;
 
+use super::Sink;
 use super::check::Check;
 use super::identity::{namespaced, node_reference};
-use super::kind::{Outcome, finish};
+use super::outcome::{Outcome, finish};
 use super::unknown::{self, Fields};
-use super::{At, Sink};
 use crate::address::{parse_ip, unfit};
+use crate::at::At;
 use crate::manifest::{Document, EndpointConditions, EndpointPart, Hints, Metadata, Named};
 
 /// The label of the slices of a headless Service, whatever its value.

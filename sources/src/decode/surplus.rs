@@ -5,8 +5,8 @@
 
 use rulec_compiler::object::{ServiceType, TrafficPolicy};
 
-use super::At;
 use super::check::Check;
+use crate::at::At;
 use crate::field::{Field, Text};
 use crate::manifest::Spec;
 

@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::file::is_manifest;
+
 /// The names in a directory: those that are read, and others.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
@@ -52,17 +54,6 @@ impl Listing {
         }
         Some(message)
     }
-}
-
-/// Returns whether a file of this name is read. Copies that are kept beside a manifest
-/// (`web.yaml.orig`, `web.yaml.20261128`) are not to be served, and a list of endings to ignore
-/// would never be complete.
-pub(crate) fn is_manifest(name: &OsStr) -> bool {
-    let extension = Path::new(name).extension();
-    !name.as_bytes().starts_with(b".")
-        && extension.is_some_and(|extension| {
-            ["yaml", "yml", "json"].iter().any(|known| extension.eq_ignore_ascii_case(known))
-        })
 }
 
 /// Returns whether it is hidden, or a temporary file of an editor: a user does not take it for a

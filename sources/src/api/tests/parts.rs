@@ -5,7 +5,8 @@ use std::time::Duration;
 use rulec_compiler::name::NodeName;
 
 use super::super::backoff::Backoff;
-use super::super::status::{ApiStatus, ErrorKind};
+use super::super::fault::ErrorKind;
+use super::super::status::ApiStatus;
 use super::{Resource, document, service, slice};
 
 #[test]
