@@ -19,14 +19,14 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rulec::engine::{Engine, Periods};
-use rulec::install::Installer;
-use rulec::run::Daemon;
+use rulec::daemon::run::Daemon;
+use rulec::daemon::sink_thread::Installer;
 use rulec_apiserver::{
     ApiServer, Assets, Credential, RealServer, Server, Settings as ServerSettings,
 };
 use rulec_compiler::name::NodeName;
 use rulec_compiler::{Origin, Settings};
+use rulec_engine::{Engine, Periods};
 use rulec_sinks::nft::Ownership;
 use rulec_sources::{ApiAccess, ApiOptions, ApiSource, Pace};
 use rulec_testkit::{Namespace, require_root};
@@ -106,7 +106,7 @@ fn event_to_acknowledgement<S: Server + 'static>(services: usize) {
             let settings = Settings::new(NodeName::from(NODE));
             let mark = settings.masquerade_bit.mark();
             let installer = Installer::start(Ownership::Exclusive, mark, None).unwrap();
-            let engine = Engine::new(settings, Periods::default());
+            let engine = Engine::new(settings, Periods::default(), Instant::now());
             let mut daemon = Daemon::new(engine, installer, [Origin::Api]);
             let (acknowledged, mut acknowledgements) = mpsc::unbounded_channel();
             daemon.observe(acknowledged);
@@ -163,7 +163,7 @@ fn process<S: Server>(services: usize, endpoints: usize, streaming: bool) {
     let started = Instant::now();
     let mut child = namespace
         .command(env!("CARGO_BIN_EXE_rulec"), ["run", "--node-name", NODE, "--kubeconfig"])
-        .env("RULEC_LOG", "info,rulec::engine=debug")
+        .env("RULEC_LOG", "info,rulec_engine=debug")
         .arg(cluster.kubeconfig())
         .stderr(fs::File::create(&log).unwrap())
         .spawn()

@@ -19,15 +19,15 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rulec::engine::{Engine, Periods};
-use rulec::install::Installer;
-use rulec::run::Daemon;
+use rulec::daemon::run::Daemon;
+use rulec::daemon::sink_thread::Installer;
 use rulec_compiler::change::{Change, Origin};
 use rulec_compiler::name::NodeName;
 use rulec_compiler::net::{Backend, Family};
 use rulec_compiler::nft::{Delta, Flow, Program};
 use rulec_compiler::settings::DetectLocal;
 use rulec_compiler::{Model, Settings};
+use rulec_engine::{Engine, Periods};
 use rulec_sinks::conntrack::{Conntrack, Filter, Kind};
 use rulec_sinks::nft::Ownership;
 use rulec_sinks::{NftSink, Sink};
@@ -96,7 +96,7 @@ fn channel_to_acknowledgement(services: usize, ownership: Ownership) {
             let settings = settings();
             let installer =
                 Installer::start(ownership, settings.masquerade_bit.mark(), None).unwrap();
-            let engine = Engine::new(settings, Periods::default());
+            let engine = Engine::new(settings, Periods::default(), Instant::now());
             let mut daemon = Daemon::new(engine, installer, [Origin::Manifests]);
             let (acknowledged, mut acknowledgements) = mpsc::unbounded_channel();
             daemon.observe(acknowledged);

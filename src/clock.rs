@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::engine::Clock;
+use rulec_engine::Clock;
 
 /// Returns the current time: seconds since the machine started, not counting suspension.
 ///

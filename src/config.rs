@@ -17,6 +17,7 @@ mod document;
 mod duration;
 mod fields;
 mod flags;
+pub mod options;
 mod problem;
 mod value;
 mod values;

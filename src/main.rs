@@ -4,8 +4,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use rulec::cli::{Cli, Command};
-use rulec::{cleanup, completions, diff, explain, run, telemetry};
+use rulec::cleanup;
+use rulec::cli::{Cli, Command, completions};
+use rulec::daemon::run;
+use rulec::observe::telemetry;
+use rulec::tool::{diff, explain};
 
 fn main() -> ExitCode {
     let Cli { command, log } = Cli::parse();

@@ -16,7 +16,7 @@ use rulec_compiler::net::Family;
 
 use crate::ipvs::{Ipvs, Options};
 use crate::nft::foreign::{Foreign, ForeignTable, TableName};
-use crate::owner::Owner;
+use rulec_engine::Owner;
 
 /// The table of kube-proxy's nftables mode, in both families.
 const TABLE: &str = "kube-proxy";
@@ -266,7 +266,7 @@ fn remove_table(
         // Another process was faster.
         (Ok(false), _) => {}
         (Err(_), Some(owner)) => {
-            return Err(RemovalError::Owned { family: name.0, owner: Owner::of(owner) });
+            return Err(RemovalError::Owned { family: name.0, owner: crate::owner::owner(owner) });
         }
         (Err(source), None) => return Err(RemovalError::Refused { what, source }),
     }

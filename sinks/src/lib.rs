@@ -7,7 +7,6 @@
 #![deny(unsafe_code)]
 
 pub mod conntrack;
-pub mod fake;
 #[expect(unsafe_code, reason = "the C libraries are called here, and only here")]
 mod ffi;
 pub mod ipvs;
@@ -15,11 +14,9 @@ pub mod kube_proxy;
 mod netlink;
 pub mod nft;
 mod owner;
-pub mod sink;
 pub mod sysctl;
 
 pub use conntrack::Conntrack;
 pub use ipvs::Ipvs;
 pub use nft::NftSink;
-pub use owner::Owner;
-pub use sink::{Base, Outcome, Refusal, Sink, SinkError};
+pub use rulec_engine::{Base, Outcome, Owner, Refusal, Sink, SinkError};

@@ -18,8 +18,7 @@ use rulec_compiler::nft::state::State;
 
 use self::batch::Batch;
 use crate::netlink::{Bus, Socket, messages};
-use crate::owner::Owner;
-use crate::sink::{Base, Outcome, Refusal, Sink, SinkError};
+use rulec_engine::{Base, Outcome, Refusal, Sink, SinkError};
 
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
@@ -181,7 +180,7 @@ impl NftSink {
             match table.owner {
                 Some(owner) if owner == self.portid() => {}
                 Some(owner) => {
-                    let owner = Owner::of(owner);
+                    let owner = crate::owner::owner(owner);
                     return Err(SinkError::Owned { family: *family, owner });
                 }
                 None if self.ownership == Ownership::Shared => {}

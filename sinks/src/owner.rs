@@ -1,37 +1,17 @@
 //! The owner of a table, described for an operator.
 
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use rulec_engine::Owner;
 
 /// `NETLINK_NETFILTER` of <linux/netlink.h>.
 const NETLINK_NETFILTER: &str = "12";
 
-/// The owner of a table: a netlink socket, and the process that holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
-    /// The port id of the socket.
-    pub portid: u32,
-    /// Id and name of the process, if they can be determined.
-    pub process: Option<(u32, String)>,
-}
-
-impl fmt::Display for Owner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.process {
-            Some((pid, name)) => write!(f, "{name}, process id {pid}"),
-            None => write!(f, "netlink port {}", self.portid),
-        }
-    }
-}
-
-impl Owner {
-    /// Finds the owner of the socket. A port id usually equals the process id, but in the PID
-    /// namespace of the owner: in a container it is 1. So this looks for the process that has the
-    /// socket open.
-    pub(crate) fn of(portid: u32) -> Self {
-        Self { portid, process: process(portid) }
-    }
+/// Finds the owner of the socket. A port id usually equals the process id, but in the PID namespace
+/// of the owner: in a container it is 1. So this looks for the process that has the socket open.
+pub(crate) fn owner(portid: u32) -> Owner {
+    Owner { portid, process: process(portid) }
 }
 
 /// Returns the process that has the socket with this port id, in the network namespace of this

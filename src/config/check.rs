@@ -19,9 +19,9 @@ use networks::{detect_local, node_port_addresses};
 use read::{address, duration, flag, text, text_if_given, within};
 use servers::{HEALTHZ, METRICS, server};
 
-use crate::cli::{LogArgs, LogFormat, RunArgs, SettingsArgs};
 use crate::config::duration::GoDuration;
 use crate::config::fields::{FIELDS, Field};
+use crate::config::options::{LogArgs, LogFormat, RunArgs, SettingsArgs};
 use crate::config::value::Typed;
 use crate::config::values::Values;
 use crate::config::{

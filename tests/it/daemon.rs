@@ -25,7 +25,7 @@ pub(crate) const SETTLED: &str = "in sync with all sources";
 pub(crate) const COMMITTED: &str = " committed ";
 
 /// The log level of tests: the default, and one line with the size for each commit.
-pub(crate) const LOG: &str = "info,rulec::engine=debug";
+pub(crate) const LOG: &str = "info,rulec_engine=debug";
 
 /// The name of the node under test, unless the arguments give another.
 pub(crate) const NODE_NAME: &str = "na";

@@ -21,7 +21,7 @@ use rulec_compiler::nft::state::State;
 
 use super::{Ipvs, SchedulerError};
 use crate::nft::NftSink;
-use crate::sink::{Base, Outcome, Refusal, Sink, SinkError};
+use rulec_engine::{Base, Outcome, Refusal, Sink, SinkError};
 
 /// Both, in the network namespace of the thread that opened them.
 pub struct IpvsSink {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rulec_compiler::nft::skeleton::TABLE;
+use rulec_engine::{Culprit, Tampering};
 use socket2::{SockFilter, SockRef};
 
 use super::wire;
@@ -17,22 +18,6 @@ use crate::netlink::{Bus, Message, Socket, messages};
 
 /// `NFNLGRP_NFTABLES` as a bit.
 const GROUP: u32 = 1 << (7 - 1);
-
-/// A change of our tables by another process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tampering {
-    /// The process, if the kernel named it.
-    pub culprit: Option<Culprit>,
-}
-
-/// A process that committed a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Culprit {
-    /// Its process id.
-    pub pid: u32,
-    /// Its name, at most 15 bytes.
-    pub name: String,
-}
 
 /// A socket that receives the announcements.
 pub struct Watcher {

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::cli::RunArgs;
 use crate::config::check::read::text_if_given;
+use crate::config::options::RunArgs;
 use crate::config::values::Values;
 use crate::config::{ApiAccess, File, Surroundings};
 

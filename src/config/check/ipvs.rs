@@ -6,8 +6,8 @@ use rulec_compiler::settings::IpvsSettings;
 use rulec_sources::parse_range;
 
 use super::timeout;
-use crate::cli::IpvsArgs;
 use crate::config::check::read::{flag, text};
+use crate::config::options::IpvsArgs;
 use crate::config::value::{Element, Typed};
 use crate::config::values::Values;
 use crate::config::{Ipvs, Mode};

@@ -1,0 +1,105 @@
+//! A stand-in for a kernel: as strict as nf_tables, with injected failures.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+
+use rulec_compiler::name::NamespacedName;
+use rulec_compiler::nft::delta::Delta;
+use rulec_compiler::nft::program::Draining;
+use rulec_compiler::nft::state::State;
+
+use crate::{Base, Outcome, Refusal, Sink, SinkError};
+
+/// The failure of the next commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No failure.
+    None,
+    /// The kernel commits, and the answer is lost.
+    LostAnswer,
+    /// The kernel does not commit, and there is no answer.
+    LostRequest,
+    /// Half of the transactions are committed, then the answer is lost.
+    Half,
+}
+
+/// A kernel in memory.
+#[derive(Debug, Default)]
+pub struct FakeSink {
+    /// Its state.
+    pub state: State,
+    /// The failures of the next commits, in order; then there are none.
+    pub faults: VecDeque<Fault>,
+    /// The number of following reads that fail.
+    pub unreadable: u32,
+    /// The Services that it refuses, each with the errno.
+    pub refuses: BTreeMap<NamespacedName, i32>,
+    /// The deltas it has committed.
+    pub committed: Vec<Delta>,
+    /// The real servers of IPVS that have connections.
+    pub busy: BTreeSet<Draining>,
+    /// The number of following counts of connections that fail.
+    pub uncountable: u32,
+}
+
+impl FakeSink {
+    fn apply(&mut self, delta: &Delta) -> Result<(), SinkError> {
+        let mut next = self.state.clone();
+        if next.apply(delta).is_err() {
+            return Err(SinkError::Stale);
+        }
+        self.state = next;
+        self.committed.push(delta.clone());
+        Ok(())
+    }
+}
+
+impl Sink for FakeSink {
+    fn read(&mut self) -> Result<(State, Base), SinkError> {
+        if let Some(left) = self.unreadable.checked_sub(1) {
+            self.unreadable = left;
+            return Err(SinkError::Unavailable(io::Error::other("injected")));
+        }
+        Ok((self.state.clone(), Base::Read { generation: None }))
+    }
+
+    fn commit(&mut self, delta: &Delta, _: Base) -> Result<Outcome, SinkError> {
+        let lost = || SinkError::Unknown(io::Error::other("injected"));
+        let mut allowed = delta.clone();
+        allowed.groups.retain(|group| !self.refuses.contains_key(&group.service));
+        match self.faults.pop_front().unwrap_or(Fault::None) {
+            Fault::None => {}
+            Fault::LostRequest => return Err(lost()),
+            Fault::LostAnswer => {
+                self.apply(&allowed)?;
+                return Err(lost());
+            }
+            Fault::Half => {
+                let half = allowed.groups.len() / 2;
+                allowed.groups.truncate(half);
+                allowed.epilogue.clear();
+                self.apply(&allowed)?;
+                return Err(lost());
+            }
+        }
+        self.apply(&allowed)?;
+        let refused = delta
+            .groups
+            .iter()
+            .filter_map(|group| {
+                let errno = self.refuses.get(&group.service)?;
+                let error = io::Error::from_raw_os_error(*errno);
+                Some(Refusal { service: group.service.clone(), error })
+            })
+            .collect();
+        Ok(Outcome { transactions: 1, ops: allowed.len(), bytes: 0, refused })
+    }
+
+    fn idle(&mut self, draining: &[Draining]) -> Result<Vec<Draining>, SinkError> {
+        if let Some(left) = self.uncountable.checked_sub(1) {
+            self.uncountable = left;
+            return Err(SinkError::Unavailable(io::Error::other("injected")));
+        }
+        Ok(draining.iter().filter(|real| !self.busy.contains(real)).copied().collect())
+    }
+}

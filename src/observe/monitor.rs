@@ -1,0 +1,222 @@
+//! Connects the daemon's loop with the servers that report its state.
+//!
+//! ```text
+//!  loop ──counts, times──▶ Monitor ──▶ Metrics ◀────── /metrics ──Ask──▶ loop
+//!                             ├─watch─▶ Health ◀────── /healthz, /livez, /readyz
+//!                             └───────▶ HealthChecks ◀ load balancers
+//! ```
+//!
+//! The cost of a turn of the loop here does not depend on the number of objects.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rulec_compiler::Origin;
+use rulec_sinks::Base;
+use rulec_sources::{ApiStatus, StateDir};
+use tokio::sync::{mpsc, watch};
+
+use crate::config::Mode;
+use crate::observe::endpoints::{HealthSite, MetricsSite};
+use crate::observe::health::check::{self, HealthChecks};
+use crate::observe::health::{Health, is_eligible};
+use crate::observe::metrics::Metrics;
+use crate::observe::metrics::own::Tally;
+use crate::observe::metrics::scrape::{Ask, Scraper, Source, View};
+use rulec_engine::{Counts, Engine, Reply, Request};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Monitor {
+    metrics: Arc<Metrics>,
+    health: watch::Sender<Health>,
+    /// The servers for load balancers.
+    pub checks: HealthChecks,
+    scraper: Scraper,
+    /// Requests for the current state. Each is answered with `tell`.
+    pub asks: mpsc::Receiver<Ask>,
+    sources: BTreeMap<Origin, Source>,
+    /// The status of the API source, if there is one.
+    pub api: Option<Arc<ApiStatus>>,
+    /// Where the state for the next start is written, if anywhere.
+    pub state: Option<StateDir>,
+    under_way: Option<Commit>,
+    counts: Counts,
+}
+
+/// The commit that the sink works on.
+#[derive(Debug)]
+struct Commit {
+    started: Instant,
+    /// Whether its delta comes from a comparison with the content read from the kernel.
+    is_full: bool,
+    tally: Tally,
+}
+
+impl Monitor {
+    /// Creates a monitor of a daemon with these sources, which is unhealthy when the kernel is
+    /// behind for `staleness`.
+    pub fn new(staleness: Duration, sources: impl IntoIterator<Item = Origin>) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let sources: BTreeMap<Origin, Source> =
+            sources.into_iter().map(|origin| (origin, Source::default())).collect();
+        sources.keys().for_each(|origin| metrics.own.source(*origin));
+        let (health, watched) = watch::channel(Health::new(staleness, Timestamp::now()));
+        let (scraper, asks) = Scraper::new();
+        Self {
+            metrics,
+            health,
+            checks: HealthChecks::new(watched),
+            scraper,
+            asks,
+            sources,
+            api: None,
+            state: None,
+            under_way: None,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Returns the metrics, for what is measured elsewhere.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Returns the content of the health server.
+    pub fn health_site(&self) -> HealthSite {
+        HealthSite { health: self.health.subscribe(), metrics: Arc::clone(&self.metrics) }
+    }
+
+    /// Returns the content of the metrics server, with the effective configuration.
+    pub fn metrics_site(&self, mode: Mode, config: serde_json::Value) -> MetricsSite {
+        // Keyed by component, as everywhere in Kubernetes.
+        let config = serde_json::json!({ "kubeproxy.config.k8s.io": config });
+        MetricsSite {
+            metrics: Arc::clone(&self.metrics),
+            scraper: self.scraper.clone(),
+            mode,
+            config: Arc::new(config),
+        }
+    }
+
+    /// Notes an update of a source, and how many of its changes had no effect.
+    pub fn heard(&mut self, origin: Origin, is_complete: bool, suppressed: u64, now: Instant) {
+        let source = self.sources.entry(origin).or_default();
+        source.is_complete |= is_complete;
+        source.heard = Some(now);
+        self.metrics.kube_proxy.queued(Timestamp::now());
+        self.metrics.own.suppressed(origin, suppressed);
+    }
+
+    /// Notes whether a source is available.
+    pub fn available(&mut self, origin: Origin, is_available: bool) {
+        self.sources.entry(origin).or_default().is_unavailable = !is_available;
+    }
+
+    /// Notes whether a source is served from the state of an earlier run, and the time of that
+    /// state.
+    pub fn stands_in(&mut self, origin: Origin, stale: Option<Timestamp>) {
+        self.sources.entry(origin).or_default().stale = stale;
+    }
+
+    /// Notes a request to the sink, and when the engine began to compute it.
+    pub fn requested(&mut self, request: &Request, started: Instant, now: Instant) {
+        let Request::Commit { delta, base } = request else { return };
+        self.metrics.own.compiled(now.saturating_duration_since(started));
+        let is_full = match base {
+            Base::Read { .. } => true,
+            Base::Believed => false,
+        };
+        self.under_way = Some(Commit { started, is_full, tally: Tally::of(delta) });
+    }
+
+    /// Notes the reply of the sink.
+    pub fn replied(&mut self, reply: &Reply, now: Instant) {
+        let Reply::Committed(outcome) = reply else { return };
+        let Some(commit) = self.under_way.take() else { return };
+        if outcome.is_ok() {
+            let took = now.saturating_duration_since(commit.started);
+            self.metrics.kube_proxy.synced(took, commit.is_full);
+            self.metrics.own.committed(&commit.tally);
+        }
+    }
+
+    /// Brings everything up to date with the engine. Must be called from within a runtime.
+    pub fn follow(&mut self, engine: &mut Engine) {
+        let counts = engine.counts();
+        let before = std::mem::replace(&mut self.counts, counts);
+        let Metrics { kube_proxy, own, .. } = &*self.metrics;
+        kube_proxy.changed(
+            counts.service_changes - before.service_changes,
+            counts.endpoint_changes - before.endpoint_changes,
+        );
+        kube_proxy.failed(counts.failures - before.failures);
+        own.cost(
+            counts.transactions - before.transactions,
+            counts.bytes - before.bytes,
+            counts.repairs - before.repairs,
+        );
+        for (took, updates) in engine.take_latencies() {
+            own.acknowledged(took, updates);
+        }
+        for (family, took) in engine.take_programmed() {
+            kube_proxy.programmed(family, took);
+        }
+        let updated = (counts.acknowledged > before.acknowledged).then(Timestamp::now);
+        if let Some(wall) = updated {
+            kube_proxy.up_to_date(wall);
+            self.checks.listen_on(check::addresses(engine.model(), engine.settings()));
+        }
+        self.checks.follow(engine.applied_locals());
+        let behind_since = engine.behind_since();
+        let node = engine.model().node(&engine.settings().node_name);
+        let has_api = self.sources.contains_key(&Origin::Api);
+        let is_eligible = is_eligible(node.map(|entry| &*entry.object), has_api);
+        let awaited = self.awaited(counts);
+        let stale =
+            self.sources.iter().filter_map(|(origin, source)| Some((*origin, source.stale?)));
+        let stale: BTreeMap<Origin, Timestamp> = stale.collect();
+        self.health.send_if_modified(|health| {
+            let updated = updated.unwrap_or(health.updated);
+            let staleness = health.staleness;
+            let new = Health { staleness, behind_since, updated, is_eligible, awaited, stale };
+            let is_news = *health != new;
+            *health = new;
+            is_news
+        });
+    }
+
+    /// Answers a request for the current state.
+    pub fn tell(&self, ask: Ask, engine: &Engine) {
+        let now = Instant::now();
+        if let Some(state) = &self.state {
+            self.metrics.own.state(state);
+        }
+        let mut sources = self.sources.clone();
+        for (origin, source) in &mut sources {
+            source.heard = match &self.api {
+                // A quiet cluster still sends bookmarks.
+                Some(api) if *origin == Origin::Api => {
+                    api.silence().and_then(|silence| now.checked_sub(silence))
+                }
+                // The other sources are on this node: they are followed as long as the process
+                // runs.
+                Some(_) | None => source.heard.map(|_| now),
+            };
+        }
+        // The requester may be gone.
+        let _ = ask.send(View::of(engine, &sources, self.api.as_ref()));
+    }
+
+    fn awaited(&self, counts: Counts) -> Vec<String> {
+        let incomplete = self.sources.iter().filter(|(_, source)| !source.is_complete);
+        let mut awaited: Vec<String> =
+            incomplete.map(|(origin, _)| format!("the first list of the {origin}")).collect();
+        if counts.acknowledged == 0 {
+            awaited.push("the kernel to take the first rules".to_owned());
+        }
+        awaited
+    }
+}
