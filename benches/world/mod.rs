@@ -14,7 +14,7 @@ use rulec_compiler::object::{
     ClusterIps, Endpoint, EndpointSlice, Object, Service, ServicePort, SlicePort, TargetPort,
 };
 use rulec_compiler::{Dirty, Model, Settings};
-use rulec_sinks::{Base, Sink};
+use rulec_sinks::{DeltaBase, Sink};
 
 /// A kernel with its sink, model and program, without the daemon's loop.
 pub(crate) struct World<S> {
@@ -52,7 +52,7 @@ impl<S: Sink> World<S> {
 
     /// Commits a change to the kernel.
     pub(crate) fn commit(&mut self, delta: &Delta) {
-        let outcome = self.sink.commit(delta, Base::Believed).unwrap();
+        let outcome = self.sink.commit(delta, DeltaBase::Believed).unwrap();
         assert_eq!(outcome.ops, delta.len(), "all is committed");
     }
 }

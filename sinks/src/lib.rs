@@ -19,4 +19,4 @@ pub mod sysctl;
 pub use conntrack::Conntrack;
 pub use ipvs::Ipvs;
 pub use nft::NftSink;
-pub use rulec_engine::{Base, Outcome, Owner, Refusal, Sink, SinkError};
+pub use rulec_engine::{DeltaBase, Outcome, Owner, Refusal, Sink, SinkError};

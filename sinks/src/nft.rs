@@ -18,7 +18,7 @@ use rulec_compiler::nft::state::State;
 
 use self::batch::Batch;
 use crate::netlink::{Bus, Socket, messages};
-use rulec_engine::{Base, Outcome, Refusal, Sink, SinkError};
+use rulec_engine::{DeltaBase, Outcome, Refusal, Sink, SinkError};
 
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
@@ -273,7 +273,7 @@ impl NftSink {
     fn transaction(
         &mut self,
         part: transactions::Part<'_>,
-        base: Base,
+        base: DeltaBase,
         outcome: &mut Outcome,
     ) -> Result<(), SinkError> {
         // Commits of others do not matter if they cannot change our tables.
@@ -317,7 +317,7 @@ impl NftSink {
             // Something exists that we assumed absent, or the reverse: our assumption is wrong, not
             // the Service; except if the state was read and others cannot have changed it since.
             let mismatch = |(_, errno): &(u32, i32)| matches!(*errno, ENOENT | EEXIST | EBUSY);
-            let is_certain = base != Base::Believed && (generation.is_some() || !is_open);
+            let is_certain = base != DeltaBase::Believed && (generation.is_some() || !is_open);
             if !is_certain && refused.iter().any(mismatch) {
                 return Err(SinkError::Stale);
             }
@@ -343,7 +343,7 @@ impl NftSink {
     fn cut(
         &mut self,
         part: transactions::Part<'_>,
-        base: Base,
+        base: DeltaBase,
         outcome: &mut Outcome,
     ) -> Result<(), SinkError> {
         match part.halves() {
@@ -365,23 +365,23 @@ enum Answer {
 }
 
 impl Sink for NftSink {
-    fn read(&mut self) -> Result<(State, Base), SinkError> {
+    fn read(&mut self) -> Result<(State, DeltaBase), SinkError> {
         let reading = self.look()?;
         for (family, table) in &reading.state.tables {
             for foreign in &table.foreign {
                 tracing::warn!(%family, "our table has foreign content: {foreign}");
             }
         }
-        Ok((reading.state, Base::Read { generation: reading.generation }))
+        Ok((reading.state, DeltaBase::Read { generation: reading.generation }))
     }
 
-    fn adopt(&mut self) -> Result<(State, Base), SinkError> {
+    fn adopt(&mut self) -> Result<(State, DeltaBase), SinkError> {
         // This comes first, so that others cannot disturb the reading.
         self.take_over()?;
         self.read()
     }
 
-    fn commit(&mut self, delta: &Delta, base: Base) -> Result<Outcome, SinkError> {
+    fn commit(&mut self, delta: &Delta, base: DeltaBase) -> Result<Outcome, SinkError> {
         let mut outcome = Outcome::default();
         for part in transactions::parts(delta) {
             self.transaction(part, base, &mut outcome)?;

@@ -1,14 +1,14 @@
 //! The API server as a source.
 //!
 //! ```text
-//!  access ─▶ answer ─▶ follow ──Event──▶ holdings ──▶ Update { changes, problems }
+//!  access ─▶ answer ─▶ follow ──Event──▶ store ──▶ Update { changes, problems }
 //!  (client)  (bytes)   (list, watch,     (meaning: what
 //!                       one per resource) changed, what is broken)
 //! ```
 //!
 //! `saved` keeps state for the next start, which reads it before it asks the server for anything.
 //!
-//! `follow` knows the protocol but not the meaning of objects; `holdings` knows what objects mean
+//! `follow` knows the protocol but not the meaning of objects; `store` knows what objects mean
 //! but not the connections. All of it runs on a thread of its own: decoding a large cluster, asking
 //! a resolver and running a credential plugin must not delay a change on its way to the kernel.
 //!
@@ -28,12 +28,10 @@ mod absent;
 mod access;
 mod answer;
 mod backoff;
+mod events;
 mod fault;
 mod faults;
-mod follow;
-mod holdings;
 mod identify;
-mod notes;
 mod plugin;
 mod position;
 mod proxy;
@@ -41,7 +39,9 @@ mod record;
 mod resource;
 mod saved;
 mod status;
+mod store;
 mod version;
+mod watch;
 mod wire;
 
 #[cfg(test)]
@@ -67,17 +67,17 @@ use crate::error::SourceError;
 use crate::state::StateDir;
 use crate::update::Update;
 use access::Access;
-use follow::Follower;
-use holdings::{Holdings, News};
 use plugin::Leash;
 use resource::Resource;
 use saved::Memory;
+use store::{News, Store};
+use watch::Follower;
 
+pub use events::{Note, Notes};
 pub use fault::ErrorKind;
-pub(crate) use follow::{Event, Item, What};
-pub use notes::{Note, Notes};
 pub use proxy::{ProxyVariables, Variable};
 pub use status::ApiStatus;
+pub(crate) use watch::{Event, Item, What};
 
 /// How many events may wait to be compared. A page is one event, so this bounds the memory that a
 /// fast server can use.
@@ -282,7 +282,7 @@ async fn follow(
         tasks.spawn_local_on(tell_of_circle(access.clone()), &local);
     }
     let writing = async move {
-        notes::write(access, left).await;
+        events::write(access, left).await;
         pending().await
     };
     tasks.spawn_local_on(writing, &local);
@@ -355,11 +355,11 @@ async fn tell(
 ) {
     let mut patience = pin!(patience);
     let mut patient = true;
-    let mut holdings = Holdings::default();
+    let mut store = Store::default();
     let left = memory.as_mut().and_then(|memory| Some((memory.held.take()?, memory.grace)));
     let mut grace = left.as_ref().map(|(_, grace)| *grace);
     if let Some((left, _)) = left {
-        holdings.take_over(left);
+        store.take_over(left);
     }
     let mut was_stale = false;
     let mut complete = false;
@@ -380,45 +380,45 @@ async fn tell(
             () = due => is_due = true,
             () = registered => {
                 registering = None;
-                holdings.do_without_node();
+                store.do_without_node();
             }
-            () = &mut patience, if patient && holdings.waits_for_optional() => {
+            () = &mut patience, if patient && store.waits_for_optional() => {
                 patient = false;
-                holdings.lose_patience();
+                store.lose_patience();
             }
             () = over => {
                 grace = None;
-                if holdings.stand_in(&mut news) {
-                    tell_of_stale(holdings.stale());
+                if store.stand_in(&mut news) {
+                    tell_of_stale(store.stale());
                 }
             }
             event = events.recv() => match event {
-                Some(event) => holdings.take(event, &mut news),
+                Some(event) => store.take(event, &mut news),
                 None => return,
             },
         }
         for _ in 0..BATCH {
             match events.try_recv() {
-                Ok(event) => holdings.take(event, &mut news),
+                Ok(event) => store.take(event, &mut news),
                 Err(_) => break,
             }
         }
-        holdings.tidy();
-        if holdings.is_node_absent() {
+        store.tidy();
+        if store.is_node_absent() {
             registering.get_or_insert_with(|| Instant::now() + absent);
         } else {
             registering = None;
         }
-        let completed = !complete && holdings.is_complete();
+        let completed = !complete && store.is_complete();
         complete |= completed;
-        let problems_changed = holdings.problems_changed();
-        let stale = holdings.stale();
+        let problems_changed = store.problems_changed();
+        let stale = store.stale();
         let freshened = std::mem::replace(&mut was_stale, stale.is_some()) && stale.is_none();
         if freshened {
             info!("the API server has delivered, the state of the last run is no longer used");
         }
         if let Some(memory) = &memory {
-            memory.remember(&holdings, !news.changes.is_empty() || problems_changed || completed);
+            memory.remember(&store, !news.changes.is_empty() || problems_changed || completed);
         }
         let is_news = !news.changes.is_empty() || problems_changed || completed || freshened;
         if !is_news && !is_due {
@@ -431,7 +431,7 @@ async fn tell(
         telling = None;
         let News { changes, triggers, suppressed } = news;
         debug!(changes = changes.len(), suppressed, complete, "changes from the API server");
-        let problems = holdings.problems().clone();
+        let problems = store.problems().clone();
         let origin = Origin::Api;
         let update = Update {
             origin,

@@ -4,7 +4,7 @@
 //! ```text
 //!  inotify ─▶ watch ─▶ scan ─▶ file ─▶ decode ─▶ Object ─┐
 //!  (a hint)   (when)   (what changed)  (what it means)   ├▶ Update { changes, problems }
-//!  API server ─▶ api: follow ─▶ holdings ─▶ decode ──────┤
+//!  API server ─▶ api: follow ─▶ store ─▶ decode ──────┤
 //!  rtnetlink ─▶ interfaces ─▶ Object ─────────────────────┘
 //! ```
 //!

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rulec_compiler::Origin;
-use rulec_sinks::Base;
+use rulec_sinks::DeltaBase;
 use rulec_sources::{ApiStatus, StateDir};
 use tokio::sync::{mpsc, watch};
 
@@ -126,8 +126,8 @@ impl Monitor {
         let Request::Commit { delta, base } = request else { return };
         self.metrics.own.compiled(now.saturating_duration_since(started));
         let is_full = match base {
-            Base::Read { .. } => true,
-            Base::Believed => false,
+            DeltaBase::Read { .. } => true,
+            DeltaBase::Believed => false,
         };
         self.under_way = Some(Commit { started, is_full, tally: Tally::of(delta) });
     }

@@ -23,7 +23,7 @@ use rulec_compiler::object::{
 use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
 use rulec_compiler::{Change, Frontend, Model, Origin, Provenance, Settings, Sourced};
 use rulec_sinks::nft::Ownership;
-use rulec_sinks::{Base, NftSink, Outcome, Sink, SinkError};
+use rulec_sinks::{DeltaBase, NftSink, Outcome, Sink, SinkError};
 use rulec_testkit::{Namespace, require_root};
 
 use crate::support::{
@@ -265,7 +265,7 @@ fn each_operation_on_the_wire_means_what_its_text_says() {
         let mut sink = open(Ownership::Shared);
         install(&mut sink, &before);
         for (delta, program) in [(&there, &after), (&back, &before)] {
-            let outcome = sink.commit(delta, Base::Believed).unwrap();
+            let outcome = sink.commit(delta, DeltaBase::Believed).unwrap();
             assert_eq!(outcome.ops, delta.len());
             assert_eq!(sink.read().unwrap().0, program.state());
             tool.nft(&script(delta));
@@ -286,7 +286,7 @@ fn a_wrong_belief_changes_nothing() {
         install(&mut sink, &program);
         let before = namespace.nft_list();
         let delta = groups(vec![reject("b", 2), impossible("a", 1), reject("c", 3)]);
-        assert!(matches!(sink.commit(&delta, Base::Believed), Err(SinkError::Stale)));
+        assert!(matches!(sink.commit(&delta, DeltaBase::Believed), Err(SinkError::Stale)));
         let existing = program.state().tables[&Family::Ipv4]
             .elements
             .iter()
@@ -296,7 +296,7 @@ fn a_wrong_belief_changes_nothing() {
             .unwrap();
         let group = Group { ops: vec![Op::Add(existing)], ..reject("a", 1) };
         let delta = groups(vec![reject("b", 2), group, reject("c", 3)]);
-        assert!(matches!(sink.commit(&delta, Base::Believed), Err(SinkError::Stale)));
+        assert!(matches!(sink.commit(&delta, DeltaBase::Believed), Err(SinkError::Stale)));
         assert_eq!(namespace.nft_list(), before, "a refused transaction changed something");
     });
 }
@@ -377,7 +377,7 @@ fn others_that_commit_all_the_time_do_not_keep_us_from_our_tables() {
                     *op = Op::Delete(element.clone());
                 }
             }
-            sink.commit(&undo, Base::Believed).unwrap();
+            sink.commit(&undo, DeltaBase::Believed).unwrap();
         }
         neighbour.goes_on();
     });
@@ -399,7 +399,7 @@ fn others_that_commit_all_the_time_do_not_keep_us_from_shared_tables() {
             let (held, _) = sink.read().unwrap();
             assert!(held == program.state(), "the read state is wrong");
             let delta = groups(vec![reject("extra", number)]);
-            let base = Base::Read { generation: None };
+            let base = DeltaBase::Read { generation: None };
             sink.commit(&delta, base).unwrap();
             let again = sink.commit(&delta, base);
             assert!(matches!(again, Err(SinkError::Stale)), "not a Service's error: {again:?}");
@@ -544,8 +544,8 @@ fn a_large_delta_is_cut_between_services() {
     namespace.run(|| {
         let mut sink = open(Ownership::Shared);
         let generation = |sink: &mut NftSink| match sink.read().unwrap().1 {
-            Base::Read { generation } => generation.unwrap(),
-            Base::Believed => unreachable!("what was read has a generation"),
+            DeltaBase::Read { generation } => generation.unwrap(),
+            DeltaBase::Believed => unreachable!("what was read has a generation"),
         };
         let before = generation(&mut sink);
         let outcome = install(&mut sink, &program);
@@ -635,7 +635,7 @@ fn nobody_else_can_change_exclusive_tables() {
         assert!(matches!(second.cleanup(), Err(SinkError::Owned { .. })));
         // The error is not attributed to the Service of the group.
         let delta = groups(vec![reject("a", 1)]);
-        assert!(matches!(second.commit(&delta, Base::Believed), Err(SinkError::Refused(_))));
+        assert!(matches!(second.commit(&delta, DeltaBase::Believed), Err(SinkError::Refused(_))));
         assert_eq!(sink.read().unwrap().0, before.0);
 
         // The tables outlive their owner, and the next one adopts them unchanged.
@@ -651,7 +651,7 @@ fn nobody_else_can_change_exclusive_tables() {
         });
         assert_eq!(adopted.unwrap(), program.state());
         assert!(!tool("delete table ip rulec"), "they are protected again");
-        second.commit(&delta, Base::Believed).unwrap();
+        second.commit(&delta, DeltaBase::Believed).unwrap();
         assert_eq!(second.cleanup().unwrap(), Family::ALL);
         assert_eq!(namespace.nft_list(), "");
     });
@@ -670,7 +670,7 @@ fn shared_tables_take_over_exclusive_ones() {
         let mut sink = open(Ownership::Shared);
         let (held, _) = sink.adopt().unwrap();
         assert_eq!(held, program.state());
-        sink.commit(&groups(vec![reject("a", 1)]), Base::Believed).unwrap();
+        sink.commit(&groups(vec![reject("a", 1)]), DeltaBase::Believed).unwrap();
         drop(sink);
         let mut sink = open(Ownership::Exclusive);
         assert_eq!(install(&mut sink, &program).ops, 1, "only the difference is written");
@@ -729,9 +729,9 @@ fn a_foreign_table_is_replaced_in_one_step() {
         assert!(delta.atomic);
         let outcome = sink.commit(&delta, base).unwrap();
         assert_eq!(outcome.transactions, 1);
-        let Base::Read { generation: Some(before) } = base else { panic!("{base:?}") };
+        let DeltaBase::Read { generation: Some(before) } = base else { panic!("{base:?}") };
         let (held, after) = sink.read().unwrap();
-        assert_eq!(after, Base::Read { generation: Some(before + 1) });
+        assert_eq!(after, DeltaBase::Read { generation: Some(before + 1) });
         assert_eq!(held, program.state());
         assert!(namespace.nft_list().contains("table ip other"), "that one is not ours");
     });
@@ -922,7 +922,7 @@ fn long_history(name: &str, settings: Arc<Settings>) {
             let mut wanted = applied.clone();
             wanted.update(&model, &dirty);
             let delta = Delta::between(&applied, &wanted);
-            let outcome = sink.commit(&delta, Base::Believed).unwrap();
+            let outcome = sink.commit(&delta, DeltaBase::Believed).unwrap();
             assert!(outcome.refused.is_empty(), "step {step}: {outcome:?}");
             assert_eq!(sink.read().unwrap().0, wanted.state(), "step {step}");
             applied = wanted;

@@ -8,7 +8,7 @@ use rulec_compiler::nft::delta::Delta;
 use rulec_compiler::nft::program::Draining;
 use rulec_compiler::nft::state::State;
 
-use crate::{Base, Outcome, Refusal, Sink, SinkError};
+use crate::{DeltaBase, Outcome, Refusal, Sink, SinkError};
 
 /// The failure of the next commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,15 +55,15 @@ impl FakeSink {
 }
 
 impl Sink for FakeSink {
-    fn read(&mut self) -> Result<(State, Base), SinkError> {
+    fn read(&mut self) -> Result<(State, DeltaBase), SinkError> {
         if let Some(left) = self.unreadable.checked_sub(1) {
             self.unreadable = left;
             return Err(SinkError::Unavailable(io::Error::other("injected")));
         }
-        Ok((self.state.clone(), Base::Read { generation: None }))
+        Ok((self.state.clone(), DeltaBase::Read { generation: None }))
     }
 
-    fn commit(&mut self, delta: &Delta, _: Base) -> Result<Outcome, SinkError> {
+    fn commit(&mut self, delta: &Delta, _: DeltaBase) -> Result<Outcome, SinkError> {
         let lost = || SinkError::Unknown(io::Error::other("injected"));
         let mut allowed = delta.clone();
         allowed.groups.retain(|group| !self.refuses.contains_key(&group.service));

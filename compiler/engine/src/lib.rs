@@ -32,7 +32,7 @@ pub mod sink;
 mod tests;
 
 use backlog::{Backlog, Batch};
-pub use sink::{Base, Culprit, Outcome, Owner, Refusal, Sink, SinkError, Tampering};
+pub use sink::{Culprit, DeltaBase, Outcome, Owner, Refusal, Sink, SinkError, Tampering};
 
 /// Services with a `Local` policy.
 pub type Locals = OrdMap<NamespacedName, LocalView>;
@@ -133,7 +133,7 @@ pub enum Request {
         /// The delta.
         delta: Delta,
         /// The base of the delta.
-        base: Base,
+        base: DeltaBase,
     },
     /// Report which of these real servers have no connections.
     Idle(Vec<Draining>),
@@ -143,7 +143,7 @@ pub enum Request {
 #[derive(Debug)]
 pub enum Reply {
     /// The kernel's content.
-    State(Result<(State, Base), SinkError>),
+    State(Result<(State, DeltaBase), SinkError>),
     /// The outcome of a commit.
     Committed(Result<Outcome, SinkError>),
     /// The real servers that have no connections.
@@ -245,7 +245,7 @@ struct Step {
     suspects: Suspects,
     /// The program that the kernel holds afterwards.
     program: Program,
-    base: Base,
+    base: DeltaBase,
     repair: bool,
 }
 
@@ -276,7 +276,7 @@ pub struct Engine {
     programmed: Vec<(Family, Duration)>,
     busy: Option<Busy>,
     /// The kernel's content as it was read, not yet reconciled.
-    reading: Option<(State, Base)>,
+    reading: Option<(State, DeltaBase)>,
     /// The first read adopts tables, as does every read after a failure.
     adopt: bool,
     failures: u32,
@@ -415,7 +415,8 @@ impl Engine {
         let wanted = self.retire_reals(wanted, now);
         let delta = Delta::between(&applied, &wanted);
         let suspects = Suspects::between(&applied, &wanted);
-        let step = Step { delta, suspects, program: wanted, base: Base::Believed, repair: false };
+        let step =
+            Step { delta, suspects, program: wanted, base: DeltaBase::Believed, repair: false };
         self.commit(step, now).or_else(|| self.count(now))
     }
 
@@ -721,7 +722,7 @@ impl Engine {
         Some(Request::Commit { delta, base })
     }
 
-    fn state(&mut self, result: Result<(State, Base), SinkError>, now: Instant) {
+    fn state(&mut self, result: Result<(State, DeltaBase), SinkError>, now: Instant) {
         self.busy = None;
         match result {
             Ok(reading) => self.reading = Some(reading),
@@ -737,7 +738,7 @@ impl Engine {
     }
 
     /// Continues from the content that was read from the kernel.
-    fn reconcile(&mut self, state: &State, base: Base, now: Instant) -> Option<Request> {
+    fn reconcile(&mut self, state: &State, base: DeltaBase, now: Instant) -> Option<Request> {
         self.adopt = false;
         self.verify_at = Some(now + self.periods.verify);
         let culprit = self.culprit.take().and_then(|tampering| tampering.culprit);
@@ -768,8 +769,10 @@ impl Engine {
         }
         // If others commit all the time, waiting for a generation that lasts would never end.
         let base = match base {
-            Base::Read { .. } if self.failures >= PATIENCE => Base::Read { generation: None },
-            Base::Read { .. } | Base::Believed => base,
+            DeltaBase::Read { .. } if self.failures >= PATIENCE => {
+                DeltaBase::Read { generation: None }
+            }
+            DeltaBase::Read { .. } | DeltaBase::Believed => base,
         };
         let first = self.wanted.is_none();
         self.release(now);

@@ -16,14 +16,14 @@ pub trait Sink {
     /// # Errors
     ///
     /// `Unavailable` if it cannot be read now.
-    fn read(&mut self) -> Result<(State, Base), SinkError>;
+    fn read(&mut self) -> Result<(State, DeltaBase), SinkError>;
 
     /// Takes over the content that an earlier process has left, and reads it.
     ///
     /// # Errors
     ///
     /// `Owned` if another process owns it, `Unavailable` if it cannot be read now.
-    fn adopt(&mut self) -> Result<(State, Base), SinkError> {
+    fn adopt(&mut self) -> Result<(State, DeltaBase), SinkError> {
         self.read()
     }
 
@@ -34,7 +34,7 @@ pub trait Sink {
     ///
     /// On any error, an unknown part of the delta is committed: read and compare before the next
     /// commit.
-    fn commit(&mut self, delta: &Delta, base: Base) -> Result<Outcome, SinkError>;
+    fn commit(&mut self, delta: &Delta, base: DeltaBase) -> Result<Outcome, SinkError>;
 
     /// Returns those of these IPVS real servers that have no connections.
     ///
@@ -48,7 +48,7 @@ pub trait Sink {
 
 /// The state that a delta was computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Base {
+pub enum DeltaBase {
     /// The state that the kernel acknowledged last, assumed to be unchanged.
     Believed,
     /// The state that was read just now, at this generation of the ruleset. If there is a
@@ -61,7 +61,7 @@ pub enum Base {
     },
 }
 
-impl Base {
+impl DeltaBase {
     /// Returns the generation, if there is one.
     pub fn generation(self) -> Option<u32> {
         match self {

@@ -21,7 +21,7 @@ use rulec_compiler::nft::state::State;
 
 use super::{Ipvs, SchedulerError};
 use crate::nft::NftSink;
-use rulec_engine::{Base, Outcome, Refusal, Sink, SinkError};
+use rulec_engine::{DeltaBase, Outcome, Refusal, Sink, SinkError};
 
 /// Both, in the network namespace of the thread that opened them.
 pub struct IpvsSink {
@@ -53,7 +53,7 @@ impl IpvsSink {
     fn apply(
         &mut self,
         ops: &[Owned<'_>],
-        base: Base,
+        base: DeltaBase,
         outcome: &mut Outcome,
     ) -> Result<(), SinkError> {
         let before = outcome.ops;
@@ -69,7 +69,7 @@ impl IpvsSink {
     fn carry_out(
         &mut self,
         ops: &[Owned<'_>],
-        base: Base,
+        base: DeltaBase,
         outcome: &mut Outcome,
     ) -> Result<(), SinkError> {
         let is_asked =
@@ -90,7 +90,7 @@ impl IpvsSink {
             let error = named(error, commands.get(place));
             // Something exists that we assumed absent, or the reverse.
             let is_mismatch = matches!(error.raw_os_error(), Some(ENOENT | EEXIST | ESRCH));
-            if base == Base::Believed && is_mismatch {
+            if base == DeltaBase::Believed && is_mismatch {
                 return Err(SinkError::Stale);
             }
             let Some(service) = owner else { return Err(SinkError::Refused(error)) };
@@ -102,7 +102,7 @@ impl IpvsSink {
     fn rules(
         &mut self,
         mut delta: Delta,
-        base: Base,
+        base: DeltaBase,
         outcome: &mut Outcome,
     ) -> Result<(), SinkError> {
         delta.groups.retain(|group| !is_refused(outcome, &group.service));
@@ -119,24 +119,24 @@ impl IpvsSink {
 }
 
 impl Sink for IpvsSink {
-    fn read(&mut self) -> Result<(State, Base), SinkError> {
+    fn read(&mut self) -> Result<(State, DeltaBase), SinkError> {
         let (mut state, base) = self.nft.read()?;
         state.ipvs = self.ipvs.read().map_err(SinkError::Unavailable)?;
         Ok((state, base))
     }
 
-    fn adopt(&mut self) -> Result<(State, Base), SinkError> {
+    fn adopt(&mut self) -> Result<(State, DeltaBase), SinkError> {
         let (mut state, base) = self.nft.adopt()?;
         state.ipvs = self.ipvs.read().map_err(SinkError::Unavailable)?;
         Ok((state, base))
     }
 
-    fn commit(&mut self, delta: &Delta, base: Base) -> Result<Outcome, SinkError> {
+    fn commit(&mut self, delta: &Delta, base: DeltaBase) -> Result<Outcome, SinkError> {
         let mut outcome = Outcome::default();
         let Plan { before, rules, ipvs, rest } = Plan::of(delta);
         // Only the first transaction can tell whether the tables are unchanged since they were
         // read.
-        let base_of_rest = if rules.is_empty() { base } else { Base::Believed };
+        let base_of_rest = if rules.is_empty() { base } else { DeltaBase::Believed };
         self.apply(&before, base, &mut outcome)?;
         self.rules(rules, base, &mut outcome)?;
         self.apply(&ipvs, base, &mut outcome)?;

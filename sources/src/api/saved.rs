@@ -12,10 +12,10 @@ use tracing::{info, warn};
 
 use super::ApiOptions;
 use super::access::Access;
-use super::holdings::Holdings;
 use super::position::Position;
 use super::record::Saved;
 use super::resource::Resource;
+use super::store::Store;
 use super::version::is_before;
 use crate::state::{Saver, StateDir};
 
@@ -97,16 +97,16 @@ impl Memory {
     }
 
     /// Saves the state: soon if its meaning has changed, and otherwise at the end.
-    pub(super) fn remember(&self, holdings: &Holdings, is_news: bool) {
-        let Some(saver) = self.saver.as_ref().filter(|_| holdings.is_current()) else { return };
+    pub(super) fn remember(&self, store: &Store, is_news: bool) {
+        let Some(saver) = self.saver.as_ref().filter(|_| store.is_current()) else { return };
         let Saved { program, server, node, .. } = &self.blank;
         let saved = Saved {
             program: program.clone(),
             server: server.clone(),
             node: node.clone(),
-            cluster: holdings.cluster().map(str::to_owned),
+            cluster: store.cluster().map(str::to_owned),
             at: Timestamp::now(),
-            resources: holdings.saved(),
+            resources: store.saved(),
         };
         if is_news { saver.save(saved) } else { saver.keep(saved) }
     }

@@ -1,7 +1,7 @@
 //! Tests of the parts, without a server. `tests/api.rs` has one.
 
-mod holdings;
 mod parts;
+mod store;
 mod wire;
 
 use serde_json::{Value, json};

@@ -8,7 +8,7 @@ use rulec_compiler::{Change, Origin};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-use super::super::holdings::{Holdings, News};
+use super::super::store::{News, Store};
 use super::super::tell;
 use super::{Event, Resource, What, document, of, service, slice};
 use crate::problem::Severity;
@@ -18,13 +18,13 @@ use Resource::{EndpointSlices, Nodes, ServiceCidrs, Services};
 
 #[derive(Default)]
 struct World {
-    holdings: Holdings,
+    store: Store,
 }
 
 impl World {
     fn take(&mut self, event: Event) -> News {
         let mut news = News::default();
-        self.holdings.take(event, &mut news);
+        self.store.take(event, &mut news);
         news
     }
 
@@ -40,7 +40,7 @@ impl World {
     }
 
     fn problems(&self) -> Vec<String> {
-        self.holdings.problems().iter().map(ToString::to_string).collect()
+        self.store.problems().iter().map(ToString::to_string).collect()
     }
 }
 
@@ -267,7 +267,7 @@ fn a_broken_object_keeps_its_last_good_version_and_is_reported_until_it_is_whole
         ["API server: Service default/web: spec.ports[0].port: 70000 is not in 1..65535"];
 
     assert_eq!(short(&world.apply(Services, &broken)), [""; 0]);
-    assert!(world.holdings.problems_changed());
+    assert!(world.store.problems_changed());
     assert_eq!(world.problems(), complaint);
     // A list keeps it as well, and drops the object that is really gone.
     let news = world.list(Services, &[broken]);
@@ -276,7 +276,7 @@ fn a_broken_object_keeps_its_last_good_version_and_is_reported_until_it_is_whole
 
     let news = world.apply(Services, &service("web", 3));
     assert_eq!((short(&news), news.suppressed), (vec![], 1));
-    assert!(world.holdings.problems_changed());
+    assert!(world.store.problems_changed());
     assert_eq!(world.problems(), [""; 0]);
 }
 
@@ -375,14 +375,14 @@ fn all_problems_are_known_however_many() {
     };
     let all: Vec<Value> = (0..250).map(broken).collect();
     world.list(Services, &all);
-    assert!(world.holdings.problems_changed());
+    assert!(world.store.problems_changed());
     assert_eq!(world.problems().len(), 250);
     world.apply(Services, &broken(250));
-    assert_eq!((world.problems().len(), world.holdings.problems_changed()), (251, true));
+    assert_eq!((world.problems().len(), world.store.problems_changed()), (251, true));
     world.apply(Services, &broken(250));
-    assert_eq!((world.problems().len(), world.holdings.problems_changed()), (251, false));
+    assert_eq!((world.problems().len(), world.store.problems_changed()), (251, false));
     world.apply(Services, &service("s000", 1));
-    assert_eq!((world.problems().len(), world.holdings.problems_changed()), (250, true));
+    assert_eq!((world.problems().len(), world.store.problems_changed()), (250, true));
     // There may be any number of objects without a name.
     let nameless = vec![json!({ "metadata": { "resourceVersion": "7" } }); 250];
     world.list(Services, &nameless);
@@ -396,16 +396,16 @@ fn what_hinders_is_said_until_it_is_over() {
     let mut world = World::default();
     let failing = || of(Services, What::Failing("no connection".to_owned()));
     world.take(failing());
-    assert_eq!(world.holdings.problems().get_min().unwrap().severity, Severity::Error);
-    assert!(world.holdings.problems_changed());
+    assert_eq!(world.store.problems().get_min().unwrap().severity, Severity::Error);
+    assert!(world.store.problems_changed());
     world.take(failing());
-    assert!(!world.holdings.problems_changed());
+    assert!(!world.store.problems_changed());
     world.list(Services, &[]);
-    assert!(world.holdings.problems_changed());
+    assert!(world.store.problems_changed());
     assert_eq!(world.problems(), [""; 0]);
     // The known objects stay in force, so it is a warning now and no error.
     world.take(failing());
-    assert_eq!(world.holdings.problems().get_min().unwrap().severity, Severity::Warning);
+    assert_eq!(world.store.problems().get_min().unwrap().severity, Severity::Warning);
     world.take(of(Services, What::Fine));
     assert_eq!(world.problems(), [""; 0]);
 }
@@ -426,11 +426,11 @@ fn it_is_complete_with_all_lists_and_an_address_of_the_node() {
     world.list(Services, &[]);
     world.list(Nodes, &[node(&[])]);
     world.list(EndpointSlices, &[]);
-    assert!(!world.holdings.is_complete());
+    assert!(!world.store.is_complete());
     world.apply(Nodes, &node(&["192.0.2.1"]));
-    assert!(!world.holdings.is_complete());
+    assert!(!world.store.is_complete());
     world.list(ServiceCidrs, &[]);
-    assert!(world.holdings.is_complete());
+    assert!(world.store.is_complete());
 }
 
 #[test]
@@ -440,9 +440,9 @@ fn it_is_complete_without_a_node_that_may_not_be_seen() {
     world.take(of(Nodes, What::Refused("403".to_owned())));
     world.list(EndpointSlices, &[]);
     world.list(ServiceCidrs, &[]);
-    assert!(!world.holdings.is_complete(), "a server that starts refuses everything");
+    assert!(!world.store.is_complete(), "a server that starts refuses everything");
     world.take(of(Nodes, What::Refused("403".to_owned())));
-    assert!(world.holdings.is_complete());
+    assert!(world.store.is_complete());
     assert_eq!(world.problems(), ["API server: the Node: refused, continuing without: 403"]);
 }
 
@@ -452,9 +452,9 @@ fn it_is_complete_without_service_cidrs_that_may_not_be_seen() {
     world.list(Services, &[]);
     world.list(EndpointSlices, &[]);
     world.take(of(ServiceCidrs, What::Refused("404".to_owned())));
-    assert!(!world.holdings.is_complete(), "the Node may be seen, and will come");
+    assert!(!world.store.is_complete(), "the Node may be seen, and will come");
     world.list(Nodes, &[node(&["192.0.2.1"])]);
-    assert!(world.holdings.is_complete());
+    assert!(world.store.is_complete());
 }
 
 /// A running [`tell`].

@@ -27,11 +27,11 @@ const PLACE: &str = "API server";
 
 /// The known objects of all resources.
 #[derive(Debug, Default)]
-pub(crate) struct Holdings {
-    services: Holding,
-    endpoint_slices: Holding,
-    nodes: Holding,
-    service_cidrs: Holding,
+pub(crate) struct Store {
+    services: ResourceStore,
+    endpoint_slices: ResourceStore,
+    nodes: ResourceStore,
+    service_cidrs: ResourceStore,
     context: Context,
     /// The uid of the cluster, if known.
     cluster: Option<String>,
@@ -60,7 +60,7 @@ struct Context {
 
 /// The known objects of one resource.
 #[derive(Debug, Default)]
-struct Holding {
+struct ResourceStore {
     objects: Objects,
     /// The version to watch from for changes since; `None` if it is not known.
     version: Option<String>,
@@ -112,7 +112,7 @@ impl Default for Context {
     }
 }
 
-impl Holdings {
+impl Store {
     /// Takes over the state of an earlier run, without sending it yet.
     pub(super) fn take_over(&mut self, mut saved: Saved) {
         self.cluster = saved.cluster.take();
@@ -122,7 +122,8 @@ impl Holdings {
                 continue;
             };
             self.context.problems.replace(&[], faults.problems());
-            let left = Holding { objects, version, faults, left: true, ..Holding::default() };
+            let left =
+                ResourceStore { objects, version, faults, left: true, ..ResourceStore::default() };
             *self.of(resource).0 = left;
         }
     }
@@ -130,16 +131,17 @@ impl Holdings {
     /// Sends the state of an earlier run for the resources that the server has not delivered.
     /// Returns false if that is not needed or not enough to serve.
     pub(crate) fn stand_in(&mut self, news: &mut News) -> bool {
-        let is_enough = |holding: &Holding| holding.listed || holding.left;
+        let is_enough =
+            |resource_store: &ResourceStore| resource_store.listed || resource_store.left;
         if self.is_complete() || ![&self.services, &self.endpoint_slices].into_iter().all(is_enough)
         {
             return false;
         }
         self.stood_in = true;
         for resource in Resource::ALL {
-            let (holding, context) = self.of(resource);
-            if holding.left {
-                holding.tell(resource, context, news);
+            let (resource_store, context) = self.of(resource);
+            if resource_store.left {
+                resource_store.tell(resource, context, news);
             }
         }
         true
@@ -148,7 +150,9 @@ impl Holdings {
     /// Returns when the sent state was current, if it is from an earlier run and the server has not
     /// replaced all of it.
     pub(crate) fn stale(&self) -> Option<Timestamp> {
-        let is_stale = |holding: &Holding| holding.left && holding.told && !holding.given_up;
+        let is_stale = |resource_store: &ResourceStore| {
+            resource_store.left && resource_store.told && !resource_store.given_up
+        };
         self.left_at.filter(|_| self.stood_in && self.all().into_iter().any(is_stale))
     }
 
@@ -165,8 +169,8 @@ impl Holdings {
     /// Returns all objects, to be saved.
     pub(super) fn saved(&self) -> Vec<SavedResource> {
         let listed = Resource::ALL.into_iter().zip(self.all()).filter(|(_, it)| it.listed);
-        let saved = listed.map(|(resource, holding)| {
-            let Holding { version, objects, faults, .. } = holding;
+        let saved = listed.map(|(resource, resource_store)| {
+            let ResourceStore { version, objects, faults, .. } = resource_store;
             // The problem of an object whose name cannot be read is found again only by a list.
             let version = version.clone().filter(|_| faults.nameless.is_empty());
             SavedResource { resource, version, objects: objects.clone(), faults: faults.clone() }
@@ -174,19 +178,19 @@ impl Holdings {
         saved.collect()
     }
 
-    /// Returns all holdings in the order of `Resource::ALL`.
-    fn all(&self) -> [&Holding; Resource::ALL.len()] {
+    /// Returns all store in the order of `Resource::ALL`.
+    fn all(&self) -> [&ResourceStore; Resource::ALL.len()] {
         [&self.services, &self.endpoint_slices, &self.nodes, &self.service_cidrs]
     }
 
-    fn of(&mut self, resource: Resource) -> (&mut Holding, &mut Context) {
-        let holding = match resource {
+    fn of(&mut self, resource: Resource) -> (&mut ResourceStore, &mut Context) {
+        let resource_store = match resource {
             Resource::Services => &mut self.services,
             Resource::EndpointSlices => &mut self.endpoint_slices,
             Resource::Nodes => &mut self.nodes,
             Resource::ServiceCidrs => &mut self.service_cidrs,
         };
-        (holding, &mut self.context)
+        (resource_store, &mut self.context)
     }
 
     /// Processes an event.
@@ -197,37 +201,37 @@ impl Holdings {
             return;
         }
         let has_required = self.has_required();
-        let (holding, context) = self.of(resource);
+        let (resource_store, context) = self.of(resource);
         match what {
-            What::Begin => holding.listing = Some(Listing::default()),
-            What::Items(items) => holding.list(resource, items, context),
-            What::End => holding.complete(resource, context, news),
-            What::Apply(document) => holding.apply(resource, &document, context, news),
-            What::Delete(document) => holding.delete(resource, &document, context, news),
-            What::Resumed => holding.confirm(resource, context, news),
-            What::Reached(version) => holding.version = Some(version),
+            What::Begin => resource_store.listing = Some(Listing::default()),
+            What::Items(items) => resource_store.list(resource, items, context),
+            What::End => resource_store.complete(resource, context, news),
+            What::Apply(document) => resource_store.apply(resource, &document, context, news),
+            What::Delete(document) => resource_store.delete(resource, &document, context, news),
+            What::Resumed => resource_store.confirm(resource, context, news),
+            What::Reached(version) => resource_store.version = Some(version),
             What::Cluster(_) => {}
-            What::Fine => holding.hinder(None, context),
+            What::Fine => resource_store.hinder(None, context),
             What::Failing(reason) => {
-                let lost = resource.is_required() && !holding.listed;
+                let lost = resource.is_required() && !resource_store.listed;
                 let severity = if lost { Severity::Error } else { Severity::Warning };
                 let message = format!("{resource}: {reason}");
                 let problem = Problem::of_file(&context.place, severity, message);
-                holding.hinder(Some(problem), context);
+                resource_store.hinder(Some(problem), context);
             }
-            What::Absent(message) if holding.objects.is_empty() => {
+            What::Absent(message) if resource_store.objects.is_empty() => {
                 let problem = Problem::of_file(&context.place, Severity::Warning, message);
-                holding.hinder(Some(problem), context);
-                holding.absent = true;
+                resource_store.hinder(Some(problem), context);
+                resource_store.absent = true;
             }
             What::Absent(_) => {}
             What::Refused(reason) => {
                 let message = format!("{resource}: refused, continuing without: {reason}");
                 let problem = Problem::of_file(&context.place, Severity::Warning, message);
-                holding.hinder(Some(problem), context);
+                resource_store.hinder(Some(problem), context);
                 // A server that refuses everything is starting, and does not know the roles yet.
                 // One that has delivered the required resources knows them, so its refusal counts.
-                holding.given_up |= has_required;
+                resource_store.given_up |= has_required;
             }
         }
     }
@@ -284,7 +288,7 @@ impl Holdings {
     }
 }
 
-impl Holding {
+impl ResourceStore {
     fn hinder(&mut self, obstacle: Option<Problem>, context: &mut Context) {
         context.problems.replace(self.obstacle.as_slice(), obstacle.iter());
         self.obstacle = obstacle;

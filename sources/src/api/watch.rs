@@ -50,7 +50,7 @@ const PAGE: u32 = 500;
 /// How often an optional resource that is refused is retried as after any failure, before the
 /// pauses get longer. A starting server refuses everything until it knows the roles; a server that
 /// has delivered the required resources knows them, so that nothing waits for the retries
-/// (`Holdings::is_complete`).
+/// (`Store::is_complete`).
 const REFUSALS: u32 = 8;
 
 /// How long a resumed watch must last to count as accepted. A server that no longer knows the
