@@ -609,6 +609,14 @@ fn checks_of_the_metrics_server_are_counted_apart() {
     assert!(!Metrics::of(&namespace).types.contains_key("kubernetes_healthcheck"));
 }
 
+#[test]
+fn the_reference_has_every_metric() {
+    let page = include_str!("../../docs/metrics.md");
+    for (name, _) in EXPORTED {
+        assert!(page.contains(&format!("`{name}`")), "docs/metrics.md lacks {name}");
+    }
+}
+
 /// Returns the bounds of a histogram's buckets, except the last one, which is infinite.
 fn bounds(metrics: &Metrics, name: &str) -> Vec<f64> {
     let prefix = format!("{name}_bucket{{");
