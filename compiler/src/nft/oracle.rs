@@ -9,15 +9,16 @@ use std::num::NonZeroU16;
 
 use serde::Serialize;
 
-use super::element::{Key, Value};
+use super::element::Key;
 use super::pick::Pick;
-use super::skeleton::{self, ChainId, Field, Rule, Scope, SetId, Source, Statement};
+use super::skeleton::{self, ChainId, Rule, Scope, SetId, Source, Statement};
 use super::state::{State, Table};
 use super::text;
 use crate::frontend::Frontend;
-use crate::interface::InterfacePattern;
 use crate::ipvs::{self, VirtualServer};
 use crate::net::{Backend, Family, Protocol};
+
+mod lookup;
 
 /// The first packet of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,18 +106,7 @@ pub fn explain(
     if is_local(packet.source) {
         packet.interface = None;
     }
-    let traveller = Traveller {
-        original: packet.destination,
-        packet,
-        backend: None,
-        is_translated: false,
-        decided_in: None,
-        frontend: None,
-        is_marked: false,
-        masquerade: None,
-        priority: 0,
-        path: Vec::new(),
-    };
+    let traveller = Traveller::new(packet);
     let mut outcomes: Vec<Outcome> = Vec::new();
     for (traveller, end) in oracle.travel(traveller) {
         let verdict = match (end, traveller.backend) {
@@ -361,7 +351,7 @@ impl Oracle<'_> {
             }
             Statement::SetPriority(source) => match source {
                 Source::Zero => on(Traveller { priority: 0, ..traveller }),
-                Source::Map { map, .. } => match self.number(*map, &traveller) {
+                Source::Map { fields, map } => match self.number(*map, fields, &traveller) {
                     Some(priority) => on(Traveller { priority, ..traveller }),
                     None => vec![(traveller, Left::Next)],
                 },
@@ -380,7 +370,7 @@ impl Oracle<'_> {
             }
             // Records are written by packets: no client is assumed to have one.
             Statement::RecordAffinity { .. } | Statement::ForgetAffinity(..) => on(traveller),
-            Statement::Dnat { map, .. } => match self.backend(*map, &traveller) {
+            Statement::Dnat { fields, map } => match self.backend(*map, fields, &traveller) {
                 Some(backend) => {
                     self.decide(place, &mut traveller);
                     traveller.is_translated = true;
@@ -451,141 +441,12 @@ impl Oracle<'_> {
         traveller.frontend = scope.and_then(|scope| self.frontend(scope, &traveller.packet));
     }
 
-    fn holds(&self, key: Key) -> bool {
-        self.table.elements.contains_key(&key)
-    }
-
-    fn value(&self, key: Key) -> Option<Value> {
-        self.table.elements.get(&key).map(|(value, _)| *value)
-    }
-
     fn frontend(&self, scope: Scope, packet: &Packet) -> Option<Frontend> {
         let (protocol, port) = packet.transport?;
         Some(match scope {
             Scope::Address => Frontend::Address { address: packet.destination, protocol, port },
             Scope::NodePort => Frontend::NodePort { family: self.family, protocol, port },
         })
-    }
-
-    /// Returns true if the packet's fields are a member of a set. The fields are those that the set
-    /// is for.
-    fn is_member(&self, set: SetId, fields: &[Field], traveller: &Traveller) -> bool {
-        let packet = &traveller.packet;
-        debug_assert_eq!(fields.len(), set.spec().key.len());
-        match set {
-            SetId::Protocols => packet
-                .transport
-                .is_some_and(|(protocol, _)| self.holds(Key::Protocol(self.family, protocol))),
-            SetId::InvalidProtocols => packet.transport.is_some_and(|(protocol, _)| {
-                self.holds(Key::InvalidProtocol(self.family, protocol))
-            }),
-            SetId::UnmasqueradedSources | SetId::PodSources => self.is_in_range(set, packet.source),
-            SetId::ServiceCidrs => self.is_in_range(set, packet.destination),
-            SetId::UnmasqueradedInterfaces | SetId::PodInterfaces => {
-                self.is_by_interface(set, packet)
-            }
-            SetId::NodeIps => self.holds(Key::NodeIp(packet.destination)),
-            SetId::ClusterIps => self.holds(Key::ClusterIp(packet.destination)),
-            SetId::Vips => {
-                let daddr = fields.contains(&Field::Daddr);
-                self.holds(Key::Vip(if daddr { packet.destination } else { packet.source }))
-            }
-            SetId::Hairpin if fields.contains(&Field::OriginalDaddr) => {
-                self.holds(Key::Hairpin(traveller.original))
-            }
-            SetId::Hairpin => {
-                packet.source == packet.destination && self.holds(Key::Hairpin(packet.source))
-            }
-            SetId::Rejects(scope) => {
-                self.frontend(scope, packet).is_some_and(|it| self.holds(Key::Reject(it)))
-            }
-            SetId::Firewalled => self
-                .frontend(Scope::Address, packet)
-                .is_some_and(|it| self.holds(Key::Firewalled(it))),
-            SetId::SourceRanges => self.frontend(Scope::Address, packet).is_some_and(|frontend| {
-                let allows = |key: &Key| {
-                    matches!(key, Key::SourceRange(of, net)
-                        if *of == frontend && net.contains(&packet.source))
-                };
-                self.ranges.iter().any(allows)
-            }),
-            // These are never tested for membership.
-            SetId::Picks(..)
-            | SetId::NodeAddressTypes
-            | SetId::Services(..)
-            | SetId::AffinitySlots(..)
-            | SetId::Endpoints(..)
-            | SetId::Affinity(..) => false,
-        }
-    }
-
-    fn is_in_range(&self, set: SetId, address: IpAddr) -> bool {
-        self.ranges.iter().filter(|key| key.set() == set).any(|key| {
-            if let Key::UnmasqueradedSource(net) | Key::PodSource(net) | Key::ServiceCidr(net) = key
-            {
-                net.contains(&address)
-            } else {
-                false
-            }
-        })
-    }
-
-    fn is_by_interface(&self, set: SetId, packet: &Packet) -> bool {
-        let Some(name) = packet.interface.as_deref() else { return false };
-        let Ok(name) = InterfacePattern::named(name) else { return false };
-        let name = name.range().0;
-        self.ranges.iter().filter(|key| key.set() == set).any(|key| {
-            if let Key::UnmasqueradedInterface(_, pattern) | Key::PodInterface(_, pattern) = key {
-                let (first, end) = pattern.range();
-                first <= name && name < end
-            } else {
-                false
-            }
-        })
-    }
-
-    /// Returns the number that a map gives.
-    fn number(&self, map: SetId, traveller: &Traveller) -> Option<u32> {
-        let frontend = |scope| self.frontend(scope, &traveller.packet);
-        let value = match map {
-            SetId::Services(scope, view) => self.value(Key::Service(view, frontend(scope)?)),
-            SetId::AffinitySlots(scope, view) => {
-                self.value(Key::AffinitySlot(view, frontend(scope)?, traveller.priority))
-            }
-            // No client is assumed to have a record; the other sets are no maps, or not of numbers.
-            SetId::Affinity(..)
-            | SetId::Endpoints(..)
-            | SetId::Protocols
-            | SetId::Picks(..)
-            | SetId::UnmasqueradedSources
-            | SetId::UnmasqueradedInterfaces
-            | SetId::PodSources
-            | SetId::PodInterfaces
-            | SetId::ServiceCidrs
-            | SetId::NodeIps
-            | SetId::NodeAddressTypes
-            | SetId::ClusterIps
-            | SetId::Hairpin
-            | SetId::Vips
-            | SetId::Rejects(_)
-            | SetId::Firewalled
-            | SetId::SourceRanges
-            | SetId::InvalidProtocols => None,
-        };
-        match value? {
-            Value::Pick(pick) => Some(pick.code()),
-            Value::Id(id) => Some(id),
-            Value::Present | Value::Backend(_) | Value::Goto => None,
-        }
-    }
-
-    fn backend(&self, map: SetId, traveller: &Traveller) -> Option<Backend> {
-        let SetId::Endpoints(scope, view) = map else { return None };
-        let frontend = self.frontend(scope, &traveller.packet)?;
-        match self.value(Key::Endpoint(view, frontend, traveller.priority))? {
-            Value::Backend(backend) => Some(backend),
-            Value::Present | Value::Pick(_) | Value::Id(_) | Value::Goto => None,
-        }
     }
 }
 
@@ -609,6 +470,21 @@ struct Place<'a> {
 }
 
 impl Traveller {
+    fn new(packet: Packet) -> Self {
+        Self {
+            original: packet.destination,
+            packet,
+            backend: None,
+            is_translated: false,
+            decided_in: None,
+            frontend: None,
+            is_marked: false,
+            masquerade: None,
+            priority: 0,
+            path: Vec::new(),
+        }
+    }
+
     fn go_to(&mut self, backend: Backend) {
         self.backend = Some(backend);
         self.packet.destination = backend.address;
