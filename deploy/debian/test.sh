@@ -14,7 +14,7 @@ fail() { echo "FAILED: $*" >&2; exit 1; }
 say() { printf '== %s\n' "$*"; }
 
 if dpkg -s rulec >/dev/null 2>&1; then
-    fail "rulec is installed already"
+    fail "rulec is already installed on this machine"
 fi
 
 cleanup() {
@@ -34,27 +34,29 @@ wait_for() {
         ! "$@" >/dev/null 2>&1 || return 0
         sleep 0.1
     done
-    fail "never: $*; the log: $(cat "$work/log" 2>/dev/null)"
+    fail "timed out waiting for: $*; the log: $(cat "$work/log" 2>/dev/null)"
 }
 
 say "Install"
 dpkg -i "$deb"
-# Installed, but neither enabled nor started.
-[ ! -e /etc/systemd/system/multi-user.target.wants/rulec.service ] || fail "it is enabled"
-! nft list table ip rulec 2>/dev/null || fail "it is started"
+# The unit is neither enabled nor started.
+[ ! -e /etc/systemd/system/multi-user.target.wants/rulec.service ] ||
+    fail "the installation has enabled the unit"
+! nft list table ip rulec 2>/dev/null || fail "the installation has started the daemon"
 for file in /usr/bin/rulec /etc/default/rulec /usr/share/man/man1/rulec-run.1.gz \
     /usr/share/bash-completion/completions/rulec /usr/share/doc/rulec/copyright; do
     [ -s $file ] || fail "$file is missing"
 done
 [ -d /etc/rulec/manifests ] || fail "the directory of manifests is missing"
-dpkg-query -W -f '${Conffiles}\n' rulec | grep -q /etc/default/rulec || fail "no conffile"
+dpkg-query -W -f '${Conffiles}\n' rulec | grep -q /etc/default/rulec ||
+    fail "/etc/default/rulec is not a conffile"
 
-say "The unit"
+say "Check the unit"
 unit=$(dpkg -L rulec | grep 'rulec\.service$')
 systemd-analyze verify "$unit"
 grep -q '^Type=notify$' "$unit"
 
-say "Start, in a network namespace"
+say "Start the daemon in a network namespace"
 ip netns add $node
 ip -n $node link set lo up
 cat >$manifest <<MANIFEST
@@ -74,25 +76,28 @@ NOTIFY_SOCKET=$work/notify ip netns exec $node setpriv --reuid=65534 --regid=655
     --ambient-caps=-all,+net_admin $start 2>"$work/log" &
 daemon=$!
 wait_for grep -q READY=1 "$work/heard"
-ip netns exec $node nft list table ip rulec | grep -q 172.30.0.1 || fail "no rules at READY=1"
+ip netns exec $node nft list table ip rulec | grep -q 172.30.0.1 ||
+    fail "the rules are missing after READY=1"
 
 say "Stop"
 kill $daemon
-wait $daemon || fail "it ends with $?"
+wait $daemon || fail "the daemon exited with status $?"
 daemon=
-grep -q STOPPING=1 "$work/heard" || fail "it does not say that it stops"
-ip netns exec $node nft list table ip rulec >/dev/null || fail "the rules are gone"
+grep -q STOPPING=1 "$work/heard" || fail "the daemon did not send STOPPING=1"
+ip netns exec $node nft list table ip rulec >/dev/null ||
+    fail "the rules were removed when the daemon stopped"
 
-say "The same version again, as an upgrade"
+say "Install the same version again, as an upgrade"
 ip netns exec $node dpkg -i "$deb"
-ip netns exec $node nft list table ip rulec >/dev/null || fail "an upgrade removed the rules"
+ip netns exec $node nft list table ip rulec >/dev/null || fail "the upgrade removed the rules"
 
 say "Purge"
 ip netns exec $node dpkg --purge rulec
-! ip netns exec $node nft list table ip rulec 2>/dev/null || fail "the rules are still there"
-[ -e $manifest ] || fail "a manifest of the administrator is gone"
+! ip netns exec $node nft list table ip rulec 2>/dev/null ||
+    fail "the purge did not remove the rules"
+[ -e $manifest ] || fail "the purge removed a manifest of the administrator"
 for file in /usr/bin/rulec /etc/default/rulec "$unit"; do
-    [ ! -e "$file" ] || fail "$file is still there"
+    [ ! -e "$file" ] || fail "the purge did not remove $file"
 done
 rm -r /etc/rulec
-say "All is well"
+say "All checks passed"

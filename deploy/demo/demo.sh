@@ -1,5 +1,5 @@
 #!/bin/sh
-# The demonstration of the README: a node with three Pods in separate network namespaces, a
+# The demonstration in the README: a node with three Pods in separate network namespaces, a
 # directory of manifests, and `rulec run` between them. Takes the path of the rulec binary; needs
 # root, ip (iproute2) and socat. Changes nothing outside its namespaces and one temporary directory.
 set -eu
@@ -70,7 +70,7 @@ say "The manifests"
 cp -r "$here/manifests" "$manifests"
 show ls "$manifests"
 
-say "What rulec would do (rulec diff: the last lines)"
+say "The last lines of rulec diff: what rulec run would change"
 on_node "$rulec" diff --to "$manifests" --node-name demo | tail -n 25 || true
 
 say "rulec run"
@@ -85,10 +85,10 @@ say "30 connections to Service web (10.96.0.10:80)"
 ask 10.96.0.10 30
 say "10 connections of one client to Service web-sticky (10.96.0.11:80)"
 ask 10.96.0.11 10
-say "Service nobody (10.96.0.12:80) has no endpoints"
+say "A connection to Service nobody (10.96.0.12:80), which has no endpoints"
 ask 10.96.0.12 1
 
-say "Pod web-2 stops being ready: edit the file"
+say "The file is edited: Pod web-2 is no longer ready"
 cp -r "$manifests" "$work/before"
 sed 's/  name: web-2/&/; /10.244.0.2/a\  conditions:\n    - type: Ready\n      status: "False"' \
     "$manifests/pods.yaml" >"$work/pods.yaml"
@@ -103,21 +103,21 @@ tail -n 1 "$work/log"
 say "30 connections to Service web"
 ask 10.96.0.10 30
 
-say "A comment is added to the file: nothing is committed"
+say "A comment is added to the file: rulec commits nothing"
 echo '# just a comment' >>"$manifests/pods.yaml"
 sleep 0.5
 echo "commits so far: $(grep -c committed "$work/log")"
 
-say "rulec stops, and the rules stay: 10 connections"
+say "rulec stops, its rules stay: 10 connections to Service web"
 kill "$daemon"
 wait "$daemon" 2>/dev/null || true
 daemon=
 tail -n 1 "$work/log"
 ask 10.96.0.10 10
 
-say "rulec starts again: nothing changed, so nothing is written"
+say "The rules still match the manifests: a restart would write nothing"
 on_node "$rulec" diff --to "$manifests" --node-name demo --cluster-cidr 10.244.0.0/16
 
 say "rulec cleanup"
 on_node "$rulec" cleanup
-ask 10.96.0.10 1 | grep -q web && { echo "rules are left"; exit 1; } || echo "No rule is left."
+ask 10.96.0.10 1 | grep -q web && { echo "rules are left"; exit 1; } || echo "All rules are gone."
