@@ -14,6 +14,7 @@
 //! - `program`: the desired content of the tables, as a persistent snapshot;
 //! - `state`: the content that a kernel holds, and the reference semantics of an operation;
 //! - `delta`: the operations that lead from a state or program to a program;
+//! - `stage`: the steps of a delta, between which no packet meets a miss;
 //! - `flows`: the existing flows that contradict the rules;
 //! - `oracle`: the fate of a packet under those rules and a given state;
 //! - `text`: all of it in the syntax of the `nft` tool.
@@ -27,6 +28,7 @@ pub mod pick;
 pub mod program;
 pub mod skeleton;
 pub mod slots;
+pub mod stage;
 pub mod state;
 pub mod text;
 
@@ -38,4 +40,5 @@ pub use pick::{MAX_AFFINITY_BACKENDS, Pick};
 pub use program::Program;
 pub use skeleton::{ChainId, Scope, SetId};
 pub use slots::Slot;
+pub use stage::Step;
 pub use state::State;

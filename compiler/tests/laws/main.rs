@@ -9,6 +9,7 @@ mod ipvs;
 mod keep;
 mod packets;
 mod reference;
+mod steps;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -1,30 +1,12 @@
-//! Cuts a delta into transactions: at the boundaries of Services, of limited size, and so that no
-//! packet sees an incomplete state.
-//!
-//! A transaction takes effect at one moment, but the processing of a packet takes longer: the
-//! packet uses the rules from the time when it came, but looks up each element as it is at the time
-//! of the lookup. A packet that has drawn slot 2 of 3 must still find slot 2, although a change has
-//! removed it in the meantime. So a chain is complete before the first element leads to it, and
-//! elements that an earlier packet may still look up are deleted in a transaction of their own
-//! after everything that leads to them. The round trip to the kernel between two transactions takes
-//! much longer than a packet. (Measured without this: 4 refused connections in 3,000 removals of an
-//! endpoint under load; with it, none in 8,000.)
-//!
-//! That moment is not the same for all sets either: elements of range sets with keys of several
-//! parts (the kernel's pipapo) become visible only at the end of a commit, long after elements of
-//! other kinds. So source ranges are added in a transaction before the one that adds the
-//! restriction: otherwise, new connections from allowed clients would be dropped in between.
+//! Packs a delta into transactions: at the boundaries of Services, of limited size, and never with
+//! operations of two steps (see `rulec_compiler::nft::stage`).
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
-use rulec_compiler::frontend::Frontend;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::nft::delta::{Delta, Group};
-use rulec_compiler::nft::element::{Element, Key, Value};
 use rulec_compiler::nft::op::Op;
-use rulec_compiler::nft::pick::{Clients, Pick};
-use rulec_compiler::nft::skeleton::{ChainId, View};
+use rulec_compiler::nft::stage::Step;
 
 /// The approximate maximum number of operations in a transaction, so that it holds the kernel's
 /// lock for less than about 10 ms; other users of nf_tables, and packets on this CPU, wait during
@@ -44,12 +26,12 @@ pub(super) struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    fn first(head: &'a [Op]) -> Self {
-        Self { is_first: true, head, groups: Vec::new(), tail: &[] }
+    fn next() -> Self {
+        Self { is_first: false, head: &[], groups: Vec::new(), tail: &[] }
     }
 
-    fn next() -> Self {
-        Self { is_first: false, ..Self::first(&[]) }
+    fn is_empty(&self) -> bool {
+        self.head.is_empty() && self.groups.is_empty() && self.tail.is_empty()
     }
 
     /// Splits the part into several, for a kernel that does not accept as much at once. Services
@@ -76,9 +58,7 @@ impl<'a> Part<'a> {
         } else {
             vec![of(head, Vec::new(), &[]), of(&[], groups, &[]), of(&[], Vec::new(), tail)]
         };
-        parts.retain(|part| {
-            !(part.head.is_empty() && part.groups.is_empty() && part.tail.is_empty())
-        });
+        parts.retain(|part| !part.is_empty());
         if let [only] = &parts[..]
             && only.head.len() + only.tail.len() == 1
         {
@@ -91,148 +71,32 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Cuts a delta into transactions.
+/// Packs a delta into transactions.
 pub(super) fn parts(delta: &Delta) -> Vec<Part<'_>> {
-    if delta.atomic {
-        let groups = delta.groups.iter().map(Cow::Borrowed).collect();
-        return vec![Part { groups, tail: &delta.epilogue, ..Part::first(&delta.prelude) }];
-    }
-    let mut parts = vec![Part::first(&delta.prelude)];
-    let mut room = TRANSACTION_OPS.saturating_sub(delta.prelude.len());
-    // No packet passes through a table that does not exist yet.
-    let is_live = !delta.prelude.iter().any(|op| matches!(op, Op::AddTable(_)));
-    let fills = |op: &Op| matches!(op, Op::FillChain(_, ChainId::Pick(..)));
-    if is_live && delta.prelude.iter().any(fills) && !delta.groups.is_empty() {
-        room = 0;
-    }
-    let mut stages: [Vec<Cow<'_, Group>>; 3] = Default::default();
-    for group in &delta.groups {
-        let all =
-            if is_live { self::stages(group) } else { [None, Some(Cow::Borrowed(group)), None] };
-        for (stage, part) in stages.iter_mut().zip(all) {
-            stage.extend(part);
-        }
-    }
-    let mut is_first = true;
-    for stage in stages.into_iter().filter(|stage| !stage.is_empty()) {
-        if !is_first {
-            room = 0;
-        }
-        is_first = false;
-        for group in stage {
-            if group.ops.len() > room {
-                room = TRANSACTION_OPS;
-                parts.push(Part::next());
+    let mut parts = Vec::new();
+    for Step { head, groups, tail } in delta.steps() {
+        let mut part = Part { head, ..Part::next() };
+        // If a table is replaced, Services would be away between two transactions.
+        let most = if delta.atomic { usize::MAX } else { TRANSACTION_OPS };
+        let mut room = most.saturating_sub(head.len());
+        for group in groups {
+            if group.ops.len() > room && !part.is_empty() {
+                parts.push(std::mem::replace(&mut part, Part::next()));
+                room = most;
             }
             room = room.saturating_sub(group.ops.len());
-            if let Some(part) = parts.last_mut() {
-                part.groups.push(group);
-            }
+            part.groups.push(group);
         }
+        if tail.len() > room && !part.is_empty() {
+            parts.push(std::mem::replace(&mut part, Part::next()));
+        }
+        part.tail = tail;
+        parts.push(part);
     }
-    // A packet on its way may still use objects that the groups have stopped using.
-    let is_awaited = is_live && !delta.groups.is_empty() && !delta.epilogue.is_empty();
-    if is_awaited || delta.epilogue.len() > room {
-        parts.push(Part::next());
-    }
-    if let Some(part) = parts.last_mut() {
-        part.tail = &delta.epilogue;
+    if let Some(first) = parts.first_mut() {
+        first.is_first = true;
     }
     parts
-}
-
-/// Splits the operations of a Service: those to do first, those to do next, and deletions to do
-/// when no packet needs the elements any more.
-fn stages(group: &Group) -> [Option<Cow<'_, Group>>; 3] {
-    // Most changes remove nothing that a packet may look up, and add no restriction.
-    let may_be_cut = |op: &Op| {
-        let is_restriction = matches!(added(op), Some(Key::Firewalled(_)));
-        let is_looked_up = matches!(
-            deleted(op),
-            Some(
-                Key::Endpoint(..)
-                    | Key::AffinitySlot(..)
-                    | Key::Reject(_)
-                    | Key::Service(View::Local, _)
-                    | Key::SourceRange(..)
-            )
-        );
-        is_restriction || is_looked_up
-    };
-    if !group.ops.iter().any(may_be_cut) {
-        return [None, Some(Cow::Borrowed(group)), None];
-    }
-    let keys =
-        |of: fn(&Op) -> Option<Key>| -> BTreeSet<Key> { group.ops.iter().filter_map(of).collect() };
-    let (added, deleted) = (keys(added), keys(deleted));
-    // Deleting and adding the same key changes its value: every packet finds one of both.
-    let goes = |key: Key| deleted.contains(&key) && !added.contains(&key);
-    let comes = |key: Key| added.contains(&key) && !deleted.contains(&key);
-    let service = |frontend| Key::Service(View::Cluster, frontend);
-    let is_joined = |frontend: Frontend| {
-        group.ops.iter().any(|op| {
-            matches!(op, Op::Add(Element { key, value: Value::Pick(Pick { clients, .. }), .. })
-                if *key == service(frontend) && *clients != Clients::Split)
-        })
-    };
-    let is_left = |frontend: Frontend| {
-        let was_known = goes(service(frontend)) || goes(Key::Reject(frontend));
-        was_known && !added.contains(&service(frontend))
-    };
-    // Existing ranges there may overlap the new ones: then all of them change at once.
-    let has_old_ranges = |frontend: Frontend| {
-        deleted.iter().any(|key| matches!(key, Key::SourceRange(of, _) if *of == frontend))
-    };
-    let is_early = |op: &Op| {
-        let Op::Add(Element { key: Key::SourceRange(frontend, _), .. }) = op else { return false };
-        comes(Key::Firewalled(*frontend)) && !has_old_ranges(*frontend)
-    };
-    let is_late = |op: &Op| {
-        let Op::Delete(Element { key, .. }) = op else { return false };
-        if let Key::Endpoint(_, frontend, _) | Key::AffinitySlot(_, frontend, _) = *key {
-            // If the frontend goes, everything goes at once: it serves no client any more.
-            goes(*key) && !goes(service(frontend))
-        } else if let Key::Service(View::Local, frontend) = *key {
-            // Clients from outside no longer have their own view: packets already sent there must
-            // find it.
-            goes(*key) && is_joined(frontend)
-        } else if let Key::Reject(frontend) = *key {
-            // A packet that came too early to be served must still be rejected.
-            added.contains(&service(frontend))
-        } else if let Key::SourceRange(frontend, _) = *key {
-            // The restriction goes: a packet that is already being checked must still find its
-            // range.
-            goes(Key::Firewalled(frontend)) && !is_left(frontend)
-        } else {
-            false
-        }
-    };
-    let [mut early, mut now, mut late] = <[Vec<Op>; 3]>::default();
-    for op in &group.ops {
-        let stage = if is_early(op) {
-            &mut early
-        } else if is_late(op) {
-            &mut late
-        } else {
-            &mut now
-        };
-        stage.push(op.clone());
-    }
-    if early.is_empty() && late.is_empty() {
-        return [None, Some(Cow::Borrowed(group)), None];
-    }
-    [early, now, late].map(|ops| {
-        let service = || group.service.clone();
-        (!ops.is_empty()).then(|| Cow::Owned(Group { service: service(), ops }))
-    })
-}
-
-fn added(op: &Op) -> Option<Key> {
-    if let Op::Add(element) = op { Some(element.key) } else { None }
-}
-
-fn deleted(op: &Op) -> Option<Key> {
-    if let Op::Delete(element) = op { Some(element.key) } else { None }
 }
 
 #[cfg(test)]
@@ -240,9 +104,12 @@ mod tests {
     use std::net::IpAddr;
     use std::num::NonZeroU16;
 
+    use rulec_compiler::frontend::Frontend;
     use rulec_compiler::name::NamespacedName;
     use rulec_compiler::net::{Backend, Family, Protocol};
-    use rulec_compiler::nft::skeleton::Scope;
+    use rulec_compiler::nft::element::{Element, Key, Value};
+    use rulec_compiler::nft::pick::{Clients, Pick};
+    use rulec_compiler::nft::skeleton::{ChainId, Scope, View};
 
     use super::*;
 
