@@ -25,6 +25,7 @@ build: setup
 
 bench: setup
 	cargo bench --locked --bench figures --bench api --bench packets
+	tests/vm/run --bench
 
 # cargo-deb is built on first use. Its own build would not create the man pages and completions.
 deb: build
