@@ -18,7 +18,7 @@ use crate::resolve::host;
 use crate::settings::Settings;
 
 /// The maximum number of names that one remark lists.
-const MOST_NAMES: usize = 5;
+const MAX_NAMES: usize = 5;
 
 /// An object or setting that has no effect. Prints with its object; sorted by object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -175,8 +175,8 @@ fn is_short_of(short: &NodeName, long: &NodeName) -> bool {
 
 /// Joins the first names, followed by the number of names that were left out.
 fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
-    let more = names.len().saturating_sub(MOST_NAMES);
-    let mut text = names.take(MOST_NAMES).collect::<Vec<_>>().join(", ");
+    let more = names.len().saturating_sub(MAX_NAMES);
+    let mut text = names.take(MAX_NAMES).collect::<Vec<_>>().join(", ");
     if more > 0 {
         text.push_str(&format!(" and {more} more"));
     }

@@ -38,7 +38,7 @@ use crate::problem::{Problem, Severity};
 use crate::{json, locate, yaml};
 
 /// The most problems that are kept of a file, so that a file of garbage does not fill the memory.
-const MOST_PROBLEMS: usize = 100;
+const MAX_PROBLEMS: usize = 100;
 
 /// The result of decoding a file.
 #[derive(Debug, Default)]
@@ -95,7 +95,7 @@ impl<'a> Sink<'a> {
     }
 
     pub(crate) fn tell(&mut self, finding: Finding) {
-        if self.findings.len() < MOST_PROBLEMS {
+        if self.findings.len() < MAX_PROBLEMS {
             self.findings.push(finding);
         } else {
             self.untold += 1;
@@ -156,7 +156,7 @@ pub(crate) fn decode(
             }
             Err(fault) => {
                 decoded.unreadable = true;
-                if decoded.problems.len() < MOST_PROBLEMS {
+                if decoded.problems.len() < MAX_PROBLEMS {
                     decoded.problems.push(Problem {
                         path: path.clone(),
                         line: fault.line,

@@ -15,7 +15,7 @@ use crate::yaml::{is_idle, limits};
 
 /// The size beyond which a document's problems get its first line only: its tree would take too
 /// much memory.
-const LONGEST: usize = 1 << 20;
+const MAX_TREE_BYTES: usize = 1 << 20;
 
 /// A place in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(crate) fn locate<'a>(
     if paths.len() == 0 {
         return Vec::new();
     }
-    let tree: Option<Spanned<Tree>> = (text.len() <= LONGEST)
+    let tree: Option<Spanned<Tree>> = (text.len() <= MAX_TREE_BYTES)
         .then(|| serde_saphyr::from_str_with_options(text, limits()).ok())
         .flatten();
     let start = Place { line: first + first_content(text), column: None };

@@ -47,7 +47,7 @@ const EMPTY: Duration = Duration::from_secs(5);
 /// How long a file that is written to again and again is waited for. Then it is read as it is,
 /// unless its writer is known: a writer that replaces it every few milliseconds leaves no other
 /// moment.
-const RESTLESS: Duration = Duration::from_millis(200);
+const MAX_UNREST: Duration = Duration::from_millis(200);
 
 /// The content of a path at the last look: a directory of manifests, or a single one.
 #[derive(Debug)]

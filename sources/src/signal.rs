@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::writers::Writers;
 
 /// The most names that are kept apart; beyond it, the whole directory is listed.
-const MOST_NAMES: usize = 4096;
+const MAX_NAMES: usize = 4096;
 
 /// The files and paths that may have changed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Touched {
 
     /// Adds the name of an entry.
     pub(crate) fn add(&mut self, name: OsString) {
-        if self.names.len() < MOST_NAMES {
+        if self.names.len() < MAX_NAMES {
             self.names.insert(name);
         } else if !self.names.contains(&name) {
             self.listing = true;

@@ -28,7 +28,7 @@ use crate::scan::{BLANK, Manifests, Memory, Scan};
 use crate::signal::{Signal, Touched, Woken};
 use crate::state::StateDir;
 use crate::update::Update;
-use crate::writers::LONGEST;
+use crate::writers::MAX_WRITE_TIME;
 
 /// How often to check whether a path that does not exist exists again. Its parent may be missing
 /// too, and then there is nothing to watch.
@@ -41,7 +41,7 @@ const BLIND: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// The longest wait while events keep coming, in multiples of `settle`.
-const PATIENCE: u32 = 10;
+const MAX_SETTLE_FACTOR: u32 = 10;
 
 /// The shortest interval of rescans: a shorter one leaves no time for anything else.
 const SHORTEST_RESCAN: Duration = Duration::from_millis(10);
@@ -299,16 +299,16 @@ impl Watching {
     /// Adds the files whose writers have taken too long, so that they are read.
     fn give_up(&self, now: Instant, touched: &mut Touched) {
         for name in self.signal.writers.give_up(now) {
-            let (file, seconds) = (name.display(), LONGEST.as_secs());
+            let (file, seconds) = (name.display(), MAX_WRITE_TIME.as_secs());
             warn!(%file, seconds, "still being written to, reading it as it is");
             touched.add(name);
         }
     }
 
     /// Waits until there has been no event for a while, so that a file written in pieces and a
-    /// directory replaced file by file are one change; but no longer than [`PATIENCE`] allows.
+    /// directory replaced file by file are one change; but no longer than [`MAX_SETTLE_FACTOR`] allows.
     fn settle(&self) {
-        let patience = later(Instant::now(), self.options.settle.saturating_mul(PATIENCE));
+        let patience = later(Instant::now(), self.options.settle.saturating_mul(MAX_SETTLE_FACTOR));
         loop {
             let count = self.signal.count();
             let until = patience.min(later(Instant::now(), self.options.settle));

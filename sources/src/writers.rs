@@ -12,7 +12,7 @@
 //! with `O_NONBLOCK`, and sends a SIGIO, which ends a process that has not prepared for it.
 //!
 //! A writer that is not known here means no protection; a writer that is known wrongly delays
-//! reading by [`LONGEST`]. Writers that opened the file before the watch began and those on other
+//! reading by [`MAX_WRITE_TIME`]. Writers that opened the file before the watch began and those on other
 //! machines are not reported; `truncate(2)` and a close that got lost in an overflow have no end;
 //! and of two writers, the first that closes ends the wait.
 
@@ -29,10 +29,10 @@ use crate::file::is_manifest;
 
 /// How long a file that is being written to is left alone. It is then read as it is: some writers
 /// never close the file, and it must not be ignored for ever.
-pub(crate) const LONGEST: Duration = Duration::from_secs(60);
+pub(crate) const MAX_WRITE_TIME: Duration = Duration::from_secs(60);
 
 /// The most names that are remembered; files beyond it are not protected.
-const MOST_NAMES: usize = 4096;
+const MAX_NAMES: usize = 4096;
 
 /// Files that were modified and not closed or replaced since.
 #[derive(Debug, Default)]
@@ -83,7 +83,7 @@ impl Writers {
     /// Notes that a file was modified, unless that is known already.
     pub(crate) fn begin(&self, name: &OsStr, now: Instant) {
         let mut files = self.lock();
-        if files.len() < MOST_NAMES && !files.contains_key(name) {
+        if files.len() < MAX_NAMES && !files.contains_key(name) {
             files.insert(name.to_owned(), Writing::Since(now));
         }
     }
@@ -116,7 +116,7 @@ impl Writing {
     /// Returns when to stop waiting for it.
     fn ends(self) -> Option<Instant> {
         match self {
-            Self::Since(since) => Some(since + LONGEST),
+            Self::Since(since) => Some(since + MAX_WRITE_TIME),
             Self::TooLong => None,
         }
     }

@@ -9,7 +9,7 @@ use serde_saphyr::{
 };
 
 /// A configuration is a few kilobytes; a file of another kind is not worth the memory.
-const LONGEST: usize = 1 << 20;
+const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 
 /// A value as written.
 #[derive(Clone, Debug)]
@@ -46,8 +46,11 @@ pub(crate) struct Fault {
 /// one counts, as in kube-proxy.
 pub(crate) fn parse(bytes: &[u8]) -> Result<(Vec<Entry>, Option<Fault>), Fault> {
     let whole = |message: String| Fault { line: None, message };
-    if bytes.len() > LONGEST {
-        return Err(whole(format!("is {} bytes long, more than {LONGEST}", bytes.len())));
+    if bytes.len() > MAX_DOCUMENT_BYTES {
+        return Err(whole(format!(
+            "is {} bytes long, more than {MAX_DOCUMENT_BYTES}",
+            bytes.len()
+        )));
     }
     let text = str::from_utf8(bytes).map_err(|error| whole(format!("is not UTF-8: {error}")))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);

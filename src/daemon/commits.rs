@@ -20,10 +20,10 @@ use crate::limits::{Bucket, Rate};
 const RATE: Rate = Rate { burst: 20, period: Duration::from_secs(10) };
 
 /// How many Services are named.
-const SERVICES: usize = 5;
+const MAX_SERVICES: usize = 5;
 
 /// How many frontends or backends of each Service are named.
-const NAMES: usize = 3;
+const MAX_NAMES: usize = 3;
 
 /// Describes commits, within the rate limit.
 #[derive(Debug)]
@@ -81,11 +81,11 @@ fn describe(commit: &Committed) -> String {
             }
         }
     }
-    let named = services.iter().take(SERVICES);
+    let named = services.iter().take(MAX_SERVICES);
     let mut parts: Vec<String> = named
         .map(|(service, frontends)| format!("{service}: {}", change(commit, service, frontends)))
         .collect();
-    match services.len().saturating_sub(SERVICES) {
+    match services.len().saturating_sub(MAX_SERVICES) {
         0 => {}
         1 => parts.push("and 1 more Service".to_owned()),
         more => parts.push(format!("and {more} more Services")),
@@ -153,8 +153,8 @@ fn signed<T: ToString>(sign: char, what: &str, items: impl Iterator<Item = T>) -
     if items.is_empty() {
         return None;
     }
-    let names = items.get(..NAMES).unwrap_or(&items).join(", ");
-    let more = match items.len().saturating_sub(NAMES) {
+    let names = items.get(..MAX_NAMES).unwrap_or(&items).join(", ");
+    let more = match items.len().saturating_sub(MAX_NAMES) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };

@@ -21,14 +21,14 @@ use crate::threads::Vital;
 /// How long an endpoint that has gone has time to answer a client that was sent there just before.
 /// Without an answer, a client retries after a second at the earliest. It also limits how often
 /// connections are looked at.
-const ANSWER: Duration = Duration::from_secs(1);
+const ANSWER_TIME: Duration = Duration::from_secs(1);
 
 /// The first and the longest pause after a failure.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 /// How long the end of the process waits for the flows of frontends that have just gone: a later
 /// start does not know of them.
-const FAREWELL: Duration = Duration::from_secs(2);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The thread. Dropping it waits a moment for pending requests.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Forgetter {
         let mut orders = self.shared.orders();
         orders.rules = Some(rules);
         if !suspects.lost.is_empty() {
-            orders.lost_at.get_or_insert_with(|| Instant::now() + ANSWER);
+            orders.lost_at.get_or_insert_with(|| Instant::now() + ANSWER_TIME);
         }
         orders.remember(suspects);
         drop(orders);
@@ -102,7 +102,7 @@ impl Drop for Forgetter {
         let mut orders = self.shared.orders();
         orders.is_ending = true;
         self.shared.changed.notify_all();
-        let deadline = Instant::now() + FAREWELL;
+        let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
         while !orders.has_ended {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -202,7 +202,7 @@ impl Orders {
 
     /// Puts back what failed, and returns the pause before the next try.
     fn put_back(&mut self, suspects: Suspects, now: Instant) -> Duration {
-        let (first, longest) = PAUSES;
+        let (first, longest) = RETRY_PAUSES;
         let pause = self.pause.map_or(first, |pause| (pause * 2).min(longest));
         self.pause = Some(pause);
         self.not_before = Some(now + pause);
@@ -380,24 +380,24 @@ mod tests {
         assert!(orders.take(now).is_none(), "that was all");
 
         let pauses: Vec<Duration> = (0..12).map(|_| orders.put_back(taken.clone(), now)).collect();
-        assert_eq!((pauses[0], pauses[1]), (PAUSES.0, PAUSES.0 * 2));
-        assert_eq!(pauses[11], PAUSES.1);
+        assert_eq!((pauses[0], pauses[1]), (RETRY_PAUSES.0, RETRY_PAUSES.0 * 2));
+        assert_eq!(pauses[11], RETRY_PAUSES.1);
         assert!(orders.take(now).is_none(), "not yet");
-        let (again, _) = orders.take(now + PAUSES.1).unwrap();
+        let (again, _) = orders.take(now + RETRY_PAUSES.1).unwrap();
         assert_eq!(again, taken);
     }
 
     #[test]
     fn endpoints_that_went_have_time_to_answer() {
         let now = Instant::now();
-        let mut orders = Orders { lost_at: Some(now + ANSWER), ..orders() };
+        let mut orders = Orders { lost_at: Some(now + ANSWER_TIME), ..orders() };
         let (came, lost) = (which(1..2), which(2..3));
         orders.remember(Suspects { came: came.clone(), lost: lost.clone(), ..Suspects::default() });
         let (first, _) = orders.take(now).unwrap();
         assert_eq!(first, Suspects { came, ..Suspects::default() });
         assert!(orders.take(now).is_none());
-        assert_eq!(orders.deadline(), Some(now + ANSWER));
-        let (then, _) = orders.take(now + ANSWER).unwrap();
+        assert_eq!(orders.deadline(), Some(now + ANSWER_TIME));
+        let (then, _) = orders.take(now + ANSWER_TIME).unwrap();
         assert_eq!(then, Suspects { lost, ..Suspects::default() });
         assert_eq!(orders.deadline(), None);
     }

@@ -19,7 +19,7 @@ use crate::limits::{Bucket, Limits, Rate, Said, more};
 const OF_ONE: Rate = Rate { burst: 5, period: Duration::from_secs(60) };
 
 /// How many subjects are tracked separately.
-const MOST: usize = 4096;
+const MAX_SUBJECTS: usize = 4096;
 
 /// The rate of lines about all of them.
 const OF_ALL: Rate = Rate { burst: 100, period: Duration::from_secs(1) };
@@ -77,7 +77,7 @@ impl Problems {
     pub fn new(now: Instant) -> Self {
         Self {
             held: BTreeMap::new(),
-            subjects: Limits::new(OF_ONE, MOST),
+            subjects: Limits::new(OF_ONE, MAX_SUBJECTS),
             all: Bucket::new(OF_ALL, now),
             rest: Bucket::new(REST, now),
             unsaid: Unsaid::default(),

@@ -17,7 +17,7 @@ use rulec_engine::Touched;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// How many remarks are logged at a time. The rest are counted.
-const MOST: usize = 20;
+const MAX_REMARKS: usize = 20;
 
 /// The remarks that hold now.
 #[derive(Debug, Default)]
@@ -100,13 +100,13 @@ impl Remarks {
         let now: BTreeSet<Remark> = self.all().cloned().collect();
         let (new, over) = (now.difference(&self.told), self.told.difference(&now));
         let (count, gone) = (new.clone().count(), over.clone().count());
-        for remark in new.take(MOST) {
+        for remark in new.take(MAX_REMARKS) {
             tracing::warn!("{remark}");
         }
-        for remark in over.take(MOST) {
+        for remark in over.take(MAX_REMARKS) {
             tracing::info!("resolved: {remark}");
         }
-        let (more, less) = (count.saturating_sub(MOST), gone.saturating_sub(MOST));
+        let (more, less) = (count.saturating_sub(MAX_REMARKS), gone.saturating_sub(MAX_REMARKS));
         if more > 0 {
             tracing::warn!("{more} more of this kind; `rulec diff` shows all");
         }

@@ -20,10 +20,10 @@ use crate::clock;
 const WITHOUT_WATCHDOG: Duration = Duration::from_secs(10);
 
 /// The shortest interval between messages, whatever timeout the manager sets.
-const SHORTEST: Duration = Duration::from_millis(1);
+const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
 /// How long a manager that does not read its socket may block the loop.
-const PATIENCE: Duration = Duration::from_millis(100);
+const SEND_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The service manager, if there is one.
 #[derive(Debug, Default)]
@@ -109,8 +109,9 @@ impl Manager {
         let address =
             address(&name).with_context(|| format!("NOTIFY_SOCKET={}", name.display()))?;
         let socket = UnixDatagram::unbound().context("a socket")?;
-        socket.set_write_timeout(Some(PATIENCE)).context("a socket")?;
-        let every = watchdog(&variable)?.map_or(WITHOUT_WATCHDOG, |time| time / 2).max(SHORTEST);
+        socket.set_write_timeout(Some(SEND_TIMEOUT)).context("a socket")?;
+        let every =
+            watchdog(&variable)?.map_or(WITHOUT_WATCHDOG, |time| time / 2).max(MIN_INTERVAL);
         Ok(Some(Self { socket, address, every, next: now, status: String::new() }))
     }
 
@@ -221,7 +222,7 @@ mod tests {
             ("4000000", Some(own.as_str()), 2 * second),
             ("4000000", Some("1"), WITHOUT_WATCHDOG),
             ("0", None, WITHOUT_WATCHDOG),
-            ("1", None, SHORTEST),
+            ("1", None, MIN_INTERVAL),
         ] {
             let mut variables = vec![("NOTIFY_SOCKET", "@nobody"), ("WATCHDOG_USEC", usec)];
             variables.extend(pid.map(|pid| ("WATCHDOG_PID", pid)));

@@ -26,10 +26,10 @@ use limited::{Limited, Style};
 use queue::Queue;
 
 /// The maximum of bytes of lines that wait to be read.
-const ROOM: usize = 1 << 20;
+const QUEUE_BYTES: usize = 1 << 20;
 
 /// How long the process waits at its end for its lines to be read.
-const PATIENCE: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The lines of this process, if it is a daemon.
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
@@ -54,7 +54,7 @@ pub fn init(log: &Log) -> anyhow::Result<()> {
 ///
 /// If the filter cannot be parsed, or the thread cannot be started.
 pub fn init_daemon(log: &Log) -> anyhow::Result<Vital> {
-    let queue = Arc::clone(QUEUE.get_or_init(|| Arc::new(Queue::new(ROOM))));
+    let queue = Arc::clone(QUEUE.get_or_init(|| Arc::new(Queue::new(QUEUE_BYTES))));
     let filter = filter(log)?;
     let colour = has_colour();
     let style = match log.format {
@@ -100,7 +100,7 @@ pub fn lost() -> u64 {
 /// Waits for a limited time until all lines are written.
 pub fn flush() {
     if let Some(queue) = QUEUE.get() {
-        queue.flush(PATIENCE);
+        queue.flush(FLUSH_TIMEOUT);
     }
 }
 
@@ -120,14 +120,14 @@ pub fn last_words(line: &str) {
         anstream::eprintln!("{line}");
         return;
     };
-    if queue.flush(PATIENCE) {
+    if queue.flush(FLUSH_TIMEOUT) {
         // The queue's thread may be what has died. The reader was there just now, but may go away.
         let line = format!("{line}\n");
         let said = Vital::start("rulec-last-words", move || {
             let _ = stderr().write_all(line.as_bytes());
         });
         if let Ok(mut said) = said {
-            said.wait(PATIENCE);
+            said.wait(FLUSH_TIMEOUT);
         }
     }
 }

@@ -281,12 +281,12 @@ fn everywhere() -> Vec<(Protocol, u16)> {
 #[track_caller]
 fn each_of(by: &[&str], what: &str, mut ask: impl FnMut() -> Answer) {
     // One of three backends is not among 120 answers once in 10^21 times.
-    const MOST: usize = 120;
+    const MAX_ANSWERS: usize = 120;
     const MORE: usize = 8;
     let mut missing: Vec<(&str, u16)> = by.iter().map(|backend| backend_port(backend)).collect();
     let all = missing.clone();
     assert!(!all.is_empty(), "at least one backend is expected");
-    for _ in 0..MOST {
+    for _ in 0..MAX_ANSWERS {
         let answer = ask();
         let backend = (answer.name.as_str(), answer.port);
         assert!(all.contains(&backend), "{what}: {answer:?} is not from {by:?}");

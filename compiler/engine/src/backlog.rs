@@ -12,7 +12,7 @@ use rulec_compiler::object::Kind;
 /// How many batches are kept apart. A kernel that cannot be programmed for hours must not cost
 /// memory for every change. Beyond this number, later changes count as if they had arrived
 /// together, and no more than this many of their triggers are kept.
-const MOST: usize = 4096;
+const MAX_BATCHES: usize = 4096;
 
 /// Changes that arrived together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,14 +38,14 @@ pub(super) struct Backlog {
 impl Backlog {
     /// Adds changes that have just arrived.
     pub(super) fn push(&mut self, batch: Batch) {
-        let is_full = self.waiting.len() >= MOST;
+        let is_full = self.waiting.len() >= MAX_BATCHES;
         match self.waiting.last_mut() {
             Some(last) if is_full => {
                 last.updates = last.updates.saturating_add(batch.updates);
                 for (kind, count) in batch.changed {
                     *last.changed.entry(kind).or_default() += count;
                 }
-                let room = MOST.saturating_sub(last.triggers.len());
+                let room = MAX_BATCHES.saturating_sub(last.triggers.len());
                 last.triggers.extend(batch.triggers.into_iter().take(room));
             }
             Some(_) | None => self.waiting.push(batch),
@@ -136,19 +136,19 @@ mod tests {
         let mut backlog = Backlog::default();
         for _ in 0..3 {
             backlog.depart();
-            for _ in 0..MOST + 10 {
+            for _ in 0..MAX_BATCHES + 10 {
                 backlog.push(batch(start));
             }
             backlog.turn_back();
-            assert_eq!(backlog.waiting.len(), MOST);
+            assert_eq!(backlog.waiting.len(), MAX_BATCHES);
         }
-        let all = 3 * (MOST + 10);
+        let all = 3 * (MAX_BATCHES + 10);
         assert_eq!(backlog.pending(Kind::Service), 2 * all);
         backlog.depart();
         let arrived = backlog.arrive();
         let updates: u32 = arrived.iter().map(|batch| batch.updates).sum();
         assert_eq!(usize::try_from(updates).unwrap(), all);
         let triggers: usize = arrived.iter().map(|batch| batch.triggers.len()).sum();
-        assert_eq!(triggers, 2 * MOST - 1);
+        assert_eq!(triggers, 2 * MAX_BATCHES - 1);
     }
 }

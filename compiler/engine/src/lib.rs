@@ -42,13 +42,13 @@ const HISTORY: usize = 16;
 
 /// The longest pause between repairs of tables that another process keeps changing: short, because
 /// connections wait for the repair, but long enough not to occupy a core.
-const DISPUTE: Duration = Duration::from_millis(250);
+const MAX_REPAIR_PAUSE: Duration = Duration::from_millis(250);
 
 /// A repair that lasts this long has succeeded.
-const LASTING: Duration = Duration::from_secs(1);
+const REPAIR_SUCCESS_TIME: Duration = Duration::from_secs(1);
 
 /// How many failures, or repairs, in a row are followed by the next try without a pause.
-const PATIENCE: u32 = 3;
+const IMMEDIATE_RETRIES: u32 = 3;
 
 /// The intervals of the engine's periodic work.
 #[derive(Clone, Copy, Debug)]
@@ -747,11 +747,14 @@ impl Engine {
         let repair = believed.map(|believed| (Delta::reconcile(state, &believed), believed));
         let drift = repair.as_ref().map_or(0, |(repair, _)| repair.len());
         // A process that undoes every repair at once gets repairs less and less often.
-        let is_disputed = drift > 0 && self.read_after.is_some_and(|at| now < at + LASTING);
+        let is_disputed =
+            drift > 0 && self.read_after.is_some_and(|at| now < at + REPAIR_SUCCESS_TIME);
         self.disputes = if is_disputed { self.disputes + 1 } else { 0 };
-        let wait =
-            self.disputes.checked_sub(PATIENCE).map_or(Duration::ZERO, |n| self.pause(n + 1));
-        let wait = wait.min(DISPUTE);
+        let wait = self
+            .disputes
+            .checked_sub(IMMEDIATE_RETRIES)
+            .map_or(Duration::ZERO, |n| self.pause(n + 1));
+        let wait = wait.min(MAX_REPAIR_PAUSE);
         self.read_after = (drift > 0).then(|| now + wait);
         if drift > 0 {
             match culprit {
@@ -769,7 +772,7 @@ impl Engine {
         }
         // If others commit all the time, waiting for a generation that lasts would never end.
         let base = match base {
-            DeltaBase::Read { .. } if self.failures >= PATIENCE => {
+            DeltaBase::Read { .. } if self.failures >= IMMEDIATE_RETRIES => {
                 DeltaBase::Read { generation: None }
             }
             DeltaBase::Read { .. } | DeltaBase::Believed => base,
@@ -945,7 +948,9 @@ impl Engine {
         }
         let pause = match error {
             // `applied` was wrong, not the kernel: read at once, unless this keeps happening.
-            SinkError::Stale | SinkError::Unknown(_) if self.failures <= PATIENCE => Duration::ZERO,
+            SinkError::Stale | SinkError::Unknown(_) if self.failures <= IMMEDIATE_RETRIES => {
+                Duration::ZERO
+            }
             SinkError::Stale
             | SinkError::Unknown(_)
             | SinkError::Refused(_)

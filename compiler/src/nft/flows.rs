@@ -25,7 +25,7 @@ use crate::net::{Backend, Family, Protocol};
 
 /// The maximum number of frontends that are tracked one by one; with more, every flow is examined.
 /// This limits the memory that is used while flows cannot be deleted.
-const MOST_FRONTENDS: usize = 65_536;
+const MAX_FRONTENDS: usize = 65_536;
 
 /// A flow of conntrack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,12 +73,12 @@ impl Which {
     pub fn merge(&mut self, other: Self) -> usize {
         self.all |= other.all;
         self.frontends.extend(other.frontends);
-        if self.all || self.frontends.len() > MOST_FRONTENDS {
+        if self.all || self.frontends.len() > MAX_FRONTENDS {
             self.all = true;
             self.frontends.clear();
         }
         self.gone.extend(other.gone);
-        let left_out = self.gone.len().saturating_sub(MOST_FRONTENDS);
+        let left_out = self.gone.len().saturating_sub(MAX_FRONTENDS);
         for _ in 0..left_out {
             self.gone.pop_last();
         }

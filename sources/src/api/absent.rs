@@ -12,7 +12,7 @@ use super::fault::{Fault, chain};
 use super::resource::Resource;
 
 /// The most names in the message.
-const MOST_NAMES: u32 = 5;
+const MAX_NAMES: u32 = 5;
 
 #[derive(Deserialize)]
 struct Nodes {
@@ -41,7 +41,7 @@ pub(super) async fn message(access: &Access, client: &Client) -> String {
 }
 
 async fn names(access: &Access, client: &Client) -> Result<Vec<String>, Fault> {
-    let few = ListParams { limit: Some(MOST_NAMES), ..ListParams::default() };
+    let few = ListParams { limit: Some(MAX_NAMES), ..ListParams::default() };
     let request = Request::new(Resource::Nodes.path()).list(&few);
     let request = request.map_err(|error| Fault::Config(chain(&error)))?;
     let answer = send(access, client, request).await?;
@@ -49,5 +49,5 @@ async fn names(access: &Access, client: &Client) -> Result<Vec<String>, Fault> {
     let nodes: Nodes = serde_json::from_slice(&text)
         .map_err(|error| Fault::Garbled(format!("not a list of Nodes: {error}")))?;
     let items = nodes.items.unwrap_or_default().into_iter();
-    Ok(items.map(|item| item.metadata.name).take(MOST_NAMES as usize).collect())
+    Ok(items.map(|item| item.metadata.name).take(MAX_NAMES as usize).collect())
 }

@@ -115,8 +115,8 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
 
 /// Shortens a text and replaces its control characters, so that it cannot break out of a log line.
 pub(super) fn printable(text: &str) -> String {
-    const LONGEST: usize = 500;
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
+    const MAX_CHARS: usize = 500;
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_CHARS).collect()
 }
 
 /// The kinds of failures of the API server.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::problem::Problem;
 
 /// The most problems that are kept of objects without a readable name.
-const MOST_NAMELESS: usize = 100;
+const MAX_NAMELESS: usize = 100;
 
 /// The problems of objects, whether these are in use or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +54,7 @@ impl Faults {
             }
             Some(key) => [self.named.insert(key, problems.clone()).unwrap_or_default(), problems],
             None => {
-                let room = MOST_NAMELESS.saturating_sub(self.nameless.len());
+                let room = MAX_NAMELESS.saturating_sub(self.nameless.len());
                 let new: Vec<Problem> = problems.into_iter().take(room).collect();
                 self.nameless.extend(new.iter().cloned());
                 [Vec::new(), new]

@@ -31,7 +31,7 @@ const VERSIONS: [&str; 2] =
     ["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"];
 
 /// The longest output of a plugin; credentials are shorter.
-const LONGEST: u64 = 1 << 20;
+const MAX_OUTPUT_BYTES: u64 = 1 << 20;
 
 /// A credential that expires sooner than this is not used: it may expire before the server reads
 /// it.
@@ -157,7 +157,7 @@ impl Plugin {
         let mut printed = Vec::new();
         let run = async {
             if let Some(stdout) = child.stdout.take() {
-                stdout.take(LONGEST).read_to_end(&mut printed).await?;
+                stdout.take(MAX_OUTPUT_BYTES).read_to_end(&mut printed).await?;
             }
             child.wait().await
         };

@@ -58,7 +58,7 @@ const REFUSALS: u32 = 8;
 const REFUSAL: Duration = Duration::from_millis(100);
 
 /// A watch that ends sooner than this, without an event, is a failure.
-const SHORTEST: Duration = Duration::from_secs(1);
+const MIN_WATCH_TIME: Duration = Duration::from_secs(1);
 
 /// An event of a resource.
 #[derive(Debug)]
@@ -380,7 +380,7 @@ impl Follower {
             }
         }
         let lasted = opened.elapsed();
-        if !heard && lasted < SHORTEST {
+        if !heard && lasted < MIN_WATCH_TIME {
             return Err(Fault::garbled("the watch ended as soon as it began"));
         }
         self.progress();

@@ -25,7 +25,7 @@ use crate::manifest::{Document, EndpointAddress, List, Metadata, Subset};
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
 
 /// The most addresses of a subset that are mirrored: the default limit of the controller.
-const MOST_ADDRESSES: usize = 1000;
+const MAX_ADDRESSES: usize = 1000;
 
 pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Outcome {
     let check = &mut Check::new(sink);
@@ -91,11 +91,11 @@ fn read(
     addresses(check, &subset.addresses, Conditions::READY, &at_ready, &mut endpoints);
     let at_others = at.key("notReadyAddresses");
     addresses(check, &subset.not_ready_addresses, not_ready, &at_others, &mut endpoints);
-    if let Some(left_out) = endpoints.len().checked_sub(MOST_ADDRESSES).filter(|it| *it > 0) {
+    if let Some(left_out) = endpoints.len().checked_sub(MAX_ADDRESSES).filter(|it| *it > 0) {
         let message =
-            format_args!("more than {MOST_ADDRESSES} addresses: the last {left_out} are left out");
+            format_args!("more than {MAX_ADDRESSES} addresses: the last {left_out} are left out");
         check.warn(at, message);
-        endpoints.truncate(MOST_ADDRESSES);
+        endpoints.truncate(MAX_ADDRESSES);
     }
     endpoints.sort_unstable();
     endpoints.dedup();

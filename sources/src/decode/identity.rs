@@ -8,7 +8,7 @@ use crate::field::{Field, Text};
 use crate::manifest::Metadata;
 
 /// The API's limit for names, in bytes.
-const LONGEST: usize = 253;
+const MAX_NAME_BYTES: usize = 253;
 
 /// Returns namespace and name of an object; if they are not valid, reports an error and returns
 /// `None`.
@@ -78,8 +78,8 @@ fn optional<'f>(
     // Names are printed, matched and used in metrics and logs, so characters that could break out
     // of a line or a quotation are refused. The API server enforces its own stricter rules.
     let odd = |c: char| !c.is_ascii_graphic() || "/:\"'`\\".contains(c);
-    if name.len() > LONGEST {
-        check.error(at, format_args!("longer than {LONGEST} bytes"));
+    if name.len() > MAX_NAME_BYTES {
+        check.error(at, format_args!("longer than {MAX_NAME_BYTES} bytes"));
         None
     } else if name.contains(odd) {
         check.error(at, format_args!("{name:?} is not a name"));

@@ -5,7 +5,7 @@ use serde_ignored::Path;
 use crate::at::Step;
 
 /// The most unknown fields that are kept. A document of another kind may consist of unknown fields.
-const MOST: usize = 4096;
+const MAX_UNKNOWN: usize = 4096;
 
 /// A field that is not read, in a struct of which some fields are.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ const ITEMS: &str = "items";
 /// Notes a field that was skipped.
 pub(crate) fn note(noted: &mut Vec<Unknown>, path: &Path<'_>) {
     let Path::Map { parent, key } = path else { return };
-    if noted.len() >= MOST {
+    if noted.len() >= MAX_UNKNOWN {
         return;
     }
     let Some(place) = place_of(parent) else { return };

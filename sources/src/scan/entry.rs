@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use rulec_compiler::object::{Object, ObjectKey};
 
 use super::saved::SavedFile;
-use super::{BLANK, EMPTY, RESTLESS};
+use super::{BLANK, EMPTY, MAX_UNREST};
 use crate::decode::{Decoded, Format, decode};
 use crate::file::{self, Content, LARGEST, Stamp};
 use crate::intern::Interner;
@@ -221,7 +221,7 @@ impl Entry {
     fn wait(&mut self, now: SystemTime) -> bool {
         let since = *self.restless.get_or_insert(now);
         // A clock that was set back must not extend the wait.
-        let is_early = now.duration_since(since).is_ok_and(|waited| waited < RESTLESS);
+        let is_early = now.duration_since(since).is_ok_and(|waited| waited < MAX_UNREST);
         if is_early {
             self.stamp = None;
         }

@@ -11,7 +11,7 @@ use rulec_compiler::object::Object;
 use tempfile::TempDir;
 
 use super::{plain, write};
-use crate::writers::{LONGEST, Writers};
+use crate::writers::{MAX_WRITE_TIME, Writers};
 use crate::{Manifests, Scan, SourceError, read};
 
 /// A directory, its manifests, and a clock.
@@ -756,7 +756,7 @@ fn a_first_list_waits_for_writers() {
     let mut manifests = Manifests::beside(directory.path().to_owned(), writers.clone());
     assert_eq!(told(&manifests.rescan(later())), NOTHING);
     write(directory.path(), "x.yaml", &plain("x", 1));
-    assert_eq!(writers.give_up(Instant::now() + LONGEST), ["x.yaml"]);
+    assert_eq!(writers.give_up(Instant::now() + MAX_WRITE_TIME), ["x.yaml"]);
     let names = BTreeSet::from(["x.yaml".into()]);
     assert_eq!(told(&manifests.refresh(&names, false, later())), ["=[\"x:1\", \"y:1\"]"]);
 }

@@ -17,7 +17,7 @@ use super::watch::{NEVER, Running, put};
 use super::{plain, write};
 use crate::ManifestOptions;
 use crate::signal::Signal;
-use crate::writers::{LONGEST, Writers};
+use crate::writers::{MAX_WRITE_TIME, Writers};
 
 const WRITE: EventKind = EventKind::Modify(ModifyKind::Data(DataChange::Any));
 const CLOSE: EventKind = EventKind::Access(AccessKind::Close(AccessMode::Write));
@@ -73,18 +73,18 @@ fn nobody_is_waited_for_for_ever() {
     let start = Instant::now();
     let (a, b) = ("a".as_ref(), "b".as_ref());
     writers.begin(a, start);
-    writers.begin(b, start + LONGEST / 2);
+    writers.begin(b, start + MAX_WRITE_TIME / 2);
     // Further writes do not extend the wait.
-    writers.begin(a, start + LONGEST / 2);
-    assert_eq!(writers.next_end(), Some(start + LONGEST));
-    assert!(writers.give_up(start + LONGEST - Duration::from_nanos(1)).is_empty());
-    assert_eq!(writers.give_up(start + LONGEST), ["a"]);
+    writers.begin(a, start + MAX_WRITE_TIME / 2);
+    assert_eq!(writers.next_end(), Some(start + MAX_WRITE_TIME));
+    assert!(writers.give_up(start + MAX_WRITE_TIME - Duration::from_nanos(1)).is_empty());
+    assert_eq!(writers.give_up(start + MAX_WRITE_TIME), ["a"]);
     assert_eq!((writers.has(a), writers.has(b)), (false, true));
-    assert_eq!(writers.next_end(), Some(start + LONGEST / 2 + LONGEST));
+    assert_eq!(writers.next_end(), Some(start + MAX_WRITE_TIME / 2 + MAX_WRITE_TIME));
     // The next write does not start another wait, and is not reported again.
-    writers.begin(a, start + 2 * LONGEST);
+    writers.begin(a, start + 2 * MAX_WRITE_TIME);
     assert!(!writers.has(a));
-    assert_eq!(writers.give_up(start + 3 * LONGEST), ["b"]);
+    assert_eq!(writers.give_up(start + 3 * MAX_WRITE_TIME), ["b"]);
     assert_eq!(writers.next_end(), None);
     // After a close, a new wait can start.
     writers.learn(Path::new("/"), &Event::new(CLOSE).add_path("/a".into()), start);
@@ -98,7 +98,7 @@ fn the_memory_of_writers_is_limited() {
     for number in 0..10_000 {
         writers.begin(number.to_string().as_ref(), Instant::now());
     }
-    assert_eq!(writers.give_up(Instant::now() + LONGEST).len(), 4096);
+    assert_eq!(writers.give_up(Instant::now() + MAX_WRITE_TIME).len(), 4096);
 }
 
 /// Truncates a file as `>` of a shell does.
@@ -208,12 +208,12 @@ async fn a_writer_that_never_closes_is_not_waited_for_for_ever() {
     let mut running =
         Running::signalled(directory.path().to_owned(), options, signal.clone()).await;
     // The writer began nearly a minute ago.
-    let began = Instant::now() + LONG - LONGEST;
+    let began = Instant::now() + LONG - MAX_WRITE_TIME;
     signal.writers.begin("x.yaml".as_ref(), began);
     let mut writer = truncate(&path);
     writer.write_all(plain("a", 2).as_bytes()).unwrap();
     running.until(&[("a", 2)]).await;
-    assert!(Instant::now() >= began + LONGEST);
+    assert!(Instant::now() >= began + MAX_WRITE_TIME);
     // After that, its writes are read as they come.
     writer.write_all(format!("---\n{}", plain("b", 1)).as_bytes()).unwrap();
     running.until(&[("a", 2), ("b", 1)]).await;

@@ -26,7 +26,7 @@ const WORDS: Rate = Rate { burst: 10, period: Duration::from_secs(60) };
 const PLACE: Rate = Rate { burst: 100, period: Duration::from_secs(1) };
 
 /// How many subjects are tracked separately.
-const MOST: usize = 4096;
+const MAX_SUBJECTS: usize = 4096;
 
 /// The format of a line.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ pub(super) struct Told {
 }
 
 pub(super) fn limits() -> Arc<Mutex<Told>> {
-    let (words, places) = (Limits::new(WORDS, MOST), Limits::new(PLACE, MOST));
+    let (words, places) = (Limits::new(WORDS, MAX_SUBJECTS), Limits::new(PLACE, MAX_SUBJECTS));
     Arc::new(Mutex::new(Told { words, places }))
 }
 

@@ -24,7 +24,7 @@ const MOVED: Duration = Duration::from_secs(10);
 
 /// The number of answers after which each of three endpoints is among them, except once in 10^21
 /// times.
-const MOST: usize = 120;
+const MAX_ANSWERS: usize = 120;
 
 /// The number of further requests after all endpoints have answered.
 const MORE: usize = 8;
@@ -286,7 +286,7 @@ fn one(place: &Place, sender: Sender<'_>, line: &Line) -> Verdict {
 fn reaches(sender: Sender<'_>, to: To, backends: &[Backend]) -> Verdict {
     let mut missing: BTreeSet<usize> = (0..backends.len()).collect();
     let mut more = MORE;
-    for _ in 0..MOST + MORE {
+    for _ in 0..MAX_ANSWERS + MORE {
         let answer = answer(sender, to, 0)?;
         missing.remove(&is_among(&answer, backends, sender)?);
         if missing.is_empty() {
