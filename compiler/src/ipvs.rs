@@ -6,6 +6,7 @@
 //! are treated, not about backends; it also tells which virtual servers are ours.
 //!
 //! - `delta`: the operations from one state of a virtual server to another;
+//! - `draining`: real servers that keep their connections for a time;
 //! - `state`: the content that a kernel holds, and the reference semantics of an operation;
 //! - `text`: operations in the syntax of `ipvsadm --restore`.
 
@@ -19,10 +20,12 @@ use crate::frontend::Frontend;
 use crate::net::{Backend, Family, Protocol};
 
 pub mod delta;
+pub mod draining;
 pub mod state;
 pub mod text;
 
 pub use crate::scheduling::{Scheduler, SchedulerFlags, Scheduling};
+pub use draining::Draining;
 pub use state::{Server, State};
 
 /// A frontend, as IPVS identifies it. Prints as `address:port/protocol`.

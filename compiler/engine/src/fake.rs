@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 
+use rulec_compiler::ipvs::Draining;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::nft::delta::Delta;
-use rulec_compiler::nft::program::Draining;
 use rulec_compiler::nft::state::State;
 
 use crate::{DeltaBase, Outcome, Refusal, Sink, SinkError};

@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use im::OrdMap;
 use rulec_compiler::change::{Change, Origin};
+use rulec_compiler::ipvs::Draining;
 use rulec_compiler::name::{NamespacedName, NodeName};
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::flows::{Rules, Suspects};
-use rulec_compiler::nft::program::{Draining, PickId};
+use rulec_compiler::nft::program::PickId;
 use rulec_compiler::nft::{Delta, MAX_AFFINITY_BACKENDS, Program, State};
 use rulec_compiler::object::Kind;
 use rulec_compiler::resolve;

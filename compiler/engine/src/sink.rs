@@ -3,10 +3,10 @@
 use std::fmt;
 use std::io;
 
+use rulec_compiler::ipvs::Draining;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::delta::Delta;
-use rulec_compiler::nft::program::Draining;
 use rulec_compiler::nft::state::State;
 
 /// A kernel that deltas are committed to.

@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::num::NonZeroU16;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -24,7 +23,8 @@ use super::slots::{self, Ids, Slot};
 use super::state::{State, Table};
 use crate::frontend::{Frontend, PortKey};
 use crate::interface::InterfacePattern;
-use crate::ipvs::{self, Attributes, RealServer, Server, VirtualServer};
+use crate::ipvs::draining::Drains;
+use crate::ipvs::{self, Attributes, Draining, RealServer, Server, VirtualServer};
 use crate::model::{Dirty, Model};
 use crate::name::NamespacedName;
 use crate::net::{Backend, Family, Protocol};
@@ -44,11 +44,6 @@ pub type PickId = (Family, Scope, View, Pick);
 type ClaimKey = (Frontend, Option<(Rank, Arc<PortKey>)>);
 /// A key of a set and its claimant, likewise.
 type MemberKey = (Key, Option<Arc<PortKey>>);
-
-/// The start of a scan of a virtual server's backends: IPv4 sorts before IPv6, and port 1 is the
-/// lowest.
-const FIRST_BACKEND: Backend =
-    Backend { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: NonZeroU16::MIN };
 
 /// The destination of a frontend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -240,16 +235,11 @@ pub struct Program {
     node_dependent: OrdSet<NamespacedName>,
     /// The facts of the node at the last compilation.
     facts: NodeFacts,
-    /// Draining real servers, each with its end.
-    draining: OrdMap<Draining, u32>,
+    /// The draining real servers of IPVS.
+    drains: Drains,
     /// Content that was found in a kernel and that no source has named so far.
     kept: OrdMap<NamespacedName, Kept>,
-    /// The monotonic clock, in seconds.
-    now: u32,
 }
-
-/// A draining real server.
-pub type Draining = (VirtualServer, Backend);
 
 /// The real servers that virtual servers had before a batch of changes.
 type Served = BTreeMap<VirtualServer, BTreeSet<Backend>>;
@@ -266,9 +256,8 @@ impl Program {
             node: OrdSet::new(),
             node_dependent: OrdSet::new(),
             facts: NodeFacts::default(),
-            draining: OrdMap::new(),
+            drains: Drains::default(),
             kept: OrdMap::new(),
-            now: 0,
         };
         program.update_node(&Model::default());
         program
@@ -283,7 +272,7 @@ impl Program {
     /// Compiles a whole model at a given time, in seconds of the monotonic clock.
     pub fn compile_at(model: &Model, settings: Arc<Settings>, seed: &State, now: u32) -> Self {
         let mut program = Self::new(settings);
-        program.now = now;
+        program.drains = Drains::at(now);
         program.update_node(model);
         for (family, table) in &seed.tables {
             for chain in table.chains.keys() {
@@ -307,7 +296,7 @@ impl Program {
     /// Sets the monotonic clock, in seconds. Real servers that begin to drain later begin at that
     /// time.
     pub fn set_clock(&mut self, now: u32) {
-        self.now = now;
+        self.drains.set_clock(now);
     }
 
     /// Recompiles only what a change of the model has touched.
@@ -442,35 +431,19 @@ impl Program {
 
     /// Returns the draining real servers, each with its end.
     pub fn draining(&self) -> impl Iterator<Item = (Draining, u32)> {
-        self.draining.iter().map(|(real, until)| (*real, *until))
+        self.drains.iter()
     }
 
     /// Removes a real server if it is draining.
     pub fn retire_real(&mut self, real: Draining) {
-        self.draining.remove(&real);
+        self.drains.remove(real);
     }
 
     /// Removes draining real servers that a kernel does not hold, for example after a failed
     /// commit: they have no connections. The end of the others is not later than the one that the
     /// kernel holds.
     pub fn drain_as_held(&mut self, held: &ipvs::State) {
-        let until = |(server, backend): &Draining, until: u32| {
-            let real = held.servers.get(server)?.reals.get(backend)?;
-            let held = real.filter(|real| real.weight == 0).and_then(|real| real.until);
-            Some(until.min(held.unwrap_or(until)))
-        };
-        let draining: Vec<(Draining, u32)> = self.draining().collect();
-        for (real, asked) in draining {
-            match until(&real, asked) {
-                Some(until) if until < asked => {
-                    self.draining.insert(real, until);
-                }
-                Some(_) => {}
-                None => {
-                    self.draining.remove(&real);
-                }
-            }
-        }
+        self.drains.limit_to(held);
     }
 
     /// Returns the virtual server of a frontend, if IPVS serves it.
@@ -479,7 +452,8 @@ impl Program {
         let scheduling = winner.target.ipvs?.scheduling;
         let server = VirtualServer::of(frontend)?;
         let draining = self
-            .draining_of(server)
+            .drains
+            .of(server)
             .map(|(backend, until)| (backend, Some(RealServer::draining(until))));
         let active = winner.reals().map(|backend| (backend, Some(RealServer::ACTIVE)));
         let attributes = Attributes { scheduling, persistence: winner.target.affinity };
@@ -507,14 +481,6 @@ impl Program {
         });
         let mut last = None;
         vips.filter(move |(address, _)| last.replace(*address) != Some(*address))
-    }
-
-    fn draining_of(&self, server: VirtualServer) -> impl Iterator<Item = (Backend, u32)> {
-        let from = (server, FIRST_BACKEND);
-        let range = self.draining.range((Bound::Included(from), Bound::Unbounded));
-        range
-            .take_while(move |((of, _), _)| *of == server)
-            .map(|((_, backend), until)| (*backend, *until))
     }
 
     /// Returns every element, sorted by key, with the Service port it belongs to.
@@ -585,8 +551,7 @@ impl Program {
     }
 
     pub(super) fn diff_draining(&self, wanted: &Self) -> BTreeSet<Frontend> {
-        let changed = self.draining.diff(&wanted.draining);
-        changed.map(|item| changed_key(&item).0.frontend()).collect()
+        self.drains.diff(&wanted.drains).into_iter().map(VirtualServer::frontend).collect()
     }
 
     pub(super) fn diff_claims<'a>(&'a self, wanted: &'a Self) -> BTreeSet<Frontend> {
@@ -716,29 +681,14 @@ impl Program {
         }
     }
 
-    /// Lets real servers that a virtual server no longer has keep their connections for a time. UDP
-    /// has no connections to keep: its flows find another backend. If the frontend is gone, its
-    /// real servers are removed at once. The end of those that already drain is limited by the
-    /// current drain time; if that is 0, they are removed.
-    fn drain(&mut self, server: VirtualServer, mut gone: BTreeSet<Backend>) {
+    /// Lets real servers that a virtual server no longer has drain. If the frontend is gone, they
+    /// are removed at once.
+    fn drain(&mut self, server: VirtualServer, gone: BTreeSet<Backend>) {
         let winner = self.winner(server.frontend());
         let balancing = winner.as_ref().and_then(|winner| winner.target.ipvs);
-        let reals: BTreeSet<Backend> = winner.iter().flat_map(Winner::reals).collect();
+        let active: BTreeSet<Backend> = winner.iter().flat_map(Winner::reals).collect();
         let drain = balancing.map_or(0, |Balancing { drain, .. }| drain);
-        let until = self.now.saturating_add(drain);
-        let held: Vec<(Backend, u32)> = self.draining_of(server).collect();
-        for (backend, held) in held {
-            gone.remove(&backend);
-            if drain == 0 || reals.contains(&backend) {
-                self.draining.remove(&(server, backend));
-            } else if until < held {
-                self.draining.insert((server, backend), until);
-            }
-        }
-        if drain > 0 && server.protocol != Protocol::Udp {
-            gone.retain(|backend| !reals.contains(backend));
-            self.draining.extend(gone.into_iter().map(|backend| ((server, backend), until)));
-        }
+        self.drains.follow(server, &active, gone, drain);
     }
 
     /// Continues with real servers that a kernel holds and no Service wants any more: their time
@@ -747,14 +697,7 @@ impl Program {
     fn take_over_reals(&mut self, seed: &ipvs::State) {
         for (server, held) in &seed.servers {
             self.drain(*server, held.reals.keys().copied().collect());
-            for (backend, real) in &held.reals {
-                let RealServer { weight: 0, until: Some(until) } = real.unwrap_or_default() else {
-                    continue;
-                };
-                if let Some(draining) = self.draining.get_mut(&(*server, *backend)) {
-                    *draining = until.min(*draining);
-                }
-            }
+            self.drains.continue_from(*server, held);
         }
     }
 

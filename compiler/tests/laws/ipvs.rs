@@ -1,10 +1,10 @@
 //! The laws of IPVS mode, tested with random histories in which time passes.
 
+use rulec_compiler::ipvs::Draining;
 use rulec_compiler::ipvs::{
     self, Attributes, RealServer, Scheduler, Scheduling, Server, VirtualServer,
 };
 use rulec_compiler::nft::flows;
-use rulec_compiler::nft::program::Draining;
 use rulec_compiler::settings::{IpvsSettings, ProxyMode};
 
 use super::support::with_excluded;
@@ -169,7 +169,7 @@ fn draining(state: &State) -> BTreeMap<Draining, u32> {
             match real.until {
                 Some(until) => {
                     assert_eq!(real.weight, 0, "{backend} of {server} has weight and a deadline");
-                    draining.insert((*server, *backend), until);
+                    draining.insert(Draining { server: *server, backend: *backend }, until);
                 }
                 None => assert_eq!(real, RealServer::ACTIVE, "{backend} of {server}"),
             }
@@ -187,7 +187,7 @@ fn expected_draining(before: &State, node: &Node, now: &State) -> BTreeMap<Drain
         let Some(known) = before.ipvs.servers.get(server) else { continue };
         let (active, drain) = (active(wanted), node.drain(*server));
         for backend in known.reals.keys().filter(|it| !active.contains(it)) {
-            let real = (*server, *backend);
+            let real = Draining { server: *server, backend: *backend };
             match held.get(&real) {
                 // Those that already drain are limited too, and removed if the time is 0.
                 Some(_) if drain == 0 => {}
@@ -242,12 +242,12 @@ impl Meddling {
         let servers: Vec<VirtualServer> = ipvs.servers.keys().copied().collect();
         let some = |index: &Index| (!servers.is_empty()).then(|| *index.get(&servers));
         // A real server of this virtual server, or of the next one that has any.
-        let real = |ipvs: &ipvs::State, index: &Index| -> Option<Draining> {
+        let real = |ipvs: &ipvs::State, index: &Index| -> Option<(VirtualServer, Backend)> {
             let reals = ipvs
                 .servers
                 .iter()
                 .flat_map(|(server, held)| held.reals.keys().map(|backend| (*server, *backend)));
-            let reals: Vec<Draining> = reals.collect();
+            let reals: Vec<(VirtualServer, Backend)> = reals.collect();
             (!reals.is_empty()).then(|| *index.get(&reals))
         };
         match self {
@@ -388,10 +388,10 @@ proptest! {
             for op in delta.ops() {
                 let Op::Ipvs(op) = op else { continue };
                 if let ipvs::Op::AddReal(server, backend, _) = op {
-                    prop_assert!(!drained.contains(&(*server, *backend)), "{:?}", op);
+                    prop_assert!(!drained.contains(&Draining { server: *server, backend: *backend }), "{:?}", op);
                 }
                 if let ipvs::Op::SetReal(server, backend, real) = op
-                    && drained.contains(&(*server, *backend))
+                    && drained.contains(&Draining { server: *server, backend: *backend })
                 {
                     prop_assert_eq!(*real, RealServer::ACTIVE);
                     prop_assert!(active(&old.servers[server]).contains(backend));
@@ -427,9 +427,9 @@ proptest! {
             prop_assert!(flows::Suspects::between(&node.program, &restarted).is_empty());
 
             let restarted = Program::compile_at(&node.model, Arc::clone(&other), &state, now);
-            let allowed = |((server, backend), until): (Draining, u32)| {
-                let drain = node.own_drain(server).unwrap_or(drain);
-                (drain > 0).then_some(((server, backend), until.min(now + drain)))
+            let allowed = |(real, until): (Draining, u32)| {
+                let drain = node.own_drain(real.server).unwrap_or(drain);
+                (drain > 0).then_some((real, until.min(now + drain)))
             };
             let expected: BTreeMap<Draining, u32> =
                 node.program.draining().filter_map(allowed).collect();
@@ -524,7 +524,7 @@ proptest! {
             restored.drain_as_held(&found.ipvs);
             let held = draining(&found);
             for (real, until) in restored.draining() {
-                let (server, backend) = real;
+                let Draining { server, backend } = real;
                 prop_assert!(found.ipvs.servers[&server].reals.contains_key(&backend));
                 prop_assert!(held.get(&real).is_none_or(|held| until <= *held));
             }
@@ -562,7 +562,8 @@ fn what_the_last_owner_of_a_frontend_had_drains() {
         let before = node.program.clone();
         node.apply(5, &[replacement(&objects(&[(&old, &[1, 2]), (&new, &[2, 3])]))]);
         let left = node.program.draining().collect::<Vec<_>>();
-        assert_eq!(left, [((server_at(v4(9, 1)), backend(1)), 1065)], "{names:?}");
+        let gone = Draining { server: server_at(v4(9, 1)), backend: backend(1) };
+        assert_eq!(left, [(gone, 1065)], "{names:?}");
         checked_delta(&before, &node.program);
     }
 }
@@ -576,7 +577,7 @@ fn less_time_to_drain_counts_at_once_and_over_a_restart() {
         service.ipvs.drain = drain;
         service
     };
-    let real = (server_at(v4(0, 1)), backend(2));
+    let real = Draining { server: server_at(v4(0, 1)), backend: backend(2) };
     let told = |node: &Node| node.program.draining().collect::<Vec<_>>();
     let replaced = |drain, endpoints: &[u8]| replacement(&objects(&[(&service(drain), endpoints)]));
 
@@ -595,8 +596,8 @@ fn less_time_to_drain_counts_at_once_and_over_a_restart() {
 
     // Nor does it if a process reads it at its start.
     let mut found = state.clone();
-    let reals = &mut found.ipvs.servers.get_mut(&real.0).unwrap().reals;
-    reals.insert(real.1, Some(RealServer::draining(1908)));
+    let reals = &mut found.ipvs.servers.get_mut(&real.server).unwrap().reals;
+    reals.insert(real.backend, Some(RealServer::draining(1908)));
     let restarted = node.restarted(&found, 1044);
     assert_eq!(restarted.draining().collect::<Vec<_>>(), [(real, 1644)]);
 

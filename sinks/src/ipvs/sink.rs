@@ -11,12 +11,12 @@ use std::collections::BTreeSet;
 use std::io;
 
 use nix::libc::{EEXIST, ENOENT, ESRCH};
+use rulec_compiler::ipvs::Draining;
 use rulec_compiler::ipvs::{self, VirtualServer};
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::nft::delta::{Delta, Group};
 use rulec_compiler::nft::element::{Element, Key, Value};
 use rulec_compiler::nft::op::Op;
-use rulec_compiler::nft::program::Draining;
 use rulec_compiler::nft::state::State;
 
 use super::{Ipvs, SchedulerError};
@@ -145,10 +145,12 @@ impl Sink for IpvsSink {
     }
 
     fn idle(&mut self, draining: &[Draining]) -> Result<Vec<Draining>, SinkError> {
-        let servers: BTreeSet<VirtualServer> = draining.iter().map(|(server, _)| *server).collect();
+        let servers: BTreeSet<VirtualServer> = draining.iter().map(|real| real.server).collect();
         let servers: Vec<VirtualServer> = servers.into_iter().collect();
         let kept = self.ipvs.connections(&servers).map_err(SinkError::Unavailable)?;
-        let is_idle = |real: &&Draining| kept.get(*real).is_none_or(|count| *count == 0);
+        let is_idle = |Draining { server, backend }: &&Draining| {
+            kept.get(&(*server, *backend)).is_none_or(|count| *count == 0)
+        };
         Ok(draining.iter().filter(is_idle).copied().collect())
     }
 }

@@ -58,7 +58,8 @@ fn server() -> VirtualServer {
 }
 
 fn real(d: u8) -> Draining {
-    (server(), Backend { address: IpAddr::from([10, 244, 1, d]), port: port(8080) })
+    let backend = Backend { address: IpAddr::from([10, 244, 1, d]), port: port(8080) };
+    Draining { server: server(), backend }
 }
 
 fn gone_at(until: u32) -> RealServer {
@@ -119,7 +120,7 @@ fn a_real_server_goes_when_it_is_idle() {
     world.kernel.busy.clear();
     world.pass(seconds(3));
     assert_eq!(world.reals(), [(1, active)]);
-    assert_eq!(world.operations(), [ipvs::Op::DeleteReal(real(2).0, real(2).1)]);
+    assert_eq!(world.operations(), [ipvs::Op::DeleteReal(real(2).server, real(2).backend)]);
     assert!(world.engine.deadline().unwrap() > world.now + seconds(10_000), "that is all");
     world.assert_converged();
 }
@@ -183,7 +184,7 @@ fn what_is_wanted_again_stays() {
     world.pass(seconds(10));
     world.change(vec![Change::Apply(slice(1, 2))]);
     assert_eq!(world.settle(), ["commit"]);
-    let back = ipvs::Op::SetReal(real(2).0, real(2).1, RealServer::ACTIVE);
+    let back = ipvs::Op::SetReal(real(2).server, real(2).backend, RealServer::ACTIVE);
     assert_eq!(world.operations(), [back]);
     world.kernel.busy.clear();
     world.pass(seconds(2 * DRAIN));
