@@ -16,6 +16,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
+use std::path::Path;
+use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -204,6 +206,22 @@ fn unchanged_restart(services: usize, endpoints: usize) {
     row("unchanged restart: list complete → known equal", &setup, &figure);
 }
 
+/// Starts the real process with a directory of manifests, and waits until they are programmed.
+fn start(namespace: &Namespace, manifests: &Path, log: &Path) -> Child {
+    let child = namespace
+        .command(
+            env!("CARGO_BIN_EXE_rulec"),
+            ["run", "--node-name", "na", "--cluster-cidr", "10.0.0.0/9", "--log-level", "debug"],
+        )
+        .arg("--manifests")
+        .arg(manifests)
+        .stderr(fs::File::create(log).unwrap())
+        .spawn()
+        .unwrap();
+    wait_for(log, "in sync with all sources", 1);
+    child
+}
+
 /// Measures the real process with a directory of manifests: memory, start, and no-op changes.
 fn process(services: usize, endpoints: usize) {
     let namespace = Namespace::new("bench");
@@ -215,17 +233,7 @@ fn process(services: usize, endpoints: usize) {
     }
     let log = directory.path().join("log");
     let started = Instant::now();
-    let mut child = namespace
-        .command(
-            env!("CARGO_BIN_EXE_rulec"),
-            ["run", "--node-name", "na", "--cluster-cidr", "10.0.0.0/9", "--log-level", "debug"],
-        )
-        .arg("--manifests")
-        .arg(&manifests)
-        .stderr(fs::File::create(&log).unwrap())
-        .spawn()
-        .unwrap();
-    wait_for(&log, "in sync with all sources", 1);
+    let mut child = start(&namespace, &manifests, &log);
     let setup = format!("{services} × {endpoints}, {} files", services / 100);
     let from_start = time(started.elapsed());
     row("process start → last ACK, YAML included", &setup, &from_start);
@@ -336,14 +344,7 @@ fn stale_flows_of_ports(ports: u16, others: u32) {
     };
     write("many.yaml", &many(old));
     let log = directory.path().join("log");
-    let mut child = namespace
-        .command(env!("CARGO_BIN_EXE_rulec"), ["run", "--node-name", "na", "--log-level", "debug"])
-        .arg("--manifests")
-        .arg(&manifests)
-        .stderr(fs::File::create(&log).unwrap())
-        .spawn()
-        .unwrap();
-    wait_for(&log, "in sync with all sources", 1);
+    let mut child = start(&namespace, &manifests, &log);
     let mut commands = String::new();
     let mut flow = |from: u16, to: Ipv4Addr, port: u16, answers: Ipv4Addr| {
         writeln!(

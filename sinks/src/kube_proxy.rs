@@ -13,10 +13,10 @@ use std::io;
 
 use rulec_compiler::ipvs::Op;
 use rulec_compiler::net::Family;
+use rulec_engine::Owner;
 
 use crate::ipvs::{Ipvs, Options};
 use crate::nft::foreign::{Foreign, ForeignTable, TableName};
-use rulec_engine::Owner;
 
 /// The table of kube-proxy's nftables mode, in both families.
 const TABLE: &str = "kube-proxy";
@@ -266,7 +266,7 @@ fn remove_table(
         // Another process was faster.
         (Ok(false), _) => {}
         (Err(_), Some(owner)) => {
-            return Err(RemovalError::Owned { family: name.0, owner: crate::owner::owner(owner) });
+            return Err(RemovalError::Owned { family: name.0, owner: crate::owner::find(owner) });
         }
         (Err(source), None) => return Err(RemovalError::Refused { what, source }),
     }

@@ -15,10 +15,11 @@ use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::delta::Delta;
 use rulec_compiler::nft::state::State;
+use rulec_engine::{DeltaBase, Outcome, Refusal, Sink, SinkError};
 
 use self::batch::Batch;
+
 use crate::netlink::{Bus, Socket, messages};
-use rulec_engine::{DeltaBase, Outcome, Refusal, Sink, SinkError};
 
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
@@ -180,7 +181,7 @@ impl NftSink {
             match table.owner {
                 Some(owner) if owner == self.portid() => {}
                 Some(owner) => {
-                    let owner = crate::owner::owner(owner);
+                    let owner = crate::owner::find(owner);
                     return Err(SinkError::Owned { family: *family, owner });
                 }
                 None if self.ownership == Ownership::Shared => {}

@@ -10,7 +10,7 @@ const NETLINK_NETFILTER: &str = "12";
 
 /// Finds the owner of the socket. A port id usually equals the process id, but in the PID namespace
 /// of the owner: in a container it is 1. So this looks for the process that has the socket open.
-pub(crate) fn owner(portid: u32) -> Owner {
+pub(crate) fn find(portid: u32) -> Owner {
     Owner { portid, process: process(portid) }
 }
 

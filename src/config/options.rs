@@ -144,7 +144,7 @@ pub struct RunArgs {
     pub manifests: Option<PathBuf>,
     /// A file with a KubeProxyConfiguration
     ///
-    /// It replaces the options of kube-proxy, except those of logging and the node's name.
+    /// It replaces the options of kube-proxy, except --master, those of logging, and the node's name.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The address of the API server; overrides the kubeconfig

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use rulec_compiler::Origin;
 use rulec_compiler::net::Family;
 use rulec_compiler::object::Kind;
+use rulec_engine::{Counts, Engine, Event, Periods, Request};
 use rulec_sinks::nft::Ownership;
 use rulec_sources::{Nudge, Problem, Severity, StateDir, Trigger, Update};
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,7 +40,6 @@ use crate::observe::monitor::Monitor;
 use crate::observe::telemetry;
 use crate::setup;
 use crate::snapshot::Snapshot;
-use rulec_engine::{Counts, Engine, Event, Periods, Request};
 
 /// How many updates may wait. A source that is faster than the kernel waits; nothing is lost.
 const UPDATES: usize = 256;

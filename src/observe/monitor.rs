@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rulec_compiler::Origin;
+use rulec_engine::{Counts, Engine, Reply, Request};
 use rulec_sinks::DeltaBase;
 use rulec_sources::{ApiStatus, StateDir};
 use tokio::sync::{mpsc, watch};
@@ -25,7 +26,6 @@ use crate::observe::health::{Health, is_eligible};
 use crate::observe::metrics::Metrics;
 use crate::observe::metrics::own::Tally;
 use crate::observe::metrics::scrape::{Ask, Scraper, Source, View};
-use rulec_engine::{Counts, Engine, Reply, Request};
 
 /// See the module's documentation.
 #[derive(Debug)]

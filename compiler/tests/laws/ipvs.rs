@@ -388,7 +388,8 @@ proptest! {
             for op in delta.ops() {
                 let Op::Ipvs(op) = op else { continue };
                 if let ipvs::Op::AddReal(server, backend, _) = op {
-                    prop_assert!(!drained.contains(&Draining { server: *server, backend: *backend }), "{:?}", op);
+                    let real = Draining { server: *server, backend: *backend };
+                    prop_assert!(!drained.contains(&real), "{:?}", op);
                 }
                 if let ipvs::Op::SetReal(server, backend, real) = op
                     && drained.contains(&Draining { server: *server, backend: *backend })

@@ -444,6 +444,12 @@ struct Daemon {
 }
 
 impl Daemon {
+    /// Removes the pick chains that nothing uses any more, at once.
+    fn retire_idle_picks(&mut self) {
+        let idle: Vec<_> = self.program.idle_picks().collect();
+        idle.into_iter().for_each(|pick| self.program.retire(pick));
+    }
+
     fn start(list: &[Object]) -> Self {
         let model = model(list);
         let program = Program::compile(&model, settings(), &State::default());
@@ -1146,8 +1152,7 @@ proptest! {
         for batch in &batches {
             let before = daemon.program.clone();
             daemon.apply(batch);
-            let idle: Vec<_> = daemon.program.idle_picks().collect();
-            idle.into_iter().for_each(|pick| daemon.program.retire(pick));
+            daemon.retire_idle_picks();
             let state = before.state();
             cut(&state, &Delta::between(&before, &daemon.program), &daemon.program);
             cut(&state, &Delta::reconcile(&state, &daemon.program), &daemon.program);

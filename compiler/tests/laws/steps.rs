@@ -97,8 +97,7 @@ proptest! {
         for batch in &batches {
             let before = daemon.program.clone();
             daemon.apply(batch);
-            let idle: Vec<_> = daemon.program.idle_picks().collect();
-            idle.into_iter().for_each(|pick| daemon.program.retire(pick));
+            daemon.retire_idle_picks();
             let state = before.state();
             check_steps(&state, &Delta::between(&before, &daemon.program));
             check_steps(&state, &Delta::reconcile(&state, &daemon.program));

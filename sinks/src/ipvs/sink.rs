@@ -18,10 +18,11 @@ use rulec_compiler::nft::delta::{Delta, Group};
 use rulec_compiler::nft::element::{Element, Key, Value};
 use rulec_compiler::nft::op::Op;
 use rulec_compiler::nft::state::State;
+use rulec_engine::{DeltaBase, Outcome, Refusal, Sink, SinkError};
 
 use super::{Ipvs, SchedulerError};
+
 use crate::nft::NftSink;
-use rulec_engine::{DeltaBase, Outcome, Refusal, Sink, SinkError};
 
 /// Both, in the network namespace of the thread that opened them.
 pub struct IpvsSink {

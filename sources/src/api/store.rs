@@ -131,8 +131,7 @@ impl Store {
     /// Sends the state of an earlier run for the resources that the server has not delivered.
     /// Returns false if that is not needed or not enough to serve.
     pub(crate) fn stand_in(&mut self, news: &mut News) -> bool {
-        let is_enough =
-            |resource_store: &ResourceStore| resource_store.listed || resource_store.left;
+        let is_enough = |it: &ResourceStore| it.listed || it.left;
         if self.is_complete() || ![&self.services, &self.endpoint_slices].into_iter().all(is_enough)
         {
             return false;
@@ -150,9 +149,7 @@ impl Store {
     /// Returns when the sent state was current, if it is from an earlier run and the server has not
     /// replaced all of it.
     pub(crate) fn stale(&self) -> Option<Timestamp> {
-        let is_stale = |resource_store: &ResourceStore| {
-            resource_store.left && resource_store.told && !resource_store.given_up
-        };
+        let is_stale = |it: &ResourceStore| it.left && it.told && !it.given_up;
         self.left_at.filter(|_| self.stood_in && self.all().into_iter().any(is_stale))
     }
 

@@ -21,14 +21,15 @@ use rulec_compiler::net::Family;
 use rulec_compiler::resolve::local::LocalView;
 use rulec_compiler::resolve::node_ports;
 use rulec_compiler::{Model, Settings};
+use rulec_engine::Locals;
 use rulec_sources::{Note, Notes};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::Health;
+
 use crate::observe::http::{Answer, Bind, Site, serve};
-use rulec_engine::Locals;
 
 /// The addresses that servers listen on.
 pub type Addresses = BTreeMap<Family, BTreeSet<IpAddr>>;

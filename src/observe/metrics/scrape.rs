@@ -13,13 +13,14 @@ use rulec_compiler::net::Family;
 use rulec_compiler::nft::Program;
 use rulec_compiler::object::Kind;
 use rulec_compiler::{Model, Origin};
+use rulec_engine::{Engine, Locals};
 use rulec_sources::ApiStatus;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::Metrics;
 use super::kube_proxy::NoLocal;
+
 use crate::observe::telemetry;
-use rulec_engine::{Engine, Locals};
 
 /// A request for a view, with the channel for the answer.
 pub type Ask = oneshot::Sender<View>;
