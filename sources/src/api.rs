@@ -1,14 +1,14 @@
 //! The API server as a source.
 //!
 //! ```text
-//!  access ─▶ answer ─▶ follow ──Event──▶ store ──▶ Update { changes, problems }
+//!  access ─▶ answer ─▶ watch ───Event──▶ store ──▶ Update { changes, problems }
 //!  (client)  (bytes)   (list, watch,     (meaning: what
 //!                       one per resource) changed, what is broken)
 //! ```
 //!
 //! `saved` keeps state for the next start, which reads it before it asks the server for anything.
 //!
-//! `follow` knows the protocol but not the meaning of objects; `store` knows what objects mean
+//! `watch` knows the protocol but not the meaning of objects; `store` knows what objects mean
 //! but not the connections. All of it runs on a thread of its own: decoding a large cluster, asking
 //! a resolver and running a credential plugin must not delay a change on its way to the kernel.
 //!

@@ -1,16 +1,23 @@
-//! Decodes the bytes of a file into objects.
+//! Decodes documents into objects, for the API server and manifests alike.
 //!
 //! ```text
-//!  bytes ─▶ yaml | json ─▶ Document ─▶ kind ─▶ service | slice | pod | node ─▶ Object
-//!                                        └ lists: each item                    or findings
+//!  bytes ─▶ Document ─▶ kind ─▶ service | slice | pod | node ─▶ Object
+//!           (fields)      └ lists: each item                    or findings
 //! ```
 //!
-//! This module does not know other files or earlier content: [`Decoded`] says what is broken, and
-//! the scan decides what to keep instead.
+//! `document` has the fields as they are written, and the other modules what they mean. A caller
+//! reads the [`Document`] from its bytes and knows where it is from. Nothing here knows other
+//! documents or earlier content: [`Decoded`] says what is broken, and the caller decides what to
+//! keep instead.
 
+pub(crate) mod address;
+pub(crate) mod at;
 mod check;
+pub(crate) mod document;
 mod endpoints;
+pub(crate) mod field;
 mod identity;
+pub(crate) mod intern;
 mod ipvs;
 mod kind;
 mod near;
@@ -23,22 +30,23 @@ mod slice;
 mod surplus;
 mod unknown;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rulec_compiler::object::{Object, ObjectKey};
 
-use kind::{decode_document, decode_object};
-
-use crate::at::{At, Step};
-use crate::field::Field;
-use crate::intern::Interner;
-use crate::manifest::Document;
 use crate::problem::{Problem, Severity};
-use crate::{json, locate, yaml};
+use at::{At, Step};
+use document::Document;
+use intern::Interner;
+pub(crate) use kind::decode_document;
+use kind::decode_object;
 
 /// The most problems that are kept of a file, so that a file of garbage does not fill the memory.
-const MAX_PROBLEMS: usize = 100;
+pub(crate) const MAX_PROBLEMS: usize = 100;
 
 /// The result of decoding a file.
 #[derive(Debug, Default)]
@@ -55,13 +63,6 @@ pub(crate) struct Decoded {
     pub(crate) unreadable: bool,
     /// Whether no document has a kind: the file may be being rewritten.
     pub(crate) blank: bool,
-}
-
-/// The syntax of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
-    Yaml,
-    Json,
 }
 
 /// Collects the results of all documents of a file.
@@ -81,7 +82,7 @@ pub(crate) struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    fn new(interner: &'a mut Interner, is_admitted: bool) -> Self {
+    pub(crate) fn new(interner: &'a mut Interner, is_admitted: bool) -> Self {
         Self {
             interner,
             is_admitted,
@@ -113,73 +114,6 @@ pub(crate) struct Finding {
     pub(crate) message: String,
 }
 
-/// Decodes the content of a file.
-pub(crate) fn decode(
-    path: &Arc<str>,
-    bytes: &[u8],
-    format: Format,
-    interner: &mut Interner,
-) -> Decoded {
-    let text = match text_of(bytes) {
-        Ok(text) => text,
-        Err((line, message)) => {
-            let mut problem = Problem::of_file(path, Severity::Error, message);
-            problem.line = Some(line);
-            return Decoded { problems: vec![problem], unreadable: true, ..Decoded::default() };
-        }
-    };
-    let documents = match format {
-        Format::Yaml => yaml::documents(text),
-        Format::Json => json::documents(text),
-    };
-    let mut decoded = Decoded::default();
-    let mut sink = Sink::new(interner, false);
-    for document in documents {
-        match document {
-            Ok(document) => {
-                let told = sink.findings.len();
-                // A lone word or a list is the rest of a file that was cut off.
-                decoded.unreadable |= matches!(document.field, Field::Wrong(_));
-                decode_document(document.field, &mut sink);
-                let places = sink.findings[told..].iter().map(|finding| &*finding.steps);
-                let places = locate::locate(document.text, document.line, places);
-                for (finding, place) in sink.findings[told..].iter().zip(places) {
-                    decoded.problems.push(Problem {
-                        path: path.clone(),
-                        line: Some(place.line),
-                        column: place.column,
-                        severity: finding.severity,
-                        object: finding.object.as_deref().map(Into::into),
-                        message: finding.message.clone(),
-                    });
-                }
-            }
-            Err(fault) => {
-                decoded.unreadable = true;
-                if decoded.problems.len() < MAX_PROBLEMS {
-                    decoded.problems.push(Problem {
-                        path: path.clone(),
-                        line: fault.line,
-                        column: fault.column,
-                        severity: Severity::Error,
-                        object: None,
-                        message: fault.message,
-                    });
-                }
-            }
-        }
-    }
-    if sink.untold > 0 {
-        let message = format!("{} more problems", sink.untold);
-        decoded.problems.push(Problem::of_file(path, Severity::Warning, message));
-    }
-    decoded.blank = !sink.kinds;
-    decoded.objects = sink.objects;
-    decoded.broken = sink.broken;
-    decoded.nameless = sink.nameless;
-    decoded
-}
-
 /// Decodes an object of an API server, which has no lines. `stated` gives version and kind of an
 /// object that does not state them itself.
 pub(crate) fn decode_known(
@@ -206,16 +140,4 @@ pub(crate) fn decode_known(
         unreadable: false,
         blank: !sink.kinds,
     }
-}
-
-/// Returns the text of a file without its byte order mark, or the line and the reason why it is not
-/// a text.
-fn text_of(bytes: &[u8]) -> Result<&str, (u64, &'static str)> {
-    let line_at = |offset: usize| yaml::line_of(bytes.get(..offset).unwrap_or(bytes));
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| (line_at(error.valid_up_to()), "the file is not valid UTF-8"))?;
-    if let Some(offset) = bytes.iter().position(|byte| *byte == 0) {
-        return Err((line_at(offset), "the file contains a NUL byte: it is not a text"));
-    }
-    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }

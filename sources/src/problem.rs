@@ -149,4 +149,19 @@ mod tests {
         problems.replace(std::slice::from_ref(&a), none.iter());
         assert!(!problems.changed());
     }
+
+    #[test]
+    fn a_problem_prints_what_is_known() {
+        let mut problem = Problem::of_file(&"web.yaml".into(), Severity::Error, "no");
+        assert_eq!(problem.to_string(), "web.yaml: no");
+        problem.line = Some(12);
+        assert_eq!(problem.to_string(), "web.yaml:12: no");
+        problem.column = Some(7);
+        problem.object = Some("Service default/web".to_owned());
+        problem.message = "spec.ports[0].port: 70000 is not in 1..65535".to_owned();
+        assert_eq!(
+            problem.to_string(),
+            "web.yaml:12:7: Service default/web: spec.ports[0].port: 70000 is not in 1..65535"
+        );
+    }
 }

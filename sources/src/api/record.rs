@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::faults::Faults;
 use super::resource::Resource;
-use crate::intern::Interner;
+use crate::decode::intern::Interner;
 
 /// Objects by key. A copy is cheap, so that they can be saved while changes go on.
 pub(crate) type Objects = im::OrdMap<ObjectKey, Object>;

@@ -7,8 +7,8 @@ use rulec_compiler::object::{Kind, ObjectKey};
 use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
-use crate::field::{Field, Text};
-use crate::manifest::Document;
+use crate::decode::document::Document;
+use crate::decode::field::{Field, Text};
 
 /// A list that is followed. Objects that the selectors exclude are never sent; an object arrives as
 /// deleted when it becomes excluded, and as added when it is no longer excluded. The selectors are

@@ -16,9 +16,9 @@ use super::faults::Faults;
 use super::record::{Objects, Saved, SavedResource};
 use super::{Event, Item, Resource, What};
 use crate::decode::decode_known;
-use crate::field::{Field, Text};
-use crate::intern::Interner;
-use crate::manifest::Document;
+use crate::decode::document::Document;
+use crate::decode::field::{Field, Text};
+use crate::decode::intern::Interner;
 use crate::problem::{Problem, Problems, Severity};
 use crate::update::Trigger;
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::wire::{Heard, event};
 use super::{Event, Resource, What};
-use crate::manifest::Document;
+use crate::decode::document::Document;
 
 /// A Service as the API server writes it, with many irrelevant fields.
 fn service(name: &str, version: u64) -> Value {

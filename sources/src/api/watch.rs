@@ -40,7 +40,7 @@ use super::position::Position;
 use super::resource::Resource;
 use super::version::is_before;
 use super::wire::{self, Heard, ListReader};
-use crate::manifest::Document;
+use crate::decode::document::Document;
 
 pub(crate) use super::wire::Item;
 

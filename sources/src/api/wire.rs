@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 
 use super::answer::refusal_of;
 use super::fault::{Fault, printable};
-use crate::field::Field;
-use crate::manifest::Document;
+use crate::decode::document::Document;
+use crate::decode::field::Field;
 
 /// The annotation of the bookmark that ends the list of a streaming list (KEP-3157).
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";

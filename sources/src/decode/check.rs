@@ -10,10 +10,10 @@ use ipnet::IpNet;
 use rulec_compiler::name::{LabelKey, LabelValue, PortName};
 use rulec_compiler::net::Protocol;
 
+use super::address::{parse_ip, parse_range, range_hint, unfit};
+use super::at::{At, Step};
+use super::field::{Field, Shape, Text, Texts};
 use super::{Finding, Sink};
-use crate::address::{parse_ip, parse_range, range_hint, unfit};
-use crate::at::{At, Step};
-use crate::field::{Field, Shape, Text, Texts};
 use crate::problem::Severity;
 
 /// Reads the fields of one object and remembers whether it can still be used.

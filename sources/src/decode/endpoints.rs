@@ -13,13 +13,13 @@ use rulec_compiler::object::{Conditions, Endpoint, EndpointSlice, Object, SliceP
 use tracing::debug;
 
 use super::Sink;
+use super::at::At;
 use super::check::Check;
+use super::document::{Document, EndpointAddress, List, Metadata, Subset};
+use super::field::Field;
 use super::identity::{namespaced, node_reference};
 use super::outcome::Outcome;
 use super::unknown::{self, Fields};
-use crate::at::At;
-use crate::field::Field;
-use crate::manifest::{Document, EndpointAddress, List, Metadata, Subset};
 
 /// With this label set to "true", they are not mirrored.
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";

@@ -2,10 +2,10 @@
 
 use rulec_compiler::name::{Name, Namespace, NamespacedName, NodeName};
 
+use super::at::At;
 use super::check::Check;
-use crate::at::At;
-use crate::field::{Field, Text};
-use crate::manifest::Metadata;
+use super::document::Metadata;
+use super::field::{Field, Text};
 
 /// The API's limit for names, in bytes.
 const MAX_NAME_BYTES: usize = 253;

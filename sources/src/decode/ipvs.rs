@@ -8,10 +8,10 @@ use rulec_compiler::ipvs::{Scheduler, SchedulerFlags};
 use rulec_compiler::object::IpvsOptions;
 use rulec_compiler::settings::IpvsSettings;
 
+use super::at::At;
 use super::check::Check;
-use crate::at::At;
-use crate::field::{Field, Shape, Text};
-use crate::manifest::Annotations;
+use super::document::Annotations;
+use super::field::{Field, Shape, Text};
 
 const SCHEDULER: &str = "rulec.io/ipvs-scheduler";
 const FLAGS: &str = "rulec.io/ipvs-scheduler-flags";

@@ -2,13 +2,13 @@
 
 use tracing::debug;
 
+use super::at::At;
 use super::check::Check;
+use super::document::{Document, Item, List};
+use super::field::Field;
 use super::near::nearest;
 use super::outcome::Outcome;
 use super::{Sink, endpoints, node, pod, service, service_cidr, slice};
-use crate::at::At;
-use crate::field::Field;
-use crate::manifest::{Document, Item, List};
 
 const CORE: &str = "v1";
 const DISCOVERY_GROUP: &str = "discovery.k8s.io/";
@@ -29,7 +29,7 @@ enum Kind {
 }
 
 /// Decodes a document into the sink.
-pub(super) fn decode_document(field: Field<Box<Document>>, sink: &mut Sink<'_>) {
+pub(crate) fn decode_document(field: Field<Box<Document>>, sink: &mut Sink<'_>) {
     match field {
         Field::Absent => {}
         Field::Wrong(found) => {

@@ -9,13 +9,13 @@ use rulec_compiler::name::Zone;
 use rulec_compiler::object::{Node, Object, ObjectKey};
 
 use super::Sink;
+use super::address::parse_ip;
+use super::at::At;
 use super::check::Check;
+use super::document::{Document, Metadata, Spec, Status};
 use super::identity;
 use super::outcome::{Outcome, finish};
 use super::unknown::{self, Fields};
-use crate::address::parse_ip;
-use crate::at::At;
-use crate::manifest::{Document, Metadata, Spec, Status};
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 

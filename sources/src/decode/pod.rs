@@ -9,12 +9,12 @@ use rulec_compiler::net::Family;
 use rulec_compiler::object::{Conditions, Object, ObjectKey, Pod, PodAddresses, SlicePort};
 
 use super::Sink;
+use super::at::At;
 use super::check::Check;
+use super::document::{Container, Document, List, Metadata, Spec, Status};
 use super::identity::{namespaced, node_reference};
 use super::outcome::{Outcome, finish};
 use super::unknown::{self, Fields};
-use crate::at::At;
-use crate::manifest::{Container, Document, List, Metadata, Spec, Status};
 
 pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Outcome {
     let check = &mut Check::new(sink);

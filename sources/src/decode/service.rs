@@ -15,16 +15,16 @@ use rulec_compiler::object::{
 };
 use tracing::debug;
 
+use super::address::{parse_ip, unfit};
+use super::at::At;
 use super::check::Check;
+use super::document::{Document, List, Metadata, PortPart, Spec, Status};
+use super::field::{Field, NumberOrText, Text};
 use super::identity::namespaced;
 use super::outcome::{Outcome, finish};
 use super::surplus::Has;
 use super::unknown::{self, Fields};
 use super::{Sink, ipvs};
-use crate::address::{parse_ip, unfit};
-use crate::at::At;
-use crate::field::{Field, NumberOrText, Text};
-use crate::manifest::{Document, List, Metadata, PortPart, Spec, Status};
 
 /// The label of Services that another proxy serves, whatever its value.
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use rulec_compiler::object::{Object, ObjectKey, ServiceCidr};
 
 use super::Sink;
+use super::at::At;
 use super::check::Check;
+use super::document::{Document, Metadata, Spec};
 use super::identity;
 use super::outcome::{Outcome, finish};
-use crate::at::At;
-use crate::manifest::{Document, Metadata, Spec};
 
 pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Outcome {
     let check = &mut Check::new(sink);

@@ -12,13 +12,13 @@ use rulec_compiler::object::{
 use tracing::debug;
 
 use super::Sink;
+use super::address::{parse_ip, unfit};
+use super::at::At;
 use super::check::Check;
+use super::document::{Document, EndpointConditions, EndpointPart, Hints, Metadata, Named};
 use super::identity::{namespaced, node_reference};
 use super::outcome::{Outcome, finish};
 use super::unknown::{self, Fields};
-use crate::address::{parse_ip, unfit};
-use crate::at::At;
-use crate::manifest::{Document, EndpointConditions, EndpointPart, Hints, Metadata, Named};
 
 /// The label of the slices of a headless Service, whatever its value.
 const HEADLESS: &str = "service.kubernetes.io/headless";
@@ -171,7 +171,7 @@ fn conditions(check: &mut Check<'_, '_>, part: &EndpointPart, at: &At<'_>) -> Co
 
 fn hint_names(
     check: &mut Check<'_, '_>,
-    hints: &crate::manifest::List<Named>,
+    hints: &super::document::List<Named>,
     at: &At<'_>,
 ) -> BTreeSet<Arc<str>> {
     let mut names = BTreeSet::new();

@@ -5,10 +5,10 @@
 
 use rulec_compiler::object::{ServiceType, TrafficPolicy};
 
+use super::at::At;
 use super::check::Check;
-use crate::at::At;
-use crate::field::{Field, Text};
-use crate::manifest::Spec;
+use super::document::Spec;
+use super::field::{Field, Text};
 
 /// The features of a type of Service.
 #[derive(Clone, Copy)]

@@ -4,10 +4,10 @@
 //! field is reported. Of Pods and Nodes only a few fields are read, so an unknown field is reported
 //! only if its name is close to one of those.
 
+use super::at::At;
 use super::check::Check;
+use super::document::{METADATA, Unknown};
 use super::near::nearest;
-use crate::at::At;
-use crate::manifest::{METADATA, Unknown};
 
 /// The kinds whose unknown fields are reported.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -16,8 +16,8 @@ use rulec_compiler::Change;
 use super::watch::{NEVER, Running, put};
 use super::{plain, write};
 use crate::ManifestOptions;
-use crate::signal::Signal;
-use crate::writers::{MAX_WRITE_TIME, Writers};
+use crate::manifests::signal::Signal;
+use crate::manifests::writers::{MAX_WRITE_TIME, Writers};
 
 const WRITE: EventKind = EventKind::Modify(ModifyKind::Data(DataChange::Any));
 const CLOSE: EventKind = EventKind::Access(AccessKind::Close(AccessMode::Write));

@@ -10,8 +10,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
-use crate::at::Step;
-use crate::yaml::{is_idle, limits};
+use super::yaml::{is_idle, limits};
+use crate::decode::at::Step;
 
 /// The size beyond which a document's problems get its first line only: its tree would take too
 /// much memory.

@@ -5,9 +5,9 @@ use std::time::SystemTime;
 
 use rulec_compiler::Sourced;
 
+use super::scan::Manifests;
 use crate::error::SourceError;
 use crate::problem::Problem;
-use crate::scan::Manifests;
 
 /// The content of a directory or a file at one moment.
 #[derive(Debug)]

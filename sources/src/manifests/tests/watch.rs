@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::{plain, write};
-use crate::signal::{Signal, Touched, Woken};
-use crate::watch::{Hearing, sort_event};
+use crate::manifests::signal::{Signal, Touched, Woken};
+use crate::manifests::watch::{Hearing, sort_event};
 use crate::{ManifestOptions, ManifestSource, SourceError, Update};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -551,7 +551,7 @@ async fn inotify_that_is_used_up_is_asked_for_again() {
         if ATTEMPTS.fetch_add(1, Ordering::Relaxed) < 2 {
             return Err(notify::Error::new(notify::ErrorKind::MaxFilesWatch));
         }
-        crate::watch::watcher(path, signal)
+        crate::manifests::watch::watcher(path, signal)
     };
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_owned();

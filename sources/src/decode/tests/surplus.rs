@@ -4,8 +4,8 @@ use rulec_compiler::object::{Object, TrafficPolicy};
 
 use super::{problems, yaml};
 use crate::decode::decode_known;
-use crate::intern::Interner;
-use crate::manifest::Document;
+use crate::decode::document::Document;
+use crate::decode::intern::Interner;
 
 const STATUS: &str = "status: {loadBalancer: {ingress: [{ip: 198.51.100.20}]}}\n";
 
@@ -115,8 +115,8 @@ fn a_node_port_outside_the_usual_range_is_told_of_once_in_a_file() {
 
     let json = r#"{"metadata": {"name": "web"}, "spec": {"type": "NodePort",
         "clusterIP": "1.2.3.4", "ports": [{"port": 3, "nodePort": 80}]}}"#;
-    let document: crate::field::Field<Box<Document>> = serde_json::from_str(json).unwrap();
-    let crate::field::Field::Is(document) = document else { panic!("{json}") };
+    let document: crate::decode::field::Field<Box<Document>> = serde_json::from_str(json).unwrap();
+    let crate::decode::field::Field::Is(document) = document else { panic!("{json}") };
     let interner = &mut Interner::default();
     let known = decode_known(&"API server".into(), &document, ("v1", "Service"), interner);
     assert_eq!(known.problems, []);

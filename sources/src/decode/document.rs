@@ -1,4 +1,4 @@
-//! The fields of a manifest that matter, as they are written.
+//! The fields of a document that matter, as they are written.
 //!
 //! The kind of a document may be its last key, so one struct serves all kinds: it holds the fields
 //! of each, and none of them has two meanings. Unknown fields are skipped during reading, and only
@@ -13,7 +13,7 @@ mod unknown;
 use unknown::note;
 pub(crate) use unknown::{METADATA, Unknown};
 
-use crate::field::{Field, NumberOrText, Part, Text, Texts};
+use super::field::{Field, NumberOrText, Part, Text, Texts};
 
 /// A list of structs.
 pub(crate) type List<T> = Field<Vec<Field<Box<T>>>>;

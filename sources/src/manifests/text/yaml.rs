@@ -9,8 +9,8 @@ use serde_saphyr::{
     Error, MessageFormatter, Options, UserMessageFormatter, alias_limits, budget, options,
 };
 
-use crate::field::Field;
-use crate::manifest::Document;
+use crate::decode::document::Document;
+use crate::decode::field::Field;
 
 /// The byte order mark.
 pub(crate) const MARK: char = '\u{feff}';

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::file::is_manifest;
+use crate::manifests::file::is_manifest;
 
 /// The names in a directory: those that are read, and others.
 #[derive(Debug, Default)]

@@ -22,13 +22,13 @@ use rulec_compiler::{Change, Origin};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
+use super::file::is_missing;
+use super::scan::{BLANK, Manifests, Memory, Scan};
+use super::signal::{Signal, Touched, Woken};
+use super::writers::MAX_WRITE_TIME;
 use crate::error::SourceError;
-use crate::file::is_missing;
-use crate::scan::{BLANK, Manifests, Memory, Scan};
-use crate::signal::{Signal, Touched, Woken};
 use crate::state::StateDir;
 use crate::update::Update;
-use crate::writers::MAX_WRITE_TIME;
 
 /// How often to check whether a path that does not exist exists again. Its parent may be missing
 /// too, and then there is nothing to watch.

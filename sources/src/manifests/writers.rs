@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind};
 
-use crate::file::is_manifest;
+use super::file::is_manifest;
 
 /// How long a file that is being written to is left alone. It is then read as it is: some writers
 /// never close the file, and it must not be ignored for ever.

@@ -1,9 +1,9 @@
 //! JSON texts: one document, or several in a row as `kubectl` prints them, optionally with a line
 //! `---` between them.
 
-use crate::field::Field;
-use crate::manifest::Document;
-use crate::yaml::{Documents, Fault, MARK, Parsed, is_idle, line_of, split};
+use super::yaml::{Documents, Fault, MARK, Parsed, is_idle, line_of, split};
+use crate::decode::document::Document;
+use crate::decode::field::Field;
 
 /// Returns the documents of a JSON file. A string in JSON cannot contain a line break, so a line
 /// `---` is always a marker.

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::writers::Writers;
+use super::writers::Writers;
 
 /// The most names that are kept apart; beyond it, the whole directory is listed.
 const MAX_NAMES: usize = 4096;

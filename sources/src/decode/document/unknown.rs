@@ -2,7 +2,7 @@
 
 use serde_ignored::Path;
 
-use crate::at::Step;
+use crate::decode::at::Step;
 
 /// The most unknown fields that are kept. A document of another kind may consist of unknown fields.
 const MAX_UNKNOWN: usize = 4096;

@@ -11,7 +11,7 @@ use rulec_compiler::object::Object;
 use tempfile::TempDir;
 
 use super::{plain, write};
-use crate::writers::{MAX_WRITE_TIME, Writers};
+use crate::manifests::writers::{MAX_WRITE_TIME, Writers};
 use crate::{Manifests, Scan, SourceError, read};
 
 /// A directory, its manifests, and a clock.

@@ -10,11 +10,12 @@ use rulec_compiler::object::{Object, ObjectKey};
 
 use super::saved::SavedFile;
 use super::{BLANK, EMPTY, MAX_UNREST};
-use crate::decode::{Decoded, Format, decode};
-use crate::file::{self, Content, LARGEST, Stamp};
-use crate::intern::Interner;
+use crate::decode::Decoded;
+use crate::decode::intern::Interner;
+use crate::manifests::file::{self, Content, LARGEST, Stamp};
+use crate::manifests::text::{Format, decode};
+use crate::manifests::writers::Writers;
 use crate::problem::{Problem, Severity};
-use crate::writers::Writers;
 
 /// The state of a file. Its bytes are not kept, only their hash.
 #[derive(Debug)]

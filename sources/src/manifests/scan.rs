@@ -26,10 +26,10 @@ use rulec_compiler::object::{Kind, ObjectKey};
 use rulec_compiler::{Change, Provenance, Sourced};
 use tracing::debug;
 
-use crate::file::{self, Stamp, is_manifest};
-use crate::intern::Interner;
+use super::file::{self, Stamp, is_manifest};
+use super::writers::Writers;
+use crate::decode::intern::Interner;
 use crate::problem::{Problem, Problems, Severity};
-use crate::writers::Writers;
 use entry::{Context, Entry};
 use listing::Listing;
 pub(crate) use saved::{Left, Memory};
