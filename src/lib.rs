@@ -11,8 +11,9 @@
 //! - `cli` is the command line as typed, and `config` what it and a configuration file mean.
 //! - `daemon` runs the engine, `observe` shows what it does, and `tool` has the commands that only
 //!   look. `cleanup` removes everything that rulec has put into the kernel.
-//! - `kernel` opens what is programmed, `setup` makes the settings of the node at a start, and
-//!   `snapshot` is a state in a file. `clock`, `limits` and `threads` are used everywhere.
+//! - `kernel` opens what is programmed, and `setup` takes the steps before the daemon starts.
+//!   `host` changes the node beside the rules: it sets sysctls.
+//! - `snapshot` is a state in a file. `clock`, `limits` and `threads` are used everywhere.
 #![forbid(unsafe_code)]
 
 pub mod cleanup;
@@ -20,6 +21,7 @@ pub mod cli;
 mod clock;
 pub mod config;
 pub mod daemon;
+pub mod host;
 pub mod kernel;
 pub mod limits;
 pub mod observe;

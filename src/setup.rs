@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::Context;
 use rulec_compiler::Settings;
 use rulec_sinks::kube_proxy::{self, Finding};
-use rulec_sinks::sysctl::{self, Arp, Outcome, Sysctls};
 
 use crate::cli::{CompileArgs, LogArgs, RunArgs};
 use crate::config::{self, Config, Conntrack, File, Loaded, Mode, Surroundings};
+use crate::host::sysctl::{self, Arp, Outcome, Sysctls};
 use crate::kernel::IpvsStart;
 
 /// Reads the configuration from the options and the file that they name.

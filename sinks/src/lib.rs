@@ -1,6 +1,6 @@
 //! The destinations of deltas: the kernel's nf_tables and IPVS over netlink, and a strict stand-in
-//! for tests. Also the work that rules alone cannot do: deleting unwanted conntrack flows, setting
-//! the kernel's sysctls, and removing the remains of another proxy.
+//! for tests. Also the work that rules alone cannot do: deleting unwanted conntrack flows, and
+//! removing the remains of another proxy.
 //!
 //! A sink uses the types of `rulec-compiler` and knows nothing of sources, clocks or policies: the
 //! engine decides when to commit, when to read back and how to handle a refusal.
@@ -14,7 +14,6 @@ pub mod kube_proxy;
 mod netlink;
 pub mod nft;
 mod owner;
-pub mod sysctl;
 
 pub use conntrack::Conntrack;
 pub use ipvs::Ipvs;

@@ -14,12 +14,12 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 
+use rulec::host::sysctl::{Arp, Outcome, Sysctls};
 use rulec_compiler::ipvs::{
     Attributes, Op, RealServer, Scheduler, SchedulerFlags, Scheduling, State, VirtualServer, text,
 };
 use rulec_compiler::net::{Backend, Protocol};
 use rulec_sinks::ipvs::{Ipvs, OpenError, Options, SchedulerError};
-use rulec_sinks::sysctl::{Arp, Outcome, Sysctls};
 use rulec_testkit::{Namespace, require_root};
 
 /// Virtual addresses and pods, in both families.

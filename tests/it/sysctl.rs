@@ -7,7 +7,7 @@ use std::fs;
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use rulec_sinks::sysctl::{Arp, Outcome, Request, Setting, SysctlError, Sysctls, conntrack_max};
+use rulec::host::sysctl::{Arp, Outcome, Request, Setting, SysctlError, Sysctls, conntrack_max};
 use rulec_testkit::{Namespace, require_root};
 use tempfile::TempDir;
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use rulec::host::sysctl::{Arp, Outcome, Sysctls};
 use rulec_compiler::ipvs::{Attributes, Op, RealServer, Scheduler};
 use rulec_compiler::net::{Backend, Protocol};
 use rulec_sinks::ipvs::Ipvs;
-use rulec_sinks::sysctl::{Arp, Outcome, Sysctls};
 use rulec_testkit::{Connection, Family, LongServer, World, WorldSpec, flow};
 
 use super::{VIPS, open, plain, server};
