@@ -5,13 +5,11 @@
 //!
 //! - `options`: the options;
 //! - `wire`: virtual and real servers as bytes;
-//! - `requests`: a socket for many requests;
 //! - `sink`: IPVS and nf_tables as one sink;
 //! - `addresses`: a dummy device, or local routes.
 
 mod addresses;
 mod options;
-mod requests;
 mod sink;
 #[cfg(test)]
 mod tests;
@@ -29,10 +27,10 @@ use rulec_compiler::net::{Backend, Protocol};
 pub use self::options::{Addresses, Device, Options};
 pub use self::sink::IpvsSink;
 
-use self::addresses::{Bound, Change};
-use self::requests::Requests;
+use self::addresses::{Bound, change_of};
 use self::wire::{ShownReal, ShownServer};
-use crate::netlink::{Bus, Open, Writer};
+use crate::netlink::{Bus, Open, Requests, Writer};
+use crate::rtnetlink::Change;
 
 /// The IPVS of the network namespace of the thread that opened it.
 pub struct Ipvs {
@@ -149,7 +147,7 @@ impl Ipvs {
             // One of the two contains the whole run, the other is empty.
             let commands: Vec<(u8, &Op)> =
                 run.iter().filter_map(|op| Some((wire::command(op)?, op))).collect();
-            let changes: Vec<Change> = run.iter().filter_map(Change::of).collect();
+            let changes: Vec<Change> = run.iter().filter_map(change_of).collect();
             let family = self.family;
             let mut found =
                 self.requests.batch(&commands, |writer, flags, seq, (command, op)| {

@@ -4,7 +4,6 @@
 //! kube-proxy or to one that has ended: the kernel does not tell.
 
 mod chains;
-mod link;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +16,7 @@ use rulec_engine::Owner;
 
 use crate::ipvs::{Ipvs, Options};
 use crate::nft::foreign::{Foreign, ForeignTable, TableName};
+use crate::rtnetlink;
 
 /// The table of kube-proxy's nftables mode, in both families.
 const TABLE: &str = "kube-proxy";
@@ -218,7 +218,7 @@ pub fn remove(spare_ipvs: bool) -> Result<Vec<Outcome>, RemovalError> {
             outcomes.push(Outcome::Removed(Finding::IpvsServers { count }));
         }
         let what = Finding::IpvsDevice;
-        match link::delete(IPVS_DEVICE) {
+        match rtnetlink::delete_link(IPVS_DEVICE) {
             Ok(()) => outcomes.push(Outcome::Removed(what)),
             Err(source) => return Err(RemovalError::Refused { what, source }),
         }

@@ -14,6 +14,7 @@ pub mod kube_proxy;
 mod netlink;
 pub mod nft;
 mod owner;
+mod rtnetlink;
 
 pub use conntrack::Conntrack;
 pub use ipvs::Ipvs;

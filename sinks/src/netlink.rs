@@ -1,7 +1,10 @@
-//! Netlink: messages and attributes as bytes, and a socket.
+//! Netlink: messages and attributes as bytes, and a socket. `requests` asks with it: once, many
+//! times in one call, or for a dump.
 //!
 //! Everything is safe code over slices. Reading never trusts a length: a message or attribute that
 //! does not fit is ignored.
+
+mod requests;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,6 +13,8 @@ pub(crate) use mnl::Bus;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+
+pub(crate) use requests::Requests;
 
 /// `struct nlmsghdr`.
 pub(crate) const HEADER_LEN: usize = 16;

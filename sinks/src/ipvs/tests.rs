@@ -314,7 +314,7 @@ fn bytes_are_not_trusted() {
         }
         let message = Message { kind: u16::from(which), flags: 2, seq: 7, payload: &payload };
         read_all(&message);
-        addresses::tests::read_all(&message);
+        crate::rtnetlink::tests::read_all(&message);
     }
 }
 
@@ -324,11 +324,11 @@ fn an_address_is_no_command_and_the_rest_is_no_address() {
     let address: IpAddr = web.address;
     for op in [Op::Bind(address), Op::Unbind(address)] {
         assert_eq!(wire::command(&op), None);
-        assert!(Change::of(&op).is_some());
+        assert!(change_of(&op).is_some());
     }
     for op in [Op::DeleteServer(web), Op::AddServer(web, attributes(Scheduler::Rr, None))] {
         assert!(wire::command(&op).is_some());
-        assert_eq!(Change::of(&op), None);
+        assert_eq!(change_of(&op), None);
     }
 }
 

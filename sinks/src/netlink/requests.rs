@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::netlink::{
+use super::{
     Bus, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, Open, Socket, Writer,
     messages,
 };
@@ -15,7 +15,7 @@ const ATTEMPTS: usize = 10;
 
 /// A long-lived socket that is reopened after a failure, in the network namespace of the thread
 /// that uses it then.
-pub(super) struct Requests {
+pub(crate) struct Requests {
     bus: Bus,
     /// `None` after a failure: pending answers, or the rest of a dump, would be in the way.
     socket: Option<Socket>,
@@ -23,12 +23,12 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    pub(super) fn open(bus: Bus) -> io::Result<Self> {
+    pub(crate) fn open(bus: Bus) -> io::Result<Self> {
         Ok(Self { bus, socket: Some(Socket::open(bus, 0)?), seq: 0 })
     }
 
     /// Returns true if the last error was a failure of the socket, not a refusal.
-    pub(super) fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.socket.is_none()
     }
 
@@ -37,7 +37,7 @@ impl Requests {
     /// # Errors
     ///
     /// The kernel's error number if it refuses; or if the socket failed.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &mut self,
         mut write: impl FnMut(&mut Writer, u16, u32) -> Open,
         each: impl FnMut(&Message<'_>),
@@ -53,7 +53,7 @@ impl Requests {
     /// # Errors
     ///
     /// If the socket failed: any of the requests may have taken effect.
-    pub(super) fn batch<T>(
+    pub(crate) fn batch<T>(
         &mut self,
         items: &[T],
         mut write: impl FnMut(&mut Writer, u16, u32, &T) -> Open,
@@ -74,7 +74,7 @@ impl Requests {
     ///
     /// The kernel's error number if it refuses; or if the socket failed, or every attempt was
     /// interrupted.
-    pub(super) fn dump<T: Default>(
+    pub(crate) fn dump<T: Default>(
         &mut self,
         mut write: impl FnMut(&mut Writer, u16, u32) -> Open,
         mut each: impl FnMut(&mut T, &Message<'_>),
