@@ -7,11 +7,11 @@ use rulec_compiler::ipvs;
 use rulec_compiler::nft::{Key, State};
 use rulec_compiler::settings::MasqueradeBit;
 use rulec_sinks::ipvs::Ipvs;
-use rulec_sinks::kube_proxy::{self, Outcome};
 use rulec_sinks::nft::Ownership;
 use rulec_sinks::{NftSink, Sink};
 
 use crate::cli::{CleanupArgs, IpvsAddresses, IpvsArgs};
+use crate::host::kube_proxy::{self, Outcome};
 use crate::kernel;
 
 /// Removes what the arguments name.

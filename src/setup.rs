@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rulec_compiler::Settings;
-use rulec_sinks::kube_proxy::{self, Finding};
 
 use crate::cli::{CompileArgs, LogArgs, RunArgs};
 use crate::config::{self, Config, Conntrack, File, Loaded, Mode, Surroundings};
+use crate::host::kube_proxy::{self, Finding};
 use crate::host::sysctl::{self, Arp, Outcome, Sysctls};
 use crate::kernel::IpvsStart;
 

@@ -1,6 +1,7 @@
-//! The destinations of deltas: the kernel's nf_tables and IPVS over netlink, and a strict stand-in
-//! for tests. Also the work that rules alone cannot do: deleting unwanted conntrack flows, and
-//! removing the remains of another proxy.
+//! The destinations of deltas: the kernel's nf_tables and IPVS over netlink. Also the work that
+//! rules alone cannot do, deleting unwanted conntrack flows; and the means to remove what another
+//! program has left, tables (`nft::foreign`) and devices ([`delete_link`]). What is another
+//! program's, the caller knows.
 //!
 //! A sink uses the types of `rulec-compiler` and knows nothing of sources, clocks or policies: the
 //! engine decides when to commit, when to read back and how to handle a refusal.
@@ -10,7 +11,6 @@ pub mod conntrack;
 #[expect(unsafe_code, reason = "the C libraries are called here, and only here")]
 mod ffi;
 pub mod ipvs;
-pub mod kube_proxy;
 mod netlink;
 pub mod nft;
 mod owner;
@@ -19,4 +19,5 @@ mod rtnetlink;
 pub use conntrack::Conntrack;
 pub use ipvs::Ipvs;
 pub use nft::NftSink;
+pub use rtnetlink::delete_link;
 pub use rulec_engine::{DeltaBase, Outcome, Owner, Refusal, Sink, SinkError};

@@ -2,7 +2,7 @@
 
 mod batch;
 mod dump;
-pub(crate) mod foreign;
+pub mod foreign;
 mod rules;
 mod transactions;
 pub mod watch;

@@ -52,7 +52,7 @@ pub(crate) enum Change {
 /// # Errors
 ///
 /// If there is none, or the kernel refuses.
-pub(crate) fn delete_link(name: &str) -> io::Result<()> {
+pub fn delete_link(name: &str) -> io::Result<()> {
     let named = |writer: &mut Writer, flags: u16, seq: u32| {
         let message = write_link(writer, RTM_DELLINK, flags, seq, 0, 0);
         writer.text(IFLA_IFNAME, name);

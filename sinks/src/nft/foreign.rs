@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use rulec_compiler::net::Family;
+use rulec_engine::Owner;
 
 use super::dump::{is_disturbed, request};
 use super::wire::{self, nfproto};
@@ -16,6 +17,7 @@ use crate::netlink::{
     Attributes, Bus, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Socket, Writer, attributes,
     messages,
 };
+use crate::owner;
 
 /// The number of attempts to read without a commit by others.
 const ATTEMPTS: usize = 20;
@@ -24,52 +26,68 @@ const ATTEMPTS: usize = 20;
 const NLM_F_NONREC: u16 = 0x100;
 
 /// A table: its family and its name.
-pub(crate) type TableName = (Family, String);
+pub type TableName = (Family, String);
 
 /// A table and its chains.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct ForeignTable {
-    /// The port id of the socket that owns it, if any.
-    pub(crate) owner: Option<u32>,
+pub struct ForeignTable {
     /// Its chains by name; true for base chains, which packets enter through a hook.
-    pub(crate) chains: BTreeMap<String, bool>,
+    pub chains: BTreeMap<String, bool>,
+    /// The port id of the socket that owns it, if any.
+    portid: Option<u32>,
+}
+
+impl ForeignTable {
+    /// Looks for the process that owns it, if one does. This examines every process, so use it only
+    /// for errors.
+    pub fn owner(&self) -> Option<Owner> {
+        self.portid.map(owner::find)
+    }
 }
 
 /// A rule that jumps to a chain, or goes to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Jump {
+pub struct Jump {
     /// The chain the rule is in.
-    pub(crate) from: String,
+    pub from: String,
     /// The rule.
-    pub(crate) handle: u64,
+    pub handle: u64,
     /// The chain that the rule leads to.
-    pub(crate) to: String,
+    pub to: String,
 }
 
 /// The parts of a table to delete.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Removal {
+pub struct Removal {
     /// Rules, each by its chain and its handle.
-    pub(crate) rules: Vec<(String, u64)>,
+    pub rules: Vec<(String, u64)>,
     /// Chains with all their rules. They may jump to each other, but no other rule may lead to
     /// them.
-    pub(crate) chains: BTreeSet<String>,
+    pub chains: BTreeSet<String>,
 }
 
 /// A netlink socket for the tables of others.
-pub(crate) struct Foreign {
+pub struct Foreign {
     socket: Socket,
     seq: u32,
 }
 
 impl Foreign {
     /// Opens nf_tables in the network namespace of the calling thread.
-    pub(crate) fn open() -> io::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// If nf_tables is not available.
+    pub fn open() -> io::Result<Self> {
         Ok(Self { socket: Socket::open(Bus::Netfilter, 0)?, seq: 1 })
     }
 
     /// Returns the tables with these names, in both families, with their chains.
-    pub(crate) fn tables(
+    ///
+    /// # Errors
+    ///
+    /// If nf_tables cannot be read.
+    pub fn tables(
         &mut self,
         is_wanted: impl Fn(&str) -> bool,
     ) -> io::Result<BTreeMap<TableName, ForeignTable>> {
@@ -86,8 +104,8 @@ impl Foreign {
                     if let (Some(family), Some(name)) =
                         (family, name.filter(|name| is_wanted(name)))
                     {
-                        let owner = attributes.be32(wire::NFTA_TABLE_OWNER);
-                        let table = ForeignTable { owner, ..ForeignTable::default() };
+                        let portid = attributes.be32(wire::NFTA_TABLE_OWNER);
+                        let table = ForeignTable { portid, ..ForeignTable::default() };
                         tables.insert((family, name.to_owned()), table);
                     }
                 },
@@ -118,7 +136,11 @@ impl Foreign {
 
     /// Returns the rules of a table that lead to another chain, without those that choose it by a
     /// map.
-    pub(crate) fn jumps(&mut self, (family, table): &TableName) -> io::Result<Vec<Jump>> {
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such table any more; or if nf_tables cannot be read.
+    pub fn jumps(&mut self, (family, table): &TableName) -> io::Result<Vec<Jump>> {
         self.undisturbed(|this| {
             let mut jumps = Vec::new();
             let ask = |writer: &mut Writer| writer.text(wire::NFTA_RULE_TABLE, table);
@@ -133,7 +155,11 @@ impl Foreign {
     }
 
     /// Deletes a table with its content. Returns false if there is no table of this name.
-    pub(crate) fn delete_table(&mut self, (family, table): &TableName) -> io::Result<bool> {
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, for example because another process owns the table.
+    pub fn delete_table(&mut self, (family, table): &TableName) -> io::Result<bool> {
         let mut batch = Batch::begin(self.seq);
         batch.message(wire::DELTABLE, 0, *family, |writer| {
             writer.text(wire::NFTA_TABLE_NAME, table);
@@ -145,11 +171,11 @@ impl Foreign {
     }
 
     /// Deletes rules and chains of a table, in one transaction.
-    pub(crate) fn remove(
-        &mut self,
-        (family, table): &TableName,
-        removal: &Removal,
-    ) -> io::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, for example because the table has changed. Then nothing was deleted.
+    pub fn remove(&mut self, (family, table): &TableName, removal: &Removal) -> io::Result<()> {
         let mut batch = Batch::begin(self.seq);
         for (chain, handle) in &removal.rules {
             batch.message(wire::DELRULE, 0, *family, |writer| {

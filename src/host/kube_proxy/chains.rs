@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::nft::foreign::{Jump, Removal};
+use rulec_sinks::nft::foreign::{Jump, Removal};
 
 /// The tables that kube-proxy uses in iptables and IPVS mode. Its canary is in `mangle`.
 pub(super) const TABLES: [&str; 3] = ["nat", "filter", "mangle"];

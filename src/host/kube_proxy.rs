@@ -13,10 +13,9 @@ use std::io;
 use rulec_compiler::ipvs::Op;
 use rulec_compiler::net::Family;
 use rulec_engine::Owner;
-
-use crate::ipvs::{Ipvs, Options};
-use crate::nft::foreign::{Foreign, ForeignTable, TableName};
-use crate::rtnetlink;
+use rulec_sinks::delete_link;
+use rulec_sinks::ipvs::{Ipvs, Options};
+use rulec_sinks::nft::foreign::{Foreign, ForeignTable, TableName};
 
 /// The table of kube-proxy's nftables mode, in both families.
 const TABLE: &str = "kube-proxy";
@@ -218,7 +217,7 @@ pub fn remove(spare_ipvs: bool) -> Result<Vec<Outcome>, RemovalError> {
             outcomes.push(Outcome::Removed(Finding::IpvsServers { count }));
         }
         let what = Finding::IpvsDevice;
-        match rtnetlink::delete_link(IPVS_DEVICE) {
+        match delete_link(IPVS_DEVICE) {
             Ok(()) => outcomes.push(Outcome::Removed(what)),
             Err(source) => return Err(RemovalError::Refused { what, source }),
         }
@@ -261,14 +260,16 @@ fn remove_table(
     what: Finding,
     outcomes: &mut Vec<Outcome>,
 ) -> Result<(), RemovalError> {
-    match (foreign.delete_table(name), table.owner) {
-        (Ok(true), _) => outcomes.push(Outcome::Removed(what)),
+    match foreign.delete_table(name) {
+        Ok(true) => outcomes.push(Outcome::Removed(what)),
         // Another process was faster.
-        (Ok(false), _) => {}
-        (Err(_), Some(owner)) => {
-            return Err(RemovalError::Owned { family: name.0, owner: crate::owner::find(owner) });
+        Ok(false) => {}
+        Err(source) => {
+            return Err(match table.owner() {
+                Some(owner) => RemovalError::Owned { family: name.0, owner },
+                None => RemovalError::Refused { what, source },
+            });
         }
-        (Err(source), None) => return Err(RemovalError::Refused { what, source }),
     }
     Ok(())
 }
