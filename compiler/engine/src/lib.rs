@@ -27,13 +27,27 @@ use rulec_compiler::resolve::local::{LocalView, local_view};
 use rulec_compiler::{Dirty, Model, Settings};
 
 mod backlog;
+mod clock;
+mod committed;
+mod counts;
+mod event;
 pub mod fake;
+mod periods;
+mod request;
 pub mod sink;
 #[cfg(test)]
 mod tests;
+mod touched;
 
 use backlog::{Backlog, Batch};
+pub use clock::Clock;
+pub use committed::Committed;
+pub use counts::Counts;
+pub use event::Event;
+pub use periods::Periods;
+pub use request::{Reply, Request, answer};
 pub use sink::{Culprit, DeltaBase, Outcome, Owner, Refusal, Sink, SinkError, Tampering};
+pub use touched::Touched;
 
 /// Services with a `Local` policy.
 pub type Locals = OrdMap<NamespacedName, LocalView>;
@@ -50,159 +64,6 @@ const REPAIR_SUCCESS_TIME: Duration = Duration::from_secs(1);
 
 /// How many failures, or repairs, in a row are followed by the next try without a pause.
 const IMMEDIATE_RETRIES: u32 = 3;
-
-/// The intervals of the engine's periodic work.
-#[derive(Clone, Copy, Debug)]
-pub struct Periods {
-    /// Between two comparisons of the kernel's content with the program.
-    pub verify: Duration,
-    /// How long an unused pick chain stays.
-    pub idle_pick: Duration,
-    /// The first pause after a failure; it doubles up to `backoff_max`.
-    pub backoff: Duration,
-    /// The longest pause.
-    pub backoff_max: Duration,
-    /// Between two checks whether draining real servers still have connections.
-    pub drain: Duration,
-}
-
-impl Default for Periods {
-    fn default() -> Self {
-        Self {
-            verify: Duration::from_secs(60),
-            idle_pick: Duration::from_secs(600),
-            backoff: Duration::from_millis(100),
-            backoff_max: Duration::from_secs(30),
-            drain: Duration::from_secs(2),
-        }
-    }
-}
-
-/// The time of the kernel's monotonic clock at an instant. This clock outlives the process, so
-/// deadlines in the kernel's content are given by it.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    at: Instant,
-    seconds: u32,
-}
-
-impl Clock {
-    /// Creates a clock that shows `seconds` at an instant.
-    pub fn new(at: Instant, seconds: u32) -> Self {
-        Self { at, seconds }
-    }
-
-    /// Returns what the clock shows at an instant.
-    fn seconds(self, now: Instant) -> u32 {
-        let since = now.saturating_duration_since(self.at).as_secs();
-        self.seconds.saturating_add(u32::try_from(since).unwrap_or(u32::MAX))
-    }
-
-    /// Returns the instant when the clock shows `seconds`.
-    fn instant(self, seconds: u32) -> Instant {
-        self.at + Duration::from_secs(seconds.saturating_sub(self.seconds).into())
-    }
-}
-
-/// Everything that can wake the engine, except the passing of time.
-#[derive(Debug)]
-pub enum Event {
-    /// Changes from a source; with them, for changes of EndpointSlices, the times of the events
-    /// that triggered them and the families of the slices.
-    Changes(Origin, Vec<Change>, Vec<(Family, Instant)>),
-    /// Every source has delivered its first complete list: from now on, objects that no source
-    /// names may be removed.
-    SourcesReady,
-    /// How many files could not be read. At the start, content of the kernel that no source names
-    /// stays until there are none.
-    Unread(usize),
-    /// The sink has handled a request.
-    Reply(Reply),
-    /// Another process has changed our tables.
-    Tampered(Tampering),
-}
-
-/// A request to the sink, one at a time.
-#[derive(Debug)]
-pub enum Request {
-    /// Adopt what an earlier process has left, and read it.
-    Adopt,
-    /// Read the kernel's content.
-    Read,
-    /// Commit a delta.
-    Commit {
-        /// The delta.
-        delta: Delta,
-        /// The base of the delta.
-        base: DeltaBase,
-    },
-    /// Report which of these real servers have no connections.
-    Idle(Vec<Draining>),
-}
-
-/// The reply of the sink to a request.
-#[derive(Debug)]
-pub enum Reply {
-    /// The kernel's content.
-    State(Result<(State, DeltaBase), SinkError>),
-    /// The outcome of a commit.
-    Committed(Result<Outcome, SinkError>),
-    /// The real servers that have no connections.
-    Idle(Result<Vec<Draining>, SinkError>),
-}
-
-/// Has a sink handle one request.
-pub fn answer(sink: &mut (impl Sink + ?Sized), request: Request) -> Reply {
-    match request {
-        Request::Adopt => Reply::State(sink.adopt()),
-        Request::Read => Reply::State(sink.read()),
-        Request::Commit { delta, base } => Reply::Committed(sink.commit(&delta, base)),
-        Request::Idle(draining) => Reply::Idle(sink.idle(&draining)),
-    }
-}
-
-/// A commit that the kernel has acknowledged.
-#[derive(Debug)]
-pub struct Committed {
-    /// The program that the kernel held before; `None` if it was not known from an earlier commit.
-    pub before: Option<Program>,
-    /// The program that the kernel holds now.
-    pub after: Program,
-    /// How many operations it took.
-    pub operations: usize,
-}
-
-/// The changes since the last call of `take_touched`.
-#[derive(Debug, Default)]
-pub struct Touched {
-    /// Services whose own fields or endpoints may have changed in meaning.
-    pub services: BTreeSet<NamespacedName>,
-    /// Whether a Node, or an address of this node, has been added, removed or changed.
-    pub node: bool,
-}
-
-/// Counts since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Transactions that the kernel has acknowledged.
-    pub transactions: usize,
-    /// Operations in them.
-    pub operations: usize,
-    /// Bytes of netlink messages in them.
-    pub bytes: usize,
-    /// Times that the kernel came to hold the wanted program, also without a transaction.
-    pub acknowledged: usize,
-    /// Times that the kernel could not be read or programmed, or refused a Service.
-    pub failures: usize,
-    /// Services that were added, removed, or changed in meaning.
-    pub service_changes: usize,
-    /// EndpointSlices and Pods, likewise.
-    pub endpoint_changes: usize,
-    /// Changes of objects that changed nothing in the kernel.
-    pub suppressed: usize,
-    /// Times that the kernel's content differed from what it should be, and was repaired.
-    pub repairs: usize,
-}
 
 /// A Service that the kernel has refused.
 #[derive(Debug)]
