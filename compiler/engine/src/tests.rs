@@ -32,6 +32,8 @@ struct World {
     engine: Engine,
     kernel: FakeSink,
     now: Instant,
+    /// The kernel's clock.
+    clock: Clock,
 }
 
 impl World {
@@ -45,7 +47,8 @@ impl World {
 
     fn with_settings(kernel: FakeSink, settings: Settings, periods: Periods) -> Self {
         let now = started();
-        Self { engine: Engine::new(settings, periods, now), kernel, now }
+        let clock = Clock::new(now, 0);
+        Self { engine: Engine::new(settings, periods, now), kernel, now, clock }
     }
 
     /// A world whose kernel holds these Services, with this many endpoints each.
@@ -122,7 +125,7 @@ fn port(number: u16) -> NonZeroU16 {
     NonZeroU16::new(number).unwrap()
 }
 
-fn key(name: u8) -> NamespacedName {
+pub(crate) fn key(name: u8) -> NamespacedName {
     NamespacedName::new("default", format!("service-{name}").as_str())
 }
 
@@ -134,7 +137,7 @@ fn cluster_ip(name: u8) -> IpAddr {
     IpAddr::from([10, 96, 0, name])
 }
 
-fn service(name: u8) -> Sourced {
+pub(crate) fn service(name: u8) -> Sourced {
     sourced(Object::Service(Arc::new(Service {
         cluster_ips: ClusterIps { v4: Some([10, 96, 0, name].into()), v6: None },
         ports: vec![ServicePort {
