@@ -1,4 +1,4 @@
-//! When draining real servers of IPVS leave.
+//! Removal of draining real servers of IPVS.
 //!
 //! A real server that no Service wants any more keeps its connections until it has none left, or
 //! until its end. The program says which real servers drain and when each ends; this decides when
@@ -18,7 +18,7 @@ pub(crate) struct DrainCheck {
     clock: Clock,
     /// Between two counts of connections.
     period: Duration,
-    /// When to count next; `None` while nothing drains.
+    /// The time of the next count; `None` while nothing drains.
     count_at: Option<Instant>,
     /// The real servers that the last count found without connections.
     idle: Vec<Draining>,

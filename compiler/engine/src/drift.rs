@@ -29,9 +29,9 @@ pub(crate) struct Drift {
     period: Duration,
     /// From a periodic read that failed to the next.
     retry: Duration,
-    /// When to read next without another reason; `None` before the first read.
+    /// The time of the next read without another reason; `None` before the first read.
     verify_at: Option<Instant>,
-    /// Whether there is a reason to read.
+    /// True if there is a reason to read.
     read_wanted: bool,
     /// No read before this time: the content was repaired just before.
     read_after: Option<Instant>,

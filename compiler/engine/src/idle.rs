@@ -15,7 +15,7 @@ use crate::periods::Periods;
 pub(crate) struct IdlePicks {
     /// How long an unused chain stays.
     period: Duration,
-    /// Since when each chain is unused.
+    /// The unused chains, each with the time since which it is unused.
     since: BTreeMap<PickId, Instant>,
 }
 

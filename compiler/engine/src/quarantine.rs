@@ -27,10 +27,10 @@ pub(crate) struct Quarantine {
 struct Refused {
     /// How many times in a row the kernel has refused it.
     attempts: u32,
-    /// When it is retried; `None` while it is being retried.
+    /// The time of the next try; `None` while it is being retried.
     retry_at: Option<Instant>,
-    /// Whether the engine knows what the kernel holds of it. It does not if the Service was refused
-    /// in the commit after a read.
+    /// False if the Service was refused in the commit after a read: then the engine does not know
+    /// what the kernel holds of it.
     is_known: bool,
 }
 
@@ -39,7 +39,7 @@ struct Refused {
 pub(crate) struct Retry {
     /// The Services.
     pub(crate) services: BTreeSet<NamespacedName>,
-    /// Whether the kernel has to be read first, because it is not known what it holds of one.
+    /// True if the kernel has to be read first, because it is not known what it holds of one.
     pub(crate) needs_read: bool,
 }
 

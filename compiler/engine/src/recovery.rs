@@ -22,7 +22,7 @@ pub(crate) struct Recovery {
     failures: u32,
     /// The end of the pause.
     not_before: Option<Instant>,
-    /// Whether the next read adopts tables.
+    /// True if the next read adopts tables.
     adopt: bool,
 }
 
