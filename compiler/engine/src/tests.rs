@@ -4,12 +4,15 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use rulec_compiler::change::{Origin, Provenance, Sourced};
-use rulec_compiler::name::NodeName;
-use rulec_compiler::net::{Backend, Protocol};
+use rulec_compiler::Settings;
+use rulec_compiler::change::{Change, Origin, Provenance, Sourced};
+use rulec_compiler::ipvs::Draining;
+use rulec_compiler::name::{NamespacedName, NodeName};
+use rulec_compiler::net::{Backend, Family, Protocol};
 use rulec_compiler::nft::skeleton::View;
-use rulec_compiler::nft::{ChainId, Flow, Key, Value};
+use rulec_compiler::nft::{ChainId, Delta, Flow, Key, Program, Value};
 use rulec_compiler::object::{
     ClusterIps, Endpoint, EndpointSlice, Kind, Object, ObjectKey, Service, ServicePort,
     ServiceType, SlicePort, TargetPort, TrafficPolicy,
@@ -32,6 +35,8 @@ struct World {
     engine: Engine,
     kernel: FakeSink,
     now: Instant,
+    /// The kernel's clock.
+    clock: Clock,
 }
 
 impl World {
@@ -45,7 +50,8 @@ impl World {
 
     fn with_settings(kernel: FakeSink, settings: Settings, periods: Periods) -> Self {
         let now = started();
-        Self { engine: Engine::new(settings, periods, now), kernel, now }
+        let clock = Clock::new(now, 0);
+        Self { engine: Engine::new(settings, periods, now), kernel, now, clock }
     }
 
     /// A world whose kernel holds these Services, with this many endpoints each.
@@ -122,7 +128,7 @@ fn port(number: u16) -> NonZeroU16 {
     NonZeroU16::new(number).unwrap()
 }
 
-fn key(name: u8) -> NamespacedName {
+pub(crate) fn key(name: u8) -> NamespacedName {
     NamespacedName::new("default", format!("service-{name}").as_str())
 }
 
@@ -134,7 +140,7 @@ fn cluster_ip(name: u8) -> IpAddr {
     IpAddr::from([10, 96, 0, name])
 }
 
-fn service(name: u8) -> Sourced {
+pub(crate) fn service(name: u8) -> Sourced {
     sourced(Object::Service(Arc::new(Service {
         cluster_ips: ClusterIps { v4: Some([10, 96, 0, name].into()), v6: None },
         ports: vec![ServicePort {
@@ -148,7 +154,7 @@ fn service(name: u8) -> Sourced {
     })))
 }
 
-fn slice(name: u8, endpoints: u8) -> Sourced {
+pub(crate) fn slice(name: u8, endpoints: u8) -> Sourced {
     sourced(Object::EndpointSlice(Arc::new(EndpointSlice {
         key: slice_key(name),
         service: key(name),
@@ -616,7 +622,7 @@ fn random_histories_with_random_faults_converge() {
 }
 
 /// A Service with a health check for load balancers.
-fn balanced(name: u8) -> Sourced {
+pub(crate) fn balanced(name: u8) -> Sourced {
     sourced(Object::Service(Arc::new(Service {
         kind: ServiceType::LoadBalancer,
         cluster_ips: ClusterIps { v4: Some([10, 96, 0, name].into()), v6: None },

@@ -28,7 +28,8 @@ fn world(kernel: FakeSink, at: u32) -> World {
     let settings =
         Settings { proxy_mode: ProxyMode::Ipvs(ipvs), ..Settings::new(NodeName::from("na")) };
     let mut world = World::with_settings(kernel, settings, periods());
-    world.engine.set_clock(Clock::new(world.now, at));
+    world.clock = Clock::new(world.now, at);
+    world.engine.set_clock(world.clock);
     world
 }
 
@@ -79,7 +80,7 @@ impl World {
 
     /// Starts another process some seconds later, with the kernel that this one leaves.
     fn restart(self, later: u32, objects: Vec<Sourced>) -> Self {
-        let clock = self.engine.clock.seconds(self.now) + later;
+        let clock = self.clock.seconds(self.now) + later;
         let mut next = world(self.kernel, clock);
         next.change(vec![Change::everything(objects)]);
         next.event(Event::SourcesReady);
@@ -343,7 +344,7 @@ fn random_histories_with_draining_and_faults_converge() {
                 world.settle();
             }
             world.pass(Duration::from_millis(100 * random.below(200)));
-            let now = world.engine.clock.seconds(world.now);
+            let now = world.clock.seconds(world.now);
             for (_, real) in world.reals() {
                 let until = real.until.unwrap_or(now);
                 assert!(until <= now + DRAIN, "it was asked to go in {DRAIN} seconds");

@@ -1,0 +1,72 @@
+//! Reads of the kernel, and the step from what was read to what is wanted.
+
+use std::time::Instant;
+
+use rulec_compiler::name::NamespacedName;
+use rulec_compiler::nft::flows::Suspects;
+use rulec_compiler::nft::{Delta, State};
+
+use super::Engine;
+use super::commit::Step;
+use crate::request::Request;
+use crate::sink::{DeltaBase, SinkError};
+
+impl Engine {
+    /// Takes in the kernel's content. It is compared when the next request is due.
+    pub(super) fn state(&mut self, result: Result<(State, DeltaBase), SinkError>, now: Instant) {
+        self.busy = None;
+        match result {
+            Ok(reading) => self.reading = Some(reading),
+            // This was only a check: nothing says that `applied` is wrong, and if it is, the next
+            // commit will be refused.
+            Err(error @ SinkError::Unavailable(_)) if self.applied.program().is_some() => {
+                self.drift.read_failed(&error, now);
+            }
+            Err(error) => self.failed(&error, now),
+        }
+    }
+
+    /// Continues from the content that was read from the kernel.
+    pub(super) fn reconcile(
+        &mut self,
+        state: &State,
+        base: DeltaBase,
+        now: Instant,
+    ) -> Option<Request> {
+        self.recovery.adopted();
+        // A difference from `applied` is drift; changes that arrived meanwhile are not.
+        let believed = self.applied.forget();
+        let repair = believed.map(|believed| (Delta::reconcile(state, &believed), believed));
+        let drift = repair.as_ref().map_or(0, |(repair, _)| repair.len());
+        self.drift.compared(drift, now);
+        let base = self.recovery.base(base);
+        let is_first = self.wanted.program().is_none();
+        self.retry_refused(now);
+        let mut wanted = self.compile(state, now);
+        wanted.drain_as_held(&state.ipvs);
+        self.wanted.replace(wanted.clone());
+        let is_held_back = |service: &NamespacedName| self.quarantine.is_held_back(service);
+        let mut suspects = match &repair {
+            // If the kernel held what `applied` says, the flows follow from what changes now.
+            Some((repair, believed)) if repair.is_empty() => Suspects::between(believed, &wanted),
+            Some((_, believed)) => {
+                let mut suspects = Suspects::everywhere(state, &wanted, is_held_back);
+                suspects.keep_gone(&Suspects::between(believed, &wanted));
+                suspects
+            }
+            None => Suspects::everywhere(state, &wanted, is_held_back),
+        };
+        suspects.merge(self.flows.take_uncertain());
+        let mut delta = match repair {
+            // Comparing a whole state takes long, and usually nothing else has changed.
+            Some((repair, believed)) if Delta::between(&believed, &wanted).is_empty() => repair,
+            Some(_) | None => Delta::reconcile(state, &wanted),
+        };
+        // The kernel's content of a refused Service stays as it is until the Service is retried.
+        delta.groups.retain(|group| !self.quarantine.is_held_back(&group.service));
+        if is_first {
+            tracing::info!(operations = delta.len(), "adopted the kernel's content");
+        }
+        self.commit(Step { delta, suspects, program: wanted, base, repair: drift > 0 }, now)
+    }
+}
