@@ -409,7 +409,7 @@ pub(super) mod tests {
 
     #[test]
     #[cfg(target_endian = "little")]
-    fn requests_have_the_bytes_of_the_kernel_headers() {
+    fn requests_match_the_kernel_headers_byte_for_byte() {
         #[rustfmt::skip]
         let expected = [
             40, 0, 0, 0,  20, 0,  1, 6,  3, 0, 0, 0,  0, 0, 0, 0,
@@ -437,7 +437,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn only_what_is_ours_is_read() {
+    fn only_our_own_addresses_and_routes_are_read() {
         let address: IpAddr = V4.into();
         let bytes = written(|it| write_address(it, RTM_NEWADDR, 1, 3, 7, address));
         let read = |bytes: &[u8], index| read_address(&messages(bytes).next().unwrap(), index);
@@ -465,7 +465,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_device_is_known_by_its_kind() {
+    fn a_device_is_recognised_by_its_kind() {
         let link = |kind: Option<&str>, flags| {
             let bytes = written(|writer| {
                 let message = writer.header(RTM_NEWLINK, 0, 3);
@@ -491,7 +491,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn local_routes_come_and_go_and_are_told_from_others() {
+    fn local_routes_are_bound_and_removed_without_touching_others() {
         if !require_root() {
             return;
         }
@@ -551,7 +551,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn without_dummy_devices_there_is_another_way() {
+    fn missing_dummy_devices_are_reported_with_the_alternative() {
         if !require_root() {
             return;
         }
