@@ -29,7 +29,7 @@ fn line_ends_and_byte_order_marks_do_not_matter() {
 }
 
 #[test]
-fn dashes_inside_a_text_are_no_marker() {
+fn dashes_inside_a_string_are_not_a_marker() {
     let text = "apiVersion: v1\nkind: ConfigMap\ndata:\n  a: |\n    ---\n    x\n  b: '--- y'\n";
     let decoded = yaml(&format!("{text}---\n{}", plain("a", 1)));
     assert_eq!(problems(&decoded), [""; 0]);
@@ -45,7 +45,7 @@ fn a_json_file_may_hold_several_documents() {
 }
 
 #[test]
-fn problems_say_where_they_are() {
+fn problems_name_their_line_and_column() {
     let text = format!(
         "{}---\n# the second\napiVersion: v1\nkind: Service\nmetadata:\n  name: b\nspec:\n  clusterIP: None\n  ports:\n  - name: x\n    port: 70000\n",
         plain("a", 1)
@@ -62,7 +62,7 @@ fn problems_say_where_they_are() {
 }
 
 #[test]
-fn broken_texts_say_where_they_break() {
+fn syntax_errors_name_their_position() {
     let decoded = yaml(&format!("{}---\nkind: [a\nb: c\n", plain("a", 1)));
     let all = problems(&decoded);
     assert!(decoded.unreadable);
@@ -90,7 +90,7 @@ fn broken_texts_say_where_they_break() {
 }
 
 #[test]
-fn addresses_are_read_as_kubernetes_does() {
+fn addresses_are_parsed_as_in_kubernetes() {
     let good = [
         ("10.0.0.1", "10.0.0.1"),
         ("010.000.00.08", "10.0.0.8"),
@@ -146,7 +146,7 @@ fn addresses_are_read_as_kubernetes_does() {
 }
 
 #[test]
-fn strings_are_shared_and_dropped_when_nobody_holds_them() {
+fn strings_are_shared_and_dropped_when_unused() {
     let mut interner = Interner::default();
     let kept = interner.get("kept");
     assert!(std::sync::Arc::ptr_eq(&kept, &interner.get("kept")));
@@ -159,7 +159,7 @@ fn strings_are_shared_and_dropped_when_nobody_holds_them() {
 }
 
 #[test]
-fn a_problem_prints_what_is_known() {
+fn a_problem_prints_its_known_fields() {
     let mut problem = Problem::of_file(&"web.yaml".into(), Severity::Error, "no");
     assert_eq!(problem.to_string(), "web.yaml: no");
     problem.line = Some(12);

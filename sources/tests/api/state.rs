@@ -18,8 +18,8 @@ use crate::world::{Following, NODE, World};
 
 on_both_servers!(async
     a_restart_inside_the_watch_window_lists_nothing,
-    what_was_left_stands_in_for_a_server_that_is_away,
-    a_version_that_the_server_has_forgotten_is_listed_anew,
+    saved_state_replaces_an_unavailable_server,
+    an_expired_version_leads_to_a_new_list,
 );
 
 /// Longer than any test takes, so that only the server's own objects are used.
@@ -111,7 +111,7 @@ async fn a_restart_inside_the_watch_window_lists_nothing<S: Server>() {
     assert_eq!(following.problems(), [""; 0]);
 }
 
-async fn what_was_left_stands_in_for_a_server_that_is_away<S: Server>() {
+async fn saved_state_replaces_an_unavailable_server<S: Server>() {
     let (world, left) = (world::<S>(), Left::new());
     left.by(&world).await;
     let listed = lists(&world);
@@ -144,7 +144,7 @@ async fn what_was_left_stands_in_for_a_server_that_is_away<S: Server>() {
     assert_eq!(lists(&world), listed);
 }
 
-async fn a_version_that_the_server_has_forgotten_is_listed_anew<S: Server>() {
+async fn an_expired_version_leads_to_a_new_list<S: Server>() {
     let (world, left) = (world::<S>(), Left::new());
     left.by(&world).await;
     world.server.delete(Resource::Services, "default", "old");
@@ -162,7 +162,7 @@ async fn a_version_that_the_server_has_forgotten_is_listed_anew<S: Server>() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_the_version_by_its_status_is_listed_anew() {
+async fn a_version_refused_by_a_status_leads_to_a_new_list() {
     let (world, left) = (world::<ApiServer>(), Left::new());
     left.by(&world).await;
     world.server.set_expiry(Expiry::Status);
@@ -176,7 +176,7 @@ async fn a_server_that_refuses_the_version_by_its_status_is_listed_anew() {
 /// If its version were not checked, the source would wait for such a server without noticing: its
 /// watches begin, but bring nothing until it has reached our version.
 #[tokio::test]
-async fn a_server_restored_from_an_older_copy_is_listed_anew_at_once() {
+async fn a_server_restored_from_a_backup_is_listed_again_at_once() {
     let (world, left) = (world::<ApiServer>(), Left::new());
     for port in 100..200 {
         world.server.apply(&service("web", port));
@@ -198,7 +198,7 @@ async fn a_server_restored_from_an_older_copy_is_listed_anew_at_once() {
 }
 
 #[tokio::test]
-async fn another_cluster_at_the_same_address_is_listed_anew() {
+async fn another_cluster_at_the_same_address_is_listed_again() {
     let (world, left) = (world::<ApiServer>(), Left::new());
     let mut kubernetes = service("kubernetes", 443);
     world.server.apply(&kubernetes);
@@ -218,7 +218,7 @@ async fn another_cluster_at_the_same_address_is_listed_anew() {
 }
 
 #[tokio::test]
-async fn what_is_of_another_node_or_damaged_is_not_used() {
+async fn damaged_state_and_state_of_another_node_are_not_used() {
     let (world, left) = (world::<ApiServer>(), Left::new());
     left.by(&world).await;
     world.server.down();
@@ -244,7 +244,7 @@ async fn what_is_of_another_node_or_damaged_is_not_used() {
 }
 
 #[tokio::test]
-async fn what_another_version_of_the_program_has_read_is_no_place_to_go_on_from() {
+async fn state_of_another_program_version_leads_to_a_new_list() {
     let (world, left) = (world::<ApiServer>(), Left::new());
     left.by(&world).await;
     let whole = fs::read(left.file()).unwrap();
@@ -268,7 +268,7 @@ async fn what_another_version_of_the_program_has_read_is_no_place_to_go_on_from(
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_an_object_is_said_again_after_a_restart() {
+async fn problems_of_objects_are_reported_again_after_a_restart() {
     let (world, left) = (world::<ApiServer>(), Left::new());
     let options = left.options(&world, NEVER);
     let state = options.state.clone().unwrap();
