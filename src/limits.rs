@@ -172,7 +172,7 @@ mod tests {
     const MINUTE: Duration = RATE.period;
 
     #[test]
-    fn five_lines_at_once_and_then_one_a_minute_with_a_count() {
+    fn five_lines_are_allowed_and_then_one_a_minute_with_a_count() {
         let start = Instant::now();
         let mut limits = Limits::new(RATE, 10);
         let mut said = Vec::new();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_quiet_for_long_has_all_again_and_others_do_not_count() {
+    fn the_allowance_refills_and_is_separate_per_subject() {
         let start = Instant::now();
         let mut limits = Limits::new(RATE, 10);
         let mut all =
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn subjects_are_forgotten_when_they_have_nothing_to_tell() {
+    fn idle_subjects_are_forgotten() {
         let start = Instant::now();
         let mut limits = Limits::new(RATE, 3);
         for subject in 0..3 {

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_which_service_changed_and_how() {
+    fn a_line_names_the_service_and_its_changes() {
         let web = |endpoints: &[&str]| service("web", "10.96.0.10", "", endpoints);
         let (six, seven) = ("10.88.0.6", "10.88.0.7");
         let line = |before: &[&str], after: &[&str]| described(&web(before), &web(after));
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_changes_a_second_are_not_a_hundred_lines_a_second() {
+    fn the_rate_of_commit_lines_is_limited() {
         let start = Instant::now();
         let mut commits = Commits::new(start);
         let after = compiled("");

@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_one_walk_and_what_failed_is_tried_again() {
+    fn waiting_orders_are_merged_and_failed_ones_retried() {
         let now = Instant::now();
         let mut orders = orders();
         orders.remember(Suspects { udp: which(1..2_000), ..Suspects::default() });
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_that_went_have_time_to_answer() {
+    fn removed_endpoints_have_time_to_answer() {
         let now = Instant::now();
         let mut orders = Orders { lost_at: Some(now + ANSWER_TIME), ..orders() };
         let (came, lost) = (which(1..2), which(2..3));
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_has_a_bound() {
+    fn the_number_of_remembered_frontends_is_limited() {
         let mut orders = orders();
         for third in 0..3_u8 {
             let of = |port| {
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_is_asked_for_no_more_than_is_needed() {
+    fn the_filter_is_as_narrow_as_possible() {
         let none = Which::default();
         let filter = |which: &Which| narrowest(Family::Ipv4, Kind::Udp, [which, &none]);
         let one = filter(&which(53..54));

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn one_service_that_is_broken_a_thousand_times_makes_a_few_lines_with_a_count() {
+    fn repeated_problems_of_one_service_are_limited_and_counted() {
         let start = Instant::now();
         let mut problems = Problems::new(start);
         let mut lines = Vec::new();
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn twenty_thousand_files_at_once_make_twenty_lines_and_a_count() {
+    fn twenty_thousand_problems_make_twenty_lines_and_a_count() {
         let now = Instant::now();
         let mut problems = Problems::new(now);
         let path = |file: u64| format!("{file:05}.yaml");
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_break_one_after_the_other_are_bounded_too() {
+    fn successive_problems_of_many_files_are_limited() {
         let start = Instant::now();
         let mut problems = Problems::new(start);
         let mut all = OrdSet::new();
