@@ -58,7 +58,7 @@ fn alive(connections: &mut [(String, Connection)], backend: &str, word: &str) {
 }
 
 #[test]
-fn connections_outlive_every_change() {
+fn connections_survive_every_change() {
     if !require_root() {
         return;
     }
@@ -165,7 +165,7 @@ fn edits() -> [String; 10] {
 }
 
 #[test]
-fn quick_edits_leave_no_gap() {
+fn quick_edits_lose_no_connection() {
     if !require_root() {
         return;
     }
@@ -190,7 +190,7 @@ fn quick_edits_leave_no_gap() {
 }
 
 #[test]
-fn restarts_leave_no_gap() {
+fn restarts_lose_no_connection() {
     if !require_root() {
         return;
     }

@@ -23,7 +23,7 @@ fn web() -> String {
 const WEB: &str = "[{name: http, port: 8080}, {name: echo, port: 8080, protocol: UDP}]";
 
 #[test]
-fn everyone_reaches_every_backend() {
+fn all_clients_reach_every_backend() {
     if !require_root() {
         return;
     }
@@ -59,7 +59,7 @@ fn without_cluster_cidr_every_source_is_kept() {
 }
 
 #[test]
-fn a_cluster_cidr_of_one_family_says_nothing_of_the_other() {
+fn a_cluster_cidr_applies_only_to_its_family() {
     if !require_root() {
         return;
     }
@@ -71,7 +71,7 @@ fn a_cluster_cidr_of_one_family_says_nothing_of_the_other() {
 }
 
 #[test]
-fn masquerade_all_hides_pods_too() {
+fn masquerade_all_applies_to_pods_too() {
     if !require_root() {
         return;
     }
@@ -88,7 +88,7 @@ fn masquerade_all_hides_pods_too() {
 }
 
 #[test]
-fn another_masquerade_bit_does_the_same() {
+fn another_masquerade_bit_has_the_same_effect() {
     if !require_root() {
         return;
     }
@@ -102,7 +102,7 @@ fn another_masquerade_bit_does_the_same() {
 }
 
 #[test]
-fn protocols_of_one_port_have_targets_of_their_own() {
+fn protocols_of_one_port_have_separate_targets() {
     if !require_root() {
         return;
     }
@@ -195,7 +195,7 @@ fn undefined_ports_and_protocols_are_refused() {
 }
 
 #[test]
-fn a_service_refuses_while_it_has_no_endpoint() {
+fn a_service_without_endpoints_refuses_connections() {
     if !require_root() {
         return;
     }
@@ -278,7 +278,7 @@ fn a_service_moves_to_another_port_and_another_address() {
 }
 
 #[test]
-fn each_port_has_endpoints_of_its_own() {
+fn each_port_has_its_own_endpoints() {
     if !require_root() {
         return;
     }
@@ -298,7 +298,7 @@ fn each_port_has_endpoints_of_its_own() {
 }
 
 #[test]
-fn families_do_not_look_at_each_other() {
+fn families_are_independent() {
     if !require_root() {
         return;
     }
@@ -372,7 +372,7 @@ fn backends_share_the_flows_evenly() {
 }
 
 #[test]
-fn services_do_not_look_at_each_other() {
+fn services_are_independent() {
     if !require_root() {
         return;
     }
@@ -416,7 +416,7 @@ fn services_do_not_look_at_each_other() {
 /// Packets to an address without a Service follow the routes, unless a ServiceCIDR contains the
 /// address.
 #[test]
-fn addresses_of_a_service_cidr_that_nobody_has_are_dropped() {
+fn unused_addresses_of_a_service_cidr_are_dropped() {
     if !require_root() {
         return;
     }

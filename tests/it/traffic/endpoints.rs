@@ -39,7 +39,7 @@ fn check(site: &Site, by: &[&str]) {
 }
 
 #[test]
-fn slices_have_target_ports_of_their_own() {
+fn slices_have_separate_target_ports() {
     if !require_root() {
         return;
     }
@@ -58,7 +58,7 @@ fn slices_have_target_ports_of_their_own() {
 }
 
 #[test]
-fn a_target_port_changes_with_the_slice_alone() {
+fn a_target_port_changes_only_with_the_slice() {
     if !require_root() {
         return;
     }
@@ -76,7 +76,7 @@ fn a_target_port_changes_with_the_slice_alone() {
 }
 
 #[test]
-fn an_endpoint_in_two_slices_is_one() {
+fn an_endpoint_in_two_slices_counts_once() {
     if !require_root() {
         return;
     }
@@ -140,7 +140,7 @@ fn conditions_decide_which_endpoints_serve() {
 }
 
 #[test]
-fn only_the_first_address_of_an_endpoint_counts() {
+fn only_the_first_address_of_an_endpoint_is_used() {
     if !require_root() {
         return;
     }
@@ -156,7 +156,7 @@ fn only_the_first_address_of_an_endpoint_counts() {
 }
 
 #[test]
-fn addresses_may_be_spelled_sloppily() {
+fn addresses_may_have_leading_zeros() {
     if !require_root() {
         return;
     }
@@ -231,7 +231,7 @@ fn ports_match_by_name_and_protocol() {
 }
 
 #[test]
-fn foreign_slices_and_services_are_left_alone() {
+fn foreign_slices_and_services_are_ignored() {
     if !require_root() {
         return;
     }

@@ -130,7 +130,7 @@ fn without_a_node_a_node_port_is_on_all_local_addresses() {
 }
 
 #[test]
-fn only_the_own_node_counts_for_node_ports() {
+fn node_ports_use_the_address_of_their_own_node() {
     if !require_root() {
         return;
     }
@@ -200,7 +200,7 @@ impl Outside {
 }
 
 #[test]
-fn external_ips_are_served_for_everyone() {
+fn external_ips_are_served_for_all_clients() {
     if !require_root() {
         return;
     }
@@ -257,7 +257,7 @@ fn load_balancer(ingress: &str) -> String {
 }
 
 #[test]
-fn vips_are_served_unless_the_balancer_is_a_proxy() {
+fn vips_are_served_unless_their_ip_mode_is_proxy() {
     if !require_root() {
         return;
     }
@@ -292,7 +292,7 @@ fn vips_are_served_unless_the_balancer_is_a_proxy() {
 }
 
 #[test]
-fn a_vip_comes_changes_and_goes() {
+fn a_vip_can_be_added_changed_and_removed() {
     if !require_root() {
         return;
     }
@@ -324,7 +324,7 @@ fn a_vip_comes_changes_and_goes() {
 }
 
 #[test]
-fn addresses_of_the_node_itself_can_be_external_ips() {
+fn addresses_of_the_node_can_be_external_ips() {
     if !require_root() {
         return;
     }
@@ -360,7 +360,7 @@ fn addresses_of_the_node_itself_can_be_external_ips() {
 }
 
 #[test]
-fn of_two_services_with_one_frontend_the_first_by_name_has_it() {
+fn a_contested_frontend_belongs_to_the_first_service_by_name() {
     if !require_root() {
         return;
     }

@@ -61,7 +61,7 @@ fn after_an_invalid_segment(site: &Site, family: Family) -> Connection {
 }
 
 #[test]
-fn an_invalid_segment_is_forwarded_unless_that_is_not_wanted() {
+fn invalid_segments_are_forwarded_unless_drop_invalid_is_set() {
     if !require_root() {
         return;
     }

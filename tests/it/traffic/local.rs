@@ -39,7 +39,7 @@ fn source_of(from: &Namespace, own: (Ipv4Addr, Ipv6Addr), seen: Seen) {
 }
 
 #[test]
-fn pods_are_told_by_the_networks_of_their_node() {
+fn pods_are_recognised_by_the_networks_of_their_node() {
     if !require_root() {
         return;
     }
@@ -66,7 +66,7 @@ fn pods_are_told_by_the_networks_of_their_node() {
 }
 
 #[test]
-fn pods_are_told_by_their_bridge() {
+fn pods_are_recognised_by_their_bridge() {
     if !require_root() {
         return;
     }
@@ -83,7 +83,7 @@ fn pods_are_told_by_their_bridge() {
 }
 
 #[test]
-fn pods_are_told_by_the_names_of_their_interfaces() {
+fn pods_are_recognised_by_the_names_of_their_interfaces() {
     if !require_root() {
         return;
     }
@@ -100,7 +100,7 @@ fn pods_are_told_by_the_names_of_their_interfaces() {
 /// An address of the node in its Pods' network, such as a bridge's, counts as a Pod: via an
 /// external frontend, too, its source is kept, and all endpoints can be chosen.
 #[test]
-fn a_node_address_in_the_pods_network_is_a_pods() {
+fn a_node_address_in_the_pod_network_counts_as_a_pod() {
     if !require_root() {
         return;
     }

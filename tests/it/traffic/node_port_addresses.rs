@@ -96,7 +96,7 @@ fn a_node_port_is_on_the_selected_addresses() {
 }
 
 #[test]
-fn an_address_counts_as_long_as_the_kernel_takes_packets_to_it() {
+fn only_addresses_that_receive_packets_count() {
     if !require_root() {
         return;
     }
@@ -119,7 +119,7 @@ fn an_address_counts_as_long_as_the_kernel_takes_packets_to_it() {
 }
 
 #[test]
-fn announcements_that_were_lost_are_made_up_for() {
+fn lost_address_announcements_are_recovered() {
     if !require_root() {
         return;
     }
@@ -163,7 +163,7 @@ fn a_family_without_a_network_answers_everywhere() {
 }
 
 #[test]
-fn what_is_no_network_is_refused() {
+fn invalid_networks_are_refused() {
     if !require_root() {
         return;
     }

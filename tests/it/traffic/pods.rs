@@ -103,7 +103,7 @@ fn selected_pods_serve_without_slices() {
 }
 
 #[test]
-fn a_pod_on_the_hosts_network_is_at_the_node() {
+fn a_host_network_pod_is_reached_at_the_node_address() {
     if !require_root() {
         return;
     }
@@ -142,7 +142,7 @@ fn a_pod_on_the_hosts_network_is_at_the_node() {
 }
 
 #[test]
-fn pods_and_slices_add_up() {
+fn endpoints_of_pods_and_slices_are_combined() {
     if !require_root() {
         return;
     }

@@ -87,7 +87,7 @@ fn flows() -> Vec<Flow> {
 }
 
 #[test]
-fn a_flow_goes_on_elsewhere_when_its_endpoint_has_gone() {
+fn a_flow_moves_when_its_endpoint_is_removed() {
     if !require_root() {
         return;
     }
@@ -136,7 +136,7 @@ fn a_flow_follows_its_endpoint_to_another_port() {
 }
 
 #[test]
-fn who_sent_before_there_was_a_service_is_served_when_there_is() {
+fn untranslated_flows_are_served_once_the_service_exists() {
     if !require_root() {
         return;
     }
@@ -241,7 +241,7 @@ fn flows_end_with_their_frontend() {
 }
 
 #[test]
-fn flows_find_the_new_owner_of_their_frontend() {
+fn flows_move_to_the_new_owner_of_their_frontend() {
     if !require_root() {
         return;
     }
@@ -258,7 +258,7 @@ fn flows_find_the_new_owner_of_their_frontend() {
 
 /// Flows that began, or should have ended, while no daemon ran.
 #[test]
-fn a_start_judges_flows_that_began_before_it() {
+fn a_start_deletes_stale_flows_from_before_it() {
     if !require_root() {
         return;
     }
@@ -306,7 +306,7 @@ fn connects_to(site: &Site, source_port: u16, to: SocketAddr, backend: &str) {
 }
 
 #[test]
-fn attempts_to_connect_without_an_answer_begin_anew() {
+fn unanswered_connection_attempts_start_again() {
     if !require_root() {
         return;
     }
@@ -340,7 +340,7 @@ fn attempts_to_connect_without_an_answer_begin_anew() {
 /// Many ports are checked in one walk of conntrack, and other flows do not wait. Three hundred
 /// ports, because compiling thousands of ports of one Service takes minutes in a debug build.
 #[test]
-fn flows_of_many_ports_go_at_once() {
+fn flows_of_many_ports_are_deleted_at_once() {
     const PORTS: u16 = 300;
     const OTHERS: u32 = 20_000;
     if !require_root() {
@@ -410,7 +410,7 @@ fn flows_of_many_ports_go_at_once() {
 }
 
 #[test]
-fn an_endpoint_that_is_shutting_down_keeps_its_flows_while_it_serves() {
+fn a_terminating_endpoint_keeps_its_flows_while_it_serves() {
     if !require_root() {
         return;
     }
