@@ -30,9 +30,9 @@ const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration
 /// start does not know of them.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The thread. Dropping it waits a moment for pending requests.
+/// A handle of the thread. Dropping it waits a moment for pending requests.
 #[derive(Debug)]
-pub struct Forgetter {
+pub struct ConntrackThread {
     shared: Arc<Shared>,
     thread: Vital,
 }
@@ -60,7 +60,7 @@ struct Orders {
     has_ended: bool,
 }
 
-impl Forgetter {
+impl ConntrackThread {
     /// Starts the thread, in the network namespace of the caller.
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl Forgetter {
 
     /// Requests that flows be checked against these rules, without waiting. If the thread has died,
     /// the daemon ends, and its next start looks at all flows.
-    pub fn forget(&self, suspects: Suspects, rules: Rules) {
+    pub fn check(&self, suspects: Suspects, rules: Rules) {
         let mut orders = self.shared.orders();
         orders.rules = Some(rules);
         if !suspects.lost.is_empty() {
@@ -97,7 +97,7 @@ impl Forgetter {
     }
 }
 
-impl Drop for Forgetter {
+impl Drop for ConntrackThread {
     fn drop(&mut self) {
         let mut orders = self.shared.orders();
         orders.is_ending = true;
@@ -319,8 +319,8 @@ fn same<T: PartialEq>(mut all: impl Iterator<Item = T>) -> Option<T> {
 }
 
 #[cfg(test)]
-impl Forgetter {
-    /// A forgetter whose thread dies when `die` is called.
+impl ConntrackThread {
+    /// A handle whose thread dies when `die` is called.
     pub(crate) fn mortal() -> Self {
         let shared =
             Arc::new(Shared { orders: Mutex::new(Orders::default()), changed: Condvar::new() });
