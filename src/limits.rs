@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use rulec_compiler::plural::counted;
+
 /// How often a line may be logged.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
@@ -159,8 +161,7 @@ impl<K: Ord + Clone, T> Limits<K, T> {
 pub fn more(times: u64) -> String {
     match times {
         0 => String::new(),
-        1 => "; 1 similar line suppressed".to_owned(),
-        _ => format!("; {times} similar lines suppressed"),
+        times => format!("; {} suppressed", counted(times, "similar line")),
     }
 }
 

@@ -27,6 +27,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rulec_compiler::object::{Object, ObjectKey};
+use rulec_compiler::plural::counted;
 
 use kind::{decode_document, decode_object};
 
@@ -170,7 +171,7 @@ pub(crate) fn decode(
         }
     }
     if sink.untold > 0 {
-        let message = format!("{} more problems", sink.untold);
+        let message = counted(sink.untold, "more problem");
         decoded.problems.push(Problem::of_file(path, Severity::Warning, message));
     }
     decoded.blank = !sink.kinds;

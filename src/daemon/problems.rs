@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use im::OrdSet;
 use im::ordset::DiffItem;
 use rulec_compiler::Origin;
+use rulec_compiler::plural::counted;
 use rulec_sources::{Problem, Severity};
 
 use crate::limits::{Bucket, Limits, Rate, Said, more};
@@ -226,8 +227,7 @@ impl Unsaid {
         };
         let new = match errors + warnings {
             0 => None,
-            1 => Some("1 more problem".to_owned()),
-            many => Some(format!("{many} more problems")),
+            some => Some(counted(some, "more problem")),
         };
         let over = (over > 0).then(|| format!("{over} resolved"));
         let what: Vec<String> = new.into_iter().chain(over).collect();

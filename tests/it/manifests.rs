@@ -257,7 +257,7 @@ fn services_are_kept_while_their_directory_is_missing() {
     for round in 1..=2 {
         fs::rename(&path, &aside).unwrap();
         let said = format!(
-            "{whole}: there is no such file or directory; its last good content stays: 1 Services"
+            "{whole}: there is no such file or directory; its last good content stays: 1 Service,"
         );
         daemon.wait_for_count(&said, round);
         assert!(holds(&namespace, &good()));
@@ -312,7 +312,7 @@ fn services_are_kept_when_their_file_system_is_unmounted() {
     fs::write(path.join("all.yaml"), good()).unwrap();
     let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
     drop(mounted);
-    daemon.wait_for("its last good content stays: 1 Services");
+    daemon.wait_for("its last good content stays: 1 Service,");
     assert!(holds(&namespace, &good()));
     // Another file system with other content is mounted.
     let other = good_with(&["10.50.1.7"]);

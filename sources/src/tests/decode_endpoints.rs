@@ -88,5 +88,5 @@ fn endpoints_beyond_a_thousand_are_skipped_with_a_warning() {
     ));
     assert_eq!(slices(&decoded)[0].endpoints.len(), 1000);
     let found = problems(&decoded);
-    assert!(found.len() == 1 && found[0].contains("the last 2 are left out"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains("addresses are used, 2 left out"), "{found:?}");
 }

@@ -477,8 +477,8 @@ fn objects_are_kept_while_their_directory_is_missing() {
         assert_eq!((told(&scan).len(), scan.held), (0, true));
     }
     let said = format!(
-        "{}: there is no such file or directory; its last good content stays: 1 Services, 1 \
-         objects in all",
+        "{}: there is no such file or directory; its last good content stays: 1 Service, 1 \
+         object in all",
         world.directory.path().display()
     );
     assert_eq!(world.problems(), [said]);

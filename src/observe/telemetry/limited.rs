@@ -10,6 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rulec_compiler::plural::counted;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -132,7 +133,7 @@ fn with_more(line: &str, times: u64, style: Style) -> String {
 }
 
 fn with_others(said: &Said<String>, style: Style) -> String {
-    let text = format!("; and {} more lines of this kind", said.more);
+    let text = format!("; and {} of this kind", counted(said.more, "more line"));
     suffixed(&said.line, said.more, &text, "more_of_this_kind", style)
 }
 
