@@ -399,7 +399,7 @@ fn endpoint_changes_are_timed_from_their_trigger() {
 
 /// A disturbance of the server after a given number of objects has been written.
 #[derive(Clone, Copy)]
-enum Blow {
+enum Disturbance {
     Down,
     Up,
     Crash,
@@ -435,21 +435,21 @@ fn a_long_history_equals_a_fresh_start<S: Server>() {
         scope.spawn(|| {
             for round in 0..EVENTS / ROUND {
                 for (when, blow) in [
-                    (600, Blow::Down),
-                    (900, Blow::Up),
-                    (1_200, Blow::Crash),
-                    (1_500, Blow::Forget),
-                    (1_800, Blow::Drop),
+                    (600, Disturbance::Down),
+                    (900, Disturbance::Up),
+                    (1_200, Disturbance::Crash),
+                    (1_500, Disturbance::Forget),
+                    (1_800, Disturbance::Drop),
                 ] {
                     while written.load(Ordering::Acquire) < round * ROUND + when {
                         thread::sleep(Duration::from_millis(1));
                     }
                     match blow {
-                        Blow::Down => server.down(),
-                        Blow::Up => server.up(),
-                        Blow::Crash => server.crash(),
-                        Blow::Forget => server.forget(),
-                        Blow::Drop => server.drop_connections(),
+                        Disturbance::Down => server.down(),
+                        Disturbance::Up => server.up(),
+                        Disturbance::Crash => server.crash(),
+                        Disturbance::Forget => server.forget(),
+                        Disturbance::Drop => server.drop_connections(),
                     }
                 }
             }

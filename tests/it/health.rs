@@ -47,9 +47,9 @@ fn await_code(namespace: &Namespace, address: &str, path: &str, expected: u16) {
 }
 
 /// Another process that owns our IPv4 table; the table disappears with it.
-struct Usurper(Child);
+struct TableOwner(Child);
 
-impl Usurper {
+impl TableOwner {
     fn start(namespace: &Namespace) -> Self {
         let mut child =
             namespace.command("nft", ["-i"]).stdin(Stdio::piped()).spawn().expect("nft starts");
@@ -59,7 +59,7 @@ impl Usurper {
     }
 }
 
-impl Drop for Usurper {
+impl Drop for TableOwner {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -205,7 +205,7 @@ fn health_fails_when_the_kernel_cannot_be_programmed() {
     assert_eq!(code(&namespace, HEALTH, "/livez"), 200);
     await_code(&namespace, balancer, "/", 200);
     {
-        let _usurper = Usurper::start(&namespace);
+        let _owner = TableOwner::start(&namespace);
         await_code(&namespace, HEALTH, "/livez", 503);
         let answer = get(&namespace, HEALTH, "/healthz");
         let body = answer.json();

@@ -208,7 +208,7 @@ fn expected_draining(before: &State, node: &Node, now: &State) -> BTreeMap<Drain
 
 /// Changes that others can make to IPVS.
 #[derive(Clone, Debug)]
-enum Meddling {
+enum ForeignChange {
     RemoveServer(Index),
     AlterServer(Index, bool),
     RemoveReal(Index),
@@ -219,8 +219,8 @@ enum Meddling {
     Bind(u8),
 }
 
-fn meddling() -> impl Strategy<Value = Vec<Meddling>> {
-    use Meddling::{
+fn foreign_changes() -> impl Strategy<Value = Vec<ForeignChange>> {
+    use ForeignChange::{
         AddReal, AddServer, AlterReal, AlterServer, Bind, RemoveReal, RemoveServer, Unbind,
     };
     let index = any::<Index>;
@@ -237,8 +237,8 @@ fn meddling() -> impl Strategy<Value = Vec<Meddling>> {
     vec(one, 0..30)
 }
 
-impl Meddling {
-    fn to(&self, ipvs: &mut ipvs::State) {
+impl ForeignChange {
+    fn apply(&self, ipvs: &mut ipvs::State) {
         let servers: Vec<VirtualServer> = ipvs.servers.keys().copied().collect();
         let some = |index: &Index| (!servers.is_empty()).then(|| *index.get(&servers));
         // A real server of this virtual server, or of the next one that has any.
@@ -451,14 +451,14 @@ proptest! {
         (list, batches) in timed_history(),
         settings in ipvs_settings(),
         damages in damages(),
-        meddling in meddling(),
+        foreign_changes in foreign_changes(),
     ) {
         let mut node = Node::start(&list, settings);
         for (seconds, batch) in &batches {
             node.apply(*seconds, batch);
         }
         let mut found = damaged(&node.program.state(), &damages);
-        meddling.iter().for_each(|it| it.to(&mut found.ipvs));
+        foreign_changes.iter().for_each(|it| it.apply(&mut found.ipvs));
         let left = add_foreigners(&mut found, &node.ipvs.exclude);
         for program in [node.program.clone(), node.restarted(&found, node.now + 5)] {
             let mut wanted = with_excluded(&found, &program);

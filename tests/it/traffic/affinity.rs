@@ -284,7 +284,7 @@ fn affinity_can_be_switched_on_and_off() {
     // Without endpoints, and then with one again.
     site.apply(&web(STICKY));
     let all = Family::BOTH.map(frontends).concat();
-    site.refused(&super::Who::ALL, &PROTOCOLS, &all);
+    site.refused(&super::Sender::ALL, &PROTOCOLS, &all);
     site.apply(&(web(STICKY) + &endpoints("web", WEB, &["b"])));
     for to in all {
         assert_eq!(ask_many(&site.world.client, Protocol::Tcp, to, 5).len(), 1);

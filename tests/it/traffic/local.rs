@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rulec_testkit::{Family, Namespace, Options, Protocol, address, ask, require_root};
 
-use super::{HTTP, NODE, PATIENCE, Seen, Site, Who, cluster_ip, each_of, endpoints, service};
+use super::{HTTP, NODE, PATIENCE, Seen, Sender, Site, cluster_ip, each_of, endpoints, service};
 use crate::support::rulec;
 
 /// Returns a Service whose only endpoint is not one of the clients.
@@ -15,10 +15,10 @@ fn web() -> String {
 
 /// Asserts which source address the endpoint sees for the world's usual clients.
 #[track_caller]
-fn seen(site: &Site, expected: [(Who, Seen); 3]) {
+fn seen(site: &Site, expected: [(Sender, Seen); 3]) {
     for family in Family::BOTH {
-        for (who, seen) in expected {
-            site.served(who, Protocol::Tcp, cluster_ip(family, 10, 80), &["a"], seen);
+        for (sender, seen) in expected {
+            site.served(sender, Protocol::Tcp, cluster_ip(family, 10, 80), &["a"], seen);
         }
     }
 }
@@ -47,8 +47,11 @@ fn pods_are_recognised_by_the_networks_of_their_node() {
         |cidrs: &str| NODE.replace("status:", &format!("spec: {{podCIDRs: [{cidrs}]}}\nstatus:"));
     let own = node("10.50.1.0/24, '2001:db8:50:1::/64'");
     let mut site = Site::start_with(&["--detect-local-mode", "NodeCIDR"], &(web() + &own));
-    let only_pods =
-        [(Who::Pod, Seen::Own), (Who::Host, Seen::Masqueraded), (Who::Client, Seen::Masqueraded)];
+    let only_pods = [
+        (Sender::Pod, Seen::Own),
+        (Sender::Host, Seen::Masqueraded),
+        (Sender::Client, Seen::Masqueraded),
+    ];
     seen(&site, only_pods);
     // Unlike with a cluster CIDR, a Pod of another node does not count.
     source_of(&site.world.remote_pod(0).namespace, address::remote_pod(0), Seen::Masqueraded);
@@ -60,7 +63,7 @@ fn pods_are_recognised_by_the_networks_of_their_node() {
 
     // Without known networks, no client can be told from Pods, and all sources are kept.
     site.apply(&(web() + NODE));
-    seen(&site, Who::ALL.map(|who| (who, Seen::Own)));
+    seen(&site, Sender::ALL.map(|sender| (sender, Seen::Own)));
     site.apply(&(web() + &own));
     seen(&site, only_pods);
 }
@@ -76,7 +79,11 @@ fn pods_are_recognised_by_their_bridge() {
     let site = Site::start_with(&args, &(web() + NODE));
     seen(
         &site,
-        [(Who::Pod, Seen::Own), (Who::Host, Seen::Masqueraded), (Who::Client, Seen::Masqueraded)],
+        [
+            (Sender::Pod, Seen::Own),
+            (Sender::Host, Seen::Masqueraded),
+            (Sender::Client, Seen::Masqueraded),
+        ],
     );
     // The interface's whole name is compared; the address does not count.
     source_of(&site.world.pod(1).namespace, address::pod(1), Seen::Masqueraded);
@@ -91,7 +98,11 @@ fn pods_are_recognised_by_the_names_of_their_interfaces() {
     let site = Site::start_with(&args, &(web() + NODE));
     seen(
         &site,
-        [(Who::Pod, Seen::Own), (Who::Host, Seen::Masqueraded), (Who::Client, Seen::Masqueraded)],
+        [
+            (Sender::Pod, Seen::Own),
+            (Sender::Host, Seen::Masqueraded),
+            (Sender::Client, Seen::Masqueraded),
+        ],
     );
     source_of(&site.world.pod(1).namespace, address::pod(1), Seen::Own);
     source_of(&site.world.remote_pod(0).namespace, address::remote_pod(0), Seen::Masqueraded);
