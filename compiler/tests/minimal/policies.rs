@@ -351,7 +351,7 @@ fn a_remote_endpoint_takes_no_operation_under_internal_policy_local() {
 /// slot's key to that of the id. There are three heads and five slots. The removal costs the same:
 /// without affinity, the slot itself is the key.
 #[test]
-fn affinity_under_external_policy_local_changes_heads_and_ids_in_each_view() {
+fn affinity_under_external_policy_local_changes_each_view() {
     let sticky_local = |service: &mut Service| {
         outside_local(service);
         sticky(service);

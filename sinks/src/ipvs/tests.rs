@@ -264,7 +264,7 @@ fn all_connections_count_and_other_methods_are_recognised() {
 }
 
 #[test]
-fn truncated_and_corrupt_messages_are_refused() {
+fn truncated_messages_are_refused_and_corrupt_ones_do_not_panic() {
     let web = server("fd00:96::a", Protocol::Tcp, 80);
     let pod = backend("2001:db8::1", 8080);
     let whole = [
