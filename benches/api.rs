@@ -20,7 +20,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rulec::daemon::run::Daemon;
-use rulec::daemon::sink_thread::Installer;
+use rulec::daemon::sink_thread::SinkThread;
 use rulec_apiserver::{
     ApiServer, Assets, Credential, RealServer, Server, Settings as ServerSettings,
 };
@@ -105,9 +105,9 @@ fn event_to_acknowledgement<S: Server + 'static>(services: usize) {
         runtime.block_on(async {
             let settings = Settings::new(NodeName::from(NODE));
             let mark = settings.masquerade_bit.mark();
-            let installer = Installer::start(Ownership::Exclusive, mark, None).unwrap();
+            let sink = SinkThread::start(Ownership::Exclusive, mark, None).unwrap();
             let engine = Engine::new(settings, Periods::default(), Instant::now());
-            let mut daemon = Daemon::new(engine, installer, [Origin::Api]);
+            let mut daemon = Daemon::new(engine, sink, [Origin::Api]);
             let (acknowledged, mut acknowledgements) = mpsc::unbounded_channel();
             daemon.observe(acknowledged);
             let (out, updates) = mpsc::channel(256);

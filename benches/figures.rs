@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rulec::daemon::run::Daemon;
-use rulec::daemon::sink_thread::Installer;
+use rulec::daemon::sink_thread::SinkThread;
 use rulec_compiler::change::{Change, Origin};
 use rulec_compiler::name::NodeName;
 use rulec_compiler::net::{Backend, Family};
@@ -96,10 +96,9 @@ fn channel_to_acknowledgement(services: usize, ownership: Ownership) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let settings = settings();
-            let installer =
-                Installer::start(ownership, settings.masquerade_bit.mark(), None).unwrap();
+            let sink = SinkThread::start(ownership, settings.masquerade_bit.mark(), None).unwrap();
             let engine = Engine::new(settings, Periods::default(), Instant::now());
-            let mut daemon = Daemon::new(engine, installer, [Origin::Manifests]);
+            let mut daemon = Daemon::new(engine, sink, [Origin::Manifests]);
             let (acknowledged, mut acknowledgements) = mpsc::unbounded_channel();
             daemon.observe(acknowledged);
             let (out, updates) = mpsc::channel(16);

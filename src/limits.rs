@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use rulec_compiler::plural::counted;
+
 /// How often a line may be logged.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
@@ -159,8 +161,7 @@ impl<K: Ord + Clone, T> Limits<K, T> {
 pub fn more(times: u64) -> String {
     match times {
         0 => String::new(),
-        1 => "; 1 similar line suppressed".to_owned(),
-        _ => format!("; {times} similar lines suppressed"),
+        times => format!("; {} suppressed", counted(times, "similar line")),
     }
 }
 
@@ -172,7 +173,7 @@ mod tests {
     const MINUTE: Duration = RATE.period;
 
     #[test]
-    fn five_lines_at_once_and_then_one_a_minute_with_a_count() {
+    fn five_lines_are_allowed_and_then_one_a_minute_with_a_count() {
         let start = Instant::now();
         let mut limits = Limits::new(RATE, 10);
         let mut said = Vec::new();
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_quiet_for_long_has_all_again_and_others_do_not_count() {
+    fn the_allowance_refills_and_is_separate_per_subject() {
         let start = Instant::now();
         let mut limits = Limits::new(RATE, 10);
         let mut all =
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn subjects_are_forgotten_when_they_have_nothing_to_tell() {
+    fn idle_subjects_are_forgotten() {
         let start = Instant::now();
         let mut limits = Limits::new(RATE, 3);
         for subject in 0..3 {

@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_become_seconds_and_zero_asks_for_nothing() {
+    fn durations_become_seconds_and_zero_requests_nothing() {
         let conntrack = Conntrack {
             max_per_core: 0,
             min: 131_072,

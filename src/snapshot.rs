@@ -243,13 +243,13 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_is_read_as_it_was_written() {
+    fn a_snapshot_round_trips() {
         let json = good();
         assert_eq!(serde_json::to_value(read(&json).unwrap()).unwrap(), json);
     }
 
     #[test]
-    fn what_no_kernel_can_hold_is_refused_with_a_reason() {
+    fn an_impossible_kernel_state_is_refused_with_a_reason() {
         let refused = |what: &str, damage: &dyn Fn(&mut Json, &mut Json)| {
             let mut json = good();
             let [v4, _] = families(&json);

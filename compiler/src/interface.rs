@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_are_ranges_that_read_back() {
+    fn patterns_round_trip_through_ranges() {
         for text in ["lo", "cni0", "veth*", "a*", "fifteen-letters", "fifteen-letter*", "ü*"] {
             let pattern = InterfacePattern::try_from(text.to_owned()).unwrap();
             assert_eq!(pattern.to_string(), text);
@@ -137,14 +137,14 @@ mod tests {
     }
 
     #[test]
-    fn names_no_interface_has_are_refused() {
+    fn invalid_interface_names_are_refused() {
         for name in ["", "sixteen-letters!", "a b", "a/b", "a:b", "a*b", "a\"", "a\n", "a\0"] {
             assert!(InterfacePattern::named(name).is_err(), "{name:?}");
         }
     }
 
     #[test]
-    fn ranges_that_are_no_pattern_mean_nothing() {
+    fn invalid_ranges_yield_no_pattern() {
         assert_eq!(InterfacePattern::from_range(&[], &[]), None);
         assert_eq!(InterfacePattern::from_range(b"a", b"b"), None);
         let (start, mut end) = InterfacePattern::named("cni0").unwrap().range();

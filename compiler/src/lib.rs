@@ -22,6 +22,7 @@ pub mod name;
 pub mod net;
 pub mod nft;
 pub mod object;
+pub mod plural;
 pub mod remark;
 pub mod resolve;
 pub mod scheduling;

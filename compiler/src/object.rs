@@ -453,7 +453,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_of_the_settings_are_for_their_scheduler_alone() {
+    fn flags_from_the_settings_apply_only_to_their_scheduler() {
         let settings = Scheduling { scheduler: Scheduler::Sh, flags: "sh-port".parse().unwrap() };
         let of = |scheduler, flags: Option<&str>| {
             let flags = flags.map(|flags| flags.parse().unwrap());

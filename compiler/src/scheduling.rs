@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn schedulers_are_known_by_their_names() {
+    fn schedulers_are_parsed_by_their_names() {
         for scheduler in Scheduler::ALL {
             assert_eq!(scheduler.name().parse(), Ok(scheduler));
         }
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_have_general_names_and_those_of_their_schedulers() {
+    fn flags_have_general_and_scheduler_specific_names() {
         let flags: SchedulerFlags = "mh-fallback, mh-port".parse().unwrap();
         assert_eq!((flags.bits(), flags.to_string().as_str()), (0x18, "flag-1,flag-2"));
         assert_eq!("flag-2,flag-1".parse(), Ok(flags));
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn maglev_hashing_looks_at_ports() {
+    fn maglev_hashing_includes_ports_by_default() {
         assert_eq!(Scheduling::new(Scheduler::Mh).flags.to_string(), "flag-2");
         assert!(Scheduling::new(Scheduler::Sh).flags.is_empty());
     }

@@ -283,7 +283,7 @@ fn cases_1_to_3_cluster_addresses() {
 }
 
 #[test]
-fn case_4_nobody_is_known_to_be_a_pod_or_everybody_is_masqueraded() {
+fn case_4_no_known_pods_and_masquerade_all() {
     world()
         .detect(DetectLocal::ClusterCidr(Vec::new()))
         .expect("x", "cluster:80", ALL_KEPT)
@@ -299,7 +299,7 @@ fn case_4_nobody_is_known_to_be_a_pod_or_everybody_is_masqueraded() {
 }
 
 #[test]
-fn detection_by_node_and_by_interface() {
+fn pods_are_detected_by_node_and_by_interface() {
     world().detect(DetectLocal::NodeCidr).expect("pod", "cluster:80", ALL_KEPT).expect(
         "pod-nb",
         "cluster:80",
@@ -341,7 +341,7 @@ fn case_5_each_protocol_has_its_own_endpoints() {
 }
 
 #[test]
-fn cases_6_and_7_what_a_cluster_address_does_not_have() {
+fn cases_6_and_7_undefined_ports_and_addresses() {
     world()
         .expect("pod", "cluster:80/udp", "reject")
         .expect("pod", "cluster:443", "reject")
@@ -380,7 +380,7 @@ fn cases_8_to_10_no_endpoints() {
 // ---- Endpoints ----------------------------------------------------------------------------------
 
 #[test]
-fn cases_27_to_29_endpoints_that_terminate() {
+fn cases_27_to_29_terminating_endpoints() {
     let one_ready = world()
         .without_endpoints()
         .endpoint("e1", Some(HERE), Conditions::READY)
@@ -459,7 +459,7 @@ fn cases_40_41_and_52_external_policy_local() {
 }
 
 #[test]
-fn case_43_pods_that_are_not_known_are_from_outside() {
+fn case_43_unknown_pods_are_treated_as_external() {
     let nobody = || with(external_local).detect(DetectLocal::ClusterCidr(Vec::new()));
     nobody().expect("pod", "vip:80", "e1").expect("e1", "vip:80", "e1+m").expect(
         "node",
@@ -472,7 +472,7 @@ fn case_43_pods_that_are_not_known_are_from_outside() {
 }
 
 #[test]
-fn cases_44_and_45_local_endpoints_that_terminate() {
+fn cases_44_and_45_terminating_local_endpoints() {
     with(external_local)
         .without_endpoints()
         .endpoint("e1", Some(HERE), TERMINATING)
@@ -490,7 +490,7 @@ fn cases_44_and_45_local_endpoints_that_terminate() {
 }
 
 #[test]
-fn cases_47_to_49_both_policies_and_neither() {
+fn cases_47_to_49_combined_policies() {
     let mut both = with(|service| {
         internal_local(service);
         external_local(service);
@@ -548,7 +548,7 @@ fn cases_53_to_57_zones() {
 }
 
 #[test]
-fn case_58_nodes_before_zones() {
+fn case_58_node_hints_precede_zone_hints() {
     let (z1, z2): (&[&str], &[&str]) = (&["z1"], &["z2"]);
     let by_node = |a, b, c| world().hints([(z1, a), (z1, b), (z2, c)]);
     by_node(&[HERE], &["nb"], &["nc"]).expect("pod", "cluster:80", "e1");
@@ -557,7 +557,7 @@ fn case_58_nodes_before_zones() {
 }
 
 #[test]
-fn cases_60_and_61_where_topology_has_no_say() {
+fn cases_60_and_61_topology_is_ignored() {
     let (z1, z2): (&[&str], &[&str]) = (&["z1"], &["z2"]);
     let two_here = with(external_local)
         .without_endpoints()
@@ -584,7 +584,7 @@ fn cases_60_and_61_where_topology_has_no_say() {
 // ---- External frontends -------------------------------------------------------------------------
 
 #[test]
-fn cases_63_to_66_where_external_frontends_answer() {
+fn cases_63_to_66_addresses_of_external_frontends() {
     let mut world = world();
     world
         .expect("pod", "external:443", "pass")
@@ -619,7 +619,7 @@ fn case_67_node_ports_without_endpoints() {
 }
 
 #[test]
-fn case_77_one_frontend_for_two() {
+fn case_77_conflicting_claims() {
     let mut world = world();
     let mut other = bare_service("default", "a");
     other.cluster_ips.v4 = Some(Ipv4Addr::new(10, 90, 0, 11));
@@ -637,7 +637,7 @@ fn case_77_one_frontend_for_two() {
 // ---- Source ranges ------------------------------------------------------------------------------
 
 #[test]
-fn case_69_who_is_in_no_range_is_dropped_at_vips() {
+fn case_69_clients_outside_source_ranges_are_dropped_at_vips() {
     let x = ["203.0.113.0/25", "2001:db8:ff00::/48"];
     restricted(&x)
         .expect("x", "vip:80", ALL_MASQUERADED)
@@ -662,7 +662,7 @@ fn case_69_who_is_in_no_range_is_dropped_at_vips() {
 }
 
 #[test]
-fn cases_70_and_71_a_node_may_have_the_vip_as_its_source() {
+fn cases_70_and_71_an_allowed_node_may_use_the_vip_as_source() {
     let with_node = ["192.0.2.0/24", "2001:db8::/64"];
     let mut world = restricted(&with_node);
     let second = Family::ALL.map(|family| address("vip-2", family));
@@ -679,7 +679,7 @@ fn cases_70_and_71_a_node_may_have_the_vip_as_its_source() {
 }
 
 #[test]
-fn case_72_ranges_that_restrict_nobody() {
+fn case_72_source_ranges_without_effect() {
     restricted(&["203.0.113.0/25", "0.0.0.0/0", "2001:db8:ff00::/48", "::/0"]).expect(
         "y",
         "vip:80",
@@ -696,7 +696,7 @@ fn case_72_ranges_that_restrict_nobody() {
 }
 
 #[test]
-fn case_73_ranges_come_before_the_refusal() {
+fn case_73_source_ranges_precede_rejection() {
     let nobody = restricted(&["203.0.113.0/25", "2001:db8:ff00::/48"]).without_endpoints();
     nobody.expect("y", "vip:80", "drop").expect("x", "vip:80", "reject");
 }
@@ -705,7 +705,7 @@ fn case_73_ranges_come_before_the_refusal() {
 
 /// A node address in the Pods' network, such as that of a bridge, counts as a Pod's.
 #[test]
-fn a_node_address_among_the_pods_is_a_pods() {
+fn a_node_address_in_the_pod_network_counts_as_a_pod() {
     let both = ["192.0.2.0/24", "2001:db8::/64"];
     let of = |world: World| world.detect(DetectLocal::ClusterCidr(nets(&both)));
     for frontend in ["cluster:80", "vip:80", "external:80", "node:30080"] {
@@ -722,7 +722,7 @@ fn a_node_address_among_the_pods_is_a_pods() {
 
 /// With session affinity, the client is assumed to have no record: any backend is possible.
 #[test]
-fn affinity_leads_to_all_backends_of_the_view() {
+fn affinity_reaches_all_backends_of_the_view() {
     with(|service| {
         external_local(service);
         service.affinity = Affinity::ClientIp { timeout: 60 };
@@ -735,7 +735,7 @@ fn affinity_leads_to_all_backends_of_the_view() {
 /// An endpoint at the node's own address is reached without leaving the node: arriving packets are
 /// not masqueraded, since they do not pass postrouting; packets that the node sends are.
 #[test]
-fn an_endpoint_at_the_nodes_own_address() {
+fn an_endpoint_at_the_node_address_is_masqueraded_only_for_the_node() {
     let host = world().without_endpoints().endpoint("node", Some(HERE), Conditions::READY);
     host.expect("x", "cluster:80", "node")
         .expect("x", "vip:80", "node")
@@ -753,7 +753,7 @@ fn an_endpoint_at_the_nodes_own_address() {
 /// is masqueraded when it reaches itself. It does not serve clients from outside under policy
 /// Local.
 #[test]
-fn an_endpoint_without_a_node_finds_itself() {
+fn an_endpoint_without_a_node_can_reach_itself() {
     let placeless = |world: World| {
         let world = world.without_endpoints().endpoint("e1", None, Conditions::READY);
         world.endpoint("e2", Some("nb"), Conditions::READY)
@@ -780,7 +780,7 @@ fn an_endpoint_without_a_node_finds_itself() {
 
 /// The path consists of the rules that took effect, and the chain that decided is named.
 #[test]
-fn the_path_names_the_rules_that_had_a_say() {
+fn the_path_names_the_rules_that_took_effect() {
     let told = |world: &World, client, frontend| -> Vec<(Option<ChainId>, Vec<String>)> {
         let outcomes = world.outcomes(client, frontend, Family::Ipv4).into_iter();
         outcomes
@@ -805,7 +805,7 @@ fn the_path_names_the_rules_that_had_a_say() {
 
 /// Without a table, or if a chain is not intact, packets pass.
 #[test]
-fn without_our_rules_a_packet_passes() {
+fn a_packet_passes_without_our_rules() {
     let state = world().state();
     let packet = Packet {
         source: address("x", Family::Ipv4),

@@ -62,7 +62,7 @@ sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops 
     }
 
     #[test]
-    fn the_owner_is_named_as_well_as_it_is_known() {
+    fn the_owner_is_named_by_process_or_netlink_port() {
         let mut owner = Owner { portid: 7, process: None };
         assert_eq!(owner.to_string(), "netlink port 7");
         owner.process = Some((4242, "rulec".to_owned()));

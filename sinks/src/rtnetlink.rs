@@ -340,7 +340,7 @@ pub(crate) mod tests {
 
     #[test]
     #[cfg(target_endian = "little")]
-    fn requests_have_the_bytes_of_the_kernel_headers() {
+    fn requests_match_the_kernel_headers_byte_for_byte() {
         #[rustfmt::skip]
         let expected = [
             40, 0, 0, 0,  20, 0,  1, 6,  3, 0, 0, 0,  0, 0, 0, 0,
@@ -371,7 +371,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn only_what_is_ours_is_read() {
+    fn only_our_own_addresses_and_routes_are_read() {
         let address: IpAddr = V4.into();
         let bytes = written(|it| write_address(it, RTM_NEWADDR, 1, 3, 7, address));
         let read = |bytes: &[u8], index| read_address(&messages(bytes).next().unwrap(), index);
@@ -399,7 +399,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_device_is_known_by_its_kind() {
+    fn a_device_is_recognised_by_its_kind() {
         let link = |kind: Option<&str>, flags| {
             let bytes = written(|writer| {
                 let message = write_link(writer, RTM_NEWLINK, 0, 3, 7, flags);

@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_count_that_receive() {
+    fn only_addresses_that_receive_packets_count() {
         let ip: IpAddr = "2001:db8::1".parse().unwrap();
         let counts = |flags| address(&message(flags, &[AddressAttribute::Address(ip)])).is_some();
         let (permanent, tentative) = (AddressFlags::Permanent, AddressFlags::Tentative);
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn the_only_address_of_a_family_is_the_primary_one_where_no_route_tells() {
+    fn without_a_route_the_only_address_of_a_family_is_primary() {
         // Addresses that this machine does not have, so its routes do not prefer any.
         let of = |all: &[&str]| primary(&all.iter().map(|ip| ip.parse().unwrap()).collect());
         let ips =
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_of_a_peer_is_not_ours() {
+    fn a_peer_address_is_not_ours() {
         let [own, peer] = ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse::<IpAddr>().unwrap());
         let none = AddressFlags::empty();
         let (local, remote) = (AddressAttribute::Local(own), AddressAttribute::Address(peer));
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_of_the_header_count_if_there_are_no_others() {
+    fn header_flags_apply_without_a_flags_attribute() {
         let mut message = AddressMessage::default();
         message.attributes = vec![AddressAttribute::Address("2001:db8::1".parse().unwrap())];
         assert!(address(&message).is_some());
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_messages_come_to_an_end() {
+    fn malformed_messages_end_with_an_error() {
         assert_eq!(messages(&[]).count(), 0);
         for len in [1, 15, 16, 40] {
             assert!(messages(&vec![0; len]).any(|message| message.is_err()), "{len}");

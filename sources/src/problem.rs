@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_several_parts_say_is_there_until_none_does() {
+    fn a_problem_is_kept_until_no_part_reports_it() {
         let [a, b] =
             ["a", "b"].map(|message| Problem::of_file(&"x.yaml".into(), Severity::Error, message));
         let mut problems = Problems::default();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_prints_what_is_known() {
+    fn a_problem_prints_its_known_fields() {
         let mut problem = Problem::of_file(&"web.yaml".into(), Severity::Error, "no");
         assert_eq!(problem.to_string(), "web.yaml: no");
         problem.line = Some(12);

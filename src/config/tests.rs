@@ -52,7 +52,7 @@ fn errors(loaded: Result<Loaded, Invalid>) -> Vec<String> {
 }
 
 #[test]
-fn without_a_word_the_defaults_are_kube_proxys_in_mode_nftables() {
+fn the_defaults_are_those_of_kube_proxy_in_nftables_mode() {
     let Loaded { config, warnings, .. } = load(&[], None).unwrap();
     assert_eq!(printed(&warnings), [""; 0]);
     assert_eq!(config.settings.node_name.as_str(), "node-a");

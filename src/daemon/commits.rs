@@ -11,6 +11,7 @@ use rulec_compiler::Frontend;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Backend;
 use rulec_compiler::nft::Program;
+use rulec_compiler::plural::counted;
 
 use rulec_engine::Committed;
 
@@ -48,7 +49,7 @@ impl Commits {
         let text = describe(commit);
         Some(match std::mem::take(&mut self.unsaid) {
             0 => text,
-            unsaid => format!("{text}; {unsaid} more commits before"),
+            unsaid => format!("{text}; {} before", counted(unsaid, "more commit")),
         })
     }
 
@@ -58,7 +59,8 @@ impl Commits {
             return None;
         }
         let unsaid = std::mem::take(&mut self.unsaid);
-        Some(format!("{unsaid} more commits; --log-level debug shows each"))
+        let more = counted(unsaid, "more commit");
+        Some(format!("{more}; --log-level debug shows each"))
     }
 
     /// Returns when to call `due`.
@@ -71,7 +73,8 @@ impl Commits {
 fn describe(commit: &Committed) -> String {
     let Committed { before, after, operations } = commit;
     let Some(before) = before else {
-        return format!("reconciled the kernel with the sources: {operations} operations");
+        let operations = counted(*operations, "operation");
+        return format!("reconciled the kernel with the sources: {operations}");
     };
     let mut services: BTreeMap<&NamespacedName, BTreeSet<Frontend>> = BTreeMap::new();
     for frontend in before.changed_frontends(after) {
@@ -87,11 +90,10 @@ fn describe(commit: &Committed) -> String {
         .collect();
     match services.len().saturating_sub(MAX_SERVICES) {
         0 => {}
-        1 => parts.push("and 1 more Service".to_owned()),
-        more => parts.push(format!("and {more} more Services")),
+        more => parts.push(format!("and {}", counted(more, "more Service"))),
     }
     if parts.is_empty() {
-        return format!("no frontend changed: {operations} operations");
+        return format!("no frontend changed: {}", counted(*operations, "operation"));
     }
     parts.join("; ")
 }
@@ -104,8 +106,8 @@ fn change(commit: &Committed, service: &NamespacedName, frontends: &BTreeSet<Fro
         return "gone".to_owned();
     }
     if before.fragment(service).is_none() {
-        let frontends = count(new.frontends.len(), "frontend");
-        return format!("new, {frontends}, {}", count(new.backends.len(), "backend"));
+        let frontends = counted(new.frontends.len(), "frontend");
+        return format!("new, {frontends}, {}", counted(new.backends.len(), "backend"));
     }
     let mut parts = Vec::new();
     parts.extend(signed('+', "frontend", new.frontends.difference(&old.frontends)));
@@ -158,11 +160,7 @@ fn signed<T: ToString>(sign: char, what: &str, items: impl Iterator<Item = T>) -
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    Some(format!("{sign}{} {names}{more}", count(items.len(), what)))
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+    Some(format!("{sign}{} {names}{more}", counted(items.len(), what)))
 }
 
 #[cfg(test)]
@@ -210,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_which_service_changed_and_how() {
+    fn a_line_names_the_service_and_its_changes() {
         let web = |endpoints: &[&str]| service("web", "10.96.0.10", "", endpoints);
         let (six, seven) = ("10.88.0.6", "10.88.0.7");
         let line = |before: &[&str], after: &[&str]| described(&web(before), &web(after));
@@ -253,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_changes_a_second_are_not_a_hundred_lines_a_second() {
+    fn the_rate_of_commit_lines_is_limited() {
         let start = Instant::now();
         let mut commits = Commits::new(start);
         let after = compiled("");

@@ -30,9 +30,9 @@ const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration
 /// start does not know of them.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The thread. Dropping it waits a moment for pending requests.
+/// A handle of the thread. Dropping it waits a moment for pending requests.
 #[derive(Debug)]
-pub struct Forgetter {
+pub struct ConntrackThread {
     shared: Arc<Shared>,
     thread: Vital,
 }
@@ -60,7 +60,7 @@ struct Orders {
     has_ended: bool,
 }
 
-impl Forgetter {
+impl ConntrackThread {
     /// Starts the thread, in the network namespace of the caller.
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl Forgetter {
 
     /// Requests that flows be checked against these rules, without waiting. If the thread has died,
     /// the daemon ends, and its next start looks at all flows.
-    pub fn forget(&self, suspects: Suspects, rules: Rules) {
+    pub fn check(&self, suspects: Suspects, rules: Rules) {
         let mut orders = self.shared.orders();
         orders.rules = Some(rules);
         if !suspects.lost.is_empty() {
@@ -97,7 +97,7 @@ impl Forgetter {
     }
 }
 
-impl Drop for Forgetter {
+impl Drop for ConntrackThread {
     fn drop(&mut self) {
         let mut orders = self.shared.orders();
         orders.is_ending = true;
@@ -319,8 +319,8 @@ fn same<T: PartialEq>(mut all: impl Iterator<Item = T>) -> Option<T> {
 }
 
 #[cfg(test)]
-impl Forgetter {
-    /// A forgetter whose thread dies when `die` is called.
+impl ConntrackThread {
+    /// A handle whose thread dies when `die` is called.
     pub(crate) fn mortal() -> Self {
         let shared =
             Arc::new(Shared { orders: Mutex::new(Orders::default()), changed: Condvar::new() });
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_one_walk_and_what_failed_is_tried_again() {
+    fn waiting_orders_are_merged_and_failed_ones_retried() {
         let now = Instant::now();
         let mut orders = orders();
         orders.remember(Suspects { udp: which(1..2_000), ..Suspects::default() });
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_that_went_have_time_to_answer() {
+    fn removed_endpoints_have_time_to_answer() {
         let now = Instant::now();
         let mut orders = Orders { lost_at: Some(now + ANSWER_TIME), ..orders() };
         let (came, lost) = (which(1..2), which(2..3));
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_has_a_bound() {
+    fn the_number_of_remembered_frontends_is_limited() {
         let mut orders = orders();
         for third in 0..3_u8 {
             let of = |port| {
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_is_asked_for_no_more_than_is_needed() {
+    fn the_filter_is_as_narrow_as_possible() {
         let none = Which::default();
         let filter = |which: &Which| narrowest(Family::Ipv4, Kind::Udp, [which, &none]);
         let one = filter(&which(53..54));

@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_new_at_an_address_of_the_node_is_looked_at() {
+    fn only_new_frontends_at_node_addresses_are_checked() {
         let (model, settings) = world();
         let mut listeners = Listeners::default();
         let mut opened = |ops: &[Op]| {
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_the_kernel_are_sockets_that_listen() {
+    fn only_listening_sockets_are_parsed() {
         let head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
         assert_eq!(parse(head, Protocol::Tcp), None);
         let word = |bytes: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(bytes));
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_in_the_way_where_it_listens() {
+    fn a_socket_conflicts_where_it_listens() {
         let opened = |frontend, addresses: Option<&[&str]>| Opened {
             frontend,
             addresses: addresses.map(|all| all.iter().map(|it| it.parse().unwrap()).collect()),
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_tells_of_a_socket_and_whose_it_is() {
+    fn a_socket_and_its_owner_are_found() {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let at = socket.local_addr().unwrap();
         let all = read();

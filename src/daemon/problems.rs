@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use im::OrdSet;
 use im::ordset::DiffItem;
 use rulec_compiler::Origin;
+use rulec_compiler::plural::counted;
 use rulec_sources::{Problem, Severity};
 
 use crate::limits::{Bucket, Limits, Rate, Said, more};
@@ -226,8 +227,7 @@ impl Unsaid {
         };
         let new = match errors + warnings {
             0 => None,
-            1 => Some("1 more problem".to_owned()),
-            many => Some(format!("{many} more problems")),
+            some => Some(counted(some, "more problem")),
         };
         let over = (over > 0).then(|| format!("{over} resolved"));
         let what: Vec<String> = new.into_iter().chain(over).collect();
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn one_service_that_is_broken_a_thousand_times_makes_a_few_lines_with_a_count() {
+    fn repeated_problems_of_one_service_are_limited_and_counted() {
         let start = Instant::now();
         let mut problems = Problems::new(start);
         let mut lines = Vec::new();
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn twenty_thousand_files_at_once_make_twenty_lines_and_a_count() {
+    fn twenty_thousand_problems_make_twenty_lines_and_a_count() {
         let now = Instant::now();
         let mut problems = Problems::new(now);
         let path = |file: u64| format!("{file:05}.yaml");
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_break_one_after_the_other_are_bounded_too() {
+    fn successive_problems_of_many_files_are_limited() {
         let start = Instant::now();
         let mut problems = Problems::new(start);
         let mut all = OrdSet::new();

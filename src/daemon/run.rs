@@ -26,12 +26,12 @@ use crate::cli::{CleanupArgs, LogArgs, RunArgs};
 use crate::clock;
 use crate::config::Config;
 use crate::daemon::commits::Commits;
-use crate::daemon::conntrack_thread::Forgetter;
+use crate::daemon::conntrack_thread::ConntrackThread;
 use crate::daemon::listeners::Listeners;
 use crate::daemon::problems::{Line, Problems};
 use crate::daemon::reload;
 use crate::daemon::remarks::Remarks;
-use crate::daemon::sink_thread::Installer;
+use crate::daemon::sink_thread::SinkThread;
 use crate::daemon::sources::Sources;
 use crate::daemon::systemd::Notify;
 use crate::kernel::IpvsStart;
@@ -119,9 +119,9 @@ async fn serve(
     setup::tell_of_kube_proxy(config.mode);
     let ipvs = IpvsStart::of(&config)?;
     let is_ipvs = ipvs.is_some();
-    let installer = Installer::start(ownership, settings.masquerade_bit.mark(), ipvs)?;
+    let sink = SinkThread::start(ownership, settings.masquerade_bit.mark(), ipvs)?;
     // The content of IPVS has no owner, and the kernel does not notify of its changes.
-    let verify = args.verify_seconds.unwrap_or(match installer.ownership {
+    let verify = args.verify_seconds.unwrap_or(match sink.ownership {
         Ownership::Exclusive if !is_ipvs => 3600,
         Ownership::Exclusive | Ownership::Shared => 60,
     });
@@ -133,7 +133,7 @@ async fn serve(
     let state = state.map(|path| StateDir::new(path.clone()));
     let sources = Sources::start(args, &config, state.as_ref(), &out)?;
     drop(out);
-    let mut daemon = Daemon::new(engine, installer, sources.origins());
+    let mut daemon = Daemon::new(engine, sink, sources.origins());
     let show = Options::from(&config);
     daemon.monitor = Monitor::new(show.staleness, sources.origins());
     daemon.monitor.api.clone_from(&sources.api);
@@ -149,7 +149,7 @@ async fn serve(
         daemon.monitor.metrics_site(show.mode, effective),
     );
     daemon.snapshot.clone_from(&args.snapshot);
-    daemon.forgetter = Some(Forgetter::start(Arc::clone(daemon.monitor.metrics()))?);
+    daemon.conntrack = Some(ConntrackThread::start(Arc::clone(daemon.monitor.metrics()))?);
     daemon.notify = Notify::from_env();
     daemon.nudge = sources.nudge.clone();
     let (asked, reloads) = mpsc::unbounded_channel();
@@ -179,9 +179,9 @@ async fn serve(
 }
 
 /// Resolves with an error when the thread has died; never if there is no thread.
-async fn death(forgetter: &mut Option<Forgetter>) -> anyhow::Error {
-    match forgetter {
-        Some(forgetter) => forgetter.death().await,
+async fn death(conntrack: &mut Option<ConntrackThread>) -> anyhow::Error {
+    match conntrack {
+        Some(conntrack) => conntrack.death().await,
         None => pending().await,
     }
 }
@@ -203,7 +203,7 @@ fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
 pub struct Daemon {
     started: Timestamp,
     engine: Engine,
-    installer: Installer,
+    sink: SinkThread,
     snapshot: Option<PathBuf>,
     /// The sources that have not delivered their first complete lists.
     incomplete: BTreeSet<Origin>,
@@ -214,7 +214,7 @@ pub struct Daemon {
     /// The sources that are served from the state of an earlier run, and the time of that state.
     stale: BTreeMap<Origin, Timestamp>,
     commits: Commits,
-    forgetter: Option<Forgetter>,
+    conntrack: Option<ConntrackThread>,
     listeners: Listeners,
     monitor: Monitor,
     remarks: Remarks,
@@ -232,14 +232,14 @@ impl Daemon {
     /// delivered their first complete lists.
     pub fn new(
         engine: Engine,
-        installer: Installer,
+        sink: SinkThread,
         sources: impl IntoIterator<Item = Origin>,
     ) -> Self {
         let incomplete: BTreeSet<Origin> = sources.into_iter().collect();
         Self {
             started: Timestamp::now(),
             engine,
-            installer,
+            sink,
             snapshot: None,
             monitor: Monitor::new(STALENESS, incomplete.iter().copied()),
             incomplete,
@@ -247,7 +247,7 @@ impl Daemon {
             problems: Problems::new(Instant::now()),
             stale: BTreeMap::new(),
             commits: Commits::new(Instant::now()),
-            forgetter: None,
+            conntrack: None,
             listeners: Listeners::default(),
             remarks: Remarks::default(),
             observer: None,
@@ -301,7 +301,7 @@ impl Daemon {
                         self.update(update);
                     }
                 }
-                reply = self.installer.replies.recv() => {
+                reply = self.sink.replies.recv() => {
                     let reply = reply.context("the thread of the nft sink died")?;
                     let now = Instant::now();
                     self.monitor.replied(&reply, now);
@@ -310,15 +310,15 @@ impl Daemon {
                         let _ = observer.send(self.engine.counts());
                     }
                 }
-                tampering = self.installer.tampering.recv(), if watched => match tampering {
+                tampering = self.sink.tampering.recv(), if watched => match tampering {
                     Some(tampering) => {
                         self.engine.handle(Event::Tampered(tampering), Instant::now());
                     }
                     // Only this process can change the tables, so nothing watches them.
                     None => watched = false,
                 },
-                error = self.installer.threads.death() => return Err(error),
-                error = death(&mut self.forgetter) => return Err(error),
+                error = self.sink.threads.death() => return Err(error),
+                error = death(&mut self.conntrack) => return Err(error),
                 error = self.monitor.checks.failure() => return Err(error),
                 Some(()) = self.reloads.recv() => self.look_again(),
                 Some(ask) = self.monitor.asks.recv() => self.monitor.tell(ask, &self.engine),
@@ -329,10 +329,10 @@ impl Daemon {
             self.ask_the_sink()?;
             // The kernel already works on the next commit, so this does not delay it.
             self.tell();
-            if let (Some((suspects, rules)), Some(forgetter)) =
-                (self.engine.take_suspects(), &self.forgetter)
+            if let (Some((suspects, rules)), Some(conntrack)) =
+                (self.engine.take_suspects(), &self.conntrack)
             {
-                forgetter.forget(suspects, rules);
+                conntrack.check(suspects, rules);
             }
             self.monitor.follow(&mut self.engine);
             self.tell_of_what_has_no_effect();
@@ -378,7 +378,7 @@ impl Daemon {
         if let Request::Commit { delta, .. } = &request {
             self.listeners.follow(delta, self.engine.model(), self.engine.settings());
         }
-        self.installer.request(request)
+        self.sink.request(request)
     }
 
     /// Returns one line for the service manager.
@@ -503,8 +503,8 @@ mod tests {
     /// Returns the error that the daemon ends with after something has happened to it.
     async fn end(happens: impl FnOnce(&mut Daemon, Vec<std::sync::mpsc::Sender<()>>)) -> String {
         let engine = Engine::new(Settings::new("na".into()), Periods::default(), Instant::now());
-        let (installer, _asked, _answers, lives) = Installer::mortal();
-        let mut daemon = Daemon::new(engine, installer, []);
+        let (sink, _asked, _answers, lives) = SinkThread::mortal();
+        let mut daemon = Daemon::new(engine, sink, []);
         happens(&mut daemon, lives.into());
         let (_out, updates) = mpsc::channel(1);
         let end = daemon.run(updates, pending());
@@ -515,10 +515,10 @@ mod tests {
     #[tokio::test]
     async fn a_dead_thread_ends_the_daemon_and_is_named() {
         let forgets = end(|daemon, lives| {
-            let forgetter = Forgetter::mortal();
+            let conntrack = ConntrackThread::mortal();
             // It ends at once, not only at the next request.
-            forgetter.die();
-            daemon.forgetter = Some(forgetter);
+            conntrack.die();
+            daemon.conntrack = Some(conntrack);
             std::mem::forget(lives);
         });
         assert_eq!(forgets.await, "the thread rulec-conntrack died");

@@ -19,7 +19,7 @@ const WATCH_PAUSE: Duration = Duration::from_millis(500);
 
 /// A sink on its own thread. Dropping it ends the thread after the current request.
 #[derive(Debug)]
-pub struct Installer {
+pub struct SinkThread {
     requests: mpsc::Sender<Request>,
     /// Whether others can change the tables.
     pub ownership: Ownership,
@@ -55,7 +55,7 @@ impl Threads {
     }
 }
 
-impl Installer {
+impl SinkThread {
     /// Starts the thread, in the network namespace of the caller.
     ///
     /// # Errors
@@ -147,8 +147,8 @@ fn watch(mut watcher: Watcher, alarms: &channel::UnboundedSender<Tampering>) {
 }
 
 #[cfg(test)]
-impl Installer {
-    /// An installer without a kernel. Requests arrive at the returned receiver, and the threads of
+impl SinkThread {
+    /// A handle without a kernel. Requests arrive at the returned receiver, and the threads of
     /// the sink and of the watcher live until the returned senders are dropped, in this order.
     pub(crate) fn mortal()
     -> (Self, mpsc::Receiver<Request>, channel::UnboundedSender<Reply>, [mpsc::Sender<()>; 2]) {

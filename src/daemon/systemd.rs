@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_manager_nothing_is_ever_due() {
+    fn nothing_is_due_without_a_service_manager() {
         let now = Instant::now();
         let mut notify = named(&[("WATCHDOG_USEC", "1000")], now).unwrap();
         assert_eq!(notify.deadline(), None);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manager_hears_each_state_and_each_status_once() {
+    fn each_state_and_each_status_is_sent_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_sockets_may_be_abstract() {
+    fn abstract_socket_names_are_supported() {
         let name = format!("rulec-notify-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let manager = UnixDatagram::bind_addr(&address).unwrap();
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn beats_come_twice_as_often_as_the_watchdog_asks() {
+    fn the_watchdog_is_served_twice_per_interval() {
         let now = Instant::now();
         let own = std::process::id().to_string();
         let second = Duration::from_secs(1);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_understood_is_named() {
+    fn invalid_variables_are_named() {
         let now = Instant::now();
         for (variables, expected) in [
             (&[("NOTIFY_SOCKET", "vsock:2:1234")][..], "NOTIFY_SOCKET=vsock:2:1234"),

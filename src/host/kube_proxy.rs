@@ -359,7 +359,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn virtual_servers_are_counted_and_their_destinations_not() {
+    fn only_virtual_servers_are_counted() {
         let listing = "\
 IP Virtual Server version 1.2.1 (size=4096)
 Prot LocalAddress:Port Scheduler Flags
@@ -376,7 +376,7 @@ UDP  [fd0000960000000000000000000a]:0035 rr persistent 10800
     }
 
     #[test]
-    fn the_interface_is_found_by_its_whole_name() {
+    fn the_interface_is_matched_by_its_full_name() {
         let listing = |name: &str| {
             format!(
                 "Inter-|   Receive                |  Transmit\n face |bytes    packets |bytes\n    \

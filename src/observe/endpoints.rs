@@ -157,7 +157,7 @@ mod tests {
     use crate::observe::monitor::Monitor;
 
     #[tokio::test]
-    async fn the_mode_is_the_one_in_force() {
+    async fn the_proxy_mode_page_shows_the_effective_mode() {
         let monitor = Monitor::new(Duration::from_secs(60), []);
         for (mode, name) in [(Mode::Nftables, "nftables"), (Mode::Ipvs, "ipvs")] {
             let site = monitor.metrics_site(mode, serde_json::Value::Null);

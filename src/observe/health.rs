@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bodies_are_kube_proxys() {
+    fn the_bodies_match_those_of_kube_proxy() {
         let mut world = World::new();
         world.passed = Duration::from_millis(3_500);
         let status = json!({"lastUpdated": "1970-01-01T00:00:00Z", "healthy": true});
@@ -217,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_do_is_healthy_for_ever() {
+    fn an_idle_proxy_stays_healthy() {
         let mut world = World::new();
         world.passed = MINUTE * 60 * 24 * 365;
         assert_eq!(world.healthz().0, 200);
     }
 
     #[test]
-    fn it_is_unhealthy_once_the_oldest_change_is_a_minute_old() {
+    fn health_fails_once_the_oldest_change_is_a_minute_old() {
         let mut world = World::new();
         world.health.behind_since = Some(world.start);
         world.passed = MINUTE - Duration::from_nanos(1);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_goes_gets_no_connections_but_lives() {
+    fn an_ineligible_node_fails_healthz_but_not_livez() {
         let mut world = World::new();
         world.health.is_eligible = false;
         let (code, body) = world.healthz();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_eligible() {
+    fn eligibility_depends_on_taints_and_deletion() {
         assert!(is_eligible(Some(&node(&[], false)), true));
         assert!(is_eligible(Some(&node(&["node.kubernetes.io/not-ready"], false)), true));
         assert!(!is_eligible(Some(&node(&["a", TO_BE_DELETED], false)), true));
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn readiness_says_what_it_waits_for() {
+    fn readyz_lists_what_it_waits_for() {
         let mut health = World::new().health;
         health.awaited = vec!["the manifests".to_owned(), "the kernel".to_owned()];
         let answer = health.readyz();

@@ -125,9 +125,9 @@ fn slice(number: usize, endpoints: usize) -> Value {
 
 on_both_servers!(
     the_kernel_follows_the_server,
-    what_the_server_had_stays_while_it_is_away,
-    nothing_is_removed_before_every_source_has_delivered,
-    a_long_history_ends_where_a_fresh_start_does,
+    rules_are_kept_while_the_server_is_unavailable,
+    nothing_is_removed_before_all_sources_are_ready,
+    a_long_history_equals_a_fresh_start,
 );
 
 fn the_kernel_follows_the_server<S: Server>() {
@@ -155,7 +155,7 @@ fn the_kernel_follows_the_server<S: Server>() {
     assert_eq!(cluster.daemon().committed(), before + 1, "a change without effect was written");
 }
 
-fn what_the_server_had_stays_while_it_is_away<S: Server>() {
+fn rules_are_kept_while_the_server_is_unavailable<S: Server>() {
     if !require_root() {
         return;
     }
@@ -176,7 +176,7 @@ fn what_the_server_had_stays_while_it_is_away<S: Server>() {
     cluster.holds(&[node_object(), service(1, 80), slice(1, 4), slice(2, 2)]);
 }
 
-fn nothing_is_removed_before_every_source_has_delivered<S: Server>() {
+fn nothing_is_removed_before_all_sources_are_ready<S: Server>() {
     if !require_root() {
         return;
     }
@@ -209,7 +209,7 @@ fn nothing_is_removed_before_every_source_has_delivered<S: Server>() {
 }
 
 #[test]
-fn a_health_check_that_cannot_listen_is_an_event_of_its_service() {
+fn a_health_check_that_cannot_listen_causes_an_event() {
     if !require_root() {
         return;
     }
@@ -270,7 +270,7 @@ fn a_health_check_that_cannot_listen_is_an_event_of_its_service() {
 }
 
 #[test]
-fn a_normal_start_logs_nothing_above_info_and_metrics_tell_how_the_server_is() {
+fn a_normal_start_logs_only_info_and_metrics_describe_the_server() {
     if !require_root() {
         return;
     }
@@ -349,7 +349,7 @@ fn a_pod_finds_the_server_by_its_service_account() {
 }
 
 #[test]
-fn a_change_of_endpoints_is_timed_from_its_trigger() {
+fn endpoint_changes_are_timed_from_their_trigger() {
     if !require_root() {
         return;
     }
@@ -399,7 +399,7 @@ fn a_change_of_endpoints_is_timed_from_its_trigger() {
 
 /// A disturbance of the server after a given number of objects has been written.
 #[derive(Clone, Copy)]
-enum Blow {
+enum Disturbance {
     Down,
     Up,
     Crash,
@@ -418,7 +418,7 @@ impl Drop for Writing<'_> {
 
 /// A long random history with a server that goes down and up, crashes while objects are written,
 /// and compacts its history.
-fn a_long_history_ends_where_a_fresh_start_does<S: Server>() {
+fn a_long_history_equals_a_fresh_start<S: Server>() {
     const EVENTS: usize = 10_000;
     const ROUND: usize = 2_500;
     const SERVICES: u64 = 200;
@@ -435,21 +435,21 @@ fn a_long_history_ends_where_a_fresh_start_does<S: Server>() {
         scope.spawn(|| {
             for round in 0..EVENTS / ROUND {
                 for (when, blow) in [
-                    (600, Blow::Down),
-                    (900, Blow::Up),
-                    (1_200, Blow::Crash),
-                    (1_500, Blow::Forget),
-                    (1_800, Blow::Drop),
+                    (600, Disturbance::Down),
+                    (900, Disturbance::Up),
+                    (1_200, Disturbance::Crash),
+                    (1_500, Disturbance::Forget),
+                    (1_800, Disturbance::Drop),
                 ] {
                     while written.load(Ordering::Acquire) < round * ROUND + when {
                         thread::sleep(Duration::from_millis(1));
                     }
                     match blow {
-                        Blow::Down => server.down(),
-                        Blow::Up => server.up(),
-                        Blow::Crash => server.crash(),
-                        Blow::Forget => server.forget(),
-                        Blow::Drop => server.drop_connections(),
+                        Disturbance::Down => server.down(),
+                        Disturbance::Up => server.up(),
+                        Disturbance::Crash => server.crash(),
+                        Disturbance::Forget => server.forget(),
+                        Disturbance::Drop => server.drop_connections(),
                     }
                 }
             }
@@ -492,7 +492,7 @@ fn a_long_history_ends_where_a_fresh_start_does<S: Server>() {
 
 /// Uses a token of the ServiceAccount of `deploy/kubernetes`.
 #[test]
-fn the_role_that_is_deployed_is_enough_on_the_real_server() {
+fn the_deployed_role_suffices_on_the_real_server() {
     if Assets::named().is_none() || !require_root() {
         return;
     }
@@ -517,7 +517,7 @@ fn the_role_that_is_deployed_is_enough_on_the_real_server() {
 
 /// SIGTERM ends the daemon in time, together with a credential plugin that hangs and its children.
 #[test]
-fn a_plugin_that_hangs_ends_with_the_daemon() {
+fn a_hung_plugin_is_killed_with_the_daemon() {
     if !require_root() {
         return;
     }

@@ -198,7 +198,7 @@ fn every_case_has_one_row_and_its_tests() {
 /// docs/deviations.md has an entry `- Case 7:` for exactly those rows that have `deviates`, with
 /// the same text.
 #[test]
-fn every_deviation_is_told() {
+fn every_deviation_is_documented() {
     let in_one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let page = include_str!("../../docs/deviations.md");
     let told = |of: &str| -> BTreeMap<u32, String> {

@@ -347,7 +347,7 @@ fn busy(site: &Site) -> (TcpListener, Connection) {
 }
 
 #[test]
-fn a_pair_goes_and_nothing_else() {
+fn only_flows_of_the_removed_backend_are_deleted() {
     everywhere(|site, method| {
         let _tcp = busy(site);
         let tcp = any_flow(
@@ -368,7 +368,7 @@ fn a_pair_goes_and_nothing_else() {
 }
 
 #[test]
-fn a_node_port_is_one_at_the_addresses_of_the_node() {
+fn node_port_flows_are_deleted_only_at_node_addresses() {
     everywhere(|site, method| {
         let _tcp = busy(site);
         let one = at(site.backend(1), TARGET);
@@ -388,7 +388,7 @@ fn a_node_port_is_one_at_the_addresses_of_the_node() {
 }
 
 #[test]
-fn flows_from_before_the_first_endpoint_go() {
+fn untranslated_flows_are_deleted() {
     everywhere(|site, method| {
         let _tcp = busy(site);
         let stale =
@@ -401,7 +401,7 @@ fn flows_from_before_the_first_endpoint_go() {
 }
 
 #[test]
-fn all_but_the_endpoints_of_now_go() {
+fn flows_to_other_than_current_endpoints_are_deleted() {
     everywhere(|site, method| {
         let _tcp = busy(site);
         // Both kinds of frontend in one call. The twin's endpoints are named, too, as for a Service
@@ -433,7 +433,7 @@ fn all_but_the_endpoints_of_now_go() {
 }
 
 #[test]
-fn the_next_packet_finds_another_endpoint() {
+fn the_next_packet_reaches_another_endpoint() {
     everywhere(|site, method| {
         let vip = at(site.vip(), PORT);
         let servers: Vec<UdpSocket> = [1, 2]
@@ -469,7 +469,7 @@ fn the_next_packet_finds_another_endpoint() {
 }
 
 #[test]
-fn many_flows_go_while_the_kernel_shows_them() {
+fn many_flows_are_deleted_during_the_dump() {
     everywhere(|site, _| {
         let [one, two] = [1, 2].map(|number| at(site.backend(number), TARGET));
         let vip = at(site.vip(), PORT);
@@ -501,7 +501,7 @@ fn many_flows_go_while_the_kernel_shows_them() {
 }
 
 #[test]
-fn many_pairs_in_one_call() {
+fn many_pairs_are_deleted_in_one_call() {
     everywhere(|site, method| {
         let _tcp = busy(site);
         // Most of them have no flows, and there are too many to dump the table once for each.
@@ -525,7 +525,7 @@ fn many_pairs_in_one_call() {
 }
 
 #[test]
-fn without_flows_there_is_nothing_to_do() {
+fn nothing_is_deleted_without_flows() {
     everywhere(|site, method| {
         assert_eq!(site.delete(method, &[]), BTreeSet::new());
         let stale = [
@@ -537,7 +537,7 @@ fn without_flows_there_is_nothing_to_do() {
 }
 
 #[test]
-fn only_attempts_to_connect_without_an_answer_are_asked_about() {
+fn only_unanswered_connection_attempts_are_judged() {
     if !require_root() {
         return;
     }

@@ -263,7 +263,7 @@ fn starts_beside_a_neighbour(args: &[&str]) {
 }
 
 #[test]
-fn a_busy_neighbour_holds_up_no_start_on_exclusive_tables() {
+fn a_busy_neighbour_does_not_delay_a_start_on_exclusive_tables() {
     if !require_root() {
         return;
     }
@@ -271,7 +271,7 @@ fn a_busy_neighbour_holds_up_no_start_on_exclusive_tables() {
 }
 
 #[test]
-fn a_busy_neighbour_holds_up_no_start_on_shared_tables() {
+fn a_busy_neighbour_does_not_delay_a_start_on_shared_tables() {
     if !require_root() {
         return;
     }

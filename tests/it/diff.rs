@@ -31,7 +31,7 @@ fn web(endpoints: &[&str]) -> Manifests {
 }
 
 #[test]
-fn the_exit_status_says_what_diff_found() {
+fn the_exit_status_shows_the_result() {
     let (one, two) = (web(&["10.50.1.5"]), web(&["10.50.1.5", "10.50.1.6"]));
     let missing = one.path().join("missing");
     let cases: [(&Path, &Path, &[&str], i32, &str); 7] = [
@@ -66,7 +66,7 @@ fn the_exit_status_says_what_diff_found() {
 }
 
 #[test]
-fn what_is_wrong_with_manifests_is_said_and_the_rest_is_compared() {
+fn errors_in_manifests_are_reported_and_the_rest_is_compared() {
     let (good, bad) = (web(&["10.50.1.5"]), web(&["10.50.1.5"]));
     bad.write("bad.yaml", "apiVersion: v1\nkind: Service\nmetadata:\n  name: bad\nspec: [\n");
     let message = "bad.yaml:5:7: not YAML: unclosed bracket '['\n";
@@ -88,7 +88,7 @@ fn what_is_wrong_with_manifests_is_said_and_the_rest_is_compared() {
 
 /// A snapshot that cannot be read must not count as empty: everything would seem to be removed.
 #[test]
-fn a_broken_snapshot_is_trouble() {
+fn a_broken_snapshot_is_an_error() {
     let manifests = web(&["10.50.1.5"]);
     let directory = tempfile::tempdir().unwrap();
     let snapshot = directory.path().join("snapshot.json");
@@ -134,7 +134,7 @@ fn reasons_are_given_for_services_with_long_names() {
 
 /// Comparing manifests needs neither rights nor the kernel.
 #[test]
-fn manifests_are_compared_without_rights() {
+fn manifests_are_compared_without_privileges() {
     if !require_root() {
         return;
     }
@@ -228,7 +228,7 @@ fn json_has_the_documented_fields() {
 
 /// The output of `-o nft`, loaded with `nft`, changes the kernel like the daemon would.
 #[test]
-fn nft_loads_what_diff_prints() {
+fn nft_loads_the_output_of_diff() {
     if !require_root() {
         return;
     }
@@ -257,7 +257,7 @@ fn nft_loads_what_diff_prints() {
 }
 
 #[test]
-fn colours_are_for_terminals() {
+fn colours_are_used_only_on_terminals() {
     let (from, to) = (web(&["10.50.1.5"]), web(&["10.50.1.5", "10.50.1.6"]));
     let run = |environment: &[(&str, &str)]| {
         let mut command = Command::new(RULEC);
@@ -279,7 +279,7 @@ fn colours_are_for_terminals() {
 
 /// A reader that closes the output early does not cause an error.
 #[test]
-fn a_closed_pipe_is_no_trouble() {
+fn a_closed_pipe_is_not_an_error() {
     let empty = Manifests::new();
     let large = random_directory(1, 200);
     for output in ["text", "json", "nft"] {
@@ -296,7 +296,7 @@ fn a_closed_pipe_is_no_trouble() {
 }
 
 #[test]
-fn a_snapshot_stands_for_what_it_was_made_of() {
+fn a_snapshot_equals_the_manifests_it_was_made_of() {
     let directory = tempfile::tempdir().unwrap();
     let snapshot = directory.path().join("snapshot.json");
     for seed in 0..8 {
@@ -367,7 +367,7 @@ fn the_daemon_saves_snapshots() {
 
 /// The daemon does not stop when a snapshot cannot be written.
 #[test]
-fn a_daemon_outlives_a_snapshot_that_cannot_be_written() {
+fn an_unwritable_snapshot_does_not_stop_the_daemon() {
     if !require_root() {
         return;
     }
@@ -387,7 +387,7 @@ fn a_daemon_outlives_a_snapshot_that_cannot_be_written() {
 
 /// If this node bound the address, it could no longer reach the other node.
 #[test]
-fn an_address_of_another_node_is_not_bound_in_mode_ipvs() {
+fn an_address_of_another_node_is_not_bound_in_ipvs_mode() {
     let node = |name: &str, address: &str| {
         format!(
             "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n\

@@ -72,7 +72,7 @@ fn the_text_names_rules_objects_and_fields() {
 /// A slice that matches no port of its Service, and a node name without a Node: `explain`, `diff`
 /// and `run` report both.
 #[test]
-fn what_has_no_effect_is_said() {
+fn objects_without_effect_are_reported() {
     let objects =
         OBJECTS.replace("ports: [{name: http, port: 8080}]", "ports: [{name: web, port: 8080}]");
     let Ran { status, stdout, stderr } =
@@ -116,7 +116,7 @@ fn what_has_no_effect_is_said() {
 /// `explain` shows that a connection to an endpoint without a node name returns to its sender
 /// masqueraded.
 #[test]
-fn an_endpoint_without_a_node_goes_back_to_the_sender_masqueraded() {
+fn a_hairpin_to_an_endpoint_without_a_node_is_explained() {
     let objects = OBJECTS.replace(", nodeName: na", "");
     let Ran { stdout, .. } = offline(&objects, &["10.90.0.10:80", "--from", "10.50.1.5"]);
     assert!(stdout.contains("goes to 10.50.1.5:8080, masqueraded"), "{stdout}");
@@ -124,7 +124,7 @@ fn an_endpoint_without_a_node_goes_back_to_the_sender_masqueraded() {
 }
 
 #[test]
-fn what_is_nobodys_passes() {
+fn packets_to_other_addresses_pass() {
     for (to, word) in [
         ("10.90.0.99:80", "no rule applies"),
         ("127.0.0.1:30080", "nodePort 30080/TCP (IPv4) does not answer at 127.0.0.1"),
@@ -138,7 +138,7 @@ fn what_is_nobodys_passes() {
 
 /// Manifests contain only the addresses of the Node object.
 #[test]
-fn other_addresses_of_the_node_can_be_told() {
+fn other_addresses_of_the_node_can_be_given() {
     let from = ["198.51.100.20:80", "--from", "203.0.113.110"];
     assert!(!explained(&from).contains("masqueraded"), "a client outside is not masqueraded");
     let own = [&from[..], &["--own-addresses", "203.0.113.110,2001:db8::110"]].concat();
@@ -151,7 +151,7 @@ fn other_addresses_of_the_node_can_be_told() {
 }
 
 #[test]
-fn a_pod_can_be_told_by_its_interface() {
+fn a_pod_can_be_recognised_by_its_interface() {
     let by = ["--detect-local-mode", "InterfaceNamePrefix", "--pod-interface-name-prefix", "veth"];
     for (interface, is_masqueraded) in [("veth7", false), ("eth0", true)] {
         let from = ["10.90.0.10:80", "--from", "203.0.113.7", "--interface", interface];
@@ -181,14 +181,14 @@ fn every_field_is_documented() {
 }
 
 #[test]
-fn an_address_alone_may_stand_in_brackets() {
+fn an_address_without_a_port_may_be_in_brackets() {
     let ping = |to| explained(&[to, "--from", "2001:db8::2"]);
     assert!(ping("[fd90::1]").starts_with("2001:db8::2 -> fd90::1, no port\n"));
     assert_eq!(ping("[fd90::1]"), ping("fd90::1"));
 }
 
 #[test]
-fn bad_questions_get_a_clear_answer() {
+fn invalid_queries_get_a_clear_error() {
     let cases: [(&[&str], &str); 11] = [
         (&["[fd90::1]/tcp"], "has a protocol but no port"),
         (&["[fd90::1"], "is not ADDRESS:PORT"),
@@ -218,7 +218,7 @@ fn bad_questions_get_a_clear_answer() {
 
 /// The kernel does not hold the objects; manifests given in addition provide them.
 #[test]
-fn the_kernels_rules_are_explained_by_manifests() {
+fn kernel_rules_are_explained_with_manifests() {
     if !require_root() {
         return;
     }

@@ -38,7 +38,7 @@ fn each_change_has_the_expected_delta() {
 
 /// `diff` predicts exactly what the daemon then does, including slots and numbers of backends.
 #[test]
-fn the_daemon_does_what_diff_foretells() {
+fn the_daemon_does_what_diff_predicts() {
     if !require_root() {
         return;
     }
@@ -64,7 +64,7 @@ fn the_daemon_does_what_diff_foretells() {
 /// Each change is made and undone, so that slots move: afterwards the daemon's record of the
 /// kernel's content must still match the kernel.
 #[test]
-fn each_change_can_be_taken_back() {
+fn each_change_can_be_undone() {
     if !require_root() {
         return;
     }

@@ -47,9 +47,9 @@ fn await_code(namespace: &Namespace, address: &str, path: &str, expected: u16) {
 }
 
 /// Another process that owns our IPv4 table; the table disappears with it.
-struct Usurper(Child);
+struct TableOwner(Child);
 
-impl Usurper {
+impl TableOwner {
     fn start(namespace: &Namespace) -> Self {
         let mut child =
             namespace.command("nft", ["-i"]).stdin(Stdio::piped()).spawn().expect("nft starts");
@@ -59,7 +59,7 @@ impl Usurper {
     }
 }
 
-impl Drop for Usurper {
+impl Drop for TableOwner {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -67,7 +67,7 @@ impl Drop for Usurper {
 }
 
 #[test]
-fn probes_find_what_kube_proxy_shows() {
+fn probes_are_answered_as_by_kube_proxy() {
     if !require_root() {
         return;
     }
@@ -103,7 +103,7 @@ fn probes_find_what_kube_proxy_shows() {
 }
 
 #[test]
-fn servers_can_be_moved_and_turned_off() {
+fn servers_can_be_moved_and_disabled() {
     if !require_root() {
         return;
     }
@@ -117,7 +117,7 @@ fn servers_can_be_moved_and_turned_off() {
 }
 
 #[test]
-fn a_taken_port_is_waited_for_unless_it_is_said_to_be_fatal() {
+fn a_taken_port_is_retried_unless_hard_fail_is_set() {
     if !require_root() {
         return;
     }
@@ -136,7 +136,7 @@ fn a_taken_port_is_waited_for_unless_it_is_said_to_be_fatal() {
 }
 
 #[test]
-fn silent_clients_hold_nobody_up() {
+fn silent_clients_do_not_block_others() {
     if !require_root() {
         return;
     }
@@ -167,7 +167,7 @@ fn said_to_the_end(stream: &mut TcpStream) -> String {
 }
 
 #[test]
-fn a_node_that_is_about_to_go_gets_no_new_connections() {
+fn a_node_about_to_be_deleted_fails_only_healthz() {
     if !require_root() {
         return;
     }
@@ -190,7 +190,7 @@ fn a_node_that_is_about_to_go_gets_no_new_connections() {
 }
 
 #[test]
-fn a_kernel_that_cannot_be_programmed_is_unhealthy_in_time() {
+fn health_fails_when_the_kernel_cannot_be_programmed() {
     if !require_root() {
         return;
     }
@@ -205,7 +205,7 @@ fn a_kernel_that_cannot_be_programmed_is_unhealthy_in_time() {
     assert_eq!(code(&namespace, HEALTH, "/livez"), 200);
     await_code(&namespace, balancer, "/", 200);
     {
-        let _usurper = Usurper::start(&namespace);
+        let _owner = TableOwner::start(&namespace);
         await_code(&namespace, HEALTH, "/livez", 503);
         let answer = get(&namespace, HEALTH, "/healthz");
         let body = answer.json();
@@ -231,7 +231,7 @@ fn a_kernel_that_cannot_be_programmed_is_unhealthy_in_time() {
 }
 
 #[test]
-fn it_is_not_ready_before_the_kernel_holds_the_first_rules() {
+fn readyz_fails_until_the_kernel_holds_the_first_rules() {
     if !require_root() {
         return;
     }
@@ -252,7 +252,7 @@ fn it_is_not_ready_before_the_kernel_holds_the_first_rules() {
 }
 
 #[test]
-fn load_balancers_are_told_how_many_endpoints_are_here() {
+fn health_checks_report_the_number_of_local_endpoints() {
     if !require_root() {
         return;
     }
@@ -312,7 +312,7 @@ fn load_balancers_are_told_how_many_endpoints_are_here() {
 }
 
 #[test]
-fn load_balancers_are_answered_on_the_addresses_of_node_ports() {
+fn health_checks_answer_on_the_node_port_addresses() {
     if !require_root() {
         return;
     }
@@ -463,7 +463,7 @@ pub(crate) const EXPORTED: [(&str, &str); 51] = [
 pub(crate) const OF_THE_API: [&str; 2] = ["rulec_api_errors_total", "rulec_api_watched"];
 
 #[test]
-fn metrics_have_their_names_and_types_and_say_what_happens() {
+fn metrics_have_the_expected_names_types_and_values() {
     if !require_root() {
         return;
     }
@@ -579,7 +579,7 @@ fn metrics_have_their_names_and_types_and_say_what_happens() {
 }
 
 #[test]
-fn checks_of_the_metrics_server_are_counted_apart() {
+fn checks_of_the_metrics_server_are_counted_separately() {
     if !require_root() {
         return;
     }
@@ -610,7 +610,7 @@ fn checks_of_the_metrics_server_are_counted_apart() {
 }
 
 #[test]
-fn the_reference_has_every_metric() {
+fn the_reference_documents_every_metric() {
     let page = include_str!("../../docs/metrics.md");
     for (name, _) in EXPORTED {
         assert!(page.contains(&format!("`{name}`")), "docs/metrics.md lacks {name}");

@@ -96,7 +96,7 @@ fn everything() -> Vec<Op> {
 }
 
 #[test]
-fn a_kernel_without_ipvs_is_told_what_it_lacks() {
+fn a_kernel_without_ipvs_is_recognised() {
     if !require_root() {
         return;
     }
@@ -110,7 +110,7 @@ fn a_kernel_without_ipvs_is_told_what_it_lacks() {
 
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
-fn what_is_programmed_is_what_ipvsadm_programs() {
+fn operations_program_the_same_as_ipvsadm() {
     let [ours, theirs] = ["ours", "theirs"].map(Namespace::new);
     let ops = everything();
     let mut model = State::default();
@@ -152,7 +152,7 @@ fn what_is_programmed_is_what_ipvsadm_programs() {
 
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
-fn refusals_name_the_operations_and_the_others_are_done() {
+fn refused_operations_are_named_and_others_are_applied() {
     let namespace = Namespace::new("refused");
     let [web, dns, gone] = [80, 53, 9].map(|port| server(VIPS[0], Protocol::Tcp, port));
     let [pod, pod6] = PODS.map(|pod| backend(pod, 8080));
@@ -202,7 +202,7 @@ fn refusals_name_the_operations_and_the_others_are_done() {
 
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
-fn what_others_have_made_is_shown_as_what_it_is() {
+fn foreign_virtual_servers_are_recognised() {
     let namespace = Namespace::new("others");
     namespace.sh("ipvsadm -A -f 17 -s rr
          ipvsadm -a -f 17 -r 10.244.1.5 -g
@@ -256,7 +256,7 @@ fn what_others_have_made_is_shown_as_what_it_is() {
 
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
-fn schedulers_are_loaded_when_they_are_asked_for() {
+fn schedulers_are_loaded_on_demand() {
     const LOADER: &str = "/proc/sys/kernel/modprobe";
     let namespace = Namespace::new("schedulers");
     // A scheduler whose module is not loaded.
@@ -303,7 +303,7 @@ fn schedulers_are_loaded_when_they_are_asked_for() {
 
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
-fn timeouts_that_are_0_are_kept() {
+fn timeouts_of_zero_leave_the_current_ones() {
     let namespace = Namespace::new("timeouts");
     let shown = || namespace.sh("ipvsadm -Ln --timeout").trim().to_owned();
     namespace.run(|| {
@@ -322,7 +322,7 @@ fn timeouts_that_are_0_are_kept() {
 
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
-fn a_namespace_has_the_settings_of_ipvs() {
+fn the_settings_for_ipvs_apply_in_a_namespace() {
     let namespace = Namespace::new("settings");
     namespace.run(|| {
         let settings = Sysctls::default().apply_ipvs(Arp::Strict);

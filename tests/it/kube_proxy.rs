@@ -93,7 +93,7 @@ fn saved(namespace: &Namespace) -> String {
 }
 
 #[test]
-fn chains_of_iptables_mode_go_and_those_of_others_stay() {
+fn only_iptables_chains_of_kube_proxy_are_removed() {
     if !require_root() {
         return;
     }
@@ -132,7 +132,7 @@ fn chains_of_iptables_mode_go_and_those_of_others_stay() {
 }
 
 #[test]
-fn a_chain_that_others_need_stays_and_is_named() {
+fn a_chain_needed_by_others_is_kept_and_reported() {
     if !require_root() {
         return;
     }
@@ -151,7 +151,7 @@ fn a_chain_that_others_need_stays_and_is_named() {
 }
 
 #[test]
-fn many_chains_go_at_once() {
+fn many_chains_are_removed_at_once() {
     if !require_root() {
         return;
     }
@@ -182,7 +182,7 @@ fn many_chains_go_at_once() {
 }
 
 #[test]
-fn everything_is_told_of_at_start() {
+fn remains_of_kube_proxy_are_reported_at_start() {
     if !require_root() {
         return;
     }
@@ -230,7 +230,7 @@ fn has_legacy(namespace: &Namespace) -> bool {
 }
 
 #[test]
-fn legacy_tables_are_named_with_what_to_do() {
+fn legacy_tables_are_reported_with_instructions() {
     if !require_root() {
         return;
     }
@@ -250,7 +250,7 @@ fn legacy_tables_are_named_with_what_to_do() {
 }
 
 #[test]
-fn a_table_that_a_process_owns_is_named_with_it() {
+fn a_table_owned_by_a_process_is_reported_with_its_owner() {
     if !require_root() {
         return;
     }
@@ -377,7 +377,7 @@ fn ways(world: &World, family: Family) -> [(&Namespace, SocketAddr); 3] {
 }
 
 #[test]
-fn there_and_back_without_a_gap() {
+fn switching_proxies_back_and_forth_loses_no_connection() {
     if !require_root() {
         return;
     }
@@ -431,7 +431,7 @@ fn there_and_back(world: &World, manifests: &Manifests, flows: &AtomicUsize) {
 }
 
 #[test]
-fn the_chains_of_iptables_mode_come_second() {
+fn chains_of_iptables_mode_have_lower_precedence() {
     if !require_root() {
         return;
     }
@@ -470,7 +470,7 @@ fn the_chains_of_iptables_mode_come_second() {
 }
 
 #[test]
-fn cluster_addresses_that_ipvs_mode_has_put_on_the_node_are_served() {
+fn cluster_addresses_bound_by_ipvs_mode_are_served() {
     if !require_root() {
         return;
     }
@@ -496,7 +496,7 @@ fn cluster_addresses_that_ipvs_mode_has_put_on_the_node_are_served() {
 }
 
 #[test]
-fn connections_of_one_proxy_outlive_it_under_the_next() {
+fn connections_survive_the_switch_to_another_proxy() {
     if !require_root() {
         return;
     }
@@ -536,7 +536,7 @@ fn connections_of_one_proxy_outlive_it_under_the_next() {
 }
 
 #[test]
-fn connections_need_the_rules_of_somebody() {
+fn connections_fail_without_the_rules_of_any_proxy() {
     if !require_root() {
         return;
     }
@@ -555,7 +555,7 @@ fn connections_need_the_rules_of_somebody() {
 }
 
 #[test]
-fn without_a_next_proxy_there_is_a_warning() {
+fn cleanup_without_another_proxy_warns() {
     if !require_root() {
         return;
     }

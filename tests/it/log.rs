@@ -56,7 +56,7 @@ fn services(numbers: std::ops::Range<usize>) -> String {
 }
 
 #[test]
-fn a_log_that_nobody_reads_holds_nothing_up() {
+fn an_unread_log_does_not_block_the_daemon() {
     if !require_root() {
         return;
     }
@@ -99,7 +99,7 @@ fn a_log_that_nobody_reads_holds_nothing_up() {
 }
 
 #[test]
-fn a_daemon_whose_stderr_is_closed_or_full_can_be_ended() {
+fn a_daemon_with_closed_or_full_stderr_can_be_stopped() {
     if !require_root() {
         return;
     }
@@ -124,7 +124,7 @@ fn a_daemon_whose_stderr_is_closed_or_full_can_be_ended() {
 }
 
 #[test]
-fn the_line_of_a_commit_says_what_changed() {
+fn the_line_of_a_commit_describes_the_change() {
     if !require_root() {
         return;
     }
@@ -144,7 +144,7 @@ fn the_line_of_a_commit_says_what_changed() {
 }
 
 #[test]
-fn what_is_broken_again_and_again_is_said_a_few_times() {
+fn repeated_problems_are_logged_a_few_times() {
     if !require_root() {
         return;
     }

@@ -43,7 +43,7 @@ fn bad_service(spec: &str) -> String {
 }
 
 #[test]
-fn a_bad_file_is_named_and_harms_no_other() {
+fn a_bad_file_is_reported_and_does_not_affect_others() {
     if !require_root() {
         return;
     }
@@ -130,7 +130,7 @@ fn nested(depth: usize) -> String {
 }
 
 #[test]
-fn what_is_no_file_is_named_and_harms_nothing() {
+fn irregular_files_are_reported_and_ignored() {
     if !require_root() {
         return;
     }
@@ -191,7 +191,7 @@ fn a_file_of_ten_mebibytes_is_read() {
 }
 
 #[test]
-fn a_broken_edit_keeps_what_was_good_until_it_is_mended() {
+fn a_broken_edit_keeps_the_last_good_content_until_repaired() {
     if !require_root() {
         return;
     }
@@ -244,7 +244,7 @@ fn a_broken_edit_keeps_what_was_good_until_it_is_mended() {
 }
 
 #[test]
-fn services_outlive_their_directory_until_it_is_back() {
+fn services_are_kept_while_their_directory_is_missing() {
     if !require_root() {
         return;
     }
@@ -257,7 +257,7 @@ fn services_outlive_their_directory_until_it_is_back() {
     for round in 1..=2 {
         fs::rename(&path, &aside).unwrap();
         let said = format!(
-            "{whole}: there is no such file or directory; its last good content stays: 1 Services"
+            "{whole}: there is no such file or directory; its last good content stays: 1 Service,"
         );
         daemon.wait_for_count(&said, round);
         assert!(holds(&namespace, &good()));
@@ -301,7 +301,7 @@ impl Drop for Mounted {
 
 /// The empty directory left after an unmount can be read, but does not count as empty content.
 #[test]
-fn services_outlive_what_their_directory_was_mounted_from() {
+fn services_are_kept_when_their_file_system_is_unmounted() {
     if !require_root() {
         return;
     }
@@ -312,7 +312,7 @@ fn services_outlive_what_their_directory_was_mounted_from() {
     fs::write(path.join("all.yaml"), good()).unwrap();
     let mut daemon = Daemon::start(&namespace, &path, &SETTINGS);
     drop(mounted);
-    daemon.wait_for("its last good content stays: 1 Services");
+    daemon.wait_for("its last good content stays: 1 Service,");
     assert!(holds(&namespace, &good()));
     // Another file system with other content is mounted.
     let other = good_with(&["10.50.1.7"]);
@@ -326,7 +326,7 @@ fn services_outlive_what_their_directory_was_mounted_from() {
 /// A directory that does not exist is no information: nothing is removed, and the node is not
 /// ready. A directory that exists and is empty means that there are no objects.
 #[test]
-fn a_mistyped_path_removes_nothing_and_an_empty_directory_all() {
+fn a_missing_path_removes_nothing_and_an_empty_one_everything() {
     if !require_root() {
         return;
     }
@@ -363,7 +363,7 @@ fn a_mistyped_path_removes_nothing_and_an_empty_directory_all() {
 /// With a state directory, a start continues from the last good content after a crash and a reboot,
 /// even if a file is broken by then, or the directory does not exist yet.
 #[test]
-fn the_last_good_content_outlives_a_crash_and_a_reboot() {
+fn the_last_good_content_survives_a_crash_and_a_reboot() {
     if !require_root() {
         return;
     }
@@ -408,7 +408,7 @@ fn the_last_good_content_outlives_a_crash_and_a_reboot() {
 
 /// A file that is broken at a start may be the one that defines what the kernel serves.
 #[test]
-fn what_a_broken_file_may_name_stays_over_a_restart() {
+fn services_of_a_broken_file_are_kept_across_a_restart() {
     if !require_root() {
         return;
     }
@@ -478,7 +478,7 @@ fn a_swapped_configmap_is_one_change() {
 }
 
 #[test]
-fn what_changes_nothing_commits_nothing() {
+fn edits_without_effect_commit_nothing() {
     if !require_root() {
         return;
     }

@@ -65,7 +65,7 @@ fn configuration(more: &str) -> String {
 }
 
 #[test]
-fn another_setting_is_taken_in_by_the_same_process() {
+fn a_changed_setting_is_applied_by_the_same_process() {
     if !require_root() {
         return;
     }
@@ -86,7 +86,7 @@ fn another_setting_is_taken_in_by_the_same_process() {
 
 /// As when the package is upgraded without a restart of the daemon.
 #[test]
-fn it_starts_over_when_its_file_has_gone() {
+fn a_reload_works_after_the_program_file_is_deleted() {
     if !require_root() {
         return;
     }
@@ -101,7 +101,7 @@ fn it_starts_over_when_its_file_has_gone() {
 }
 
 #[test]
-fn what_cannot_be_used_or_means_the_same_changes_nothing() {
+fn an_invalid_or_equivalent_configuration_changes_nothing() {
     if !require_root() {
         return;
     }
@@ -126,7 +126,7 @@ fn what_cannot_be_used_or_means_the_same_changes_nothing() {
 }
 
 #[test]
-fn a_hangup_reloads_at_once_and_says_what_came_of_it() {
+fn sighup_reloads_and_reports_the_result() {
     if !require_root() {
         return;
     }
@@ -154,7 +154,7 @@ fn a_hangup_reloads_at_once_and_says_what_came_of_it() {
 
 /// A signal without a handler ends a process, and starting over removes the old handlers.
 #[test]
-fn signals_do_not_end_a_process_that_is_starting_over() {
+fn signals_do_not_end_a_restarting_process() {
     if !require_root() {
         return;
     }

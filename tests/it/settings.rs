@@ -60,7 +60,7 @@ fn node_ips(mut command: Command, objects: &str, args: &[&str]) -> Vec<String> {
 
 /// Manifests have the same meaning wherever they are read.
 #[test]
-fn the_addresses_of_another_node_are_told() {
+fn the_addresses_of_another_node_can_be_given() {
     const NETWORKS: [&str; 2] = ["--nodeport-addresses", "192.0.2.0/24,2001:db8::/64"];
     if !require_root() {
         return;
@@ -96,7 +96,7 @@ fn the_addresses_of_another_node_are_told() {
 }
 
 #[test]
-fn a_primary_address_counts_for_manifests_too() {
+fn a_primary_address_applies_to_manifests_too() {
     let of = |objects: &str, args: &[&str]| {
         let mut command = Command::new(RULEC);
         command.env_remove("RULEC_LOG");
@@ -111,7 +111,7 @@ fn a_primary_address_counts_for_manifests_too() {
 
 /// As docs/migration.md states: with the daemon's settings, `diff` finds no difference.
 #[test]
-fn a_file_means_the_same_to_the_daemon_and_to_diff_and_explain() {
+fn a_file_applies_equally_to_daemon_diff_and_explain() {
     if !require_root() {
         return;
     }
@@ -153,7 +153,7 @@ fn a_file_means_the_same_to_the_daemon_and_to_diff_and_explain() {
 }
 
 #[test]
-fn options_that_a_file_replaces_are_named() {
+fn options_replaced_by_a_file_are_reported() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.conf");
     let manifests = Manifests::of(WEB);

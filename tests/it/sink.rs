@@ -137,7 +137,7 @@ fn groups(groups: Vec<Group>) -> Delta {
 }
 
 #[test]
-fn the_wire_means_what_the_text_says() {
+fn wire_and_text_program_the_same_rules() {
     if !require_root() {
         return;
     }
@@ -147,7 +147,7 @@ fn the_wire_means_what_the_text_says() {
 
 /// The sets that depend on the node and not on Services.
 #[test]
-fn the_wire_means_what_the_text_says_of_the_node() {
+fn wire_and_text_program_the_same_sets_of_the_node() {
     if !require_root() {
         return;
     }
@@ -245,7 +245,7 @@ fn the_widest_keys_are_read_back() {
 }
 
 #[test]
-fn each_operation_on_the_wire_means_what_its_text_says() {
+fn each_operation_has_the_same_effect_on_the_wire_and_as_text() {
     if !require_root() {
         return;
     }
@@ -275,7 +275,7 @@ fn each_operation_on_the_wire_means_what_its_text_says() {
 }
 
 #[test]
-fn a_wrong_belief_changes_nothing() {
+fn a_delta_on_a_wrong_base_changes_nothing() {
     if !require_root() {
         return;
     }
@@ -302,7 +302,7 @@ fn a_wrong_belief_changes_nothing() {
 }
 
 #[test]
-fn a_refused_service_is_named_and_takes_nobody_with_it() {
+fn a_refused_service_is_named_and_others_are_committed() {
     if !require_root() {
         return;
     }
@@ -335,7 +335,7 @@ fn a_refused_service_is_named_and_takes_nobody_with_it() {
 }
 
 #[test]
-fn nothing_is_committed_on_a_base_that_has_moved() {
+fn nothing_is_committed_on_an_outdated_generation() {
     if !require_root() {
         return;
     }
@@ -356,7 +356,7 @@ fn nothing_is_committed_on_a_base_that_has_moved() {
 
 /// Exclusive tables can be read and committed to however often others commit to their own tables.
 #[test]
-fn others_that_commit_all_the_time_do_not_keep_us_from_our_tables() {
+fn a_busy_neighbour_does_not_block_exclusive_tables() {
     if !require_root() {
         return;
     }
@@ -385,7 +385,7 @@ fn others_that_commit_all_the_time_do_not_keep_us_from_our_tables() {
 
 /// Shared tables can be read, too; but the read state may be outdated by then.
 #[test]
-fn others_that_commit_all_the_time_do_not_keep_us_from_shared_tables() {
+fn a_busy_neighbour_does_not_block_shared_tables() {
     if !require_root() {
         return;
     }
@@ -419,7 +419,7 @@ fn others_that_commit_all_the_time_do_not_keep_us_from_shared_tables() {
 /// After a restart, the remaining tables are taken over first, so that nobody can change them
 /// during the read.
 #[test]
-fn others_that_commit_all_the_time_do_not_keep_us_from_orphans() {
+fn a_busy_neighbour_does_not_block_the_adoption_of_tables() {
     if !require_root() {
         return;
     }
@@ -458,7 +458,7 @@ fn every_refused_service_is_named() {
 
 /// Most of the error messages do not fit into the buffer and are lost.
 #[test]
-fn every_refused_service_is_named_also_where_buffers_are_small() {
+fn every_refused_service_is_named_with_small_buffers() {
     if require_root() {
         many_are_refused("few-heard", 1_000, |sink| sink.with_buffers(SMALL).unwrap());
     }
@@ -563,7 +563,7 @@ fn a_large_delta_is_cut_between_services() {
 
 /// Root of a user namespace may program its tables, but the size of its socket buffers is limited.
 #[test]
-fn a_transaction_is_cut_to_what_the_kernel_takes_at_once() {
+fn a_transaction_is_cut_to_the_size_of_the_socket_buffer() {
     if !require_root() {
         return;
     }
@@ -594,7 +594,7 @@ fn reads(sink: &mut NftSink, program: &Program) {
 }
 
 #[test]
-fn nobody_else_can_change_exclusive_tables() {
+fn others_cannot_change_exclusive_tables() {
     if !require_root() {
         return;
     }
@@ -659,7 +659,7 @@ fn nobody_else_can_change_exclusive_tables() {
 
 /// A process with shared tables adopts ownerless tables and keeps their flags.
 #[test]
-fn shared_tables_take_over_exclusive_ones() {
+fn a_shared_sink_adopts_ownerless_tables() {
     if !require_root() {
         return;
     }
@@ -739,7 +739,7 @@ fn a_foreign_table_is_replaced_in_one_step() {
 
 /// Every change to the tables by others is seen, and repaired by a delta.
 #[test]
-fn damage_is_seen_and_repaired() {
+fn damage_is_detected_and_repaired() {
     if !require_root() {
         return;
     }
@@ -882,13 +882,13 @@ fn rule(namespace: &Namespace, chain: &str, word: &str) -> (String, String) {
 }
 
 #[test]
-fn a_long_history_ends_where_a_fresh_start_does() {
+fn a_long_history_equals_a_fresh_start() {
     long_history("history", settings());
 }
 
 /// The same with detection by the node's Pod networks, which change.
 #[test]
-fn a_long_history_of_the_nodes_facts_ends_where_a_fresh_start_does() {
+fn a_long_history_of_node_facts_equals_a_fresh_start() {
     let settings = Settings { detect_local: DetectLocal::NodeCidr, ..(*settings()).clone() };
     long_history("node-history", Arc::new(settings));
 }

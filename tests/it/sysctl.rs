@@ -70,7 +70,7 @@ fn same(found: &[(String, String)], expected: &[(&str, &str)]) {
 }
 
 #[test]
-fn the_number_of_flows_follows_the_cpus() {
+fn conntrack_max_scales_with_the_cpus() {
     assert_eq!(conntrack_max(32_768, 131_072, 2), number(131_072), "at least");
     assert_eq!(conntrack_max(32_768, 131_072, 8), number(262_144));
     assert_eq!(conntrack_max(32_768, 131_072, 64), number(1_048_576), "at most");
@@ -84,7 +84,7 @@ fn the_number_of_flows_follows_the_cpus() {
 }
 
 #[test]
-fn nothing_asked_nothing_done() {
+fn an_empty_request_changes_nothing() {
     let (directory, sysctls) = files();
     let before = held(&directory);
     assert!(sysctls.apply(&Request::default()).is_empty());
@@ -92,7 +92,7 @@ fn nothing_asked_nothing_done() {
 }
 
 #[test]
-fn what_differs_is_set_and_what_is_right_is_not_written() {
+fn only_differing_values_are_written() {
     let (directory, sysctls) = files();
     let request = Request {
         max: number(1_000_000),
@@ -126,7 +126,7 @@ fn what_differs_is_set_and_what_is_right_is_not_written() {
 }
 
 #[test]
-fn the_number_of_flows_and_the_hash_table_never_shrink() {
+fn conntrack_max_and_the_hash_table_never_shrink() {
     let (directory, sysctls) = files();
     let before = held(&directory);
     let request = Request { max: number(131_072), ..Request::default() };
@@ -140,7 +140,7 @@ fn the_number_of_flows_and_the_hash_table_never_shrink() {
 }
 
 #[test]
-fn times_are_as_asked_also_if_that_is_shorter() {
+fn timeouts_are_set_even_if_they_are_shorter() {
     let (directory, sysctls) = files();
     let request = Request { tcp_timeout_established: number(86_400), ..Request::default() };
     let found = outcomes(&sysctls.apply(&request));
@@ -149,7 +149,7 @@ fn times_are_as_asked_also_if_that_is_shorter() {
 }
 
 #[test]
-fn what_is_missing_or_no_number_is_said_and_the_rest_is_done() {
+fn missing_and_invalid_values_are_reported_and_others_set() {
     let (directory, sysctls) = files();
     fs::remove_file(file(directory.path(), "max")).unwrap();
     fs::write(file(directory.path(), "udp_timeout"), "soon\n").unwrap();
@@ -177,7 +177,7 @@ fn what_is_missing_or_no_number_is_said_and_the_rest_is_done() {
 }
 
 #[test]
-fn a_namespace_has_timeouts_of_its_own_but_not_the_number_of_flows() {
+fn a_namespace_has_its_own_timeouts_but_not_conntrack_max() {
     if !require_root() {
         return;
     }
@@ -236,7 +236,7 @@ fn ipvs_files(release: &str) -> (TempDir, Sysctls) {
 }
 
 #[test]
-fn ipvs_needs_settings_by_the_age_of_the_kernel() {
+fn the_settings_for_ipvs_depend_on_the_kernel_version() {
     let usual = [
         ("conntrack", "0 to 1"),
         ("expire_nodest_conn", "0 to 1"),
@@ -264,7 +264,7 @@ fn ipvs_needs_settings_by_the_age_of_the_kernel() {
 }
 
 #[test]
-fn strict_arp_is_two_settings_more() {
+fn strict_arp_adds_two_settings() {
     let (directory, sysctls) = ipvs_files("6.1.0\n");
     fs::remove_dir_all(directory.path().join("net/ipv4/vs")).unwrap();
     same(

@@ -77,7 +77,7 @@ fn sorted(world: &World) -> Vec<String> {
 }
 
 #[test]
-fn whatever_others_change_is_undone_and_the_culprit_named() {
+fn changes_by_others_are_repaired_and_the_culprit_is_named() {
     if !require_root() {
         return;
     }
@@ -141,7 +141,7 @@ fn sorted_or_none(world: &World) -> Option<Vec<String>> {
 
 /// Changes to tables of others cause no reads and no log lines.
 #[test]
-fn foreign_tables_are_nobodys_business() {
+fn changes_to_foreign_tables_are_ignored() {
     if !require_root() {
         return;
     }
@@ -191,7 +191,7 @@ fn under_traffic(served: &Served, chaos: impl FnOnce()) -> (usize, BTreeMap<Stri
 }
 
 #[test]
-fn flushing_the_ruleset_harms_no_flow_through_exclusive_tables() {
+fn flushing_the_ruleset_does_not_affect_exclusive_tables() {
     if !require_root() {
         return;
     }
@@ -239,7 +239,7 @@ fn flushing_the_ruleset_is_repaired_each_time_in_shared_tables() {
 
 /// Restarts of the daemon never leave a flow without a translation.
 #[test]
-fn a_restart_is_not_noticed_by_traffic() {
+fn restarts_do_not_interrupt_traffic() {
     if !require_root() {
         return;
     }

@@ -70,7 +70,7 @@ const SILENCE: Duration = Duration::from_millis(300);
 
 /// A client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
+enum Sender {
     /// A pod of the node that is not a backend.
     Pod,
     /// The node itself, with its second address as the source, to tell it from the first, to which
@@ -80,7 +80,7 @@ enum Who {
     Client,
 }
 
-impl Who {
+impl Sender {
     const ALL: [Self; 3] = [Self::Pod, Self::Host, Self::Client];
 
     fn ip(self, family: Family) -> IpAddr {
@@ -118,9 +118,9 @@ enum Seen {
 }
 
 impl Seen {
-    fn ip(self, who: Who, family: Family) -> IpAddr {
+    fn ip(self, sender: Sender, family: Family) -> IpAddr {
         match self {
-            Self::Own => who.ip(family),
+            Self::Own => sender.ip(family),
             Self::Masqueraded => family.of(address::NODE),
         }
     }
@@ -192,11 +192,11 @@ impl Site {
     ///
     /// A backend is a name, or `name:port` if the port is not 8080.
     #[track_caller]
-    fn served(&self, who: Who, protocol: Protocol, to: SocketAddr, by: &[&str], seen: Seen) {
-        let source = seen.ip(who, family_of(to));
-        let what = format!("{who:?} -> {protocol} {to}");
+    fn served(&self, sender: Sender, protocol: Protocol, to: SocketAddr, by: &[&str], seen: Seen) {
+        let source = seen.ip(sender, family_of(to));
+        let what = format!("{sender:?} -> {protocol} {to}");
         each_of(by, &what, || {
-            let answer = who.ask(&self.world, protocol, to);
+            let answer = sender.ask(&self.world, protocol, to);
             let answer = answer.unwrap_or_else(|failure| panic!("{what}: {failure:?}"));
             assert_eq!(answer.source, source, "{what}: the source is not {seen:?}: {answer:?}");
             answer
@@ -205,18 +205,18 @@ impl Site {
 
     /// Asserts that the clients' connections to every address are refused.
     #[track_caller]
-    fn refused(&self, who: &[Who], protocols: &[Protocol], to: &[SocketAddr]) {
-        self.each(who, protocols, to, PATIENCE, "refused", |outcome| {
+    fn refused(&self, sender: &[Sender], protocols: &[Protocol], to: &[SocketAddr]) {
+        self.each(sender, protocols, to, PATIENCE, "refused", |outcome| {
             matches!(outcome, Err(Failure::Refused))
         });
     }
 
     /// Asserts that there is neither an answer nor a refusal, as if there were no rules.
     #[track_caller]
-    fn silent(&self, who: &[Who], protocols: &[Protocol], to: &[SocketAddr]) {
+    fn silent(&self, sender: &[Sender], protocols: &[Protocol], to: &[SocketAddr]) {
         // On a busy machine the gateway may not answer neighbour discovery in time; the sender's
         // own kernel then reports it as unreachable, which our rules have no part in.
-        self.each(who, protocols, to, SILENCE, "silent", |outcome| {
+        self.each(sender, protocols, to, SILENCE, "silent", |outcome| {
             matches!(outcome, Err(Failure::TimedOut | Failure::Unreachable))
         });
     }
@@ -225,7 +225,7 @@ impl Site {
     #[track_caller]
     fn each(
         &self,
-        who: &[Who],
+        sender: &[Sender],
         protocols: &[Protocol],
         to: &[SocketAddr],
         timeout: Duration,
@@ -235,21 +235,21 @@ impl Site {
         let mut wrong = String::new();
         thread::scope(|scope| {
             let mut flows = Vec::new();
-            for &who in who {
+            for &sender in sender {
                 for &protocol in protocols {
                     for &to in to {
-                        let options = Options { timeout, ..who.options(family_of(to)) };
+                        let options = Options { timeout, ..sender.options(family_of(to)) };
                         let flow =
-                            scope.spawn(move || ask(who.of(&self.world), protocol, to, options));
-                        flows.push((who, protocol, to, flow));
+                            scope.spawn(move || ask(sender.of(&self.world), protocol, to, options));
+                        flows.push((sender, protocol, to, flow));
                     }
                 }
             }
             assert!(!flows.is_empty(), "nothing was asked");
-            for (who, protocol, to, flow) in flows {
+            for (sender, protocol, to, flow) in flows {
                 let outcome = flow.join().expect("a flow does not panic");
                 if !is_wanted(&outcome) {
-                    writeln!(wrong, "{who:?} -> {protocol} {to}: {outcome:?}")
+                    writeln!(wrong, "{sender:?} -> {protocol} {to}: {outcome:?}")
                         .expect("writing to a string succeeds");
                 }
             }

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_during_a_commit_stays_behind() {
+    fn batches_pushed_during_a_commit_stay_in_the_backlog() {
         let start = started();
         let later = start + Duration::from_secs(1);
         let mut backlog = Backlog::default();
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_forgets_nothing() {
+    fn a_failed_commit_keeps_its_batches() {
         let start = started();
         let later = start + Duration::from_secs(1);
         let mut backlog = Backlog::default();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_never_answers_costs_no_memory() {
+    fn the_backlog_is_bounded_while_the_kernel_does_not_answer() {
         let start = started();
         let mut backlog = Backlog::default();
         for _ in 0..3 {

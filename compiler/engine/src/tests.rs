@@ -171,7 +171,7 @@ fn sourced(object: Object) -> Sourced {
 }
 
 #[test]
-fn nothing_is_written_before_every_source_has_delivered() {
+fn nothing_is_committed_before_all_sources_are_ready() {
     let mut world = World::new(FakeSink::default());
     world.change(vec![Change::Apply(service(1))]);
     assert_eq!(world.settle(), ["adopt"], "reading can begin");
@@ -183,7 +183,7 @@ fn nothing_is_written_before_every_source_has_delivered() {
 }
 
 #[test]
-fn what_was_read_before_somebody_tampered_is_read_again() {
+fn tampering_before_the_first_commit_repeats_the_adoption() {
     let mut world = World::new(FakeSink::default());
     assert_eq!(world.settle(), ["adopt"]);
     world.change(vec![Change::everything(vec![service(1)])]);
@@ -206,7 +206,7 @@ fn an_unchanged_restart_writes_nothing() {
 }
 
 #[test]
-fn what_vanished_while_nobody_ran_is_removed_at_start() {
+fn objects_deleted_while_stopped_are_removed_at_start() {
     let first = World::with(&[(1, 3), (2, 2)]);
     let mut second = World::new(first.kernel);
     second.change(vec![Change::everything(vec![service(1), slice(1, 3)])]);
@@ -217,7 +217,7 @@ fn what_vanished_while_nobody_ran_is_removed_at_start() {
 }
 
 #[test]
-fn a_change_is_committed_at_once_and_alone() {
+fn a_change_commits_only_its_own_service() {
     let mut world = World::with(&[(1, 3), (2, 2)]);
     world.change(vec![Change::Apply(slice(2, 3))]);
     assert_eq!(world.settle(), ["commit"]);
@@ -227,7 +227,7 @@ fn a_change_is_committed_at_once_and_alone() {
 }
 
 #[test]
-fn what_arrives_while_the_sink_is_busy_forms_one_batch() {
+fn changes_during_a_commit_form_one_batch() {
     let mut world = World::with(&[(1, 1)]);
     world.change(vec![Change::Apply(slice(1, 2))]);
     let request = world.engine.next_request(world.now).unwrap();
@@ -242,7 +242,7 @@ fn what_arrives_while_the_sink_is_busy_forms_one_batch() {
 }
 
 #[test]
-fn changes_that_mean_nothing_are_counted_and_not_committed() {
+fn changes_without_effect_are_counted_and_not_committed() {
     let mut world = World::with(&[(1, 3)]);
     world.change(vec![Change::Apply(slice(1, 3)), Change::Apply(service(1))]);
     world.change(vec![Change::Remove(ObjectKey::Service(key(9)))]);
@@ -253,7 +253,7 @@ fn changes_that_mean_nothing_are_counted_and_not_committed() {
 }
 
 #[test]
-fn a_lost_answer_loses_nothing() {
+fn changes_survive_a_lost_answer() {
     for fault in [Fault::LostAnswer, Fault::LostRequest, Fault::Half] {
         let mut world = World::with(&[(1, 1), (2, 1)]);
         world.kernel.faults.push_back(fault);
@@ -267,7 +267,7 @@ fn a_lost_answer_loses_nothing() {
 }
 
 #[test]
-fn a_kernel_that_keeps_failing_is_asked_less_and_less_often() {
+fn commits_back_off_while_the_kernel_keeps_failing() {
     let mut world = World::with(&[(1, 1)]);
     world.kernel.faults = vec![Fault::LostRequest; 8].into();
     world.change(vec![Change::Apply(slice(1, 2))]);
@@ -283,7 +283,7 @@ fn a_kernel_that_keeps_failing_is_asked_less_and_less_often() {
 }
 
 #[test]
-fn a_refused_service_does_not_hold_up_the_others() {
+fn a_refused_service_does_not_delay_the_others() {
     let mut world = World::with(&[(1, 1), (2, 1)]);
     world.kernel.refuses.insert(key(1), 12);
     world.change(vec![Change::Apply(slice(1, 3)), Change::Apply(slice(2, 3))]);
@@ -308,7 +308,7 @@ fn a_refused_service_does_not_hold_up_the_others() {
 }
 
 #[test]
-fn a_refused_service_that_changes_is_tried_at_once() {
+fn a_refused_service_is_retried_at_once_when_it_changes() {
     let mut world = World::with(&[(1, 1)]);
     world.kernel.refuses.insert(key(1), 12);
     world.change(vec![Change::Apply(slice(1, 3))]);
@@ -321,7 +321,7 @@ fn a_refused_service_that_changes_is_tried_at_once() {
 }
 
 #[test]
-fn a_service_refused_at_the_start_keeps_what_the_kernel_holds_of_it() {
+fn a_service_refused_at_start_keeps_its_kernel_content() {
     let first = World::with(&[(1, 2), (2, 2)]);
     let mut second = World::new(first.kernel);
     second.kernel.refuses.insert(key(1), 12);
@@ -336,7 +336,7 @@ fn a_service_refused_at_the_start_keeps_what_the_kernel_holds_of_it() {
 }
 
 #[test]
-fn tampering_is_repaired_by_elements() {
+fn tampering_is_repaired_element_by_element() {
     let mut world = World::with(&[(1, 3), (2, 3)]);
     let table = world.kernel.state.tables.get_mut(&Family::Ipv4).unwrap();
     let victim = table.elements.keys().copied().find(|key| matches!(key, Key::Endpoint(..)));
@@ -350,7 +350,7 @@ fn tampering_is_repaired_by_elements() {
 }
 
 #[test]
-fn drift_that_nobody_announced_is_found_by_the_periodic_comparison() {
+fn the_periodic_comparison_finds_unannounced_drift() {
     let mut world = World::with(&[(1, 3)]);
     world.kernel.state.tables.remove(&Family::Ipv6).unwrap();
     world.pass(Duration::from_secs(59));
@@ -361,7 +361,7 @@ fn drift_that_nobody_announced_is_found_by_the_periodic_comparison() {
 }
 
 #[test]
-fn a_comparison_that_finds_no_drift_writes_nothing() {
+fn a_comparison_without_drift_writes_nothing() {
     let mut world = World::with(&[(1, 3)]);
     let before = world.kernel.committed.len();
     world.pass(Duration::from_secs(300));
@@ -370,7 +370,7 @@ fn a_comparison_that_finds_no_drift_writes_nothing() {
 }
 
 #[test]
-fn a_look_that_fails_holds_up_no_change() {
+fn a_failed_read_does_not_delay_changes() {
     let mut world = World::with(&[(1, 3)]);
     world.kernel.unreadable = 1;
     world.now += Duration::from_secs(60);
@@ -384,7 +384,7 @@ fn a_look_that_fails_holds_up_no_change() {
 }
 
 #[test]
-fn who_undoes_every_repair_gets_it_less_and_less_often() {
+fn repairs_back_off_when_another_process_undoes_them() {
     let mut world = World::with(&[(1, 3)]);
     let mut committed = 0;
     for _ in 0..1_000 {
@@ -406,7 +406,7 @@ fn who_undoes_every_repair_gets_it_less_and_less_often() {
 }
 
 #[test]
-fn a_service_refused_at_the_start_that_goes_leaves_nothing() {
+fn a_service_refused_at_start_is_removed_completely() {
     let first = World::with(&[(1, 2), (2, 2)]);
     let mut second = World::new(first.kernel);
     second.kernel.refuses.insert(key(1), 12);
@@ -423,7 +423,7 @@ fn a_service_refused_at_the_start_that_goes_leaves_nothing() {
 }
 
 #[test]
-fn a_belief_that_was_wrong_is_corrected_on_the_next_change() {
+fn unnoticed_drift_is_corrected_on_the_next_change() {
     let mut world = World::with(&[(1, 3)]);
     let table = world.kernel.state.tables.get_mut(&Family::Ipv4).unwrap();
     let found = table.elements.iter().find_map(|(key, (value, _))| match (key, value) {
@@ -470,7 +470,7 @@ fn unwanted(world: &mut World, flows: &[(u8, u8)]) -> Vec<(u8, u8)> {
 }
 
 #[test]
-fn udp_flows_are_looked_at_when_the_kernel_has_changed_and_not_before() {
+fn udp_flows_are_judged_only_after_the_kernel_has_changed() {
     const FLOWS: [(u8, u8); 6] = [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)];
     let mut world = World::new(FakeSink::default());
     let list = [service(1), slice(1, 2), service(2), slice(2, 2)].map(over_udp);
@@ -508,7 +508,7 @@ fn udp_flows_are_looked_at_when_the_kernel_has_changed_and_not_before() {
 }
 
 #[test]
-fn flows_of_frontends_that_went_with_a_failed_commit_are_not_forgotten() {
+fn flows_of_frontends_removed_by_a_failed_commit_are_judged() {
     let mut world = World::new(FakeSink::default());
     let list = [service(1), slice(1, 2), service(2), slice(2, 2)].map(over_udp);
     world.change(vec![Change::everything(list.to_vec())]);
@@ -527,7 +527,7 @@ fn flows_of_frontends_that_went_with_a_failed_commit_are_not_forgotten() {
 }
 
 #[test]
-fn a_pick_chain_goes_when_nobody_has_used_it_for_long() {
+fn an_idle_pick_chain_is_removed() {
     let mut world = World::with(&[(1, 3)]);
     world.change(vec![Change::Apply(slice(1, 2))]);
     world.settle();
@@ -543,7 +543,7 @@ fn a_pick_chain_goes_when_nobody_has_used_it_for_long() {
 }
 
 #[test]
-fn a_pick_chain_that_was_idle_at_the_start_goes_too() {
+fn a_pick_chain_idle_at_start_is_removed() {
     let mut first = World::with(&[(1, 3)]);
     first.change(vec![Change::Apply(slice(1, 2))]);
     first.settle();
@@ -557,7 +557,7 @@ fn a_pick_chain_that_was_idle_at_the_start_goes_too() {
 }
 
 #[test]
-fn a_snapshot_is_of_what_the_kernel_holds_and_not_of_what_comes_next() {
+fn the_applied_model_is_what_the_kernel_acknowledged() {
     let mut world = World::with(&[(1, 3)]);
     world.kernel.faults.push_back(Fault::None);
     world.change(vec![Change::Apply(service(2))]);
@@ -640,7 +640,7 @@ pub(crate) fn balanced(name: u8) -> Sourced {
 }
 
 #[test]
-fn the_kernel_is_behind_from_the_oldest_change_to_its_acknowledgement() {
+fn the_kernel_is_behind_until_the_oldest_change_is_acknowledged() {
     let mut world = World::with(&[(1, 2)]);
     assert_eq!(world.engine.behind_since(), None);
     // The first lists are no measure of the duration of a change.
@@ -668,7 +668,7 @@ fn the_kernel_is_behind_from_the_oldest_change_to_its_acknowledgement() {
 }
 
 #[test]
-fn a_change_takes_from_its_trigger_to_the_acknowledgement() {
+fn programming_time_runs_from_trigger_to_acknowledgement() {
     let seconds = Duration::from_secs;
     let mut world = World::with(&[(1, 2)]);
     world.now += seconds(10);
@@ -699,7 +699,7 @@ fn a_change_takes_from_its_trigger_to_the_acknowledgement() {
 }
 
 #[test]
-fn the_kernel_is_behind_while_nobody_knows_what_it_holds() {
+fn the_kernel_is_behind_while_its_content_is_unknown() {
     let mut world = World::with(&[(1, 2)]);
     let since = world.now;
     world.kernel.faults.push_back(Fault::LostAnswer);
@@ -714,7 +714,7 @@ fn the_kernel_is_behind_while_nobody_knows_what_it_holds() {
 }
 
 #[test]
-fn what_waits_for_the_first_lists_is_not_late() {
+fn the_kernel_is_not_behind_before_the_first_lists() {
     let mut world = World::new(FakeSink::default());
     world.change(vec![Change::everything(vec![service(1), slice(1, 1)])]);
     assert_eq!(world.engine.behind_since(), None);
@@ -726,7 +726,7 @@ fn what_waits_for_the_first_lists_is_not_late() {
 }
 
 #[test]
-fn local_views_are_those_that_the_kernel_acknowledged() {
+fn local_views_are_those_the_kernel_acknowledged() {
     let mut world = World::with(&[(1, 1)]);
     assert!(world.engine.applied_locals().is_empty());
     let more = [balanced(1), slice(1, 2)];
@@ -744,7 +744,7 @@ fn local_views_are_those_that_the_kernel_acknowledged() {
 }
 
 #[test]
-fn a_refused_service_keeps_its_local_view() {
+fn a_refused_service_has_no_new_local_view_until_accepted() {
     let mut world = World::with(&[(1, 1)]);
     world.kernel.refuses.insert(key(2), 1);
     world.change(vec![Change::Apply(balanced(2)), Change::Apply(slice(2, 1))]);

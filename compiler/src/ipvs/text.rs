@@ -65,7 +65,7 @@ mod tests {
     use crate::ipvs::{Scheduler, Scheduling};
 
     #[test]
-    fn operations_are_commands() {
+    fn operations_print_as_ipvsadm_commands() {
         let web = VirtualServer {
             address: "10.96.0.10".parse().unwrap(),
             protocol: Protocol::Tcp,

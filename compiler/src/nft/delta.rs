@@ -571,7 +571,7 @@ mod tests {
 
     /// No kernel holds such a state, but a caller may pass one.
     #[test]
-    fn an_element_in_the_table_of_the_other_family_is_no_panic() {
+    fn an_element_in_the_wrong_familys_table_does_not_panic() {
         let key = Key::ClusterIp(IpAddr::from([10, 96, 0, 1]));
         let table = Table { elements: [(key, (Value::Present, None))].into(), ..Table::default() };
         let alien = State { tables: [(Family::Ipv6, table)].into(), ..State::default() };

@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_distinct_and_read_back() {
+    fn codes_are_distinct_and_round_trip() {
         let mut codes = std::collections::BTreeSet::from([Pick::DROP.code()]);
         assert_eq!(Pick::from_code(Pick::DROP.code()), Some(Pick::DROP));
         for clients in [Clients::Kept, Clients::Masqueraded, Clients::Split] {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_nobody_are_refused() {
+    fn invalid_names_are_refused() {
         assert_eq!(Pick::from_name("dropped"), Some(Pick::DROP));
         for name in [
             "",
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_of_nobody_are_refused() {
+    fn invalid_codes_are_refused() {
         for code in [
             0,
             MASQUERADE,

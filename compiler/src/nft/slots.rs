@@ -131,21 +131,21 @@ mod tests {
     }
 
     #[test]
-    fn the_last_moves_into_the_place_of_a_removed_one() {
+    fn the_last_backend_fills_the_slot_of_a_removed_one() {
         let before = assign(&[], &backends(&[1, 2, 3, 4]), Ids::Positions);
         let after = assign(&before, &backends(&[1, 3, 4]), Ids::Positions);
         assert_eq!(order(&after), [1, 4, 3]);
     }
 
     #[test]
-    fn a_replacement_takes_the_place_of_what_it_replaces() {
+    fn a_replacement_takes_the_freed_slot() {
         let before = assign(&[], &backends(&[1, 2, 3]), Ids::Positions);
         let after = assign(&before, &backends(&[1, 9, 3]), Ids::Positions);
         assert_eq!(order(&after), [1, 9, 3]);
     }
 
     #[test]
-    fn with_affinity_a_backend_keeps_its_id_when_it_moves() {
+    fn a_backend_with_affinity_keeps_its_id_when_it_moves() {
         let before = assign(&[], &backends(&[1, 2, 3]), Ids::New);
         let after = assign(&before, &backends(&[2, 3]), Ids::Kept);
         assert_eq!(order(&after), [3, 2]);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_has_the_id_it_would_have_had_with_affinity_from_the_start() {
+    fn enabling_affinity_gives_the_ids_of_a_fresh_start() {
         let before = assign(&[], &backends(&[1, 2, 3]), Ids::Positions);
         let after = assign(&before, &backends(&[2, 3]), Ids::of(true, false));
         let from_the_start = assign(&[], &backends(&[2, 3]), Ids::of(true, true));
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_in_what_a_kernel_held_are_dropped() {
+    fn duplicate_slots_from_the_kernel_are_dropped() {
         let slot = assign(&[], &backends(&[1]), Ids::Positions)[0];
         let after = assign(&[slot, slot], &backends(&[1, 2]), Ids::Positions);
         assert_eq!(order(&after), [1, 2]);

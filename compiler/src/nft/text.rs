@@ -314,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_of_the_scratch_register_print_as_the_tool_prints_them() {
+    fn scratch_register_values_print_as_nft_prints_them() {
         let printed = [0, 1, 0xffff, 0x1_0000, 0x8000_0002, u32::MAX].map(priority);
         assert_eq!(printed, ["none", "0:1", "0:ffff", "1:0", "8000:2", "root"]);
     }

@@ -83,7 +83,7 @@ fn said(objects: &[Object]) -> Vec<String> {
 }
 
 #[test]
-fn what_meets_is_not_worth_a_word() {
+fn matching_objects_get_no_remark() {
     let all =
         [plain(), slice("web", ("http", Protocol::Tcp), Some("na")), pod("a", own(2)), node("na")];
     assert_eq!(said(&all), [""; 0]);
@@ -91,7 +91,7 @@ fn what_meets_is_not_worth_a_word() {
 }
 
 #[test]
-fn pods_without_an_address_are_said() {
+fn pods_without_an_address_are_reported() {
     let bare = PodAddresses::Own(Vec::new());
     let mut objects =
         vec![plain(), pod("a", own(2)), pod("b", bare.clone()), pod("c", bare.clone())];
@@ -104,7 +104,7 @@ fn pods_without_an_address_are_said() {
 }
 
 #[test]
-fn pods_of_the_hosts_network_on_an_unknown_node_are_said() {
+fn host_network_pods_on_an_unknown_node_are_reported() {
     let objects = [plain(), pod("a", PodAddresses::Node)];
     let expected = "Service default/web: selects Pods that it cannot reach: 1 of 1 use the host \
                     network, and no address of their node is known (from a Node object or \
@@ -114,7 +114,7 @@ fn pods_of_the_hosts_network_on_an_unknown_node_are_said() {
 }
 
 #[test]
-fn pods_without_the_named_target_port_are_said() {
+fn pods_without_the_named_target_port_are_reported() {
     let found = said(&[service(TargetPort::Name("metrics".into())), pod("a", own(1))]);
     let expected = "Service default/web: selects Pods that it cannot reach: 1 of 1 have no container \
                     port metrics/TCP (targetPort): default/a";
@@ -122,7 +122,7 @@ fn pods_without_the_named_target_port_are_said() {
 }
 
 #[test]
-fn a_slice_whose_port_is_none_of_its_service_is_said() {
+fn a_slice_without_a_matching_service_port_is_reported() {
     for (port, own) in
         [(("http", Protocol::Udp), "http/UDP"), (("", Protocol::Tcp), "(unnamed)/TCP")]
     {
@@ -136,7 +136,7 @@ fn a_slice_whose_port_is_none_of_its_service_is_said() {
 }
 
 #[test]
-fn a_slice_without_a_service_is_said_of_manifests() {
+fn a_slice_without_a_service_is_reported_for_manifests_only() {
     let objects = [slice("wbe", ("http", Protocol::Tcp), None)];
     let expected = "EndpointSlice default/web-1: its endpoints are not used: there is no Service \
                     default/wbe";
@@ -146,7 +146,7 @@ fn a_slice_without_a_service_is_said_of_manifests() {
 }
 
 #[test]
-fn a_node_name_that_no_node_has_is_said_with_those_that_there_are() {
+fn an_unknown_node_name_is_reported_with_the_known_ones() {
     let objects = [node("na"), node("nb")];
     let found = said_by(Origin::Manifests, &objects, "na.example.com");
     let expected = format!(
@@ -161,7 +161,7 @@ fn a_node_name_that_no_node_has_is_said_with_those_that_there_are() {
 }
 
 #[test]
-fn without_nodes_the_names_on_endpoints_tell() {
+fn without_node_objects_endpoints_provide_the_known_node_names() {
     let of = |node| [plain(), slice("web", ("http", Protocol::Tcp), Some(node))];
     for (ours, theirs) in [("na.example.com", "na"), ("na", "na.example.com")] {
         let [said] = &said_by(Origin::Manifests, &of(theirs), ours)[..] else {
@@ -180,7 +180,7 @@ fn without_nodes_the_names_on_endpoints_tell() {
 }
 
 #[test]
-fn endpoints_that_do_not_count_are_said() {
+fn unused_mirrored_endpoints_are_reported() {
     let mirror = |service: &str| {
         let Object::EndpointSlice(slice) = slice(service, ("http", Protocol::Tcp), None) else {
             unreachable!()

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_known_by_name_and_protocol() {
+    fn a_port_is_matched_by_name_and_protocol() {
         let ready = [(1, None, Conditions::READY)];
         let with = |ports: Vec<SlicePort>| {
             let Object::EndpointSlice(slice) = slice("a", 80, &ready) else { unreachable!() };
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn of_copies_the_better_counts_in_whichever_order_they_come() {
+    fn the_best_copy_of_an_endpoint_counts_in_any_order() {
         let ready = Conditions::READY;
         let better = [
             // Not terminating comes before terminating, even if that is ready; then ready; then
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_that_are_not_ready_may_be_published() {
+    fn unready_pods_can_be_published() {
         let pods = [Object::Pod(Arc::new(pod("a", own(1), TERMINATING)))];
         assert_eq!(found(&pods, &service()), [of("10.0.0.1:8080", true, TERMINATING)]);
         let publishing = Service { publish_not_ready: true, ..service() };
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_of_the_hosts_network_are_at_their_nodes_address() {
+    fn host_network_pods_use_the_address_of_their_node() {
         let ready = Conditions::READY;
         let pods = [Object::Pod(Arc::new(pod("a", PodAddresses::Node, ready)))];
         assert_eq!(found(&pods, &service()), [], "the node is not known");
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_node_object_the_operator_says_where_the_hosts_network_is_or_else_the_kernel() {
+    fn host_network_pods_fall_back_to_the_configured_or_primary_address() {
         let host = |node: Option<&str>| {
             let pod = pod("a", PodAddresses::Node, Conditions::READY);
             Object::Pod(Arc::new(Pod { node: node.map(NodeName::from), ..pod }))

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_count_once_whatever_the_number_of_ports() {
+    fn an_address_counts_once_for_all_ports() {
         let ready = Conditions::READY;
         let found = view(balanced(), &[(1, "here", ready), (2, "there", ready)]);
         assert_eq!(found.as_ref().unwrap().health_check, Some(port(31_000)));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn traffic_is_dropped_only_if_there_are_endpoints_and_none_here() {
+    fn traffic_is_dropped_only_if_all_endpoints_are_remote() {
         let elsewhere = v4(view(balanced(), &[(1, "there", Conditions::READY)]));
         assert_eq!(elsewhere, LocalFamily { dropped_external: 2, ..LocalFamily::default() });
         assert_eq!(v4(view(balanced(), &[])), LocalFamily::default());
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn each_family_counts_for_itself() {
+    fn families_are_counted_separately() {
         let v6 = Some([0xfd00, 0, 0, 0, 0, 0, 0, 1].into());
         let dual = ClusterIps { v6, ..balanced().cluster_ips };
         let dual = Service { cluster_ips: dual, ..balanced() };
@@ -196,19 +196,19 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_is_ready_counts_even_if_it_terminates() {
+    fn a_ready_terminating_endpoint_counts() {
         let published = Conditions { terminating: true, ..Conditions::READY };
         assert_eq!(v4(view(balanced(), &[(1, "here", published)])).ready, 1);
     }
 
     #[test]
-    fn what_terminates_here_is_better_than_what_is_ready_elsewhere() {
+    fn a_local_terminating_endpoint_precedes_a_remote_ready_one() {
         let both = [(1, "here", TERMINATING), (2, "there", Conditions::READY)];
         assert_eq!(v4(view(balanced(), &both)), LocalFamily::default());
     }
 
     #[test]
-    fn services_without_a_local_policy_have_no_view() {
+    fn services_without_a_local_policy_have_no_local_view() {
         let cluster = Service { external_policy: TrafficPolicy::Cluster, ..balanced() };
         assert_eq!(view(cluster, &[]), None);
         let inside = Service { kind: ServiceType::ClusterIP, ..balanced() };
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn only_load_balancers_are_told() {
+    fn only_load_balancers_have_a_health_check() {
         let node_port = Service { kind: ServiceType::NodePort, ..balanced() };
         let found = view(node_port, &[(1, "here", Conditions::READY)]).unwrap();
         assert_eq!(found.health_check, None);

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ready_endpoint_that_terminates_is_ready() {
+    fn a_ready_terminating_endpoint_is_ready() {
         let published = Conditions { ready: true, serving: false, terminating: true };
         let candidates = plain(&[(published, true), (TERMINATING, true)]);
         assert_eq!(chosen(&candidates, None), backends(&[1]));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn zones_count_if_all_have_one_and_some_are_for_ours() {
+    fn zone_hints_apply_if_all_have_one_and_some_match() {
         let (one, two, none) = (hints(&["z1"], &[]), hints(&["z2"], &[]), hints(&[], &["there"]));
         let both = hints(&["z1", "z2"], &[]);
         let candidates = hinted(&[(READY, &one), (READY, &two), (READY, &both)]);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_count_before_zones() {
+    fn node_hints_precede_zone_hints() {
         let here = hints(&["z2"], &["here"]);
         let there = hints(&["z1"], &["there"]);
         let zone_only = hints(&["z1"], &[]);
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn only_ready_endpoints_are_asked_for_hints() {
+    fn only_ready_endpoints_need_hints() {
         let (one, two, none) = (hints(&["z1"], &[]), hints(&["z2"], &[]), hints(&[], &[]));
         let candidates = hinted(&[(READY, &one), (READY, &two), (TERMINATING, &none)]);
         assert_eq!(chosen(&candidates, Some("z1")), backends(&[1]));
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn topology_is_nothing_to_policy_local() {
+    fn topology_does_not_affect_policy_local() {
         let two = hints(&["z2"], &[]);
         let mut candidates = hinted(&[(READY, &two), (READY, &two)]);
         candidates.values_mut().take(1).for_each(|it| it.place = Place::Here);

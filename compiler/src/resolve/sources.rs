@@ -85,13 +85,13 @@ mod tests {
     }
 
     #[test]
-    fn without_ranges_or_without_vips_nobody_is_restricted() {
+    fn without_ranges_or_vips_access_is_unrestricted() {
         assert_eq!(v4(&[]), None);
         assert_eq!(on(None, &[], &["10.0.0.0/8"], Family::Ipv4), None);
     }
 
     #[test]
-    fn ranges_count_in_their_family_only() {
+    fn ranges_apply_only_to_their_family() {
         assert_eq!(v4(&["2001:db8::/32"]), None);
         assert_eq!(v4(&["2001:db8::/32", "10.0.0.0/8"]), some(&["10.0.0.0/8"]));
         let vips = ["198.51.100.20", "2001:db8:5::20"];
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_is_everybody() {
+    fn a_range_of_all_addresses_is_no_restriction() {
         assert_eq!(v4(&["10.0.0.0/8", "0.0.0.0/0"]), None);
         assert_eq!(v4(&["1.2.3.4/0"]), None);
         // A range of the other family has no effect on this one.
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_do_not_overlap_in_the_end() {
+    fn overlapping_ranges_are_merged() {
         let overlapping = ["10.1.0.0/16", "10.0.0.0/8", "10.0.0.0/8", "10.1.2.3/32", "11.0.0.0/8"];
         assert_eq!(v4(&overlapping), some(&["10.0.0.0/8", "11.0.0.0/8"]));
         let beginning_alike = ["10.0.0.0/16", "10.0.0.0/8", "10.0.0.0/24"];
@@ -120,13 +120,13 @@ mod tests {
     }
 
     #[test]
-    fn bits_of_hosts_do_not_count() {
+    fn host_bits_are_ignored() {
         assert_eq!(v4(&["203.0.113.77/25"]), some(&["203.0.113.0/25"]));
         assert_eq!(v4(&["203.0.113.77/25", "203.0.113.99/26"]), some(&["203.0.113.0/25"]));
     }
 
     #[test]
-    fn with_the_node_the_vips_may_connect() {
+    fn an_allowed_node_allows_its_vips() {
         let both = ["192.0.2.0/24", "198.51.100.20/32", "198.51.100.21/32"];
         assert_eq!(v4(&["192.0.2.0/24"]), some(&both));
         assert_eq!(v4(&["192.0.2.77/24"]), some(&both), "host bits are ignored here too");

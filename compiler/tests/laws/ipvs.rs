@@ -208,7 +208,7 @@ fn expected_draining(before: &State, node: &Node, now: &State) -> BTreeMap<Drain
 
 /// Changes that others can make to IPVS.
 #[derive(Clone, Debug)]
-enum Meddling {
+enum ForeignChange {
     RemoveServer(Index),
     AlterServer(Index, bool),
     RemoveReal(Index),
@@ -219,8 +219,8 @@ enum Meddling {
     Bind(u8),
 }
 
-fn meddling() -> impl Strategy<Value = Vec<Meddling>> {
-    use Meddling::{
+fn foreign_changes() -> impl Strategy<Value = Vec<ForeignChange>> {
+    use ForeignChange::{
         AddReal, AddServer, AlterReal, AlterServer, Bind, RemoveReal, RemoveServer, Unbind,
     };
     let index = any::<Index>;
@@ -237,8 +237,8 @@ fn meddling() -> impl Strategy<Value = Vec<Meddling>> {
     vec(one, 0..30)
 }
 
-impl Meddling {
-    fn to(&self, ipvs: &mut ipvs::State) {
+impl ForeignChange {
+    fn apply(&self, ipvs: &mut ipvs::State) {
         let servers: Vec<VirtualServer> = ipvs.servers.keys().copied().collect();
         let some = |index: &Index| (!servers.is_empty()).then(|| *index.get(&servers));
         // A real server of this virtual server, or of the next one that has any.
@@ -375,7 +375,7 @@ proptest! {
     /// A server that is no longer wanted goes without a trace, and one that is wanted again needs
     /// only its weight: a change can be undone in the same way.
     #[test]
-    fn ipvs_histories_may_be_undone((list, batches) in timed_history(), settings in ipvs_settings()) {
+    fn ipvs_changes_can_be_undone((list, batches) in timed_history(), settings in ipvs_settings()) {
         let mut node = Node::start(&list, settings);
         for (seconds, batch) in &batches {
             let before = node.clone();
@@ -405,7 +405,7 @@ proptest! {
     /// A process that starts with the state of another one continues with it and writes nothing.
     /// With another drain time, no end is later than that allows, or than the kernel was told.
     #[test]
-    fn ipvs_drains_on_over_a_restart(
+    fn ipvs_draining_continues_across_a_restart(
         (list, batches) in timed_history(),
         settings in ipvs_settings(),
         later in 0..100_u32,
@@ -451,14 +451,14 @@ proptest! {
         (list, batches) in timed_history(),
         settings in ipvs_settings(),
         damages in damages(),
-        meddling in meddling(),
+        foreign_changes in foreign_changes(),
     ) {
         let mut node = Node::start(&list, settings);
         for (seconds, batch) in &batches {
             node.apply(*seconds, batch);
         }
         let mut found = damaged(&node.program.state(), &damages);
-        meddling.iter().for_each(|it| it.to(&mut found.ipvs));
+        foreign_changes.iter().for_each(|it| it.apply(&mut found.ipvs));
         let left = add_foreigners(&mut found, &node.ipvs.exclude);
         for program in [node.program.clone(), node.restarted(&found, node.now + 5)] {
             let mut wanted = with_excluded(&found, &program);
@@ -480,7 +480,7 @@ proptest! {
 
     /// A node that has used our own rules can switch to IPVS.
     #[test]
-    fn ipvs_takes_over_from_our_own_rules(list in list(), settings in ipvs_settings()) {
+    fn ipvs_mode_takes_over_from_nftables_mode(list in list(), settings in ipvs_settings()) {
         let node = Node::start(&list, settings);
         let settings = Settings::clone(node.program.settings());
         let rules = Settings { proxy_mode: ProxyMode::Nftables, ..settings };
@@ -497,7 +497,7 @@ proptest! {
 
     /// A Service whose change is refused is reverted.
     #[test]
-    fn ipvs_takes_a_refused_service_back(
+    fn ipvs_reverts_a_refused_service(
         (list, batches) in timed_history(),
         settings in ipvs_settings(),
         index in any::<Index>(),
@@ -553,7 +553,7 @@ fn backend(d: u8) -> Backend {
 
 /// If a frontend passes to another Service, its previous real servers drain, whatever the names.
 #[test]
-fn what_the_last_owner_of_a_frontend_had_drains() {
+fn real_servers_drain_when_a_frontend_changes_owner() {
     for names in [["a", "b"], ["b", "a"]] {
         let mut old = plain("default", names[0], 1);
         let mut new = plain("default", names[1], 2);
@@ -572,7 +572,7 @@ fn what_the_last_owner_of_a_frontend_had_drains() {
 /// If a Service shortens its drain time while a backend drains, the end comes nearer at once, and a
 /// restart finds the same end. With a drain time of 0, the backend is removed.
 #[test]
-fn less_time_to_drain_counts_at_once_and_over_a_restart() {
+fn a_shorter_drain_time_applies_at_once_and_after_a_restart() {
     let service = |drain| {
         let mut service = plain("default", "web", 1);
         service.ipvs.drain = drain;
@@ -611,7 +611,7 @@ fn less_time_to_drain_counts_at_once_and_over_a_restart() {
 /// UDP flows to an endpoint that is gone are stale, and so are those from before a frontend
 /// existed; a node port has them at each address.
 #[test]
-fn ipvs_udp_flows_to_what_has_gone_are_stale() {
+fn ipvs_udp_flows_to_removed_endpoints_are_stale() {
     let udp = |endpoints: &[u8]| {
         let mut service = plain("default", "dns", 1);
         service.kind = ServiceType::NodePort;
@@ -680,7 +680,7 @@ fn ipvs_udp_flows_to_what_has_gone_are_stale() {
 
 /// Case 110: a restart finds weight 0 at a real server that it wants.
 #[test]
-fn a_real_server_that_is_wanted_has_weight_after_a_restart() {
+fn a_wanted_real_server_regains_its_weight_after_a_restart() {
     let service = plain("default", "web", 1);
     let node = Node::start(&objects(&[(&service, &[1, 2])]), mode_ipvs(60));
     let mut found = node.program.state();

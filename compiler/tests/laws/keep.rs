@@ -69,7 +69,7 @@ proptest! {
 
     /// If only the node could be read, nothing changes, in either mode.
     #[test]
-    fn what_nobody_names_stays_to_the_last_element(list in list(), is_ipvs in any::<bool>()) {
+    fn unread_objects_leave_the_kernel_unchanged(list in list(), is_ipvs in any::<bool>()) {
         let start = Start::new(&list, &vec![false; list.len()], is_ipvs);
         let found = start.before.state();
         let program = start.kept(&found);
@@ -89,7 +89,7 @@ proptest! {
     /// names is still served. When all has been read, the program is the same as if it had been
     /// readable from the start.
     #[test]
-    fn what_could_not_be_read_serves_on_until_it_is(
+    fn unread_services_are_served_until_they_are_read(
         list in list(),
         is_read in vec(any::<bool>(), 60),
         is_ipvs in any::<bool>(),
@@ -133,7 +133,7 @@ proptest! {
 
     /// From any content of a kernel, the state of the program with kept content can be reached.
     #[test]
-    fn keeping_what_is_damaged_is_no_trouble(
+    fn a_program_with_kept_content_is_reached_from_any_state(
         history in history(),
         is_read in vec(any::<bool>(), 60),
         damages in damages(),
@@ -156,7 +156,7 @@ proptest! {
 
 /// A Service that was read once and then removed is not kept, whatever else is unread.
 #[test]
-fn what_was_read_once_is_not_kept() {
+fn a_service_removed_after_being_read_is_not_kept() {
     let web = plain("default", "web", 1);
     let list = objects(&[(&web, &[1, 2])]);
     let start = Start::new(&list, &vec![false; list.len()], false);

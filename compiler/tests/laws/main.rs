@@ -1034,7 +1034,7 @@ proptest! {
     /// With several sources, the version of the first source that has an object is used, whatever
     /// the order of changes; the program is that of a single source with exactly these objects.
     #[test]
-    fn of_several_sources_the_first_has_the_say(
+    fn the_first_source_of_an_object_takes_precedence(
         changes in vec((origin(), origin_change()), 60..120),
     ) {
         let mut daemon = Daemon::start(&[]);
@@ -1070,7 +1070,7 @@ proptest! {
 
     /// An object that says what is already known touches nothing, but its new place is recorded.
     #[test]
-    fn what_is_known_touches_nothing(list in list(), index in any::<Index>()) {
+    fn an_unchanged_object_changes_only_its_provenance(list in list(), index in any::<Index>()) {
         let mut daemon = Daemon::start(&list);
         let provenance = Provenance("elsewhere".into());
         let object = list[index.index(list.len())].clone();
@@ -1083,7 +1083,7 @@ proptest! {
 
     /// A Service whose change is refused is reverted, and all others are up to date.
     #[test]
-    fn a_refused_service_is_taken_back((list, batches) in history(), index in any::<Index>()) {
+    fn a_refused_service_is_reverted((list, batches) in history(), index in any::<Index>()) {
         let mut daemon = Daemon::start(&list);
         for batch in &batches {
             let before = daemon.program.clone();
@@ -1135,7 +1135,10 @@ proptest! {
 
     /// A delta may be cut at any group: no frontend is half changed, and the rest can follow.
     #[test]
-    fn a_delta_may_be_cut((list, batches) in history(), cuts in vec(any::<Index>(), 4)) {
+    fn a_delta_can_be_cut_at_any_group(
+        (list, batches) in history(),
+        cuts in vec(any::<Index>(), 4),
+    ) {
         let mut daemon = Daemon::start(&list);
         let cut = |old: &State, delta: &Delta, wanted: &Program| {
             let new = wanted.state();
@@ -1161,7 +1164,7 @@ proptest! {
 
     /// The node's facts may change while a process runs, under any settings.
     #[test]
-    fn facts_of_the_node_are_followed(
+    fn changed_node_facts_are_applied(
         settings in any_settings(),
         facts in vec(prop_oneof![
             node().prop_map(|node| Change::Apply(sourced(Object::Node(Arc::new(node))))),
@@ -1185,7 +1188,7 @@ proptest! {
 
     /// Other settings give other elements, and the delta between them is valid for a kernel.
     #[test]
-    fn settings_may_change_at_a_restart(
+    fn settings_can_change_at_a_restart(
         list in list(),
         (old, new) in (any_settings(), any_settings()),
     ) {
@@ -1276,7 +1279,7 @@ proptest! {
 
     /// A comment is never too long, names its owner, and can be parsed.
     #[test]
-    fn comments_are_read_back(key in port_key()) {
+    fn comments_are_short_and_can_be_parsed(key in port_key()) {
         let key = Arc::new(key);
         let comment = key.comment();
         let text = comment.to_string();
@@ -1299,7 +1302,7 @@ proptest! {
 
     /// A code stands for exactly one pick, and so does the chain's name.
     #[test]
-    fn pick_codes_are_read_back(
+    fn pick_codes_and_names_round_trip(
         clients in select(&[Clients::Kept, Clients::Masqueraded, Clients::Split][..]),
         affinity in option::of(1..=86_400_u32),
         backends in 1..=4_095_u32,
@@ -1348,7 +1351,7 @@ fn a_service_with_a_long_name_is_changed_in_one_transaction() {
 /// A frontend that passes to another Service with fewer backends does so in one transaction, also
 /// if the previous state is known only from the kernel.
 #[test]
-fn a_frontend_changes_hands_in_one_transaction() {
+fn a_frontend_changes_owner_in_one_transaction() {
     let (mut first, mut second) = (plain("default", "a", 1), plain("default", "b", 2));
     second.external_ips = vec![v4(9, 1)];
     let before = Daemon::start(&objects(&[(&first, &[1]), (&second, &[1, 2, 3])]));
@@ -1375,7 +1378,7 @@ fn slots_of_a_service_that_lost_a_frontend_survive_a_restart() {
 /// A pick code that a frontend would have only until the next Service is added never reaches a
 /// kernel, neither at the start nor later.
 #[test]
-fn a_passing_pick_code_needs_no_chain() {
+fn a_transient_pick_code_needs_no_chain() {
     let (mut loser, mut winner) = (plain("default", "a", 1), plain("default", "b", 2));
     loser.external_ips = vec![v4(9, 1)];
     winner.load_balancer_vips = vec![v4(9, 1)];
@@ -1398,7 +1401,7 @@ fn a_passing_pick_code_needs_no_chain() {
 
 /// The network of the node's Pods was known and no longer is.
 #[test]
-fn a_wider_interval_comes_after_the_narrower_one_has_gone() {
+fn a_wider_interval_is_added_after_the_narrower_is_removed() {
     let narrow = Settings {
         detect_local: DetectLocal::ClusterCidr(nets(&["10.244.0.0/16"])),
         ..Settings::new(NodeName::from(HERE))
@@ -1432,7 +1435,7 @@ fn a_headless_service_is_not_listed() {
 
 /// A pick chain that is no longer wanted is removed only after its last use.
 #[test]
-fn a_pick_chain_goes_after_its_last_user() {
+fn a_pick_chain_is_removed_after_its_last_user() {
     let service = plain("default", "web", 1);
     let before = Daemon::start(&objects(&[(&service, &[1, 2])])).program;
     let wanted = Daemon::start(&objects(&[(&service, &[1])])).program;

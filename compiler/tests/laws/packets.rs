@@ -162,7 +162,7 @@ fn check_packets(
 
 /// The outcomes that the laws below compare include every kind.
 #[test]
-fn the_packets_meet_everything_that_can_happen_to_one() {
+fn the_probes_cover_every_verdict() {
     let seen = RefCell::new(BTreeSet::new());
     let config = Config {
         cases: 6,
@@ -189,7 +189,7 @@ proptest! {
     /// After any history, the rules treat packets as the specification says and as the elements of
     /// a fresh start do. Health checks report the same to load balancers.
     #[test]
-    fn packets_go_where_the_specification_says(
+    fn packets_follow_the_specification(
         history in history(),
         settings in any_settings(),
         probes in vec(probe(), 150),
@@ -200,7 +200,7 @@ proptest! {
     /// The same holds for the rules and IPVS together, if the addresses of the interfaces are
     /// known.
     #[test]
-    fn packets_go_where_the_specification_says_by_way_of_ipvs(
+    fn packets_follow_the_specification_with_ipvs(
         (mut list, batches) in history(),
         facts in vec(surroundings(), 1..4),
         settings in super::ipvs::ipvs_settings(),

@@ -91,7 +91,7 @@ proptest! {
 
     /// Between two steps of any delta, no packet meets a miss.
     #[test]
-    fn no_packet_between_two_steps_meets_a_miss((list, batches) in history()) {
+    fn no_packet_meets_a_miss_between_two_steps((list, batches) in history()) {
         let mut daemon = Daemon::start(&list);
         check_steps(&State::default(), &Delta::reconcile(&State::default(), &daemon.program));
         for batch in &batches {

@@ -79,7 +79,7 @@ fn udp_endpoints(endpoints: &[Endpoint]) -> Object {
 
 /// One: the real server. The rules do not depend on the number of the others.
 #[test]
-fn an_endpoint_added_is_one() {
+fn adding_an_endpoint_takes_one_operation() {
     let with = |endpoints: &[Endpoint]| [web(|_| ()), self::endpoints(endpoints)];
     assert_eq!(
         ops(&with(&[at(1), at(2)]), &with(&[at(1), at(2), at(3)])),
@@ -89,7 +89,7 @@ fn an_endpoint_added_is_one() {
 
 /// One: weight 0, and an end in ten minutes. One more when that time is over.
 #[test]
-fn an_endpoint_removed_is_one_and_its_end_another() {
+fn removing_an_endpoint_takes_one_operation_and_its_expiry_one() {
     let with = |endpoints: &[Endpoint]| [web(|_| ()), self::endpoints(endpoints)];
     let (two, one) = (with(&[at(1), at(2)]), with(&[at(1)]));
     assert_eq!(ops(&two, &one), ["# ipvsadm -e -t 10.96.0.1:80 -r 10.0.0.2:8080 -m -w 0 -x 1600"]);
@@ -100,7 +100,7 @@ fn an_endpoint_removed_is_one_and_its_end_another() {
 
 /// Case 107. One: the weight.
 #[test]
-fn an_endpoint_that_comes_back_while_it_drains_is_one() {
+fn reviving_a_draining_endpoint_takes_one_operation() {
     let with = |endpoints: &[Endpoint]| [web(|_| ()), self::endpoints(endpoints)];
     let (two, one) = (with(&[at(1), at(2)]), with(&[at(1)]));
     assert_eq!(
@@ -111,7 +111,7 @@ fn an_endpoint_that_comes_back_while_it_drains_is_one() {
 
 /// One: UDP has no connections to keep. The same without draining.
 #[test]
-fn an_endpoint_that_does_not_drain_is_one() {
+fn removing_an_endpoint_without_draining_takes_one_operation() {
     let with = |endpoints: &[Endpoint]| [udp(|_| ()), udp_endpoints(endpoints)];
     let (two, one) = (with(&[at(1), at(2)]), with(&[at(1)]));
     assert_eq!(ops(&two, &one), ["# ipvsadm -d -u 10.96.0.1:80 -r 10.0.0.2:8080"]);
@@ -127,7 +127,7 @@ fn an_endpoint_that_does_not_drain_is_one() {
 
 /// None: a longer drain time does not apply to real servers that already drain.
 #[test]
-fn a_changed_draining_is_nothing() {
+fn changing_the_drain_time_takes_no_operation() {
     let drain = |seconds: u32| move |service: &mut Service| service.ipvs.drain = Some(seconds);
     let before = [web(drain(30)), endpoints(&[at(1)])];
     assert_eq!(ops(&before, &[web(drain(60)), endpoints(&[at(1)])]), [""; 0]);
@@ -139,7 +139,7 @@ fn a_changed_draining_is_nothing() {
 /// One for each virtual server: the cluster address, the external IP, and the node port at each
 /// address of the node. A local endpoint also adds a hairpin.
 #[test]
-fn an_endpoint_added_is_one_for_each_virtual_server() {
+fn adding_an_endpoint_takes_one_operation_per_virtual_server() {
     let node = || interfaces(&[[127, 0, 0, 1], [172, 16, 0, 1], [172, 16, 0, 2]]);
     let with = |endpoints: &[Endpoint]| [node(), web(exposed), self::endpoints(endpoints)];
     assert_eq!(
@@ -157,7 +157,7 @@ fn an_endpoint_added_is_one_for_each_virtual_server() {
 /// Three: the rules now leave the frontend to IPVS instead of rejecting, and the real server. The
 /// virtual server already exists (case 105).
 #[test]
-fn the_first_endpoint_is_three_and_so_is_the_last() {
+fn the_first_and_the_last_endpoint_take_three_operations_each() {
     let with = |endpoints: &[Endpoint]| [web(|_| ()), self::endpoints(endpoints)];
     let (none, one) = (with(&[]), with(&[at(1)]));
     assert_eq!(
@@ -182,7 +182,7 @@ fn the_first_endpoint_is_three_and_so_is_the_last() {
 
 /// One for each virtual server. Real servers and connections stay.
 #[test]
-fn a_scheduler_is_one_for_each_virtual_server() {
+fn changing_the_scheduler_takes_one_operation_per_virtual_server() {
     let with = |scheduler| {
         let service = move |service: &mut Service| {
             exposed(service);
@@ -203,7 +203,7 @@ fn a_scheduler_is_one_for_each_virtual_server() {
 
 /// One each: the rules are not involved.
 #[test]
-fn affinity_is_one() {
+fn changing_affinity_takes_one_operation() {
     let with = |timeout: Option<u32>| {
         let affinity = timeout.map_or(Affinity::None, |timeout| Affinity::ClientIp { timeout });
         [web(|service| service.affinity = affinity), endpoints(&[at(1), at(2)])]
@@ -219,7 +219,7 @@ fn affinity_is_one() {
 /// Two for the head, which now distinguishes clients; one for the head of the local view; and one
 /// for each real server on other nodes. The cluster address is not affected.
 #[test]
-fn the_external_policy_is_three_and_those_elsewhere() {
+fn external_policy_takes_three_operations_and_one_per_remote_endpoint() {
     let backends = || endpoints(&[at(1), at(2), local(3)]);
     let (cluster, local) = ([web(balanced), backends()], [web(outside_local), backends()]);
     assert_eq!(
@@ -247,7 +247,7 @@ fn the_external_policy_is_three_and_those_elsewhere() {
 /// Case 105. Without a local endpoint, Pods and the node reach all endpoints, and clients from
 /// outside none: two for the head.
 #[test]
-fn the_external_policy_without_endpoints_here_is_two() {
+fn external_policy_without_local_endpoints_takes_two_operations() {
     let backends = || endpoints(&[at(1), at(2)]);
     let (cluster, local) = ([web(balanced), backends()], [web(outside_local), backends()]);
     assert_eq!(
@@ -262,7 +262,7 @@ fn the_external_policy_without_endpoints_here_is_two() {
 /// One for each real server on other nodes; without a local one, also two for the head, which means
 /// drop.
 #[test]
-fn the_internal_policy_is_those_elsewhere() {
+fn internal_policy_takes_one_operation_per_remote_endpoint() {
     let with = |change: fn(&mut Service), last: Endpoint| [web(change), endpoints(&[at(1), last])];
     assert_eq!(
         ops(&with(|_| (), local(2)), &with(inside_local, local(2))),
@@ -284,7 +284,7 @@ fn the_internal_policy_is_those_elsewhere() {
 /// For each node port, a virtual server with its real servers, and the element for its clients.
 /// Removing all of it with the virtual server takes two.
 #[test]
-fn an_address_of_the_node_is_its_node_ports() {
+fn a_node_address_adds_and_removes_only_its_node_ports() {
     let service = |service: &mut Service| {
         service.kind = ServiceType::NodePort;
         service.ports[0].node_port = Some(number(30080));
@@ -310,7 +310,7 @@ fn an_address_of_the_node_is_its_node_ports() {
 
 /// Case 106. Two: the address, and its membership in `vips`.
 #[test]
-fn a_vip_that_an_interface_has_is_not_bound() {
+fn a_vip_on_an_interface_is_not_bound() {
     let with = |addresses: &[[u8; 4]]| [web(balanced), endpoints(&[at(1)]), interfaces(addresses)];
     let (without, on_interface) = (with(&[]), with(&[[192, 0, 2, 1]]));
     assert_eq!(ops(&without, &on_interface), ["delete vips 192.0.2.1", "# unbind 192.0.2.1"]);
@@ -320,7 +320,7 @@ fn a_vip_that_an_interface_has_is_not_bound() {
 /// Two for the address, and two for a port: the element, and the virtual server with its real
 /// servers. One for the cluster address, whose other ports are rejected.
 #[test]
-fn a_service_takes_all_it_has_with_it_in_five() {
+fn removing_a_service_takes_five_operations() {
     let (service, none): ([Object; 2], [Object; 0]) =
         ([web(|_| ()), endpoints(&[at(1), at(2)])], []);
     assert_eq!(
@@ -373,7 +373,7 @@ fn a_shared_address_is_bound_once() {
 
 /// The binding, the element, and the virtual server with its real server.
 #[test]
-fn an_external_ip_that_another_node_gets_is_four_and_its_return_five() {
+fn an_external_ip_leaves_in_four_operations_and_returns_in_five() {
     let there = |addresses: &[IpAddr]| {
         let name = NodeName::from("there");
         node_with(|node| {

@@ -2,7 +2,7 @@
 //!
 //! In addition, every change is checked as in `laws`: it is valid for a kernel, leads to the right
 //! state, and there is no smaller one. Pick chains, which all Services share, are left out of the
-//! lines: see `a_pick_chain_comes_with_its_first_user`.
+//! lines: see `a_pick_chain_is_added_with_its_first_user`.
 
 mod ipvs;
 mod policies;
@@ -209,7 +209,7 @@ fn line(op: &Op) -> String {
 // ---- Endpoints ----------------------------------------------------------------------------------
 
 #[test]
-fn an_endpoint_added_is_three() {
+fn adding_an_endpoint_takes_three_operations() {
     let found = ops(
         &[web(|_| ()), endpoints(&[at(1), at(2), at(3)])],
         &[web(|_| ()), endpoints(&[at(1), at(2), at(3), at(4)])],
@@ -225,7 +225,7 @@ fn an_endpoint_added_is_three() {
 }
 
 #[test]
-fn the_first_by_address_takes_the_last_slot_too() {
+fn a_new_endpoint_takes_the_last_slot_whatever_its_address() {
     let found = ops(
         &[web(|_| ()), endpoints(&[at(2), at(3)])],
         &[web(|_| ()), endpoints(&[at(1), at(2), at(3)])],
@@ -241,7 +241,7 @@ fn the_first_by_address_takes_the_last_slot_too() {
 }
 
 #[test]
-fn the_endpoint_of_the_last_slot_removed_is_three() {
+fn removing_the_endpoint_in_the_last_slot_takes_three_operations() {
     let found = ops(
         &[web(|_| ()), endpoints(&[at(1), at(2), at(3)])],
         &[web(|_| ()), endpoints(&[at(1), at(2)])],
@@ -257,7 +257,7 @@ fn the_endpoint_of_the_last_slot_removed_is_three() {
 }
 
 #[test]
-fn the_endpoint_of_another_slot_removed_is_five() {
+fn removing_the_endpoint_in_another_slot_takes_five_operations() {
     let found = ops(
         &[web(|_| ()), endpoints(&[at(1), at(2), at(3)])],
         &[web(|_| ()), endpoints(&[at(2), at(3)])],
@@ -275,7 +275,7 @@ fn the_endpoint_of_another_slot_removed_is_five() {
 }
 
 #[test]
-fn an_endpoint_that_went_and_came_back_stands_where_there_is_room() {
+fn a_returning_endpoint_takes_the_last_slot() {
     let three = [web(|_| ()), endpoints(&[at(1), at(2), at(3)])];
     let two = [web(|_| ()), endpoints(&[at(2), at(3)])];
     let found = history(&[&three, &two, &three]);
@@ -290,7 +290,7 @@ fn an_endpoint_that_went_and_came_back_stands_where_there_is_room() {
 }
 
 #[test]
-fn an_endpoint_replaced_in_one_batch_is_two() {
+fn replacing_an_endpoint_in_one_batch_takes_two_operations() {
     let found = ops(
         &[web(|_| ()), endpoints(&[at(1), at(2), at(3)])],
         &[web(|_| ()), endpoints(&[at(1), at(3), at(9)])],
@@ -305,7 +305,7 @@ fn an_endpoint_replaced_in_one_batch_is_two() {
 }
 
 #[test]
-fn readiness_lost_and_won_is_three_each() {
+fn losing_and_regaining_readiness_takes_three_operations_each() {
     let ready = [web(|_| ()), endpoints(&[at(1), at(2), at(3)])];
     let unready = [web(|_| ()), endpoints(&[at(1), at(2), not_ready(3)])];
     assert_eq!(
@@ -327,21 +327,21 @@ fn readiness_lost_and_won_is_three_each() {
 }
 
 #[test]
-fn conditions_of_an_endpoint_that_is_not_used_cost_nothing() {
+fn conditions_of_an_unused_endpoint_take_no_operation() {
     let before = [web(|_| ()), endpoints(&[at(1), not_ready(2)])];
     let after = [web(|_| ()), endpoints(&[at(1), terminating(2)])];
     assert_eq!(ops(&before, &after), [""; 0]);
 }
 
 #[test]
-fn all_endpoints_terminating_are_served_on_at_no_cost() {
+fn termination_of_all_endpoints_takes_no_operation() {
     let before = [web(|_| ()), endpoints(&[at(1), at(2)])];
     let after = [web(|_| ()), endpoints(&[terminating(1), terminating(2)])];
     assert_eq!(ops(&before, &after), [""; 0]);
 }
 
 #[test]
-fn an_endpoint_added_is_three_for_each_frontend() {
+fn adding_an_endpoint_takes_three_operations_per_frontend() {
     let found =
         ops(&[web(exposed), endpoints(&[at(1)])], &[web(exposed), endpoints(&[at(1), at(2)])]);
     assert_eq!(
@@ -374,7 +374,7 @@ fn the_first_endpoint_ends_the_rejection() {
 }
 
 #[test]
-fn without_the_last_endpoint_connections_are_rejected() {
+fn removing_the_last_endpoint_starts_the_rejection() {
     let found = ops(&[web(|_| ()), endpoints(&[at(1)])], &[web(|_| ()), endpoints(&[])]);
     assert_eq!(
         found,
@@ -387,7 +387,7 @@ fn without_the_last_endpoint_connections_are_rejected() {
 }
 
 #[test]
-fn a_slice_that_says_the_same_again_is_no_change() {
+fn a_repeated_slice_is_no_change() {
     let mut daemon = Daemon::start(&[web(exposed), endpoints(&[at(1), at(2)])]);
     let again =
         Sourced { object: endpoints(&[at(1), at(2)]), provenance: Provenance("moved".into()) };
@@ -397,7 +397,7 @@ fn a_slice_that_says_the_same_again_is_no_change() {
 }
 
 #[test]
-fn an_endpoint_that_moves_between_slices_in_one_batch_costs_nothing() {
+fn moving_an_endpoint_between_slices_takes_no_operation() {
     let found = ops(
         &[web(|_| ()), endpoints(&[at(1), at(2)]), more("web", "web-2", &[at(3)])],
         &[web(|_| ()), endpoints(&[at(2)]), more("web", "web-2", &[at(1), at(3)])],
@@ -406,7 +406,7 @@ fn an_endpoint_that_moves_between_slices_in_one_batch_costs_nothing() {
 }
 
 #[test]
-fn a_second_copy_of_an_endpoint_comes_and_goes_at_no_cost() {
+fn a_second_copy_of_an_endpoint_takes_no_operation() {
     let one = [web(|_| ()), endpoints(&[at(1), at(2)])];
     let two = [
         web(|_| ()),
@@ -418,7 +418,7 @@ fn a_second_copy_of_an_endpoint_comes_and_goes_at_no_cost() {
 }
 
 #[test]
-fn the_ready_copy_of_an_endpoint_going_takes_it_out() {
+fn removing_the_ready_copy_of_an_endpoint_removes_it() {
     let two = [web(|_| ()), endpoints(&[at(1), at(2)]), more("web", "web-2", &[terminating(2)])];
     let one = [web(|_| ()), endpoints(&[at(1)]), more("web", "web-2", &[terminating(2)])];
     assert_eq!(
@@ -434,7 +434,7 @@ fn the_ready_copy_of_an_endpoint_going_takes_it_out() {
 // ---- Frontends ----------------------------------------------------------------------------------
 
 #[test]
-fn an_external_ip_comes_and_goes_with_its_own_elements_only() {
+fn an_external_ip_changes_only_its_own_elements() {
     let without = [web(|_| ()), endpoints(&[at(1), at(2)])];
     let with =
         [web(|service| service.external_ips = vec![external(1)]), endpoints(&[at(1), at(2)])];
@@ -457,7 +457,7 @@ fn an_external_ip_comes_and_goes_with_its_own_elements_only() {
 }
 
 #[test]
-fn an_external_ip_that_becomes_a_vip_costs_nothing() {
+fn an_external_ip_that_becomes_a_vip_takes_no_operation() {
     let external_ip =
         [web(|service| service.external_ips = vec![external(1)]), endpoints(&[at(1)])];
     let vip = [web(|service| service.load_balancer_vips = vec![external(1)]), endpoints(&[at(1)])];
@@ -465,7 +465,7 @@ fn an_external_ip_that_becomes_a_vip_costs_nothing() {
 }
 
 #[test]
-fn a_changed_vip_is_its_elements_twice() {
+fn changing_a_vip_replaces_only_its_elements() {
     let with = |d| {
         let vip = move |service: &mut Service| service.load_balancer_vips = vec![external(d)];
         [web(vip), endpoints(&[at(1)])]
@@ -482,7 +482,7 @@ fn a_changed_vip_is_its_elements_twice() {
 }
 
 #[test]
-fn a_changed_port_number_is_the_elements_of_its_frontends_twice() {
+fn changing_a_port_number_replaces_only_its_elements() {
     let with = |port| {
         let port = move |service: &mut Service| service.ports[0].port = number(port);
         [web(port), endpoints(&[at(1)])]
@@ -499,7 +499,7 @@ fn a_changed_port_number_is_the_elements_of_its_frontends_twice() {
 }
 
 #[test]
-fn a_changed_node_port_leaves_the_other_frontends_alone() {
+fn changing_a_node_port_leaves_other_frontends_alone() {
     let with = |port| {
         let port = move |service: &mut Service| {
             exposed(service);
@@ -519,7 +519,7 @@ fn a_changed_node_port_leaves_the_other_frontends_alone() {
 }
 
 #[test]
-fn a_renamed_port_is_a_new_comment() {
+fn renaming_a_port_changes_only_the_comment() {
     let named = |name: &str| {
         let mut slice = slice("web", "web-1", &[at(1), at(2)]);
         slice.ports = vec![slice_port(name, 8080)];
@@ -538,7 +538,7 @@ fn a_renamed_port_is_a_new_comment() {
 }
 
 #[test]
-fn a_renamed_port_keeps_the_slots_that_history_has_led_to() {
+fn renaming_a_port_keeps_its_slots() {
     let named = |name: &str, endpoints: &[Endpoint]| {
         let mut slice = slice("web", "web-1", endpoints);
         slice.ports = vec![slice_port(name, 8080)];
@@ -560,7 +560,7 @@ fn a_renamed_port_keeps_the_slots_that_history_has_led_to() {
 }
 
 #[test]
-fn a_changed_target_port_is_two_for_each_backend() {
+fn changing_the_target_port_takes_two_operations_per_backend() {
     let to = |port| {
         let mut slice = slice("web", "web-1", &[at(1), at(2)]);
         slice.ports = vec![slice_port("http", port)];
@@ -578,7 +578,7 @@ fn a_changed_target_port_is_two_for_each_backend() {
 }
 
 #[test]
-fn what_no_frontend_depends_on_costs_nothing() {
+fn fields_that_affect_no_frontend_take_no_operation() {
     let before = [web(|_| ()), endpoints(&[at(1)])];
     let after = [
         web(|service| {
@@ -591,7 +591,7 @@ fn what_no_frontend_depends_on_costs_nothing() {
 }
 
 #[test]
-fn a_service_takes_all_it_has_with_it() {
+fn removing_a_service_removes_all_its_elements() {
     let found = ops(&[web(|_| ()), endpoints(&[local(1), at(2)])], &[]);
     assert_eq!(
         found,
@@ -606,7 +606,7 @@ fn a_service_takes_all_it_has_with_it() {
 }
 
 #[test]
-fn a_service_whose_slices_go_first_costs_the_same_in_one_batch() {
+fn removing_slices_before_their_service_takes_no_more_operations() {
     let mut daemon = Daemon::start(&[web(|_| ()), endpoints(&[at(1)])]);
     let before = daemon.program.clone();
     let mut dirty = daemon.model.apply(Origin::Manifests, Change::Remove(endpoints(&[]).key()));
@@ -623,7 +623,7 @@ fn a_service_whose_slices_go_first_costs_the_same_in_one_batch() {
 }
 
 #[test]
-fn a_service_without_endpoints_is_two() {
+fn a_service_without_endpoints_takes_two_operations() {
     assert_eq!(
         ops(&[], &[web(|_| ())]),
         [
@@ -634,7 +634,7 @@ fn a_service_without_endpoints_is_two() {
 }
 
 #[test]
-fn families_do_not_touch_each_other() {
+fn families_are_changed_independently() {
     let v6 = |d: u16| {
         let address = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 1, d));
         endpoint(address, Conditions::READY, Some(HERE))
@@ -702,7 +702,7 @@ fn affinity_gives_each_backend_an_id() {
 
 /// A start with affinity on a kernel without it does the same.
 #[test]
-fn affinity_that_comes_with_a_start_gives_the_same_ids() {
+fn affinity_enabled_at_a_start_gives_the_same_ids() {
     let backends = endpoints(&[at(1), at(2), at(3)]);
     let before = Daemon::start(&[web(|_| ()), backends.clone()]).program;
     let after = model(&[web(sticky), backends]);
@@ -714,7 +714,7 @@ fn affinity_that_comes_with_a_start_gives_the_same_ids() {
 }
 
 #[test]
-fn a_changed_timeout_is_a_new_code() {
+fn changing_the_affinity_timeout_changes_only_the_pick_code() {
     let backends = endpoints(&[at(1), at(2), at(3)]);
     let longer = |service: &mut Service| service.affinity = Affinity::ClientIp { timeout: 20 };
     assert_eq!(
@@ -727,7 +727,7 @@ fn a_changed_timeout_is_a_new_code() {
 }
 
 #[test]
-fn with_affinity_an_endpoint_added_is_four() {
+fn adding_an_endpoint_with_affinity_takes_four_operations() {
     let found =
         ops(&[web(sticky), endpoints(&[at(1)])], &[web(sticky), endpoints(&[at(1), at(2)])]);
     assert_eq!(
@@ -742,7 +742,7 @@ fn with_affinity_an_endpoint_added_is_four() {
 }
 
 #[test]
-fn with_affinity_a_backend_that_moves_keeps_its_id() {
+fn a_backend_with_affinity_keeps_its_id_when_it_moves() {
     let found = ops(
         &[web(sticky), endpoints(&[at(1), at(2), at(3)])],
         &[web(sticky), endpoints(&[at(2), at(3)])],
@@ -763,7 +763,7 @@ fn with_affinity_a_backend_that_moves_keeps_its_id() {
 // ---- Shared elements ----------------------------------------------------------------------------
 
 #[test]
-fn a_local_endpoint_is_one_more() {
+fn adding_a_local_endpoint_takes_one_more_operation() {
     let found =
         ops(&[web(|_| ()), endpoints(&[at(1)])], &[web(|_| ()), endpoints(&[at(1), local(2)])]);
     assert_eq!(
@@ -778,7 +778,7 @@ fn a_local_endpoint_is_one_more() {
 }
 
 #[test]
-fn an_endpoint_that_turns_out_to_be_local_is_one() {
+fn an_endpoint_that_becomes_local_takes_one_operation() {
     let before = [web(|_| ()), endpoints(&[at(1)])];
     let after = [web(|_| ()), endpoints(&[local(1)])];
     assert_eq!(ops(&before, &after), ["add hairpin 10.0.0.1 . 10.0.0.1"]);
@@ -787,7 +787,7 @@ fn an_endpoint_that_turns_out_to_be_local_is_one() {
 /// It may be on this node, and then must be able to reach itself. Under policy Local it does not
 /// count as local.
 #[test]
-fn an_endpoint_without_a_node_is_one_more() {
+fn adding_an_endpoint_without_a_node_takes_one_more_operation() {
     let with = |more: Endpoint| [web(|_| ()), endpoints(&[at(1), more])];
     let found = ops(&with(not_ready(2)), &with(placeless(2)));
     assert_eq!(
@@ -806,7 +806,7 @@ fn an_endpoint_without_a_node_is_one_more() {
 }
 
 #[test]
-fn a_shared_hairpin_stays_until_its_last_user_goes() {
+fn a_shared_hairpin_is_kept_until_its_last_user_is_removed() {
     let api = || service("api", 2, |_| ());
     let both = [web(|_| ()), api(), endpoints(&[local(1)]), more("api", "api-1", &[local(1)])];
     let one = [web(|_| ()), api(), endpoints(&[local(1)])];
@@ -831,7 +831,7 @@ fn a_shared_hairpin_stays_until_its_last_user_goes() {
 }
 
 #[test]
-fn a_cluster_address_stays_until_its_last_port_goes() {
+fn a_cluster_address_is_kept_until_its_last_port_is_removed() {
     let two = |service: &mut Service| service.ports.push(service_port("metrics", 9100));
     assert_eq!(ops(&[web(two)], &[web(|_| ())]), ["delete reject-services 10.96.0.1 . tcp . 9100"]);
     assert_eq!(
@@ -845,7 +845,7 @@ fn a_cluster_address_stays_until_its_last_port_goes() {
 }
 
 #[test]
-fn who_lost_an_external_ip_takes_over_when_the_winner_goes() {
+fn a_contested_external_ip_passes_to_the_remaining_service() {
     let claim = |service: &mut Service| service.external_ips = vec![external(1)];
     let shared = [
         service("a", 2, claim),
@@ -881,7 +881,7 @@ fn who_lost_an_external_ip_takes_over_when_the_winner_goes() {
 }
 
 #[test]
-fn who_lost_a_frontend_changes_nothing_there() {
+fn a_losing_claim_does_not_change_the_frontend() {
     let claim = |service: &mut Service| service.external_ips = vec![external(1)];
     let shared = |endpoints: &[Endpoint]| {
         let endpoints = more("web", "web-1", endpoints);
@@ -900,7 +900,7 @@ fn who_lost_a_frontend_changes_nothing_there() {
 // ---- Node and pick chains -----------------------------------------------------------------------
 
 #[test]
-fn a_changed_node_address_is_two() {
+fn changing_the_node_address_takes_two_operations() {
     let address = |d| IpAddr::V4(Ipv4Addr::new(172, 16, 0, d));
     let with = |node| [node, web(exposed), endpoints(&[at(1)])];
     assert_eq!(
@@ -918,7 +918,7 @@ fn a_changed_node_address_is_two() {
 /// Services depend only on the zone and the first addresses of a node: for other changes nothing is
 /// compiled, let alone written.
 #[test]
-fn a_taint_of_the_node_costs_nothing() {
+fn unrelated_node_changes_compile_nothing() {
     let whole = |change: fn(&mut Node)| {
         node_with(|node| {
             node.zone = Some(Zone::from("z1"));
@@ -963,7 +963,7 @@ fn text(ops: &[Op]) -> String {
 }
 
 #[test]
-fn a_pick_chain_comes_with_its_first_user() {
+fn a_pick_chain_is_added_with_its_first_user() {
     let before = [web(|_| ()), endpoints(&[at(1)])];
     let after = [web(|_| ()), endpoints(&[at(1), at(2)])];
     let mut daemon = Daemon::start(&before);
@@ -1000,7 +1000,7 @@ fn a_pick_chain_comes_with_its_first_user() {
 // ---- Size ---------------------------------------------------------------------------------------
 
 #[test]
-fn a_change_costs_the_same_among_a_thousand_services() {
+fn a_change_takes_the_same_operations_among_a_thousand_services() {
     let crowd = || -> Vec<Object> {
         let others = (0..1_000_u16).flat_map(|n| {
             let [c, d] = n.to_be_bytes();

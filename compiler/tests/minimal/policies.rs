@@ -12,7 +12,7 @@ use super::*;
 /// Ten: one for the hairpin, and three (a head, a slot) each for the cluster address and for both
 /// views of the VIP, since clients from outside and from inside reach the endpoint.
 #[test]
-fn an_endpoint_of_this_node_is_ten() {
+fn a_local_endpoint_takes_ten_operations() {
     let one = [web(outside_local), endpoints(&[local(1), at(2)])];
     let two = [web(outside_local), endpoints(&[local(1), at(2), local(3)])];
     assert_eq!(
@@ -50,7 +50,7 @@ fn an_endpoint_of_this_node_is_ten() {
 /// Six: three for the cluster address, three for the VIP's cluster view, which Pods use. The view
 /// of clients from outside does not change.
 #[test]
-fn an_endpoint_of_another_node_is_six() {
+fn a_remote_endpoint_takes_six_operations() {
     let one = [web(outside_local), endpoints(&[local(1), at(2)])];
     let two = [web(outside_local), endpoints(&[local(1), at(2), at(3)])];
     assert_eq!(
@@ -81,7 +81,7 @@ fn an_endpoint_of_another_node_is_six() {
 /// removed, which is one operation. The health check for load balancers does not concern the
 /// kernel.
 #[test]
-fn readiness_of_the_only_endpoint_of_this_node_is_nine() {
+fn readiness_of_the_only_local_endpoint_takes_nine_operations() {
     let with_check = || {
         web(|service| {
             outside_local(service);
@@ -123,7 +123,7 @@ fn readiness_of_the_only_endpoint_of_this_node_is_nine() {
 
 /// None: it continues to serve in both views, since neither has another endpoint.
 #[test]
-fn the_last_endpoint_terminating_costs_nothing() {
+fn termination_of_the_only_endpoint_takes_no_operation() {
     let both = |service: &mut Service| {
         outside_local(service);
         inside_local(service);
@@ -139,7 +139,7 @@ fn the_last_endpoint_terminating_costs_nothing() {
 /// Six: it leaves the cluster view of both frontends, where another endpoint is ready; the local
 /// view has no other endpoint. Its removal takes three more: the local view, and the hairpin.
 #[test]
-fn the_last_endpoint_of_this_node_terminating_is_six_and_its_end_three() {
+fn the_last_local_endpoint_terminates_in_six_operations_and_ends_in_three() {
     let with = |endpoints: &[Endpoint]| [web(outside_local), self::endpoints(endpoints)];
     let (ready, terminating) = (with(&[at(1), local(2)]), with(&[at(1), local_terminating(2)]));
     assert_eq!(
@@ -166,7 +166,7 @@ fn the_last_endpoint_of_this_node_terminating_is_six_and_its_end_three() {
 /// Two for the head, which now distinguishes clients, and the local view: a head and two slots. The
 /// slots of the cluster view stay, since Pods still use them; the cluster address is not affected.
 #[test]
-fn the_external_policy_is_two_and_the_local_view() {
+fn external_policy_local_takes_two_operations_and_the_local_view() {
     let backends = || endpoints(&[at(1), local(2), local(3)]);
     let cluster = [web(balanced), backends()];
     let local = [web(outside_local), backends()];
@@ -195,7 +195,7 @@ fn the_external_policy_is_two_and_the_local_view() {
 /// Without a local endpoint there is no local view; without any endpoint, not even the head
 /// changes.
 #[test]
-fn the_external_policy_without_endpoints_here_is_two_and_without_any_nothing() {
+fn external_policy_without_local_endpoints_takes_at_most_two_operations() {
     let none_here = || endpoints(&[at(1), at(2)]);
     let (cluster, local) = ([web(balanced), none_here()], [web(outside_local), none_here()]);
     assert_eq!(
@@ -218,7 +218,7 @@ fn the_external_policy_without_endpoints_here_is_two_and_without_any_nothing() {
 
 /// The policy applies to no traffic: the Service has no frontend for clients from outside.
 #[test]
-fn the_external_policy_without_external_frontends_costs_nothing() {
+fn external_policy_without_external_frontends_takes_no_operation() {
     let with = |policy: TrafficPolicy| {
         let service = move |service: &mut Service| {
             service.kind = ServiceType::NodePort;
@@ -238,7 +238,7 @@ fn the_external_policy_without_external_frontends_costs_nothing() {
 /// the last slot, a deletion and a move. On the way back, the last slot is added: backends under
 /// both policies do not move.
 #[test]
-fn the_internal_policy_is_the_slots_that_differ() {
+fn internal_policy_changes_only_the_head_and_differing_slots() {
     let backends = || endpoints(&[at(1), local(2), local(3)]);
     let cluster = [web(|_| ()), backends()];
     let local = [web(inside_local), backends()];
@@ -274,7 +274,7 @@ fn the_internal_policy_is_the_slots_that_differ() {
 /// address under policy Cluster. So its slots do not change, and the way back takes as many
 /// operations as the way there.
 #[test]
-fn the_internal_policy_leaves_external_frontends_alone() {
+fn internal_policy_leaves_external_frontends_alone() {
     let backends = || endpoints(&[at(1), local(2), local(3)]);
     let inside = |service: &mut Service| {
         balanced(service);
@@ -306,7 +306,7 @@ fn the_internal_policy_leaves_external_frontends_alone() {
 /// Two for the head, which now means drop, and one for each slot. Without any endpoint, connections
 /// are rejected under both policies.
 #[test]
-fn the_internal_policy_without_endpoints_here_is_two_and_the_slots() {
+fn internal_policy_without_local_endpoints_removes_all_slots() {
     let none_here = || endpoints(&[at(1), at(2)]);
     let (cluster, local) = ([web(|_| ()), none_here()], [web(inside_local), none_here()]);
     assert_eq!(
@@ -332,7 +332,7 @@ fn the_internal_policy_without_endpoints_here_is_two_and_the_slots() {
 
 /// None: no frontend leads to it. (The first endpoint anywhere turns a rejection into a drop: two.)
 #[test]
-fn an_endpoint_of_another_node_is_nothing_under_internal_policy_local() {
+fn a_remote_endpoint_takes_no_operation_under_internal_policy_local() {
     let with = |endpoints: &[Endpoint]| [web(inside_local), self::endpoints(endpoints)];
     assert_eq!(ops(&with(&[local(1)]), &with(&[local(1), at(2)])), [""; 0]);
     assert_eq!(ops(&with(&[at(1)]), &with(&[at(1), at(2)])), [""; 0]);
@@ -351,7 +351,7 @@ fn an_endpoint_of_another_node_is_nothing_under_internal_policy_local() {
 /// slot's key to that of the id. There are three heads and five slots. The removal costs the same:
 /// without affinity, the slot itself is the key.
 #[test]
-fn affinity_under_external_policy_local_is_a_head_and_the_ids_in_each_view() {
+fn affinity_under_external_policy_local_changes_each_view() {
     let sticky_local = |service: &mut Service| {
         outside_local(service);
         sticky(service);
@@ -402,7 +402,7 @@ fn affinity_under_external_policy_local_is_a_head_and_the_ids_in_each_view() {
 
 /// Three, as for any endpoint that is added or removed.
 #[test]
-fn the_zone_of_an_endpoint_is_three() {
+fn changing_the_zone_of_an_endpoint_takes_three_operations() {
     let with = |zone| {
         let backends = [hinted(at(1), "z1"), hinted(at(2), zone), hinted(at(3), "z2")];
         [node_in("z1"), web(|_| ()), endpoints(&backends)]
@@ -427,7 +427,7 @@ fn the_zone_of_an_endpoint_is_three() {
 
 /// Two: another backend at the same slot; the head stays as it is.
 #[test]
-fn the_zone_of_the_node_is_two_for_each_slot() {
+fn changing_the_zone_of_the_node_takes_two_operations_per_slot() {
     let with =
         |node: Object| [node, web(|_| ()), endpoints(&[hinted(at(1), "z1"), hinted(at(2), "z2")])];
     assert_eq!(
@@ -454,7 +454,7 @@ fn the_zone_of_the_node_is_two_for_each_slot() {
 /// Hints apply only if all endpoints have them: the excluded ones are added, each in a slot of its
 /// own.
 #[test]
-fn a_hint_that_goes_is_two_and_the_endpoints_that_were_left_out() {
+fn removing_a_hint_adds_the_excluded_endpoints() {
     let with = |second: Endpoint| {
         let backends = [hinted(at(1), "z1"), second, hinted(at(3), "z2")];
         [node_in("z1"), web(|_| ()), endpoints(&backends)]
@@ -471,7 +471,7 @@ fn a_hint_that_goes_is_two_and_the_endpoints_that_were_left_out() {
 
 /// Clients from outside reach a local endpoint whatever its zone.
 #[test]
-fn topology_is_nothing_to_the_local_view() {
+fn topology_does_not_affect_the_local_view() {
     let with = |zone| {
         let backends = endpoints(&[hinted(local(1), "z1"), hinted(local(2), zone)]);
         [node_in("z1"), web(outside_local), backends]
@@ -497,7 +497,7 @@ fn at_vip(ranges: &[&str]) -> [Object; 2] {
 
 /// Two: the restriction, and the allowed network. No element that leads to endpoints changes.
 #[test]
-fn the_first_range_and_the_last_are_two() {
+fn the_first_and_the_last_source_range_take_two_operations() {
     let (open, one) = (at_vip(&[]), at_vip(&["10.0.0.0/8"]));
     assert_eq!(
         ops(&open, &one),
@@ -519,7 +519,7 @@ fn the_first_range_and_the_last_are_two() {
 
 /// One, also if there is another range.
 #[test]
-fn a_range_more_or_less_is_one() {
+fn another_source_range_takes_one_operation() {
     let (one, two) = (at_vip(&["10.0.0.0/9"]), at_vip(&["10.0.0.0/9", "10.128.0.0/9"]));
     assert_eq!(ops(&one, &two), ["add source-ranges 192.0.2.1 . tcp . 80 . 10.128.0.0/9"]);
     assert_eq!(ops(&two, &one), ["delete source-ranges 192.0.2.1 . tcp . 80 . 10.128.0.0/9"]);
@@ -530,7 +530,7 @@ fn a_range_more_or_less_is_one() {
 /// A kernel takes no overlapping ranges: a wider range replaces all those in it, and a range within
 /// a wider one is left out.
 #[test]
-fn a_range_in_another_costs_nothing() {
+fn a_source_range_within_another_takes_no_operation() {
     let wide = at_vip(&["10.0.0.0/8"]);
     let both = at_vip(&["10.0.0.0/8", "10.1.0.0/16"]);
     assert_eq!(ops(&wide, &both), [""; 0]);
@@ -547,7 +547,7 @@ fn a_range_in_another_costs_nothing() {
 
 /// One for each VIP and port.
 #[test]
-fn a_range_is_one_for_each_frontend_that_it_is_for() {
+fn a_source_range_takes_one_operation_per_vip_and_port() {
     let with = |ranges: &[&str]| {
         let restricted = restricted(ranges);
         let service = |service: &mut Service| {
@@ -573,7 +573,7 @@ fn a_range_is_one_for_each_frontend_that_it_is_for() {
 /// A node that is allowed may connect with the VIP as its source: one for each VIP, at each
 /// frontend. Other addresses of the node change nothing.
 #[test]
-fn the_address_of_the_node_in_a_range_is_the_vip_as_a_range() {
+fn an_allowed_node_adds_the_vip_as_a_source_range() {
     let with = |d: u8| {
         let [service, slice] = at_vip(&["172.16.0.0/31"]);
         [node(&[IpAddr::from([172, 16, 0, d])]), service, slice]
@@ -603,7 +603,7 @@ fn at_node_port(port: Option<u16>, policy: TrafficPolicy) -> [Object; 2] {
 
 /// A head and a slot; twice that when the number changes, since it is part of the key.
 #[test]
-fn a_node_port_is_its_elements() {
+fn a_node_port_changes_only_its_own_elements() {
     let with = |port| at_node_port(port, TrafficPolicy::Cluster);
     assert_eq!(
         ops(&with(None), &with(Some(30080))),
@@ -621,7 +621,7 @@ fn a_node_port_is_its_elements() {
 
 /// The same in each view.
 #[test]
-fn a_node_port_under_external_policy_local_is_its_elements_in_each_view() {
+fn a_node_port_under_external_policy_local_has_elements_in_each_view() {
     let with = |port| at_node_port(port, TrafficPolicy::Local);
     assert_eq!(
         ops(&with(None), &with(Some(30080))),

@@ -7,7 +7,7 @@ use super::*;
 use crate::netlink::HEADER_LEN;
 
 #[test]
-fn the_answer_to_the_probe_tells_kernels_apart() {
+fn the_probe_error_determines_kernel_support() {
     assert_eq!(support(ERANGE).unwrap(), Support::Filtered);
     assert_eq!(support(ENOENT).unwrap(), Support::Unfiltered);
     assert_eq!(support(EINVAL).unwrap(), Support::Absent);
@@ -41,7 +41,7 @@ fn shown(more: impl FnOnce(&mut Writer)) -> Vec<u8> {
 }
 
 #[test]
-fn a_flow_is_read_whole_or_not_at_all() {
+fn a_truncated_flow_is_not_read() {
     let bytes = shown(|writer| writer.attribute(12, &[1, 2, 3, 4]));
     let message = messages(&bytes).next().unwrap();
     let found = Shown::read(&message).unwrap();
@@ -71,7 +71,7 @@ fn a_flow_is_read_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_flow_that_took_the_place_of_another_is_spared() {
+fn a_flow_that_replaced_another_is_not_deleted() {
     if !require_root() {
         return;
     }
@@ -95,7 +95,7 @@ fn a_flow_that_took_the_place_of_another_is_spared() {
 }
 
 #[test]
-fn this_kernel_filters() {
+fn this_kernel_supports_filtered_dumps() {
     if !require_root() {
         return;
     }

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn local_routes_come_and_go_and_are_told_from_others() {
+    fn local_routes_are_bound_and_removed_without_touching_others() {
         if !require_root() {
             return;
         }
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn without_dummy_devices_there_is_another_way() {
+    fn missing_dummy_devices_are_reported_with_the_alternative() {
         if !require_root() {
             return;
         }

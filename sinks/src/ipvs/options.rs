@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_that_the_kernel_takes() {
+    fn device_names_are_those_the_kernel_accepts() {
         for name in ["kube-ipvs0", "a", "0123456789abcde", "eth0.17"] {
             assert_eq!(
                 name.parse::<Device>().map(|device| device.to_string()),

@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_come_first_then_a_complete_server_then_its_address() {
+    fn a_server_is_added_after_its_rules_and_before_its_address() {
         let [add, real] = complete();
         let (ours, vip) = (Op::Add(ours()), Op::Add(vip()));
         let ops = [ours.clone(), vip.clone(), bind(), add.clone(), real.clone()];
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_goes_before_its_server_and_the_rules_last() {
+    fn an_address_is_removed_before_its_server_and_its_rules() {
         let delete = Op::Ipvs(ipvs::Op::DeleteServer(server()));
         let unbind = Op::Ipvs(ipvs::Op::Unbind(server().address));
         let (ours, vip) = (Op::Delete(ours()), Op::Delete(vip()));
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn who_serves_comes_before_who_does_no_longer() {
+    fn real_servers_are_added_before_others_are_removed() {
         let gone = Op::Ipvs(ipvs::Op::DeleteReal(server(), backend(2)));
         let [_, real] = complete();
         let expected = [vec![], vec![], vec![real.clone(), gone.clone()], vec![]];
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn where_our_rules_have_translated_ipvs_is_complete_before_they_let_go() {
+    fn ipvs_is_complete_before_nftables_rules_hand_over() {
         let pick = Pick { clients: Clients::Kept, affinity: None, backends: 3 };
         let [add, real] = complete();
         let flip = [Op::Delete(element(pick)), Op::Add(ours()), Op::Add(vip())];

@@ -67,7 +67,7 @@ fn read_real(bytes: &[u8], server: VirtualServer) -> Option<ShownReal> {
 
 #[test]
 #[cfg(target_endian = "little")]
-fn operations_have_the_bytes_of_the_kernel_header() {
+fn operations_match_the_kernel_header_byte_for_byte() {
     let web = server("10.96.0.10", Protocol::Tcp, 80);
     let sticky = attributes(Scheduler::Mh, Some(10_800));
     #[rustfmt::skip]
@@ -123,7 +123,7 @@ fn operations_have_the_bytes_of_the_kernel_header() {
 }
 
 #[test]
-fn what_is_written_is_read() {
+fn servers_and_real_servers_round_trip() {
     for address in ["10.96.0.10", "fd00:96::a"] {
         for protocol in Protocol::ALL {
             for scheduler in Scheduler::ALL {
@@ -158,7 +158,7 @@ fn described(describe: impl FnOnce(&mut Writer)) -> Vec<u8> {
 }
 
 #[test]
-fn what_we_never_ask_for_is_read_as_such() {
+fn foreign_virtual_servers_are_read_as_unsupported() {
     let web = server("10.96.0.10", Protocol::Tcp, 80);
     let with = |scheduler: &str, flags: u32, netmask: u32, engine: Option<&str>| {
         described(|writer| {
@@ -218,7 +218,7 @@ fn what_we_never_ask_for_is_read_as_such() {
 }
 
 #[test]
-fn connections_of_all_kinds_count_and_other_methods_are_told() {
+fn all_connections_count_and_other_methods_are_recognised() {
     let web = server("10.96.0.10", Protocol::Tcp, 80);
     let pod = backend("10.244.1.5", 8080);
     let op = Op::AddReal(web, pod, RealServer::ACTIVE);
@@ -264,7 +264,7 @@ fn connections_of_all_kinds_count_and_other_methods_are_told() {
 }
 
 #[test]
-fn bytes_are_not_trusted() {
+fn truncated_messages_are_refused_and_corrupt_ones_do_not_panic() {
     let web = server("fd00:96::a", Protocol::Tcp, 80);
     let pod = backend("2001:db8::1", 8080);
     let whole = [
@@ -319,7 +319,7 @@ fn bytes_are_not_trusted() {
 }
 
 #[test]
-fn an_address_is_no_command_and_the_rest_is_no_address() {
+fn binding_operations_are_not_ipvs_commands() {
     let web = server("10.96.0.10", Protocol::Tcp, 80);
     let address: IpAddr = web.address;
     for op in [Op::Bind(address), Op::Unbind(address)] {
@@ -333,7 +333,7 @@ fn an_address_is_no_command_and_the_rest_is_no_address() {
 }
 
 #[test]
-fn errors_say_what_to_do() {
+fn errors_suggest_a_remedy() {
     let absent = OpenError::from(io::Error::from_raw_os_error(ENOENT));
     assert!(absent.to_string().contains("modprobe ip_vs`"), "{absent}");
     let forbidden = OpenError::from(io::Error::from_raw_os_error(EPERM));

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_failure_the_socket_is_another() {
+    fn a_failed_socket_is_replaced() {
         if !require_root() {
             return;
         }
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_told_apart_in_any_number_and_by_any_sequence_number() {
+    fn refusals_match_their_requests_across_batches_and_wraparound() {
         if !require_root() {
             return;
         }

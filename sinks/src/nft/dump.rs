@@ -185,7 +185,7 @@ impl Reader<'_> {
                 };
                 elements.extend(found);
                 if unknown > 0 {
-                    table.foreign.push(format!("{unknown} unknown elements in {set}"));
+                    table.foreign.push(format!("unknown elements in {set}: {unknown}"));
                 }
             }
             let listed = elements.len();

@@ -155,13 +155,13 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_more_is_one_transaction() {
+    fn adding_an_endpoint_is_one_transaction() {
         let ops = vec![Op::Delete(code(2)), Op::Add(code(3)), Op::Add(slot(2, 3))];
         assert_eq!(cut(&delta(Vec::new(), ops.clone())), [ops]);
     }
 
     #[test]
-    fn a_slot_goes_after_the_code_that_draws_it() {
+    fn a_slot_is_removed_after_the_pick_code_that_uses_it() {
         let ops = vec![
             Op::Delete(code(3)),
             Op::Add(code(2)),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_goes_after_what_serves_instead() {
+    fn a_rejection_is_removed_after_its_replacement_serves() {
         let reject = Element::new(Key::Reject(frontend()), Value::Present);
         let ops = vec![Op::Delete(reject), Op::Add(code(1)), Op::Add(slot(0, 1))];
         let transactions = cut(&delta(Vec::new(), ops.clone()));
@@ -189,7 +189,7 @@ mod tests {
 
     /// A change from policy Local to policy Cluster, and the removal of the only local endpoint.
     #[test]
-    fn the_local_view_goes_after_what_leads_there() {
+    fn the_local_view_is_removed_after_its_references() {
         let local_slot = |slot: u32, last: u8| {
             let backend = Backend { address: IpAddr::from([10, 244, 0, last]), port: port() };
             let key = Key::Endpoint(View::Local, frontend(), slot);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_go_after_the_restriction() {
+    fn ranges_are_removed_after_the_restriction() {
         let range = Key::SourceRange(frontend(), "10.0.0.0/8".parse().unwrap());
         let delete = |key| Op::Delete(Element::new(key, Value::Present));
         let open = vec![delete(Key::Firewalled(frontend())), delete(range)];
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_come_before_the_restriction() {
+    fn ranges_are_added_before_the_restriction() {
         let range = |text: &str| Key::SourceRange(frontend(), text.parse().unwrap());
         let add = |key| Op::Add(Element::new(key, Value::Present));
         let restrict = add(Key::Firewalled(frontend()));
@@ -246,13 +246,13 @@ mod tests {
     }
 
     #[test]
-    fn a_service_goes_at_once() {
+    fn a_service_is_removed_in_one_transaction() {
         let ops = vec![Op::Delete(code(1)), Op::Delete(slot(0, 1))];
         assert_eq!(cut(&delta(Vec::new(), ops.clone())), [ops]);
     }
 
     #[test]
-    fn a_restricted_service_goes_at_once_too() {
+    fn a_restricted_service_is_removed_in_one_transaction() {
         let range = Key::SourceRange(frontend(), "10.0.0.0/8".parse().unwrap());
         let delete = |key| Op::Delete(Element::new(key, Value::Present));
         let restriction = [delete(Key::Firewalled(frontend())), delete(range)];

@@ -494,7 +494,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_read_back() {
+    fn ranges_round_trip() {
         for text in
             ["0.0.0.0/0", "10.0.0.0/8", "255.255.255.255/32", "128.0.0.0/1", "::/0", "fd00::/64"]
         {
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_with_both_ends_read_back() {
+    fn ranges_with_both_ends_round_trip() {
         for text in
             ["0.0.0.0/0", "10.0.0.0/8", "255.255.255.255/32", "::/0", "fd00::/64", "::1/128"]
         {
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused() {
+    fn ranges_that_are_not_networks_are_refused() {
         assert_eq!(network(Family::Ipv4, &[10, 0, 0, 0], Some(&[10, 0, 0, 3])), None);
         assert_eq!(network(Family::Ipv4, &[10, 0, 0, 1], Some(&[10, 0, 0, 3])), None);
         assert_eq!(network(Family::Ipv4, &[10, 0, 0, 0], None), None);
@@ -548,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn short_keys_mean_nothing() {
+    fn empty_keys_and_values_are_refused() {
         for set in SetId::ALL {
             for family in Family::ALL {
                 assert_eq!(read_key(family, set, &[]), None);

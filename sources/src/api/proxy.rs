@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn proxies_are_chosen_as_client_go_does() {
+    fn proxies_are_chosen_as_in_client_go() {
         let all = [
             ("HTTPS_PROXY", "http://upper:1"),
             ("https_proxy", "http://lower:2"),
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn no_proxy_means_what_it_means_to_client_go() {
+    fn no_proxy_is_interpreted_as_in_client_go() {
         for (except, host, port, direct) in [
             ("", "10.0.0.1", 443, false),
             ("", "localhost", 443, true),

@@ -93,7 +93,7 @@ fn read(
     addresses(check, &subset.not_ready_addresses, not_ready, &at_others, &mut endpoints);
     if let Some(left_out) = endpoints.len().checked_sub(MAX_ADDRESSES).filter(|it| *it > 0) {
         let message =
-            format_args!("more than {MAX_ADDRESSES} addresses: the last {left_out} are left out");
+            format_args!("the first {MAX_ADDRESSES} addresses are used, {left_out} left out");
         check.warn(at, message);
         endpoints.truncate(MAX_ADDRESSES);
     }

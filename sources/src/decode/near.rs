@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_is_a_case_or_a_letter_or_two() {
+    fn a_typo_differs_in_case_or_in_one_or_two_letters() {
         let words = ["Service", "EndpointSlice", "Pod", "Node", "labels", "ports"];
         for (text, meant) in [
             ("service", "Service"),

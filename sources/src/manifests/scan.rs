@@ -23,6 +23,7 @@ use std::time::{Duration, SystemTime};
 
 use im::OrdSet;
 use rulec_compiler::object::{Kind, ObjectKey};
+use rulec_compiler::plural::counted;
 use rulec_compiler::{Change, Provenance, Sourced};
 use tracing::debug;
 
@@ -249,8 +250,9 @@ impl Manifests {
         round.complete = false;
         let services = self.definitions.keys().filter(|key| key.kind() == Kind::Service).count();
         let stays = if self.delivered || self.stands_in {
-            let objects = self.definitions.len();
-            format!("its last good content stays: {services} Services, {objects} objects in all")
+            let services = counted(services, "Service");
+            let objects = counted(self.definitions.len(), "object");
+            format!("its last good content stays: {services}, {objects} in all")
         } else {
             "no objects are added or removed until it can be read".to_owned()
         };

@@ -11,6 +11,8 @@ mod yaml;
 
 use std::sync::Arc;
 
+use rulec_compiler::plural::counted;
+
 use crate::decode::field::Field;
 use crate::decode::intern::Interner;
 use crate::decode::{Decoded, MAX_PROBLEMS, Sink, decode_document};
@@ -80,7 +82,7 @@ pub(crate) fn decode(
         }
     }
     if sink.untold > 0 {
-        let message = format!("{} more problems", sink.untold);
+        let message = counted(sink.untold, "more problem");
         decoded.problems.push(Problem::of_file(path, Severity::Warning, message));
     }
     decoded.blank = !sink.kinds;

@@ -98,7 +98,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateE
         return Err(foreign());
     }
     let Some(header) = Header::parse(&header) else {
-        return Err(torn(format!("it ends after {} bytes", header.len())));
+        return Err(torn(format!("it ends at byte {}", header.len())));
     };
     if header.format != FORMAT {
         return Err(StateError::Format { path: path.to_owned(), format: header.format });
@@ -106,7 +106,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateE
     let held = metadata.len().saturating_sub(HEADER as u64);
     if held != header.length {
         let length = header.length;
-        return Err(torn(format!("{held} bytes follow the header, which says {length}")));
+        return Err(torn(format!("its length is {held}, but the header says {length}")));
     }
     let mut payload = Vec::new();
     file.read_to_end(&mut payload).map_err(io)?;

@@ -47,7 +47,7 @@ fn wait_until(what: impl Fn() -> bool) {
 }
 
 #[test]
-fn what_was_written_is_read_and_nobody_else_may() {
+fn a_state_file_round_trips_and_is_private() {
     let (directory, path) = file();
     assert_eq!(read::<Value>(&path).unwrap(), Some(value(7)));
     assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
@@ -56,7 +56,7 @@ fn what_was_written_is_read_and_nobody_else_may() {
 }
 
 #[test]
-fn a_file_that_is_cut_anywhere_is_refused() {
+fn a_truncated_file_is_refused() {
     let (_directory, path) = file();
     let whole = fs::read(&path).unwrap();
     for length in 0..whole.len() {
@@ -71,7 +71,7 @@ fn a_file_that_is_cut_anywhere_is_refused() {
 }
 
 #[test]
-fn a_file_with_any_other_byte_is_refused() {
+fn a_file_with_any_changed_byte_is_refused() {
     let (_directory, path) = file();
     let whole = fs::read(&path).unwrap();
     for at in 0..whole.len() {
@@ -89,7 +89,7 @@ fn a_file_with_any_other_byte_is_refused() {
 }
 
 #[test]
-fn what_is_no_file_of_state_is_refused() {
+fn a_file_that_is_not_a_state_file_is_refused() {
     let (directory, path) = file();
     fs::write(&path, "apiVersion: v1\n").unwrap();
     assert!(matches!(refused(&path), StateError::Foreign { .. }));
@@ -104,7 +104,7 @@ fn what_is_no_file_of_state_is_refused() {
 }
 
 #[test]
-fn a_file_of_a_newer_program_is_refused_by_its_number() {
+fn a_file_in_a_newer_format_is_refused() {
     let (_directory, path) = file();
     let mut newer = fs::read(&path).unwrap();
     newer[8..12].copy_from_slice(&9u32.to_le_bytes());
@@ -115,14 +115,14 @@ fn a_file_of_a_newer_program_is_refused_by_its_number() {
 }
 
 #[test]
-fn a_whole_file_of_other_contents_is_refused() {
+fn a_file_with_unexpected_content_is_refused() {
     let (_directory, path) = file();
     write(&path, &"a text").unwrap();
     assert!(matches!(refused(&path), StateError::Unreadable { .. }));
 }
 
 #[test]
-fn what_a_crash_left_before_the_rename_changes_nothing() {
+fn a_leftover_temporary_file_is_ignored_and_replaced() {
     let (_directory, path) = file();
     let new = temporary(&path);
     fs::write(&new, "half of it").unwrap();
@@ -135,7 +135,7 @@ fn what_a_crash_left_before_the_rename_changes_nothing() {
 }
 
 #[test]
-fn a_write_that_fails_leaves_what_was_there() {
+fn a_failed_write_keeps_the_previous_content() {
     let (_directory, path) = file();
     // A directory in the place of the temporary file.
     fs::create_dir(temporary(&path)).unwrap();
@@ -144,7 +144,7 @@ fn a_write_that_fails_leaves_what_was_there() {
 }
 
 #[test]
-fn changes_never_wait_and_are_written_together() {
+fn saving_never_blocks_and_writes_are_batched() {
     let directory = TempDir::new().unwrap();
     let pace = Pace { least: Duration::from_secs(3600), ..quick() };
     let state = StateDir::with_pace(directory.path().to_owned(), pace);
@@ -165,7 +165,7 @@ fn changes_never_wait_and_are_written_together() {
 }
 
 #[test]
-fn what_is_only_newer_is_written_along_or_at_the_end() {
+fn a_kept_value_is_written_at_the_end() {
     let directory = TempDir::new().unwrap();
     let state = StateDir::with_pace(directory.path().to_owned(), quick());
     let saver = state.saver("api.state").unwrap();
@@ -181,7 +181,7 @@ fn what_is_only_newer_is_written_along_or_at_the_end() {
 }
 
 #[test]
-fn a_disk_that_fails_is_tried_again() {
+fn a_failed_write_is_retried() {
     let directory = TempDir::new().unwrap();
     let place = directory.path().join("state");
     // Not a directory, so that no file can be made in it.
@@ -203,7 +203,7 @@ fn a_disk_that_fails_is_tried_again() {
 }
 
 #[test]
-fn what_is_written_over_time_is_bounded() {
+fn the_write_rate_is_bounded() {
     let pace = Pace::default();
     assert_eq!(pace.rest(3_000), Duration::from_secs(1), "a small node is saved within a second");
     assert_eq!(pace.rest(1_600 << 10), Duration::from_secs(100));

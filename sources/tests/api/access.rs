@@ -8,14 +8,14 @@ use crate::objects::service;
 use crate::world::{Following, NODE, World};
 
 on_both_servers!(async
-    a_token_that_was_exchanged_is_read_again,
-    a_client_certificate_lets_in,
-    a_server_that_comes_later_is_waited_for,
+    a_replaced_token_is_read_again,
+    a_client_certificate_is_accepted,
+    the_source_waits_for_a_server_that_starts_later,
     master_overrides_the_address_of_the_kubeconfig,
-    a_source_ends_when_nobody_listens,
+    a_source_ends_when_its_receiver_is_dropped,
 );
 
-async fn a_token_that_was_exchanged_is_read_again<S: Server>() {
+async fn a_replaced_token_is_read_again<S: Server>() {
     let world = World::<S>::of(true);
     world.server.apply(&service("web", 80));
     let mut following = world.following().await;
@@ -33,7 +33,7 @@ async fn a_token_that_was_exchanged_is_read_again<S: Server>() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_gone_for_a_moment_is_no_end() {
+async fn a_briefly_missing_token_file_is_tolerated() {
     let world = World::new();
     let mut following = world.following().await;
     std::fs::remove_file(world.token()).unwrap();
@@ -47,7 +47,7 @@ async fn a_token_that_is_gone_for_a_moment_is_no_end() {
 }
 
 #[tokio::test]
-async fn a_new_authority_is_trusted_once_the_kubeconfig_says_so() {
+async fn a_new_authority_is_trusted_once_the_kubeconfig_has_it() {
     let world = World::new();
     let mut following = world.following().await;
     let before = following.seen.len();
@@ -61,7 +61,7 @@ async fn a_new_authority_is_trusted_once_the_kubeconfig_says_so() {
 }
 
 #[tokio::test]
-async fn a_new_certificate_of_the_same_authority_is_nothing_to_speak_of() {
+async fn a_new_certificate_of_the_same_authority_is_accepted() {
     let world = World::new();
     let mut following = world.following().await;
     world.server.rotate_certificate();
@@ -69,7 +69,7 @@ async fn a_new_certificate_of_the_same_authority_is_nothing_to_speak_of() {
     world.probe(&mut following).await;
 }
 
-async fn a_client_certificate_lets_in<S: Server>() {
+async fn a_client_certificate_is_accepted<S: Server>() {
     let world = World::<S>::of(true);
     world.server.apply(&service("web", 80));
     // The user to which Kubernetes gives the role `system:node-proxier`.
@@ -80,7 +80,7 @@ async fn a_client_certificate_lets_in<S: Server>() {
 }
 
 #[tokio::test]
-async fn a_kubeconfig_that_comes_later_is_waited_for() {
+async fn the_source_waits_for_a_missing_kubeconfig() {
     let world = World::new();
     world.server.apply(&service("web", 80));
     std::fs::remove_file(world.kubeconfig()).unwrap();
@@ -100,7 +100,7 @@ async fn a_kubeconfig_that_comes_later_is_waited_for() {
     following.problems_until(<[String]>::is_empty).await;
 }
 
-async fn a_server_that_comes_later_is_waited_for<S: Server>() {
+async fn the_source_waits_for_a_server_that_starts_later<S: Server>() {
     let world = World::<S>::of(true);
     world.server.apply(&service("web", 80));
     world.server.down();
@@ -128,7 +128,7 @@ async fn master_overrides_the_address_of_the_kubeconfig<S: Server>() {
 }
 
 #[tokio::test]
-async fn a_master_that_is_no_url_is_said_to_be_none() {
+async fn an_invalid_master_url_is_reported() {
     for (master, reason) in [
         ("10.0.0.1:6443", "not a URL of http or https"),
         ("ftp://10.0.0.1", "not a URL of http or https"),
@@ -141,7 +141,7 @@ async fn a_master_that_is_no_url_is_said_to_be_none() {
     }
 }
 
-async fn a_source_ends_when_nobody_listens<S: Server>() {
+async fn a_source_ends_when_its_receiver_is_dropped<S: Server>() {
     let world = World::<S>::of(true);
     let following = world.following().await;
     following.stop().await.unwrap();

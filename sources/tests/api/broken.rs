@@ -9,7 +9,7 @@ use crate::objects::service;
 use crate::world::{Following, World};
 
 #[tokio::test]
-async fn a_watch_that_is_cut_at_any_byte_loses_nothing() {
+async fn a_watch_cut_at_any_byte_loses_nothing() {
     let world = World::new();
     let mut following = world.following().await;
     let before = following.seen.len();
@@ -34,7 +34,7 @@ async fn a_watch_that_is_cut_at_any_byte_loses_nothing() {
 }
 
 #[tokio::test]
-async fn garbage_in_a_watch_costs_nothing_but_a_new_one() {
+async fn garbage_in_a_watch_only_reopens_it() {
     let world = World::new();
     world.server.apply(&service("web", 80));
     let mut following = world.following().await;
@@ -65,7 +65,7 @@ async fn garbage_in_a_watch_costs_nothing_but_a_new_one() {
 }
 
 #[tokio::test]
-async fn a_server_whose_watches_all_begin_with_garbage_is_still_listed() {
+async fn a_server_with_garbled_watches_is_still_listed() {
     let world = World::new();
     world.server.apply(&service("web", 80));
     let scope = Scope::resource(Resource::Services);
@@ -77,7 +77,7 @@ async fn a_server_whose_watches_all_begin_with_garbage_is_still_listed() {
 }
 
 #[tokio::test]
-async fn failures_of_the_server_are_waited_out() {
+async fn error_responses_are_retried_until_they_end() {
     let world = World::new();
     let mut following = world.following().await;
     let before = following.seen.len();
@@ -100,7 +100,7 @@ async fn failures_of_the_server_are_waited_out() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_when_to_ask_again_is_asked_then() {
+async fn retry_after_is_respected() {
     let world = World::new();
     let mut following = world.following().await;
     let watches = || world.server.count(Verb::Watch, Resource::Services);
@@ -134,7 +134,7 @@ fn impatient(world: &World) -> ApiOptions {
 }
 
 #[tokio::test]
-async fn a_server_that_never_answers_is_asked_again() {
+async fn an_unanswered_request_is_retried() {
     let world = World::new();
     world.server.apply(&service("web", 80));
     let fault = world.server.fault(Scope::all(), Fault::NoAnswer);
@@ -149,7 +149,7 @@ async fn a_server_that_never_answers_is_asked_again() {
 }
 
 #[tokio::test]
-async fn lists_that_stop_half_way_are_asked_for_again() {
+async fn stalled_lists_are_retried() {
     for streaming in [true, false] {
         let world = World::new();
         world.server.set_streaming_lists(streaming);
@@ -164,7 +164,7 @@ async fn lists_that_stop_half_way_are_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_watch_whose_other_end_is_gone_is_opened_anew() {
+async fn a_frozen_watch_is_reopened() {
     let world = World::new();
     world.server.apply(&service("web", 80));
     let mut following = Following::with(impatient(&world));
@@ -179,7 +179,7 @@ async fn a_watch_whose_other_end_is_gone_is_opened_anew() {
 }
 
 #[tokio::test]
-async fn a_server_that_hears_nothing_is_found_again() {
+async fn a_server_that_stopped_responding_is_reconnected() {
     let world = World::new();
     let mut following = Following::with(impatient(&world));
     following.listed().await;
@@ -193,7 +193,7 @@ async fn a_server_that_hears_nothing_is_found_again() {
 }
 
 #[tokio::test]
-async fn watches_that_end_in_order_are_opened_anew_without_a_word() {
+async fn watches_that_end_normally_are_reopened_silently() {
     let world = World::new();
     let mut following = Following::with(impatient(&world));
     following.listed().await;

@@ -13,16 +13,16 @@ use crate::objects::{node, service, service_cidr, slice};
 use crate::world::{Following, NODE, World};
 
 on_both_servers!(async
-    updates_without_meaning_are_suppressed_and_counted,
-    a_label_that_gives_a_service_to_another_proxy_takes_it_from_us,
-    a_node_that_is_not_there_is_waited_for_and_then_done_without,
-    a_node_name_that_no_node_has_is_said_at_once,
+    updates_without_effect_are_suppressed_and_counted,
+    labels_for_another_proxy_remove_the_object,
+    the_list_completes_without_a_missing_node,
+    an_unknown_node_name_is_reported_at_once,
     a_node_that_comes_in_time_completes_the_list,
-    a_node_that_may_not_be_seen_is_done_without,
-    services_that_may_not_be_seen_are_an_error_and_asked_for_again,
+    the_list_completes_without_a_forbidden_node,
+    forbidden_services_are_an_error_and_are_retried,
 );
 
-async fn updates_without_meaning_are_suppressed_and_counted<S: Server>() {
+async fn updates_without_effect_are_suppressed_and_counted<S: Server>() {
     let world = World::<S>::of(true);
     world.server.apply(&service("web", 80));
     world.server.apply(&slice("web-1", &["10.0.0.1", "10.0.0.2"]));
@@ -50,7 +50,7 @@ async fn updates_without_meaning_are_suppressed_and_counted<S: Server>() {
 }
 
 #[tokio::test]
-async fn events_that_come_twice_count_once() {
+async fn duplicate_events_are_applied_once() {
     let world = World::new();
     world.server.apply(&service("web", 80));
     let mut following = world.following().await;
@@ -63,7 +63,7 @@ async fn events_that_come_twice_count_once() {
     assert_eq!(following.port("web"), Some(82));
 }
 
-async fn a_label_that_gives_a_service_to_another_proxy_takes_it_from_us<S: Server>() {
+async fn labels_for_another_proxy_remove_the_object<S: Server>() {
     let world = World::<S>::of(true);
     world.server.apply(&service("web", 80));
     world.server.apply(&slice("web-1", &["10.0.0.1"]));
@@ -89,7 +89,7 @@ async fn a_label_that_gives_a_service_to_another_proxy_takes_it_from_us<S: Serve
 }
 
 #[tokio::test]
-async fn a_broken_object_keeps_its_last_good_version_and_harms_no_other() {
+async fn a_broken_object_keeps_its_last_good_version() {
     let world = World::new();
     world.server.apply(&service("web", 80));
     let mut following = world.following().await;
@@ -116,7 +116,7 @@ async fn a_broken_object_keeps_its_last_good_version_and_harms_no_other() {
     following.problems_until(|problems| problems.len() == 1).await;
 }
 
-async fn a_node_that_is_not_there_is_waited_for_and_then_done_without<S: Server>() {
+async fn the_list_completes_without_a_missing_node<S: Server>() {
     let world = World::<S>::of(true);
     world.server.delete(Resource::Nodes, "", NODE);
     world.server.apply(&service("web", 80));
@@ -131,7 +131,7 @@ async fn a_node_that_is_not_there_is_waited_for_and_then_done_without<S: Server>
 
 /// The name is wrong: that is reported at once, with the names of existing Nodes. The Node is
 /// waited for only as long as a node needs to register itself.
-async fn a_node_name_that_no_node_has_is_said_at_once<S: Server>() {
+async fn an_unknown_node_name_is_reported_at_once<S: Server>() {
     let world = World::<S>::of(true);
     world.server.apply(&service("web", 80));
     let timing = ApiTiming {
@@ -166,7 +166,7 @@ async fn a_node_that_comes_in_time_completes_the_list<S: Server>() {
     assert_eq!(node.addresses.len(), 1);
 }
 
-async fn a_node_that_may_not_be_seen_is_done_without<S: Server>() {
+async fn the_list_completes_without_a_forbidden_node<S: Server>() {
     let world = World::<S>::of(true);
     world.server.forbid(Resource::Nodes);
     let timing = ApiTiming { optional: Duration::from_secs(3600), ..world.options().timing };
@@ -192,7 +192,7 @@ async fn a_node_that_may_not_be_seen_is_done_without<S: Server>() {
 
 /// Only a list from the server shows that there is no Node; a 404 may come from something else.
 #[tokio::test]
-async fn a_node_that_is_not_found_for_a_moment_is_not_gone() {
+async fn a_brief_404_does_not_remove_the_node() {
     let world = World::new();
     let timing = ApiTiming { refused: Duration::from_secs(3600), ..world.options().timing };
     let mut following = Following::with(ApiOptions { timing, ..world.options() });
@@ -208,7 +208,7 @@ async fn a_node_that_is_not_found_for_a_moment_is_not_gone() {
 }
 
 #[tokio::test]
-async fn a_start_waits_for_a_server_that_does_not_know_the_roles_yet() {
+async fn a_start_waits_while_the_server_forbids_everything() {
     let world = World::new();
     // At first everything is forbidden, then everything is allowed.
     let refused = world.server.fault(Scope::all(), Fault::status(403));
@@ -223,7 +223,7 @@ async fn a_start_waits_for_a_server_that_does_not_know_the_roles_yet() {
 
 /// Servers know no roles yet when they begin to answer.
 #[tokio::test]
-async fn a_node_that_may_not_be_seen_for_a_moment_is_asked_for_again_soon() {
+async fn a_briefly_forbidden_node_is_retried_soon() {
     let world = World::new();
     let timing = ApiTiming { refused: Duration::from_secs(3600), ..world.options().timing };
     let mut following = Following::with(ApiOptions { timing, ..world.options() });
@@ -243,7 +243,7 @@ async fn a_node_that_may_not_be_seen_for_a_moment_is_asked_for_again_soon() {
 
 /// The account was made for an older version of Kubernetes.
 #[tokio::test]
-async fn service_cidrs_that_may_not_be_seen_hold_nothing_up() {
+async fn forbidden_service_cidrs_do_not_delay_the_start() {
     let world = World::new();
     world.server.forbid(Resource::ServiceCidrs);
     let hour = Duration::from_secs(3600);
@@ -259,7 +259,7 @@ async fn service_cidrs_that_may_not_be_seen_hold_nothing_up() {
 }
 
 #[tokio::test]
-async fn a_server_without_service_cidrs_has_none_until_it_has() {
+async fn service_cidrs_are_read_once_the_server_has_them() {
     let world = World::new();
     world.server.apply(&service_cidr("more", "10.91.0.0/16"));
     let fault = world.server.fault(Scope::resource(Resource::ServiceCidrs), Fault::NotServed);
@@ -274,7 +274,7 @@ async fn a_server_without_service_cidrs_has_none_until_it_has() {
     following.until(|known| known.contains_key("ServiceCIDR more")).await;
 }
 
-async fn services_that_may_not_be_seen_are_an_error_and_asked_for_again<S: Server>() {
+async fn forbidden_services_are_an_error_and_are_retried<S: Server>() {
     let world = World::<S>::of(true);
     world.server.apply(&service("web", 80));
     world.server.forbid(Resource::Services);

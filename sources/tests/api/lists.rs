@@ -19,11 +19,11 @@ const ALL: [Resource; 4] =
 
 on_both_servers!(async
     a_streaming_server_is_listed_by_its_watches,
-    what_is_asked_for_is_what_kube_proxy_asks_for,
+    requests_use_the_selectors_of_kube_proxy,
     a_server_that_does_not_stream_is_listed_from_its_cache,
-    what_changed_while_the_server_was_away_is_one_replacement,
-    a_list_of_what_is_known_says_nothing,
-    a_restart_in_which_objects_changed_is_followed,
+    changes_during_an_outage_are_one_replacement,
+    an_unchanged_list_is_no_change,
+    changes_during_a_server_restart_are_followed,
 );
 
 async fn a_streaming_server_is_listed_by_its_watches<S: Server>() {
@@ -49,7 +49,7 @@ async fn a_streaming_server_is_listed_by_its_watches<S: Server>() {
     }
 }
 
-async fn what_is_asked_for_is_what_kube_proxy_asks_for<S: Server>() {
+async fn requests_use_the_selectors_of_kube_proxy<S: Server>() {
     for streaming in [true, false] {
         let world = World::<S>::of(streaming);
         world.following().await;
@@ -106,7 +106,7 @@ async fn a_server_that_does_not_stream_is_listed_from_its_cache<S: Server>() {
 
 /// One of several servers may lag behind: its lists must not take the known state back in time.
 #[tokio::test]
-async fn no_list_goes_back_to_before_what_is_known() {
+async fn an_older_list_does_not_replace_newer_state() {
     for streaming in [true, false] {
         let world = World::new();
         world.server.set_streaming_lists(streaming);
@@ -135,7 +135,7 @@ async fn no_list_goes_back_to_before_what_is_known() {
 /// The server refuses the list because it has not reached the version; the newest is then
 /// requested.
 #[tokio::test]
-async fn a_server_that_has_not_come_so_far_is_asked_for_the_newest() {
+async fn a_server_behind_our_version_is_asked_for_the_newest() {
     let world = World::new();
     world.server.set_streaming_lists(false);
     world.server.apply(&service("a", 80));
@@ -158,7 +158,7 @@ async fn a_server_that_has_not_come_so_far_is_asked_for_the_newest() {
 }
 
 #[tokio::test]
-async fn a_long_list_comes_compressed_and_a_kubeconfig_may_forbid_it() {
+async fn lists_are_compressed_unless_the_kubeconfig_forbids_it() {
     for forbidden in [false, true] {
         let world = World::new();
         world.server.set_streaming_lists(false);
@@ -230,7 +230,7 @@ async fn a_deletion_before_the_bookmark_of_a_streaming_list_is_applied() {
 }
 
 #[tokio::test]
-async fn that_a_server_does_not_stream_is_no_problem() {
+async fn a_server_without_streaming_lists_is_not_a_problem() {
     let world = World::new();
     world.server.set_streaming_lists(false);
     let mut following = world.following().await;
@@ -238,14 +238,14 @@ async fn that_a_server_does_not_stream_is_no_problem() {
     assert!(following.seen.iter().all(|update| update.problems.is_empty()), "{:?}", following.seen);
 }
 
-async fn what_changed_while_the_server_was_away_is_one_replacement<S: Server>() {
+async fn changes_during_an_outage_are_one_replacement<S: Server>() {
     for streaming in [true, false] {
         away(World::<S>::of(streaming)).await;
     }
 }
 
 #[tokio::test]
-async fn it_is_so_too_with_a_server_that_answers_with_a_status() {
+async fn changes_during_an_outage_are_one_replacement_after_a_status() {
     let world = World::new();
     world.server.set_expiry(Expiry::Status);
     away(world).await;
@@ -282,7 +282,7 @@ async fn away<S: Server>(world: World<S>) {
     assert!(following.status.errors(ErrorKind::Expired) >= 1);
 }
 
-async fn a_list_of_what_is_known_says_nothing<S: Server>() {
+async fn an_unchanged_list_is_no_change<S: Server>() {
     let world = World::<S>::of(true);
     world.server.apply(&service("a", 80));
     world.server.apply(&slice("a-1", &["10.0.0.1"]));
@@ -303,7 +303,7 @@ async fn a_list_of_what_is_known_says_nothing<S: Server>() {
 }
 
 #[tokio::test]
-async fn a_list_that_is_cut_anywhere_is_asked_for_again() {
+async fn a_truncated_list_is_retried() {
     for streaming in [true, false] {
         for how in [Cut::Close, Cut::Reset] {
             for bytes in [0, 1, 200, 700, 1400] {
@@ -328,7 +328,7 @@ async fn a_list_that_is_cut_anywhere_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_list_that_is_no_list_takes_nothing_away() {
+async fn a_malformed_list_removes_nothing() {
     let world = World::new();
     world.server.set_streaming_lists(false);
     world.server.apply(&service("a", 80));
@@ -352,7 +352,7 @@ async fn a_list_that_is_no_list_takes_nothing_away() {
 
 /// Kubernetes 1.34 and newer with an etcd before 3.4.31 or 3.5.13.
 #[tokio::test]
-async fn a_server_that_cannot_stream_after_all_is_listed_in_pages() {
+async fn a_server_that_fails_to_stream_is_listed_in_pages() {
     let world = World::new();
     world.server.apply(&service("a", 80));
     let scope = Scope::resource(Resource::Services).verb(Verb::Watch);
@@ -367,7 +367,7 @@ async fn a_server_that_cannot_stream_after_all_is_listed_in_pages() {
 }
 
 #[tokio::test]
-async fn a_page_that_has_expired_is_followed_by_a_whole_list() {
+async fn an_expired_page_is_followed_by_a_complete_list() {
     let world = World::new();
     world.server.set_streaming_lists(false);
     for number in 0..501 {
@@ -388,7 +388,7 @@ async fn a_page_that_has_expired_is_followed_by_a_whole_list() {
 }
 
 #[tokio::test]
-async fn a_server_that_lost_everything_is_believed() {
+async fn the_state_of_an_emptied_server_is_accepted() {
     let world = World::new();
     for name in ["a", "b", "c"] {
         world.server.apply(&service(name, 80));
@@ -404,7 +404,7 @@ async fn a_server_that_lost_everything_is_believed() {
 }
 
 #[tokio::test]
-async fn a_watch_that_goes_back_is_followed_by_a_list() {
+async fn a_watch_with_an_older_version_is_followed_by_a_list() {
     let world = World::new();
     world.server.apply(&service("a", 80));
     let mut following = world.following().await;
@@ -421,7 +421,7 @@ async fn a_watch_that_goes_back_is_followed_by_a_list() {
 /// After a restore from a copy, the server's version is older than ours, and its watches are silent
 /// until it has reached ours.
 #[tokio::test]
-async fn a_watch_without_a_word_where_there_should_have_been_some_is_followed_by_a_list() {
+async fn an_unexpectedly_silent_watch_is_followed_by_a_list() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let access = ApiAccess {
         kubeconfig: None,
@@ -466,7 +466,7 @@ async fn a_watch_without_a_word_where_there_should_have_been_some_is_followed_by
     assert!(following.next().await.problems.is_empty());
 }
 
-async fn a_restart_in_which_objects_changed_is_followed<S: Server>() {
+async fn changes_during_a_server_restart_are_followed<S: Server>() {
     let world = World::<S>::of(true);
     world.server.apply(&service("a", 80));
     world.server.apply(&service("b", 80));

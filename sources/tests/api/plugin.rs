@@ -81,7 +81,7 @@ fn prints(status: &Value) -> String {
 }
 
 #[tokio::test]
-async fn a_plugin_is_run_once_for_all_lists_and_told_what_the_kubeconfig_says() {
+async fn a_plugin_runs_once_with_the_settings_of_the_kubeconfig() {
     let script = format!(
         "echo \"$1 $PLUGIN_KEY\" > given; echo \"$KUBERNETES_EXEC_INFO\" > info\n{}",
         prints(&json!({ "token": "token" }))
@@ -104,7 +104,7 @@ async fn a_plugin_is_run_once_for_all_lists_and_told_what_the_kubeconfig_says() 
 }
 
 #[tokio::test]
-async fn a_credential_that_is_refused_or_over_is_asked_for_again_once() {
+async fn a_refused_or_expired_credential_is_renewed() {
     let script = "if [ -e next ]; then token=next; else token=token; fi\n\
         printf '%s' '{\"apiVersion\":\"client.authentication.k8s.io/v1\",\"kind\":\"ExecCredential\",'\n\
         echo '\"status\":{\"token\":\"'$token'\"}}'";
@@ -128,7 +128,7 @@ async fn a_credential_that_is_refused_or_over_is_asked_for_again_once() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_a_plugin_lets_in() {
+async fn a_certificate_from_a_plugin_is_used() {
     let plugged = Plugged::new("cat credential");
     let (certificate, key) = plugged.world.server.client_certificate("system:kube-proxy");
     let status = json!({ "clientCertificateData": certificate, "clientKeyData": key });
@@ -140,7 +140,7 @@ async fn a_certificate_of_a_plugin_lets_in() {
 
 /// The plugin waits for a file, so that the test controls how long it takes.
 #[tokio::test]
-async fn a_slow_plugin_holds_up_no_healthy_watch() {
+async fn a_slow_plugin_does_not_delay_healthy_watches() {
     let script = format!(
         "if [ -e slow ]; then echo > running; while [ -e slow ]; do sleep 0.02; done; fi\n{}",
         prints(&json!({ "token": "token" }))
@@ -168,7 +168,7 @@ async fn a_slow_plugin_holds_up_no_healthy_watch() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_hangs_is_ended_with_all_that_it_started() {
+async fn a_hung_plugin_is_killed_with_its_children() {
     let plugged = Plugged::new("sleep 1000 &\necho $! > child\necho $$ > plugin.pid\nwait");
     let mut following = Following::with(plugged.options(Duration::from_millis(500)));
     let hangs = |problems: &[String]| problems.iter().any(|p| p.contains("had not answered"));
@@ -193,7 +193,7 @@ async fn a_plugin_does_not_outlive_the_source() {
 }
 
 #[tokio::test]
-async fn what_a_plugin_prints_wrongly_is_said_without_quoting_it() {
+async fn invalid_plugin_output_is_reported_without_quoting_it() {
     let printed = |status: Value| prints(&status);
     for (script, reason) in [
         ("echo sesame; echo sesame >&2; exit 3".to_owned(), "failed (exit status: 3)"),
@@ -254,7 +254,7 @@ impl<'a> MakeWriter<'a> for Log {
 
 /// This includes the logs of all libraries.
 #[tokio::test]
-async fn nothing_of_a_plugin_is_logged_at_any_level() {
+async fn plugin_output_is_not_logged_at_any_level() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
     let subscriber = subscriber.with_writer(log.clone()).finish();

@@ -115,7 +115,7 @@ fn named(world: &World, of: &[(&str, String)]) -> ApiOptions {
 }
 
 #[tokio::test]
-async fn the_environments_proxy_leads_to_the_server() {
+async fn the_proxy_from_the_environment_is_used() {
     let world = world();
     let proxy = Proxy::start(world.server.address()).await;
     for (url, expected) in [
@@ -139,7 +139,7 @@ async fn the_environments_proxy_leads_to_the_server() {
 }
 
 #[tokio::test]
-async fn a_server_that_no_proxy_covers_is_reached_without_the_proxy() {
+async fn a_server_excluded_by_no_proxy_is_reached_directly() {
     let world = world();
     // No process listens there.
     let dead = ("HTTPS_PROXY", "http://127.0.0.1:9".to_owned());
@@ -162,7 +162,7 @@ async fn a_server_that_no_proxy_covers_is_reached_without_the_proxy() {
 }
 
 #[tokio::test]
-async fn a_kubeconfigs_proxy_url_comes_before_the_environment() {
+async fn the_proxy_url_of_a_kubeconfig_precedes_the_environment() {
     let world = world();
     let proxy = Proxy::start(world.server.address()).await;
     let text = std::fs::read_to_string(world.kubeconfig()).unwrap();
@@ -186,7 +186,7 @@ async fn a_kubeconfigs_proxy_url_comes_before_the_environment() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_none_is_said_with_who_names_it_and_without_its_password() {
+async fn an_invalid_proxy_is_reported_without_its_password() {
     let world = world();
     let refused = |problems: &[String], reason: &str| problems.iter().any(|p| p.contains(reason));
     let url = "ftp://user:sesame@proxy".to_owned();

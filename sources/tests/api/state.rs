@@ -18,17 +18,17 @@ use crate::world::{Following, NODE, World};
 
 on_both_servers!(async
     a_restart_inside_the_watch_window_lists_nothing,
-    what_was_left_stands_in_for_a_server_that_is_away,
-    a_version_that_the_server_has_forgotten_is_listed_anew,
+    saved_state_replaces_an_unavailable_server,
+    an_expired_version_leads_to_a_new_list,
 );
 
 /// Longer than any test takes, so that only the server's own objects are used.
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// A state directory that several runs share, one after the other.
-struct Left(TempDir);
+struct SharedDirectory(TempDir);
 
-impl Left {
+impl SharedDirectory {
     fn new() -> Self {
         Self(TempDir::new().unwrap())
     }
@@ -48,7 +48,7 @@ impl Left {
     }
 
     /// Runs a source that saves the current objects of the server.
-    async fn by<S: Server>(&self, world: &World<S>) {
+    async fn save_from<S: Server>(&self, world: &World<S>) {
         let options = self.options(world, NEVER);
         let state = options.state.clone().unwrap();
         let mut following = Following::with(options);
@@ -86,15 +86,15 @@ fn world<S: Server>() -> World<S> {
 }
 
 async fn a_restart_inside_the_watch_window_lists_nothing<S: Server>() {
-    let (world, left) = (world::<S>(), Left::new());
-    left.by(&world).await;
+    let (world, directory) = (world::<S>(), SharedDirectory::new());
+    directory.save_from(&world).await;
     // Changes between the runs are not missed.
     world.server.apply(&service("web", 81));
     world.server.apply(&service("new", 80));
     world.server.delete(Resource::Services, "default", "old");
     let before = lists(&world);
     assert!(before >= 4);
-    let mut following = Following::with(left.options(&world, NEVER));
+    let mut following = Following::with(directory.options(&world, NEVER));
     following.complete().await;
     following
         .until(|known| {
@@ -111,12 +111,12 @@ async fn a_restart_inside_the_watch_window_lists_nothing<S: Server>() {
     assert_eq!(following.problems(), [""; 0]);
 }
 
-async fn what_was_left_stands_in_for_a_server_that_is_away<S: Server>() {
-    let (world, left) = (world::<S>(), Left::new());
-    left.by(&world).await;
+async fn saved_state_replaces_an_unavailable_server<S: Server>() {
+    let (world, directory) = (world::<S>(), SharedDirectory::new());
+    directory.save_from(&world).await;
     let listed = lists(&world);
     world.server.down();
-    let mut following = Following::with(left.options(&world, Duration::from_millis(100)));
+    let mut following = Following::with(directory.options(&world, Duration::from_millis(100)));
     following.complete().await;
     assert_eq!(following.services(), ["old", "same", "web"]);
     assert!(following.known.contains_key(&format!("Node {NODE}")));
@@ -144,14 +144,14 @@ async fn what_was_left_stands_in_for_a_server_that_is_away<S: Server>() {
     assert_eq!(lists(&world), listed);
 }
 
-async fn a_version_that_the_server_has_forgotten_is_listed_anew<S: Server>() {
-    let (world, left) = (world::<S>(), Left::new());
-    left.by(&world).await;
+async fn an_expired_version_leads_to_a_new_list<S: Server>() {
+    let (world, directory) = (world::<S>(), SharedDirectory::new());
+    directory.save_from(&world).await;
     world.server.delete(Resource::Services, "default", "old");
     world.server.apply(&service("web", 81));
     world.server.forget();
     let before = lists(&world);
-    let mut following = Following::with(left.options(&world, NEVER));
+    let mut following = Following::with(directory.options(&world, NEVER));
     following.complete().await;
     while following.port("web") != Some(81) || following.services().contains(&"old") {
         following.next().await;
@@ -162,13 +162,13 @@ async fn a_version_that_the_server_has_forgotten_is_listed_anew<S: Server>() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_the_version_by_its_status_is_listed_anew() {
-    let (world, left) = (world::<ApiServer>(), Left::new());
-    left.by(&world).await;
+async fn a_version_refused_by_a_status_leads_to_a_new_list() {
+    let (world, directory) = (world::<ApiServer>(), SharedDirectory::new());
+    directory.save_from(&world).await;
     world.server.set_expiry(Expiry::Status);
     world.server.delete(Resource::Services, "default", "old");
     world.server.forget();
-    let mut following = Following::with(left.options(&world, NEVER));
+    let mut following = Following::with(directory.options(&world, NEVER));
     following.complete().await;
     assert_eq!(following.services(), ["same", "web"], "nothing of the state is sent before");
 }
@@ -176,19 +176,19 @@ async fn a_server_that_refuses_the_version_by_its_status_is_listed_anew() {
 /// If its version were not checked, the source would wait for such a server without noticing: its
 /// watches begin, but bring nothing until it has reached our version.
 #[tokio::test]
-async fn a_server_restored_from_an_older_copy_is_listed_anew_at_once() {
-    let (world, left) = (world::<ApiServer>(), Left::new());
+async fn a_server_restored_from_a_backup_is_listed_again_at_once() {
+    let (world, directory) = (world::<ApiServer>(), SharedDirectory::new());
     for port in 100..200 {
         world.server.apply(&service("web", port));
     }
-    left.by(&world).await;
+    directory.save_from(&world).await;
     world.server.restart(Restart::Fresh);
     world.server.apply(&node(NODE, "192.0.2.1"));
     // Beyond the version of the slices, but not as far as that of the Services.
     for port in 50..=90 {
         world.server.apply(&service("web", port));
     }
-    let mut following = Following::with(left.options(&world, NEVER));
+    let mut following = Following::with(directory.options(&world, NEVER));
     following.complete().await;
     assert_eq!(following.services(), ["web"]);
     assert_eq!(following.port("web"), Some(90));
@@ -198,11 +198,11 @@ async fn a_server_restored_from_an_older_copy_is_listed_anew_at_once() {
 }
 
 #[tokio::test]
-async fn another_cluster_at_the_same_address_is_listed_anew() {
-    let (world, left) = (world::<ApiServer>(), Left::new());
+async fn another_cluster_at_the_same_address_is_listed_again() {
+    let (world, directory) = (world::<ApiServer>(), SharedDirectory::new());
     let mut kubernetes = service("kubernetes", 443);
     world.server.apply(&kubernetes);
-    left.by(&world).await;
+    directory.save_from(&world).await;
     // Its version is newer, so that it would accept a watch.
     world.server.restart(Restart::Fresh);
     world.server.apply(&node(NODE, "192.0.2.1"));
@@ -211,16 +211,16 @@ async fn another_cluster_at_the_same_address_is_listed_anew() {
     }
     kubernetes["metadata"]["labels"] = json!({ "component": "apiserver" });
     world.server.apply(&kubernetes);
-    let mut following = Following::with(left.options(&world, NEVER));
+    let mut following = Following::with(directory.options(&world, NEVER));
     following.complete().await;
     assert_eq!(following.services(), ["other"]);
     assert!(!is_stale(&following));
 }
 
 #[tokio::test]
-async fn what_is_of_another_node_or_damaged_is_not_used() {
-    let (world, left) = (world::<ApiServer>(), Left::new());
-    left.by(&world).await;
+async fn damaged_state_and_state_of_another_node_are_not_used() {
+    let (world, directory) = (world::<ApiServer>(), SharedDirectory::new());
+    directory.save_from(&world).await;
     world.server.down();
     let grace = Duration::from_millis(20);
     let unused = async |options: ApiOptions| {
@@ -230,24 +230,24 @@ async fn what_is_of_another_node_or_damaged_is_not_used() {
         assert!(!following.seen.iter().any(|update| update.complete || !update.changes.is_empty()));
     };
     let other = NodeName::from("node-2");
-    unused(ApiOptions { node_name: other, ..left.options(&world, grace) }).await;
-    let whole = fs::read(left.file()).unwrap();
-    fs::write(left.file(), &whole[..whole.len() / 2]).unwrap();
-    unused(left.options(&world, grace)).await;
-    fs::write(left.file(), "kind: Service\n").unwrap();
-    unused(left.options(&world, grace)).await;
+    unused(ApiOptions { node_name: other, ..directory.options(&world, grace) }).await;
+    let whole = fs::read(directory.file()).unwrap();
+    fs::write(directory.file(), &whole[..whole.len() / 2]).unwrap();
+    unused(directory.options(&world, grace)).await;
+    fs::write(directory.file(), "kind: Service\n").unwrap();
+    unused(directory.options(&world, grace)).await;
     // Undamaged again, it stands in.
-    fs::write(left.file(), &whole).unwrap();
-    let mut following = Following::with(left.options(&world, grace));
+    fs::write(directory.file(), &whole).unwrap();
+    let mut following = Following::with(directory.options(&world, grace));
     following.complete().await;
     assert_eq!(following.services(), ["old", "same", "web"]);
 }
 
 #[tokio::test]
-async fn what_another_version_of_the_program_has_read_is_no_place_to_go_on_from() {
-    let (world, left) = (world::<ApiServer>(), Left::new());
-    left.by(&world).await;
-    let whole = fs::read(left.file()).unwrap();
+async fn state_of_another_program_version_leads_to_a_new_list() {
+    let (world, directory) = (world::<ApiServer>(), SharedDirectory::new());
+    directory.save_from(&world).await;
+    let whole = fs::read(directory.file()).unwrap();
     let text = zstd::decode_all(&whole[52..]).unwrap();
     let mut saved: serde_json::Value = serde_json::from_slice(&text).unwrap();
     saved["program"] = "0.0.1".into();
@@ -255,22 +255,22 @@ async fn what_another_version_of_the_program_has_read_is_no_place_to_go_on_from(
     let length = (text.len() as u64).to_le_bytes();
     let checksum = blake3::hash(&text);
     let file = [&whole[..12], &length, checksum.as_bytes(), &text].concat();
-    fs::write(left.file(), file).unwrap();
+    fs::write(directory.file(), file).unwrap();
     let before = lists(&world);
-    let mut following = Following::with(left.options(&world, NEVER));
+    let mut following = Following::with(directory.options(&world, NEVER));
     following.complete().await;
     assert!(lists(&world) > before, "it may have ignored fields that this one reads");
     drop(following);
     world.server.down();
-    let mut following = Following::with(left.options(&world, Duration::from_millis(20)));
+    let mut following = Following::with(directory.options(&world, Duration::from_millis(20)));
     following.complete().await;
     assert_eq!(following.services(), ["old", "same", "web"], "it still stands in");
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_an_object_is_said_again_after_a_restart() {
-    let (world, left) = (world::<ApiServer>(), Left::new());
-    let options = left.options(&world, NEVER);
+async fn problems_of_objects_are_reported_again_after_a_restart() {
+    let (world, directory) = (world::<ApiServer>(), SharedDirectory::new());
+    let options = directory.options(&world, NEVER);
     let state = options.state.clone().unwrap();
     let mut following = Following::with(options);
     following.listed().await;
@@ -282,7 +282,7 @@ async fn what_is_wrong_with_an_object_is_said_again_after_a_restart() {
     assert!(state.finish(Duration::from_secs(60)));
 
     let before = lists(&world);
-    let mut following = Following::with(left.options(&world, NEVER));
+    let mut following = Following::with(directory.options(&world, NEVER));
     following.complete().await;
     following.problems_until(|problems| !problems.is_empty()).await;
     assert_eq!(following.problems(), problems);

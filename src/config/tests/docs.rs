@@ -29,7 +29,7 @@ fn table() -> String {
 
 /// Write the table again with `RULEC_WRITE_DOCS=1 cargo test -p rulec config::tests::docs`.
 #[test]
-fn the_documentation_has_the_table() {
+fn the_documentation_has_the_table_of_fields() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     let text = std::fs::read_to_string(&path).unwrap();
     let (before, rest) = text.split_once(BEGIN).expect("the begin of the table");

@@ -39,7 +39,7 @@ fn a_negative_duration_is_below_zero() {
 }
 
 #[test]
-fn what_is_no_duration_to_go_is_none_here() {
+fn durations_that_go_refuses_are_refused() {
     let long = format!("{}s", "9".repeat(400));
     let wrong = [
         "",

@@ -101,7 +101,7 @@ fn a_wrong_value_of_a_flag_is_refused_by_its_name() {
 }
 
 #[test]
-fn what_has_an_effect_changes_the_configuration_and_the_rest_is_named() {
+fn fields_without_effect_are_reported_and_others_take_effect() {
     for field in in_files() {
         let (before, _) = condition(field);
         // The mode of an interface without its name is no valid configuration to compare with.
@@ -128,7 +128,7 @@ fn what_has_an_effect_changes_the_configuration_and_the_rest_is_named() {
 }
 
 #[test]
-fn a_field_of_another_mode_is_named() {
+fn a_field_of_another_mode_is_reported() {
     for field in in_files() {
         let Role::When(condition) = field.role else { continue };
         let before = match field.path {
@@ -145,7 +145,7 @@ fn a_field_of_another_mode_is_named() {
 }
 
 #[test]
-fn defaults_that_are_spelt_out_are_no_news() {
+fn explicit_defaults_cause_no_warning() {
     for field in in_files() {
         let before = if field.path == "mode" { "" } else { "mode: nftables\n" };
         let usual = load_file("mode: nftables\n").unwrap().config;
@@ -168,7 +168,7 @@ fn defaults_that_are_spelt_out_are_no_news() {
 }
 
 #[test]
-fn a_flag_means_what_its_field_means() {
+fn a_flag_is_equivalent_to_its_field() {
     for field in in_files().filter(|field| !field.flag.is_empty()) {
         let (before, options) = condition(field);
         let (written, typed) = sample(field);

@@ -77,7 +77,7 @@ winkernel:
 "#;
 
 #[test]
-fn kubeadms_file_says_its_kubeconfig_and_its_network_and_no_more() {
+fn the_configuration_of_kubeadm_is_read() {
     let options = ["--hostname-override", "node-1"];
     let Loaded { config, warnings, .. } = load_in(&options, Some(KUBEADM), false).unwrap();
     assert_eq!(
@@ -102,7 +102,7 @@ fn kubeadms_file_says_its_kubeconfig_and_its_network_and_no_more() {
 }
 
 #[test]
-fn json_is_read_as_well() {
+fn a_configuration_may_be_json() {
     let compact = r#"{"apiVersion":"kubeproxy.config.k8s.io/v1alpha1","kind":"KubeProxyConfiguration","mode":"nftables","conntrack":{"min":7},"nodePortAddresses":["10.0.0.0/8"]}"#;
     let with_tabs = compact.replace(',', ",\n\t").replace(':', "\t:\t");
     let with_tabs = with_tabs.replace("}", "\n\t}");
@@ -121,7 +121,7 @@ fn json_is_read_as_well() {
 }
 
 #[test]
-fn unknown_fields_are_passed_over_and_named_with_their_lines() {
+fn unknown_fields_are_ignored_and_reported_with_their_lines() {
     let body = "mode: nftables\nnewField: 1\nconntrack:\n  min: 9\n  shiny:\n    deep: [1]\n'--healthz-port': 0\n";
     let Loaded { config, warnings, .. } = load_file(body).unwrap();
     assert_eq!(config.conntrack.min, 9);
@@ -137,7 +137,7 @@ fn unknown_fields_are_passed_over_and_named_with_their_lines() {
 }
 
 #[test]
-fn of_a_field_that_is_written_twice_the_last_counts() {
+fn the_last_of_duplicate_fields_takes_precedence() {
     let body = "mode: nftables\noomScoreAdj: 1\noomScoreAdj: 2\n";
     let Loaded { config, warnings, .. } = load_file(body).unwrap();
     assert_eq!(config.oom_score_adj, 2);
@@ -150,7 +150,7 @@ fn of_a_field_that_is_written_twice_the_last_counts() {
 }
 
 #[test]
-fn a_text_that_is_no_configuration_is_refused_with_the_reason() {
+fn an_invalid_file_is_refused_with_a_reason() {
     let other = HEAD.replace("v1alpha1", "v1");
     let long = format!("{HEAD}portRange: '{}'", "x".repeat(2 << 20));
     let deep = format!("{HEAD}featureGates: {}", "[".repeat(5000));
@@ -188,7 +188,7 @@ fn a_text_that_is_no_configuration_is_refused_with_the_reason() {
 }
 
 #[test]
-fn all_that_is_wrong_is_told_at_once_in_the_order_of_the_file() {
+fn all_errors_are_reported_at_once_in_the_order_of_the_file() {
     let body = "oomScoreAdj: 2000\nmode: userspace\nconntrack:\n  min: -1\n  udpTimeout: 5\n\
                 nodePortAddresses:\n- 10.0.0.0/8\n- primary\nipvs: no\n";
     let invalid = load_file(body).unwrap_err();
@@ -205,7 +205,7 @@ fn all_that_is_wrong_is_told_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
-fn what_is_written_reads_as_the_same_configuration() {
+fn a_written_configuration_round_trips() {
     let bodies = [
         "",
         "mode: ipvs\nipvs: {syncPeriod: 1m, scheduler: lc}\n",

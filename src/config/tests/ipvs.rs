@@ -36,7 +36,7 @@ fn compiled_with(
 }
 
 #[test]
-fn without_a_word_it_is_round_robin_with_a_drain_of_ten_minutes() {
+fn the_defaults_are_round_robin_and_ten_minutes_of_draining() {
     let config = config(&[]);
     assert_eq!(config.mode, Mode::Ipvs);
     let settings = config.settings.ipvs().unwrap();
@@ -56,7 +56,7 @@ fn without_a_word_it_is_round_robin_with_a_drain_of_ten_minutes() {
 }
 
 #[test]
-fn a_file_says_what_the_flags_say() {
+fn a_file_and_flags_are_equivalent() {
     let file = load_file(
         "mode: ipvs\niptables: {masqueradeBit: 9, masqueradeAll: true}\nipvs:\n  scheduler: mh\n  \
          excludeCIDRs: [10.0.0.0/8, 'fd00::/8']\n  strictARP: true\n  tcpTimeout: 15m\n  \
@@ -88,7 +88,7 @@ fn a_file_says_what_the_flags_say() {
 }
 
 #[test]
-fn our_own_options_count_beside_a_file_too() {
+fn rulecs_own_options_apply_together_with_a_file() {
     let options = [
         "--ipvs-drain-seconds=0",
         "--ipvs-scheduler-flags=sh-port",
@@ -107,7 +107,7 @@ fn our_own_options_count_beside_a_file_too() {
 }
 
 #[test]
-fn a_scheduler_has_its_usual_flags_until_others_are_named() {
+fn a_scheduler_has_default_flags_unless_others_are_given() {
     let flags = |options: &[&str]| made(options).scheduling.flags.to_string();
     assert_eq!(flags(&["--ipvs-scheduler=mh"]), "flag-2");
     assert_eq!(flags(&["--ipvs-scheduler=mh", "--ipvs-scheduler-flags=mh-fallback"]), "flag-1");
@@ -116,7 +116,7 @@ fn a_scheduler_has_its_usual_flags_until_others_are_named() {
 }
 
 #[test]
-fn what_cannot_be_is_refused() {
+fn invalid_options_are_refused() {
     let ipvs = |option| errors(load(&["--proxy-mode=ipvs", option], None));
     let unknown = ipvs("--ipvs-scheduler=RR");
     assert_eq!(unknown.len(), 1);
@@ -144,7 +144,7 @@ fn what_cannot_be_is_refused() {
 }
 
 #[test]
-fn in_another_mode_it_counts_for_nothing_and_is_told_of() {
+fn ipvs_options_in_another_mode_are_ignored_and_reported() {
     let options = [
         "--ipvs-drain-seconds=1",
         "--ipvs-scheduler-flags=flag-1",

@@ -5,7 +5,7 @@ use crate::cli::LogFormat;
 use crate::config::Loaded;
 
 #[test]
-fn a_file_replaces_the_flags_that_say_the_same_and_they_are_named() {
+fn a_file_replaces_equivalent_flags_and_they_are_reported() {
     let body = "mode: nftables\noomScoreAdj: 5\nclusterCIDR: 10.0.0.0/8\n";
     let options = [
         "--oom-score-adj=7",
@@ -32,7 +32,7 @@ fn a_file_replaces_the_flags_that_say_the_same_and_they_are_named() {
 
 /// Templates write options without a value.
 #[test]
-fn empty_options_say_nothing() {
+fn empty_options_are_ignored() {
     let options = ["--cluster-cidr=", "--hostname-override=", "--nodeport-addresses="];
     let Loaded { config, warnings, .. } = load(&options, None).unwrap();
     assert_eq!(printed(&warnings), [""; 0]);
@@ -40,7 +40,7 @@ fn empty_options_say_nothing() {
 }
 
 #[test]
-fn the_nodes_name_and_logging_count_beside_a_file() {
+fn options_for_node_name_and_logging_override_a_file() {
     let file = format!(
         "{HEAD}mode: nftables\nhostnameOverride: b\nlogging: {{format: text, verbosity: 0}}\n"
     );
@@ -52,7 +52,7 @@ fn the_nodes_name_and_logging_count_beside_a_file() {
 }
 
 #[test]
-fn rulecs_own_options_of_logging_come_before_kube_proxys() {
+fn rulecs_own_logging_options_precede_kube_proxys() {
     let options = [
         "--log-level=warn,rulec_sources=debug",
         "--log-format=text",
@@ -66,7 +66,7 @@ fn rulecs_own_options_of_logging_come_before_kube_proxys() {
 }
 
 #[test]
-fn verbosity_is_a_level() {
+fn verbosity_maps_to_a_log_level() {
     for (verbosity, level) in [
         (0, "info"),
         (2, "info"),
@@ -82,7 +82,7 @@ fn verbosity_is_a_level() {
 }
 
 #[test]
-fn flags_are_typed_as_for_go() {
+fn boolean_flags_are_parsed_as_in_go() {
     let table = [
         (&["--masquerade-all"][..], true),
         (&["--masquerade-all=true"], true),

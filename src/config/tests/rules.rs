@@ -11,7 +11,7 @@ use super::{errors, load, load_file, printed};
 use crate::config::Mode;
 
 #[test]
-fn what_breaks_a_rule_is_refused_with_its_line() {
+fn an_invalid_field_is_refused_with_its_line() {
     let table = [
         (
             "mode: kernelspace",
@@ -146,7 +146,7 @@ fn what_breaks_a_rule_is_refused_with_its_line() {
 }
 
 #[test]
-fn a_flag_that_breaks_a_rule_is_refused_by_its_name() {
+fn an_invalid_flag_is_refused_by_its_name() {
     let table = [
         (
             &["--proxy-mode=userspace"][..],
@@ -178,7 +178,7 @@ fn a_flag_that_breaks_a_rule_is_refused_by_its_name() {
 }
 
 #[test]
-fn modes_choose_their_section_and_the_default_of_node_ports() {
+fn the_mode_selects_its_section_and_the_node_port_default() {
     let everywhere = || NodePortAddresses::Cidrs(Vec::new());
     let sections = "nftables: {masqueradeBit: 1, syncPeriod: 11s}\niptables: {masqueradeBit: 2, syncPeriod: 12s}\nipvs: {syncPeriod: 13s}\n";
     let table = [
@@ -212,7 +212,7 @@ fn modes_choose_their_section_and_the_default_of_node_ports() {
 }
 
 #[test]
-fn servers_listen_where_kube_proxys_do() {
+fn servers_listen_at_the_addresses_of_kube_proxy() {
     let addresses =
         |text: &str| -> Option<SocketAddr> { (!text.is_empty()).then(|| text.parse().unwrap()) };
     let table = [
@@ -257,7 +257,7 @@ fn servers_listen_where_kube_proxys_do() {
 }
 
 #[test]
-fn a_family_without_a_network_of_its_own_has_node_ports_everywhere() {
+fn a_family_without_a_network_serves_node_ports_everywhere() {
     let within =
         |text: &str| Some(text.split(',').map(|net| net.parse().unwrap()).collect::<Vec<IpNet>>());
     let table = [
@@ -284,7 +284,7 @@ fn a_family_without_a_network_of_its_own_has_node_ports_everywhere() {
 }
 
 #[test]
-fn local_pods_are_known_in_four_ways() {
+fn local_pods_are_detected_in_four_ways() {
     let network = |text: &str| text.parse::<IpNet>().unwrap();
     let table = [
         ("clusterCIDR: 10.1.2.3/16", DetectLocal::ClusterCidr(vec![network("10.1.0.0/16")])),
@@ -308,7 +308,7 @@ fn local_pods_are_known_in_four_ways() {
 }
 
 #[test]
-fn zero_is_a_value_where_gos_field_is_a_pointer() {
+fn zero_is_a_value_for_optional_fields() {
     let body = "mode: nftables\nconntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s}\noomScoreAdj: 0\n\
                 nftables: {masqueradeBit: 0, syncPeriod: 0s}\n";
     let config = load_file(body).unwrap().config;

@@ -16,7 +16,7 @@ fn api(kubeconfig: Option<&str>, master: Option<&str>) -> Option<ApiAccess> {
 }
 
 #[test]
-fn the_api_server_is_a_source_if_it_is_named_or_nothing_else_is() {
+fn the_api_server_is_a_source_if_named_or_if_nothing_else_is() {
     const KUBECONFIG: Option<&str> = Some("clientConnection: {kubeconfig: /k}\n");
     let in_pod = api(None, None);
     let table = [
@@ -52,7 +52,7 @@ fn the_api_server_is_a_source_if_it_is_named_or_nothing_else_is() {
 }
 
 #[test]
-fn no_source_and_no_way_to_one_are_errors() {
+fn a_missing_source_is_an_error() {
     assert_eq!(
         errors(load_in(&[], None, false)),
         [

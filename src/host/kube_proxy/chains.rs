@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn chains_of_others_are_not_kube_proxys() {
+    fn only_chains_of_kube_proxy_are_recognised() {
         for name in
             ["KUBE-SERVICES", "KUBE-SVC-TCOU7JCQXEZGVUNU", "KUBE-MARK-MASQ", "KUBE-NODE-PORT"]
         {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn all_of_kube_proxy_goes_and_nothing_else() {
+    fn only_chains_and_jumps_of_kube_proxy_are_removed() {
         let chains = table(&[
             "PREROUTING",
             "OUTPUT",
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_lead_to_stays_with_what_it_needs() {
+    fn chains_used_by_others_stay_with_their_dependencies() {
         let chains = table(&[
             "PREROUTING",
             "KUBE-SERVICES",
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn chains_that_lead_to_each_other_come_to_an_end() {
+    fn cyclic_chains_are_handled() {
         let chains = table(&["MINE", "KUBE-SVC-A", "KUBE-SVC-B"]);
         let jumps = jumps(&[
             ("KUBE-SVC-A", "KUBE-SVC-B"),

@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_depends_on_endpoints_and_on_the_proxy_but_not_on_the_node() {
+    fn the_answer_depends_on_endpoints_and_proxy_but_not_on_the_node() {
         let minute = Duration::from_secs(60);
         let (health, watched) = watch::channel(Health::new(minute, Timestamp::UNIX_EPOCH));
         let site = CheckSite {
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_dies_is_not_missed() {
+    async fn the_death_of_a_server_is_reported() {
         let (_health, watched) =
             watch::channel(Health::new(Duration::from_secs(60), Timestamp::UNIX_EPOCH));
         let mut checks = HealthChecks::new(watched);

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_difference_is_translated() {
+    fn open_metrics_is_translated_to_the_prometheus_format() {
         let open_metrics = "\
 # HELP a_changes Changes.
 # TYPE a_changes counter

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_of_it_can_be_read_of_a_process() {
+    fn all_process_metrics_can_be_read() {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process));
         let mut text = String::new();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_read_as_the_kernel_writes_them() {
+    fn lines_of_procfs_are_parsed() {
         let status = "VmPeak:\t   99 kB\nVmSize:\t   20 kB\nVmRSS:\t    7 kB\n";
         assert_eq!(kibibytes(status, "VmRSS"), Some(7.0 * 1024.0));
         assert_eq!(kibibytes(status, "VmSwap"), None);

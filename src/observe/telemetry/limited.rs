@@ -10,6 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rulec_compiler::plural::counted;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -132,7 +133,7 @@ fn with_more(line: &str, times: u64, style: Style) -> String {
 }
 
 fn with_others(said: &Said<String>, style: Style) -> String {
-    let text = format!("; and {} more lines of this kind", said.more);
+    let text = format!("; and {} of this kind", counted(said.more, "more line"));
     suffixed(&said.line, said.more, &text, "more_of_this_kind", style)
 }
 
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_words_are_said_a_few_times_whatever_the_numbers() {
+    fn repeated_messages_are_limited_whatever_their_numbers() {
         let lines = logged(Style::Text, || {
             for service in ["default/a", "default/b"] {
                 for took in 0..1_000 {
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn one_place_may_not_say_any_number_of_things() {
+    fn lines_from_one_call_site_are_limited() {
         let lines = logged(Style::Text, || {
             for file in 0..20_000 {
                 tracing::error!("web-{file}.yaml is broken");
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_is_a_part_of_its_line() {
+    fn a_count_is_appended_to_its_line() {
         let json = "{\"level\":\"WARN\",\"message\":\"again\"}\n";
         assert_eq!(
             with_more(json, 7, Style::Json),

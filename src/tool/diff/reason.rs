@@ -5,6 +5,7 @@ use rulec_compiler::frontend::PortKey;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::{Backend, Family};
 use rulec_compiler::object::TrafficPolicy;
+use rulec_compiler::plural::counted;
 use rulec_compiler::resolve;
 
 use super::what::What;
@@ -97,7 +98,8 @@ fn endpoints(side: &Side, key: &NamespacedName) -> String {
         }
     }
     let is_local = |policy| policy == TrafficPolicy::Local;
-    let text = format!("Service {key} ({provenance}) has {ready} ready of {all} endpoints");
+    let all = counted(all, "endpoint");
+    let text = format!("Service {key} ({provenance}) has {ready} ready of {all}");
     if is_local(service.internal_policy) || is_local(service.external_policy) {
         format!("{text}, {here} on this node")
     } else {

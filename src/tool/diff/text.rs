@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 use rulec_compiler::ipvs::{self, Verb};
 use rulec_compiler::nft::{Delta, Op, text as nft_text};
+use rulec_compiler::plural::counted;
 
 use super::{Comparison, changes};
 
@@ -113,18 +114,15 @@ fn count(ops: &[&Op]) -> String {
     ];
     let rest = rest.map(|(number, what)| match number {
         0 => String::new(),
-        1 => format!(", 1 operation on {what}"),
-        other => format!(", {other} operations on {what}"),
+        some => format!(", {} on {what}", counted(some, "operation")),
     });
     let rest = rest.concat();
-    let total = added + deleted;
-    let plural = if total == 1 { "" } else { "s" };
-    format!("{total} element operation{plural}: {added} added, {deleted} deleted{rest}")
+    let total = counted(added + deleted, "element operation");
+    format!("{total}: {added} added, {deleted} deleted{rest}")
 }
 
 fn summary(out: &mut impl Write, delta: &Delta) -> io::Result<()> {
-    let services = delta.groups.len();
-    let plural = if services == 1 { "" } else { "s" };
+    let services = counted(delta.groups.len(), "Service");
     let ops: Vec<&Op> = delta.ops().collect();
-    writeln!(out, "{services} Service{plural} changed. {}", count(&ops))
+    writeln!(out, "{services} changed. {}", count(&ops))
 }

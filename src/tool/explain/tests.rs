@@ -62,7 +62,7 @@ fn verdicts(explanation: &Explanation) -> Vec<Verdict> {
 }
 
 #[test]
-fn node_ports_are_served_where_they_answer() {
+fn node_ports_are_served_only_at_their_addresses() {
     let manifest = web("", ["z1", "z1"]);
     let served = explain(&manifest, OUTSIDE, [192, 0, 2, 10], 30080);
     assert_eq!(verdicts(&served).len(), 2);
@@ -81,7 +81,7 @@ fn node_ports_are_served_where_they_answer() {
 
 /// A rejected frontend at the node's address does not hide a node port that is served there.
 #[test]
-fn the_frontend_is_the_one_that_the_rules_decided_about() {
+fn the_frontend_is_the_one_the_rules_applied_to() {
     let also = "---\napiVersion: v1\nkind: Service\nmetadata: {name: also}\nspec:\n  clusterIP: \
                 10.96.0.2\n  externalIPs: [192.0.2.10]\n  ports: [{port: 30080}]\n";
     let node_port = format!("{}{also}", web("", ["z1", "z1"]));
@@ -133,7 +133,7 @@ fn a_service_is_found_by_its_shortened_name() {
 }
 
 #[test]
-fn endpoints_are_left_out_by_topology_or_by_policy() {
+fn endpoints_excluded_by_topology_or_policy_are_explained() {
     let by_zone = explain(&web("", ["z2", "z1"]), OUTSIDE, EXTERNAL, 80);
     let why = "10.244.1.1:8080: ready, but its hints do not name zone z1, and those of others do";
     assert_eq!(by_zone.left_out, [why]);
@@ -161,7 +161,7 @@ fn endpoints_are_left_out_by_topology_or_by_policy() {
 }
 
 #[test]
-fn drops_and_refusals_have_their_reasons() {
+fn drops_and_rejections_are_explained() {
     let remote = |policy: &str| web(policy, ["z1", "z1"]).replace("nodeName: na", "nodeName: nc");
     let reason = |explanation: &Explanation| {
         let [explained] = explanation.outcomes.as_slice() else {

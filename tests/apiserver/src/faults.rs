@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_strikes_in_its_scope_as_often_as_it_may() {
+    fn a_fault_applies_in_its_scope_a_limited_number_of_times() {
         let faults = Faults::new();
         faults.add(
             Scope::resource(Resource::Services).verb(Verb::List),
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lifted_fault_leaves_the_others() {
+    fn lifting_a_fault_keeps_the_others() {
         let faults = Faults::new();
         let first = faults.add(Scope::all(), Fault::status(500), None);
         faults.add(Scope::all(), Fault::status(503), None);

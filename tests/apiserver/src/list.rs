@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_token_comes_with_one_that_goes_on_without_consistency() {
+    fn an_expired_token_comes_with_an_inconsistent_replacement() {
         let mut store = store(&["n/a", "n/b", "n/c"]);
         let first = ask(&store, ALL, "limit=1").unwrap();
         let token = first["metadata"]["continue"].as_str().unwrap();

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn managed_fields_name_what_was_given() {
+    fn managed_fields_name_the_given_fields() {
         let service = json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": { "name": "web", "labels": { "app": "web" } },

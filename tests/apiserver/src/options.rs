@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_do_not_go_together_are_refused() {
+    fn conflicting_options_are_refused() {
         assert_eq!(code("limit=5&resourceVersion=0&resourceVersionMatch=NotOlderThan", true), 0);
         for query in [
             "sendInitialEvents=true",
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_of_zero_is_not_no_version() {
+    fn version_zero_differs_from_no_version() {
         let features = Features { streaming_lists: true, expiry: Expiry::Event };
         let version = |query| Options::parse(Resource::Nodes, query, features).unwrap().version;
         assert_eq!(version("resourceVersion=0"), Some(0));

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn other_paths_name_nothing() {
+    fn other_paths_are_not_resolved() {
         for path in [
             "/api/v1/pods",
             "/api/v1/endpointslices",

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn presence_does_not_look_at_the_value() {
+    fn presence_ignores_the_value() {
         let labelled = json!({ "service.kubernetes.io/headless": "" });
         assert!(labels("service.kubernetes.io/headless", &labelled));
         assert!(!labels("!service.kubernetes.io/headless", &labelled));
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn inequality_is_met_by_absence_and_equality_is_not() {
+    fn absence_satisfies_inequality_but_not_equality() {
         for (selector, a, b, none) in [
             ("k=a", true, false, false),
             ("k==a", true, false, false),
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_selector_is_refused() {
+    fn invalid_selectors_are_refused() {
         for (labels, fields) in [
             ("a b", ""),
             ("k in a", ""),

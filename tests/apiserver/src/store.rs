@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn every_past_state_can_be_told_until_compaction() {
+    fn every_past_state_is_available_until_compaction() {
         let mut store = Store::new();
         let first = node(&mut store, "a", "1");
         node(&mut store, "b", "1");
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_that_changes_nothing_makes_no_version() {
+    fn an_update_without_effect_makes_no_version() {
         let mut store = Store::new();
         let first = node(&mut store, "a", "1");
         assert_eq!(node(&mut store, "a", "1"), first);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn restarts_keep_empty_or_begin_again() {
+    fn a_restart_can_keep_empty_or_reset_the_store() {
         let mut store = Store::new();
         let before = node(&mut store, "a", "1");
         store.restart(Restart::Kept);

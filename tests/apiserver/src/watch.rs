@@ -235,7 +235,7 @@ mod tests {
     use crate::store::Key;
 
     #[test]
-    fn an_object_comes_and_goes_with_the_selector() {
+    fn an_object_appears_and_disappears_with_the_selector() {
         let features = Features { streaming_lists: true, expiry: Expiry::Event };
         let options = Options::parse(Resource::Nodes, "labelSelector=!off", features).unwrap();
         let with = |labels: &[&str], version: u64| {

@@ -23,7 +23,7 @@ const STANDS_IN: &str = "using the state of the last run";
 /// Logged when the server has delivered them.
 const DELIVERED: &str = "the state of the last run is no longer used";
 
-on_both_servers!(a_reboot_without_the_server_serves_what_it_last_had);
+on_both_servers!(a_reboot_without_the_server_serves_the_saved_state);
 
 impl<S: Server> Cluster<S> {
     fn state(&self) -> String {
@@ -43,7 +43,7 @@ impl<S: Server> Cluster<S> {
     }
 }
 
-fn a_reboot_without_the_server_serves_what_it_last_had<S: Server>() {
+fn a_reboot_without_the_server_serves_the_saved_state<S: Server>() {
     if !require_root() {
         return;
     }
@@ -89,7 +89,7 @@ fn a_reboot_without_the_server_serves_what_it_last_had<S: Server>() {
 }
 
 #[test]
-fn a_start_without_the_server_removes_nothing_and_says_what_it_goes_by() {
+fn a_start_without_the_server_removes_nothing() {
     if !require_root() {
         return;
     }
@@ -126,7 +126,7 @@ fn a_start_without_the_server_removes_nothing_and_says_what_it_goes_by() {
 }
 
 #[test]
-fn a_disk_that_cannot_be_written_stops_nothing() {
+fn an_unwritable_state_directory_does_not_stop_the_daemon() {
     if !require_root() {
         return;
     }
@@ -155,7 +155,7 @@ fn a_disk_that_cannot_be_written_stops_nothing() {
 
 /// The file is replaced atomically, so that it is valid whenever the daemon dies.
 #[test]
-fn a_crash_at_any_time_leaves_a_state_that_can_be_read() {
+fn a_crash_at_any_time_leaves_a_readable_state() {
     if !require_root() {
         return;
     }
@@ -253,7 +253,7 @@ impl Circle {
 }
 
 #[test]
-fn the_server_is_reached_by_the_service_that_the_state_leads_to() {
+fn saved_state_makes_the_server_reachable_by_its_service() {
     if !require_root() {
         return;
     }
@@ -271,7 +271,7 @@ fn the_server_is_reached_by_the_service_that_the_state_leads_to() {
 }
 
 #[test]
-fn without_a_state_it_is_said_that_nobody_leads_to_the_server() {
+fn an_unreachable_server_is_reported_if_there_is_no_state() {
     if !require_root() {
         return;
     }

@@ -132,7 +132,7 @@ fn address(ip: IpAddr) -> IpAddr {
 }
 
 #[test]
-fn both_ways_lead_back() {
+fn mirroring_twice_restores_the_text() {
     for text in [
         "X@203.0.113.101-140 -> 198.51.100.20:80/UDP  e1, e2 kept # 10.50.0.0/16",
         "clusterIP: fd90::10",

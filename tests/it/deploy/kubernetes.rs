@@ -61,7 +61,7 @@ fn strings(value: &Value) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn every_file_is_named_and_every_name_is_a_file() {
+fn kustomizations_list_exactly_the_existing_files() {
     let all = kustomizations();
     assert_eq!(all, ["base", "components/metrics", "kubeadm"].map(|name| format!("{ROOT}/{name}")));
     for directory in all {
@@ -92,7 +92,7 @@ fn every_file_is_named_and_every_name_is_a_file() {
 }
 
 #[test]
-fn patches_are_of_objects_that_exist() {
+fn patches_target_existing_objects() {
     let generated = |name: &Value| {
         let base = yaml(&format!("{BASE}/kustomization.yaml")).remove(0);
         base["configMapGenerator"][0]["name"] == *name
@@ -113,7 +113,7 @@ fn patches_are_of_objects_that_exist() {
 }
 
 #[test]
-fn the_kubeadm_overlay_puts_another_config_map_at_the_same_place() {
+fn the_kubeadm_overlay_replaces_the_config_map_volume() {
     let file = format!("{ROOT}/kubeadm/kustomization.yaml");
     let kustomization = yaml(&file).remove(0);
     let patches: Vec<Value> = list(&kustomization, "/patches")
@@ -128,7 +128,7 @@ fn the_kubeadm_overlay_puts_another_config_map_at_the_same_place() {
 }
 
 #[test]
-fn the_arguments_and_the_configuration_are_what_the_program_takes() {
+fn the_arguments_and_the_configuration_are_accepted() {
     let pod = pod();
     let (config, kubeconfig) = (read(&format!("{BASE}/config.conf")), "kubeconfig.conf");
     let surroundings = Surroundings { hostname: "host".to_owned(), in_cluster: true };
@@ -161,7 +161,7 @@ fn the_arguments_and_the_configuration_are_what_the_program_takes() {
 }
 
 #[test]
-fn the_kubeconfig_is_one_that_a_pod_can_use() {
+fn the_kubeconfig_uses_the_service_account_of_the_pod() {
     let config = yaml(&format!("{BASE}/kubeconfig.conf")).remove(0);
     let current = named(&config, "/contexts", string(&config, "/current-context"));
     let cluster = named(&config, "/clusters", string(current, "/context/cluster"));
@@ -174,7 +174,7 @@ fn the_kubeconfig_is_one_that_a_pod_can_use() {
 }
 
 #[test]
-fn the_state_outlives_the_pod_and_the_reboot() {
+fn the_state_is_on_a_host_path() {
     let pod = pod();
     let daemon = named(&pod, "/containers", "rulec");
     let (run, _) = run_args(&args(daemon));
@@ -187,7 +187,7 @@ fn the_state_outlives_the_pod_and_the_reboot() {
 }
 
 #[test]
-fn ports_are_those_of_the_configuration() {
+fn ports_match_the_configuration() {
     let config = yaml(&format!("{BASE}/config.conf")).remove(0);
     let port_of = |field: &str| {
         let address: SocketAddr = string(&config, field).parse().unwrap();
@@ -218,7 +218,7 @@ fn ports_are_those_of_the_configuration() {
 }
 
 #[test]
-fn the_pod_may_do_no_more_than_it_must() {
+fn the_pod_has_minimal_privileges() {
     let pod = pod();
     assert_eq!(pod["hostNetwork"], true);
     assert_eq!(pod["priorityClassName"], "system-node-critical");
@@ -241,7 +241,7 @@ fn the_pod_may_do_no_more_than_it_must() {
 }
 
 #[test]
-fn the_role_is_exactly_what_the_program_asks_for() {
+fn the_role_grants_exactly_what_the_program_needs() {
     let file = format!("{BASE}/rbac.yaml");
     let mut granted = BTreeSet::new();
     for rule in list(&object(&file, "ClusterRole", "rulec"), "/rules") {
@@ -280,7 +280,7 @@ fn the_role_is_exactly_what_the_program_asks_for() {
 }
 
 #[test]
-fn the_image_is_that_of_this_version() {
+fn the_image_has_the_version_of_the_program() {
     let version = env!("CARGO_PKG_VERSION");
     let kustomization = yaml(&format!("{BASE}/kustomization.yaml")).remove(0);
     assert_eq!(kustomization["images"], json!([{ "name": "rulec", "newTag": version }]));

@@ -42,7 +42,7 @@ fn expressions() -> Vec<String> {
 }
 
 #[test]
-fn every_metric_that_is_looked_at_exists_and_is_used_as_its_type_demands() {
+fn expressions_use_existing_metrics_according_to_their_type() {
     let types = BTreeMap::from(EXPORTED);
     for expression in expressions() {
         let mentioned = metrics(&expression);
@@ -63,7 +63,7 @@ fn every_metric_that_is_looked_at_exists_and_is_used_as_its_type_demands() {
 }
 
 #[test]
-fn every_alert_says_what_is_wrong_and_how_bad_it_is() {
+fn every_alert_has_a_severity_and_a_description() {
     let alerts = yaml(ALERTS).remove(0);
     let mut names = BTreeSet::new();
     for rule in list(&alerts, "/groups").iter().flat_map(|group| list(group, "/rules")) {
@@ -78,7 +78,7 @@ fn every_alert_says_what_is_wrong_and_how_bad_it_is() {
 }
 
 #[test]
-fn the_dashboard_has_panels_beside_each_other() {
+fn the_panels_of_the_dashboard_do_not_overlap() {
     let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
     let variables: Vec<&str> = list(&dashboard, "/templating/list")
         .iter()

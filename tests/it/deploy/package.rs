@@ -41,7 +41,7 @@ fn options(text: &str) -> String {
 }
 
 #[test]
-fn the_unit_runs_the_program_that_is_installed_with_options_that_it_takes() {
+fn the_unit_runs_the_installed_program_with_valid_options() {
     assert_eq!(value("Service", "ExecStart"), "/usr/bin/rulec run $RULEC_OPTIONS");
     let before = "+/usr/bin/rulec run --init-only $RULEC_OPTIONS";
     assert_eq!(value("Service", "ExecStartPre"), before);
@@ -88,7 +88,7 @@ fn the_unit_grants_one_capability() {
 }
 
 #[test]
-fn every_page_that_the_unit_names_is_made() {
+fn every_man_page_named_by_the_unit_exists() {
     let command = Cli::command();
     let mut pages: BTreeSet<String> =
         command.get_subcommands().map(|command| format!("rulec-{}", command.get_name())).collect();
@@ -109,7 +109,7 @@ fn quoted(section: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_file_of_the_package_is_in_the_repository_or_made_by_the_makefile() {
+fn every_file_of_the_package_exists_or_is_made_by_the_makefile() {
     let makefile = read("Makefile");
     let sources = quoted("package.metadata.deb");
     assert!(sources.len() > 5, "{sources:?}");
@@ -137,7 +137,7 @@ fn accepted(shell: &str, script: &str) -> bool {
 }
 
 #[test]
-fn completions_know_every_option() {
+fn completions_contain_every_option() {
     let run = Cli::command();
     let run = run.find_subcommand("run").unwrap();
     let options: Vec<&str> = run

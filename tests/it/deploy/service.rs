@@ -46,7 +46,7 @@ fn heard_until(manager: &UnixDatagram, state: &str) -> (Vec<String>, String) {
 }
 
 #[test]
-fn a_service_manager_is_told_when_the_node_is_programmed_and_that_the_loop_turns() {
+fn readiness_and_liveness_are_reported_to_the_service_manager() {
     if !require_root() {
         return;
     }
@@ -102,7 +102,7 @@ fn a_service_manager_is_told_when_the_node_is_programmed_and_that_the_loop_turns
 }
 
 #[test]
-fn starting_over_is_not_stopping() {
+fn a_restart_in_place_is_not_reported_as_stopping() {
     if !require_root() {
         return;
     }
@@ -142,7 +142,7 @@ fn starting_over_is_not_stopping() {
 }
 
 #[test]
-fn a_reload_is_told_from_its_beginning_to_its_end() {
+fn a_reload_is_reported_from_start_to_end() {
     if !require_root() {
         return;
     }

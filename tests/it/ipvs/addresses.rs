@@ -27,7 +27,7 @@ fn thousands() -> Vec<IpAddr> {
 
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
-fn the_device_is_made_with_the_first_address_and_goes_at_the_end() {
+fn the_device_exists_from_the_first_address_until_cleanup() {
     let namespace = Namespace::new("device");
     let vips = VIPS.map(|vip| vip.parse::<IpAddr>().unwrap());
     namespace.run(|| {
@@ -85,7 +85,7 @@ fn the_device_is_made_with_the_first_address_and_goes_at_the_end() {
 
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
-fn a_device_may_have_another_name_and_is_made_ahead() {
+fn a_device_with_another_name_can_be_created_in_advance() {
     let namespace = Namespace::new("named");
     let device: Device = "services".parse().unwrap();
     namespace.run(|| {
@@ -100,7 +100,7 @@ fn a_device_may_have_another_name_and_is_made_ahead() {
 
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
-fn a_thousand_addresses_and_servers_go_in_one_call() {
+fn thousands_of_operations_are_applied_in_one_call() {
     let [on_device, as_routes] = ["device", "routes"].map(Namespace::new);
     let mut ops: Vec<Op> = thousands().into_iter().map(Op::Bind).collect();
     for (address, number) in thousands().iter().zip(0..) {
@@ -141,7 +141,7 @@ fn a_thousand_addresses_and_servers_go_in_one_call() {
 
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
-fn what_an_earlier_run_has_left_goes_whichever_way_it_was() {
+fn remains_of_either_binding_method_are_removed() {
     let namespace = Namespace::new("earlier");
     let vip: IpAddr = VIPS[0].parse().unwrap();
     let vip6: IpAddr = VIPS[1].parse().unwrap();

@@ -75,7 +75,7 @@ fn start(node: &Namespace, manifests: &Manifests, more: &[&str]) -> Daemon {
 
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
-fn an_unchanged_restart_writes_nothing_and_a_changed_one_what_has_changed() {
+fn a_restart_writes_only_what_has_changed() {
     if !require_root() {
         return;
     }
@@ -107,7 +107,7 @@ fn an_unchanged_restart_writes_nothing_and_a_changed_one_what_has_changed() {
 
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
-fn what_diff_prints_for_ipvsadm_leads_where_the_daemon_does() {
+fn ipvsadm_with_the_output_of_diff_equals_the_daemon() {
     if !require_root() {
         return;
     }
@@ -137,7 +137,7 @@ fn what_diff_prints_for_ipvsadm_leads_where_the_daemon_does() {
 /// stale virtual servers are removed, and those of others stay.
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
-fn what_kube_proxy_has_left_is_taken_over() {
+fn remains_of_kube_proxy_are_taken_over() {
     if !require_root() {
         return;
     }
@@ -183,7 +183,7 @@ fn what_kube_proxy_has_left_is_taken_over() {
 /// From nftables mode to IPVS mode and back, with rulec's own commands; no connection fails.
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
-fn from_nftables_and_back_without_a_gap() {
+fn switching_to_ipvs_mode_and_back_loses_no_connection() {
     if !require_root() {
         return;
     }
@@ -236,7 +236,7 @@ fn there_and_back(world: &World, manifests: &Manifests, daemon: Daemon, flows: &
 
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
-fn cleanup_leaves_nothing_of_ours_however_addresses_were_bound() {
+fn cleanup_removes_addresses_however_they_were_bound() {
     if !require_root() {
         return;
     }

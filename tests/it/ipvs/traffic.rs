@@ -62,7 +62,7 @@ fn apply(ipvs: &mut Ipvs, ops: &[Op]) {
 
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
-fn changes_in_place_keep_connections_and_weight_0_takes_no_new_ones() {
+fn changes_in_place_keep_connections_and_weight_0_gets_no_new_ones() {
     let site = Site::new();
     for (family, vip) in Family::BOTH.into_iter().zip(VIPS) {
         let web = server(vip, Protocol::Tcp, 80);
@@ -127,7 +127,7 @@ fn changes_in_place_keep_connections_and_weight_0_takes_no_new_ones() {
 
 #[test]
 #[ignore = "needs ip_vs: run tests/vm/run"]
-fn a_client_stays_with_its_real_server_until_that_drains() {
+fn a_client_keeps_its_real_server_until_that_drains() {
     let site = Site::new();
     for (family, vip) in Family::BOTH.into_iter().zip(VIPS) {
         let web = server(vip, Protocol::Tcp, 80);

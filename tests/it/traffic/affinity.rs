@@ -90,7 +90,7 @@ fn all_stuck(
 }
 
 #[test]
-fn a_client_finds_one_backend_by_every_frontend() {
+fn a_client_reaches_one_backend_through_every_frontend() {
     if !require_root() {
         return;
     }
@@ -112,7 +112,7 @@ fn a_client_finds_one_backend_by_every_frontend() {
 }
 
 #[test]
-fn clients_spread_and_each_sticks() {
+fn clients_are_spread_and_each_keeps_its_backend() {
     if !require_root() {
         return;
     }
@@ -133,7 +133,7 @@ fn clients_spread_and_each_sticks() {
 }
 
 #[test]
-fn ports_have_records_of_their_own() {
+fn ports_have_separate_affinity_records() {
     if !require_root() {
         return;
     }
@@ -166,7 +166,7 @@ fn ports_have_records_of_their_own() {
 }
 
 #[test]
-fn a_record_lives_as_long_as_it_is_used() {
+fn an_affinity_record_is_kept_while_it_is_used() {
     if !require_root() {
         return;
     }
@@ -209,7 +209,7 @@ fn a_record_lives_as_long_as_it_is_used() {
 }
 
 #[test]
-fn clients_of_a_removed_backend_find_a_live_one() {
+fn clients_of_a_removed_backend_move_to_another() {
     if !require_root() {
         return;
     }
@@ -254,7 +254,7 @@ fn clients_of_a_removed_backend_find_a_live_one() {
 }
 
 #[test]
-fn affinity_is_switched_on_and_off() {
+fn affinity_can_be_switched_on_and_off() {
     if !require_root() {
         return;
     }
@@ -284,7 +284,7 @@ fn affinity_is_switched_on_and_off() {
     // Without endpoints, and then with one again.
     site.apply(&web(STICKY));
     let all = Family::BOTH.map(frontends).concat();
-    site.refused(&super::Who::ALL, &PROTOCOLS, &all);
+    site.refused(&super::Sender::ALL, &PROTOCOLS, &all);
     site.apply(&(web(STICKY) + &endpoints("web", WEB, &["b"])));
     for to in all {
         assert_eq!(ask_many(&site.world.client, Protocol::Tcp, to, 5).len(), 1);

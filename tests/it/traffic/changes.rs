@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rulec_testkit::{Connection, Family, LongServer, Protocol, address, flow_with, require_root};
 
-use super::{CLUSTER_CIDR, Seen, Site, Who, cluster_ip, endpoints, service};
+use super::{CLUSTER_CIDR, Seen, Sender, Site, cluster_ip, endpoints, service};
 use crate::daemon::Daemon;
 
 /// Returns a Service with every kind of frontend.
@@ -36,9 +36,9 @@ fn open(site: &Site) -> Vec<(String, Connection)> {
         };
         let node: SocketAddr = (family.of(address::NODE), 30070).into();
         for to in [cluster_ip(family, 10, 70), external.parse().unwrap(), node] {
-            for who in Who::ALL {
-                let what = format!("{who:?} -> {to}");
-                let connection = flow_with(who.of(&site.world), to, who.options(family));
+            for sender in Sender::ALL {
+                let what = format!("{sender:?} -> {to}");
+                let connection = flow_with(sender.of(&site.world), to, sender.options(family));
                 let connection = connection.unwrap_or_else(|error| panic!("{what}: {error:?}"));
                 connections.push((what, connection));
             }
@@ -58,7 +58,7 @@ fn alive(connections: &mut [(String, Connection)], backend: &str, word: &str) {
 }
 
 #[test]
-fn connections_outlive_every_change() {
+fn connections_survive_every_change() {
     if !require_root() {
         return;
     }
@@ -88,7 +88,7 @@ fn connections_outlive_every_change() {
     site.apply(&web());
     alive(&mut connections, "a", "no-endpoints");
     alive(&mut new, "b", "no-endpoints");
-    site.refused(&Who::ALL, &[Protocol::Tcp], &Family::BOTH.map(|it| cluster_ip(it, 10, 70)));
+    site.refused(&Sender::ALL, &[Protocol::Tcp], &Family::BOTH.map(|it| cluster_ip(it, 10, 70)));
     site.manifests.remove("all.yaml");
     site.settle();
     alive(&mut connections, "a", "no-service");
@@ -103,13 +103,13 @@ fn connections_outlive_every_change() {
 /// When a flow fails: with a gap in the rules, it is not translated or is refused.
 fn hammer(world: &rulec_testkit::World, change: impl FnOnce()) -> BTreeSet<String> {
     let done = AtomicBool::new(false);
-    let ask = |who: Who, to: SocketAddr| {
+    let ask = |sender: Sender, to: SocketAddr| {
         let mut names = BTreeSet::new();
         let mut flows = 0_usize;
         while !done.load(Ordering::Relaxed) || flows == 0 {
-            let answer = who.ask(world, Protocol::Tcp, to);
-            let answer =
-                answer.unwrap_or_else(|error| panic!("{who:?} -> {to}: flow {flows}: {error:?}"));
+            let answer = sender.ask(world, Protocol::Tcp, to);
+            let answer = answer
+                .unwrap_or_else(|error| panic!("{sender:?} -> {to}: flow {flows}: {error:?}"));
             names.insert(answer.name);
             flows += 1;
         }
@@ -118,15 +118,15 @@ fn hammer(world: &rulec_testkit::World, change: impl FnOnce()) -> BTreeSet<Strin
     let v4 = "192.0.2.10:30080".parse().unwrap();
     let v6 = "[2001:db8:5::30]:80".parse().unwrap();
     let flows = [
-        (Who::Pod, cluster_ip(Family::V4, 10, 80)),
-        (Who::Pod, cluster_ip(Family::V6, 10, 80)),
-        (Who::Host, cluster_ip(Family::V4, 10, 80)),
-        (Who::Client, v4),
-        (Who::Client, v6),
+        (Sender::Pod, cluster_ip(Family::V4, 10, 80)),
+        (Sender::Pod, cluster_ip(Family::V6, 10, 80)),
+        (Sender::Host, cluster_ip(Family::V4, 10, 80)),
+        (Sender::Client, v4),
+        (Sender::Client, v6),
     ];
     thread::scope(|scope| {
         let ask = &ask;
-        let workers = flows.map(|(who, to)| scope.spawn(move || ask(who, to)));
+        let workers = flows.map(|(sender, to)| scope.spawn(move || ask(sender, to)));
         // Even if the change panics, the workers must end.
         let stop = Stop(&done);
         change();
@@ -165,7 +165,7 @@ fn edits() -> [String; 10] {
 }
 
 #[test]
-fn quick_edits_leave_no_gap() {
+fn quick_edits_lose_no_connection() {
     if !require_root() {
         return;
     }
@@ -186,11 +186,11 @@ fn quick_edits_leave_no_gap() {
     });
     let site = Site { daemon, manifests, args: CLUSTER_CIDR.to_vec(), servers, world };
     let to = cluster_ip(Family::V4, 10, 80);
-    site.served(Who::Client, Protocol::Tcp, to, &["a", "b", "c"], Seen::Masqueraded);
+    site.served(Sender::Client, Protocol::Tcp, to, &["a", "b", "c"], Seen::Masqueraded);
 }
 
 #[test]
-fn restarts_leave_no_gap() {
+fn restarts_lose_no_connection() {
     if !require_root() {
         return;
     }
@@ -207,6 +207,6 @@ fn restarts_leave_no_gap() {
     let daemon = last.unwrap();
     let site = Site { daemon, manifests, args: CLUSTER_CIDR.to_vec(), servers, world };
     for family in Family::BOTH {
-        site.served(Who::Pod, Protocol::Tcp, cluster_ip(family, 10, 80), &["a", "c"], Seen::Own);
+        site.served(Sender::Pod, Protocol::Tcp, cluster_ip(family, 10, 80), &["a", "c"], Seen::Own);
     }
 }

@@ -7,7 +7,7 @@ use rulec_testkit::{
 };
 
 use super::{
-    CLUSTER_CIDR, HTTP, PROTOCOLS, Seen, Site, Who, cluster_ip, each_of, endpoints, service,
+    CLUSTER_CIDR, HTTP, PROTOCOLS, Seen, Sender, Site, cluster_ip, each_of, endpoints, service,
 };
 
 /// Returns a Service with two ports, http on 80/TCP and echo on 80/UDP, at number 10.
@@ -23,7 +23,7 @@ fn web() -> String {
 const WEB: &str = "[{name: http, port: 8080}, {name: echo, port: 8080, protocol: UDP}]";
 
 #[test]
-fn everyone_reaches_every_backend() {
+fn all_clients_reach_every_backend() {
     if !require_root() {
         return;
     }
@@ -31,9 +31,9 @@ fn everyone_reaches_every_backend() {
     for family in Family::BOTH {
         let to = cluster_ip(family, 10, 80);
         for protocol in PROTOCOLS {
-            site.served(Who::Pod, protocol, to, &["a", "b", "c"], Seen::Own);
-            site.served(Who::Host, protocol, to, &["a", "b", "c"], Seen::Masqueraded);
-            site.served(Who::Client, protocol, to, &["a", "b", "c"], Seen::Masqueraded);
+            site.served(Sender::Pod, protocol, to, &["a", "b", "c"], Seen::Own);
+            site.served(Sender::Host, protocol, to, &["a", "b", "c"], Seen::Masqueraded);
+            site.served(Sender::Client, protocol, to, &["a", "b", "c"], Seen::Masqueraded);
             // The node with the source address that the kernel chooses.
             let counts = ask_many(&site.world.node, protocol, to, 60);
             assert_eq!(counts.len(), 3, "the node -> {protocol} {to}: {counts:?}");
@@ -50,28 +50,28 @@ fn without_cluster_cidr_every_source_is_kept() {
     let site = Site::start_with(&[], &yaml);
     for family in Family::BOTH {
         for protocol in PROTOCOLS {
-            for who in Who::ALL {
+            for sender in Sender::ALL {
                 let to = cluster_ip(family, 10, 80);
-                site.served(who, protocol, to, &["a", "b", "c"], Seen::Own);
+                site.served(sender, protocol, to, &["a", "b", "c"], Seen::Own);
             }
         }
     }
 }
 
 #[test]
-fn a_cluster_cidr_of_one_family_says_nothing_of_the_other() {
+fn a_cluster_cidr_applies_only_to_its_family() {
     if !require_root() {
         return;
     }
     let yaml = web() + &endpoints("web", WEB, &["a"]);
     let site = Site::start_with(&["--cluster-cidr", "10.50.0.0/16"], &yaml);
     let [v4, v6] = Family::BOTH.map(|family| cluster_ip(family, 10, 80));
-    site.served(Who::Client, Protocol::Tcp, v4, &["a"], Seen::Masqueraded);
-    site.served(Who::Client, Protocol::Tcp, v6, &["a"], Seen::Own);
+    site.served(Sender::Client, Protocol::Tcp, v4, &["a"], Seen::Masqueraded);
+    site.served(Sender::Client, Protocol::Tcp, v6, &["a"], Seen::Own);
 }
 
 #[test]
-fn masquerade_all_hides_pods_too() {
+fn masquerade_all_applies_to_pods_too() {
     if !require_root() {
         return;
     }
@@ -79,16 +79,16 @@ fn masquerade_all_hides_pods_too() {
     for args in [vec!["--masquerade-all"], [&CLUSTER_CIDR[..], &["--masquerade-all"]].concat()] {
         let site = Site::start_with(&args, &yaml);
         for family in Family::BOTH {
-            for who in Who::ALL {
+            for sender in Sender::ALL {
                 let to = cluster_ip(family, 10, 80);
-                site.served(who, Protocol::Tcp, to, &["a", "b", "c"], Seen::Masqueraded);
+                site.served(sender, Protocol::Tcp, to, &["a", "b", "c"], Seen::Masqueraded);
             }
         }
     }
 }
 
 #[test]
-fn another_masquerade_bit_does_the_same() {
+fn another_masquerade_bit_has_the_same_effect() {
     if !require_root() {
         return;
     }
@@ -96,13 +96,13 @@ fn another_masquerade_bit_does_the_same() {
     let site = Site::start_with(&[&CLUSTER_CIDR[..], &["--masquerade-bit", "31"]].concat(), &yaml);
     for family in Family::BOTH {
         let to = cluster_ip(family, 10, 80);
-        site.served(Who::Client, Protocol::Tcp, to, &["a"], Seen::Masqueraded);
-        site.served(Who::Pod, Protocol::Tcp, to, &["a"], Seen::Own);
+        site.served(Sender::Client, Protocol::Tcp, to, &["a"], Seen::Masqueraded);
+        site.served(Sender::Pod, Protocol::Tcp, to, &["a"], Seen::Own);
     }
 }
 
 #[test]
-fn protocols_of_one_port_have_targets_of_their_own() {
+fn protocols_of_one_port_have_separate_targets() {
     if !require_root() {
         return;
     }
@@ -128,10 +128,10 @@ fn protocols_of_one_port_have_targets_of_their_own() {
     let site = Site::start(&(dns + &slices));
     for family in Family::BOTH {
         let to = cluster_ip(family, 53, 53);
-        site.served(Who::Pod, Protocol::Udp, to, &["a", "b"], Seen::Own);
-        site.served(Who::Pod, Protocol::Tcp, to, &["a:9090", "b:9090"], Seen::Own);
+        site.served(Sender::Pod, Protocol::Udp, to, &["a", "b"], Seen::Own);
+        site.served(Sender::Pod, Protocol::Tcp, to, &["a:9090", "b:9090"], Seen::Own);
         if sctp_supported() {
-            site.served(Who::Pod, Protocol::Sctp, to, &["a", "b"], Seen::Own);
+            site.served(Sender::Pod, Protocol::Sctp, to, &["a", "b"], Seen::Own);
         }
     }
 }
@@ -185,17 +185,17 @@ fn undefined_ports_and_protocols_are_refused() {
         - {name: http, port: 80, targetPort: 8080}";
     let site = Site::start(&(service("web", 10, ports) + &endpoints("web", HTTP, &["a", "b"])));
     let at = |port| Family::BOTH.map(|family| cluster_ip(family, 10, port));
-    site.refused(&Who::ALL, &[Protocol::Tcp, Protocol::Udp], &at(443));
+    site.refused(&Sender::ALL, &[Protocol::Tcp, Protocol::Udp], &at(443));
     // The backends listen on both protocols at 8080.
-    site.refused(&Who::ALL, &[Protocol::Tcp, Protocol::Udp], &at(8080));
-    site.refused(&Who::ALL, &[Protocol::Udp], &at(80));
+    site.refused(&Sender::ALL, &[Protocol::Tcp, Protocol::Udp], &at(8080));
+    site.refused(&Sender::ALL, &[Protocol::Udp], &at(80));
     for to in at(80) {
-        site.served(Who::Pod, Protocol::Tcp, to, &["a", "b"], Seen::Own);
+        site.served(Sender::Pod, Protocol::Tcp, to, &["a", "b"], Seen::Own);
     }
 }
 
 #[test]
-fn a_service_refuses_while_it_has_no_endpoint() {
+fn a_service_without_endpoints_refuses_connections() {
     if !require_root() {
         return;
     }
@@ -221,12 +221,12 @@ fn a_service_refuses_while_it_has_no_endpoint() {
     let frontends = frontends.concat();
 
     let mut site = Site::start(&web);
-    site.refused(&Who::ALL, &PROTOCOLS, &frontends);
+    site.refused(&Sender::ALL, &PROTOCOLS, &frontends);
 
     let serves = |site: &Site, by: &[&str]| {
         for to in &frontends {
             for protocol in PROTOCOLS {
-                site.served(Who::Client, protocol, *to, by, Seen::Masqueraded);
+                site.served(Sender::Client, protocol, *to, by, Seen::Masqueraded);
             }
         }
     };
@@ -236,17 +236,17 @@ fn a_service_refuses_while_it_has_no_endpoint() {
     serves(&site, &["b", "c"]);
     // An empty slice, as the controller leaves it, and no slice at all.
     site.apply(&(web.clone() + &endpoints("web", WEB, &[])));
-    site.refused(&Who::ALL, &PROTOCOLS, &frontends);
+    site.refused(&Sender::ALL, &PROTOCOLS, &frontends);
     site.apply(&(web.clone() + &endpoints("web", WEB, &["c"])));
     serves(&site, &["c"]);
     site.apply(&web);
-    site.refused(&Who::ALL, &PROTOCOLS, &frontends);
+    site.refused(&Sender::ALL, &PROTOCOLS, &frontends);
 
     // Without the Service, packets to its addresses leave by the default route and get no answer.
     // At the node port, the node's kernel refuses connections anyway because no process listens.
     site.manifests.remove("all.yaml");
     site.settle();
-    site.silent(&Who::ALL, &PROTOCOLS, &elsewhere);
+    site.silent(&Sender::ALL, &PROTOCOLS, &elsewhere);
     let rules = site.world.node.nft_list();
     assert!(!rules.contains("30080"), "the node port is still there:\n{rules}");
 }
@@ -263,22 +263,22 @@ fn a_service_moves_to_another_port_and_another_address() {
     let at = |number, port| Family::BOTH.map(|family| cluster_ip(family, number, port));
     let serves = |site: &Site, number, port| {
         for to in at(number, port) {
-            site.served(Who::Pod, Protocol::Tcp, to, &["a", "b"], Seen::Own);
+            site.served(Sender::Pod, Protocol::Tcp, to, &["a", "b"], Seen::Own);
         }
     };
     let mut site = Site::start(&web(10, 80));
     serves(&site, 10, 80);
     site.apply(&web(10, 81));
     serves(&site, 10, 81);
-    site.refused(&Who::ALL, &[Protocol::Tcp], &at(10, 80));
+    site.refused(&Sender::ALL, &[Protocol::Tcp], &at(10, 80));
     site.apply(&web(11, 80));
     serves(&site, 11, 80);
-    site.refused(&[Who::Pod], &[Protocol::Tcp], &at(11, 81));
-    site.silent(&Who::ALL, &[Protocol::Tcp], &[at(10, 80), at(10, 81)].concat());
+    site.refused(&[Sender::Pod], &[Protocol::Tcp], &at(11, 81));
+    site.silent(&Sender::ALL, &[Protocol::Tcp], &[at(10, 80), at(10, 81)].concat());
 }
 
 #[test]
-fn each_port_has_endpoints_of_its_own() {
+fn each_port_has_its_own_endpoints() {
     if !require_root() {
         return;
     }
@@ -291,14 +291,14 @@ fn each_port_has_endpoints_of_its_own() {
     let site = Site::start(&(service("web", 10, ports) + &both));
     for family in Family::BOTH {
         let at = |port| cluster_ip(family, 10, port);
-        site.served(Who::Pod, Protocol::Tcp, at(80), &["a"], Seen::Own);
-        site.served(Who::Pod, Protocol::Tcp, at(81), &["a:9090"], Seen::Own);
-        site.refused(&Who::ALL, &[Protocol::Tcp], &[at(82)]);
+        site.served(Sender::Pod, Protocol::Tcp, at(80), &["a"], Seen::Own);
+        site.served(Sender::Pod, Protocol::Tcp, at(81), &["a:9090"], Seen::Own);
+        site.refused(&Sender::ALL, &[Protocol::Tcp], &[at(82)]);
     }
 }
 
 #[test]
-fn families_do_not_look_at_each_other() {
+fn families_are_independent() {
     if !require_root() {
         return;
     }
@@ -313,12 +313,12 @@ fn families_do_not_look_at_each_other() {
     let [to_v4, to_v6] = Family::BOTH.map(|family| cluster_ip(family, 10, 80));
 
     let mut site = Site::start(&(service("web", 10, ports) + &slice("IPv4", v4)));
-    site.served(Who::Pod, Protocol::Tcp, to_v4, &["a"], Seen::Own);
-    site.refused(&Who::ALL, &[Protocol::Tcp], &[to_v6]);
+    site.served(Sender::Pod, Protocol::Tcp, to_v4, &["a"], Seen::Own);
+    site.refused(&Sender::ALL, &[Protocol::Tcp], &[to_v6]);
 
     site.apply(&(service("web", 10, ports) + &slice("IPv6", v6)));
-    site.served(Who::Pod, Protocol::Tcp, to_v6, &["b"], Seen::Own);
-    site.refused(&Who::ALL, &[Protocol::Tcp], &[to_v4]);
+    site.served(Sender::Pod, Protocol::Tcp, to_v6, &["b"], Seen::Own);
+    site.refused(&Sender::ALL, &[Protocol::Tcp], &[to_v4]);
 
     // A Service of one family has no frontend in the other.
     let single = "---
@@ -332,8 +332,8 @@ spec:
   ports: [{name: http, port: 80, targetPort: 8080}]
 ";
     site.apply(&(single.to_owned() + &slice("IPv6", v6)));
-    site.served(Who::Pod, Protocol::Tcp, to_v6, &["b"], Seen::Own);
-    site.silent(&Who::ALL, &PROTOCOLS, &[to_v4]);
+    site.served(Sender::Pod, Protocol::Tcp, to_v6, &["b"], Seen::Own);
+    site.silent(&Sender::ALL, &PROTOCOLS, &[to_v4]);
 
     // The user chooses the order of the families.
     let reversed = "---
@@ -348,7 +348,7 @@ spec:
 ";
     site.apply(&(reversed.to_owned() + &endpoints("web", HTTP, &["a", "c"])));
     for to in [to_v4, to_v6] {
-        site.served(Who::Pod, Protocol::Tcp, to, &["a", "c"], Seen::Own);
+        site.served(Sender::Pod, Protocol::Tcp, to, &["a", "c"], Seen::Own);
     }
 }
 
@@ -359,20 +359,20 @@ fn backends_share_the_flows_evenly() {
     }
     let site = Site::start(&(web() + &endpoints("web", WEB, &["a", "b", "c"])));
     for family in Family::BOTH {
-        for who in [Who::Pod, Who::Client] {
+        for sender in [Sender::Pod, Sender::Client] {
             for protocol in PROTOCOLS {
                 let to = cluster_ip(family, 10, 80);
-                let counts = ask_many(who.of(&site.world), protocol, to, 300);
+                let counts = ask_many(sender.of(&site.world), protocol, to, 300);
                 let fair = |count: &usize| (50..=150).contains(count);
                 let is_even = counts.len() == 3 && counts.values().all(fair);
-                assert!(is_even, "{who:?} -> {protocol} {to}: {counts:?}");
+                assert!(is_even, "{sender:?} -> {protocol} {to}: {counts:?}");
             }
         }
     }
 }
 
 #[test]
-fn services_do_not_look_at_each_other() {
+fn services_are_independent() {
     if !require_root() {
         return;
     }
@@ -394,9 +394,9 @@ fn services_do_not_look_at_each_other() {
     for family in Family::BOTH {
         for (number, (port, by)) in &wanted {
             let to = cluster_ip(family, *number, *port);
-            site.served(Who::Pod, Protocol::Tcp, to, by, Seen::Own);
+            site.served(Sender::Pod, Protocol::Tcp, to, by, Seen::Own);
         }
-        site.refused(&[Who::Pod], &[Protocol::Tcp], &[cluster_ip(family, 14, 80)]);
+        site.refused(&[Sender::Pod], &[Protocol::Tcp], &[cluster_ip(family, 14, 80)]);
     }
 
     // Of two Services with a common endpoint, one is deleted; the other keeps it, including its
@@ -404,19 +404,19 @@ fn services_do_not_look_at_each_other() {
     site.apply(&yaml[1..].concat());
     for family in Family::BOTH {
         let to = cluster_ip(family, 13, 81);
-        site.served(Who::Pod, Protocol::Tcp, to, &["a", "c"], Seen::Own);
+        site.served(Sender::Pod, Protocol::Tcp, to, &["a", "c"], Seen::Own);
         each_of(&["a", "c"], "a -> itself", || {
             let from = &site.world.pod(0).namespace;
             ask(from, Protocol::Tcp, to, Options::default()).unwrap()
         });
-        site.silent(&Who::ALL, &[Protocol::Tcp], &[cluster_ip(family, 11, 80)]);
+        site.silent(&Sender::ALL, &[Protocol::Tcp], &[cluster_ip(family, 11, 80)]);
     }
 }
 
 /// Packets to an address without a Service follow the routes, unless a ServiceCIDR contains the
 /// address.
 #[test]
-fn addresses_of_a_service_cidr_that_nobody_has_are_dropped() {
+fn unused_addresses_of_a_service_cidr_are_dropped() {
     if !require_root() {
         return;
     }
@@ -440,19 +440,19 @@ spec: {cidrs: [10.90.0.0/24, 'fd90::/120']}
         Server::start_at(&site.world.client, "stranger", &stranger.map(|at| (Protocol::Tcp, at)));
     let reached = |site: &Site| {
         for to in stranger {
-            for who in [Who::Pod, Who::Host] {
-                assert_eq!(who.ask(&site.world, Protocol::Tcp, to).unwrap().name, "stranger");
+            for sender in [Sender::Pod, Sender::Host] {
+                assert_eq!(sender.ask(&site.world, Protocol::Tcp, to).unwrap().name, "stranger");
             }
         }
     };
     reached(&site);
     site.apply(&(web.clone() + ranges));
-    site.silent(&[Who::Pod, Who::Host], &[Protocol::Tcp], &stranger);
+    site.silent(&[Sender::Pod, Sender::Host], &[Protocol::Tcp], &stranger);
     for family in Family::BOTH {
         let to = cluster_ip(family, 10, 80);
-        site.served(Who::Client, Protocol::Tcp, to, &["a"], Seen::Masqueraded);
+        site.served(Sender::Client, Protocol::Tcp, to, &["a"], Seen::Masqueraded);
         // An undefined port at a Service's address is refused, not dropped.
-        site.refused(&[Who::Pod], &[Protocol::Tcp], &[cluster_ip(family, 10, 81)]);
+        site.refused(&[Sender::Pod], &[Protocol::Tcp], &[cluster_ip(family, 10, 81)]);
     }
     site.apply(&web);
     reached(&site);

@@ -2,7 +2,7 @@
 
 use rulec_testkit::{Family, Options, Protocol, address, ask, ask_many, require_root};
 
-use super::{HTTP, PROTOCOLS, Seen, Site, Who, cluster_ip, endpoint, endpoints, service, slice};
+use super::{HTTP, PROTOCOLS, Seen, Sender, Site, cluster_ip, endpoint, endpoints, service, slice};
 
 /// Returns a Service with one TCP port.
 fn web() -> String {
@@ -30,16 +30,16 @@ fn with_slices(slices: &[&[(&str, &str)]]) -> String {
 fn check(site: &Site, by: &[&str]) {
     let addresses = Family::BOTH.map(|family| cluster_ip(family, 10, 80));
     if by.is_empty() {
-        site.refused(&[Who::Pod], &[Protocol::Tcp], &addresses);
+        site.refused(&[Sender::Pod], &[Protocol::Tcp], &addresses);
     } else {
         for to in addresses {
-            site.served(Who::Pod, Protocol::Tcp, to, by, Seen::Own);
+            site.served(Sender::Pod, Protocol::Tcp, to, by, Seen::Own);
         }
     }
 }
 
 #[test]
-fn slices_have_target_ports_of_their_own() {
+fn slices_have_separate_target_ports() {
     if !require_root() {
         return;
     }
@@ -58,7 +58,7 @@ fn slices_have_target_ports_of_their_own() {
 }
 
 #[test]
-fn a_target_port_changes_with_the_slice_alone() {
+fn a_target_port_changes_only_with_the_slice() {
     if !require_root() {
         return;
     }
@@ -76,7 +76,7 @@ fn a_target_port_changes_with_the_slice_alone() {
 }
 
 #[test]
-fn an_endpoint_in_two_slices_is_one() {
+fn an_endpoint_in_two_slices_counts_once() {
     if !require_root() {
         return;
     }
@@ -140,7 +140,7 @@ fn conditions_decide_which_endpoints_serve() {
 }
 
 #[test]
-fn only_the_first_address_of_an_endpoint_counts() {
+fn only_the_first_address_of_an_endpoint_is_used() {
     if !require_root() {
         return;
     }
@@ -156,7 +156,7 @@ fn only_the_first_address_of_an_endpoint_counts() {
 }
 
 #[test]
-fn addresses_may_be_spelled_sloppily() {
+fn addresses_may_have_leading_zeros() {
     if !require_root() {
         return;
     }
@@ -182,7 +182,7 @@ endpoints:
 ";
     let site = Site::start(yaml);
     for to in ["10.90.0.10:80", "198.51.100.30:80", "198.51.100.20:80"] {
-        site.served(Who::Client, Protocol::Tcp, to.parse().unwrap(), &["a"], Seen::Masqueraded);
+        site.served(Sender::Client, Protocol::Tcp, to.parse().unwrap(), &["a"], Seen::Masqueraded);
     }
     let to = cluster_ip(Family::V4, 10, 80);
     // The endpoint is stored in canonical form, so that its hairpin is masqueraded.
@@ -217,7 +217,7 @@ fn ports_match_by_name_and_protocol() {
     for family in Family::BOTH {
         for number in [13, 15, 16] {
             let to = cluster_ip(family, number, 80);
-            site.served(Who::Pod, Protocol::Tcp, to, &["a"], Seen::Own);
+            site.served(Sender::Pod, Protocol::Tcp, to, &["a"], Seen::Own);
         }
     }
     let refused: Vec<_> = Family::BOTH
@@ -227,11 +227,11 @@ fn ports_match_by_name_and_protocol() {
             dead.chain([cluster_ip(family, 16, 81)])
         })
         .collect();
-    site.refused(&[Who::Pod], &[Protocol::Tcp], &refused);
+    site.refused(&[Sender::Pod], &[Protocol::Tcp], &refused);
 }
 
 #[test]
-fn foreign_slices_and_services_are_left_alone() {
+fn foreign_slices_and_services_are_ignored() {
     if !require_root() {
         return;
     }
@@ -260,7 +260,7 @@ fn foreign_slices_and_services_are_left_alone() {
     );
     let addresses = Family::BOTH.map(|family| cluster_ip(family, 10, 80));
     site.apply(&(others + &slices));
-    site.silent(&Who::ALL, &PROTOCOLS, &addresses);
+    site.silent(&Sender::ALL, &PROTOCOLS, &addresses);
     // So is a headless one, and one of type ExternalName.
     for (from, to) in [
         ("clusterIP: 10.90.0.10\n    clusterIPs: [10.90.0.10, 'fd90::10']", "clusterIP: None"),
@@ -271,7 +271,7 @@ fn foreign_slices_and_services_are_left_alone() {
         site.apply(&(web.clone() + &slices));
         check(&site, &["a"]);
         site.apply(&(web.replace(from, to) + &slices));
-        site.silent(&[Who::Pod], &[Protocol::Tcp], &addresses);
+        site.silent(&[Sender::Pod], &[Protocol::Tcp], &addresses);
     }
     site.apply(&(web() + &slices));
     check(&site, &["a"]);

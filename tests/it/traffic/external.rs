@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use rulec_testkit::{Family, Options, Protocol, Server, address, ask, require_root};
 
 use super::{
-    HTTP, NODE, PROTOCOLS, Seen, Site, Who, at, cluster_ip, each_of, endpoints, indent, service,
+    HTTP, NODE, PROTOCOLS, Seen, Sender, Site, at, cluster_ip, each_of, endpoints, indent, service,
 };
 
 const LOOPBACK: (std::net::Ipv4Addr, std::net::Ipv6Addr) =
@@ -31,9 +31,9 @@ fn squatter(site: &Site) -> Server {
 
 /// Asserts that the node's own process answers, as if there were no rules.
 #[track_caller]
-fn untouched(site: &Site, who: Who, to: SocketAddr) {
+fn untouched(site: &Site, sender: Sender, to: SocketAddr) {
     for protocol in PROTOCOLS {
-        site.served(who, protocol, to, &["squatter:30080"], Seen::Own);
+        site.served(sender, protocol, to, &["squatter:30080"], Seen::Own);
     }
 }
 
@@ -58,11 +58,11 @@ fn a_node_port_is_on_the_primary_address_only() {
     for family in Family::BOTH {
         let primary = SocketAddr::new(family.of(address::NODE), 30080);
         let second = SocketAddr::new(family.of(address::NODE_SECOND), 30080);
-        for who in Who::ALL {
+        for sender in Sender::ALL {
             for protocol in PROTOCOLS {
-                site.served(who, protocol, primary, &["a", "b", "c"], Seen::Masqueraded);
+                site.served(sender, protocol, primary, &["a", "b", "c"], Seen::Masqueraded);
             }
-            untouched(&site, who, second);
+            untouched(&site, sender, second);
         }
         loopback_is_untouched(&site, family);
     }
@@ -70,10 +70,10 @@ fn a_node_port_is_on_the_primary_address_only() {
     // Connections are refused at exactly those addresses that were served.
     site.apply(&(node_port() + NODE));
     for family in Family::BOTH {
-        site.refused(&Who::ALL, &PROTOCOLS, &at(family, 30080, &[address::NODE]));
+        site.refused(&Sender::ALL, &PROTOCOLS, &at(family, 30080, &[address::NODE]));
         let second = SocketAddr::new(family.of(address::NODE_SECOND), 30080);
-        for who in Who::ALL {
-            untouched(&site, who, second);
+        for sender in Sender::ALL {
+            untouched(&site, sender, second);
         }
         loopback_is_untouched(&site, family);
     }
@@ -81,7 +81,7 @@ fn a_node_port_is_on_the_primary_address_only() {
     // Without the Service, the primary address is like the others.
     site.apply(NODE);
     for family in Family::BOTH {
-        untouched(&site, Who::Client, SocketAddr::new(family.of(address::NODE), 30080));
+        untouched(&site, Sender::Client, SocketAddr::new(family.of(address::NODE), 30080));
     }
     drop(squatter);
 }
@@ -95,9 +95,9 @@ fn without_a_node_a_node_port_is_on_all_local_addresses() {
     let _squatter = squatter(&site);
     for family in Family::BOTH {
         for to in at(family, 30080, &[address::NODE, address::NODE_SECOND]) {
-            for who in Who::ALL {
+            for sender in Sender::ALL {
                 for protocol in PROTOCOLS {
-                    site.served(who, protocol, to, &["a", "b", "c"], Seen::Masqueraded);
+                    site.served(sender, protocol, to, &["a", "b", "c"], Seen::Masqueraded);
                 }
             }
         }
@@ -105,32 +105,32 @@ fn without_a_node_a_node_port_is_on_all_local_addresses() {
         // The same port of another machine is not affected, though its packets pass this node.
         let elsewhere = [(Protocol::Tcp, SocketAddr::new(family.of(address::CLIENT2), 30080))];
         let _other = Server::start_at(&site.world.client2, "other", &elsewhere);
-        site.served(Who::Pod, Protocol::Tcp, elsewhere[0].1, &["other:30080"], Seen::Own);
-        site.served(Who::Host, Protocol::Tcp, elsewhere[0].1, &["other:30080"], Seen::Own);
+        site.served(Sender::Pod, Protocol::Tcp, elsewhere[0].1, &["other:30080"], Seen::Own);
+        site.served(Sender::Host, Protocol::Tcp, elsewhere[0].1, &["other:30080"], Seen::Own);
     }
 
     site.apply(&node_port());
     for family in Family::BOTH {
         let all = at(family, 30080, &[address::NODE, address::NODE_SECOND]);
-        site.refused(&Who::ALL, &PROTOCOLS, &all);
+        site.refused(&Sender::ALL, &PROTOCOLS, &all);
         loopback_is_untouched(&site, family);
     }
 
     // The Node object gets an address, and loses it again.
     site.apply(&(node_port() + NODE));
     for family in Family::BOTH {
-        site.refused(&Who::ALL, &PROTOCOLS, &at(family, 30080, &[address::NODE]));
-        untouched(&site, Who::Client, SocketAddr::new(family.of(address::NODE_SECOND), 30080));
+        site.refused(&Sender::ALL, &PROTOCOLS, &at(family, 30080, &[address::NODE]));
+        untouched(&site, Sender::Client, SocketAddr::new(family.of(address::NODE_SECOND), 30080));
     }
     site.apply(&node_port());
     for family in Family::BOTH {
         let all = at(family, 30080, &[address::NODE, address::NODE_SECOND]);
-        site.refused(&Who::ALL, &PROTOCOLS, &all);
+        site.refused(&Sender::ALL, &PROTOCOLS, &all);
     }
 }
 
 #[test]
-fn only_the_own_node_counts_for_node_ports() {
+fn node_ports_use_the_address_of_their_own_node() {
     if !require_root() {
         return;
     }
@@ -141,8 +141,8 @@ fn only_the_own_node_counts_for_node_ports() {
     let _squatter = squatter(&site);
     for family in Family::BOTH {
         let to = SocketAddr::new(family.of(address::NODE_SECOND), 30080);
-        site.served(Who::Client, Protocol::Tcp, to, &["a"], Seen::Masqueraded);
-        untouched(&site, Who::Client, SocketAddr::new(family.of(address::NODE), 30080));
+        site.served(Sender::Client, Protocol::Tcp, to, &["a"], Seen::Masqueraded);
+        untouched(&site, Sender::Client, SocketAddr::new(family.of(address::NODE), 30080));
     }
 }
 
@@ -165,21 +165,21 @@ fn one_node_port_number_serves_two_services() {
     let mut site = Site::start(&(tcp.clone() + &udp + NODE));
     let nodes = Family::BOTH.map(|family| SocketAddr::new(family.of(address::NODE), 30090));
     for to in nodes {
-        site.served(Who::Client, Protocol::Tcp, to, &["a"], Seen::Masqueraded);
-        site.served(Who::Client, Protocol::Udp, to, &["b:9090", "c:9090"], Seen::Masqueraded);
+        site.served(Sender::Client, Protocol::Tcp, to, &["a"], Seen::Masqueraded);
+        site.served(Sender::Client, Protocol::Udp, to, &["b:9090", "c:9090"], Seen::Masqueraded);
     }
     // One Service is deleted, which leaves the other unchanged.
     site.apply(&(udp + NODE));
     for to in nodes {
-        site.refused(&[Who::Client], &[Protocol::Tcp], &[to]);
-        site.served(Who::Client, Protocol::Udp, to, &["b:9090", "c:9090"], Seen::Masqueraded);
+        site.refused(&[Sender::Client], &[Protocol::Tcp], &[to]);
+        site.served(Sender::Client, Protocol::Udp, to, &["b:9090", "c:9090"], Seen::Masqueraded);
     }
     let rules = site.world.node.nft_list();
     assert!(!rules.contains("tcp . 30090"), "the node port is still there:\n{rules}");
     // The TCP port was closed rather than rejected, which looks the same from outside.
     site.apply(&(tcp + NODE));
     for to in nodes {
-        site.served(Who::Client, Protocol::Tcp, to, &["a"], Seen::Masqueraded);
+        site.served(Sender::Client, Protocol::Tcp, to, &["a"], Seen::Masqueraded);
     }
 }
 
@@ -200,7 +200,7 @@ impl Outside {
 }
 
 #[test]
-fn external_ips_are_served_for_everyone() {
+fn external_ips_are_served_for_all_clients() {
     if !require_root() {
         return;
     }
@@ -220,12 +220,12 @@ fn external_ips_are_served_for_everyone() {
     );
     for ip in ["198.51.100.30", "198.51.100.31", "2001:db8:5::30"] {
         let at = |port| SocketAddr::new(ip.parse().unwrap(), port);
-        for who in Who::ALL {
+        for sender in Sender::ALL {
             for protocol in PROTOCOLS {
-                site.served(who, protocol, at(80), &["a", "b", "c"], Seen::Masqueraded);
+                site.served(sender, protocol, at(80), &["a", "b", "c"], Seen::Masqueraded);
                 // Through the node, because of the client's routes; otherwise it would reach its
                 // neighbour directly.
-                site.served(who, protocol, at(443), &["outside:443"], Seen::Own);
+                site.served(sender, protocol, at(443), &["outside:443"], Seen::Own);
             }
         }
     }
@@ -234,16 +234,16 @@ fn external_ips_are_served_for_everyone() {
     site.apply(&service("web", 10, spec));
     for ip in ["198.51.100.30", "198.51.100.31", "2001:db8:5::30"] {
         let at = |port| SocketAddr::new(ip.parse().unwrap(), port);
-        site.refused(&Who::ALL, &PROTOCOLS, &[at(80)]);
-        site.served(Who::Client, Protocol::Tcp, at(443), &["outside:443"], Seen::Own);
+        site.refused(&Sender::ALL, &PROTOCOLS, &[at(80)]);
+        site.served(Sender::Client, Protocol::Tcp, at(443), &["outside:443"], Seen::Own);
     }
 
     // Packets to an address that the Service loses reach its owner again.
     let less = spec.replace("198.51.100.31, ", "");
     site.apply(&(service("web", 10, &less) + &endpoints("web", WEB, &["b"])));
     let [kept, gone] = ["198.51.100.30:80", "198.51.100.31:80"].map(|to| to.parse().unwrap());
-    site.served(Who::Client, Protocol::Tcp, kept, &["b"], Seen::Masqueraded);
-    site.served(Who::Client, Protocol::Tcp, gone, &["outside:80"], Seen::Own);
+    site.served(Sender::Client, Protocol::Tcp, kept, &["b"], Seen::Masqueraded);
+    site.served(Sender::Client, Protocol::Tcp, gone, &["outside:80"], Seen::Own);
 }
 
 /// Returns a Service of type LoadBalancer with the status that the controller wrote.
@@ -257,7 +257,7 @@ fn load_balancer(ingress: &str) -> String {
 }
 
 #[test]
-fn vips_are_served_unless_the_balancer_is_a_proxy() {
+fn vips_are_served_unless_their_ip_mode_is_proxy() {
     if !require_root() {
         return;
     }
@@ -275,24 +275,24 @@ fn vips_are_served_unless_the_balancer_is_a_proxy() {
         &[(Protocol::Tcp, 80), (Protocol::Tcp, 443)],
     );
     let at = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);
-    for who in Who::ALL {
+    for sender in Sender::ALL {
         for ip in ours {
-            site.served(who, Protocol::Tcp, at(ip, 80), &["a", "b", "c"], Seen::Masqueraded);
-            site.served(who, Protocol::Tcp, at(ip, 443), &["outside:443"], Seen::Own);
+            site.served(sender, Protocol::Tcp, at(ip, 80), &["a", "b", "c"], Seen::Masqueraded);
+            site.served(sender, Protocol::Tcp, at(ip, 443), &["outside:443"], Seen::Own);
         }
         for ip in proxies {
-            site.served(who, Protocol::Tcp, at(ip, 80), &["outside:80"], Seen::Own);
+            site.served(sender, Protocol::Tcp, at(ip, 80), &["outside:80"], Seen::Own);
         }
         // The proxy itself connects to the node port.
         for family in Family::BOTH {
             let node = SocketAddr::new(family.of(address::NODE), 30080);
-            site.served(who, Protocol::Tcp, node, &["a", "b", "c"], Seen::Masqueraded);
+            site.served(sender, Protocol::Tcp, node, &["a", "b", "c"], Seen::Masqueraded);
         }
     }
 }
 
 #[test]
-fn a_vip_comes_changes_and_goes() {
+fn a_vip_can_be_added_changed_and_removed() {
     if !require_root() {
         return;
     }
@@ -316,15 +316,15 @@ fn a_vip_comes_changes_and_goes() {
         site.apply(&(load_balancer(ingress) + &slices));
         for (to, by) in [(first, at_first), (second, at_second)] {
             let seen = if by == ours { Seen::Masqueraded } else { Seen::Own };
-            site.served(Who::Client, Protocol::Tcp, to, by, seen);
+            site.served(Sender::Client, Protocol::Tcp, to, by, seen);
         }
         // The cluster address is not affected by these changes.
-        site.served(Who::Pod, Protocol::Tcp, cluster_ip(Family::V4, 10, 80), ours, Seen::Own);
+        site.served(Sender::Pod, Protocol::Tcp, cluster_ip(Family::V4, 10, 80), ours, Seen::Own);
     }
 }
 
 #[test]
-fn addresses_of_the_node_itself_can_be_external_ips() {
+fn addresses_of_the_node_can_be_external_ips() {
     if !require_root() {
         return;
     }
@@ -337,30 +337,30 @@ fn addresses_of_the_node_itself_can_be_external_ips() {
     let yaml = service("web", 10, spec) + &endpoints("web", HTTP, &["a", "b", "c"]);
     let mut site = Site::start(&(yaml.clone() + NODE));
     let _squatter = squatter(&site);
-    let served = |site: &Site, who, to| {
-        site.served(who, Protocol::Tcp, to, &["a", "b", "c"], Seen::Masqueraded);
+    let served = |site: &Site, sender, to| {
+        site.served(sender, Protocol::Tcp, to, &["a", "b", "c"], Seen::Masqueraded);
     };
     for family in Family::BOTH {
-        for who in Who::ALL {
+        for sender in Sender::ALL {
             let [external, node_port] =
                 [80, 30080].map(|port| SocketAddr::new(family.of(address::NODE_SECOND), port));
-            served(&site, who, external);
-            untouched(&site, who, node_port);
+            served(&site, sender, external);
+            untouched(&site, sender, node_port);
         }
     }
     // Where node ports are at all addresses, this address has both.
     site.apply(&yaml);
     for family in Family::BOTH {
-        for who in Who::ALL {
+        for sender in Sender::ALL {
             for to in [80, 30080].map(|port| (family.of(address::NODE_SECOND), port).into()) {
-                served(&site, who, to);
+                served(&site, sender, to);
             }
         }
     }
 }
 
 #[test]
-fn of_two_services_with_one_frontend_the_first_by_name_has_it() {
+fn a_contested_frontend_belongs_to_the_first_service_by_name() {
     if !require_root() {
         return;
     }
@@ -374,7 +374,7 @@ fn of_two_services_with_one_frontend_the_first_by_name_has_it() {
     let check = |site: &Site, by: &[&str]| {
         for to in ["198.51.100.30:80", "[2001:db8:5::30]:80", "192.0.2.10:30080"] {
             let to = to.parse().unwrap();
-            site.served(Who::Client, Protocol::Tcp, to, by, Seen::Masqueraded);
+            site.served(Sender::Client, Protocol::Tcp, to, by, Seen::Masqueraded);
         }
     };
     check(&site, &["b"]);
@@ -385,14 +385,14 @@ fn of_two_services_with_one_frontend_the_first_by_name_has_it() {
     check(&site, &["a"]);
     // Other frontends of the two Services are not affected.
     for family in Family::BOTH {
-        site.served(Who::Pod, Protocol::Tcp, cluster_ip(family, 11, 80), &["a"], Seen::Own);
-        site.served(Who::Pod, Protocol::Tcp, cluster_ip(family, 12, 80), &["b"], Seen::Own);
+        site.served(Sender::Pod, Protocol::Tcp, cluster_ip(family, 11, 80), &["a"], Seen::Own);
+        site.served(Sender::Pod, Protocol::Tcp, cluster_ip(family, 12, 80), &["b"], Seen::Own);
     }
     // The Service that takes precedence refuses connections if it has no endpoint; the other one
     // does not take over.
     site.apply(&(late.clone() + &service("early", 11, spec)));
     let disputed = ["198.51.100.30:80", "[2001:db8:5::30]:80", "192.0.2.10:30080"];
-    site.refused(&[Who::Client], &[Protocol::Tcp], &disputed.map(|to| to.parse().unwrap()));
+    site.refused(&[Sender::Client], &[Protocol::Tcp], &disputed.map(|to| to.parse().unwrap()));
     site.apply(&late);
     check(&site, &["b"]);
 }

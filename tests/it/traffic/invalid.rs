@@ -6,7 +6,7 @@ use rulec_testkit::{
     Connection, Family, LongServer, Namespace, flow_with, require_root, send_invalid_segment,
 };
 
-use super::{Site, Who, cluster_ip, endpoints, service};
+use super::{Sender, Site, cluster_ip, endpoints, service};
 use crate::support::eventually;
 
 const PORT: u16 = 7070;
@@ -48,11 +48,11 @@ fn seen(client: &Namespace, counter: &str) -> u64 {
 fn after_an_invalid_segment(site: &Site, family: Family) -> Connection {
     let to = cluster_ip(family, 10, 70);
     let mut connection =
-        flow_with(Who::Client.of(&site.world), to, Who::Client.options(family)).unwrap();
+        flow_with(Sender::Client.of(&site.world), to, Sender::Client.options(family)).unwrap();
     assert_eq!(connection.exchange("before").unwrap(), "a before");
     let pod = site.world.pod(0);
     let client = connection.source();
-    assert_eq!(client.ip(), Who::Client.ip(family), "sources are kept without a cluster CIDR");
+    assert_eq!(client.ip(), Sender::Client.ip(family), "sources are kept without a cluster CIDR");
     let backend: SocketAddr = pod.at(family, PORT);
     send_invalid_segment(&pod.namespace, backend, client);
     // Later packets on the same path arrive after the segment.
@@ -61,7 +61,7 @@ fn after_an_invalid_segment(site: &Site, family: Family) -> Connection {
 }
 
 #[test]
-fn an_invalid_segment_is_forwarded_unless_that_is_not_wanted() {
+fn invalid_segments_are_forwarded_unless_drop_invalid_is_set() {
     if !require_root() {
         return;
     }
@@ -74,7 +74,7 @@ fn an_invalid_segment_is_forwarded_unless_that_is_not_wanted() {
     for (args, expected) in kept {
         let site = Site::start_with(args, &web());
         let _long = LongServer::start(site.backend("a"), "a", PORT);
-        let client = Who::Client.of(&site.world);
+        let client = Sender::Client.of(&site.world);
         watch(client);
         for (nth, family) in (1..).zip(Family::BOTH) {
             let _open = after_an_invalid_segment(&site, family);

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rulec_testkit::{Family, Namespace, Options, Protocol, address, ask, require_root};
 
-use super::{HTTP, NODE, PATIENCE, Seen, Site, Who, cluster_ip, each_of, endpoints, service};
+use super::{HTTP, NODE, PATIENCE, Seen, Sender, Site, cluster_ip, each_of, endpoints, service};
 use crate::support::rulec;
 
 /// Returns a Service whose only endpoint is not one of the clients.
@@ -15,10 +15,10 @@ fn web() -> String {
 
 /// Asserts which source address the endpoint sees for the world's usual clients.
 #[track_caller]
-fn seen(site: &Site, expected: [(Who, Seen); 3]) {
+fn seen(site: &Site, expected: [(Sender, Seen); 3]) {
     for family in Family::BOTH {
-        for (who, seen) in expected {
-            site.served(who, Protocol::Tcp, cluster_ip(family, 10, 80), &["a"], seen);
+        for (sender, seen) in expected {
+            site.served(sender, Protocol::Tcp, cluster_ip(family, 10, 80), &["a"], seen);
         }
     }
 }
@@ -39,7 +39,7 @@ fn source_of(from: &Namespace, own: (Ipv4Addr, Ipv6Addr), seen: Seen) {
 }
 
 #[test]
-fn pods_are_told_by_the_networks_of_their_node() {
+fn pods_are_recognised_by_the_networks_of_their_node() {
     if !require_root() {
         return;
     }
@@ -47,8 +47,11 @@ fn pods_are_told_by_the_networks_of_their_node() {
         |cidrs: &str| NODE.replace("status:", &format!("spec: {{podCIDRs: [{cidrs}]}}\nstatus:"));
     let own = node("10.50.1.0/24, '2001:db8:50:1::/64'");
     let mut site = Site::start_with(&["--detect-local-mode", "NodeCIDR"], &(web() + &own));
-    let only_pods =
-        [(Who::Pod, Seen::Own), (Who::Host, Seen::Masqueraded), (Who::Client, Seen::Masqueraded)];
+    let only_pods = [
+        (Sender::Pod, Seen::Own),
+        (Sender::Host, Seen::Masqueraded),
+        (Sender::Client, Seen::Masqueraded),
+    ];
     seen(&site, only_pods);
     // Unlike with a cluster CIDR, a Pod of another node does not count.
     source_of(&site.world.remote_pod(0).namespace, address::remote_pod(0), Seen::Masqueraded);
@@ -60,13 +63,13 @@ fn pods_are_told_by_the_networks_of_their_node() {
 
     // Without known networks, no client can be told from Pods, and all sources are kept.
     site.apply(&(web() + NODE));
-    seen(&site, Who::ALL.map(|who| (who, Seen::Own)));
+    seen(&site, Sender::ALL.map(|sender| (sender, Seen::Own)));
     site.apply(&(web() + &own));
     seen(&site, only_pods);
 }
 
 #[test]
-fn pods_are_told_by_their_bridge() {
+fn pods_are_recognised_by_their_bridge() {
     if !require_root() {
         return;
     }
@@ -76,14 +79,18 @@ fn pods_are_told_by_their_bridge() {
     let site = Site::start_with(&args, &(web() + NODE));
     seen(
         &site,
-        [(Who::Pod, Seen::Own), (Who::Host, Seen::Masqueraded), (Who::Client, Seen::Masqueraded)],
+        [
+            (Sender::Pod, Seen::Own),
+            (Sender::Host, Seen::Masqueraded),
+            (Sender::Client, Seen::Masqueraded),
+        ],
     );
     // The interface's whole name is compared; the address does not count.
     source_of(&site.world.pod(1).namespace, address::pod(1), Seen::Masqueraded);
 }
 
 #[test]
-fn pods_are_told_by_the_names_of_their_interfaces() {
+fn pods_are_recognised_by_the_names_of_their_interfaces() {
     if !require_root() {
         return;
     }
@@ -91,7 +98,11 @@ fn pods_are_told_by_the_names_of_their_interfaces() {
     let site = Site::start_with(&args, &(web() + NODE));
     seen(
         &site,
-        [(Who::Pod, Seen::Own), (Who::Host, Seen::Masqueraded), (Who::Client, Seen::Masqueraded)],
+        [
+            (Sender::Pod, Seen::Own),
+            (Sender::Host, Seen::Masqueraded),
+            (Sender::Client, Seen::Masqueraded),
+        ],
     );
     source_of(&site.world.pod(1).namespace, address::pod(1), Seen::Own);
     source_of(&site.world.remote_pod(0).namespace, address::remote_pod(0), Seen::Masqueraded);
@@ -100,7 +111,7 @@ fn pods_are_told_by_the_names_of_their_interfaces() {
 /// An address of the node in its Pods' network, such as a bridge's, counts as a Pod: via an
 /// external frontend, too, its source is kept, and all endpoints can be chosen.
 #[test]
-fn a_node_address_in_the_pods_network_is_a_pods() {
+fn a_node_address_in_the_pod_network_counts_as_a_pod() {
     if !require_root() {
         return;
     }

@@ -6,7 +6,7 @@ use rulec_testkit::{
     Answer, Failure, Family, Namespace, Options, Protocol, Server, address, ask, require_root,
 };
 
-use super::{HTTP, NODE, PATIENCE, Seen, Site, Who, endpoints, service};
+use super::{HTTP, NODE, PATIENCE, Seen, Sender, Site, endpoints, service};
 use crate::support::{eventually, rulec};
 
 /// Returns a Service with a node port and one Pod, and a Node object that must not matter here.
@@ -25,9 +25,9 @@ fn squatter(site: &Site) -> Server {
 
 /// Returns the name of the server at the node port of an address; `None` if there is none, as at an
 /// address that was added after the servers started.
-fn who(site: &Site, ip: IpAddr) -> Option<String> {
+fn answered_by(site: &Site, ip: IpAddr) -> Option<String> {
     let to = SocketAddr::new(ip, 30080);
-    match Who::Client.ask(&site.world, Protocol::Tcp, to) {
+    match Sender::Client.ask(&site.world, Protocol::Tcp, to) {
         Ok(Answer { name, .. }) => Some(name),
         Err(Failure::TimedOut | Failure::Unreachable | Failure::Refused) => None,
         Err(other) => panic!("{to}: {other:?}"),
@@ -57,11 +57,11 @@ fn a_node_port_is_on_the_selected_addresses() {
     let _squatter = squatter(&site);
     for family in Family::BOTH {
         let second = SocketAddr::new(family.of(address::NODE_SECOND), 30080);
-        for who in Who::ALL {
-            site.served(who, Protocol::Tcp, second, &["a"], Seen::Masqueraded);
+        for sender in Sender::ALL {
+            site.served(sender, Protocol::Tcp, second, &["a"], Seen::Masqueraded);
         }
         // Not in the networks, though the Node object has it.
-        assert_eq!(who(&site, family.of(address::NODE)).as_deref(), Some("squatter"));
+        assert_eq!(answered_by(&site, family.of(address::NODE)).as_deref(), Some("squatter"));
         let loopback = match family {
             Family::V4 => "127.0.0.1:30080",
             Family::V6 => "[::1]:30080",
@@ -78,7 +78,7 @@ fn a_node_port_is_on_the_selected_addresses() {
         let (bits, nodad) = if family == Family::V4 { (24, "") } else { (64, "nodad") };
         site.world.node.sh(&format!("ip addr add {ip}/{bits} dev uplink {nodad}"));
         eventually("the node port is on the new address", || {
-            who(&site, ip).as_deref() == Some("a")
+            answered_by(&site, ip).as_deref() == Some("a")
         });
         // `diff` takes the added address into account, too.
         site.settle();
@@ -91,12 +91,12 @@ fn a_node_port_is_on_the_selected_addresses() {
     }
     for family in Family::BOTH {
         let second = SocketAddr::new(family.of(address::NODE_SECOND), 30080);
-        site.served(Who::Client, Protocol::Tcp, second, &["a"], Seen::Masqueraded);
+        site.served(Sender::Client, Protocol::Tcp, second, &["a"], Seen::Masqueraded);
     }
 }
 
 #[test]
-fn an_address_counts_as_long_as_the_kernel_takes_packets_to_it() {
+fn only_addresses_that_receive_packets_count() {
     if !require_root() {
         return;
     }
@@ -119,7 +119,7 @@ fn an_address_counts_as_long_as_the_kernel_takes_packets_to_it() {
 }
 
 #[test]
-fn announcements_that_were_lost_are_made_up_for() {
+fn lost_address_announcements_are_recovered() {
     if !require_root() {
         return;
     }
@@ -158,12 +158,12 @@ fn a_family_without_a_network_answers_everywhere() {
         (Family::V6.of(address::NODE), "a"),
         (Family::V6.of(address::NODE_SECOND), "a"),
     ] {
-        assert_eq!(who(&site, ip).as_deref(), Some(by), "{ip}");
+        assert_eq!(answered_by(&site, ip).as_deref(), Some(by), "{ip}");
     }
 }
 
 #[test]
-fn what_is_no_network_is_refused() {
+fn invalid_networks_are_refused() {
     if !require_root() {
         return;
     }

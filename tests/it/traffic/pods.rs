@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use rulec_testkit::{Family, Options, Protocol, Server, address, ask, require_root};
 
-use super::{NODE, Seen, Site, Who, cluster_ip, each_of, service};
+use super::{NODE, Seen, Sender, Site, cluster_ip, each_of, service};
 
 /// Returns a Service that selects Pods, with a named target port.
 fn web() -> String {
@@ -56,11 +56,17 @@ fn selected_pods_serve_without_slices() {
     for family in Family::BOTH {
         let by = ["a", "b:9090", "c"];
         let node = SocketAddr::new(family.of(address::NODE), 30080);
-        site.served(Who::Pod, Protocol::Tcp, cluster_ip(family, 10, 80), &by, Seen::Own);
-        site.served(Who::Host, Protocol::Tcp, cluster_ip(family, 10, 80), &by, Seen::Masqueraded);
-        site.served(Who::Client, Protocol::Tcp, node, &by, Seen::Masqueraded);
+        site.served(Sender::Pod, Protocol::Tcp, cluster_ip(family, 10, 80), &by, Seen::Own);
+        site.served(
+            Sender::Host,
+            Protocol::Tcp,
+            cluster_ip(family, 10, 80),
+            &by,
+            Seen::Masqueraded,
+        );
+        site.served(Sender::Client, Protocol::Tcp, node, &by, Seen::Masqueraded);
         let by = ["a:9090", "b:9090", "c:9090"];
-        site.served(Who::Pod, Protocol::Tcp, cluster_ip(family, 10, 81), &by, Seen::Own);
+        site.served(Sender::Pod, Protocol::Tcp, cluster_ip(family, 10, 81), &by, Seen::Own);
         // Without a node name, it counts as a Pod of this node, so that its hairpin works.
         each_of(&["a", "b:9090", "c"], "a -> itself", || {
             let to = cluster_ip(family, 10, 80);
@@ -79,7 +85,7 @@ fn selected_pods_serve_without_slices() {
     let served = |site: &Site, by: &[&str]| {
         for family in Family::BOTH {
             let to = cluster_ip(family, 10, 80);
-            site.served(Who::Pod, Protocol::Tcp, to, by, Seen::Own);
+            site.served(Sender::Pod, Protocol::Tcp, to, by, Seen::Own);
         }
     };
     for b in unfit {
@@ -95,15 +101,15 @@ fn selected_pods_serve_without_slices() {
     served(&site, &["a"]);
     for family in Family::BOTH {
         let to = cluster_ip(family, 10, 81);
-        site.served(Who::Pod, Protocol::Tcp, to, &["a:9090", "b:9090"], Seen::Own);
+        site.served(Sender::Pod, Protocol::Tcp, to, &["a:9090", "b:9090"], Seen::Own);
     }
     site.apply(&web());
     let refused = Family::BOTH.map(|family| cluster_ip(family, 10, 80));
-    site.refused(&Who::ALL, &[Protocol::Tcp], &refused);
+    site.refused(&Sender::ALL, &[Protocol::Tcp], &refused);
 }
 
 #[test]
-fn a_pod_on_the_hosts_network_is_at_the_node() {
+fn a_host_network_pod_is_reached_at_the_node_address() {
     if !require_root() {
         return;
     }
@@ -114,35 +120,35 @@ fn a_pod_on_the_hosts_network_is_at_the_node() {
     let addresses = Family::BOTH.map(|family| cluster_ip(family, 10, 80));
     // Without a Node object, the node's address is the one from which it sends.
     for to in addresses {
-        site.served(Who::Pod, Protocol::Tcp, to, &["a", "host:7070"], Seen::Own);
+        site.served(Sender::Pod, Protocol::Tcp, to, &["a", "host:7070"], Seen::Own);
     }
     site.apply(&format!("{}{host}{a}{NODE}", web()));
     for to in addresses {
-        site.served(Who::Pod, Protocol::Tcp, to, &["a", "host:7070"], Seen::Own);
+        site.served(Sender::Pod, Protocol::Tcp, to, &["a", "host:7070"], Seen::Own);
         // The process on the node sees the client's source: a packet that does not leave the node
         // is not masqueraded.
-        for who in [Who::Client, Who::Host] {
+        for sender in [Sender::Client, Sender::Host] {
             let mut seen = BTreeSet::new();
-            each_of(&["a", "host:7070"], &format!("{who:?} -> {to}"), || {
-                let answer = who.ask(&site.world, Protocol::Tcp, to).unwrap();
+            each_of(&["a", "host:7070"], &format!("{sender:?} -> {to}"), || {
+                let answer = sender.ask(&site.world, Protocol::Tcp, to).unwrap();
                 seen.insert((answer.name.clone(), answer.source));
                 answer
             });
             let node = super::family_of(to).of(address::NODE);
-            assert!(seen.contains(&("a".to_owned(), node)), "{who:?} -> {to}: {seen:?}");
+            assert!(seen.contains(&("a".to_owned(), node)), "{sender:?} -> {to}: {seen:?}");
         }
         // The node port leads to the process on the node, too.
-        for who in Who::ALL {
+        for sender in Sender::ALL {
             let to = SocketAddr::new(super::family_of(to).of(address::NODE), 30080);
-            each_of(&["a", "host:7070"], &format!("{who:?} -> {to}"), || {
-                who.ask(&site.world, Protocol::Tcp, to).unwrap()
+            each_of(&["a", "host:7070"], &format!("{sender:?} -> {to}"), || {
+                sender.ask(&site.world, Protocol::Tcp, to).unwrap()
             });
         }
     }
 }
 
 #[test]
-fn pods_and_slices_add_up() {
+fn endpoints_of_pods_and_slices_are_combined() {
     if !require_root() {
         return;
     }
@@ -153,7 +159,7 @@ fn pods_and_slices_add_up() {
     let served = |site: &Site, by: &[&str]| {
         for family in Family::BOTH {
             let to = cluster_ip(family, 10, 80);
-            site.served(Who::Pod, Protocol::Tcp, to, by, Seen::Own);
+            site.served(Sender::Pod, Protocol::Tcp, to, by, Seen::Own);
         }
     };
     served(&site, &["a", "c"]);

@@ -43,16 +43,16 @@ fn frontends() -> Vec<SocketAddr> {
 /// A flow that has the same source port each time.
 #[derive(Clone, Copy, Debug)]
 struct Flow {
-    who: Who,
+    sender: Sender,
     port: u16,
     to: SocketAddr,
 }
 
 impl Flow {
     fn ask(self, site: &Site, timeout: Duration) -> Result<Answer, Failure> {
-        let source = SocketAddr::new(self.who.ip(family_of(self.to)), self.port);
+        let source = SocketAddr::new(self.sender.ip(family_of(self.to)), self.port);
         let options = Options { source: Some(source), timeout };
-        ask(self.who.of(&site.world), Protocol::Udp, self.to, options)
+        ask(self.sender.of(&site.world), Protocol::Udp, self.to, options)
     }
 
     /// Returns the name and port of the server that answers.
@@ -81,13 +81,13 @@ impl Flow {
 
 /// Returns a flow of each client to each frontend.
 fn flows() -> Vec<Flow> {
-    let flows =
-        (40_000..).zip(frontends().into_iter().flat_map(|to| Who::ALL.map(|who| (who, to))));
-    flows.map(|(port, (who, to))| Flow { who, port, to }).collect()
+    let flows = (40_000..)
+        .zip(frontends().into_iter().flat_map(|to| Sender::ALL.map(|sender| (sender, to))));
+    flows.map(|(port, (sender, to))| Flow { sender, port, to }).collect()
 }
 
 #[test]
-fn a_flow_goes_on_elsewhere_when_its_endpoint_has_gone() {
+fn a_flow_moves_when_its_endpoint_is_removed() {
     if !require_root() {
         return;
     }
@@ -98,7 +98,8 @@ fn a_flow_goes_on_elsewhere_when_its_endpoint_has_gone() {
     for flow in &flows {
         assert_eq!(flow.now(&site).0, "a");
     }
-    let bystander = Flow { who: Who::Client, port: 39_999, to: cluster_ip(Family::V4, 11, 53) };
+    let bystander =
+        Flow { sender: Sender::Client, port: 39_999, to: cluster_ip(Family::V4, 11, 53) };
     assert_eq!(bystander.now(&site).0, "a");
 
     // An additional endpoint does not affect existing flows.
@@ -128,7 +129,7 @@ fn a_flow_follows_its_endpoint_to_another_port() {
         return;
     }
     let mut site = Site::start(&(dns() + &endpoints("dns", UDP, &["a"]) + NODE));
-    let flow = Flow { who: Who::Client, port: 40_000, to: cluster_ip(Family::V4, 10, 53) };
+    let flow = Flow { sender: Sender::Client, port: 40_000, to: cluster_ip(Family::V4, 10, 53) };
     assert_eq!(flow.now(&site), ("a".to_owned(), 8080));
     let moved = UDP.replace("8080", "9090");
     site.apply(&(dns() + &endpoints("dns", &moved, &["a"]) + NODE));
@@ -136,14 +137,14 @@ fn a_flow_follows_its_endpoint_to_another_port() {
 }
 
 #[test]
-fn who_sent_before_there_was_a_service_is_served_when_there_is() {
+fn untranslated_flows_are_served_once_the_service_exists() {
     if !require_root() {
         return;
     }
     let mut site = Site::start(NODE);
     // These are forwarded unchanged, and conntrack records them as not translated.
     let flows = [Family::V4, Family::V6].map(|family| Flow {
-        who: Who::Client,
+        sender: Sender::Client,
         port: 40_000,
         to: cluster_ip(family, 10, 53),
     });
@@ -228,7 +229,7 @@ fn flows_end_with_their_frontend() {
         let mut site = Site::start(&given);
         let flows: Vec<Flow> = (40_000..)
             .zip(frontends)
-            .map(|(port, to)| Flow { who: Who::Client, port, to })
+            .map(|(port, to)| Flow { sender: Sender::Client, port, to })
             .collect();
         for flow in &flows {
             assert_eq!(flow.now(&site).0, "a", "{why}");
@@ -241,7 +242,7 @@ fn flows_end_with_their_frontend() {
 }
 
 #[test]
-fn flows_find_the_new_owner_of_their_frontend() {
+fn flows_move_to_the_new_owner_of_their_frontend() {
     if !require_root() {
         return;
     }
@@ -250,7 +251,7 @@ fn flows_find_the_new_owner_of_their_frontend() {
         service("other", address, ports) + &endpoints("other", UDP, &[backend])
     };
     let mut site = Site::start(&(dns() + &endpoints("dns", UDP, &["a"]) + NODE));
-    let flow = Flow { who: Who::Client, port: 40_000, to: cluster_ip(Family::V4, 10, 53) };
+    let flow = Flow { sender: Sender::Client, port: 40_000, to: cluster_ip(Family::V4, 10, 53) };
     assert_eq!(flow.now(&site).0, "a");
     site.apply(&(other(10, "b") + NODE));
     flow.comes_to(&site, "b");
@@ -258,16 +259,17 @@ fn flows_find_the_new_owner_of_their_frontend() {
 
 /// Flows that began, or should have ended, while no daemon ran.
 #[test]
-fn a_start_judges_flows_that_began_before_it() {
+fn a_start_deletes_stale_flows_from_before_it() {
     if !require_root() {
         return;
     }
     let mut site = Site::start(&(dns() + &endpoints("dns", UDP, &["a"]) + NODE));
-    let gone = Flow { who: Who::Client, port: 40_001, to: at(Family::V4, 53, &[EXTERNAL])[0] };
+    let gone =
+        Flow { sender: Sender::Client, port: 40_001, to: at(Family::V4, 53, &[EXTERNAL])[0] };
     assert_eq!(gone.now(&site).0, "a");
-    let stays = Flow { who: Who::Client, port: 40_002, to: cluster_ip(Family::V4, 10, 53) };
+    let stays = Flow { sender: Sender::Client, port: 40_002, to: cluster_ip(Family::V4, 10, 53) };
     assert_eq!(stays.now(&site).0, "a");
-    let new = Flow { who: Who::Client, port: 40_003, to: cluster_ip(Family::V4, 11, 53) };
+    let new = Flow { sender: Sender::Client, port: 40_003, to: cluster_ip(Family::V4, 11, 53) };
     assert!(new.ask(&site, SILENCE).is_err());
     let listed = |site: &Site| {
         let flows = site.world.node.sh("conntrack -L -p udp -o id 2>/dev/null");
@@ -292,11 +294,11 @@ fn a_start_judges_flows_that_began_before_it() {
 /// Connects from one source port until this backend answers.
 #[track_caller]
 fn connects_to(site: &Site, source_port: u16, to: SocketAddr, backend: &str) {
-    let source = SocketAddr::new(Who::Client.ip(family_of(to)), source_port);
+    let source = SocketAddr::new(Sender::Client.ip(family_of(to)), source_port);
     let options = Options { source: Some(source), timeout: SILENCE };
     let deadline = Instant::now() + patience(Duration::from_secs(20));
     loop {
-        let answer = ask(Who::Client.of(&site.world), Protocol::Tcp, to, options);
+        let answer = ask(Sender::Client.of(&site.world), Protocol::Tcp, to, options);
         if matches!(&answer, Ok(answer) if answer.name == backend) {
             return;
         }
@@ -306,7 +308,7 @@ fn connects_to(site: &Site, source_port: u16, to: SocketAddr, backend: &str) {
 }
 
 #[test]
-fn attempts_to_connect_without_an_answer_begin_anew() {
+fn unanswered_connection_attempts_start_again() {
     if !require_root() {
         return;
     }
@@ -315,9 +317,9 @@ fn attempts_to_connect_without_an_answer_begin_anew() {
     let web = |backend: &str| service("web", 10, ports) + &endpoints("web", target, &[backend]);
     let to = cluster_ip(Family::V4, 10, 80);
     let attempt = |site: &Site, source_port| {
-        let source = SocketAddr::new(Who::Client.ip(Family::V4), source_port);
+        let source = SocketAddr::new(Sender::Client.ip(Family::V4), source_port);
         let options = Options { source: Some(source), timeout: SILENCE };
-        assert!(ask(Who::Client.of(&site.world), Protocol::Tcp, to, options).is_err());
+        assert!(ask(Sender::Client.of(&site.world), Protocol::Tcp, to, options).is_err());
         let flows = site.world.node.sh("conntrack -L -p tcp 2>/dev/null");
         let source = format!("sport={source_port}");
         let is_it = |line: &str| line.contains(&source) && line.contains("SYN_SENT");
@@ -340,7 +342,7 @@ fn attempts_to_connect_without_an_answer_begin_anew() {
 /// Many ports are checked in one walk of conntrack, and other flows do not wait. Three hundred
 /// ports, because compiling thousands of ports of one Service takes minutes in a debug build.
 #[test]
-fn flows_of_many_ports_go_at_once() {
+fn flows_of_many_ports_are_deleted_at_once() {
     const PORTS: u16 = 300;
     const OTHERS: u32 = 20_000;
     if !require_root() {
@@ -385,7 +387,8 @@ fn flows_of_many_ports_go_at_once() {
         site.world.node.sh(&count).trim().parse::<u32>().unwrap()
     };
     assert_eq!(left(&site), 2 * u32::from(PORTS));
-    let bystander = Flow { who: Who::Client, port: 40_000, to: cluster_ip(Family::V4, 10, 53) };
+    let bystander =
+        Flow { sender: Sender::Client, port: 40_000, to: cluster_ip(Family::V4, 10, 53) };
     assert_eq!(bystander.now(&site).0, "a");
     // The flows of the node are walked once for the UDP of a batch, and once or twice for other
     // flows that may have begun before it, whatever the number of ports and endpoints.
@@ -410,7 +413,7 @@ fn flows_of_many_ports_go_at_once() {
 }
 
 #[test]
-fn an_endpoint_that_is_shutting_down_keeps_its_flows_while_it_serves() {
+fn a_terminating_endpoint_keeps_its_flows_while_it_serves() {
     if !require_root() {
         return;
     }
@@ -421,10 +424,10 @@ fn an_endpoint_that_is_shutting_down_keeps_its_flows_while_it_serves() {
     };
     let only_a = [endpoint(Family::V4, "a", "{ready: true}")];
     let mut site = Site::start(&(dns() + &slice("dns-v4", "dns", "IPv4", UDP, &only_a) + NODE));
-    let flow = Flow { who: Who::Client, port: 40_000, to: cluster_ip(Family::V4, 10, 53) };
+    let flow = Flow { sender: Sender::Client, port: 40_000, to: cluster_ip(Family::V4, 10, 53) };
     assert_eq!(flow.now(&site).0, "a");
     site.apply(&with("{ready: false, serving: true, terminating: true}"));
-    site.served(Who::Client, Protocol::Udp, flow.to, &["b"], Seen::Masqueraded);
+    site.served(Sender::Client, Protocol::Udp, flow.to, &["b"], Seen::Masqueraded);
     assert_eq!(flow.now(&site).0, "a");
     site.apply(&with("{ready: false, serving: false, terminating: true}"));
     flow.comes_to(&site, "b");

@@ -56,7 +56,7 @@ fn pods_nodes_and_clients_reach_each_other() {
 }
 
 #[test]
-fn second_node_address_answers_but_never_asks() {
+fn the_second_node_address_answers_but_is_never_a_source() {
     if !require_root() {
         return;
     }
@@ -109,7 +109,7 @@ fn translated_flows_show_their_source() {
 }
 
 #[test]
-fn failures_are_told_apart() {
+fn failures_are_distinguished() {
     if !require_root() {
         return;
     }
@@ -217,7 +217,7 @@ fn flows_spread_over_backends() {
 }
 
 #[test]
-fn connections_outlive_the_rules_that_made_them() {
+fn connections_survive_a_change_of_their_rules() {
     if !require_root() {
         return;
     }
@@ -246,7 +246,7 @@ fn connections_outlive_the_rules_that_made_them() {
 }
 
 #[test]
-fn a_dropped_server_refuses_and_another_takes_its_ports() {
+fn a_dropped_server_refuses_and_frees_its_ports() {
     if !require_root() {
         return;
     }
@@ -272,7 +272,7 @@ fn a_dropped_server_refuses_and_another_takes_its_ports() {
 }
 
 #[test]
-fn namespaces_end_with_what_runs_in_them() {
+fn dropped_namespaces_kill_their_processes() {
     if !require_root() {
         return;
     }

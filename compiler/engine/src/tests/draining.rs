@@ -97,7 +97,7 @@ impl World {
 }
 
 #[test]
-fn nobody_counts_connections_while_nothing_drains() {
+fn connections_are_not_counted_while_nothing_drains() {
     let mut world = serving(2);
     let deadline = world.engine.deadline().unwrap();
     assert!(deadline > world.now + seconds(10_000), "nothing is waited for");
@@ -111,7 +111,7 @@ fn nobody_counts_connections_while_nothing_drains() {
 }
 
 #[test]
-fn a_real_server_goes_when_it_is_idle() {
+fn a_draining_real_server_is_removed_when_idle() {
     let mut world = draining(2, 1);
     let (active, gone) = (RealServer::ACTIVE, gone_at(BOOT + DRAIN));
     assert_eq!(world.reals(), [(1, active), (2, gone)]);
@@ -127,7 +127,7 @@ fn a_real_server_goes_when_it_is_idle() {
 }
 
 #[test]
-fn a_busy_real_server_goes_at_its_deadline() {
+fn a_busy_draining_real_server_is_removed_at_its_deadline() {
     let mut world = draining(3, 1);
     world.pass(seconds(DRAIN - 1));
     assert_eq!(world.reals().len(), 3);
@@ -153,7 +153,7 @@ fn each_real_server_has_its_own_deadline() {
 }
 
 #[test]
-fn draining_goes_on_after_a_restart() {
+fn draining_continues_after_a_restart() {
     let first = draining(2, 1);
     let objects = || vec![service(1), slice(1, 1)];
     let mut second = first.restart(40, objects());
@@ -180,7 +180,7 @@ fn draining_goes_on_after_a_restart() {
 }
 
 #[test]
-fn what_is_wanted_again_stays() {
+fn a_draining_real_server_wanted_again_is_kept() {
     let mut world = draining(2, 1);
     world.pass(seconds(10));
     world.change(vec![Change::Apply(slice(1, 2))]);
@@ -195,7 +195,7 @@ fn what_is_wanted_again_stays() {
 
 /// The real server was found idle, but became wanted again before the reply.
 #[test]
-fn what_is_wanted_again_while_it_is_counted_stays() {
+fn a_real_server_wanted_again_during_a_count_is_kept() {
     let mut world = draining(2, 1);
     world.kernel.busy.clear();
     world.now += seconds(2);
@@ -212,7 +212,7 @@ fn what_is_wanted_again_while_it_is_counted_stays() {
 
 /// The real server was found idle before it became wanted and was given up again.
 #[test]
-fn what_a_count_says_is_not_kept_for_later() {
+fn an_outdated_idle_count_is_discarded() {
     let mut world = draining(2, 1);
     world.kernel.busy.clear();
     world.now += seconds(2);
@@ -228,7 +228,7 @@ fn what_a_count_says_is_not_kept_for_later() {
 }
 
 #[test]
-fn connections_that_cannot_be_counted_are_only_a_warning() {
+fn a_failed_connection_count_is_only_a_warning() {
     let mut world = draining(2, 1);
     world.kernel.busy.clear();
     world.kernel.uncountable = 2;
@@ -247,7 +247,7 @@ fn connections_that_cannot_be_counted_are_only_a_warning() {
 }
 
 #[test]
-fn a_failed_commit_loses_nothing_that_drains() {
+fn draining_survives_a_failed_commit() {
     let faults = [Fault::LostAnswer, Fault::LostRequest, Fault::Half];
     for fault in faults {
         // The fault is in the commit that starts the draining.
@@ -277,7 +277,7 @@ fn a_failed_commit_loses_nothing_that_drains() {
 
 /// A real server that the kernel never held has no connections to keep.
 #[test]
-fn what_never_came_to_the_kernel_does_not_drain() {
+fn a_real_server_never_programmed_does_not_drain() {
     let mut world = serving(1);
     world.kernel.faults = vec![Fault::LostRequest; 4].into();
     world.change(vec![Change::Apply(slice(1, 2))]);
@@ -293,7 +293,7 @@ fn what_never_came_to_the_kernel_does_not_drain() {
 /// A kernel that refuses a Service keeps what it holds of it: a draining real server there gets no
 /// more time, and no new one appears by a detour.
 #[test]
-fn a_refused_service_drains_no_longer() {
+fn a_refused_service_does_not_extend_draining() {
     let mut world = draining(2, 1);
     world.pass(seconds(20));
     world.kernel.refuses.insert(key(1), 12);

@@ -14,7 +14,7 @@ fn start(first: World, unread: usize, objects: Vec<Sourced>) -> World {
 }
 
 #[test]
-fn what_nobody_names_stays_until_every_file_could_be_read() {
+fn unnamed_services_are_kept_while_files_are_unread() {
     let first = World::with(&[(1, 3), (2, 2)]);
     let mut world = start(first, 1, vec![service(1), slice(1, 2), service(3), slice(3, 1)]);
     assert_eq!((world.backends(1), world.backends(2), world.backends(3)), (2, 2, 1));
@@ -35,7 +35,7 @@ fn what_nobody_names_stays_until_every_file_could_be_read() {
 }
 
 #[test]
-fn what_nobody_names_goes_when_every_file_has_been_read() {
+fn unnamed_services_are_removed_once_all_files_are_read() {
     let first = World::with(&[(1, 3), (2, 2)]);
     let mut world = start(first, 2, vec![service(1)]);
     assert_eq!((world.backends(1), world.backends(2)), (3, 2), "no source names an endpoint of 1");
@@ -48,7 +48,7 @@ fn what_nobody_names_goes_when_every_file_has_been_read() {
 }
 
 #[test]
-fn what_is_kept_is_repaired_and_outlives_a_failure() {
+fn kept_content_is_repaired_and_survives_a_failure() {
     let first = World::with(&[(1, 3), (2, 2)]);
     let mut world = start(first, 1, vec![service(1), slice(1, 3)]);
     world.kernel.faults.push_back(Fault::LostRequest);

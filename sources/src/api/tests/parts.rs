@@ -10,7 +10,7 @@ use super::super::status::ApiStatus;
 use super::{Resource, document, service, slice};
 
 #[test]
-fn waits_grow_to_the_longest_and_start_over() {
+fn backoff_grows_to_the_maximum_and_resets() {
     let (shortest, longest) = (Duration::from_millis(800), Duration::from_secs(30));
     let mut backoff = Backoff::new(shortest, longest);
     for _ in 0..3 {
@@ -23,7 +23,7 @@ fn waits_grow_to_the_longest_and_start_over() {
 }
 
 #[test]
-fn two_nodes_do_not_wait_in_step() {
+fn backoff_differs_between_nodes() {
     let waits = || {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
         (0..8).map(|_| backoff.wait()).collect::<Vec<Duration>>()
@@ -32,7 +32,7 @@ fn two_nodes_do_not_wait_in_step() {
 }
 
 #[test]
-fn a_source_is_connected_when_what_is_required_is_watched() {
+fn a_source_is_connected_while_required_resources_are_watched() {
     let status = ApiStatus::default();
     assert_eq!((status.is_connected(), status.silence()), (false, None));
     status.watch(Resource::Services, true);
@@ -60,7 +60,7 @@ fn errors_are_counted_by_kind() {
 }
 
 #[test]
-fn objects_are_known_by_their_names() {
+fn objects_are_identified_by_kind_and_name() {
     let key = |resource: Resource, object| resource.key(&document(&object)).map(|k| k.to_string());
     assert_eq!(key(Resource::Services, service("web", 1)).unwrap(), "Service default/web");
     assert_eq!(key(Resource::EndpointSlices, slice("a", &[])).unwrap(), "EndpointSlice default/a");

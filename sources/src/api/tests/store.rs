@@ -61,7 +61,7 @@ fn short(news: &News) -> Vec<String> {
 }
 
 #[test]
-fn a_list_is_one_change_and_says_nothing_before_its_end() {
+fn a_list_is_one_change_at_its_end() {
     let mut world = World::default();
     assert!(world.take(of(Services, What::Begin)).changes.is_empty());
     let items = vec![Ok(document(&service("b", 1))), Ok(document(&service("a", 2)))];
@@ -71,14 +71,14 @@ fn a_list_is_one_change_and_says_nothing_before_its_end() {
 }
 
 #[test]
-fn an_empty_list_is_a_list() {
+fn an_empty_list_is_one_change() {
     let mut world = World::default();
     assert_eq!(short(&world.list(ServiceCidrs, &[])), ["[ServiceCidr] = "]);
     assert_eq!(short(&world.list(ServiceCidrs, &[])), [""; 0]);
 }
 
 #[test]
-fn what_was_deleted_while_nobody_watched_is_gone_after_the_next_list() {
+fn the_next_list_removes_deleted_objects() {
     let mut world = World::default();
     world.list(Services, &[service("a", 1), service("b", 2), service("c", 3)]);
     let news = world.list(Services, &[service("c", 9), service("a", 8)]);
@@ -86,7 +86,7 @@ fn what_was_deleted_while_nobody_watched_is_gone_after_the_next_list() {
 }
 
 #[test]
-fn a_list_of_the_same_says_nothing() {
+fn an_unchanged_list_is_no_change() {
     let mut world = World::default();
     world.list(Services, &[service("a", 1), service("b", 2)]);
     let news = world.list(Services, &[service("b", 20), service("a", 10)]);
@@ -94,7 +94,7 @@ fn a_list_of_the_same_says_nothing() {
 }
 
 #[test]
-fn objects_that_stay_are_shared_with_whoever_got_them_first() {
+fn unchanged_objects_are_shared_between_lists() {
     let mut world = World::default();
     let first = world.list(Services, &[service("a", 1)]);
     let again = world.list(Services, &[service("a", 2), service("b", 2)]);
@@ -107,7 +107,7 @@ fn objects_that_stay_are_shared_with_whoever_got_them_first() {
 }
 
 #[test]
-fn a_list_that_breaks_off_is_forgotten() {
+fn an_interrupted_list_is_discarded() {
     let mut world = World::default();
     world.list(Services, &[service("a", 1), service("b", 2)]);
     world.take(of(Services, What::Begin));
@@ -118,7 +118,7 @@ fn a_list_that_breaks_off_is_forgotten() {
 }
 
 #[test]
-fn lists_of_one_kind_leave_the_others_alone() {
+fn a_list_does_not_affect_other_kinds() {
     let mut world = World::default();
     world.list(Services, &[service("web", 1)]);
     assert_eq!(short(&world.list(EndpointSlices, &[])), ["[EndpointSlice] = "]);
@@ -126,7 +126,7 @@ fn lists_of_one_kind_leave_the_others_alone() {
 }
 
 #[test]
-fn updates_that_mean_the_same_stop_here_and_are_counted() {
+fn updates_without_effect_are_suppressed_and_counted() {
     let mut world = World::default();
     world.list(Services, &[service("web", 1)]);
     world.list(EndpointSlices, &[slice("a", &["10.0.0.1", "10.0.0.2"])]);
@@ -148,7 +148,7 @@ fn updates_that_mean_the_same_stop_here_and_are_counted() {
 }
 
 #[test]
-fn of_annotations_only_those_that_are_read_make_a_change() {
+fn only_relevant_annotations_make_a_change() {
     let mut world = World::default();
     world.list(Services, &[service("web", 1)]);
     let annotated = |annotations: Value| {
@@ -199,7 +199,7 @@ fn triggered(name: &str, addresses: &[&str], time: &str) -> Value {
 }
 
 #[test]
-fn triggers_come_with_the_changes_of_slices_and_make_none() {
+fn triggers_are_reported_only_with_slice_changes() {
     let mut world = World::default();
     let first = triggered("a", &["10.0.0.1"], "1970-01-01T00:00:01Z");
     // The first list has no triggers: its changes happened before we started to look.
@@ -238,7 +238,7 @@ fn triggers_come_with_the_changes_of_slices_and_make_none() {
 }
 
 #[test]
-fn a_deletion_counts_once_and_by_name_alone() {
+fn a_deletion_is_applied_once_by_name() {
     let mut world = World::default();
     world.list(Services, &[service("web", 1)]);
     let gone = json!({ "kind": "Service", "apiVersion": "v1", "spec": 7,
@@ -249,7 +249,7 @@ fn a_deletion_counts_once_and_by_name_alone() {
 }
 
 #[test]
-fn a_slice_that_loses_its_service_is_gone() {
+fn a_slice_without_its_service_label_is_removed() {
     let mut world = World::default();
     world.list(EndpointSlices, &[slice("a", &["10.0.0.1"])]);
     let mut orphan = slice("a", &["10.0.0.1"]);
@@ -258,7 +258,7 @@ fn a_slice_that_loses_its_service_is_gone() {
 }
 
 #[test]
-fn a_broken_object_keeps_its_last_good_version_and_is_reported_until_it_is_whole() {
+fn a_broken_object_keeps_its_last_good_version_and_is_reported() {
     let mut world = World::default();
     world.list(Services, &[service("web", 1), service("dns", 1)]);
     let mut broken = service("web", 2);
@@ -281,7 +281,7 @@ fn a_broken_object_keeps_its_last_good_version_and_is_reported_until_it_is_whole
 }
 
 #[test]
-fn a_broken_object_that_was_never_good_is_only_reported_and_goes_with_its_deletion() {
+fn a_never_valid_object_is_reported_until_it_is_deleted() {
     let mut world = World::default();
     let mut broken = service("web", 2);
     broken["spec"]["clusterIP"] = json!("10.0.0.999");
@@ -293,7 +293,7 @@ fn a_broken_object_that_was_never_good_is_only_reported_and_goes_with_its_deleti
 }
 
 #[test]
-fn an_item_that_is_no_object_removes_nothing_that_it_might_be() {
+fn an_unreadable_list_item_prevents_removals() {
     let mut world = World::default();
     world.list(Services, &[service("a", 1), service("b", 1)]);
     world.take(of(Services, What::Begin));
@@ -306,7 +306,7 @@ fn an_item_that_is_no_object_removes_nothing_that_it_might_be() {
 }
 
 #[test]
-fn a_deletion_inside_a_list_takes_the_object_out_of_it() {
+fn a_deletion_during_a_list_removes_the_object_from_it() {
     let mut world = World::default();
     world.list(Services, &[service("a", 1), service("b", 1), service("c", 1)]);
     world.take(of(Services, What::Begin));
@@ -329,7 +329,7 @@ fn a_deletion_inside_a_list_takes_the_object_out_of_it() {
 }
 
 #[test]
-fn what_breaks_while_a_list_comes_keeps_what_the_list_said_of_it() {
+fn an_object_broken_during_a_list_keeps_its_listed_version() {
     let mut world = World::default();
     world.list(Services, &[service("a", 1)]);
     world.take(of(Services, What::Begin));
@@ -344,7 +344,7 @@ fn what_breaks_while_a_list_comes_keeps_what_the_list_said_of_it() {
 }
 
 #[test]
-fn an_object_of_another_kind_is_not_taken_for_one() {
+fn an_object_of_another_kind_is_refused() {
     let mut world = World::default();
     world.list(Services, &[service("web", 1)]);
     let mut other = service("web", 2);
@@ -355,7 +355,7 @@ fn an_object_of_another_kind_is_not_taken_for_one() {
 }
 
 #[test]
-fn items_of_lists_need_not_state_their_kind() {
+fn list_items_may_omit_their_kind() {
     let mut world = World::default();
     let mut bare = slice("a", &["10.0.0.1"]);
     bare.as_object_mut().unwrap().retain(|key, _| key != "kind" && key != "apiVersion");
@@ -366,7 +366,7 @@ fn items_of_lists_need_not_state_their_kind() {
 /// All problems are kept: the log limits them, and metrics count them all. Adding one does not cost
 /// time for the others.
 #[test]
-fn all_problems_are_known_however_many() {
+fn all_problems_are_kept_without_a_limit() {
     let mut world = World::default();
     let broken = |number: usize| {
         let mut service = service(&format!("s{number:03}"), 1);
@@ -392,7 +392,7 @@ fn all_problems_are_known_however_many() {
 }
 
 #[test]
-fn what_hinders_is_said_until_it_is_over() {
+fn a_failure_is_reported_until_it_is_over() {
     let mut world = World::default();
     let failing = || of(Services, What::Failing("no connection".to_owned()));
     world.take(failing());
@@ -421,7 +421,7 @@ fn node(addresses: &[&str]) -> Value {
 }
 
 #[test]
-fn it_is_complete_with_all_lists_and_an_address_of_the_node() {
+fn the_store_is_complete_with_all_lists_and_a_node_address() {
     let mut world = World::default();
     world.list(Services, &[]);
     world.list(Nodes, &[node(&[])]);
@@ -434,7 +434,7 @@ fn it_is_complete_with_all_lists_and_an_address_of_the_node() {
 }
 
 #[test]
-fn it_is_complete_without_a_node_that_may_not_be_seen() {
+fn the_store_is_complete_without_a_forbidden_node() {
     let mut world = World::default();
     world.list(Services, &[]);
     world.take(of(Nodes, What::Refused("403".to_owned())));
@@ -447,7 +447,7 @@ fn it_is_complete_without_a_node_that_may_not_be_seen() {
 }
 
 #[test]
-fn it_is_complete_without_service_cidrs_that_may_not_be_seen() {
+fn the_store_is_complete_without_forbidden_service_cidrs() {
     let mut world = World::default();
     world.list(Services, &[]);
     world.list(EndpointSlices, &[]);
@@ -495,7 +495,7 @@ fn empty(resource: Resource) -> [Event; 2] {
 }
 
 #[tokio::test]
-async fn a_node_that_does_not_come_is_waited_for_but_not_for_ever() {
+async fn waiting_for_a_missing_node_is_limited() {
     let lists = [Services, EndpointSlices, ServiceCidrs, Nodes].into_iter().flat_map(empty);
     let mut telling = Telling::after(lists).await;
     let first = telling.next().await;
@@ -506,7 +506,7 @@ async fn a_node_that_does_not_come_is_waited_for_but_not_for_ever() {
 }
 
 #[tokio::test]
-async fn service_cidrs_that_do_not_come_are_waited_for_but_not_for_ever() {
+async fn waiting_for_missing_service_cidrs_is_limited() {
     let lists = [Services, EndpointSlices, Nodes].into_iter().flat_map(empty);
     let node = of(Nodes, What::Apply(document(&node(&["192.0.2.1"]))));
     let mut telling = Telling::after(lists.chain([node])).await;
@@ -517,7 +517,7 @@ async fn service_cidrs_that_do_not_come_are_waited_for_but_not_for_ever() {
 }
 
 #[tokio::test]
-async fn impatience_with_the_node_does_not_make_up_for_missing_services() {
+async fn the_node_timeout_does_not_replace_missing_services() {
     let mut telling = Telling::after(empty(EndpointSlices)).await;
     assert!(!telling.next().await.complete);
     telling.impatience.send(()).unwrap();
@@ -536,7 +536,7 @@ async fn impatience_with_the_node_does_not_make_up_for_missing_services() {
 }
 
 #[tokio::test]
-async fn what_has_arrived_together_is_one_update() {
+async fn events_that_arrive_together_form_one_update() {
     let mut events: Vec<Event> = empty(Services).into();
     events.extend(empty(EndpointSlices));
     events.push(of(Services, What::Apply(document(&service("web", 2)))));
@@ -554,7 +554,7 @@ async fn what_has_arrived_together_is_one_update() {
 }
 
 #[tokio::test]
-async fn what_changes_nothing_is_told_with_what_does_or_a_little_later() {
+async fn suppressed_updates_are_reported_with_a_change_or_later() {
     let lists = [Services, EndpointSlices].into_iter().flat_map(empty);
     let web = of(Services, What::Apply(document(&service("web", 2))));
     let mut telling = Telling::after(lists.chain([web])).await;

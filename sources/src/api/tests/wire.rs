@@ -35,7 +35,7 @@ fn page(text: &[u8]) -> Result<Page, Fault> {
 }
 
 #[test]
-fn a_list_is_read_as_it_comes_whatever_the_pieces() {
+fn a_list_is_read_from_pieces_of_any_size() {
     let mut odd = service("two", 2);
     odd["metadata"]["annotations"] =
         json!({ "a": "}],\"items\":[{", "b\\": "\\", "items": "[,]", "ü": "\u{1F600}\\\"" });
@@ -56,7 +56,7 @@ fn a_list_is_read_as_it_comes_whatever_the_pieces() {
 }
 
 #[test]
-fn a_list_that_is_cut_off_or_is_none_is_refused() {
+fn a_truncated_or_malformed_list_is_refused() {
     let list = json!({ "items": [service("one", 1)], "metadata": { "resourceVersion": "5" } });
     let text = list.to_string();
     for length in 0..text.len() {
@@ -77,7 +77,7 @@ fn a_list_that_is_cut_off_or_is_none_is_refused() {
 }
 
 #[test]
-fn events_are_read_with_their_versions_whatever_the_order_of_keys() {
+fn events_are_read_whatever_the_order_of_their_keys() {
     let web = service("web", 12);
     for (kind, gone) in [("ADDED", false), ("MODIFIED", false), ("DELETED", true)] {
         let forth = line(kind, &web);
@@ -95,7 +95,7 @@ fn events_are_read_with_their_versions_whatever_the_order_of_keys() {
 }
 
 #[test]
-fn a_bookmark_says_whether_it_ends_a_list() {
+fn a_bookmark_may_mark_the_end_of_a_list() {
     for (annotations, is_end) in [
         (json!(null), false),
         (json!({}), false),
@@ -111,7 +111,7 @@ fn a_bookmark_says_whether_it_ends_a_list() {
 }
 
 #[test]
-fn an_error_event_is_the_status_it_carries() {
+fn an_error_event_is_read_as_its_status() {
     let gone = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": "too old resource version: 5 (8)", "reason": "Expired", "code": 410 });
     let Err(fault) = event(line("ERROR", &gone).as_bytes()) else { panic!() };
@@ -123,7 +123,7 @@ fn an_error_event_is_the_status_it_carries() {
 }
 
 #[test]
-fn what_is_no_event_is_said_to_be_none() {
+fn malformed_events_are_refused_with_a_reason() {
     for (text, reason) in [
         ("", "not an event"),
         ("\u{1}garbage", "not an event"),
@@ -142,7 +142,7 @@ fn what_is_no_event_is_said_to_be_none() {
 }
 
 #[test]
-fn an_event_that_is_cut_off_anywhere_is_none() {
+fn a_truncated_event_is_refused() {
     let text = line("ADDED", &service("web", 12));
     for length in 0..text.len() {
         let cut = event(&text.as_bytes()[..length]);
@@ -152,7 +152,7 @@ fn an_event_that_is_cut_off_anywhere_is_none() {
 }
 
 #[test]
-fn an_item_that_cannot_be_read_takes_no_other_with_it() {
+fn an_unreadable_item_does_not_affect_others() {
     let deep = format!("{{\"items\":[{}{}]}}", "{\"items\":[".repeat(200), "]}".repeat(200));
     let text = format!(
         "{{\"kind\":\"ServiceList\",\"apiVersion\":\"v1\",\"metadata\":{{\"resourceVersion\":\"5\"}},\
@@ -167,7 +167,7 @@ fn an_item_that_cannot_be_read_takes_no_other_with_it() {
 }
 
 #[test]
-fn a_list_says_how_it_goes_on() {
+fn a_list_returns_its_continue_token() {
     let text = |metadata: serde_json::Value| {
         json!({ "kind": "ServiceList", "metadata": metadata, "items": null }).to_string()
     };

@@ -1,7 +1,7 @@
 use crate::decode::address::{parse_ip, parse_range};
 
 #[test]
-fn addresses_are_read_as_kubernetes_does() {
+fn addresses_are_parsed_as_in_kubernetes() {
     let good = [
         ("10.0.0.1", "10.0.0.1"),
         ("010.000.00.08", "10.0.0.8"),

@@ -57,7 +57,7 @@ fn endpoints_become_a_slice_for_each_subset_and_family() {
 }
 
 #[test]
-fn endpoints_that_are_not_to_be_mirrored_are_not() {
+fn endpoints_excluded_from_mirroring_are_ignored() {
     for metadata in [
         "{name: web, labels: {endpointslice.kubernetes.io/skip-mirror: 'true'}}",
         "{name: web, annotations: {control-plane.alpha.kubernetes.io/leader: '{}'}}",
@@ -71,7 +71,7 @@ fn endpoints_that_are_not_to_be_mirrored_are_not() {
 }
 
 #[test]
-fn endpoints_with_an_error_take_nothing_away() {
+fn invalid_endpoints_remove_nothing() {
     let decoded = yaml(&ENDPOINTS.replace("port: 8080", "port: 0"));
     assert!(decoded.nameless && decoded.objects.is_empty());
     let found = problems(&decoded);
@@ -79,7 +79,7 @@ fn endpoints_with_an_error_take_nothing_away() {
 }
 
 #[test]
-fn endpoints_beyond_a_thousand_are_left_out_with_a_word() {
+fn endpoints_beyond_a_thousand_are_skipped_with_a_warning() {
     let all: Vec<String> =
         (0..1002).map(|it| format!("{{ip: 10.1.{}.{}}}", it / 250, 1 + it % 250)).collect();
     let decoded = yaml(&format!(
@@ -88,5 +88,5 @@ fn endpoints_beyond_a_thousand_are_left_out_with_a_word() {
     ));
     assert_eq!(slices(&decoded)[0].endpoints.len(), 1000);
     let found = problems(&decoded);
-    assert!(found.len() == 1 && found[0].contains("the last 2 are left out"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains("addresses are used, 2 left out"), "{found:?}");
 }

@@ -1,7 +1,7 @@
 use crate::decode::intern::Interner;
 
 #[test]
-fn strings_are_shared_and_dropped_when_nobody_holds_them() {
+fn strings_are_shared_and_dropped_when_unused() {
     let mut interner = Interner::default();
     let kept = interner.get("kept");
     assert!(std::sync::Arc::ptr_eq(&kept, &interner.get("kept")));

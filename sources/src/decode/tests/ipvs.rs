@@ -67,7 +67,7 @@ fn each_annotation_is_an_option() {
 }
 
 #[test]
-fn an_empty_annotation_says_nothing_but_of_flags_that_there_are_none() {
+fn an_empty_annotation_is_ignored_except_for_flags() {
     let empty = "{rulec.io/ipvs-scheduler: '', rulec.io/ipvs-drain-seconds: '', \
                   kube-router.io/service.scheduler: '', kube-router.io/service.schedflags: ''}";
     assert_eq!(asked(empty), IpvsOptions::default());
@@ -76,7 +76,7 @@ fn an_empty_annotation_says_nothing_but_of_flags_that_there_are_none() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_a_warning_and_counts_as_not_there() {
+fn an_invalid_annotation_is_ignored_with_a_warning() {
     let cases = [
         (
             "rulec.io/ipvs-scheduler: fastest",
@@ -130,7 +130,7 @@ fn what_cannot_be_meant_is_a_warning_and_counts_as_not_there() {
 }
 
 #[test]
-fn kube_routers_annotations_mean_what_they_mean_there() {
+fn kube_router_annotations_keep_their_meaning() {
     let none = IpvsOptions::default();
     for scheduler in [Scheduler::Rr, Scheduler::Lc, Scheduler::Dh, Scheduler::Sh] {
         let expected = IpvsOptions { scheduler: Some(scheduler), ..none };
@@ -148,7 +148,7 @@ fn kube_routers_annotations_mean_what_they_mean_there() {
 }
 
 #[test]
-fn our_annotations_come_before_kube_routers() {
+fn our_annotations_take_precedence_over_kube_routers() {
     let theirs = "kube-router.io/service.scheduler: mh, kube-router.io/service.schedflags: flag-1";
     // Flags of kube-router are only for the scheduler of kube-router.
     let ours = asked(&format!("{{rulec.io/ipvs-scheduler: sh, {theirs}}}"));

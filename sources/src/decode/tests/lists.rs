@@ -5,7 +5,7 @@ fn keys(decoded: &crate::decode::Decoded) -> Vec<String> {
 }
 
 #[test]
-fn items_of_typed_lists_need_not_say_what_they_are() {
+fn items_of_typed_lists_may_omit_their_kind() {
     let lists = [
         ("v1", "ServiceList", "Service", "{metadata: {name: a}, spec: {clusterIP: None}}"),
         ("v1", "PodList", "Pod", "{metadata: {name: a}}"),
@@ -26,7 +26,7 @@ fn items_of_typed_lists_need_not_say_what_they_are() {
 }
 
 #[test]
-fn a_list_holds_anything() {
+fn a_list_may_hold_objects_of_any_kind() {
     let decoded = yaml(
         "
 apiVersion: v1
@@ -55,7 +55,7 @@ items:
 }
 
 #[test]
-fn an_empty_list_is_fine() {
+fn an_empty_list_is_valid() {
     for items in ["items: []", "items:", ""] {
         let decoded = yaml(&format!("apiVersion: v1\nkind: List\n{items}\n"));
         assert_eq!((decoded.objects.len(), decoded.problems.len()), (0, 0));
@@ -65,7 +65,7 @@ fn an_empty_list_is_fine() {
 }
 
 #[test]
-fn other_kinds_are_none_of_our_business() {
+fn other_kinds_are_ignored() {
     let kinds = [
         "apiVersion: v1\nkind: ConfigMap\ndata: {spec: 7}\nspec: [1]\n",
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: 7\nspec: {selector: {matchLabels: {a: b}}}\n",
@@ -80,7 +80,7 @@ fn other_kinds_are_none_of_our_business() {
 }
 
 #[test]
-fn a_document_without_a_kind_or_version_is_said() {
+fn a_document_without_a_kind_or_version_is_reported() {
     let decoded = yaml("metadata: {name: a}\n");
     assert_eq!(problems(&decoded), ["web.yaml:1:1: the document has no kind, ignored"]);
     assert!(decoded.blank);
@@ -95,7 +95,7 @@ fn a_document_without_a_kind_or_version_is_said() {
 }
 
 #[test]
-fn the_same_object_in_yaml_and_json_is_the_same() {
+fn yaml_and_json_yield_the_same_object() {
     let text = r#"{"kind": "Service", "apiVersion": "v1", "metadata": {"name": "web"},
         "spec": {"clusterIP": "10.90.0.10", "ports": [{"port": 80}]}}"#;
     assert_eq!(json(text).objects, yaml(&plain("web", 80)).objects);

@@ -1,7 +1,7 @@
 use super::{node, problems, yaml};
 
 #[test]
-fn everything_that_is_written_is_read() {
+fn all_fields_are_read() {
     let na = node(
         "
 apiVersion: v1
@@ -32,7 +32,7 @@ status:
 }
 
 #[test]
-fn what_is_left_out_is_empty() {
+fn omitted_fields_are_empty() {
     let na = node(
         "apiVersion: v1\nkind: Node\nmetadata: {name: na, labels: {topology.kubernetes.io/zone: ''}}\nspec: {podCIDR: 10.0.0.0/24}\n",
     );

@@ -16,7 +16,7 @@ fn addresses(rest: &str) -> PodAddresses {
 }
 
 #[test]
-fn everything_that_is_written_is_read() {
+fn all_fields_are_read() {
     let web = pod(&text(
         "
 metadata: {name: web, labels: {app: web, tier: a}}
@@ -50,7 +50,7 @@ status:
 }
 
 #[test]
-fn where_a_pod_is_reached() {
+fn pod_addresses_depend_on_network_and_phase() {
     let cases = [
         ("status: {podIP: 10.0.0.1}", own(&["10.0.0.1"])),
         ("status: {podIP: 10.0.0.1, podIPs: []}", own(&["10.0.0.1"])),
@@ -69,7 +69,7 @@ fn where_a_pod_is_reached() {
 }
 
 #[test]
-fn what_a_pod_may_be_used_for() {
+fn pod_conditions_follow_readiness_and_deletion() {
     let all = |ready, serving, terminating| Conditions { ready, serving, terminating };
     let deleted = ", deletionTimestamp: 2026-01-01T00:00:00Z";
     let is =

@@ -34,7 +34,7 @@ fn warnings(spec: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_is_left_out_gets_the_default_of_the_api() {
+fn omitted_fields_get_the_api_defaults() {
     let web = service(&with_spec("{clusterIP: 10.90.0.10, ports: [{port: 80}]}"));
     assert_eq!(web.key, NamespacedName::new("default", "web"));
     assert_eq!(web.kind, ServiceType::ClusterIP);
@@ -51,7 +51,7 @@ fn what_is_left_out_gets_the_default_of_the_api() {
 }
 
 #[test]
-fn null_and_zero_and_empty_are_the_same_as_left_out() {
+fn null_zero_and_empty_equal_omitted() {
     let bare = service(&with_spec("{clusterIP: 10.90.0.10, ports: [{port: 80}]}"));
     let full = service(&with_spec(
         "{clusterIP: 10.90.0.10, type: '', sessionAffinity: null, healthCheckNodePort: 0, \
@@ -62,7 +62,7 @@ fn null_and_zero_and_empty_are_the_same_as_left_out() {
 }
 
 #[test]
-fn everything_that_is_written_is_read() {
+fn all_fields_are_read() {
     let web = service(
         "
 apiVersion: v1
@@ -161,7 +161,7 @@ fn the_cluster_address_of_a_family_is_found_by_position() {
 }
 
 #[test]
-fn services_that_are_not_served_have_no_cluster_address() {
+fn headless_and_external_services_have_no_cluster_address() {
     let specs = [
         "{clusterIP: None}",
         "{clusterIPs: [None]}",
@@ -175,7 +175,7 @@ fn services_that_are_not_served_have_no_cluster_address() {
 }
 
 #[test]
-fn a_missing_cluster_address_is_said() {
+fn a_missing_cluster_address_is_reported() {
     for spec in ["{ports: [{port: 80}]}", "{clusterIP: '', type: NodePort, ports: [{port: 80}]}"] {
         let all = warnings(spec);
         assert_eq!(all.len(), 1, "{all:?}");
@@ -184,7 +184,7 @@ fn a_missing_cluster_address_is_said() {
 }
 
 #[test]
-fn a_service_of_another_proxy_is_not_there() {
+fn a_service_of_another_proxy_is_ignored() {
     for value in ["foo", "''", "~"] {
         let decoded = yaml(&format!(
             "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  labels:\n    \
@@ -196,7 +196,7 @@ fn a_service_of_another_proxy_is_not_there() {
 }
 
 #[test]
-fn junk_among_addresses_is_skipped_with_a_word() {
+fn invalid_external_ips_are_skipped_with_a_warning() {
     let all = warnings(
         "{clusterIP: 10.90.0.10, ports: [{port: 80}], \
           externalIPs: [198.51.100.30, '2001:db8:5::30', '', ' ', bogus]}",
@@ -208,7 +208,7 @@ fn junk_among_addresses_is_skipped_with_a_word() {
 }
 
 #[test]
-fn addresses_that_belong_to_the_node_or_its_link_are_skipped_with_a_word() {
+fn loopback_and_link_local_addresses_are_skipped_with_a_warning() {
     let cases = [
         ("127.0.0.1", "127.0.0.1 is a loopback address"),
         ("::1", "::1 is a loopback address"),
@@ -241,7 +241,7 @@ fn addresses_that_belong_to_the_node_or_its_link_are_skipped_with_a_word() {
 }
 
 #[test]
-fn a_node_port_may_be_that_of_several_protocols() {
+fn a_node_port_may_serve_several_protocols() {
     let web = service(&with_spec(
         "{type: NodePort, clusterIP: 1.2.3.4, ports: [{port: 1, name: a, nodePort: 30000}, \
           {port: 1, name: b, nodePort: 30000, protocol: UDP}, {port: 2, name: c, nodePort: 0}, \
@@ -251,7 +251,7 @@ fn a_node_port_may_be_that_of_several_protocols() {
 }
 
 #[test]
-fn the_same_cluster_address_may_be_written_in_two_ways() {
+fn a_cluster_address_may_be_written_in_two_ways() {
     let web = service(&with_spec(
         "{clusterIP: 10.90.0.10, clusterIPs: [10.90.000.010], ports: [{port: 1}]}",
     ));
@@ -259,7 +259,7 @@ fn the_same_cluster_address_may_be_written_in_two_ways() {
 }
 
 #[test]
-fn junk_among_ingress_addresses_is_skipped_with_a_word() {
+fn invalid_ingress_addresses_are_skipped_with_a_warning() {
     let decoded = yaml(
         "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n\
          spec: {type: LoadBalancer, clusterIP: 10.90.0.10, ports: [{port: 80}]}\n\
@@ -424,13 +424,13 @@ fn every_error_names_its_field() {
 }
 
 #[test]
-fn several_errors_are_said_at_once() {
+fn several_errors_are_reported_at_once() {
     let decoded = yaml(&with_spec("{type: X, clusterIP: z, ports: [{port: 0}]}"));
     assert_eq!(decoded.problems.len(), 3, "{:?}", problems(&decoded));
 }
 
 #[test]
-fn affinity_without_a_timeout_has_that_of_the_api() {
+fn affinity_without_a_timeout_gets_the_api_default() {
     let web = service(&with_spec("{clusterIP: None, sessionAffinity: ClientIP}"));
     assert_eq!(web.affinity, Affinity::ClientIp { timeout: 10_800 });
     let off = "{clusterIP: None, sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}}";
@@ -451,7 +451,7 @@ fn order_does_not_matter() {
 }
 
 #[test]
-fn names_must_be_usable() {
+fn invalid_names_are_refused() {
     let long = "a".repeat(254);
     let cases = [
         ("{}", "metadata.name: missing"),

@@ -23,7 +23,7 @@ fn ranges_are_masked_and_sorted() {
 }
 
 #[test]
-fn a_range_that_is_none_is_an_error_of_the_object() {
+fn an_invalid_range_is_an_error_of_the_object() {
     let decoded = yaml(&format!("{HEAD}metadata: {{name: x}}\nspec: {{cidrs: [10.90.0.0/33]}}\n"));
     assert_eq!(
         problems(&decoded),
@@ -34,7 +34,7 @@ fn a_range_that_is_none_is_an_error_of_the_object() {
 }
 
 #[test]
-fn it_needs_a_name_and_has_no_namespace() {
+fn a_service_cidr_needs_a_name_and_has_no_namespace() {
     let decoded = yaml(&format!("{HEAD}metadata: {{}}\n"));
     assert!(decoded.nameless);
     let object = only(&format!("{HEAD}metadata: {{name: x, namespace: y}}\n"));

@@ -11,7 +11,7 @@ fn text(rest: &str) -> String {
 }
 
 #[test]
-fn everything_that_is_written_is_read() {
+fn all_fields_are_read() {
     let web = slice(&text(
         "
 ports:
@@ -47,7 +47,7 @@ endpoints:
 }
 
 #[test]
-fn conditions_that_are_left_out_say_the_best() {
+fn omitted_conditions_mean_ready_and_serving() {
     let cases = [
         ("{}", Conditions::READY),
         ("~", Conditions::READY),
@@ -65,7 +65,7 @@ fn conditions_that_are_left_out_say_the_best() {
 }
 
 #[test]
-fn ports_without_a_number_are_left_out() {
+fn ports_without_a_number_are_skipped() {
     let web = slice(&text(
         "ports: [{name: '', port: 80}, {name: a, port: 0}, {name: b}, {name: c, port: ~}, {}]",
     ));
@@ -74,7 +74,7 @@ fn ports_without_a_number_are_left_out() {
 }
 
 #[test]
-fn ports_without_a_name_have_an_empty_one() {
+fn ports_without_a_name_have_an_empty_name() {
     let named = slice(&text("ports: [{name: '', port: 80}]"));
     for ports in ["[{port: 80}]", "[{name: ~, port: 80}]", "[{port: 80}, {name: '', port: 80}]"] {
         assert_eq!(slice(&text(&format!("ports: {ports}"))), named, "of {ports}");
@@ -82,7 +82,7 @@ fn ports_without_a_name_have_an_empty_one() {
 }
 
 #[test]
-fn endpoints_that_cannot_be_are_skipped_with_a_word() {
+fn invalid_endpoints_are_skipped_with_a_warning() {
     let cases = [
         ("10.0.0", "\"10.0.0\" is not an IP address"),
         ("example.com", "\"example.com\" is not an IP address"),
@@ -117,7 +117,7 @@ fn endpoints_that_cannot_be_are_skipped_with_a_word() {
 }
 
 #[test]
-fn slices_that_are_not_for_us_are_not_there() {
+fn irrelevant_slices_are_ignored() {
     let head = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n";
     let headless = "metadata: {name: a, labels: {kubernetes.io/service-name: web, service.kubernetes.io/headless: ''}}\n";
     let decoded = yaml(&format!("{head}{headless}"));
@@ -195,7 +195,7 @@ fn the_name_of_a_node_is_kept_as_written() {
 }
 
 #[test]
-fn an_older_version_is_refused_with_a_word() {
+fn an_older_api_version_is_refused() {
     let decoded =
         yaml("apiVersion: discovery.k8s.io/v1beta1\nkind: EndpointSlice\nmetadata: {name: a}\n");
     assert_eq!(decoded.objects, []);

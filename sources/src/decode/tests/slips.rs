@@ -10,7 +10,7 @@ spec: {clusterIP: 10.90.0.1, ports: [{port: 80}]}
 ";
 
 #[test]
-fn a_kind_that_is_nearly_ours_takes_nothing_away() {
+fn a_misspelt_kind_removes_nothing() {
     for (kind, meant) in
         [("service", "Service"), ("Services", "Service"), ("Serivce", "Service"), ("pod", "Pod")]
     {
@@ -36,7 +36,7 @@ fn a_kind_that_is_nearly_ours_takes_nothing_away() {
 }
 
 #[test]
-fn a_version_that_cannot_be_is_an_error() {
+fn a_wrong_api_version_is_an_error() {
     for version in ["v2", "V1", "core/v1", "apps/v1", "discovery.k8s.io/v1"] {
         let text = SERVICE.replace("apiVersion: v1", &format!("apiVersion: {version}"));
         let decoded = yaml(&text);
@@ -54,7 +54,7 @@ fn told(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn an_unknown_field_of_a_service_is_said_with_the_one_that_is_meant() {
+fn an_unknown_service_field_is_reported_with_a_suggestion() {
     for (from, to, expected) in [
         (
             "clusterIP: 10",
@@ -91,7 +91,7 @@ fn an_unknown_field_of_a_service_is_said_with_the_one_that_is_meant() {
 }
 
 #[test]
-fn an_unknown_field_of_a_slice_is_said() {
+fn an_unknown_slice_field_is_reported() {
     let text = "
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -107,7 +107,7 @@ endpoints: [{addresses: [10.0.0.1], nodename: na, zone: z, targetRef: {kind: Pod
 
 /// All fields that the API has in these places, as `kubectl get -o yaml` prints them.
 #[test]
-fn what_the_api_has_is_no_slip() {
+fn known_api_fields_are_not_reported() {
     let service = "
 apiVersion: v1
 kind: Service
@@ -127,7 +127,7 @@ status: {podIP: 10.0.0.1, hostIP: 192.0.2.1, hostIPs: [{ip: 192.0.2.1}], qosClas
 }
 
 #[test]
-fn of_a_pod_a_slip_in_what_is_read_is_said() {
+fn misspelt_pod_fields_are_reported() {
     let pod = "
 apiVersion: v1
 kind: Pod

@@ -14,7 +14,7 @@ fn text(spec: &str, status: &str) -> String {
 }
 
 #[test]
-fn what_a_type_does_not_have_is_not_used_and_said() {
+fn fields_of_other_service_types_are_ignored_and_reported() {
     let address = "clusterIP: 1.2.3.4";
     let port = "ports: [{port: 1, nodePort: 30080}]";
     let plain = "ports: [{port: 1}]";
@@ -59,7 +59,7 @@ fn what_a_type_does_not_have_is_not_used_and_said() {
 }
 
 #[test]
-fn what_a_type_has_is_no_surplus() {
+fn fields_of_the_service_type_are_not_reported() {
     let specs = [
         "type: NodePort, clusterIP: 1.2.3.4, ports: [{port: 1, nodePort: 30080}], \
          externalTrafficPolicy: Local",
@@ -79,7 +79,7 @@ fn what_a_type_has_is_no_surplus() {
 }
 
 #[test]
-fn a_health_check_is_for_the_policy_local() {
+fn a_health_check_needs_external_policy_local() {
     let decoded = yaml(&text(
         "type: LoadBalancer, clusterIP: 1.2.3.4, ports: [{port: 1}], healthCheckNodePort: 32000",
         "",
@@ -92,7 +92,7 @@ fn a_health_check_is_for_the_policy_local() {
 }
 
 #[test]
-fn only_a_cluster_ip_service_is_headless() {
+fn only_a_cluster_ip_service_can_be_headless() {
     for kind in ["NodePort", "LoadBalancer"] {
         let spec = format!("type: {kind}, clusterIP: None, ports: [{{port: 1, nodePort: 30080}}]");
         let all = problems(&yaml(&text(&spec, "")));
@@ -103,7 +103,7 @@ fn only_a_cluster_ip_service_is_headless() {
 
 /// An API server may have another range, which only the server knows.
 #[test]
-fn a_node_port_outside_the_usual_range_is_told_of_once_in_a_file() {
+fn a_node_port_outside_the_usual_range_is_reported_once_per_file() {
     let spec = "type: NodePort, clusterIP: 1.2.3.4, ports: [{port: 1, name: a, nodePort: 30000}, \
         {port: 2, name: b, nodePort: 32768}, {port: 3, name: c, nodePort: 80}]";
     let decoded = yaml(&text(spec, ""));

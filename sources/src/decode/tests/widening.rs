@@ -89,7 +89,7 @@ const CASES: &[Case] = &[
 ];
 
 #[test]
-fn what_would_be_wider_without_a_field_is_refused_with_it() {
+fn an_invalid_restricting_field_refuses_the_object() {
     for (text, field, message) in CASES {
         let decoded = yaml(&text.replace("HERE", field));
         let all = problems(&decoded);
@@ -100,14 +100,14 @@ fn what_would_be_wider_without_a_field_is_refused_with_it() {
 }
 
 #[test]
-fn blanks_around_a_range_do_not_count() {
+fn blanks_around_a_range_are_ignored() {
     let decoded = yaml(&BALANCER.replace("HERE", "loadBalancerSourceRanges: [' 203.0.113.0/25 ']"));
     assert_eq!(problems(&decoded), [""; 0]);
     assert_eq!(decoded.objects.len(), 1);
 }
 
 #[test]
-fn a_family_that_no_range_is_of_is_told_of() {
+fn a_family_without_a_source_range_is_reported() {
     let decoded = yaml(&BALANCER.replace("HERE", "loadBalancerSourceRanges: ['fd00::/64']"));
     let all = problems(&decoded);
     assert_eq!(decoded.objects.len(), 1);

@@ -37,7 +37,7 @@ fn others_are_unaffected(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn deep_nesting() {
+fn deep_nesting_is_refused() {
     let deep = 100_000;
     refused(|| yaml(&"[".repeat(deep)), "not YAML");
     refused(|| yaml(&"{a: ".repeat(deep)), "not YAML");
@@ -52,7 +52,7 @@ fn deep_nesting() {
 }
 
 #[test]
-fn deep_nesting_where_nobody_looks() {
+fn deep_nesting_in_an_unused_field_is_refused() {
     let deep = 100_000;
     let text = format!("{{\"x\":{}1{}}}", "[".repeat(deep), "]".repeat(deep));
     let decoded = soon(|| json(&text));
@@ -61,7 +61,7 @@ fn deep_nesting_where_nobody_looks() {
 }
 
 #[test]
-fn alias_bombs() {
+fn alias_bombs_are_refused() {
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..30 {
         let alias = format!("*a{}", level - 1);
@@ -81,13 +81,13 @@ fn alias_bombs() {
 }
 
 #[test]
-fn aliases_that_run_in_circles() {
+fn cyclic_aliases_are_refused() {
     refused(|| yaml("a: &a [*a]\nkind: Pod\n"), "not YAML");
     refused(|| yaml("kind: *nothing\n"), "not YAML");
 }
 
 #[test]
-fn honest_aliases_are_fine() {
+fn ordinary_aliases_are_resolved() {
     let mut text = "apiVersion: v1\nkind: List\nx: &labels {app: web}\nitems:\n".to_owned();
     for number in 0..1000 {
         text += &format!(
@@ -100,7 +100,7 @@ fn honest_aliases_are_fine() {
 }
 
 #[test]
-fn texts_that_are_none() {
+fn invalid_utf8_and_nul_bytes_are_refused() {
     for (bytes, line) in [(&b"kind: a\nb: \xff\n"[..], 2), (b"\xfe\xff", 1), (b"a\n\n\xc3", 3)] {
         let directory = tempfile::tempdir().unwrap();
         for name in ["bad.yaml", "bad.json"] {
@@ -121,7 +121,7 @@ fn texts_that_are_none() {
 }
 
 #[test]
-fn lists_of_millions_of_nothings() {
+fn lists_of_millions_of_empty_items_are_handled_quickly() {
     let size = 3_000_000;
     refused(|| json(&format!("{{\"items\":[{}1]}}", "{},".repeat(size))), "a list of more than");
     refused(|| yaml(&format!("items: [{}1]", "{},".repeat(size))), "not YAML");
@@ -134,7 +134,7 @@ fn lists_of_millions_of_nothings() {
 }
 
 #[test]
-fn problems_without_end_are_cut_short() {
+fn the_number_of_problems_is_limited() {
     let ports = "{port: 0},".repeat(20_000);
     let decoded = soon(|| {
         yaml(&format!(
@@ -146,7 +146,7 @@ fn problems_without_end_are_cut_short() {
 }
 
 #[test]
-fn long_lines_and_keys() {
+fn overlong_strings_and_keys_are_refused() {
     let long = "k".repeat(5 << 20);
     let decoded =
         soon(|| yaml(&format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {long}}}\n")));
@@ -190,7 +190,7 @@ fn a_file_of_ten_mebibytes_is_read_and_a_larger_one_is_not() {
 }
 
 #[test]
-fn pipes_sockets_and_devices_are_not_waited_for() {
+fn pipes_sockets_and_devices_do_not_block() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     nix::unistd::mkfifo(&path("pipe.yaml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -211,7 +211,7 @@ fn pipes_sockets_and_devices_are_not_waited_for() {
 }
 
 #[test]
-fn a_path_that_is_a_pipe_is_not_waited_for() {
+fn a_pipe_as_the_path_does_not_block() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pipe");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();

@@ -102,7 +102,7 @@ fn run(seed: u64) {
 }
 
 #[test]
-fn whatever_happens_the_end_is_what_a_fresh_look_says() {
+fn random_edits_converge_to_a_fresh_scan() {
     for seed in 1_u64..40 {
         run(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     }

@@ -125,7 +125,7 @@ fn later() -> SystemTime {
 }
 
 #[test]
-fn the_first_look_tells_everything_and_later_ones_what_changed() {
+fn the_first_scan_reports_everything_and_later_ones_changes() {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), "b.yaml", &plain("b", 2));
     write(directory.path(), "a.yml", &plain("a", 1));
@@ -143,7 +143,7 @@ fn the_first_look_tells_everything_and_later_ones_what_changed() {
 }
 
 #[test]
-fn an_empty_directory_is_a_complete_list_and_a_missing_one_is_none() {
+fn an_empty_directory_is_a_list_but_a_missing_one_is_not() {
     let world = World::new(&[]);
     assert_eq!(world.known(), NOTHING);
     assert_eq!(world.problems(), NOTHING);
@@ -185,7 +185,7 @@ fn hidden_files_leftovers_and_sub_directories_are_not_read() {
 }
 
 #[test]
-fn only_what_ends_like_a_manifest_is_read_and_the_rest_is_said_once() {
+fn only_manifest_extensions_are_read_and_others_are_reported_once() {
     let old = plain("web", 1);
     let mut world = World::new(&[("web.yaml", &plain("web", 2))]);
     let copies = [
@@ -222,7 +222,7 @@ fn only_what_ends_like_a_manifest_is_read_and_the_rest_is_said_once() {
 }
 
 #[test]
-fn what_a_first_list_could_not_read_is_counted_until_it_can_be() {
+fn files_unread_in_the_first_list_are_counted_until_readable() {
     let half = format!("{}---\n{}", plain("p", 1), plain("q", 0));
     let mut world = World::new(&[
         ("broken.yaml", "kind: ["),
@@ -252,7 +252,7 @@ fn what_a_first_list_could_not_read_is_counted_until_it_can_be() {
 }
 
 #[test]
-fn a_file_that_is_always_young_is_believed_after_a_while() {
+fn a_constantly_rewritten_file_is_accepted_after_a_while() {
     let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
     let mut looks = 0;
     while world.known() == ["a:1@a.yaml"] {
@@ -266,7 +266,7 @@ fn a_file_that_is_always_young_is_believed_after_a_while() {
 }
 
 #[test]
-fn a_broken_file_keeps_its_last_good_content_and_says_where() {
+fn a_broken_file_keeps_its_last_good_content_and_is_reported() {
     for broken in ["kind: [", "\u{0}", "word", "kind: Service\nkind: Service\n"] {
         let mut world = World::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 2))]);
         world.write("a.yaml", broken);
@@ -287,7 +287,7 @@ fn a_broken_file_keeps_its_last_good_content_and_says_where() {
 }
 
 #[test]
-fn a_file_that_is_half_written_keeps_its_last_good_content() {
+fn a_half_written_file_keeps_its_last_good_content() {
     let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
     let new = plain("a", 2);
     let half = new.rfind("port:").unwrap() + 3;
@@ -315,7 +315,7 @@ fn a_broken_object_keeps_its_last_good_version_while_others_apply() {
 }
 
 #[test]
-fn an_object_that_lost_its_name_keeps_what_it_may_have_been() {
+fn a_nameless_object_keeps_the_objects_of_its_file() {
     let mut world = World::new(&[("x.yaml", &format!("{}---\n{}", plain("a", 1), plain("b", 1)))]);
     world.write("x.yaml", &format!("{}---\n{}", plain("7", 1), plain("b", 2)));
     assert_eq!(told(&world.touch(&["x.yaml"])), ["+b:2@x.yaml"]);
@@ -325,7 +325,7 @@ fn an_object_that_lost_its_name_keeps_what_it_may_have_been() {
 
 /// Clients that could not connect before must not be able to now.
 #[test]
-fn a_range_that_cannot_be_read_keeps_the_last_good_ones() {
+fn an_invalid_source_range_keeps_the_last_good_service() {
     let balancer = |ranges: &str| {
         plain("lb", 1).replace(
             "spec:\n",
@@ -344,14 +344,14 @@ fn a_range_that_cannot_be_read_keeps_the_last_good_ones() {
 }
 
 #[test]
-fn a_broken_object_that_was_never_good_is_not_there() {
+fn a_never_valid_object_is_left_out() {
     let world = World::new(&[("a.yaml", &plain("a", 0)), ("b.yaml", &plain("b", 1))]);
     assert_eq!(world.known(), ["b:1@b.yaml"]);
     assert_eq!(world.problems().len(), 1);
 }
 
 #[test]
-fn of_two_files_with_the_same_object_the_last_counts() {
+fn the_last_file_with_an_object_takes_precedence() {
     let mut world = World::new(&[("a.yaml", &plain("x", 1)), ("c.yaml", &plain("x", 3))]);
     assert_eq!(world.known(), ["x:3@c.yaml"]);
     let both = "c.yaml: Service default/x: also defined in a.yaml; c.yaml takes precedence";
@@ -376,7 +376,7 @@ fn of_two_files_with_the_same_object_the_last_counts() {
 }
 
 #[test]
-fn of_two_definitions_in_a_file_the_last_counts() {
+fn the_last_definition_in_a_file_takes_precedence() {
     let world = World::new(&[("a.yaml", &format!("{}---\n{}", plain("x", 1), plain("x", 2)))]);
     assert_eq!(world.known(), ["x:2@a.yaml"]);
     let message =
@@ -385,7 +385,7 @@ fn of_two_definitions_in_a_file_the_last_counts() {
 }
 
 #[test]
-fn a_renamed_file_is_one_change_of_place() {
+fn a_renamed_file_changes_only_the_provenance() {
     for names in [&["a.yaml", "b.yaml"][..], &["a.yaml"], &["b.yaml", "a.yaml"]] {
         let mut world = World::new(&[("a.yaml", &plain("x", 1))]);
         std::fs::rename(world.path("a.yaml"), world.path("b.yaml")).unwrap();
@@ -397,7 +397,7 @@ fn a_renamed_file_is_one_change_of_place() {
 }
 
 #[test]
-fn an_edit_in_place_is_no_removal() {
+fn an_edit_in_place_is_not_a_removal() {
     let mut world = World::new(&[("a.yaml", &plain("x", 1))]);
     world.write("a.yaml", &plain("x", 2));
     assert_eq!(told(&world.touch(&["a.yaml"])), ["+x:2@a.yaml"]);
@@ -406,7 +406,7 @@ fn an_edit_in_place_is_no_removal() {
 }
 
 #[test]
-fn what_means_the_same_is_suppressed_and_counted() {
+fn edits_without_effect_are_suppressed_and_counted() {
     let text = format!("{}---\n{}", plain("a", 1), plain("b", 2));
     let mut world = World::new(&[("x.yaml", &text)]);
     let other = [
@@ -469,7 +469,7 @@ fn a_mounted_config_map_is_followed_through_its_links() {
 }
 
 #[test]
-fn a_directory_that_goes_leaves_its_objects_until_it_is_back() {
+fn objects_are_kept_while_their_directory_is_missing() {
     let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
     let aside = world.directory.path().with_extension("aside");
     std::fs::rename(world.directory.path(), &aside).unwrap();
@@ -477,8 +477,8 @@ fn a_directory_that_goes_leaves_its_objects_until_it_is_back() {
         assert_eq!((told(&scan).len(), scan.held), (0, true));
     }
     let said = format!(
-        "{}: there is no such file or directory; its last good content stays: 1 Services, 1 \
-         objects in all",
+        "{}: there is no such file or directory; its last good content stays: 1 Service, 1 \
+         object in all",
         world.directory.path().display()
     );
     assert_eq!(world.problems(), [said]);
@@ -493,7 +493,7 @@ fn a_directory_that_goes_leaves_its_objects_until_it_is_back() {
 }
 
 #[test]
-fn a_file_that_vanished_takes_its_objects_along() {
+fn a_removed_file_removes_its_objects() {
     let mut world = World::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 1))]);
     std::fs::remove_file(world.path("a.yaml")).unwrap();
     assert_eq!(told(&world.touch(&["a.yaml"])), ["-Service default/a"]);
@@ -502,7 +502,7 @@ fn a_file_that_vanished_takes_its_objects_along() {
 }
 
 #[test]
-fn a_file_that_became_empty_is_believed_only_after_a_while() {
+fn an_emptied_file_is_accepted_only_after_a_delay() {
     for blank in ["\n", "# later\n", "---\n"] {
         let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
         world.write_now("a.yaml", blank);
@@ -521,7 +521,7 @@ fn a_file_that_became_empty_is_believed_only_after_a_while() {
 }
 
 #[test]
-fn a_file_without_a_byte_or_a_link_to_nothing_keeps_its_last_good_content() {
+fn an_empty_file_or_dangling_link_keeps_its_last_good_content() {
     let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
     world.write("a.yaml", "");
     let scan = world.rescan();
@@ -537,7 +537,7 @@ fn a_file_without_a_byte_or_a_link_to_nothing_keeps_its_last_good_content() {
 }
 
 #[test]
-fn a_file_that_was_empty_for_a_moment_has_not_changed() {
+fn a_briefly_empty_file_is_not_a_change() {
     let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
     world.write_now("a.yaml", "");
     assert!(world.touch(&["a.yaml"]).unsettled);
@@ -552,7 +552,7 @@ fn a_file_that_was_empty_for_a_moment_has_not_changed() {
 }
 
 #[test]
-fn a_service_left_to_another_proxy_vanishes_at_once() {
+fn a_service_given_to_another_proxy_is_removed_at_once() {
     let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
     let label = "metadata:\n  labels: {service.kubernetes.io/service-proxy-name: x}\n";
     world.write("a.yaml", &plain("a", 1).replace("metadata:\n", label));
@@ -563,7 +563,7 @@ fn a_service_left_to_another_proxy_vanishes_at_once() {
 }
 
 #[test]
-fn an_entry_that_cannot_be_read_keeps_what_was_last_good() {
+fn an_unreadable_entry_keeps_its_last_good_content() {
     let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
     std::fs::remove_file(world.path("a.yaml")).unwrap();
     symlink("a.yaml", world.path("a.yaml")).unwrap();
@@ -577,7 +577,7 @@ fn an_entry_that_cannot_be_read_keeps_what_was_last_good() {
 }
 
 #[test]
-fn a_path_that_cannot_be_looked_at_keeps_what_was_last_good() {
+fn an_inaccessible_path_keeps_its_last_good_content() {
     let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
     let aside = world.directory.path().with_extension("aside");
     std::fs::rename(world.directory.path(), &aside).unwrap();
@@ -595,7 +595,7 @@ fn a_path_that_cannot_be_looked_at_keeps_what_was_last_good() {
 }
 
 #[test]
-fn a_directory_without_permission_keeps_what_was_last_good() {
+fn a_directory_without_permission_keeps_its_last_good_content() {
     let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
     let mode = |mode| std::fs::Permissions::from_mode(mode);
     std::fs::set_permissions(world.directory.path(), mode(0o000)).unwrap();
@@ -644,7 +644,7 @@ fn a_single_file_is_read_whatever_its_name() {
 }
 
 #[test]
-fn a_hint_makes_only_the_named_files_be_read() {
+fn a_hint_reads_only_the_named_files() {
     let mut world = World::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 1))]);
     world.write("a.yaml", &plain("a", 2));
     world.write("b.yaml", &plain("b", 2));
@@ -654,7 +654,7 @@ fn a_hint_makes_only_the_named_files_be_read() {
 }
 
 #[test]
-fn a_listing_finds_what_has_another_stamp() {
+fn a_listing_finds_files_with_a_changed_stamp() {
     let mut world = World::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 1))]);
     world.write("a.yaml", &plain("a", 10));
     std::fs::remove_file(world.path("b.yaml")).unwrap();
@@ -664,7 +664,7 @@ fn a_listing_finds_what_has_another_stamp() {
 }
 
 #[test]
-fn a_rescan_finds_what_has_the_same_stamp() {
+fn a_rescan_finds_edits_with_an_unchanged_stamp() {
     let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
     let path = world.path("a.yaml");
     let before = std::fs::metadata(&path).unwrap().modified().unwrap();
@@ -674,7 +674,7 @@ fn a_rescan_finds_what_has_the_same_stamp() {
 }
 
 #[test]
-fn a_one_shot_reading_says_all_or_why_not() {
+fn a_one_shot_read_returns_all_objects_or_an_error() {
     let world = World::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", "a: [")]);
     let reading = read(world.directory.path()).unwrap();
     assert_eq!((reading.objects.len(), reading.problems.len()), (1, 1));
@@ -686,7 +686,7 @@ fn a_one_shot_reading_says_all_or_why_not() {
 }
 
 #[test]
-fn names_that_are_not_unicode_are_told_apart() {
+fn non_unicode_file_names_are_distinguished() {
     use std::os::unix::ffi::OsStrExt;
     let directory = tempfile::tempdir().unwrap();
     for (bytes, name) in [(&b"\xff.yaml"[..], "a"), (b"\xfe.yaml", "b")] {
@@ -698,7 +698,7 @@ fn names_that_are_not_unicode_are_told_apart() {
 }
 
 #[test]
-fn endpoints_share_the_names_they_repeat() {
+fn endpoints_share_repeated_names() {
     let mut text = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\nmetadata: {name: a, labels: {kubernetes.io/service-name: a}}\nendpoints:\n".to_owned();
     for number in 0..200 {
         text += &format!("- {{addresses: [10.0.0.{number}], nodeName: node-with-a-long-name}}\n");
@@ -715,7 +715,7 @@ fn endpoints_share_the_names_they_repeat() {
 }
 
 #[test]
-fn a_file_that_is_written_to_is_believed_when_its_writer_is_done() {
+fn a_file_is_read_only_after_its_writer_is_done() {
     let both = format!("{}---\n{}", plain("a", 1), plain("b", 1));
     let mut world = World::new(&[("x.yaml", &both)]);
     world.writers.begin("x.yaml".as_ref(), Instant::now());
@@ -735,7 +735,7 @@ fn a_file_that_is_written_to_is_believed_when_its_writer_is_done() {
 }
 
 #[test]
-fn a_new_file_is_not_there_before_its_writer_is_done() {
+fn a_new_file_is_ignored_until_its_writer_is_done() {
     let mut world = World::new(&[]);
     world.writers.begin("x.yaml".as_ref(), Instant::now());
     world.write("x.yaml", "kind: [");
@@ -747,7 +747,7 @@ fn a_new_file_is_not_there_before_its_writer_is_done() {
 }
 
 #[test]
-fn a_first_list_waits_for_writers() {
+fn the_first_list_waits_for_writers() {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), "x.yaml", "");
     write(directory.path(), "y.yaml", &plain("y", 1));
@@ -763,7 +763,7 @@ fn a_first_list_waits_for_writers() {
 
 /// The moment between a write and its event.
 #[test]
-fn a_file_that_was_just_written_to_is_believed_a_little_later() {
+fn a_just_written_file_is_accepted_after_a_delay() {
     let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
     world.write_now("a.yaml", &plain("b", 1));
     let scan = world.rescan();
@@ -786,7 +786,7 @@ fn a_file_that_was_just_written_to_is_believed_a_little_later() {
 /// The cost of an edit depends on the edit: the problems of thousands of other files are shared
 /// with the receiver, and are neither built nor compared again.
 #[test]
-fn an_edit_tells_of_its_own_problems_however_many_files_are_broken() {
+fn an_edit_reports_only_its_own_problems() {
     let directory = tempfile::tempdir().unwrap();
     for number in 0..5_000 {
         write(directory.path(), &format!("b{number}.yaml"), "kind: [\n");
@@ -818,7 +818,7 @@ fn next_run(world: &mut World, path: &Path) -> (Manifests, Scan) {
 }
 
 #[test]
-fn the_last_good_content_of_a_file_outlives_the_process() {
+fn the_last_good_content_of_a_file_survives_a_restart() {
     let half = format!("{}---\n{}", plain("p", 1), plain("q", 1));
     let mut world = World::new(&[
         ("broken.yaml", &plain("a", 1)),
@@ -848,7 +848,7 @@ fn the_last_good_content_of_a_file_outlives_the_process() {
 }
 
 #[test]
-fn what_a_directory_held_stands_in_for_it_until_it_is_there() {
+fn the_saved_content_replaces_a_missing_directory() {
     let mut world = World::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 1))]);
     let (path, aside) = (world.directory.path().to_owned(), world.path("").with_extension("aside"));
     std::fs::rename(&path, &aside).unwrap();
@@ -868,7 +868,7 @@ fn what_a_directory_held_stands_in_for_it_until_it_is_there() {
 }
 
 #[test]
-fn what_no_run_could_read_is_counted_by_each() {
+fn a_never_readable_file_is_counted_by_each_run() {
     let half = format!("{}---\n{}", plain("a", 1), plain("7", 1));
     let mut world = World::new(&[("half.yaml", &half), ("whole.yaml", &plain("b", 1))]);
     let path = world.directory.path().to_owned();

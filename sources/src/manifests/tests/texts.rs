@@ -26,7 +26,7 @@ fn line_ends_and_byte_order_marks_do_not_matter() {
 }
 
 #[test]
-fn dashes_inside_a_text_are_no_marker() {
+fn dashes_inside_a_string_are_not_a_marker() {
     let text = "apiVersion: v1\nkind: ConfigMap\ndata:\n  a: |\n    ---\n    x\n  b: '--- y'\n";
     let decoded = yaml(&format!("{text}---\n{}", plain("a", 1)));
     assert_eq!(problems(&decoded), [""; 0]);
@@ -42,7 +42,7 @@ fn a_json_file_may_hold_several_documents() {
 }
 
 #[test]
-fn problems_say_where_they_are() {
+fn problems_name_their_line_and_column() {
     let text = format!(
         "{}---\n# the second\napiVersion: v1\nkind: Service\nmetadata:\n  name: b\nspec:\n  clusterIP: None\n  ports:\n  - name: x\n    port: 70000\n",
         plain("a", 1)
@@ -59,7 +59,7 @@ fn problems_say_where_they_are() {
 }
 
 #[test]
-fn broken_texts_say_where_they_break() {
+fn syntax_errors_name_their_position() {
     let decoded = yaml(&format!("{}---\nkind: [a\nb: c\n", plain("a", 1)));
     let all = problems(&decoded);
     assert!(decoded.unreadable);

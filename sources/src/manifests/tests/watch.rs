@@ -118,7 +118,7 @@ pub(super) fn put(directory: &Path, name: &str, text: &str) {
 }
 
 #[tokio::test]
-async fn what_happens_in_a_directory_is_told() {
+async fn changes_in_a_directory_are_reported() {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), "a.yaml", &plain("a", 1));
     let mut running = Running::start(directory.path().to_owned()).await;
@@ -137,7 +137,7 @@ async fn what_happens_in_a_directory_is_told() {
 }
 
 #[tokio::test]
-async fn problems_are_told_when_they_come_and_when_they_go() {
+async fn problems_are_reported_when_they_appear_and_disappear() {
     let directory = tempfile::tempdir().unwrap();
     put(directory.path(), "a.yaml", &plain("a", 1));
     let mut running = Running::start(directory.path().to_owned()).await;
@@ -153,7 +153,7 @@ async fn problems_are_told_when_they_come_and_when_they_go() {
 }
 
 #[tokio::test]
-async fn what_was_suppressed_is_told() {
+async fn suppressed_updates_are_reported() {
     let directory = tempfile::tempdir().unwrap();
     put(directory.path(), "a.yaml", &plain("a", 1));
     let mut running = Running::start(directory.path().to_owned()).await;
@@ -165,7 +165,7 @@ async fn what_was_suppressed_is_told() {
 }
 
 #[tokio::test]
-async fn an_empty_directory_is_told_as_such() {
+async fn an_empty_directory_yields_an_empty_list() {
     let directory = tempfile::tempdir().unwrap();
     let running = Running::start(directory.path().to_owned()).await;
     assert!(running.known.is_empty());
@@ -173,7 +173,7 @@ async fn an_empty_directory_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn a_directory_may_come_and_go_and_be_replaced() {
+async fn a_directory_may_appear_disappear_and_be_replaced() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path().join("manifests");
     let mut running = Running::start(path.clone()).await;
@@ -206,7 +206,7 @@ async fn a_directory_may_come_and_go_and_be_replaced() {
 }
 
 #[tokio::test]
-async fn a_parent_may_be_missing() {
+async fn a_parent_directory_may_be_missing() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path().join("x/y/manifests");
     let mut running = Running::start(path.clone()).await;
@@ -296,7 +296,7 @@ async fn a_single_file_may_be_replaced_and_written() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_emptied_is_believed_without_another_event() {
+async fn an_emptied_file_is_accepted_without_another_event() {
     let directory = tempfile::tempdir().unwrap();
     put(directory.path(), "a.yaml", &plain("a", 1));
     let mut running = Running::start(directory.path().to_owned()).await;
@@ -306,7 +306,7 @@ async fn a_file_that_was_emptied_is_believed_without_another_event() {
 }
 
 #[tokio::test]
-async fn a_rescan_finds_what_no_event_told() {
+async fn a_rescan_finds_changes_without_an_event() {
     let directory = tempfile::tempdir().unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
     write(elsewhere.path(), "a.yaml", &plain("a", 1));
@@ -320,7 +320,7 @@ async fn a_rescan_finds_what_no_event_told() {
 }
 
 #[tokio::test]
-async fn lost_events_make_it_read_everything() {
+async fn lost_events_cause_a_full_read() {
     let directory = tempfile::tempdir().unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
     write(elsewhere.path(), "a.yaml", &plain("a", 1));
@@ -338,7 +338,7 @@ async fn lost_events_make_it_read_everything() {
 }
 
 #[tokio::test]
-async fn events_without_end_do_not_keep_it_from_looking() {
+async fn a_flood_of_events_does_not_prevent_scans() {
     let directory = tempfile::tempdir().unwrap();
     let mut running = Running::start(directory.path().to_owned()).await;
     let path = directory.path().to_owned();
@@ -356,7 +356,7 @@ async fn events_without_end_do_not_keep_it_from_looking() {
 }
 
 #[tokio::test]
-async fn looking_is_no_reason_to_look_again() {
+async fn a_scan_does_not_trigger_another_scan() {
     let directory = tempfile::tempdir().unwrap();
     put(directory.path(), "a.yaml", &plain("a", 1));
     let mut running = Running::start(directory.path().to_owned()).await;
@@ -373,7 +373,7 @@ async fn looking_is_no_reason_to_look_again() {
 
 /// The target of a link may change elsewhere, which inotify does not report.
 #[tokio::test]
-async fn whoever_knows_better_has_all_files_read_at_once() {
+async fn a_nudge_reads_all_files_at_once() {
     let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     put(elsewhere.path(), "web.yaml", &plain("web", 1));
     let target = elsewhere.path().join("web.yaml");
@@ -397,7 +397,7 @@ async fn whoever_knows_better_has_all_files_read_at_once() {
 
 /// If the source went on by polling only, it would seem healthy and stay slow for ever.
 #[tokio::test]
-async fn without_the_thread_that_hears_of_changes_the_source_ends() {
+async fn the_source_ends_if_its_watcher_thread_dies() {
     let directory = tempfile::tempdir().unwrap();
     let signal = Arc::new(Signal::default());
     let options = ManifestOptions { rescan: NEVER, ..ManifestOptions::default() };
@@ -430,7 +430,7 @@ async fn dropping_the_future_ends_the_thread() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_is_slow_gets_everything() {
+async fn a_slow_receiver_gets_everything() {
     let directory = tempfile::tempdir().unwrap();
     let (out, mut updates) = mpsc::channel(1);
     let options = ManifestOptions { rescan: NEVER, settle: Duration::from_millis(1) };
@@ -455,7 +455,7 @@ async fn a_receiver_that_is_slow_gets_everything() {
 }
 
 #[test]
-fn events_are_sorted_by_what_they_are_about() {
+fn events_are_classified_by_kind_and_path() {
     let root = Path::new("/x/manifests");
     let sort = |event: Event| {
         let mut touched = Touched::default();
@@ -545,7 +545,7 @@ async fn a_file_replaced_every_three_milliseconds_is_seen_soon() {
 
 /// The first attempts fail as if the user's inotify instances were used up.
 #[tokio::test]
-async fn inotify_that_is_used_up_is_asked_for_again() {
+async fn exhausted_inotify_is_retried() {
     static ATTEMPTS: AtomicUsize = AtomicUsize::new(0);
     let make = |path: &Path, signal: &Arc<Signal>| {
         if ATTEMPTS.fetch_add(1, Ordering::Relaxed) < 2 {

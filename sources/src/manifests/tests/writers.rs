@@ -24,7 +24,7 @@ const CLOSE: EventKind = EventKind::Access(AccessKind::Close(AccessMode::Write))
 const RENAME: EventKind = EventKind::Modify(ModifyKind::Name(RenameMode::To));
 
 #[test]
-fn a_write_begins_and_a_close_or_another_file_ends() {
+fn a_write_ends_with_a_close_or_a_replacement() {
     let root = Path::new("/x/manifests");
     let writers = Writers::default();
     let learn = |kind, path: &str| {
@@ -68,7 +68,7 @@ fn a_write_begins_and_a_close_or_another_file_ends() {
 }
 
 #[test]
-fn nobody_is_waited_for_for_ever() {
+fn waiting_for_a_writer_is_limited() {
     let writers = Writers::default();
     let start = Instant::now();
     let (a, b) = ("a".as_ref(), "b".as_ref());
@@ -93,7 +93,7 @@ fn nobody_is_waited_for_for_ever() {
 }
 
 #[test]
-fn the_memory_of_writers_is_limited() {
+fn the_number_of_remembered_writers_is_limited() {
     let writers = Writers::default();
     for number in 0..10_000 {
         writers.begin(number.to_string().as_ref(), Instant::now());
@@ -132,7 +132,7 @@ fn removals(running: &Running) -> usize {
 }
 
 #[tokio::test]
-async fn a_slow_writer_takes_nothing_away() {
+async fn a_slow_writer_removes_nothing() {
     for options in [restless(), ManifestOptions { rescan: NEVER, ..ManifestOptions::default() }] {
         let directory = tempfile::tempdir().unwrap();
         let all = |port| format!("{}---\n{}", plain("a", port), plain("b", port));
@@ -158,7 +158,7 @@ async fn a_slow_writer_takes_nothing_away() {
 }
 
 #[tokio::test]
-async fn a_slow_writer_of_a_new_file_makes_no_noise() {
+async fn a_slow_writer_of_a_new_file_causes_no_problems() {
     let directory = tempfile::tempdir().unwrap();
     let mut running = Running::with(directory.path().to_owned(), restless()).await;
     let text = plain("a", 1);
@@ -186,7 +186,7 @@ async fn a_single_file_may_be_written_slowly() {
 }
 
 #[tokio::test]
-async fn a_file_replaced_beside_its_writer_is_read() {
+async fn a_file_replaced_during_a_write_is_read() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x.yaml");
     put(directory.path(), "x.yaml", &plain("a", 1));
@@ -199,7 +199,7 @@ async fn a_file_replaced_beside_its_writer_is_read() {
 }
 
 #[tokio::test]
-async fn a_writer_that_never_closes_is_not_waited_for_for_ever() {
+async fn waiting_for_a_writer_that_never_closes_is_limited() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x.yaml");
     write(directory.path(), "x.yaml", &plain("a", 1));

@@ -13,7 +13,7 @@ fn with_port(port: &str) -> String {
 }
 
 #[test]
-fn words_are_flags() {
+fn boolean_words_are_read_as_booleans() {
     let yes = ["true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", "y", "Y"];
     let no = ["false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF", "n", "N"];
     for (words, want) in [(yes, true), (no, false)] {
@@ -37,7 +37,7 @@ fn words_are_flags() {
 }
 
 #[test]
-fn words_that_are_flags_are_no_texts_without_quotes() {
+fn unquoted_boolean_words_are_not_strings() {
     for word in ["no", "y", "Off"] {
         let text = |label: &str| {
             format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a, labels: {{x: {label}}}}}\n")
@@ -51,7 +51,7 @@ fn words_that_are_flags_are_no_texts_without_quotes() {
 }
 
 #[test]
-fn numbers_are_what_kubectl_makes_of_them() {
+fn numbers_are_read_as_by_kubectl() {
     let good = [
         ("80", 80),
         ("+80", 80),
@@ -131,7 +131,7 @@ fn a_byte_order_mark_may_begin_any_document() {
 }
 
 #[test]
-fn markers_may_be_between_documents_of_json() {
+fn document_markers_may_separate_json_documents() {
     let one = |name: &str| {
         format!(
             "{{\n \"apiVersion\": \"v1\",\n \"kind\": \"Pod\",\n \"metadata\": {{\"name\": {name}}}\n}}\n"

@@ -49,7 +49,7 @@ async fn a_cut_watch_is_resumed_without_loss() {
 }
 
 #[tokio::test]
-async fn a_cut_comes_after_exactly_so_many_bytes() {
+async fn a_cut_comes_after_the_exact_number_of_bytes() {
     let server = ApiServer::start();
     server.apply(&service("a", "10.0.0.1"));
     let lists = "/api/v1/services";
@@ -77,7 +77,7 @@ async fn a_cut_comes_after_exactly_so_many_bytes() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_down_refuses_and_comes_up_on_the_same_port() {
+async fn a_server_that_is_down_refuses_and_returns_on_the_same_port() {
     let server = ApiServer::start();
     server.apply(&service("a", "10.0.0.1"));
     let services = services(client(&server).await);
@@ -93,7 +93,7 @@ async fn a_server_that_is_down_refuses_and_comes_up_on_the_same_port() {
 }
 
 #[tokio::test]
-async fn silence_is_before_tls_before_the_answer_or_in_the_middle() {
+async fn silence_can_begin_before_tls_before_or_within_the_answer() {
     let server = ApiServer::start();
     server.apply(&service("a", "10.0.0.1"));
     let services = services(client(&server).await);
@@ -126,7 +126,7 @@ async fn silence_is_before_tls_before_the_answer_or_in_the_middle() {
 }
 
 #[tokio::test]
-async fn a_stalled_watch_goes_on_and_a_frozen_one_does_not() {
+async fn a_stalled_watch_resumes_and_a_frozen_one_does_not() {
     let server = ApiServer::start();
     let mut log = Log::of(&server, watcher::Config::default()).await;
     assert!(log.initial().await.is_empty());
@@ -149,7 +149,7 @@ async fn a_stalled_watch_goes_on_and_a_frozen_one_does_not() {
 }
 
 #[tokio::test]
-async fn requests_fail_with_a_status() {
+async fn requests_can_fail_with_a_status() {
     let server = ApiServer::start();
     let services = services(client(&server).await);
     for wanted in [401, 403, 429, 500, 503] {
@@ -168,7 +168,7 @@ async fn requests_fail_with_a_status() {
 }
 
 #[tokio::test]
-async fn rubbish_in_a_watch() {
+async fn garbage_in_a_watch_reaches_the_client() {
     let server = ApiServer::start();
     let services = services(client(&server).await);
     let from = server.version().to_string();
@@ -203,7 +203,7 @@ async fn rubbish_in_a_watch() {
 }
 
 #[tokio::test]
-async fn events_twice() {
+async fn events_can_be_duplicated() {
     let server = ApiServer::start();
     let mut log = Log::of(&server, watcher::Config::default()).await;
     log.initial().await;
@@ -231,7 +231,7 @@ async fn a_new_watch_may_begin_with_an_error() {
 }
 
 #[tokio::test]
-async fn lists_go_back_or_are_rubbish() {
+async fn lists_can_be_outdated_or_garbled() {
     let server = ApiServer::start();
     let services = services(client(&server).await);
     let then = server.apply(&service("a", "10.0.0.1"));

@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::support::{self, Log, client, client_with, code, now, service, services, until};
 
 #[tokio::test]
-async fn a_watcher_lists_in_pages_and_goes_on_from_there() {
+async fn a_watcher_lists_in_pages_and_then_watches() {
     let server = ApiServer::start();
     for name in ["a", "b", "c", "d", "e"] {
         server.apply(&service(name, "10.0.0.1"));
@@ -31,7 +31,7 @@ async fn a_watcher_lists_in_pages_and_goes_on_from_there() {
 }
 
 #[tokio::test]
-async fn a_streaming_list_ends_with_a_bookmark_and_goes_on() {
+async fn a_streaming_list_ends_with_a_bookmark_and_continues() {
     let server = ApiServer::start();
     server.apply(&service("a", "10.0.0.1"));
     server.apply(&service("b", "10.0.0.2"));
@@ -97,7 +97,7 @@ async fn expiry_is_an_event_or_a_status() {
 }
 
 #[tokio::test]
-async fn selectors_make_objects_come_and_go() {
+async fn selectors_make_objects_appear_and_disappear() {
     const NAME: &str = "service.kubernetes.io/service-proxy-name";
     let server = ApiServer::start();
     let with_label = |name: &str, label: Option<&str>| {
@@ -140,7 +140,7 @@ async fn a_timeout_ends_a_watch_after_a_last_bookmark() {
 }
 
 #[tokio::test]
-async fn a_watch_from_now_begins_with_all_objects() {
+async fn a_watch_from_version_zero_begins_with_all_objects() {
     let server = ApiServer::start();
     server.apply(&service("a", "10.0.0.1"));
     let services = services(client(&server).await);
@@ -250,7 +250,7 @@ async fn events_are_recorded() {
 }
 
 #[tokio::test]
-async fn who_asks_is_known_by_token_or_certificate() {
+async fn clients_are_authenticated_by_token_or_certificate() {
     let server = ApiServer::start();
     let list = async |credential: Credential| {
         let client = client_with(&server, &credential).await;
@@ -272,7 +272,7 @@ async fn who_asks_is_known_by_token_or_certificate() {
 }
 
 #[tokio::test]
-async fn a_new_authority_is_not_trusted_and_a_new_certificate_is() {
+async fn only_certificates_of_the_known_authority_are_trusted() {
     let server = ApiServer::start();
     let services = services(client(&server).await);
     server.rotate_certificate();
