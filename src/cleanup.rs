@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
+use rulec_compiler::State;
 use rulec_compiler::ipvs;
-use rulec_compiler::nft::{Key, State};
+use rulec_compiler::nft::Key;
 use rulec_compiler::settings::MasqueradeBit;
 use rulec_sinks::ipvs::Ipvs;
 use rulec_sinks::nft::Ownership;

@@ -13,11 +13,12 @@ use anyhow::Context;
 use rulec_compiler::change::{Change, Origin, Sourced};
 use rulec_compiler::ipvs;
 use rulec_compiler::net::Family;
+use rulec_compiler::nft::chain::ChainId;
 use rulec_compiler::nft::element::Element;
-use rulec_compiler::nft::skeleton::{ChainId, SetId};
-use rulec_compiler::nft::state::{State, Table};
-use rulec_compiler::nft::{Delta, Op, Program, text as nft_text};
-use rulec_compiler::{Model, Settings};
+use rulec_compiler::nft::set::SetId;
+use rulec_compiler::nft::{self, text as nft_text};
+use rulec_compiler::state::{ChainContent, State, Table};
+use rulec_compiler::{Delta, Model, Op, Program, Settings};
 use serde::{Deserialize, Serialize};
 
 const API_VERSION: &str = "rulec.io/v1alpha1";
@@ -62,11 +63,7 @@ impl Snapshot {
         let tables = state.tables.iter().map(|(family, table)| {
             let is_pick = |chain: &&ChainId| matches!(chain, ChainId::Pick(..));
             let picks = table.chains.keys().filter(is_pick).copied().collect();
-            let elements = table.elements.iter().map(|(key, (value, comment))| Element {
-                key: *key,
-                value: *value,
-                comment: comment.clone(),
-            });
+            let elements = table.elements.iter().map(|(key, held)| held.element(*key));
             (*family, SavedTable { picks, elements: elements.collect() })
         });
         Self {
@@ -125,15 +122,16 @@ impl Snapshot {
                 );
             }
             let chains = || ChainId::CONSTANT.iter().chain(&saved.picks);
-            let ops = iter::once(Op::AddTable(family))
-                .chain(SetId::ALL.map(|set| Op::AddSet(family, set)))
-                .chain(chains().map(|chain| Op::AddChain(family, *chain)))
-                .chain(chains().map(|chain| Op::FillChain(family, *chain)))
-                .chain(saved.elements.iter().cloned().map(Op::Add));
-            let delta = Delta { prelude: ops.collect(), ..Delta::default() };
+            let ops = iter::once(nft::Op::AddTable(family))
+                .chain(SetId::ALL.map(|set| nft::Op::AddSet(family, set)))
+                .chain(chains().map(|chain| nft::Op::AddChain(family, *chain)))
+                .chain(chains().map(|chain| nft::Op::FillChain(family, *chain)))
+                .chain(saved.elements.iter().cloned().map(nft::Op::Add));
+            let delta =
+                Delta { shared: ops.map(Op::from).collect::<Vec<Op>>().into(), ..Delta::default() };
             if let Err(violation) = State::default().apply(&delta) {
                 let mark = self.settings.masquerade_bit.mark();
-                let command = nft_text::commands(&violation.op, mark);
+                let command = violation.op.commands(mark);
                 anyhow::bail!(
                     "table {table} is impossible: {}: {}",
                     violation.reason,
@@ -167,13 +165,10 @@ impl Snapshot {
     pub fn state(&self) -> State {
         let tables = self.tables.iter().map(|(family, saved)| {
             let chains = ChainId::CONSTANT.iter().chain(&saved.picks);
-            let elements = saved
-                .elements
-                .iter()
-                .map(|element| (element.key, (element.value, element.comment.clone())));
+            let elements = saved.elements.iter().map(|element| (element.key, element.into()));
             let table = Table {
                 sets: SetId::ALL.into_iter().collect(),
-                chains: chains.map(|chain| (*chain, true)).collect(),
+                chains: chains.map(|chain| (*chain, ChainContent::Complete)).collect(),
                 elements: elements.collect(),
                 foreign: Vec::new(),
             };

@@ -9,11 +9,10 @@ use std::sync::Arc;
 use rulec_compiler::change::{Change, Origin, Provenance, Sourced};
 use rulec_compiler::name::{NamespacedName, NodeName};
 use rulec_compiler::net::{Family, Protocol};
-use rulec_compiler::nft::{Delta, Program};
 use rulec_compiler::object::{
     ClusterIps, Endpoint, EndpointSlice, Object, Service, ServicePort, SlicePort, TargetPort,
 };
-use rulec_compiler::{Dirty, Model, Settings};
+use rulec_compiler::{Delta, Dirty, Model, Program, Settings};
 use rulec_sinks::{DeltaBase, Sink};
 
 /// A kernel with its sink, model and program, without the daemon's loop.

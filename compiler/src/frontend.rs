@@ -44,6 +44,17 @@ impl PortKey {
         })
     }
 
+    /// Parses a comment, if it has our form: `namespace/name` or `namespace/name:port`.
+    pub fn from_comment(comment: &str) -> Option<Self> {
+        let (service, port) = comment.split_once(':').unwrap_or((comment, ""));
+        let (namespace, name) = service.split_once('/')?;
+        let is_whole = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
+        is_whole.then(|| Self {
+            service: NamespacedName::new(namespace, name),
+            port: PortName::from(port),
+        })
+    }
+
     /// Returns true if this is a comment that stands for a longer key: no Service name contains
     /// `~`.
     pub fn is_shortened(&self) -> bool {

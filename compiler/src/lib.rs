@@ -14,6 +14,8 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod delta;
+pub mod flows;
 pub mod frontend;
 pub mod interface;
 pub mod ipvs;
@@ -22,15 +24,24 @@ pub mod name;
 pub mod net;
 pub mod nft;
 pub mod object;
+pub mod op;
+pub mod oracle;
 pub mod plural;
+pub mod program;
 pub mod remark;
 pub mod resolve;
 pub mod scheduling;
 pub mod settings;
+pub mod state;
 
 pub use change::{Change, Origin, Provenance, Sourced};
+pub use delta::{Delta, Group};
+pub use flows::{Flow, Suspects};
 pub use frontend::{Frontend, PortKey};
 pub use model::{Dirty, Model};
+pub use op::{Op, Stage};
+pub use program::Program;
 pub use remark::Remark;
 pub use resolve::Route;
 pub use settings::Settings;
+pub use state::State;

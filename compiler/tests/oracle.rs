@@ -14,14 +14,15 @@ use std::sync::Arc;
 use rulec_compiler::interface::InterfacePattern;
 use rulec_compiler::name::{Name, NodeName, Zone};
 use rulec_compiler::net::{Backend, Family, Protocol};
-use rulec_compiler::nft::oracle::{self, Masquerade, Outcome, Packet, Verdict};
-use rulec_compiler::nft::{ChainId, Program, State};
+use rulec_compiler::nft::ChainId;
 use rulec_compiler::object::{
     Affinity, Conditions, Endpoint, Hints, InterfaceAddresses, Node, Object, Service, ServiceCidr,
     ServiceType, SlicePort, TrafficPolicy,
 };
+use rulec_compiler::oracle::{self, Masquerade, Outcome, Packet, Verdict};
 use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
-use rulec_compiler::{Model, Settings};
+use rulec_compiler::state::ChainContent;
+use rulec_compiler::{Model, Program, Settings, State};
 
 use objects::{
     HERE, bare_service, bare_slice, endpoint, model, nets, number, service_port, settings,
@@ -821,7 +822,7 @@ fn a_packet_passes_without_our_rules() {
     assert_eq!(verdicts(&State::default()), [Verdict::Pass]);
     let mut altered = state;
     for table in altered.tables.values_mut() {
-        table.chains.insert(ChainId::Prerouting, false);
+        table.chains.insert(ChainId::Prerouting, ChainContent::Other);
     }
     assert_eq!(verdicts(&altered), [Verdict::Pass]);
 }

@@ -18,8 +18,8 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 
 use nix::libc::{EINVAL, ENOENT, EPERM, ERANGE};
+use rulec_compiler::Flow;
 use rulec_compiler::net::Family;
-use rulec_compiler::nft::Flow;
 
 use self::wire::Shown;
 use crate::netlink::{

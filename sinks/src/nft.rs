@@ -11,13 +11,15 @@ mod wire;
 use std::collections::BTreeSet;
 use std::io;
 
+use rulec_compiler::delta::{Delta, Step};
+use rulec_compiler::ipvs;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
-use rulec_compiler::nft::delta::Delta;
-use rulec_compiler::nft::state::State;
+use rulec_compiler::{Op, State};
 use rulec_engine::{DeltaBase, Outcome, Refusal, Sink, SinkError};
 
 use self::batch::Batch;
+use self::transactions::Part;
 
 use crate::netlink::{Bus, Socket, messages};
 
@@ -266,47 +268,50 @@ impl NftSink {
         SinkError::Refused(io::Error::from_raw_os_error(errno))
     }
 
-    /// Commits these groups in one transaction; those that the kernel refuses are left out, and the
+    /// Commits the operations of a step on our tables, and ignores those on IPVS. Those of a Service
+    /// that the kernel refuses are left out.
+    pub(crate) fn commit_step(
+        &mut self,
+        step: Step<'_>,
+        atomic: bool,
+        progress: &mut Progress,
+    ) -> Result<(), SinkError> {
+        let parts = transactions::parts(step, atomic);
+        parts.into_iter().try_for_each(|part| self.transaction(part, progress))
+    }
+
+    /// Commits a part in one transaction; the groups that the kernel refuses are left out, and the
     /// rest is retried without them.
     ///
     /// A part that exceeds what the kernel accepts in one call is cut, at the boundaries of
     /// Services if possible, so that no packet sees a Service half changed.
-    fn transaction(
-        &mut self,
-        part: transactions::Part<'_>,
-        base: DeltaBase,
-        outcome: &mut Outcome,
-    ) -> Result<(), SinkError> {
+    fn transaction(&mut self, part: Part<'_>, progress: &mut Progress) -> Result<(), SinkError> {
         // Commits of others do not matter if they cannot change our tables.
         let is_open = self.ownership == Ownership::Shared;
-        let generation = base.generation().filter(|_| part.is_first && is_open);
-        let transactions::Part { is_first, head, mut groups, tail } = part;
+        let generation = progress.generation.filter(|_| is_open);
+        let Part { shared, mut groups } = part;
         // If a Service was refused, its deletions are left out, too.
-        groups.retain(|group| !outcome.refused.iter().any(|it| it.service == group.service));
+        groups.retain(|(service, _)| !progress.is_refused(service));
         loop {
             let flags = self.table_flags();
             self.batch.begin(self.seq, generation);
-            self.batch.push(None, head, self.mark, flags);
-            for group in &groups {
-                self.batch.push(Some(&group.service), &group.ops, self.mark, flags);
+            self.batch.push(None, shared, self.mark, flags);
+            for (service, ops) in &groups {
+                self.batch.push(Some(service), *ops, self.mark, flags);
             }
-            self.batch.push(None, tail, self.mark, flags);
             if self.batch.n_ops() == 0 {
                 return Ok(());
             }
             if self.batch.finish().len() > self.socket.largest() {
-                return self.cut(
-                    transactions::Part { is_first, head, groups, tail },
-                    base,
-                    outcome,
-                );
+                return self.cut(Part { shared, groups }, progress);
             }
             let (ops, bytes) = (self.batch.n_ops(), self.batch.len_bytes());
             let refused = match self.exchange_batch()? {
                 Answer::Committed => {
-                    outcome.transactions += 1;
-                    outcome.ops += ops;
-                    outcome.bytes += bytes;
+                    progress.generation = None;
+                    progress.outcome.transactions += 1;
+                    progress.outcome.ops += ops;
+                    progress.outcome.bytes += bytes;
                     return Ok(());
                 }
                 Answer::Refused(refused) => refused,
@@ -318,7 +323,8 @@ impl NftSink {
             // Something exists that we assumed absent, or the reverse: our assumption is wrong, not
             // the Service; except if the state was read and others cannot have changed it since.
             let mismatch = |(_, errno): &(u32, i32)| matches!(*errno, ENOENT | EEXIST | EBUSY);
-            let is_certain = base != DeltaBase::Believed && (generation.is_some() || !is_open);
+            let is_certain =
+                progress.base != DeltaBase::Believed && (generation.is_some() || !is_open);
             if !is_certain && refused.iter().any(mismatch) {
                 return Err(SinkError::Stale);
             }
@@ -328,35 +334,55 @@ impl NftSink {
                     Some(Some(service)) => {
                         if blamed.insert(service.clone()) {
                             let error = io::Error::from_raw_os_error(*errno);
-                            outcome.refused.push(Refusal { service: service.clone(), error });
+                            progress.refuse(service.clone(), error);
                         }
                     }
                     Some(None) | None => return Err(self.explain(&refused)),
                 }
             }
-            groups.retain(|group| !blamed.contains(&group.service));
+            groups.retain(|(service, _)| !blamed.contains(*service));
         }
     }
-}
 
-impl NftSink {
     /// Commits a part in several transactions because it is too large for one.
-    fn cut(
-        &mut self,
-        part: transactions::Part<'_>,
-        base: DeltaBase,
-        outcome: &mut Outcome,
-    ) -> Result<(), SinkError> {
+    fn cut(&mut self, part: Part<'_>, progress: &mut Progress) -> Result<(), SinkError> {
         match part.halves() {
-            Ok(parts) => parts.into_iter().try_for_each(|it| self.transaction(it, base, outcome)),
+            Ok(parts) => parts.into_iter().try_for_each(|it| self.transaction(it, progress)),
             // It is a single Service: leave it out.
             Err(Some(service)) => {
-                let error = io::Error::from_raw_os_error(EMSGSIZE);
-                outcome.refused.push(Refusal { service, error });
+                progress.refuse(service, io::Error::from_raw_os_error(EMSGSIZE));
                 Ok(())
             }
             Err(None) => Err(SinkError::Refused(io::Error::from_raw_os_error(EMSGSIZE))),
         }
+    }
+}
+
+/// The progress of a commit.
+pub(crate) struct Progress {
+    /// What the delta starts from.
+    pub(crate) base: DeltaBase,
+    /// The generation of the tables that the delta starts from. Only the first transaction can tell
+    /// whether they are unchanged since they were read.
+    generation: Option<u32>,
+    /// What has been done.
+    pub(crate) outcome: Outcome,
+}
+
+impl Progress {
+    /// Starts a commit.
+    pub(crate) fn new(base: DeltaBase) -> Self {
+        Self { base, generation: base.generation(), outcome: Outcome::default() }
+    }
+
+    /// Returns true if a Service was refused.
+    pub(crate) fn is_refused(&self, service: &NamespacedName) -> bool {
+        self.outcome.refused.iter().any(|refusal| refusal.service == *service)
+    }
+
+    /// Notes that a Service was refused.
+    pub(crate) fn refuse(&mut self, service: NamespacedName, error: io::Error) {
+        self.outcome.refused.push(Refusal { service, error });
     }
 }
 
@@ -383,10 +409,15 @@ impl Sink for NftSink {
     }
 
     fn commit(&mut self, delta: &Delta, base: DeltaBase) -> Result<Outcome, SinkError> {
-        let mut outcome = Outcome::default();
-        for part in transactions::parts(delta) {
-            self.transaction(part, base, &mut outcome)?;
+        if let Some(op) = delta.ops().find_map(Op::as_ipvs) {
+            let op = ipvs::text::describe(op);
+            return Err(SinkError::Refused(io::Error::other(format!("not for nf_tables: {op}"))));
         }
+        let mut progress = Progress::new(base);
+        for step in delta.steps() {
+            self.commit_step(step, delta.atomic, &mut progress)?;
+        }
+        let outcome = progress.outcome;
         if delta.atomic && outcome.transactions > 1 {
             tracing::warn!(
                 transactions = outcome.transactions,

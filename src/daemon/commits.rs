@@ -7,11 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use rulec_compiler::Frontend;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Backend;
-use rulec_compiler::nft::Program;
 use rulec_compiler::plural::counted;
+use rulec_compiler::{Frontend, Program};
 
 use rulec_engine::Committed;
 
@@ -168,8 +167,7 @@ mod tests {
     use std::fs;
     use std::sync::Arc;
 
-    use rulec_compiler::nft::State;
-    use rulec_compiler::{Change, Model, Origin, Settings};
+    use rulec_compiler::{Change, Model, Origin, Settings, State};
 
     use super::*;
 

@@ -9,10 +9,9 @@ use std::num::NonZeroU16;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rulec_compiler::Frontend;
+use rulec_compiler::flows::{Rules, Which};
 use rulec_compiler::net::Family;
-use rulec_compiler::nft::Suspects;
-use rulec_compiler::nft::flows::{Rules, Which};
+use rulec_compiler::{Frontend, Suspects};
 use rulec_sinks::conntrack::{Conntrack, ConntrackError, Filter, Kind};
 
 use crate::observe::metrics::Metrics;
@@ -347,10 +346,9 @@ impl ConntrackThread {
 mod tests {
     use std::collections::BTreeSet;
 
-    use rulec_compiler::Settings;
     use rulec_compiler::name::NodeName;
     use rulec_compiler::net::Protocol;
-    use rulec_compiler::nft::Program;
+    use rulec_compiler::{Program, Settings};
 
     use super::*;
 

@@ -12,10 +12,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use rulec_compiler::net::{Family, Protocol};
-use rulec_compiler::nft::skeleton::View;
-use rulec_compiler::nft::{Delta, Key, Op, Program};
+use rulec_compiler::nft::Key;
+use rulec_compiler::nft::set::View;
 use rulec_compiler::resolve::node_ports;
-use rulec_compiler::{Frontend, Model, PortKey, Settings};
+use rulec_compiler::{Delta, Frontend, Model, PortKey, Program, Settings};
 
 /// The frontends at addresses of the node that have been checked.
 #[derive(Debug, Default)]
@@ -61,28 +61,18 @@ impl Listeners {
     }
 
     fn opened(&mut self, delta: &Delta, model: &Model, settings: &Settings) -> Vec<Opened> {
-        let mut gone = BTreeSet::new();
+        let [mut gone, mut come] = <[BTreeSet<Frontend>; 2]>::default();
         let mut opened = Vec::new();
         for op in delta.ops() {
-            match op {
-                Op::Delete(element) => gone.extend(frontend_of(element.key)),
-                Op::Add(element) => {
-                    let Some(frontend) = frontend_of(element.key) else { continue };
-                    gone.remove(&frontend);
-                    opened.extend(self.open(frontend, element.comment.clone(), model, settings));
-                }
-                Op::AddTable(_)
-                | Op::DeleteTable(_)
-                | Op::AddSet(..)
-                | Op::AddChain(..)
-                | Op::FlushChain(..)
-                | Op::FillChain(..)
-                | Op::DeleteChain(..)
-                | Op::Ipvs(_) => {}
+            if let Some(element) = op.added() {
+                let Some(frontend) = frontend_of(element.key) else { continue };
+                come.insert(frontend);
+                opened.extend(self.open(frontend, element.comment.clone(), model, settings));
             }
+            gone.extend(op.deleted().and_then(|element| frontend_of(element.key)));
         }
-        for frontend in gone {
-            self.known.remove(&frontend);
+        for frontend in gone.difference(&come) {
+            self.known.remove(frontend);
         }
         opened
     }
@@ -234,7 +224,7 @@ mod tests {
     use rulec_compiler::nft::{Element, Value};
     use rulec_compiler::object::{InterfaceAddresses, Object};
     use rulec_compiler::settings::NodePortAddresses;
-    use rulec_compiler::{Change, Origin, Provenance, Sourced};
+    use rulec_compiler::{Change, Op, Origin, Provenance, Sourced};
 
     use super::*;
 
@@ -258,7 +248,7 @@ mod tests {
     }
 
     fn delta(ops: Vec<Op>) -> Delta {
-        Delta { prelude: ops, ..Delta::default() }
+        Delta { shared: ops.into(), ..Delta::default() }
     }
 
     fn world() -> (Model, Settings) {
@@ -286,14 +276,14 @@ mod tests {
             opened.into_iter().map(|opened| opened.frontend).collect::<Vec<Frontend>>()
         };
         let all = [at(OWN), at("198.51.100.30"), node_port(30080)];
-        assert_eq!(opened(&all.map(|it| op(Op::Add, it))), [at(OWN), node_port(30080)]);
+        assert_eq!(opened(&all.map(|it| op(Op::add, it))), [at(OWN), node_port(30080)]);
         // A change of the endpoints.
-        let replaced = [op(Op::Delete, node_port(30080)), op(Op::Add, node_port(30080))];
+        let replaced = [op(Op::delete, node_port(30080)), op(Op::add, node_port(30080))];
         assert_eq!(opened(&replaced), []);
         let served = Element::new(Key::Service(View::Cluster, at(OWN)), Value::Present);
-        assert_eq!(opened(&[op(Op::Delete, at(OWN)), Op::Add(served)]), []);
-        assert_eq!(opened(&[op(Op::Delete, node_port(30080))]), []);
-        assert_eq!(opened(&[op(Op::Add, node_port(30080))]), [node_port(30080)]);
+        assert_eq!(opened(&[op(Op::delete, at(OWN)), Op::add(served)]), []);
+        assert_eq!(opened(&[op(Op::delete, node_port(30080))]), []);
+        assert_eq!(opened(&[op(Op::add, node_port(30080))]), [node_port(30080)]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use rulec_compiler::ipvs::text as ipvs_text;
-use rulec_compiler::nft::{Delta, Op, State, text as nft_text};
+use rulec_compiler::{Delta, Op, State};
 
 use crate::cli::{DiffArgs, Output};
 use crate::setup;
@@ -103,17 +103,18 @@ fn print_commands(comparison: &Comparison) -> std::io::Result<()> {
     let owner = |service: &rulec_compiler::name::NamespacedName| format!("# Service {service}\n");
     let mark = comparison.mark();
     let delta = &comparison.delta;
-    for op in &delta.prelude {
-        out.write_all(nft_text::commands(op, mark).as_bytes())?;
+    let [prepare, switch, retire] = delta.shared.stages();
+    for op in prepare.iter().chain(switch) {
+        out.write_all(op.commands(mark).as_bytes())?;
     }
     for group in &delta.groups {
         out.write_all(owner(&group.service).as_bytes())?;
-        for op in &group.ops {
-            out.write_all(nft_text::commands(op, mark).as_bytes())?;
+        for op in group.ops.iter() {
+            out.write_all(op.commands(mark).as_bytes())?;
         }
     }
-    for op in &delta.epilogue {
-        out.write_all(nft_text::commands(op, mark).as_bytes())?;
+    for op in retire {
+        out.write_all(op.commands(mark).as_bytes())?;
     }
     out.flush()
 }

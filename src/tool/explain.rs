@@ -14,12 +14,13 @@ use anyhow::Context;
 use rulec_compiler::Frontend;
 use rulec_compiler::frontend::PortKey;
 use rulec_compiler::net::Family;
+use rulec_compiler::nft::Pick;
 use rulec_compiler::nft::element::{Key, Value};
-use rulec_compiler::nft::oracle::{self, Outcome, Packet};
-use rulec_compiler::nft::skeleton::View;
-use rulec_compiler::nft::{Pick, State};
+use rulec_compiler::nft::set::View;
 use rulec_compiler::object::Object;
+use rulec_compiler::oracle::{self, Outcome, Packet};
 use rulec_compiler::remark;
+use rulec_compiler::state::{ChainContent, Held, State};
 
 use crate::cli::{ExplainArgs, ExplainOutput};
 use crate::setup;
@@ -154,7 +155,7 @@ fn served(side: &Side, state: &State, outcomes: &[Outcome]) -> Option<Served> {
     let frontend = outcomes.iter().find_map(|outcome| outcome.frontend)?;
     let table = state.tables.get(&frontend.family())?;
     let affinity = match table.elements.get(&Key::Service(View::Cluster, frontend)) {
-        Some((Value::Pick(Pick { affinity, .. }), _)) => *affinity,
+        Some(Held { value: Value::Pick(Pick { affinity, .. }), .. }) => *affinity,
         Some(_) | None => None,
     };
     let owner = state.owner(frontend).map(|comment| side.meant(comment));
@@ -186,7 +187,7 @@ fn warnings(state: &State, family: Family) -> Vec<String> {
     let Some(table) = state.tables.get(&family) else {
         return vec![format!("there is no table of rulec for {family}")];
     };
-    let chains = table.chains.iter().filter(|(_, is_intact)| !**is_intact);
+    let chains = table.chains.iter().filter(|(_, content)| **content != ChainContent::Complete);
     let altered = chains.map(|(chain, _)| {
         format!("chain {chain} differs from rulec's (or has another --masquerade-bit)")
     });

@@ -12,13 +12,12 @@ use rulec_compiler::frontend::PortKey;
 use rulec_compiler::model::Entry;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Backend;
-use rulec_compiler::nft::{Program, State};
 use rulec_compiler::object::{
     Conditions, InterfaceAddresses, Object, PodAddresses, Service, ServicePort,
 };
 use rulec_compiler::remark::{self, Remark};
 use rulec_compiler::resolve::{self, host};
-use rulec_compiler::{Frontend, Model, Settings};
+use rulec_compiler::{Frontend, Model, Program, Settings, State};
 use rulec_sinks::ipvs;
 use rulec_sources::Severity;
 

@@ -12,9 +12,9 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rulec_compiler::Flow;
 use rulec_compiler::net::Backend;
 use rulec_compiler::net::Protocol;
-use rulec_compiler::nft::Flow;
 use rulec_sinks::Conntrack;
 use rulec_sinks::conntrack::{Filter, Kind};
 use rulec_testkit::{Connection, Family, Namespace, Options, flow_with, require_root};

@@ -12,16 +12,17 @@ use nix::errno::Errno;
 use rulec_compiler::interface::InterfacePattern;
 use rulec_compiler::name::{NamespacedName, NodeName, PortName};
 use rulec_compiler::net::{Family, Protocol};
-use rulec_compiler::nft::skeleton::View;
-use rulec_compiler::nft::{
-    Delta, Element, Group, Key, Op, Program, Scope, SetId, State, Value, text,
-};
+use rulec_compiler::nft::set::View;
+use rulec_compiler::nft::{self, Element, Key, Scope, SetId, Value};
 use rulec_compiler::object::{
     ClusterIps, Endpoint, EndpointSlice, InterfaceAddresses, Object, Service, ServicePort,
     SlicePort, TargetPort,
 };
 use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
-use rulec_compiler::{Change, Frontend, Model, Origin, Provenance, Settings, Sourced};
+use rulec_compiler::{
+    Change, Delta, Frontend, Group, Model, Op, Origin, Program, Provenance, Settings, Sourced,
+    State,
+};
 use rulec_sinks::nft::Ownership;
 use rulec_sinks::{DeltaBase, NftSink, Outcome, Sink, SinkError};
 use rulec_testkit::{Namespace, require_root};
@@ -103,7 +104,7 @@ fn install(sink: &mut NftSink, program: &Program) -> Outcome {
 
 /// Returns all operations of a delta as `nft` commands.
 fn script(delta: &Delta) -> String {
-    delta.ops().map(|op| text::commands(op, MARK)).collect()
+    delta.ops().map(|op| op.commands(MARK)).collect()
 }
 
 fn first_install(program: &Program) -> Delta {
@@ -122,14 +123,23 @@ fn web(number: u16) -> Frontend {
 /// Returns the group of a Service: it adds an element that rejects connections.
 fn reject(name: &str, number: u16) -> Group {
     let element = Element::new(Key::Reject(web(number)), Value::Present);
-    Group { service: NamespacedName::new("default", name), ops: vec![Op::Add(element)] }
+    Group::new(NamespacedName::new("default", name), vec![Op::add(element)])
 }
 
 /// Returns the group of a Service that the kernel refuses: it deletes an element that does not
 /// exist.
 fn impossible(name: &str, number: u16) -> Group {
     let element = Element::new(Key::Reject(web(number)), Value::Present);
-    Group { service: NamespacedName::new("default", name), ops: vec![Op::Delete(element)] }
+    Group::new(NamespacedName::new("default", name), vec![Op::delete(element)])
+}
+
+/// Returns the delta that deletes what another adds.
+fn undo(delta: &Delta) -> Delta {
+    let undo = |group: &Group| {
+        let added = group.ops.iter().filter_map(Op::added);
+        Group::new(group.service.clone(), added.cloned().map(Op::delete).collect())
+    };
+    groups(delta.groups.iter().map(undo).collect())
 }
 
 fn groups(groups: Vec<Group>) -> Delta {
@@ -259,7 +269,7 @@ fn each_operation_has_the_same_effect_on_the_wire_and_as_text() {
     let after = compile(&model(&file(&documents)));
     let (there, back) =
         (Delta::reconcile(&before.state(), &after), Delta::reconcile(&after.state(), &before));
-    assert!(there.ops().any(|op| matches!(op, Op::DeleteChain(..))), "chains go");
+    assert!(there.ops().any(|op| matches!(op, Op::Nft(nft::Op::DeleteChain(..)))), "chains go");
     tool.nft(&script(&first_install(&before)));
     wire.run(|| {
         let mut sink = open(Ownership::Shared);
@@ -290,11 +300,11 @@ fn a_delta_on_a_wrong_base_changes_nothing() {
         let existing = program.state().tables[&Family::Ipv4]
             .elements
             .iter()
-            .find_map(|(key, (value, _))| {
-                matches!(key, Key::Reject(_)).then_some(Element::new(*key, *value))
+            .find_map(|(key, held)| {
+                matches!(key, Key::Reject(_)).then_some(Element::new(*key, held.value))
             })
             .unwrap();
-        let group = Group { ops: vec![Op::Add(existing)], ..reject("a", 1) };
+        let group = Group::new(NamespacedName::new("default", "a"), vec![Op::add(existing)]);
         let delta = groups(vec![reject("b", 2), group, reject("c", 3)]);
         assert!(matches!(sink.commit(&delta, DeltaBase::Believed), Err(SinkError::Stale)));
         assert_eq!(namespace.nft_list(), before, "a refused transaction changed something");
@@ -314,8 +324,9 @@ fn a_refused_service_is_named_and_others_are_committed() {
         let (_, base) = sink.read().unwrap();
         // One of its operations alone would succeed: a Service is committed as a whole or not at
         // all.
-        let mut a = reject("a", 4);
-        a.ops.extend(impossible("a", 1).ops);
+        let ops = [reject("a", 4), impossible("a", 1)].map(|group| group.ops);
+        let ops = ops.iter().flat_map(|ops| ops.iter().cloned()).collect();
+        let a = Group::new(NamespacedName::new("default", "a"), ops);
         let outcome = sink.commit(&groups(vec![reject("b", 2), a, reject("c", 3)]), base).unwrap();
         let [refusal] = outcome.refused.as_slice() else { panic!("{outcome:?}") };
         assert_eq!(refusal.service, NamespacedName::new("default", "a"));
@@ -371,13 +382,7 @@ fn a_busy_neighbour_does_not_block_exclusive_tables() {
             assert!(held == program.state(), "the read state is wrong");
             let delta = groups(vec![reject("extra", number)]);
             sink.commit(&delta, base).unwrap();
-            let mut undo = delta.clone();
-            for op in &mut undo.groups[0].ops {
-                if let Op::Add(element) = op {
-                    *op = Op::Delete(element.clone());
-                }
-            }
-            sink.commit(&undo, DeltaBase::Believed).unwrap();
+            sink.commit(&undo(&delta), DeltaBase::Believed).unwrap();
         }
         neighbour.goes_on();
     });
@@ -403,11 +408,7 @@ fn a_busy_neighbour_does_not_block_shared_tables() {
             sink.commit(&delta, base).unwrap();
             let again = sink.commit(&delta, base);
             assert!(matches!(again, Err(SinkError::Stale)), "not a Service's error: {again:?}");
-            let undo = match delta.groups[0].ops.as_slice() {
-                [Op::Add(element)] => vec![Op::Delete(element.clone())],
-                other => panic!("{other:?}"),
-            };
-            let undo = groups(vec![Group { ops: undo, ..delta.groups[0].clone() }]);
+            let undo = undo(&delta);
             sink.commit(&undo, base).unwrap();
             let again = sink.commit(&undo, base);
             assert!(matches!(again, Err(SinkError::Stale)), "not a Service's error: {again:?}");

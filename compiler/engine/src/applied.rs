@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
+use rulec_compiler::Program;
 use rulec_compiler::name::NamespacedName;
-use rulec_compiler::nft::Program;
 use rulec_compiler::{Model, Settings};
 
 use crate::locals::{self, Locals};
@@ -80,9 +80,9 @@ impl Applied {
 
 #[cfg(test)]
 mod tests {
+    use rulec_compiler::State;
     use rulec_compiler::change::{Change, Origin};
     use rulec_compiler::name::NodeName;
-    use rulec_compiler::nft::State;
     use rulec_compiler::object::Kind;
 
     use super::*;

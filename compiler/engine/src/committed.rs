@@ -1,6 +1,6 @@
 //! A commit, as the daemon logs it.
 
-use rulec_compiler::nft::Program;
+use rulec_compiler::Program;
 
 /// A commit that the kernel has acknowledged.
 #[derive(Debug)]

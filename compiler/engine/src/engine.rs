@@ -3,10 +3,9 @@
 use std::time::Instant;
 
 use rulec_compiler::change::{Change, Origin};
+use rulec_compiler::flows::Suspects;
 use rulec_compiler::net::Family;
-use rulec_compiler::nft::flows::Suspects;
-use rulec_compiler::nft::{Delta, Program, State};
-use rulec_compiler::{Dirty, Settings};
+use rulec_compiler::{Delta, Dirty, Program, Settings, State};
 
 use crate::applied::Applied;
 use crate::backlog::{Backlog, Batch};

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 
+use rulec_compiler::delta::Delta;
 use rulec_compiler::ipvs::Draining;
 use rulec_compiler::name::NamespacedName;
-use rulec_compiler::nft::delta::Delta;
-use rulec_compiler::nft::state::State;
+use rulec_compiler::state::State;
 
 use crate::{DeltaBase, Outcome, Refusal, Sink, SinkError};
 
@@ -77,7 +77,7 @@ impl Sink for FakeSink {
             Fault::Half => {
                 let half = allowed.groups.len() / 2;
                 allowed.groups.truncate(half);
-                allowed.epilogue.clear();
+                allowed.shared.drop_retired();
                 self.apply(&allowed)?;
                 return Err(lost());
             }

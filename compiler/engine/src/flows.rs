@@ -7,11 +7,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use rulec_compiler::Model;
+use rulec_compiler::flows::{Rules, Suspects};
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
-use rulec_compiler::nft::Program;
-use rulec_compiler::nft::flows::{Rules, Suspects};
+use rulec_compiler::{Model, Program};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]

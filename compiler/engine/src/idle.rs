@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use rulec_compiler::nft::program::PickId;
+use rulec_compiler::program::PickId;
 
 use crate::periods::Periods;
 
@@ -51,7 +51,7 @@ impl IdlePicks {
 mod tests {
     use rulec_compiler::net::Family;
     use rulec_compiler::nft::pick::Pick;
-    use rulec_compiler::nft::skeleton::{Scope, View};
+    use rulec_compiler::nft::set::{Scope, View};
 
     use super::*;
     use crate::tests::started;
@@ -63,7 +63,8 @@ mod tests {
     }
 
     fn pick(backends: u32) -> PickId {
-        (Family::Ipv4, Scope::Address, View::Cluster, Pick { backends, ..Pick::DROP })
+        let pick = Pick { backends, ..Pick::DROP };
+        PickId { family: Family::Ipv4, scope: Scope::Address, view: View::Cluster, pick }
     }
 
     #[test]

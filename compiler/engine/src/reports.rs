@@ -1,7 +1,8 @@
 //! Log lines about the compilation, for operators.
 
+use rulec_compiler::Program;
 use rulec_compiler::name::NamespacedName;
-use rulec_compiler::nft::{MAX_AFFINITY_BACKENDS, Program};
+use rulec_compiler::nft::MAX_AFFINITY_BACKENDS;
 use rulec_compiler::{Dirty, Model};
 
 /// How many Services a log line names.

@@ -1,7 +1,7 @@
 //! Requests to the sink, and its replies.
 
 use rulec_compiler::ipvs::Draining;
-use rulec_compiler::nft::{Delta, State};
+use rulec_compiler::{Delta, State};
 
 use crate::sink::{DeltaBase, Outcome, Sink, SinkError};
 

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::io;
 
+use rulec_compiler::delta::Delta;
 use rulec_compiler::ipvs::Draining;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
-use rulec_compiler::nft::delta::Delta;
-use rulec_compiler::nft::state::State;
+use rulec_compiler::state::State;
 
 /// A kernel that deltas are committed to.
 pub trait Sink {

@@ -11,12 +11,13 @@ use rulec_compiler::change::{Change, Origin, Provenance, Sourced};
 use rulec_compiler::ipvs::Draining;
 use rulec_compiler::name::{NamespacedName, NodeName};
 use rulec_compiler::net::{Backend, Family, Protocol};
-use rulec_compiler::nft::skeleton::View;
-use rulec_compiler::nft::{ChainId, Delta, Flow, Key, Program, Value};
+use rulec_compiler::nft::set::View;
+use rulec_compiler::nft::{ChainId, Key, Value};
 use rulec_compiler::object::{
     ClusterIps, Endpoint, EndpointSlice, Kind, Object, ObjectKey, Service, ServicePort,
     ServiceType, SlicePort, TargetPort, TrafficPolicy,
 };
+use rulec_compiler::{Delta, Flow, Program};
 
 use super::fake::{FakeSink, Fault};
 use super::*;
@@ -426,7 +427,7 @@ fn a_service_refused_at_start_is_removed_completely() {
 fn unnoticed_drift_is_corrected_on_the_next_change() {
     let mut world = World::with(&[(1, 3)]);
     let table = world.kernel.state.tables.get_mut(&Family::Ipv4).unwrap();
-    let found = table.elements.iter().find_map(|(key, (value, _))| match (key, value) {
+    let found = table.elements.iter().find_map(|(key, held)| match (key, &held.value) {
         (Key::Service(..), Value::Pick(_)) => Some(*key),
         _ => None,
     });

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use rulec_compiler::change::{Change, Origin};
 use rulec_compiler::name::NamespacedName;
-use rulec_compiler::nft::{Program, State};
-use rulec_compiler::{Dirty, Model, Settings};
+use rulec_compiler::{Dirty, Model, Program, Settings, State};
 
 use crate::applied::Snapshot;
 use crate::elsewhere::Elsewhere;

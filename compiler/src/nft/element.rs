@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::pick::Pick;
-use super::skeleton::{Scope, SetId, View};
+use super::set::{Scope, SetId, View};
 use crate::frontend::{Frontend, PortKey};
 use crate::interface::InterfacePattern;
 use crate::net::{Backend, Family, Protocol};
@@ -111,7 +111,7 @@ impl Key {
     }
 
     /// Returns the address, if this is a member of a set that has it because of Services.
-    pub(super) fn address(self) -> Option<IpAddr> {
+    pub(crate) fn address(self) -> Option<IpAddr> {
         match self {
             Self::ClusterIp(address) | Self::Hairpin(address) | Self::Vip(address) => Some(address),
             Self::Protocol(..)
@@ -193,5 +193,11 @@ impl Element {
     }
 }
 
-/// An element and its owner.
-pub(super) type Owned = (Element, Option<Arc<PortKey>>);
+/// An element and the Service port it belongs to, if any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedElement {
+    /// The element.
+    pub element: Element,
+    /// The Service port.
+    pub owner: Option<Arc<PortKey>>,
+}

@@ -1,13 +1,13 @@
-//! One operation on our tables or on IPVS.
+//! One operation on our tables.
 
 use serde::{Deserialize, Serialize};
 
+use super::chain::ChainId;
 use super::element::Element;
-use super::skeleton::{ChainId, SetId};
-use crate::ipvs;
+use super::set::SetId;
 use crate::net::Family;
 
-/// One operation in the kernel.
+/// One operation on our tables.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
     /// Create the table.
@@ -28,18 +28,11 @@ pub enum Op {
     Add(Element),
     /// Delete an element, which must exist.
     Delete(Element),
-    /// Change IPVS, or the addresses of this node.
-    Ipvs(ipvs::Op),
 }
 
 impl Op {
     /// Returns true if it adds or deletes an element.
     pub fn is_element(&self) -> bool {
         matches!(self, Self::Add(_) | Self::Delete(_))
-    }
-
-    /// Returns the operation on IPVS, if it is one.
-    pub fn as_ipvs(&self) -> Option<&ipvs::Op> {
-        if let Self::Ipvs(op) = self { Some(op) } else { None }
     }
 }

@@ -20,39 +20,43 @@ pub struct Slot {
     pub backend: Backend,
 }
 
-/// The kind of ids that slots get.
+/// The kind of ids that slots have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ids {
     /// The slots themselves.
     Positions,
-    /// With session affinity, numbers of the backends' own, all newly assigned: before, the ids
-    /// were the slots, which no record can refer to.
-    New,
-    /// With session affinity, the backends' own numbers, kept because records refer to them.
-    Kept,
+    /// With session affinity, numbers of the backends' own, because records of clients refer to
+    /// them.
+    Own,
 }
 
 impl Ids {
-    /// Returns the ids to use with or without session affinity, given whether there was affinity
-    /// before.
-    pub fn of(affinity: bool, had_affinity: bool) -> Self {
-        match (affinity, had_affinity) {
-            (false, _) => Self::Positions,
-            (true, false) => Self::New,
-            (true, true) => Self::Kept,
-        }
+    /// Returns the ids with this timeout of session affinity, if there is affinity.
+    pub fn with(affinity: Option<u32>) -> Self {
+        if affinity.is_some() { Self::Own } else { Self::Positions }
     }
 }
 
+/// The slots that a frontend had before.
+#[derive(Clone, Copy, Debug)]
+pub struct Previous<'a> {
+    /// The slots.
+    pub slots: &'a [Slot],
+    /// Their ids.
+    pub ids: Ids,
+}
+
 /// Assigns slots to the `wanted` backends (sorted, no duplicates), deterministically and with as
-/// few changes to `previous` as possible.
-pub fn assign(previous: &[Slot], wanted: &[Backend], ids: Ids) -> Vec<Slot> {
+/// few changes to `previous` as possible. A backend keeps its own number; numbers that were
+/// positions are not kept, since no record can refer to them.
+pub fn assign(previous: Previous<'_>, wanted: &[Backend], ids: Ids) -> Vec<Slot> {
     let n = wanted.len();
-    let kept = |slot: &Slot| (slot.backend, (ids == Ids::Kept).then_some(slot.id));
+    let has_own = ids == Ids::Own && previous.ids == Ids::Own;
+    let kept = |slot: &Slot| (slot.backend, has_own.then_some(slot.id));
     let mut places: Vec<Option<(Backend, Option<u32>)>> = vec![None; n];
     let mut placed: BTreeSet<Backend> = BTreeSet::new();
     let mut moved: Vec<(Backend, Option<u32>)> = Vec::new();
-    for (position, slot) in previous.iter().enumerate() {
+    for (position, slot) in previous.slots.iter().enumerate() {
         if wanted.binary_search(&slot.backend).is_err() || !placed.insert(slot.backend) {
             continue;
         }
@@ -72,7 +76,7 @@ pub fn assign(previous: &[Slot], wanted: &[Backend], ids: Ids) -> Vec<Slot> {
         let Some((backend, id)) = place.or_else(|| incoming.next()) else { continue };
         let id = match ids {
             Ids::Positions => u32::try_from(position).unwrap_or(u32::MAX),
-            Ids::New | Ids::Kept => id.unwrap_or_else(|| fresh_id(backend, &mut taken)),
+            Ids::Own => id.unwrap_or_else(|| fresh_id(backend, &mut taken)),
         };
         slots.push(Slot { id, backend });
     }
@@ -101,6 +105,11 @@ mod tests {
 
     use super::*;
 
+    /// Assigns from slots of one kind to slots of another.
+    fn assign(previous: &[Slot], from: Ids, wanted: &[u8], ids: Ids) -> Vec<Slot> {
+        super::assign(Previous { slots: previous, ids: from }, &backends(wanted), ids)
+    }
+
     fn backends(last_octets: &[u8]) -> Vec<Backend> {
         let mut backends: Vec<Backend> = last_octets
             .iter()
@@ -125,29 +134,29 @@ mod tests {
 
     #[test]
     fn a_new_backend_takes_the_next_slot() {
-        let before = assign(&[], &backends(&[2, 3]), Ids::Positions);
-        let after = assign(&before, &backends(&[1, 2, 3]), Ids::Positions);
+        let before = assign(&[], Ids::Positions, &[2, 3], Ids::Positions);
+        let after = assign(&before, Ids::Positions, &[1, 2, 3], Ids::Positions);
         assert_eq!(order(&after), [2, 3, 1]);
     }
 
     #[test]
     fn the_last_backend_fills_the_slot_of_a_removed_one() {
-        let before = assign(&[], &backends(&[1, 2, 3, 4]), Ids::Positions);
-        let after = assign(&before, &backends(&[1, 3, 4]), Ids::Positions);
+        let before = assign(&[], Ids::Positions, &[1, 2, 3, 4], Ids::Positions);
+        let after = assign(&before, Ids::Positions, &[1, 3, 4], Ids::Positions);
         assert_eq!(order(&after), [1, 4, 3]);
     }
 
     #[test]
     fn a_replacement_takes_the_freed_slot() {
-        let before = assign(&[], &backends(&[1, 2, 3]), Ids::Positions);
-        let after = assign(&before, &backends(&[1, 9, 3]), Ids::Positions);
+        let before = assign(&[], Ids::Positions, &[1, 2, 3], Ids::Positions);
+        let after = assign(&before, Ids::Positions, &[1, 9, 3], Ids::Positions);
         assert_eq!(order(&after), [1, 9, 3]);
     }
 
     #[test]
     fn a_backend_with_affinity_keeps_its_id_when_it_moves() {
-        let before = assign(&[], &backends(&[1, 2, 3]), Ids::New);
-        let after = assign(&before, &backends(&[2, 3]), Ids::Kept);
+        let before = assign(&[], Ids::Positions, &[1, 2, 3], Ids::Own);
+        let after = assign(&before, Ids::Own, &[2, 3], Ids::Own);
         assert_eq!(order(&after), [3, 2]);
         for slot in &after {
             assert!(before.contains(slot), "{slot:?} changed its id");
@@ -156,23 +165,23 @@ mod tests {
 
     #[test]
     fn enabling_affinity_gives_the_ids_of_a_fresh_start() {
-        let before = assign(&[], &backends(&[1, 2, 3]), Ids::Positions);
-        let after = assign(&before, &backends(&[2, 3]), Ids::of(true, false));
-        let from_the_start = assign(&[], &backends(&[2, 3]), Ids::of(true, true));
+        let before = assign(&[], Ids::Positions, &[1, 2, 3], Ids::Positions);
+        let after = assign(&before, Ids::Positions, &[2, 3], Ids::Own);
+        let from_the_start = assign(&[], Ids::Own, &[2, 3], Ids::Own);
         assert_eq!(order(&after), [3, 2], "slots are kept, ids are new");
         for slot in &after {
             assert!(from_the_start.contains(slot), "{slot:?} has another id");
         }
         // Without affinity, the ids are the slots again.
-        let without = assign(&after, &backends(&[2, 3]), Ids::of(false, true));
+        let without = assign(&after, Ids::Own, &[2, 3], Ids::Positions);
         assert_eq!(without.iter().map(|slot| slot.id).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(order(&without), [3, 2]);
     }
 
     #[test]
     fn duplicate_slots_from_the_kernel_are_dropped() {
-        let slot = assign(&[], &backends(&[1]), Ids::Positions)[0];
-        let after = assign(&[slot, slot], &backends(&[1, 2]), Ids::Positions);
+        let slot = assign(&[], Ids::Positions, &[1], Ids::Positions)[0];
+        let after = assign(&[slot, slot], Ids::Positions, &[1, 2], Ids::Positions);
         assert_eq!(order(&after), [1, 2]);
     }
 }

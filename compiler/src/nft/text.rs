@@ -2,12 +2,12 @@
 
 use std::fmt::{self, Write as _};
 
+use super::chain::{ChainId, HookPoint, HookType};
 use super::element::{Element, Key, Value};
 use super::op::Op;
-use super::skeleton::{
-    self, ChainId, Data, Datatype, Field, HookPoint, HookType, Rule, Scope, SetId, SetKind, Source,
-    Statement, TABLE,
-};
+use super::rule::{Field, Rule, Scratch, Statement};
+use super::ruleset::{self, TABLE};
+use super::set::{Data, Datatype, Scope, SetId, SetKind};
 use crate::frontend::Frontend;
 use crate::net::{Family, Fnv, Protocol};
 
@@ -43,7 +43,7 @@ fn write_commands(text: &mut String, op: &Op, mark: u32) -> fmt::Result {
         }
         Op::FlushChain(family, chain) => writeln!(text, "flush chain {} {chain}", table(*family)),
         Op::FillChain(family, chain) => {
-            for rule in skeleton::rules(*chain) {
+            for rule in ruleset::rules(*chain) {
                 let comment = fingerprint(*family, mark, &rule);
                 let rule = self::rule(*family, mark, &rule);
                 let table = table(*family);
@@ -56,8 +56,6 @@ fn write_commands(text: &mut String, op: &Op, mark: u32) -> fmt::Result {
             let (table, set) = (table(added.key.family()), added.key.set().name());
             writeln!(text, "add element {table} {set} {{ {} }}", element(added))
         }
-        // The syntax of `nft` has no such operation.
-        Op::Ipvs(op) => writeln!(text, "# {}", crate::ipvs::text::describe(op)),
         Op::Delete(deleted) => {
             let (table, set) = (table(deleted.key.family()), deleted.key.set().name());
             writeln!(text, "delete element {table} {set} {{ {} }}", key(deleted.key))
@@ -261,14 +259,14 @@ fn statement(family: Family, mark: u32, statement: &Statement) -> String {
         Statement::MarkIsSet => format!("meta mark & {mark:#010x} == {mark:#010x}"),
         Statement::SetMark => format!("meta mark set meta mark | {mark:#010x}"),
         Statement::ClearMark => format!("meta mark set meta mark & {:#010x}", !mark),
-        Statement::SetPriority(Source::Zero) => "meta priority set none".to_owned(),
-        Statement::SetPriority(Source::Map { fields: key, map }) => {
+        Statement::SetPriority(Scratch::Zero) => "meta priority set none".to_owned(),
+        Statement::SetPriority(Scratch::Map { fields: key, map }) => {
             format!("meta priority set {} map @{}", fields(family, key), map.name())
         }
-        Statement::SetPriority(Source::Random(modulus)) => {
+        Statement::SetPriority(Scratch::Random(modulus)) => {
             format!("meta priority set numgen random mod {modulus}")
         }
-        Statement::SetPriority(Source::ClientHash(modulus)) => {
+        Statement::SetPriority(Scratch::ClientHash(modulus)) => {
             format!("meta priority set jhash {ip} saddr mod {modulus} seed {HASH_SEED:#x}")
         }
         Statement::GotoPick(scope, view) => {
@@ -299,7 +297,7 @@ fn statement(family: Family, mark: u32, statement: &Statement) -> String {
 pub const HASH_SEED: u32 = 0x7275_6c65;
 
 fn affinity_record(family: Family, scope: Scope, timeout: &str) -> String {
-    let key = fields(family, &skeleton::affinity_key(scope));
+    let key = fields(family, &ruleset::affinity_key(scope));
     format!("{{ {key}{timeout} : meta priority }}")
 }
 

@@ -1,10 +1,10 @@
 //! The laws of IPVS mode, tested with random histories in which time passes.
 
+use rulec_compiler::flows;
 use rulec_compiler::ipvs::Draining;
 use rulec_compiler::ipvs::{
     self, Attributes, RealServer, Scheduler, Scheduling, Server, VirtualServer,
 };
-use rulec_compiler::nft::flows;
 use rulec_compiler::settings::{IpvsSettings, ProxyMode};
 
 use super::support::with_excluded;
@@ -347,7 +347,8 @@ proptest! {
             // A repair works from any interrupted state.
             for index in &cuts {
                 let groups = delta.groups[..index.index(delta.groups.len() + 1)].to_vec();
-                let head = Delta { groups, epilogue: Vec::new(), ..delta.clone() };
+                let mut head = Delta { groups, ..delta.clone() };
+                head.shared.drop_retired();
                 let found = applied(&old, &head);
                 let wanted = with_excluded(&found, &node.program);
                 check(&found, &Delta::reconcile(&found, &node.program), &wanted);
@@ -520,7 +521,7 @@ proptest! {
             // than the kernel was told.
             let mut partial = delta;
             partial.groups.retain(|group| group.service != service);
-            partial.epilogue.clear();
+            partial.shared.drop_retired();
             let found = applied(&before.state(), &partial);
             restored.drain_as_held(&found.ipvs);
             let held = draining(&found);

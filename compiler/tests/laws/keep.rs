@@ -52,7 +52,7 @@ impl Start {
 /// Returns the frontends that have backends, with these.
 fn led(state: &State) -> BTreeMap<Frontend, BTreeSet<Backend>> {
     let mut led: BTreeMap<Frontend, BTreeSet<Backend>> = BTreeMap::new();
-    for (key, (value, _)) in elements(state) {
+    for (key, Held { value, .. }) in elements(state) {
         if let (Key::Endpoint(_, frontend, _), Value::Backend(backend)) = (key, value) {
             led.entry(frontend).or_default().insert(backend);
         }
@@ -78,7 +78,7 @@ proptest! {
         let led: BTreeSet<IpAddr> =
             led(&found).values().flatten().map(|backend| backend.address).collect();
         let is_of_nobody = |op: &&Op| {
-            let key = support::element(op).map(|element| element.key);
+            let key = op.element().map(|element| element.key);
             matches!(key, Some(Key::Hairpin(address)) if !led.contains(&address))
         };
         let rest: Vec<&Op> = delta.ops().filter(|op| !is_of_nobody(op)).collect();

@@ -32,22 +32,25 @@ use rulec_compiler::interface::InterfacePattern;
 use rulec_compiler::ipvs::Scheduler;
 use rulec_compiler::name::{LabelKey, LabelValue, Name, NamespacedName, NodeName, PortName, Zone};
 use rulec_compiler::net::{Backend, Family, Protocol};
-use rulec_compiler::nft::delta::parse_owner;
 use rulec_compiler::nft::element::Value;
 use rulec_compiler::nft::pick::Clients;
-use rulec_compiler::nft::program::PickId;
-use rulec_compiler::nft::skeleton::View;
-use rulec_compiler::nft::skeleton::{self, Statement};
-use rulec_compiler::nft::state::Table;
-use rulec_compiler::nft::{ChainId, Delta, Key, Op, Pick, Program, Scope, SetId, State, text};
+use rulec_compiler::nft::rule::Statement;
+use rulec_compiler::nft::ruleset;
+use rulec_compiler::nft::set::View;
+use rulec_compiler::nft::{self, ChainId, Key, Pick, Scope, SetId};
 use rulec_compiler::object::{
     Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, Hints, InterfaceAddresses,
     IpvsOptions, Kind, Node, Object, ObjectKey, Pod, PodAddresses, Service, ServiceCidr,
     ServicePort, ServiceType, SlicePort, TargetPort, TrafficPolicy,
 };
+use rulec_compiler::program::PickId;
 use rulec_compiler::resolve::{Rank, Route, resolve};
 use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
-use rulec_compiler::{Change, Dirty, Frontend, Model, Origin, Provenance, Settings, Sourced};
+use rulec_compiler::state::{ChainContent, Held, Table};
+use rulec_compiler::{
+    Change, Delta, Dirty, Frontend, Model, Op, Origin, Program, Provenance, Settings, Sourced,
+    Stage, State,
+};
 
 use support::{
     HERE, applied, bare_service, bare_slice, check, checked_delta, elements, endpoint, model, nets,
@@ -509,12 +512,13 @@ fn meaning(state: &State) -> Meaning {
     let mut others = BTreeSet::new();
     let mut goto = BTreeSet::new();
     let mut read = 0;
-    for (key, (value, comment)) in &elements {
+    for (key, Held { value, owner: comment }) in &elements {
         let (view, pick) = match (key, value) {
             (Key::Service(view, _), Value::Pick(pick)) => (*view, Some(*pick)),
             (Key::Reject(_), Value::Present) => (View::Cluster, None),
             (Key::Pick(family, scope, view, pick), Value::Goto) => {
-                goto.insert((*family, *scope, *view, *pick));
+                let (family, scope, view, pick) = (*family, *scope, *view, *pick);
+                goto.insert(PickId { family, scope, view, pick });
                 read += 1;
                 continue;
             }
@@ -532,7 +536,7 @@ fn meaning(state: &State) -> Meaning {
         let Pick { affinity, backends: n, .. } = pick.unwrap_or(Pick::DROP);
         for position in 0..n {
             let id = match elements.get(&Key::AffinitySlot(view, frontend, position)) {
-                Some((Value::Id(id), None)) if affinity.is_some() => {
+                Some(Held { value: Value::Id(id), owner: None }) if affinity.is_some() => {
                     read += 1;
                     *id
                 }
@@ -540,7 +544,7 @@ fn meaning(state: &State) -> Meaning {
                 other => panic!("slot {position} of {frontend} is {other:?}"),
             };
             match elements.get(&Key::Endpoint(view, frontend, id)) {
-                Some((Value::Backend(backend), None)) => {
+                Some(Held { value: Value::Backend(backend), owner: None }) => {
                     assert!(backends.insert(*backend), "{backend} occurs twice in {frontend}");
                     read += 1;
                 }
@@ -558,10 +562,10 @@ fn meaning(state: &State) -> Meaning {
     for (family, table) in &state.tables {
         assert_eq!(table.sets, SetId::ALL.into_iter().collect());
         assert_eq!(table.foreign, Vec::<String>::new());
-        for (chain, intact) in &table.chains {
-            assert!(*intact, "{chain} is not intact");
-            if let ChainId::Pick(scope, view, pick) = chain {
-                chains.insert((*family, *scope, *view, *pick));
+        for (chain, content) in &table.chains {
+            assert_eq!(*content, ChainContent::Complete, "{chain}");
+            if let ChainId::Pick(scope, view, pick) = *chain {
+                chains.insert(PickId { family: *family, scope, view, pick });
             }
         }
         assert!(ChainId::CONSTANT.iter().all(|chain| table.chains.contains_key(chain)));
@@ -576,7 +580,8 @@ fn meaning(state: &State) -> Meaning {
 impl Meaning {
     fn used_picks(&self) -> BTreeSet<PickId> {
         let used = self.frontends.iter().filter_map(|((frontend, view), served)| {
-            Some((frontend.family(), Scope::of(*frontend), *view, served.pick?))
+            let (family, scope) = (frontend.family(), Scope::of(*frontend));
+            Some(PickId { family, scope, view: *view, pick: served.pick? })
         });
         used.collect()
     }
@@ -651,11 +656,11 @@ fn assert_same_meaning(incremental: &Program, fresh: &Program) {
 /// start.
 fn affinity_ids(program: &Program) -> BTreeMap<(Seen, u32), Backend> {
     let elements = elements(&program.state());
-    let id = |(key, (value, _)): (&Key, &(Value, _))| {
+    let id = |(key, Held { value, .. }): (&Key, &Held)| {
         let (Key::AffinitySlot(view, frontend, _), Value::Id(id)) = (key, value) else {
             return None;
         };
-        let (value, _) = elements.get(&Key::Endpoint(*view, *frontend, *id))?;
+        let Held { value, .. } = elements.get(&Key::Endpoint(*view, *frontend, *id))?;
         let Value::Backend(backend) = value else { return None };
         Some((((*frontend, *view), *id), *backend))
     };
@@ -712,7 +717,7 @@ fn damages() -> impl Strategy<Value = Vec<Damage>> {
 
 impl Damage {
     /// Makes the change, as far as a kernel would allow it.
-    fn to(&self, state: &mut State) {
+    fn apply(&self, state: &mut State) {
         let keys: Vec<Key> = elements(state).into_keys().collect();
         let frontends: Vec<Frontend> = keys.iter().filter_map(|key| key.frontend()).collect();
         let chains: Vec<(Family, ChainId)> = state
@@ -721,11 +726,11 @@ impl Damage {
             .flat_map(|(family, table)| table.chains.keys().map(|chain| (*family, *chain)))
             .collect();
         let some = |index: &Index, count: usize| (count > 0).then(|| index.index(count));
-        let mut add = |key: Key, value: Value, comment: Option<Arc<PortKey>>| {
+        let mut add = |key: Key, value: Value, owner: Option<Arc<PortKey>>| {
             if let Some(table) = state.tables.get_mut(&key.family())
                 && table.sets.contains(&key.set())
             {
-                table.elements.entry(key).or_insert((value, comment));
+                table.elements.entry(key).or_insert(Held { value, owner });
             }
         };
         match self {
@@ -737,7 +742,7 @@ impl Damage {
             Self::AlterElement(index) => {
                 let Some(index) = some(index, keys.len()) else { return };
                 let table = table(state, keys[index].family());
-                if let Some((value, _)) = table.elements.get_mut(&keys[index]) {
+                if let Some(Held { value, .. }) = table.elements.get_mut(&keys[index]) {
                     *value = match *value {
                         Value::Pick(pick) => {
                             Value::Pick(Pick { backends: pick.backends + 1, ..pick })
@@ -753,10 +758,10 @@ impl Damage {
             Self::AlterComment(index) => {
                 let Some(index) = some(index, keys.len()) else { return };
                 let table = table(state, keys[index].family());
-                if let Some((_, comment)) = table.elements.get_mut(&keys[index]) {
+                if let Some(Held { owner: comment, .. }) = table.elements.get_mut(&keys[index]) {
                     *comment = match comment {
                         Some(_) => None,
-                        None => parse_owner("some/body:else").map(Arc::new),
+                        None => PortKey::from_comment("some/body:else").map(Arc::new),
                     };
                 }
             }
@@ -774,7 +779,8 @@ impl Damage {
                     protocol: Protocol::Tcp,
                     port: number(80),
                 };
-                let owner = owner.and_then(|n| parse_owner(&format!("default/service-{n}:http")));
+                let owner =
+                    owner.and_then(|n| PortKey::from_comment(&format!("default/service-{n}:http")));
                 add(Key::Reject(frontend), Value::Present, owner.map(Arc::new));
             }
             Self::AddMember(d) => {
@@ -790,7 +796,7 @@ impl Damage {
                     if table.sets.contains(&SetId::UnmasqueradedSources) {
                         let net = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, *d, 0, 0), 16);
                         let key = Key::UnmasqueradedSource(net.into());
-                        table.elements.insert(key, (Value::Present, None));
+                        table.elements.insert(key, Held { value: Value::Present, owner: None });
                     }
                 }
             }
@@ -800,15 +806,19 @@ impl Damage {
                     && table.sets.contains(&SetId::Picks(Scope::Address, View::Cluster))
                 {
                     let chain = ChainId::Pick(Scope::Address, View::Cluster, pick);
-                    table.chains.insert(chain, *backends % 2 == 0);
+                    let content = match *backends % 2 {
+                        0 => ChainContent::Complete,
+                        _ => ChainContent::Other,
+                    };
+                    table.chains.insert(chain, content);
                     let key = Key::Pick(*family, Scope::Address, View::Cluster, pick);
-                    table.elements.insert(key, (Value::Goto, None));
+                    table.elements.insert(key, Held { value: Value::Goto, owner: None });
                 }
             }
             Self::BreakChain(index) => {
                 let Some(index) = some(index, chains.len()) else { return };
                 let (family, chain) = chains[index];
-                table(state, family).chains.insert(chain, false);
+                table(state, family).chains.insert(chain, ChainContent::Other);
             }
             Self::RemoveChain(index) => {
                 let Some(index) = some(index, chains.len()) else { return };
@@ -819,12 +829,14 @@ impl Damage {
                     table.elements.remove(&Key::Pick(family, scope, view, pick));
                 }
                 // A kernel deletes a chain only when no rule jumps to it any more.
-                for (other, intact) in &mut table.chains {
-                    let jumps = skeleton::rules(*other).into_iter().any(|rule| {
+                for (other, content) in &mut table.chains {
+                    let jumps = ruleset::rules(*other).into_iter().any(|rule| {
                         let leads = [Statement::Jump(chain), Statement::Goto(chain)];
                         leads.iter().any(|statement| rule.0.contains(statement))
                     });
-                    *intact &= !jumps;
+                    if jumps {
+                        *content = ChainContent::Other;
+                    }
                 }
             }
             Self::RemoveSet(index) => {
@@ -833,7 +845,7 @@ impl Damage {
                     table.sets.remove(&set);
                     table.elements.retain(|key, _| key.set() != set);
                     // A kernel deletes a set only when no rule looks it up any more.
-                    table.chains.values_mut().for_each(|intact| *intact = false);
+                    table.chains.values_mut().for_each(|it| *it = ChainContent::Other);
                 }
             }
             Self::AddForeign(family) => {
@@ -854,7 +866,7 @@ fn table(state: &mut State, family: Family) -> &mut Table {
 
 fn damaged(state: &State, damages: &[Damage]) -> State {
     let mut state = state.clone();
-    damages.iter().for_each(|damage| damage.to(&mut state));
+    damages.iter().for_each(|damage| damage.apply(&mut state));
     state
 }
 
@@ -920,14 +932,15 @@ proptest! {
             }
             let delta = checked_delta(&before.program, &daemon.program);
             let used = meaning(&daemon.program.state()).used_picks();
-            for op in &delta.prelude {
-                if let Op::AddChain(family, ChainId::Pick(scope, view, pick)) = op {
-                    let id = (*family, *scope, *view, *pick);
+            for op in delta.shared.iter() {
+                if let Op::Nft(nft::Op::AddChain(family, ChainId::Pick(scope, view, pick))) = op {
+                    let (family, scope, view, pick) = (*family, *scope, *view, *pick);
+                    let id = PickId { family, scope, view, pick };
                     prop_assert!(used.contains(&id), "unused pick chain {}", pick);
                 }
             }
             let reconciled = Delta::reconcile(&before.program.state(), &daemon.program);
-            let count = |delta: &Delta| delta.ops().filter(|op| op.is_element()).count();
+            let count = |delta: &Delta| delta.ops().filter(|op| op.element().is_some()).count();
             prop_assert!(count(&delta) <= count(&reconciled));
             prop_assert!(!delta.atomic && !reconciled.atomic);
             // Also back, as to an older revision.
@@ -960,7 +973,7 @@ proptest! {
         let script = |model: &Model| {
             let program = Program::compile(model, settings(), &State::default());
             let delta = Delta::reconcile(&State::default(), &program);
-            delta.ops().map(|op| text::commands(op, program.mark())).collect::<String>()
+            delta.ops().map(|op| op.commands(program.mark())).collect::<String>()
         };
         let mut one_by_one = Model::default();
         for object in &shuffled {
@@ -1126,7 +1139,7 @@ proptest! {
             // more than one Service: reading the kernel tells what is missing.
             let mut partial = delta;
             partial.groups.retain(|group| group.service != service);
-            partial.epilogue.clear();
+            partial.shared.drop_retired();
             let found = applied(&before.state(), &partial);
             check(&found, &Delta::reconcile(&found, &restored), &restored.state());
         }
@@ -1144,7 +1157,8 @@ proptest! {
             let new = wanted.state();
             for index in &cuts {
                 let groups = delta.groups[..index.index(delta.groups.len() + 1)].to_vec();
-                let head = Delta { groups, epilogue: Vec::new(), ..delta.clone() };
+                let mut head = Delta { groups, ..delta.clone() };
+                head.shared.drop_retired();
                 let state = applied(old, &head);
                 check_served(&state, old, &new);
                 check(&state, &Delta::reconcile(&state, wanted), &new);
@@ -1250,7 +1264,7 @@ fn check_served(state: &State, old: &State, new: &State) {
             "{frontend} is half changed: {now:?}"
         );
     }
-    for (key, (value, _)) in elements(state) {
+    for (key, Held { value, .. }) in elements(state) {
         if let (Key::Service(view, frontend), Value::Pick(pick)) = (key, value) {
             let goto = Key::Pick(frontend.family(), Scope::of(frontend), view, pick);
             assert!(elements_hold(state, goto), "the code of {frontend} has no chain");
@@ -1284,7 +1298,7 @@ proptest! {
         let comment = key.comment();
         let text = comment.to_string();
         prop_assert!(text.len() <= PortKey::MAX_COMMENT, "{text} has {} characters", text.len());
-        let read = parse_owner(&text);
+        let read = PortKey::from_comment(&text);
         prop_assert_eq!(read.as_ref(), Some(&*comment));
         prop_assert_eq!(&comment.comment(), &comment);
         if key.to_string().len() <= PortKey::MAX_COMMENT {
@@ -1385,7 +1399,8 @@ fn a_transient_pick_code_needs_no_chain() {
     let list = objects(&[(&loser, &[1, 2]), (&winner, &[1])]);
     let external_two = |program: &Program| {
         let pick = Pick { clients: Clients::Masqueraded, affinity: None, backends: 2 };
-        let id = (Family::Ipv4, Scope::Address, View::Cluster, pick);
+        let (family, scope, view) = (Family::Ipv4, Scope::Address, View::Cluster);
+        let id = PickId { family, scope, view, pick };
         meaning(&program.state()).picks.contains(&id)
     };
     assert!(!external_two(&Daemon::start(&list).program));
@@ -1396,7 +1411,7 @@ fn a_transient_pick_code_needs_no_chain() {
     let before = daemon.program.clone();
     daemon.apply(&[replacement(&objects(&[(&loser, &[1, 2]), (&winner, &[2])]))]);
     assert!(!external_two(&daemon.program));
-    assert_eq!(checked_delta(&before, &daemon.program).prelude, []);
+    assert_eq!(checked_delta(&before, &daemon.program).shared.len(), 0);
 }
 
 /// The network of the node's Pods was known and no longer is.
@@ -1446,9 +1461,9 @@ fn a_pick_chain_is_removed_after_its_last_user() {
         Delta::between(&before, &wanted),
     ] {
         let is_pick =
-            |op: &Op| matches!(op, Op::Delete(element) if matches!(element.key, Key::Pick(..)));
-        assert!(!delta.prelude.iter().any(is_pick), "the chain is removed first");
-        assert!(delta.epilogue.iter().any(is_pick), "the chain is never removed");
+            |op: &Op| op.deleted().is_some_and(|element| matches!(element.key, Key::Pick(..)));
+        assert!(!delta.shared.at(Stage::Switch).iter().any(is_pick), "the chain is removed first");
+        assert!(delta.shared.at(Stage::Retire).iter().any(is_pick), "the chain is never removed");
         check(&found, &delta, &wanted.state());
     }
 }

@@ -1,6 +1,6 @@
 //! Packets go where the specification says, after any history and under any settings.
 
-use rulec_compiler::nft::oracle::{self, Packet, Verdict};
+use rulec_compiler::oracle::{self, Packet, Verdict};
 use rulec_compiler::resolve::local::local_view;
 
 use super::reference::{Cluster, Entrance, Fate};

@@ -11,11 +11,11 @@ use rulec_compiler::Settings;
 use rulec_compiler::interface::InterfacePattern;
 use rulec_compiler::name::{NamespacedName, PortName};
 use rulec_compiler::net::{Backend, Family, Protocol};
-use rulec_compiler::nft::oracle::{Packet, Verdict};
 use rulec_compiler::object::{
     Conditions, EndpointSlice, Hints, Node, Object, Pod, PodAddresses, Service, ServicePort,
     ServiceType, TargetPort, TrafficPolicy,
 };
+use rulec_compiler::oracle::{Packet, Verdict};
 use rulec_compiler::resolve::local::{LocalFamily, LocalView};
 use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
 

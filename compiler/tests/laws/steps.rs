@@ -7,11 +7,12 @@ use super::*;
 fn check_steps(old: &State, delta: &Delta) {
     // No packet passes through a table that does not exist yet, and a table that is replaced is replaced
     // at once.
-    let is_new = delta.prelude.iter().any(|op| matches!(op, Op::AddTable(_)));
+    let is_new = delta.ops().any(|op| matches!(op, Op::Nft(nft::Op::AddTable(_))));
     let is_seen = !is_new && !delta.atomic;
     let mut before = old.clone();
     for step in delta.steps() {
-        let ops = Delta { prelude: step.ops().cloned().collect(), ..Delta::default() };
+        let ops =
+            Delta { shared: step.ops().cloned().collect::<Vec<Op>>().into(), ..Delta::default() };
         let after = applied(&before, &ops);
         if is_seen {
             check_neighbours(&before, &after);
@@ -30,7 +31,7 @@ fn check_neighbours(before: &State, after: &State) {
         let keys = elements(state).into_keys();
         keys.filter(|key| matches!(key, Key::SourceRange(of, _) if *of == frontend)).collect()
     };
-    for (key, (value, _)) in elements(before) {
+    for (key, Held { value, .. }) in elements(before) {
         match (key, value) {
             (Key::Service(view, frontend), Value::Pick(found)) => {
                 let family = frontend.family();
@@ -58,7 +59,7 @@ fn check_neighbours(before: &State, after: &State) {
                     };
                     let slot = Key::AffinitySlot(view, frontend, slot);
                     assert!(elements_hold(after, slot), "{frontend}: {slot:?}");
-                    if let Some((Value::Id(id), _)) = elements(before).get(&slot) {
+                    if let Some(Held { value: Value::Id(id), .. }) = elements(before).get(&slot) {
                         assert!(elements_hold(after, endpoint(*id)), "{frontend}: id {id}");
                     }
                 }

@@ -163,17 +163,17 @@ fn the_first_and_the_last_endpoint_take_three_operations_each() {
     assert_eq!(
         ops(&none, &one),
         [
-            "delete reject-services 10.96.0.1 . tcp . 80",
             "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 1000:0",
             "# ipvsadm -a -t 10.96.0.1:80 -r 10.0.0.1:8080 -m -w 1",
+            "delete reject-services 10.96.0.1 . tcp . 80",
         ]
     );
     assert_eq!(
         ops(&one, &none),
         [
-            "delete services 10.96.0.1 . tcp . 80",
             "add reject-services 10.96.0.1 . tcp . 80 comment \"default/web:http\"",
             "# ipvsadm -e -t 10.96.0.1:80 -r 10.0.0.1:8080 -m -w 0 -x 1600",
+            "delete services 10.96.0.1 . tcp . 80",
         ]
     );
 }
@@ -237,9 +237,9 @@ fn external_policy_takes_three_operations_and_one_per_remote_endpoint() {
         [
             "delete services 192.0.2.1 . tcp . 80",
             "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 3000:0",
-            "delete local-services 192.0.2.1 . tcp . 80",
             "# ipvsadm -e -t 192.0.2.1:80 -r 10.0.0.1:8080 -m -w 1",
             "# ipvsadm -e -t 192.0.2.1:80 -r 10.0.0.2:8080 -m -w 1",
+            "delete local-services 192.0.2.1 . tcp . 80",
         ]
     );
 }
@@ -303,7 +303,7 @@ fn a_node_address_adds_and_removes_only_its_node_ports() {
     );
     assert_eq!(
         ops(&two, &one),
-        ["delete services 172.16.0.2 . tcp . 30080", "# ipvsadm -D -t 172.16.0.2:30080"]
+        ["# ipvsadm -D -t 172.16.0.2:30080", "delete services 172.16.0.2 . tcp . 30080"]
     );
     assert_eq!(ops(&one, &with(&[[127, 0, 0, 1], [172, 16, 0, 1]])), [""; 0], "none on loopback");
 }
@@ -313,7 +313,7 @@ fn a_node_address_adds_and_removes_only_its_node_ports() {
 fn a_vip_on_an_interface_is_not_bound() {
     let with = |addresses: &[[u8; 4]]| [web(balanced), endpoints(&[at(1)]), interfaces(addresses)];
     let (without, on_interface) = (with(&[]), with(&[[192, 0, 2, 1]]));
-    assert_eq!(ops(&without, &on_interface), ["delete vips 192.0.2.1", "# unbind 192.0.2.1"]);
+    assert_eq!(ops(&without, &on_interface), ["# unbind 192.0.2.1", "delete vips 192.0.2.1"]);
     assert_eq!(ops(&on_interface, &without), ["add vips 192.0.2.1", "# bind 192.0.2.1"]);
 }
 
@@ -326,11 +326,11 @@ fn removing_a_service_takes_five_operations() {
     assert_eq!(
         ops(&service, &none),
         [
+            "# unbind 10.96.0.1",
+            "# ipvsadm -D -t 10.96.0.1:80",
             "delete cluster-ips 10.96.0.1",
             "delete vips 10.96.0.1",
-            "# unbind 10.96.0.1",
             "delete services 10.96.0.1 . tcp . 80",
-            "# ipvsadm -D -t 10.96.0.1:80",
         ]
     );
     let found = ops(&none, &service);
@@ -389,10 +389,10 @@ fn an_external_ip_leaves_in_four_operations_and_returns_in_five() {
     assert_eq!(
         ops(&here, &elsewhere),
         [
-            "delete vips 192.0.2.1",
             "# unbind 192.0.2.1",
-            "delete services 192.0.2.1 . tcp . 80",
             "# ipvsadm -D -t 192.0.2.1:80",
+            "delete vips 192.0.2.1",
+            "delete services 192.0.2.1 . tcp . 80",
         ]
     );
     assert_eq!(

@@ -14,17 +14,19 @@ use std::sync::Arc;
 
 use rulec_compiler::name::{NodeName, Zone};
 use rulec_compiler::net::Family;
-use rulec_compiler::nft::program::Fragment;
-use rulec_compiler::nft::{Delta, Key, Op, Program, State, text};
+use rulec_compiler::nft::Key;
 use rulec_compiler::object::{
     Affinity, Conditions, Endpoint, EndpointSlice, Hints, Node, Object, Service, ServiceType,
     TrafficPolicy,
 };
-use rulec_compiler::{Change, Dirty, Model, Origin, Provenance, Sourced};
+use rulec_compiler::program::Fragment;
+use rulec_compiler::{
+    Change, Delta, Dirty, Model, Op, Origin, Program, Provenance, Sourced, Stage, State,
+};
 
 use support::{
-    HERE, bare_service, bare_slice, checked_delta, element, endpoint, model, nets, number,
-    replacement, service_port, settings, slice_port,
+    HERE, bare_service, bare_slice, checked_delta, endpoint, model, nets, number, replacement,
+    service_port, settings, slice_port,
 };
 
 // ---- Objects ------------------------------------------------------------------------------------
@@ -195,13 +197,14 @@ fn history(steps: &[&[Object]]) -> Vec<String> {
 }
 
 fn lines(delta: &Delta) -> Vec<String> {
-    let of_pick = |op: &&Op| element(op).is_none_or(|element| matches!(element.key, Key::Pick(..)));
+    let of_pick =
+        |op: &&Op| op.element().is_none_or(|element| matches!(element.key, Key::Pick(..)));
     let is_shown = |op: &&Op| matches!(op, Op::Ipvs(_)) || !of_pick(op);
     delta.ops().filter(is_shown).map(line).collect()
 }
 
 fn line(op: &Op) -> String {
-    let command = text::commands(op, 0x4000);
+    let command = op.commands(0x4000);
     let command = command.trim_end().replace("element ip6 rulec", "ip6");
     command.replace("element ip rulec ", "").replace("{ ", "").replace(" }", "")
 }
@@ -366,9 +369,9 @@ fn the_first_endpoint_ends_the_rejection() {
     assert_eq!(
         found,
         [
-            "delete reject-services 10.96.0.1 . tcp . 80",
             "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1",
             "add endpoints 10.96.0.1 . tcp . 80 . none : 10.0.0.1 . 8080",
+            "delete reject-services 10.96.0.1 . tcp . 80",
         ]
     );
 }
@@ -690,12 +693,12 @@ fn affinity_gives_each_backend_an_id() {
             "add affinity-slots 10.96.0.1 . tcp . 80 . none : 1d08:6d6c",
             "add affinity-slots 10.96.0.1 . tcp . 80 . 0:1 : f843:92d",
             "add affinity-slots 10.96.0.1 . tcp . 80 . 0:2 : 7bb:1a52",
-            "delete endpoints 10.96.0.1 . tcp . 80 . none",
-            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
-            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
             "add endpoints 10.96.0.1 . tcp . 80 . 7bb:1a52 : 10.0.0.3 . 8080",
             "add endpoints 10.96.0.1 . tcp . 80 . 1d08:6d6c : 10.0.0.1 . 8080",
             "add endpoints 10.96.0.1 . tcp . 80 . f843:92d : 10.0.0.2 . 8080",
+            "delete endpoints 10.96.0.1 . tcp . 80 . none",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
         ]
     );
 }
@@ -957,7 +960,7 @@ fn unrelated_node_changes_compile_nothing() {
 
 /// Returns the commands without the comments of rules, which are hashes of the rules.
 fn text(ops: &[Op]) -> String {
-    let commands: String = ops.iter().map(|op| text::commands(op, 0x4000)).collect();
+    let commands: String = ops.iter().map(|op| op.commands(0x4000)).collect();
     let said = commands.lines().filter_map(|line| line.split(" comment \"rulec:").next());
     said.map(|line| format!("{line}\n")).collect()
 }
@@ -969,19 +972,19 @@ fn a_pick_chain_is_added_with_its_first_user() {
     let mut daemon = Daemon::start(&before);
     let (_, delta) = daemon.apply(replacement(&after));
     assert_eq!(
-        text(&delta.prelude),
+        text(delta.shared.at(Stage::Prepare)),
         "add chain ip rulec pick-2\n\
          add rule ip rulec pick-2 meta priority set numgen random mod 2\n\
          add rule ip rulec pick-2 dnat ip to ip daddr . meta l4proto . th dport . meta priority \
          map @endpoints\n\
          add element ip rulec picks { 0:2 : goto pick-2 }\n"
     );
-    assert_eq!(delta.epilogue, [], "an unused chain stays for a while");
+    assert_eq!(delta.shared.at(Stage::Retire), [], "an unused chain stays for a while");
 
     // The way back uses the old chain, which still exists, and so does the next time.
     for objects in [&before, &after] {
         let (_, delta) = daemon.apply(replacement(objects));
-        assert_eq!(text(&delta.prelude), "");
+        assert_eq!(text(delta.shared.at(Stage::Prepare)), "");
         assert_eq!(delta.len(), 3);
     }
 
@@ -991,7 +994,7 @@ fn a_pick_chain_is_added_with_its_first_user() {
     idle.into_iter().for_each(|pick| daemon.program.retire(pick));
     let delta = checked_delta(&used, &daemon.program);
     assert_eq!(
-        text(&delta.epilogue),
+        text(delta.shared.at(Stage::Retire)),
         "delete element ip rulec picks { 0:1 }\ndelete chain ip rulec pick-1\n"
     );
     assert_eq!(delta.len(), 2);

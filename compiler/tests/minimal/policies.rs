@@ -36,12 +36,12 @@ fn a_local_endpoint_takes_ten_operations() {
             "delete hairpin 10.0.0.3 . 10.0.0.3",
             "delete services 10.96.0.1 . tcp . 80",
             "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
-            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
             "delete services 192.0.2.1 . tcp . 80",
             "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 4000:2",
-            "delete endpoints 192.0.2.1 . tcp . 80 . 0:2",
             "delete local-services 192.0.2.1 . tcp . 80",
             "add local-services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 0:1",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
+            "delete endpoints 192.0.2.1 . tcp . 80 . 0:2",
             "delete local-endpoints 192.0.2.1 . tcp . 80 . 0:1",
         ]
     );
@@ -69,9 +69,9 @@ fn a_remote_endpoint_takes_six_operations() {
         [
             "delete services 10.96.0.1 . tcp . 80",
             "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
-            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
             "delete services 192.0.2.1 . tcp . 80",
             "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 4000:2",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
             "delete endpoints 192.0.2.1 . tcp . 80 . 0:2",
         ]
     );
@@ -97,11 +97,11 @@ fn readiness_of_the_only_local_endpoint_takes_nine_operations() {
             "delete hairpin 10.0.0.2 . 10.0.0.2",
             "delete services 10.96.0.1 . tcp . 80",
             "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1",
-            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
             "delete services 192.0.2.1 . tcp . 80",
             "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 4000:1",
-            "delete endpoints 192.0.2.1 . tcp . 80 . 0:1",
             "delete local-services 192.0.2.1 . tcp . 80",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
+            "delete endpoints 192.0.2.1 . tcp . 80 . 0:1",
             "delete local-endpoints 192.0.2.1 . tcp . 80 . none",
         ]
     );
@@ -147,9 +147,9 @@ fn the_last_local_endpoint_terminates_in_six_operations_and_ends_in_three() {
         [
             "delete services 10.96.0.1 . tcp . 80",
             "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1",
-            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
             "delete services 192.0.2.1 . tcp . 80",
             "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 4000:1",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
             "delete endpoints 192.0.2.1 . tcp . 80 . 0:1",
         ]
     );
@@ -339,8 +339,8 @@ fn a_remote_endpoint_takes_no_operation_under_internal_policy_local() {
     assert_eq!(
         ops(&with(&[]), &with(&[at(1)])),
         [
-            "delete reject-services 10.96.0.1 . tcp . 80",
             "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 6000:0",
+            "delete reject-services 10.96.0.1 . tcp . 80",
         ]
     );
 }
@@ -375,24 +375,32 @@ fn affinity_under_external_policy_local_changes_each_view() {
         };
         let not_at = |key: &str| format!("delete {prefix}endpoints {frontend} . {key}");
         on.extend(slots.iter().map(|slot| format!("add {}", id(slot))));
-        on.extend(slots.iter().map(|(slot, ..)| not_at(slot)));
         on.extend(slots.iter().map(|(_, id, backend)| at(id, backend)));
+        let on_late: Vec<String> = slots.iter().map(|(slot, ..)| not_at(slot)).collect();
         let no_id = |(slot, ..): &(&str, &str, &str)| {
             format!("delete {prefix}affinity-slots {frontend} . {slot}")
         };
-        off.extend(slots.iter().map(no_id));
         off.extend(slots.iter().map(|(slot, _, backend)| at(slot, backend)));
-        off.extend(slots.iter().map(|(_, id, _)| not_at(id)));
-        [on, off]
+        // Packets that were on their way look these up.
+        let mut off_late: Vec<String> = slots.iter().map(no_id).collect();
+        off_late.extend(slots.iter().map(|(_, id, _)| not_at(id)));
+        ([on, on_late], [off, off_late])
     };
     let both = [("none", "1d08:6d6c", "10.0.0.1"), ("0:1", "f843:92d", "10.0.0.2")];
     let here = [("none", "f843:92d", "10.0.0.2")];
     let (cluster, outside) = ("10.96.0.1 . tcp . 80", "192.0.2.1 . tcp . 80");
-    let [cluster_on, cluster_off] = view(cluster, "", ["0:2", "8000:a002"], &both);
-    let [outside_on, outside_off] = view(outside, "", ["4000:2", "c000:a002"], &both);
-    let [local_on, local_off] = view(outside, "local-", ["0:1", "8000:a001"], &here);
-    assert_eq!(ops(&none, &sticky), [cluster_on, outside_on, local_on].concat());
-    let off = [cluster_off, outside_off, local_off].concat();
+    let views = [
+        view(cluster, "", ["0:2", "8000:a002"], &both),
+        view(outside, "", ["4000:2", "c000:a002"], &both),
+        view(outside, "local-", ["0:1", "8000:a001"], &here),
+    ];
+    let staged = |of: &dyn Fn(usize) -> [Vec<String>; 2]| {
+        let [first, second, third] = [0, 1, 2].map(of);
+        let stages = [0, 1].map(|at| [&*first[at], &*second[at], &*third[at]].concat());
+        stages.concat()
+    };
+    assert_eq!(ops(&none, &sticky), staged(&|view| views[view].0.clone()));
+    let off = staged(&|view| views[view].1.clone());
     assert_eq!(off.len(), 3 * 2 + 5 * 3);
     assert_eq!(ops(&sticky, &none), off, "affinity from the start");
     assert_eq!(history(&[&none, &sticky, &none]), off, "affinity added later");
@@ -481,9 +489,9 @@ fn topology_does_not_affect_the_local_view() {
         [
             "delete services 10.96.0.1 . tcp . 80",
             "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1",
-            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
             "delete services 192.0.2.1 . tcp . 80",
             "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 4000:1",
+            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
             "delete endpoints 192.0.2.1 . tcp . 80 . 0:1",
         ]
     );
@@ -502,8 +510,8 @@ fn the_first_and_the_last_source_range_take_two_operations() {
     assert_eq!(
         ops(&open, &one),
         [
-            "add firewalled 192.0.2.1 . tcp . 80",
             "add source-ranges 192.0.2.1 . tcp . 80 . 10.0.0.0/8",
+            "add firewalled 192.0.2.1 . tcp . 80",
         ]
     );
     assert_eq!(

@@ -4,20 +4,19 @@ mod objects;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use rulec_compiler::Frontend;
-use rulec_compiler::frontend::PortKey;
 use rulec_compiler::ipvs;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
-use rulec_compiler::nft::element::Value;
-use rulec_compiler::nft::{ChainId, Delta, Element, Key, Op, Program, SetId, State};
+use rulec_compiler::nft::{self, ChainId, Key, SetId};
+use rulec_compiler::state::Held;
+use rulec_compiler::{Delta, Op, Program, State};
 
 pub(crate) use objects::*;
 
 /// Returns the elements of a state, of both families.
-pub(crate) fn elements(state: &State) -> BTreeMap<Key, (Value, Option<Arc<PortKey>>)> {
+pub(crate) fn elements(state: &State) -> BTreeMap<Key, Held> {
     let tables = state.tables.values();
     tables.flat_map(|table| &table.elements).map(|(key, held)| (*key, held.clone())).collect()
 }
@@ -48,9 +47,10 @@ pub(crate) fn check(before: &State, delta: &Delta, after: &State) {
 fn check_rules(delta: &Delta) {
     let mut empty: Vec<(Family, ChainId)> = Vec::new();
     for op in delta.ops() {
-        if let Op::AddChain(family, chain) | Op::FlushChain(family, chain) = op {
+        let Some(op) = op.as_nft() else { continue };
+        if let nft::Op::AddChain(family, chain) | nft::Op::FlushChain(family, chain) = op {
             empty.push((*family, *chain));
-        } else if let Op::FillChain(family, chain) = op {
+        } else if let nft::Op::FillChain(family, chain) = op {
             assert!(empty.contains(&(*family, *chain)), "{chain} is filled but may not be empty");
         }
     }
@@ -59,12 +59,7 @@ fn check_rules(delta: &Delta) {
 /// Checks for the minimum of operations: a deletion for each element that is gone or has changed,
 /// an addition for each that is new or has changed. An element cannot be changed in place.
 fn check_minimal(before: &State, delta: &Delta, after: &State) {
-    let replaced = |op: &&Op| matches!(op, Op::DeleteTable(_));
-    let families: Vec<Family> = delta
-        .ops()
-        .filter(replaced)
-        .filter_map(|op| if let Op::DeleteTable(family) = op { Some(*family) } else { None })
-        .collect();
+    let families: Vec<Family> = delta.ops().filter_map(replaced).collect();
     let (mut before, after) = (elements(before), elements(after));
     before.retain(|key, _| !families.contains(&key.family()));
 
@@ -74,11 +69,8 @@ fn check_minimal(before: &State, delta: &Delta, after: &State) {
     let mut come: Vec<Key> = come.map(|(key, _)| *key).collect();
     let (mut deleted, mut added) = (Vec::new(), Vec::new());
     for op in delta.ops() {
-        if let Op::Delete(element) = op {
-            deleted.push(element.key);
-        } else if let Op::Add(element) = op {
-            added.push(element.key);
-        }
+        deleted.extend(op.deleted().map(|element| element.key));
+        added.extend(op.added().map(|element| element.key));
     }
     for keys in [&mut gone, &mut come, &mut deleted, &mut added] {
         keys.sort_unstable();
@@ -138,7 +130,7 @@ fn frontend(op: &Op) -> Option<Frontend> {
     if let Op::Ipvs(op) = op {
         return op.server().map(ipvs::VirtualServer::frontend);
     }
-    element(op)?.key.frontend()
+    op.element()?.key.frontend()
 }
 
 fn check_frontends_are_whole(delta: &Delta) {
@@ -150,7 +142,7 @@ fn check_frontends_are_whole(delta: &Delta) {
         }
     }
     // Operations outside the groups may prepare for groups, but must not touch a served frontend.
-    for element in delta.prelude.iter().chain(&delta.epilogue).filter_map(element) {
+    for element in delta.shared.iter().filter_map(Op::element) {
         if let Some(frontend) = element.key.frontend() {
             assert!(!groups.contains_key(&frontend), "{frontend} is changed outside its group");
         }
@@ -172,14 +164,14 @@ fn check_intervals(before: &State, delta: &Delta) {
     };
     let mut nets: Vec<(Place, ipnet::IpNet)> = elements(before).keys().filter_map(range).collect();
     for op in delta.ops() {
-        if let Op::DeleteTable(family) = op {
-            nets.retain(|(_, net)| Family::of(net.addr()) != *family);
+        if let Some(family) = replaced(op) {
+            nets.retain(|(_, net)| Family::of(net.addr()) != family);
         }
-        let Some((set, net)) = element(op).and_then(|element| range(&element.key)) else {
+        let Some((set, net)) = op.element().and_then(|element| range(&element.key)) else {
             continue;
         };
         nets.retain(|held| *held != (set, net));
-        if matches!(op, Op::Add(_)) {
+        if op.added().is_some() {
             let overlaps = |(of, held): &&(Place, ipnet::IpNet)| {
                 *of == set && (held.contains(&net) || net.contains(held))
             };
@@ -189,8 +181,9 @@ fn check_intervals(before: &State, delta: &Delta) {
     }
 }
 
-pub(crate) fn element(op: &Op) -> Option<&Element> {
-    if let Op::Add(element) | Op::Delete(element) = op { Some(element) } else { None }
+/// Returns the family whose table the operation deletes.
+fn replaced(op: &Op) -> Option<Family> {
+    if let Op::Nft(nft::Op::DeleteTable(family)) = op { Some(*family) } else { None }
 }
 
 /// Returns the delta between two programs, checked, and compares the other ways of finding it.

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 
 use nix::libc::{AF_INET, AF_INET6};
+use rulec_compiler::Flow;
 use rulec_compiler::net::{Family, Protocol};
-use rulec_compiler::nft::Flow;
 
 use super::{Filter, Kind};
 use crate::netlink::{Attributes, Message, Writer, attributes};

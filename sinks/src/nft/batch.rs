@@ -1,10 +1,13 @@
 //! One transaction as bytes, with the operation that each message stands for.
 
+use rulec_compiler::Op;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
-use rulec_compiler::nft::Op;
+use rulec_compiler::nft;
+use rulec_compiler::nft::chain::ChainId;
 use rulec_compiler::nft::element::{Element, Key, Value};
-use rulec_compiler::nft::skeleton::{self, ChainId, SetId, TABLE};
+use rulec_compiler::nft::ruleset::{self, TABLE};
+use rulec_compiler::nft::set::SetId;
 
 use super::rules;
 use super::wire::{self, nfproto};
@@ -64,28 +67,29 @@ impl Batch {
         table_flags: u32,
     ) {
         for op in ops {
-            self.n_ops += usize::from(!matches!(op, Op::Ipvs(_)));
+            let Some(op) = op.as_nft() else { continue };
+            self.n_ops += 1;
             match op {
-                // These are not for nf_tables.
-                Op::Ipvs(_) => {}
-                Op::Add(element) => self.element(service, element, true),
-                Op::Delete(element) => self.element(service, element, false),
-                Op::AddTable(family) => self.add_table(*family, table_flags),
-                Op::DeleteTable(family) => {
+                nft::Op::Add(element) => self.element(service, element, true),
+                nft::Op::Delete(element) => self.element(service, element, false),
+                nft::Op::AddTable(family) => self.add_table(*family, table_flags),
+                nft::Op::DeleteTable(family) => {
                     self.whole(|seq| rules::delete_table(*family, seq));
                 }
-                Op::AddSet(family, set) => self.whole(|seq| rules::add_set(*family, *set, seq)),
-                Op::AddChain(family, chain) => {
+                nft::Op::AddSet(family, set) => {
+                    self.whole(|seq| rules::add_set(*family, *set, seq))
+                }
+                nft::Op::AddChain(family, chain) => {
                     self.whole(|seq| rules::add_chain(*family, *chain, seq));
                 }
-                Op::FlushChain(family, chain) => {
+                nft::Op::FlushChain(family, chain) => {
                     self.whole(|seq| rules::flush_chain(*family, *chain, seq));
                 }
-                Op::DeleteChain(family, chain) => {
+                nft::Op::DeleteChain(family, chain) => {
                     self.whole(|seq| rules::delete_chain(*family, *chain, seq));
                 }
-                Op::FillChain(family, chain) => {
-                    for rule in skeleton::rules(*chain) {
+                nft::Op::FillChain(family, chain) => {
+                    for rule in ruleset::rules(*chain) {
                         self.whole(|seq| rules::add_rule(*family, *chain, mark, &rule, seq));
                     }
                 }

@@ -17,10 +17,13 @@ use std::io;
 use std::sync::Arc;
 
 use rulec_compiler::net::Family;
+use rulec_compiler::nft;
+use rulec_compiler::nft::chain::{ChainId, HookType};
 use rulec_compiler::nft::element::{Key, Value};
-use rulec_compiler::nft::skeleton::{self, ChainId, HookType, SetId, SetKind, TABLE};
-use rulec_compiler::nft::state::{Held, State, Table};
-use rulec_compiler::nft::{Op, delta};
+use rulec_compiler::nft::ruleset::{self, TABLE};
+use rulec_compiler::nft::set::{SetId, SetKind};
+use rulec_compiler::state::{ChainContent, Held, State, Table};
+use rulec_compiler::{Op, PortKey};
 
 use super::rules::{self, Identity, Shape};
 use super::wire::{self, nfproto};
@@ -292,10 +295,14 @@ impl Reader<'_> {
                     table.foreign.push(format!("chain {name} has an unexpected hook or policy"));
                     return;
                 }
-                let expected = skeleton::rules(chain);
+                let expected = ruleset::rules(chain);
                 let expected = expected.iter().map(|rule| Identity::of(family, mark, rule));
                 let held = rules.remove(name).unwrap_or_default();
-                table.chains.insert(chain, held.into_iter().eq(expected));
+                let content = match held.into_iter().eq(expected) {
+                    true => ChainContent::Complete,
+                    false => ChainContent::Other,
+                };
+                table.chains.insert(chain, content);
             },
         )
         .map(Dump::anyway)
@@ -373,7 +380,7 @@ fn ranges(
         }
         let end = bounds.peek().filter(|(_, is_start)| !is_start).map(|(end, _)| end.as_slice());
         match wire::read_range(family, set, start, end) {
-            Some(key) => found.push((key, (Value::Present, None))),
+            Some(key) => found.push((key, Held { value: Value::Present, owner: None })),
             None => foreign += 1,
         }
     }
@@ -402,9 +409,9 @@ fn element(family: Family, set: SetId, attributes: &Attributes<'_>) -> Option<(K
         .clone()
         .find(wire::NFTA_SET_ELEM_USERDATA)
         .and_then(wire::read_comment)
-        .and_then(delta::parse_owner)
+        .and_then(PortKey::from_comment)
         .map(Arc::new);
-    Some((key, (value, comment)))
+    Some((key, Held { value, owner: comment }))
 }
 
 fn key_bytes<'a>(attributes: &Attributes<'a>, which: u16) -> Option<&'a [u8]> {
@@ -506,5 +513,5 @@ pub(super) fn request(
 
 /// Returns the deletions of these tables, which includes all their content.
 pub(super) fn cleanup(tables: impl Iterator<Item = Family>) -> Vec<Op> {
-    tables.map(Op::DeleteTable).collect()
+    tables.map(|family| nft::Op::DeleteTable(family).into()).collect()
 }

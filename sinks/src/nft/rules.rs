@@ -4,10 +4,10 @@ use std::ffi::{CStr, CString};
 
 use nftnl::nftnl_sys as sys;
 use rulec_compiler::net::Family;
-use rulec_compiler::nft::skeleton::{
-    self, ChainId, Data, Field, Hook, HookPoint, HookType, Rule as IrRule, Scope, SetId, SetKind,
-    SetSpec, Source, Statement, TABLE, View,
-};
+use rulec_compiler::nft::chain::{ChainId, Hook, HookPoint, HookType};
+use rulec_compiler::nft::rule::{Field, Rule as IrRule, Scratch, Statement};
+use rulec_compiler::nft::ruleset::{self, TABLE};
+use rulec_compiler::nft::set::{Data, Scope, SetId, SetKind, SetSpec, View};
 use rulec_compiler::nft::text::{self, HASH_SEED};
 
 use super::wire::{self, nfproto};
@@ -218,7 +218,7 @@ fn named_chain(chain: ChainId) -> Chain {
 /// Tells the `nft` tool how to print a set: the byte orders of its key and data, as TLVs 0 and 1 of
 /// the user data. 0 means to look at each part, 1 the host's byte order, 2 the network's.
 fn byte_orders(spec: &SetSpec) -> Vec<u8> {
-    use rulec_compiler::nft::skeleton::Datatype;
+    use rulec_compiler::nft::set::Datatype;
     let order = |types: &[Datatype]| -> u32 {
         match types {
             [Datatype::Address] => 2,
@@ -374,24 +374,24 @@ impl Encoder {
         exprs
     }
 
-    fn source(&self, exprs: &mut Vec<Expr>, source: &Source) {
+    fn source(&self, exprs: &mut Vec<Expr>, source: &Scratch) {
         match source {
-            Source::Zero => exprs.push(
+            Scratch::Zero => exprs.push(
                 Expr::new(c"immediate")
                     .u32(sys::NFTNL_EXPR_IMM_DREG, REG32)
                     .data(sys::NFTNL_EXPR_IMM_DATA, &[0; 4]),
             ),
-            Source::Map { fields, map } => {
+            Scratch::Map { fields, map } => {
                 self.load(exprs, fields);
                 exprs.push(lookup(*map).u32(sys::NFTNL_EXPR_LOOKUP_DREG, REG32));
             }
-            Source::Random(modulus) => exprs.push(
+            Scratch::Random(modulus) => exprs.push(
                 Expr::new(c"numgen")
                     .u32(sys::NFTNL_EXPR_NG_TYPE, NG_RANDOM)
                     .u32(sys::NFTNL_EXPR_NG_MODULUS, *modulus)
                     .u32(sys::NFTNL_EXPR_NG_DREG, REG32),
             ),
-            Source::ClientHash(modulus) => {
+            Scratch::ClientHash(modulus) => {
                 // The client's address is loaded into the register after the result.
                 let behind = REG32 + 4;
                 let (len, offset) = self.address(Field::Saddr);
@@ -417,7 +417,7 @@ impl Encoder {
         op: u32,
         timeout: Option<u64>,
     ) {
-        let fields = skeleton::affinity_key(scope);
+        let fields = ruleset::affinity_key(scope);
         self.load(exprs, &fields);
         let used: u32 = fields.iter().map(|field| self.registers(*field)).sum();
         let data = REG32 + used;

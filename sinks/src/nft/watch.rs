@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rulec_compiler::nft::skeleton::TABLE;
+use rulec_compiler::nft::ruleset::TABLE;
 use rulec_engine::{Culprit, Tampering};
 use socket2::{SockFilter, SockRef};
 

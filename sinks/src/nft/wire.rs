@@ -12,7 +12,7 @@ use rulec_compiler::interface::InterfacePattern;
 use rulec_compiler::net::{Backend, Family, Protocol};
 use rulec_compiler::nft::Pick;
 use rulec_compiler::nft::element::{Key, Value};
-use rulec_compiler::nft::skeleton::{Datatype, Scope, SetId};
+use rulec_compiler::nft::set::{Datatype, Scope, SetId};
 
 pub(super) const NFNL_SUBSYS_NFTABLES: u16 = 10;
 pub(super) const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;

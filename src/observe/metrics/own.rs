@@ -10,12 +10,11 @@ use prometheus_client::metrics::family::Family as Labelled;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use rulec_compiler::Origin;
 use rulec_compiler::ipvs::Verb;
-use rulec_compiler::nft::Delta;
-use rulec_compiler::nft::op::Op;
-use rulec_compiler::nft::skeleton::SetId;
+use rulec_compiler::nft;
+use rulec_compiler::nft::set::SetId;
 use rulec_compiler::object::Kind;
+use rulec_compiler::{Delta, Op, Origin};
 use rulec_sources::{ApiStatus, ErrorKind, Severity, StateDir};
 
 use super::kube_proxy::put;
@@ -65,15 +64,15 @@ impl OperationLabel {
     /// the object.
     fn of(op: &Op) -> Self {
         let (op, set) = match op {
-            Op::AddTable(_) => ("add", "tables"),
-            Op::DeleteTable(_) => ("delete", "tables"),
-            Op::AddSet(..) => ("add", "sets"),
-            Op::AddChain(..) => ("add", "chains"),
-            Op::FlushChain(..) => ("flush", "chains"),
-            Op::FillChain(..) => ("fill", "chains"),
-            Op::DeleteChain(..) => ("delete", "chains"),
-            Op::Add(element) => ("add", element.key.set().name()),
-            Op::Delete(element) => ("delete", element.key.set().name()),
+            Op::Nft(nft::Op::AddTable(_)) => ("add", "tables"),
+            Op::Nft(nft::Op::DeleteTable(_)) => ("delete", "tables"),
+            Op::Nft(nft::Op::AddSet(..)) => ("add", "sets"),
+            Op::Nft(nft::Op::AddChain(..)) => ("add", "chains"),
+            Op::Nft(nft::Op::FlushChain(..)) => ("flush", "chains"),
+            Op::Nft(nft::Op::FillChain(..)) => ("fill", "chains"),
+            Op::Nft(nft::Op::DeleteChain(..)) => ("delete", "chains"),
+            Op::Nft(nft::Op::Add(element)) => ("add", element.key.set().name()),
+            Op::Nft(nft::Op::Delete(element)) => ("delete", element.key.set().name()),
             Op::Ipvs(op) => match op.verb() {
                 Verb::Add => ("add", op.subject()),
                 Verb::Set => ("set", op.subject()),

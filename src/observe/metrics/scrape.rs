@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use jiff::Timestamp;
+use rulec_compiler::Program;
 use rulec_compiler::net::Family;
-use rulec_compiler::nft::Program;
 use rulec_compiler::object::Kind;
 use rulec_compiler::{Model, Origin};
 use rulec_engine::{Engine, Locals};

@@ -10,9 +10,10 @@ use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Backend;
 use rulec_compiler::nft::element::Value;
 use rulec_compiler::nft::pick::Clients;
-use rulec_compiler::nft::skeleton::View;
-use rulec_compiler::nft::state::Table;
-use rulec_compiler::nft::{Group, Key, Op, Pick, State};
+use rulec_compiler::nft::set::View;
+use rulec_compiler::nft::{Key, Pick};
+use rulec_compiler::state::{Held, Table};
+use rulec_compiler::{Group, State};
 use serde::Serialize;
 
 use super::what::What;
@@ -53,11 +54,11 @@ impl Seen {
         let table = state.tables.get(&frontend.family())?;
         let is_firewalled = table.elements.contains_key(&Key::Firewalled(frontend));
         let sources = is_firewalled.then(|| sources(table, frontend));
-        if let Some((_, owner)) = table.elements.get(&Key::Reject(frontend)) {
-            let owner = owner.as_deref().cloned();
+        if let Some(held) = table.elements.get(&Key::Reject(frontend)) {
+            let owner = held.owner.as_deref().cloned();
             return Some(Self { owner, sources, ..Self::default() });
         }
-        let (value, owner) = table.elements.get(&Key::Service(View::Cluster, frontend))?;
+        let Held { value, owner } = table.elements.get(&Key::Service(View::Cluster, frontend))?;
         let pick = if let Value::Pick(pick) = value { Some(*pick) } else { None };
         let server = VirtualServer::of(frontend);
         let server = server.and_then(|server| state.ipvs.servers.get(&server));
@@ -123,11 +124,11 @@ fn sources(table: &Table, frontend: Frontend) -> BTreeSet<IpNet> {
 pub(super) fn of(comparison: &Comparison, group: &Group) -> Vec<Change> {
     let service = &group.service;
     let mut frontends: BTreeSet<Frontend> = BTreeSet::new();
-    for op in &group.ops {
-        if let Op::Add(element) | Op::Delete(element) = op {
+    for op in group.ops.iter() {
+        if let Some(element) = op.element() {
             frontends.extend(element.key.frontend());
         }
-        if let Op::Ipvs(op) = op {
+        if let Some(op) = op.as_ipvs() {
             frontends.extend(op.server().map(VirtualServer::frontend));
         }
     }

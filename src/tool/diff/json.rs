@@ -2,9 +2,10 @@
 
 use std::io::{self, Write};
 
+use rulec_compiler::Op;
 use rulec_compiler::ipvs;
 use rulec_compiler::net::Family;
-use rulec_compiler::nft::{Op, text as nft_text};
+use rulec_compiler::nft::{self, text as nft_text};
 use serde::Serialize;
 
 use super::Comparison;
@@ -59,8 +60,8 @@ struct Operation {
 /// Prints to standard output.
 pub(super) fn print(comparison: &Comparison) -> io::Result<()> {
     let delta = &comparison.delta;
-    let added = delta.ops().filter(|op| matches!(op, Op::Add(_))).count();
-    let deleted = delta.ops().filter(|op| matches!(op, Op::Delete(_))).count();
+    let added = delta.ops().filter(|op| op.added().is_some()).count();
+    let deleted = delta.ops().filter(|op| op.deleted().is_some()).count();
     let document = Document {
         api_version: "rulec.io/v1alpha1",
         kind: "Diff",
@@ -73,7 +74,7 @@ pub(super) fn print(comparison: &Comparison) -> io::Result<()> {
             elements_deleted: deleted,
             other_operations: delta.len() - added - deleted,
         },
-        base: delta.prelude.iter().chain(&delta.epilogue).map(operation).collect(),
+        base: delta.shared.iter().map(operation).collect(),
         services: delta
             .groups
             .iter()
@@ -108,20 +109,25 @@ fn operation(op: &Op) -> Operation {
         name: None,
         command: None,
     };
+    let op = match op {
+        Op::Nft(op) => op,
+        Op::Ipvs(op) => {
+            let command = Some(ipvs::text::describe(op));
+            return Operation { command, ..plain(ipvs_name(op), &op.family(), None) };
+        }
+    };
     match op {
-        Op::Add(added) => element("addElement", added),
-        Op::Delete(deleted) => element("deleteElement", deleted),
-        Op::Ipvs(op) => Operation {
-            command: Some(ipvs::text::describe(op)),
-            ..plain(ipvs_name(op), &op.family(), None)
-        },
-        Op::AddTable(family) => plain("addTable", family, None),
-        Op::DeleteTable(family) => plain("deleteTable", family, None),
-        Op::AddSet(family, set) => plain("addSet", family, Some(set.to_string())),
-        Op::AddChain(family, chain) => plain("addChain", family, Some(chain.to_string())),
-        Op::FlushChain(family, chain) => plain("flushChain", family, Some(chain.to_string())),
-        Op::FillChain(family, chain) => plain("fillChain", family, Some(chain.to_string())),
-        Op::DeleteChain(family, chain) => plain("deleteChain", family, Some(chain.to_string())),
+        nft::Op::Add(added) => element("addElement", added),
+        nft::Op::Delete(deleted) => element("deleteElement", deleted),
+        nft::Op::AddTable(family) => plain("addTable", family, None),
+        nft::Op::DeleteTable(family) => plain("deleteTable", family, None),
+        nft::Op::AddSet(family, set) => plain("addSet", family, Some(set.to_string())),
+        nft::Op::AddChain(family, chain) => plain("addChain", family, Some(chain.to_string())),
+        nft::Op::FlushChain(family, chain) => plain("flushChain", family, Some(chain.to_string())),
+        nft::Op::FillChain(family, chain) => plain("fillChain", family, Some(chain.to_string())),
+        nft::Op::DeleteChain(family, chain) => {
+            plain("deleteChain", family, Some(chain.to_string()))
+        }
     }
 }
 

@@ -4,8 +4,9 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use rulec_compiler::ipvs::{self, Verb};
-use rulec_compiler::nft::{Delta, Op, text as nft_text};
+use rulec_compiler::nft::text as nft_text;
 use rulec_compiler::plural::counted;
+use rulec_compiler::{Delta, Op};
 
 use super::{Comparison, changes};
 
@@ -27,7 +28,7 @@ fn write(out: &mut impl Write, comparison: &Comparison) -> io::Result<()> {
     if delta.is_empty() {
         return writeln!(out, "No difference.");
     }
-    let base: Vec<&Op> = delta.prelude.iter().chain(&delta.epilogue).collect();
+    let base: Vec<&Op> = delta.shared.iter().collect();
     if !base.is_empty() {
         writeln!(out, "{HEAD}Base{HEAD:#}")?;
         base_lines(out, &base, comparison.mark())?;
@@ -48,7 +49,7 @@ fn write(out: &mut impl Write, comparison: &Comparison) -> io::Result<()> {
             writeln!(out, "      {FAINT}{}{FAINT:#}", change.reason)?;
         }
         writeln!(out, "    {}", count(&group.ops.iter().collect::<Vec<_>>()))?;
-        for op in &group.ops {
+        for op in group.ops.iter() {
             op_line(out, op)?;
         }
         writeln!(out)?;
@@ -59,10 +60,10 @@ fn write(out: &mut impl Write, comparison: &Comparison) -> io::Result<()> {
 fn base_lines(out: &mut impl Write, ops: &[&Op], mark: u32) -> io::Result<()> {
     writeln!(out, "    {}", count(ops))?;
     for op in ops {
-        if op.is_element() || matches!(op, Op::Ipvs(_)) {
+        if op.element().is_some() || op.as_ipvs().is_some() {
             op_line(out, op)?;
         } else {
-            for line in nft_text::commands(op, mark).lines() {
+            for line in op.commands(mark).lines() {
                 writeln!(out, "      {line}")?;
             }
         }
@@ -73,7 +74,7 @@ fn base_lines(out: &mut impl Write, ops: &[&Op], mark: u32) -> io::Result<()> {
 /// Prints an added or deleted element, or an operation on IPVS. Other operations belong to no
 /// Service.
 fn op_line(out: &mut impl Write, op: &Op) -> io::Result<()> {
-    if let Op::Ipvs(op) = op {
+    if let Some(op) = op.as_ipvs() {
         let sign = match op.verb() {
             Verb::Add => '+',
             Verb::Set => '~',
@@ -82,13 +83,9 @@ fn op_line(out: &mut impl Write, op: &Op) -> io::Result<()> {
         let style = style(sign);
         return writeln!(out, "      {style}{sign} {}{style:#}", ipvs::text::describe(op));
     }
-    let (sign, element) = if let Op::Add(element) = op {
-        ('+', element)
-    } else if let Op::Delete(element) = op {
-        ('-', element)
-    } else {
-        return Ok(());
-    };
+    let added = op.added().map(|element| ('+', element));
+    let changed = added.or_else(|| op.deleted().map(|element| ('-', element)));
+    let Some((sign, element)) = changed else { return Ok(()) };
     let style = style(sign);
     let set = element.key.set();
     let family = element.key.family();
@@ -105,9 +102,9 @@ fn style(sign: char) -> Style {
 }
 
 fn count(ops: &[&Op]) -> String {
-    let added = ops.iter().filter(|op| matches!(op, Op::Add(_))).count();
-    let deleted = ops.iter().filter(|op| matches!(op, Op::Delete(_))).count();
-    let on_ipvs = ops.iter().filter(|op| matches!(op, Op::Ipvs(_))).count();
+    let added = ops.iter().filter(|op| op.added().is_some()).count();
+    let deleted = ops.iter().filter(|op| op.deleted().is_some()).count();
+    let on_ipvs = ops.iter().filter(|op| op.as_ipvs().is_some()).count();
     let rest = [
         (ops.len() - added - deleted - on_ipvs, "tables, sets and chains"),
         (on_ipvs, "IPVS and addresses"),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use rulec_compiler::net::{Backend, Protocol};
-use rulec_compiler::nft::oracle::{Masquerade, Step, Verdict};
+use rulec_compiler::oracle::{Masquerade, Step, Verdict};
 use serde::Serialize;
 
 use super::Explanation;

@@ -4,9 +4,10 @@ use rulec_compiler::Frontend;
 use rulec_compiler::frontend::PortKey;
 use rulec_compiler::net::Backend;
 use rulec_compiler::nft::Pick;
-use rulec_compiler::nft::oracle::{Masquerade, Outcome, Packet, Verdict};
-use rulec_compiler::nft::skeleton::{ChainId, View};
+use rulec_compiler::nft::chain::ChainId;
+use rulec_compiler::nft::set::View;
 use rulec_compiler::object::TrafficPolicy;
+use rulec_compiler::oracle::{Masquerade, Outcome, Packet, Verdict};
 use rulec_compiler::resolve::select::{Topology, topology};
 use rulec_compiler::resolve::{Candidate, Place, candidates};
 

@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use rulec_compiler::Settings;
 use rulec_compiler::name::NodeName;
 use rulec_compiler::net::{Backend, Protocol};
-use rulec_compiler::nft::oracle::Verdict;
+use rulec_compiler::oracle::Verdict;
 
 use super::*;
 

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
-use rulec_compiler::nft::oracle::{Outcome, Packet, Verdict};
+use rulec_compiler::oracle::{Outcome, Packet, Verdict};
 
 use super::Explanation;
 

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use rulec_compiler::nft::flows::Suspects;
-use rulec_compiler::nft::{Delta, Program};
+use rulec_compiler::flows::Suspects;
+use rulec_compiler::{Delta, Program};
 
 use super::{Busy, Engine};
 use crate::applied::Snapshot;

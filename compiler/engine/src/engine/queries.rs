@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rulec_compiler::Program;
+use rulec_compiler::flows::{Rules, Suspects};
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
-use rulec_compiler::nft::Program;
-use rulec_compiler::nft::flows::{Rules, Suspects};
 use rulec_compiler::object::Kind;
 use rulec_compiler::{Model, Settings};
 

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
+use rulec_compiler::flows::Suspects;
 use rulec_compiler::name::NamespacedName;
-use rulec_compiler::nft::flows::Suspects;
-use rulec_compiler::nft::{Delta, State};
+use rulec_compiler::{Delta, State};
 
 use super::Engine;
 use super::commit::Step;

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use rulec_compiler::Program;
 use rulec_compiler::ipvs::Draining;
-use rulec_compiler::nft::Program;
 
 use super::{Busy, Engine};
 use crate::request::Request;

@@ -90,7 +90,7 @@ impl World {
     fn operations(&self) -> Vec<ipvs::Op> {
         let delta = self.kernel.committed.last().unwrap();
         let ipvs = delta.ops().filter_map(|op| {
-            if let rulec_compiler::nft::Op::Ipvs(op) = op { Some(op.clone()) } else { None }
+            if let rulec_compiler::Op::Ipvs(op) = op { Some(op.clone()) } else { None }
         });
         ipvs.collect()
     }

@@ -15,7 +15,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Fragment, PortFragment, Program, Served, Slots, Target, Unserved};
+use super::Program;
+use super::fragment::{Fragment, PortFragment, Slots, Target, Unserved};
+use super::servers::Served;
 use crate::frontend::{Frontend, PortKey};
 use crate::ipvs::VirtualServer;
 use crate::model::Model;
@@ -23,12 +25,12 @@ use crate::name::NamespacedName;
 use crate::net::{Backend, Family, Protocol};
 use crate::nft::element::Key;
 use crate::nft::pick::{Clients, Pick};
-use crate::nft::skeleton::View;
+use crate::nft::set::View;
 use crate::nft::slots::Slot;
-use crate::nft::state::State;
 use crate::resolve::{Rank, Route};
 use crate::scheduling::Balancing;
 use crate::settings::IpvsSettings;
+use crate::state::State;
 
 /// The kept content of a Service.
 #[derive(Clone, Debug)]
@@ -78,7 +80,7 @@ impl Program {
             self.put(service, (!fragment.is_empty()).then_some(fragment), &mut served);
         }
         self.drain_all(served);
-        self.forget_passing_picks(&known);
+        self.picks.remove_passing(&known);
     }
 
     /// Returns the Services of which something is kept.
@@ -95,7 +97,7 @@ impl Program {
             // Nothing has been served yet, so nothing can drain.
             self.put(&service, (!fragment.is_empty()).then_some(fragment), &mut Served::new());
         }
-        self.forget_passing_picks(&known);
+        self.picks.remove_passing(&known);
     }
 
     /// Stops keeping what a source names: it is not kept again when the source removes it.
@@ -186,8 +188,9 @@ fn shortened(model: &Model) -> BTreeSet<NamespacedName> {
 /// owners.
 fn raise(found: &State, ipvs: Option<&IpvsSettings>) -> BTreeMap<NamespacedName, Arc<Fragment>> {
     let mut ports: BTreeMap<(Arc<PortKey>, Family), BTreeSet<Frontend>> = BTreeMap::new();
-    for (key, (_, owner)) in found.tables.values().flat_map(|table| &table.elements) {
-        let (Key::Service(_, frontend) | Key::Reject(frontend), Some(owner)) = (key, owner) else {
+    for (key, held) in found.tables.values().flat_map(|table| &table.elements) {
+        let (Key::Service(_, frontend) | Key::Reject(frontend), Some(owner)) = (key, &held.owner)
+        else {
             continue;
         };
         let port = (Arc::clone(owner), frontend.family());
@@ -196,7 +199,7 @@ fn raise(found: &State, ipvs: Option<&IpvsSettings>) -> BTreeMap<NamespacedName,
     let mut fragments: BTreeMap<NamespacedName, Vec<PortFragment>> = BTreeMap::new();
     for ((port, family), frontends) in ports {
         let service = port.service.clone();
-        let port = Held { found, ipvs }.port(port, family, &frontends);
+        let port = Kernel { found, ipvs }.port(port, family, &frontends);
         fragments.entry(service).or_default().push(port);
     }
     fragments.into_iter().map(|(service, ports)| (service, ports.into())).collect()
@@ -204,12 +207,12 @@ fn raise(found: &State, ipvs: Option<&IpvsSettings>) -> BTreeMap<NamespacedName,
 
 /// The content of a kernel, for queries about the elements of Services.
 #[derive(Clone, Copy)]
-struct Held<'a> {
+struct Kernel<'a> {
     found: &'a State,
     ipvs: Option<&'a IpvsSettings>,
 }
 
-impl Held<'_> {
+impl Kernel<'_> {
     fn port(
         self,
         port: Arc<PortKey>,

@@ -9,14 +9,16 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::element::{Element, Key, Owned, Value};
-use super::op::Op;
-use super::pick::Pick;
-use super::skeleton::{ChainId, Data, SetId, View};
-use super::slots::Slot;
 use crate::frontend::{Frontend, PortKey};
 use crate::ipvs::{self, VirtualServer};
 use crate::net::Family;
+use crate::nft::chain::ChainId;
+use crate::nft::element::{Element, Key, OwnedElement, Value};
+use crate::nft::pick::Pick;
+use crate::nft::set::{Data, SetId, View};
+use crate::nft::slots::Slot;
+use crate::nft::{self, ruleset};
+use crate::op::Op;
 
 /// Our content in a kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,9 +34,9 @@ pub struct State {
 pub struct Table {
     /// The sets and maps.
     pub sets: BTreeSet<SetId>,
-    /// The chains, and whether each has exactly our rules.
-    pub chains: BTreeMap<ChainId, bool>,
-    /// The elements: value and comment.
+    /// The chains, and what they hold.
+    pub chains: BTreeMap<ChainId, ChainContent>,
+    /// The elements.
     pub elements: BTreeMap<Key, Held>,
     /// Content of the table that cannot be ours: a set of another shape, an unknown chain, an
     /// element without a meaning. Operations on elements cannot repair it; the table must be
@@ -42,8 +44,36 @@ pub struct Table {
     pub foreign: Vec<String>,
 }
 
-/// The value and the comment of an element.
-pub type Held = (Value, Option<Arc<PortKey>>);
+/// What a chain holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainContent {
+    /// Exactly our rules.
+    Complete,
+    /// Anything else, such as no rules at all.
+    Other,
+}
+
+/// What a kernel holds for a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The value.
+    pub value: Value,
+    /// The owner, from the comment.
+    pub owner: Option<Arc<PortKey>>,
+}
+
+impl Held {
+    /// Returns the element with this key.
+    pub fn element(&self, key: Key) -> Element {
+        Element { key, value: self.value, comment: self.owner.clone() }
+    }
+}
+
+impl From<&Element> for Held {
+    fn from(element: &Element) -> Self {
+        Self { value: element.value, owner: element.comment.clone() }
+    }
+}
 
 /// An operation that a kernel would refuse.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,8 +96,8 @@ impl State {
     /// Returns the pick of a view of a frontend; `None` if the kernel holds no backends for it.
     pub fn pick(&self, view: View, frontend: Frontend) -> Option<Pick> {
         let table = self.tables.get(&frontend.family())?;
-        let (value, _) = table.elements.get(&Key::Service(view, frontend))?;
-        if let Value::Pick(pick) = value { Some(*pick) } else { None }
+        let held = table.elements.get(&Key::Service(view, frontend))?;
+        if let Value::Pick(pick) = held.value { Some(pick) } else { None }
     }
 
     /// Returns the backends of a view of a frontend by slot; empty if the kernel holds none, or
@@ -75,7 +105,9 @@ impl State {
     pub fn slots(&self, view: View, frontend: Frontend) -> Vec<Slot> {
         let Some(table) = self.tables.get(&frontend.family()) else { return Vec::new() };
         let backend = |id: u32| match table.elements.get(&Key::Endpoint(view, frontend, id)) {
-            Some((Value::Backend(backend), _)) => Some(Slot { id, backend: *backend }),
+            Some(Held { value: Value::Backend(backend), .. }) => {
+                Some(Slot { id, backend: *backend })
+            }
             Some(_) | None => None,
         };
         let Some(pick) = self.pick(view, frontend) else { return Vec::new() };
@@ -83,7 +115,7 @@ impl State {
             .map(|position| match pick.affinity {
                 None => backend(position),
                 Some(_) => match table.elements.get(&Key::AffinitySlot(view, frontend, position)) {
-                    Some((Value::Id(id), _)) => backend(*id),
+                    Some(Held { value: Value::Id(id), .. }) => backend(*id),
                     Some(_) | None => None,
                 },
             })
@@ -96,7 +128,7 @@ impl State {
         let table = self.tables.get(&frontend.family())?;
         let of_view = |view| Key::Service(view, frontend);
         let heads = [of_view(View::Cluster), Key::Reject(frontend), of_view(View::Local)];
-        heads.iter().find_map(|key| table.elements.get(key)?.1.as_ref())
+        heads.iter().find_map(|key| table.elements.get(key)?.owner.as_ref())
     }
 
     /// Returns true if a virtual server is ours: our table leaves its frontend to IPVS, or its
@@ -111,29 +143,25 @@ impl State {
             || self.ipvs.bound.contains(&server.address)
     }
 
-    /// Returns every element, sorted by key.
-    pub(super) fn elements(&self) -> Vec<Owned> {
+    /// Returns every element without its owner, sorted by key.
+    pub(crate) fn elements(&self) -> Vec<OwnedElement> {
         let held = self.tables.values().flat_map(|table| &table.elements);
-        let mut elements: Vec<Owned> = held
-            .map(|(key, (value, comment))| {
-                (Element { key: *key, value: *value, comment: comment.clone() }, None)
-            })
+        let mut elements: Vec<OwnedElement> = held
+            .map(|(key, held)| OwnedElement { element: held.element(*key), owner: None })
             .collect();
-        elements.sort_unstable_by_key(|(element, _)| element.key);
+        elements.sort_unstable_by_key(|it| it.element.key);
         elements
     }
 
     /// Sets the owner of each of these elements of the state, as far as comments tell: the owner of
     /// its frontend, or of a frontend or backend with its address.
-    pub(super) fn find_owners(&self, elements: &mut [Owned]) {
+    pub(crate) fn find_owners(&self, elements: &mut [OwnedElement]) {
         let owner_of = |frontend: Frontend| self.owner(frontend).cloned();
-        let mut addresses: BTreeMap<IpAddr, Option<Arc<PortKey>>> = elements
-            .iter()
-            .filter_map(|(element, _)| Some((element.key.address()?, None)))
-            .collect();
+        let mut addresses: BTreeMap<IpAddr, Option<Arc<PortKey>>> =
+            elements.iter().filter_map(|it| Some((it.element.key.address()?, None))).collect();
         if !addresses.is_empty() {
-            for (key, (value, _)) in self.tables.values().flat_map(|table| &table.elements) {
-                let address = match (key, value) {
+            for (key, held) in self.tables.values().flat_map(|table| &table.elements) {
+                let address = match (key, &held.value) {
                     (Key::Endpoint(..), Value::Backend(backend)) => backend.address,
                     (Key::Service(_, frontend) | Key::Reject(frontend), _) => match frontend {
                         Frontend::Address { address, .. } => *address,
@@ -146,7 +174,7 @@ impl State {
                 }
             }
         }
-        for (element, owner) in elements {
+        for OwnedElement { element, owner } in elements {
             *owner = match element.key.frontend() {
                 Some(frontend) => owner_of(frontend),
                 None => element.key.address().and_then(|address| addresses.get(&address)?.clone()),
@@ -155,11 +183,16 @@ impl State {
     }
 
     /// Applies one operation.
-    pub(super) fn apply_op(&mut self, op: &Op) -> Result<(), Violation> {
-        self.try_op(op).map_err(|reason| Violation { op: op.clone(), reason })
+    pub(crate) fn apply_op(&mut self, op: &Op) -> Result<(), Violation> {
+        let done = match op {
+            Op::Nft(op) => self.change_table(op),
+            Op::Ipvs(op) => self.ipvs.apply(op),
+        };
+        done.map_err(|reason| Violation { op: op.clone(), reason })
     }
 
-    fn try_op(&mut self, op: &Op) -> Result<(), &'static str> {
+    fn change_table(&mut self, op: &nft::Op) -> Result<(), &'static str> {
+        use nft::Op;
         match op {
             Op::AddTable(family) => match self.tables.insert(*family, Table::default()) {
                 None => Ok(()),
@@ -179,19 +212,21 @@ impl State {
                 Err("the pick of the chain has no code")
             }
             Op::AddChain(family, chain) => {
-                match self.table(*family)?.chains.insert(*chain, false) {
+                match self.table(*family)?.chains.insert(*chain, ChainContent::Other) {
                     None => Ok(()),
                     Some(_) => Err("the chain already exists"),
                 }
             }
             Op::FlushChain(family, chain) => {
-                let intact = self.table(*family)?.chains.get_mut(chain);
-                intact.map(|intact| *intact = false).ok_or("the chain does not exist")
+                let content = self.table(*family)?.chains.get_mut(chain);
+                let content = content.ok_or("the chain does not exist")?;
+                *content = ChainContent::Other;
+                Ok(())
             }
             Op::FillChain(family, chain) => {
                 let table = self.table(*family)?;
                 let mut needed = Vec::new();
-                for rule in super::skeleton::rules(*chain) {
+                for rule in ruleset::rules(*chain) {
                     needed.extend(rule.sets());
                     if rule.chains().any(|chain| !table.chains.contains_key(&chain)) {
                         return Err("a rule jumps to a chain that does not exist");
@@ -202,9 +237,9 @@ impl State {
                 }
                 match table.chains.get_mut(chain) {
                     None => Err("the chain does not exist"),
-                    Some(true) => Err("the chain already has its rules"),
-                    Some(intact) => {
-                        *intact = true;
+                    Some(ChainContent::Complete) => Err("the chain already has its rules"),
+                    Some(content) => {
+                        *content = ChainContent::Complete;
                         Ok(())
                     }
                 }
@@ -231,8 +266,7 @@ impl State {
                 {
                     return Err("the element leads to a chain that does not exist");
                 }
-                let value = (element.value, element.comment.clone());
-                match table.elements.insert(element.key, value) {
+                match table.elements.insert(element.key, element.into()) {
                     None => Ok(()),
                     Some(_) => Err("the element already exists"),
                 }
@@ -240,12 +274,11 @@ impl State {
             Op::Delete(element) => {
                 let table = self.table(element.key.family())?;
                 match table.elements.remove(&element.key) {
-                    Some((value, _)) if value == element.value => Ok(()),
+                    Some(held) if held.value == element.value => Ok(()),
                     Some(_) => Err("the element has another value"),
                     None => Err("the element does not exist"),
                 }
             }
-            Op::Ipvs(op) => self.ipvs.apply(op),
         }
     }
 

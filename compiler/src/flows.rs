@@ -15,13 +15,13 @@ use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 
-use super::element::Key;
-use super::program::{Program, Winner};
-use super::slots::Slot;
-use super::state::State;
 use crate::frontend::Frontend;
 use crate::name::NamespacedName;
 use crate::net::{Backend, Family, Protocol};
+use crate::nft::element::Key;
+use crate::nft::slots::Slot;
+use crate::program::{Program, Winner};
+use crate::state::State;
 
 /// The maximum number of frontends that are tracked one by one; with more, every flow is examined.
 /// This limits the memory that is used while flows cannot be deleted.
@@ -126,7 +126,7 @@ impl Suspects {
     /// rules.
     pub fn between(applied: &Program, wanted: &Program) -> Self {
         let mut suspects = Self::default();
-        for frontend in applied.diff_claims(wanted) {
+        for frontend in applied.changed_frontends(wanted) {
             suspects.changed(frontend, applied.winner(frontend), wanted.winner(frontend));
         }
         // Where node ports did not answer before, all existing flows are untranslated.

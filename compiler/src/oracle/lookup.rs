@@ -11,7 +11,8 @@ use crate::frontend::Frontend;
 use crate::interface::InterfacePattern;
 use crate::net::{Backend, Protocol};
 use crate::nft::element::{Key, Value};
-use crate::nft::skeleton::{Field, Scope, SetId};
+use crate::nft::rule::Field;
+use crate::nft::set::{Scope, SetId};
 
 /// The value of a field of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Oracle<'_> {
     }
 
     fn value(&self, key: Key) -> Option<Value> {
-        self.table.elements.get(&key).map(|(value, _)| *value)
+        self.table.elements.get(&key).map(|held| held.value)
     }
 
     /// Returns true if the packet's fields are a member of a set.
@@ -186,10 +187,10 @@ mod tests {
     use super::*;
     use crate::ipvs;
     use crate::net::Family;
-    use crate::nft::oracle::Packet;
     use crate::nft::pick::{Clients, Pick};
-    use crate::nft::skeleton::View;
-    use crate::nft::state::Table;
+    use crate::nft::set::View;
+    use crate::oracle::Packet;
+    use crate::state::{Held, Table};
 
     /// A rule that reads another field than it should is noticed.
     #[test]
@@ -205,7 +206,7 @@ mod tests {
             (Key::ClusterIp(vip), Value::Present),
             (Key::Service(View::Cluster, frontend), Value::Pick(pick)),
         ];
-        let elements = held.map(|(key, value)| (key, (value, None))).into();
+        let elements = held.map(|(key, value)| (key, Held { value, owner: None })).into();
         let oracle = Oracle {
             family: Family::Ipv4,
             table: &Table { elements, ..Table::default() },

@@ -9,14 +9,17 @@ use std::num::NonZeroU16;
 
 use serde::Serialize;
 
-use super::element::Key;
-use super::pick::Pick;
-use super::skeleton::{self, ChainId, Rule, Scope, SetId, Source, Statement};
-use super::state::{State, Table};
-use super::text;
 use crate::frontend::Frontend;
 use crate::ipvs::{self, VirtualServer};
 use crate::net::{Backend, Family, Protocol};
+use crate::nft::chain::ChainId;
+use crate::nft::element::Key;
+use crate::nft::pick::Pick;
+use crate::nft::rule::{Rule, Scratch, Statement};
+use crate::nft::ruleset;
+use crate::nft::set::{Scope, SetId};
+use crate::nft::text;
+use crate::state::{ChainContent, State, Table};
 
 mod lookup;
 
@@ -288,12 +291,12 @@ impl Oracle<'_> {
 
     /// Returns all ways through a chain. A chain that is missing or not intact is skipped.
     fn chain(&self, chain: ChainId, traveller: Traveller) -> Vec<(Traveller, Left)> {
-        if self.table.chains.get(&chain) != Some(&true) {
+        if self.table.chains.get(&chain) != Some(&ChainContent::Complete) {
             return vec![(traveller, Left::Next)];
         }
         let mut under_way = vec![traveller];
         let mut done = Vec::new();
-        for rule in skeleton::rules(chain) {
+        for rule in ruleset::rules(chain) {
             let place = Place { chain, rule: &rule };
             let mut next = Vec::new();
             for traveller in under_way {
@@ -350,12 +353,12 @@ impl Oracle<'_> {
                 on(traveller)
             }
             Statement::SetPriority(source) => match source {
-                Source::Zero => on(Traveller { priority: 0, ..traveller }),
-                Source::Map { fields, map } => match self.number(*map, fields, &traveller) {
+                Scratch::Zero => on(Traveller { priority: 0, ..traveller }),
+                Scratch::Map { fields, map } => match self.number(*map, fields, &traveller) {
                     Some(priority) => on(Traveller { priority, ..traveller }),
                     None => vec![(traveller, Left::Next)],
                 },
-                Source::Random(n) | Source::ClientHash(n) => (0..*n)
+                Scratch::Random(n) | Scratch::ClientHash(n) => (0..*n)
                     .flat_map(|priority| on(Traveller { priority, ..traveller.clone() }))
                     .collect(),
             },

@@ -1,0 +1,243 @@
+//! The delta from the state that was read from a kernel, of which nothing else is known.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::Delta;
+use super::builder::Builder;
+use crate::frontend::PortKey;
+use crate::ipvs::{self, Server, VirtualServer};
+use crate::net::Family;
+use crate::nft;
+use crate::nft::chain::ChainId;
+use crate::nft::element::{Key, OwnedElement};
+use crate::nft::set::View;
+use crate::op::{Op, Stage};
+use crate::program::Program;
+use crate::state::{State, Table};
+
+impl Delta {
+    /// Returns the delta from the state that was read from a kernel to a program: at start, and for
+    /// repairs.
+    pub fn reconcile(found: &State, wanted: &Program) -> Self {
+        let chains = wanted.picks().iter().map(|pick| (pick.family, pick.chain()));
+        let chains: Vec<(Family, ChainId)> = chains.collect();
+        let mut delta = if found.tables.is_empty() {
+            Self::install(wanted, &chains)
+        } else {
+            Self::from_state(found, &Family::ALL, &chains, wanted.elements())
+        };
+        if let Some(ipvs) = wanted.settings().ipvs() {
+            let servers = wanted
+                .servers()
+                .map(|(server, held, owner)| (server, (held, Some(Arc::clone(owner)))));
+            let vips = wanted.vips().map(|(address, owner)| (address, Some(Arc::clone(owner))));
+            delta.reconcile_servers(found, servers.collect(), vips.collect(), &ipvs.exclude);
+        }
+        delta.finish()
+    }
+
+    /// Returns the delta from an empty kernel. As it is the largest, no list of its elements is
+    /// built.
+    fn install(wanted: &Program, picks: &[(Family, ChainId)]) -> Builder {
+        let mut delta = Builder::default();
+        for family in Family::ALL {
+            delta.add_table(family);
+            let picks = picks.iter().filter(|(of, _)| *of == family).map(|(_, chain)| *chain);
+            let chains: Vec<ChainId> = ChainId::CONSTANT.into_iter().chain(picks).collect();
+            delta.skeleton(family, &Table::default(), &chains);
+        }
+        wanted.for_each_element(|element, owner| delta.push_for(owner, Op::add(element)));
+        delta
+    }
+
+    /// Returns the delta between two states without a known program, for comparing snapshots.
+    pub fn between_states(found: &State, wanted: &State) -> Self {
+        let mut elements = wanted.elements();
+        wanted.find_owners(&mut elements);
+        let chains: Vec<(Family, ChainId)> = wanted
+            .tables
+            .iter()
+            .flat_map(|(family, table)| table.chains.keys().map(|chain| (*family, *chain)))
+            .filter(|(_, chain)| matches!(chain, ChainId::Pick(..)))
+            .collect();
+        let families: Vec<Family> = wanted.tables.keys().copied().collect();
+        let mut delta = Self::from_state(found, &families, &chains, elements);
+        let servers = wanted.ipvs.servers.iter().map(|(server, held)| {
+            (*server, (held.clone(), wanted.owner(server.frontend()).cloned()))
+        });
+        let vips = wanted.ipvs.bound.iter().map(|address| (*address, None));
+        delta.reconcile_servers(found, servers.collect(), vips.collect(), &[]);
+        delta.finish()
+    }
+
+    fn from_state(
+        found: &State,
+        families: &[Family],
+        picks: &[(Family, ChainId)],
+        wanted: Vec<OwnedElement>,
+    ) -> Builder {
+        let mut delta = Builder::default();
+        let empty = Table::default();
+        let mut held: BTreeMap<Family, &Table> = BTreeMap::new();
+        let mut unwanted: Vec<nft::Op> = Vec::new();
+        for family in Family::ALL {
+            if !families.contains(&family) {
+                if found.tables.contains_key(&family) {
+                    delta.shared(Stage::Prepare, nft::Op::DeleteTable(family));
+                }
+                continue;
+            }
+            let table = match found.tables.get(&family) {
+                Some(table) if table.foreign.is_empty() => table,
+                Some(_) => {
+                    delta.is_atomic = true;
+                    delta.shared(Stage::Prepare, nft::Op::DeleteTable(family));
+                    delta.add_table(family);
+                    &empty
+                }
+                None => {
+                    delta.add_table(family);
+                    &empty
+                }
+            };
+            let picks = picks.iter().filter(|(of, _)| *of == family).map(|(_, chain)| *chain);
+            let chains: Vec<ChainId> = ChainId::CONSTANT.into_iter().chain(picks).collect();
+            delta.skeleton(family, table, &chains);
+            let gone = table.chains.keys().filter(|chain| !chains.contains(chain));
+            unwanted.extend(gone.map(|chain| nft::Op::DeleteChain(family, *chain)));
+            held.insert(family, table);
+        }
+        // Most elements are equal and compared in place; only those that differ are copied.
+        let mut gone = Self::missing_from(&held, &wanted);
+        if !gone.is_empty() {
+            found.find_owners(&mut gone);
+        }
+        // All changes of a frontend belong in one transaction: that of the Service that shall have
+        // it or, if there is none, that of the Service that had it.
+        for OwnedElement { element, owner } in &mut gone {
+            if let Some(wanted) = head_owner(&wanted, element.key) {
+                *owner = Some(Arc::clone(wanted));
+            }
+        }
+        let mut gone = gone.into_iter().peekable();
+        for OwnedElement { element, owner } in wanted {
+            while let Some(old) = gone.next_if(|old| old.element.key < element.key) {
+                delta.delete(old.owner.as_ref(), old.element);
+            }
+            let replaced = gone.next_if(|old| old.element.key == element.key);
+            let table = held.get(&element.key.family());
+            let is_held = replaced.is_none()
+                && table.is_some_and(|table| table.elements.contains_key(&element.key));
+            if let Some(old) = replaced {
+                delta.push_for(owner.as_ref(), Op::delete(old.element));
+            }
+            if !is_held {
+                delta.push_for(owner.as_ref(), Op::add(element));
+            }
+        }
+        for old in gone {
+            delta.delete(old.owner.as_ref(), old.element);
+        }
+        for op in unwanted {
+            delta.shared(Stage::Retire, op);
+        }
+        delta
+    }
+
+    /// Returns the elements of the tables that are not wanted, or not in this form, sorted by key.
+    fn missing_from(held: &BTreeMap<Family, &Table>, wanted: &[OwnedElement]) -> Vec<OwnedElement> {
+        let mut gone: Vec<OwnedElement> = Vec::new();
+        for (family, table) in held {
+            let wanted = wanted.iter().map(|it| &it.element);
+            let mut wanted = wanted.filter(|it| it.key.family() == *family).peekable();
+            for (key, held) in &table.elements {
+                while wanted.next_if(|element| element.key < *key).is_some() {}
+                let is_wanted = wanted.peek().is_some_and(|element| {
+                    element.key == *key
+                        && element.value == held.value
+                        && element.comment == held.owner
+                });
+                if !is_wanted {
+                    gone.push(OwnedElement { element: held.element(*key), owner: None });
+                }
+            }
+        }
+        gone.sort_unstable_by_key(|it| it.element.key);
+        gone
+    }
+}
+
+impl Builder {
+    /// Changes the virtual servers and addresses that were found to those that are wanted. Those of
+    /// others and of excluded networks are left alone.
+    fn reconcile_servers(
+        &mut self,
+        found: &State,
+        wanted: BTreeMap<VirtualServer, (Server, Option<Arc<PortKey>>)>,
+        vips: BTreeMap<IpAddr, Option<Arc<PortKey>>>,
+        exclude: &[IpNet],
+    ) {
+        let is_excluded = |address: IpAddr| exclude.iter().any(|net| net.contains(&address));
+        for (server, (wanted, owner)) in &wanted {
+            let held = found.ipvs.servers.get(server);
+            for op in ipvs::delta::between(*server, held, Some(wanted)) {
+                self.push_for(owner.as_ref(), op.into());
+            }
+        }
+        for (address, owner) in &vips {
+            if !found.ipvs.bound.contains(address) {
+                self.bind(Key::Vip(*address), owner.as_ref(), ipvs::Op::Bind);
+            }
+        }
+        for address in &found.ipvs.bound {
+            if !vips.contains_key(address) && !is_excluded(*address) {
+                self.shared(Stage::Switch, ipvs::Op::Unbind(*address));
+            }
+        }
+        for server in found.ipvs.servers.keys() {
+            let is_kept = wanted.contains_key(server) || is_excluded(server.address);
+            if !is_kept && found.is_ours(*server) {
+                self.shared(Stage::Switch, ipvs::Op::DeleteServer(*server));
+            }
+        }
+    }
+}
+
+/// Returns the owner of the frontend of a key, according to the element with the comment.
+fn head_owner(elements: &[OwnedElement], key: Key) -> Option<&Arc<PortKey>> {
+    let frontend = key.frontend()?;
+    let heads = [Key::Service(View::Cluster, frontend), Key::Reject(frontend)];
+    heads.into_iter().find_map(|head| {
+        let found = elements.binary_search_by_key(&head, |it| it.element.key).ok()?;
+        elements.get(found)?.owner.as_ref()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::nft::element::Value;
+    use crate::state::Held;
+
+    /// No kernel holds such a state, but a caller may pass one.
+    #[test]
+    fn an_element_in_the_wrong_familys_table_does_not_panic() {
+        let key = Key::ClusterIp(IpAddr::from([10, 96, 0, 1]));
+        let table = Table {
+            elements: [(key, Held { value: Value::Present, owner: None })].into(),
+            ..Table::default()
+        };
+        let alien = State { tables: [(Family::Ipv6, table)].into(), ..State::default() };
+        let nothing =
+            State { tables: [(Family::Ipv6, Table::default())].into(), ..State::default() };
+        let added = |delta: &Delta| delta.ops().filter(|op| op.added().is_some()).count();
+        assert_eq!(added(&Delta::between_states(&nothing, &alien)), 1);
+        assert_eq!(added(&Delta::between_states(&alien, &nothing)), 0);
+    }
+}

@@ -1,0 +1,318 @@
+//! The stages of a delta: which operations may take effect together, and in which order, so that no
+//! packet sees an incomplete state.
+//!
+//! A transaction takes effect at one moment, but the processing of a packet takes longer: the
+//! packet uses the rules from the time when it came, but looks up each element as it is at the time
+//! of the lookup. A packet that has drawn slot 2 of 3 must still find slot 2, although a change has
+//! removed it in the meantime. So a chain is complete before the first element leads to it, and
+//! elements that an earlier packet may still look up are deleted in a step of their own
+//! after everything that leads to them. The round trip to the kernel between two steps takes
+//! much longer than a packet. (Measured without this: 4 refused connections in 3,000 removals of an
+//! endpoint under load; with it, none in 8,000.)
+//!
+//! That moment is not the same for all sets either: elements of range sets with keys of several
+//! parts (the kernel's pipapo) become visible only at the end of a commit, long after elements of
+//! other kinds. So source ranges are added in a step before the one that adds the
+//! restriction: otherwise, new connections from allowed clients would be dropped in between.
+//!
+//! No transaction covers both nf_tables and IPVS. Within a stage, the rules change first. So in IPVS
+//! mode, the rules for a frontend are there before IPVS serves it, and go in the last stage: no
+//! client is served that the rules would reject, and a virtual server always has the element that
+//! marks it as ours. If our own rules have translated so far, IPVS takes over in the other order: it
+//! is complete before the rules stop translating.
+
+use std::collections::BTreeSet;
+
+use super::Delta;
+use crate::frontend::Frontend;
+use crate::ipvs::Verb;
+use crate::name::NamespacedName;
+use crate::nft;
+use crate::nft::element::{Element, Key, Value};
+use crate::nft::pick::{Clients, Pick};
+use crate::nft::set::View;
+use crate::op::{Op, Stage};
+
+/// What packets see of our tables before the change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tables {
+    /// They pass through them: each operation has its stage.
+    Live,
+    /// A table does not exist yet, so no packet sees it while it is incomplete.
+    New,
+    /// A table is replaced at one moment.
+    Replaced,
+}
+
+/// Operations in the order of their stages; within a stage, in a valid order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Staged {
+    ops: Vec<Op>,
+    /// The number of operations that prepare.
+    prepare: usize,
+    /// The number of operations that retire.
+    retire: usize,
+}
+
+impl Staged {
+    /// Returns operations with their stages, which belong to no Service.
+    pub(super) fn of_all(ops: impl Iterator<Item = (Stage, Op)>, tables: Tables) -> Self {
+        let mut stages: [Vec<Op>; 3] = Default::default();
+        let [prepare, switch, retire] = &mut stages;
+        for (stage, op) in ops {
+            match stage {
+                Stage::Prepare if tables == Tables::Live => prepare.push(op),
+                Stage::Prepare | Stage::Switch => switch.push(op),
+                Stage::Retire => retire.push(op),
+            }
+        }
+        Self::joined(stages)
+    }
+
+    /// Returns the operations of a Service, each in its stage.
+    pub(super) fn of_service(ops: Vec<Op>, tables: Tables) -> Self {
+        let Some(classes) = Classes::of(&ops, tables) else { return Self::from(ops) };
+        let mut stages: [Vec<Op>; 3] = Default::default();
+        let [prepare, switch, retire] = &mut stages;
+        for op in ops {
+            match classes.stage(&op) {
+                Stage::Prepare => prepare.push(op),
+                Stage::Switch => switch.push(op),
+                Stage::Retire => retire.push(op),
+            }
+        }
+        Self::joined(stages)
+    }
+
+    fn joined([mut ops, switch, rest]: [Vec<Op>; 3]) -> Self {
+        let (prepare, retire) = (ops.len(), rest.len());
+        ops.extend(switch);
+        ops.extend(rest);
+        Self { ops, prepare, retire }
+    }
+
+    /// Returns the operations of each stage.
+    pub fn stages(&self) -> [&[Op]; 3] {
+        let (prepare, rest) = self.ops.split_at(self.prepare);
+        let (switch, retire) = rest.split_at(rest.len() - self.retire);
+        [prepare, switch, retire]
+    }
+
+    /// Returns the operations of a stage.
+    pub fn at(&self, stage: Stage) -> &[Op] {
+        let [prepare, switch, retire] = self.stages();
+        match stage {
+            Stage::Prepare => prepare,
+            Stage::Switch => switch,
+            Stage::Retire => retire,
+        }
+    }
+
+    /// Leaves out the last stage, as in a change that was interrupted.
+    pub fn drop_retired(&mut self) {
+        self.ops.truncate(self.ops.len() - self.retire);
+        self.retire = 0;
+    }
+
+    /// Returns all operations, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Op> {
+        self.ops.iter()
+    }
+
+    /// Returns the number of operations.
+    pub fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Returns true if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+}
+
+/// Operations that take effect together.
+impl From<Vec<Op>> for Staged {
+    fn from(ops: Vec<Op>) -> Self {
+        Self { ops, prepare: 0, retire: 0 }
+    }
+}
+
+/// Operations that may take effect together, and all before any of the next step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Step<'a> {
+    /// Operations that belong to no Service, before the groups.
+    pub shared: &'a [Op],
+    /// Operations of Services.
+    pub groups: Vec<(&'a NamespacedName, &'a [Op])>,
+}
+
+impl Step<'_> {
+    /// Returns all operations, in order.
+    pub fn ops(&self) -> impl Iterator<Item = &Op> {
+        let groups = self.groups.iter().flat_map(|(_, ops)| *ops);
+        self.shared.iter().chain(groups)
+    }
+
+    /// Returns true if there are no operations.
+    pub fn is_empty(&self) -> bool {
+        self.shared.is_empty() && self.groups.is_empty()
+    }
+}
+
+impl Delta {
+    /// Returns the steps of the delta, in order: one for each stage that has operations, and one
+    /// for what no Service leads to any more.
+    pub fn steps(&self) -> impl Iterator<Item = Step<'_>> {
+        let [prepare, switch, retire] = self.shared.stages();
+        let steps = [
+            Step { shared: prepare, groups: self.groups_at(Stage::Prepare) },
+            Step { shared: switch, groups: self.groups_at(Stage::Switch) },
+            Step { shared: &[], groups: self.groups_at(Stage::Retire) },
+            Step { shared: retire, groups: Vec::new() },
+        ];
+        steps.into_iter().filter(|step| !step.is_empty())
+    }
+
+    fn groups_at(&self, stage: Stage) -> Vec<(&NamespacedName, &[Op])> {
+        let groups = self.groups.iter().map(|group| (&group.service, group.ops.at(stage)));
+        groups.filter(|(_, ops)| !ops.is_empty()).collect()
+    }
+}
+
+/// What the operations of a Service do as a whole, from which the stage of each follows.
+struct Classes {
+    tables: Tables,
+    added: BTreeSet<Key>,
+    deleted: BTreeSet<Key>,
+    /// The frontends at which all clients continue in one view.
+    joined: BTreeSet<Frontend>,
+    /// True if there are operations on IPVS.
+    is_by_ipvs: bool,
+    /// True if IPVS takes over what our rules have translated so far.
+    takes_over: bool,
+}
+
+impl Classes {
+    /// Returns `None` if all operations can take effect together, as most changes can: they remove
+    /// nothing that a packet may look up, and add no restriction.
+    fn of(ops: &[Op], tables: Tables) -> Option<Self> {
+        let is_by_ipvs = ops.iter().any(|op| op.as_ipvs().is_some());
+        let is_staged = tables == Tables::Live && ops.iter().any(may_be_cut);
+        if !is_by_ipvs && !is_staged {
+            return None;
+        }
+        let joined = |op: &Op| {
+            let Element { key: Key::Service(View::Cluster, frontend), value, .. } = op.added()?
+            else {
+                return None;
+            };
+            let Value::Pick(Pick { clients, .. }) = value else { return None };
+            (*clients != Clients::Split).then_some(*frontend)
+        };
+        Some(Self {
+            tables,
+            added: ops.iter().filter_map(|op| Some(op.added()?.key)).collect(),
+            deleted: ops.iter().filter_map(|op| Some(op.deleted()?.key)).collect(),
+            joined: ops.iter().filter_map(joined).collect(),
+            is_by_ipvs,
+            takes_over: tables == Tables::Replaced || ops.iter().any(ends_translation),
+        })
+    }
+
+    fn stage(&self, op: &Op) -> Stage {
+        match op {
+            Op::Ipvs(op) if self.takes_over && op.verb() != Verb::Delete => Stage::Prepare,
+            Op::Ipvs(_) => Stage::Switch,
+            Op::Nft(_) if self.tables != Tables::Live => Stage::Switch,
+            Op::Nft(nft::Op::Add(element)) if self.is_early(element.key) => Stage::Prepare,
+            Op::Nft(nft::Op::Delete(element)) if self.is_late(element.key) => Stage::Retire,
+            Op::Nft(_) => Stage::Switch,
+        }
+    }
+
+    /// Ranges come before the restriction; but if there are already ranges, new ones may overlap
+    /// them, and then all of them change at once.
+    fn is_early(&self, key: Key) -> bool {
+        let Key::SourceRange(frontend, _) = key else { return false };
+        let has_old_ranges = || {
+            self.deleted.iter().any(|key| matches!(key, Key::SourceRange(of, _) if *of == frontend))
+        };
+        self.comes(Key::Firewalled(frontend)) && !has_old_ranges()
+    }
+
+    fn is_late(&self, key: Key) -> bool {
+        // IPVS stops before the rules for it go. But a restriction is lifted at once, and a range
+        // makes room for one that overlaps it.
+        if self.is_by_ipvs && self.goes(key) {
+            return match key {
+                Key::Firewalled(frontend) => self.is_left(frontend),
+                Key::SourceRange(frontend, _) => self.goes(Key::Firewalled(frontend)),
+                _ => true,
+            };
+        }
+        match key {
+            // If the frontend goes, everything goes at once: it serves no client any more.
+            Key::Endpoint(_, frontend, _) | Key::AffinitySlot(_, frontend, _) => {
+                self.goes(key) && !self.goes(service(frontend))
+            }
+            // Clients from outside no longer have their own view: packets already sent there must
+            // find it.
+            Key::Service(View::Local, frontend) => {
+                self.goes(key) && self.joined.contains(&frontend)
+            }
+            // A packet that came too early to be served must still be rejected.
+            Key::Reject(frontend) => self.added.contains(&service(frontend)),
+            // The restriction goes: a packet that is already being checked must still find its
+            // range.
+            Key::SourceRange(frontend, _) => {
+                self.goes(Key::Firewalled(frontend)) && !self.is_left(frontend)
+            }
+            _ => false,
+        }
+    }
+
+    /// Deleting and adding the same key changes its value: every packet finds one of both.
+    fn goes(&self, key: Key) -> bool {
+        self.deleted.contains(&key) && !self.added.contains(&key)
+    }
+
+    fn comes(&self, key: Key) -> bool {
+        self.added.contains(&key) && !self.deleted.contains(&key)
+    }
+
+    /// Returns true if the frontend goes.
+    fn is_left(&self, frontend: Frontend) -> bool {
+        let was_known = self.goes(service(frontend)) || self.goes(Key::Reject(frontend));
+        was_known && !self.added.contains(&service(frontend))
+    }
+}
+
+fn service(frontend: Frontend) -> Key {
+    Key::Service(View::Cluster, frontend)
+}
+
+fn may_be_cut(op: &Op) -> bool {
+    let is_restriction = op.added().is_some_and(|it| matches!(it.key, Key::Firewalled(_)));
+    let is_looked_up = op.deleted().is_some_and(|it| {
+        matches!(
+            it.key,
+            Key::Endpoint(..)
+                | Key::AffinitySlot(..)
+                | Key::Reject(_)
+                | Key::Service(View::Local, _)
+                | Key::SourceRange(..)
+        )
+    });
+    is_restriction || is_looked_up
+}
+
+/// Returns true if the operation makes our rules stop translating packets to a frontend.
+fn ends_translation(op: &Op) -> bool {
+    let Some(Element { key: Key::Service(..), value: Value::Pick(pick), .. }) = op.deleted() else {
+        return false;
+    };
+    pick.backends > 0
+}
+
+#[cfg(test)]
+mod tests;
