@@ -1,0 +1,172 @@
+//! The objects of one kind.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use im::OrdMap;
+
+use crate::change::{Origin, Provenance, Sourced};
+use crate::name::{Name, NamespacedName, NodeName};
+use crate::object::{
+    EndpointSlice, InterfaceAddresses, Node, Object, ObjectKey, Pod, Service, ServiceCidr,
+};
+
+/// An object and the place it was read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry<T> {
+    /// The object.
+    pub object: Arc<T>,
+    /// The source that has it.
+    pub origin: Origin,
+    /// The place it was read from.
+    pub provenance: Provenance,
+}
+
+/// A kind of object: a type that a table can hold.
+pub(super) trait Tabled: Clone + PartialEq {
+    /// The name, unique among objects of this kind.
+    type Key: Clone + Ord;
+
+    fn key(&self) -> Self::Key;
+
+    /// Returns the name in a key of this kind.
+    fn name_in(key: &ObjectKey) -> Option<&Self::Key>;
+
+    fn object(object: Arc<Self>) -> Object;
+}
+
+/// A change of one object: what it was and what it is.
+pub(super) struct Replaced<T> {
+    pub(super) old: Option<Arc<T>>,
+    pub(super) new: Option<Arc<T>>,
+}
+
+/// The objects of one kind, by name.
+#[derive(Clone, Debug)]
+pub(super) struct Table<T: Tabled>(OrdMap<T::Key, Entry<T>>);
+
+impl<T: Tabled> Default for Table<T> {
+    fn default() -> Self {
+        Self(OrdMap::new())
+    }
+}
+
+impl<T: Tabled> Table<T> {
+    pub(super) fn get(&self, key: &T::Key) -> Option<&Entry<T>> {
+        self.0.get(key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<T>> {
+        self.0.values()
+    }
+
+    /// Adds or replaces an object. Returns `None` if its meaning is unchanged.
+    pub(super) fn insert(
+        &mut self,
+        origin: Origin,
+        object: Arc<T>,
+        provenance: Provenance,
+    ) -> Option<Replaced<T>> {
+        let entry = Entry { object: Arc::clone(&object), origin, provenance };
+        let old = self.0.insert(object.key(), entry).map(|old| old.object);
+        let is_same = old.as_ref().is_some_and(|old| **old == *object);
+        (!is_same).then_some(Replaced { old, new: Some(object) })
+    }
+
+    /// Removes an object, if there is one of this name.
+    pub(super) fn remove(&mut self, key: &T::Key) -> Option<Replaced<T>> {
+        let old = self.0.remove(key)?.object;
+        Some(Replaced { old: Some(old), new: None })
+    }
+}
+
+/// A table of any kind.
+pub(super) trait AnyTable {
+    /// Returns the number of objects.
+    fn len(&self) -> usize;
+
+    /// Returns the number of objects of each source.
+    fn origins(&self) -> BTreeMap<Origin, usize>;
+
+    /// Returns all objects, in order of their names.
+    fn sourced(&self) -> Box<dyn Iterator<Item = (Origin, Sourced)> + '_>;
+
+    /// Returns an object.
+    fn find(&self, key: &ObjectKey) -> Option<(Origin, Sourced)>;
+
+    /// Returns the source that has an object.
+    fn origin(&self, key: &ObjectKey) -> Option<Origin>;
+}
+
+impl<T: Tabled> AnyTable for Table<T> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn origins(&self) -> BTreeMap<Origin, usize> {
+        let mut counts = BTreeMap::new();
+        for entry in self.iter() {
+            *counts.entry(entry.origin).or_default() += 1;
+        }
+        counts
+    }
+
+    fn sourced(&self) -> Box<dyn Iterator<Item = (Origin, Sourced)> + '_> {
+        Box::new(self.iter().map(sourced))
+    }
+
+    fn find(&self, key: &ObjectKey) -> Option<(Origin, Sourced)> {
+        self.get(T::name_in(key)?).map(sourced)
+    }
+
+    fn origin(&self, key: &ObjectKey) -> Option<Origin> {
+        self.get(T::name_in(key)?).map(|entry| entry.origin)
+    }
+}
+
+fn sourced<T: Tabled>(entry: &Entry<T>) -> (Origin, Sourced) {
+    let object = T::object(Arc::clone(&entry.object));
+    (entry.origin, Sourced { object, provenance: entry.provenance.clone() })
+}
+
+/// Implements `Tabled` for a kind whose key in `ObjectKey` is the field with this name.
+macro_rules! tabled {
+    ($kind:ident, $field:ident: $key:ty) => {
+        impl Tabled for $kind {
+            type Key = $key;
+
+            fn key(&self) -> $key {
+                self.$field.clone()
+            }
+
+            fn name_in(key: &ObjectKey) -> Option<&$key> {
+                if let ObjectKey::$kind(key) = key { Some(key) } else { None }
+            }
+
+            fn object(object: Arc<Self>) -> Object {
+                Object::$kind(object)
+            }
+        }
+    };
+}
+
+tabled!(Service, key: NamespacedName);
+tabled!(EndpointSlice, key: NamespacedName);
+tabled!(Pod, key: NamespacedName);
+tabled!(Node, name: NodeName);
+tabled!(ServiceCidr, name: Name);
+
+/// There is one object of this kind.
+impl Tabled for InterfaceAddresses {
+    type Key = ();
+
+    fn key(&self) {}
+
+    fn name_in(key: &ObjectKey) -> Option<&()> {
+        (*key == ObjectKey::InterfaceAddresses).then_some(&())
+    }
+
+    fn object(object: Arc<Self>) -> Object {
+        Object::InterfaceAddresses(object)
+    }
+}
