@@ -36,7 +36,8 @@ use listing::Listing;
 pub(crate) use saved::{Left, Memory};
 
 /// How old the last write to a file must be before the file is read as it is, if it had objects and
-/// has none now: a writer that is not known may have truncated it first, to write it later.
+/// has none now, or breaks off: a writer that is not known may have truncated it first, to write it
+/// later.
 pub(crate) const BLANK: Duration = Duration::from_millis(100);
 
 /// How old the last write to any file must be. The event about its writer may still be under way.

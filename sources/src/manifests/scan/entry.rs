@@ -281,7 +281,10 @@ impl Entry {
         }
         let decoded = decode(&self.path, bytes, self.format, context.interner);
         let emptied = decoded.blank && !decoded.unreadable && !self.objects.is_empty();
-        if emptied && latest.is_younger(BLANK, context.now) && self.wait(context.now) {
+        // The event about its writer may be under way for longer on a busy machine.
+        let is_cut_off = decoded.unreadable && context.fresh.is_some();
+        let is_suspect = emptied || is_cut_off;
+        if is_suspect && latest.is_younger(BLANK, context.now) && self.wait(context.now) {
             return News::waiting();
         }
         self.restless = None;
