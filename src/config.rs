@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use rulec_compiler::Settings;
 
-use crate::cli::{IpvsAddresses, LogArgs, LogFormat, RunArgs, SettingsArgs};
+use self::options::{IpvsAddresses, LogArgs, LogFormat, RunArgs, SettingsArgs};
 pub use flags::KubeProxyFlags;
 pub use problem::{Invalid, Problem};
 pub(crate) use value::go_bool;
