@@ -2,8 +2,10 @@
 
 mod batch;
 mod dump;
+mod expressions;
 pub mod foreign;
-mod rules;
+mod identity;
+mod objects;
 mod transactions;
 pub mod watch;
 mod wire;
@@ -132,7 +134,7 @@ impl NftSink {
     /// Adds a table with these flags in a transaction that is refused at its end, so that nothing
     /// is ever changed, and returns the errors.
     fn probe(&mut self, flags: u32) -> Result<Vec<i32>, SinkError> {
-        let probe = rules::probe(flags, self.seq.wrapping_add(1));
+        let probe = objects::probe(flags, self.seq.wrapping_add(1));
         let errors = self.exchange(&probe)?;
         if errors.contains(&EPERM) {
             return Err(SinkError::Unavailable(io::Error::from_raw_os_error(EPERM)));

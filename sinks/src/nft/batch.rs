@@ -9,7 +9,7 @@ use rulec_compiler::nft::element::{Element, Key, Value};
 use rulec_compiler::nft::ruleset::{self, TABLE};
 use rulec_compiler::nft::set::SetId;
 
-use super::rules;
+use super::objects;
 use super::wire::{self, nfproto};
 use crate::netlink::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, Open, Writer};
 
@@ -74,23 +74,23 @@ impl Batch {
                 nft::Op::Delete(element) => self.element(service, element, false),
                 nft::Op::AddTable(family) => self.add_table(*family, table_flags),
                 nft::Op::DeleteTable(family) => {
-                    self.whole(|seq| rules::delete_table(*family, seq));
+                    self.whole(|seq| objects::delete_table(*family, seq));
                 }
                 nft::Op::AddSet(family, set) => {
-                    self.whole(|seq| rules::add_set(*family, *set, seq))
+                    self.whole(|seq| objects::add_set(*family, *set, seq))
                 }
                 nft::Op::AddChain(family, chain) => {
-                    self.whole(|seq| rules::add_chain(*family, *chain, seq));
+                    self.whole(|seq| objects::add_chain(*family, *chain, seq));
                 }
                 nft::Op::FlushChain(family, chain) => {
-                    self.whole(|seq| rules::flush_chain(*family, *chain, seq));
+                    self.whole(|seq| objects::flush_chain(*family, *chain, seq));
                 }
                 nft::Op::DeleteChain(family, chain) => {
-                    self.whole(|seq| rules::delete_chain(*family, *chain, seq));
+                    self.whole(|seq| objects::delete_chain(*family, *chain, seq));
                 }
                 nft::Op::FillChain(family, chain) => {
                     for rule in ruleset::rules(*chain) {
-                        self.whole(|seq| rules::add_rule(*family, *chain, mark, &rule, seq));
+                        self.whole(|seq| objects::add_rule(*family, *chain, mark, &rule, seq));
                     }
                 }
             }
@@ -99,7 +99,7 @@ impl Batch {
 
     /// Creates a table with these flags, or takes it over.
     pub(super) fn add_table(&mut self, family: Family, flags: u32) {
-        self.whole(|seq| rules::add_table(family, flags, seq));
+        self.whole(|seq| objects::add_table(family, flags, seq));
     }
 
     /// Completes the transaction and returns its bytes, to be sent in one call. Only the last

@@ -25,7 +25,8 @@ use rulec_compiler::nft::set::{SetId, SetKind};
 use rulec_compiler::state::{ChainContent, Held, State, Table};
 use rulec_compiler::{Op, PortKey};
 
-use super::rules::{self, Identity, Shape};
+use super::identity::Identity;
+use super::objects::{Shape, hook_number};
 use super::wire::{self, nfproto};
 use crate::netlink::{
     Attributes, HEADER_LEN, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, Socket,
@@ -427,7 +428,7 @@ fn hook_matches(chain: ChainId, attributes: Attributes<'_>) -> bool {
                 HookType::Filter => "filter",
                 HookType::Nat => "nat",
             };
-            held.clone().be32(wire::NFTA_HOOK_HOOKNUM) == Some(rules::hook_number(expected))
+            held.clone().be32(wire::NFTA_HOOK_HOOKNUM) == Some(hook_number(expected))
                 && held.be32(wire::NFTA_HOOK_PRIORITY) == Some(expected.priority.cast_unsigned())
                 && attributes.clone().text(wire::NFTA_CHAIN_TYPE) == Some(kind)
                 && attributes.find(wire::NFTA_CHAIN_POLICY).and_then(be32) == Some(1)

@@ -3,6 +3,7 @@
 //! A key of several parts is stored as in the registers: each part takes a multiple of four bytes.
 //! Addresses, protocols and ports are in network byte order, `meta priority` in the host's.
 
+use std::ffi::CString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
@@ -487,6 +488,11 @@ fn take_address(family: Family, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
             Some((IpAddr::V6(Ipv6Addr::from(*octets)), rest))
         }
     }
+}
+
+/// Converts one of our names, which never contain a zero byte.
+pub(super) fn c(text: &str) -> CString {
+    CString::new(text).unwrap_or_default()
 }
 
 #[cfg(test)]
