@@ -29,7 +29,7 @@ use rulec_compiler::net::{Backend, Family};
 use rulec_compiler::settings::DetectLocal;
 use rulec_compiler::{Delta, Flow, Model, Program, Settings};
 use rulec_engine::{Engine, Periods};
-use rulec_sinks::conntrack::{Conntrack, Filter, Kind};
+use rulec_sinks::conntrack::{Conntrack, Filter, FlowKind};
 use rulec_sinks::nft::Ownership;
 use rulec_sinks::{NftSink, Sink};
 use rulec_sources::Update;
@@ -296,7 +296,7 @@ fn stale_flows(flows: u32) {
             let backend = Backend { address: target(frontend).into(), port: PORT };
             let destination = Some(vip(frontend));
             let filter =
-                Filter { family: Family::Ipv4, kind: Kind::Udp, port: Some(PORT), destination };
+                Filter { family: Family::Ipv4, kind: FlowKind::Udp, port: Some(PORT), destination };
             let answers = SocketAddr::new(backend.address, PORT.get());
             let is_unwanted = |flow: &Flow| flow.answers == answers;
             let started = Instant::now();

@@ -12,7 +12,7 @@ use rulec_sinks::nft::Ownership;
 use rulec_sinks::{NftSink, Sink};
 
 use crate::cli::{CleanupArgs, IpvsAddresses, IpvsArgs};
-use crate::host::kube_proxy::{self, Outcome};
+use crate::host::kube_proxy::{self, Removal};
 use crate::kernel;
 
 /// Removes what the arguments name.
@@ -92,11 +92,11 @@ fn kube_proxys() -> anyhow::Result<()> {
     }
     for outcome in outcomes {
         match outcome {
-            Outcome::Removed(what) => tracing::info!("removed {what}"),
-            Outcome::Needed { family, table, chain, by } => {
+            Removal::Removed(what) => tracing::info!("removed {what}"),
+            Removal::Needed { family, table, chain, by } => {
                 tracing::warn!(%family, table, "chain {chain} stays: chain {by} needs it");
             }
-            Outcome::Left(what) => tracing::warn!("left {what}: {}", what.remedy()),
+            Removal::Left(what) => tracing::warn!("left {what}: {}", what.remedy()),
         }
     }
     Ok(())

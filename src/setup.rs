@@ -12,7 +12,7 @@ use rulec_compiler::Settings;
 use crate::cli::{CompileArgs, LogArgs, RunArgs};
 use crate::config::{self, Config, Conntrack, File, Loaded, Mode, Surroundings};
 use crate::host::kube_proxy::{self, Finding};
-use crate::host::sysctl::{self, Arp, Outcome, Sysctls};
+use crate::host::sysctl::{self, Adjustment, Arp, Sysctls};
 use crate::kernel::IpvsStart;
 
 /// Reads the configuration from the options and the file that they name.
@@ -91,9 +91,9 @@ pub fn ask_of_the_kernel(config: &Config) {
     for setting in settings {
         let path = setting.path.display();
         match &setting.outcome {
-            Outcome::Already { .. } => {}
-            Outcome::Set { from, to } => tracing::info!(%path, from, to, "set"),
-            Outcome::Refused(error) => {
+            Adjustment::Already { .. } => {}
+            Adjustment::Set { from, to } => tracing::info!(%path, from, to, "set"),
+            Adjustment::Refused(error) => {
                 let source = std::error::Error::source(error).map(ToString::to_string);
                 tracing::warn!(%path, wanted = setting.wanted, source, "{error}");
             }
@@ -133,7 +133,7 @@ pub fn tell_of_kube_proxy(mode: Mode) {
     }
 }
 
-fn request(conntrack: &Conntrack, cpus: usize) -> sysctl::Request {
+fn request(conntrack: &Conntrack, cpus: usize) -> sysctl::Wanted {
     let Conntrack {
         max_per_core,
         min,
@@ -150,7 +150,7 @@ fn request(conntrack: &Conntrack, cpus: usize) -> sysctl::Request {
         let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
         if time.is_zero() { None } else { NonZeroU32::new(seconds.max(1)) }
     };
-    sysctl::Request {
+    sysctl::Wanted {
         max: sysctl::conntrack_max(*max_per_core, *min, cpus),
         tcp_timeout_established: seconds(tcp_established_timeout),
         tcp_timeout_close_wait: seconds(tcp_close_wait_timeout),

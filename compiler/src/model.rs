@@ -21,23 +21,23 @@ use crate::object::{
 
 mod dirty;
 mod index;
-mod table;
+mod objects;
 
 use index::{Entries, Indices};
-use table::{AnyTable, Replaced, Table};
+use objects::{AnyObjects, Objects, Replaced};
 
 pub use dirty::Dirty;
-pub use table::Entry;
+pub use objects::Entry;
 
 /// All objects, with their indices. See the module's documentation.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
-    services: Table<Service>,
-    slices: Table<EndpointSlice>,
-    pods: Table<Pod>,
-    nodes: Table<Node>,
-    service_cidrs: Table<ServiceCidr>,
-    interface_addresses: Table<InterfaceAddresses>,
+    services: Objects<Service>,
+    slices: Objects<EndpointSlice>,
+    pods: Objects<Pod>,
+    nodes: Objects<Node>,
+    service_cidrs: Objects<ServiceCidr>,
+    interface_addresses: Objects<InterfaceAddresses>,
     /// Objects of a source that another source takes precedence over.
     overridden: OrdMap<(ObjectKey, Origin), Sourced>,
     indices: Indices,
@@ -168,7 +168,7 @@ impl Model {
         self.table(kind).origins()
     }
 
-    fn table(&self, kind: Kind) -> &dyn AnyTable {
+    fn table(&self, kind: Kind) -> &dyn AnyObjects {
         match kind {
             Kind::Service => &self.services,
             Kind::EndpointSlice => &self.slices,

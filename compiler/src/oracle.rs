@@ -39,7 +39,7 @@ pub struct Packet {
 
 /// A possible outcome for a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Outcome {
+pub struct Fate {
     /// The final verdict.
     pub verdict: Verdict,
     /// The chain that decided; `None` if none did.
@@ -51,7 +51,7 @@ pub struct Outcome {
     /// The reason why the packet is masqueraded, if it is.
     pub masquerade: Option<Masquerade>,
     /// The rules that took effect, in order.
-    pub path: Vec<Step>,
+    pub path: Vec<AppliedRule>,
 }
 
 /// The final verdict on a packet.
@@ -80,7 +80,7 @@ pub enum Masquerade {
 
 /// A rule that took effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Step {
+pub struct AppliedRule {
     /// The chain.
     pub chain: String,
     /// The rule, in the syntax of `nft`.
@@ -94,12 +94,12 @@ pub fn explain(
     packet: &Packet,
     mark: u32,
     is_local: &dyn Fn(IpAddr) -> bool,
-) -> Vec<Outcome> {
+) -> Vec<Fate> {
     let family = Family::of(packet.destination);
     let Some(table) = state.tables.get(&family) else {
         let (verdict, path) = (Verdict::Pass, Vec::new());
         let (decided_in, frontend, masquerade) = (None, None, None);
-        return vec![Outcome { verdict, decided_in, frontend, masquerade, path }];
+        return vec![Fate { verdict, decided_in, frontend, masquerade, path }];
     };
     let ranges = table.elements.keys().filter(|key| is_range(**key)).copied().collect();
     // Addresses that are bound for IPVS also belong to this node.
@@ -110,7 +110,7 @@ pub fn explain(
         packet.interface = None;
     }
     let traveller = Traveller::new(packet);
-    let mut outcomes: Vec<Outcome> = Vec::new();
+    let mut outcomes: Vec<Fate> = Vec::new();
     for (traveller, end) in oracle.travel(traveller) {
         let verdict = match (end, traveller.backend) {
             (End::Drop, _) => Verdict::Drop,
@@ -121,9 +121,9 @@ pub fn explain(
         let Traveller { decided_in, frontend, masquerade, path, .. } = traveller;
         // A packet that this node sends to itself may still be refused after postrouting.
         let masquerade = masquerade.filter(|_| end == End::Accept);
-        let is_known = |known: &Outcome| (known.verdict, known.masquerade) == (verdict, masquerade);
+        let is_known = |known: &Fate| (known.verdict, known.masquerade) == (verdict, masquerade);
         if !outcomes.iter().any(is_known) {
-            outcomes.push(Outcome { verdict, decided_in, frontend, masquerade, path });
+            outcomes.push(Fate { verdict, decided_in, frontend, masquerade, path });
         }
     }
     outcomes.sort_by_key(|outcome| (outcome.verdict, outcome.masquerade));
@@ -154,7 +154,7 @@ struct Traveller {
     is_marked: bool,
     masquerade: Option<Masquerade>,
     priority: u32,
-    path: Vec<Step>,
+    path: Vec<AppliedRule>,
 }
 
 /// The hooks after NAT for packets that this node sends to itself.
@@ -236,7 +236,7 @@ impl Oracle<'_> {
         let mut taken = traveller.clone();
         taken.frontend = Some(server.frontend());
         let note = |traveller: &mut Traveller, rule: String| {
-            traveller.path.push(Step { chain: "ipvs".to_owned(), rule });
+            traveller.path.push(AppliedRule { chain: "ipvs".to_owned(), rule });
         };
         let ways = held.active().map(|backend| {
             let mut traveller = taken.clone();
@@ -499,7 +499,7 @@ impl Traveller {
     /// Notes that a rule took effect.
     fn note(&mut self, oracle: &Oracle<'_>, place: &Place<'_>) {
         let rule = text::rule(oracle.family, oracle.mark, place.rule);
-        let step = Step { chain: place.chain.to_string(), rule };
+        let step = AppliedRule { chain: place.chain.to_string(), rule };
         if self.path.last() != Some(&step) {
             self.path.push(step);
         }

@@ -69,7 +69,7 @@ pub struct Program {
 }
 
 /// Adds or removes a claim.
-type Change = fn(&mut Claims, &PortFragment, Frontend, Rank);
+type ClaimChange = fn(&mut Claims, &PortFragment, Frontend, Rank);
 
 impl Program {
     /// Returns the program of an empty model.
@@ -295,7 +295,7 @@ impl Program {
     }
 
     /// Changes the claim of a port on one of its frontends, and counts the uses of pick chains.
-    fn claim(&mut self, port: &PortFragment, frontend: Frontend, rank: Rank, change: Change) {
+    fn claim(&mut self, port: &PortFragment, frontend: Frontend, rank: Rank, change: ClaimChange) {
         let before = self.claims.picks(frontend);
         change(&mut self.claims, port, frontend, rank);
         self.picks.count(before, self.claims.picks(frontend));

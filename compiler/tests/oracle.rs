@@ -19,7 +19,7 @@ use rulec_compiler::object::{
     Affinity, Conditions, Endpoint, Hints, InterfaceAddresses, Node, Object, Service, ServiceCidr,
     ServiceType, SlicePort, TrafficPolicy,
 };
-use rulec_compiler::oracle::{self, Masquerade, Outcome, Packet, Verdict};
+use rulec_compiler::oracle::{self, Fate, Masquerade, Packet, Verdict};
 use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
 use rulec_compiler::state::ChainContent;
 use rulec_compiler::{Model, Program, Settings, State};
@@ -72,7 +72,7 @@ fn address(name: &str, family: Family) -> IpAddr {
 
 const NAMES: [&str; 5] = ["node", "e1", "e1b", "e2", "e3"];
 
-struct World {
+struct Fixture {
     service: Service,
     endpoints: Vec<(&'static str, Option<&'static str>, Conditions, Option<Hints>)>,
     slice_ports: Vec<SlicePort>,
@@ -82,7 +82,7 @@ struct World {
 }
 
 /// Service web with all kinds of frontends, and three ready endpoints, one of them local.
-fn world() -> World {
+fn world() -> Fixture {
     let mut service = bare_service("default", "web");
     service.kind = ServiceType::LoadBalancer;
     service.cluster_ips.v4 = Some(Ipv4Addr::new(10, 90, 0, 10));
@@ -104,7 +104,7 @@ fn world() -> World {
         taints: Vec::new(),
         deleting: false,
     };
-    World {
+    Fixture {
         service,
         endpoints: Vec::new(),
         slice_ports: vec![slice_port("http", 8080)],
@@ -118,7 +118,7 @@ fn world() -> World {
 }
 
 /// Returns the example cluster with a changed Service.
-fn with(change: impl FnOnce(&mut Service)) -> World {
+fn with(change: impl FnOnce(&mut Service)) -> Fixture {
     let mut world = world();
     change(&mut world.service);
     world
@@ -132,11 +132,11 @@ fn internal_local(service: &mut Service) {
     service.internal_policy = TrafficPolicy::Local;
 }
 
-fn restricted(ranges: &[&str]) -> World {
+fn restricted(ranges: &[&str]) -> Fixture {
     with(|service| service.source_ranges = nets(ranges))
 }
 
-impl World {
+impl Fixture {
     fn endpoint(mut self, name: &'static str, node: Option<&'static str>, is: Conditions) -> Self {
         self.endpoints.push((name, node, is, None));
         self
@@ -201,7 +201,7 @@ impl World {
 
     /// Returns the outcomes for a packet from a client to a frontend, `name:port` or
     /// `name:port/protocol`, or for a ping to a name.
-    fn outcomes(&self, client: &str, frontend: &str, family: Family) -> Vec<Outcome> {
+    fn outcomes(&self, client: &str, frontend: &str, family: Family) -> Vec<Fate> {
         let (client, interface) = client.split_once('@').unwrap_or((client, ""));
         let (name, transport) = match frontend.split_once(':') {
             None => (frontend, None),
@@ -250,7 +250,7 @@ fn is_own(address: IpAddr) -> bool {
     own().contains(&address)
 }
 
-fn word(outcome: &Outcome, family: Family) -> String {
+fn word(outcome: &Fate, family: Family) -> String {
     let verdict = match outcome.verdict {
         Verdict::Backend(backend) => of_backend(backend, family),
         Verdict::Pass => "pass".to_owned(),
@@ -708,7 +708,7 @@ fn case_73_source_ranges_precede_rejection() {
 #[test]
 fn a_node_address_in_the_pod_network_counts_as_a_pod() {
     let both = ["192.0.2.0/24", "2001:db8::/64"];
-    let of = |world: World| world.detect(DetectLocal::ClusterCidr(nets(&both)));
+    let of = |world: Fixture| world.detect(DetectLocal::ClusterCidr(nets(&both)));
     for frontend in ["cluster:80", "vip:80", "external:80", "node:30080"] {
         of(with(external_local)).expect("node", frontend, ALL_KEPT);
     }
@@ -755,7 +755,7 @@ fn an_endpoint_at_the_node_address_is_masqueraded_only_for_the_node() {
 /// Local.
 #[test]
 fn an_endpoint_without_a_node_can_reach_itself() {
-    let placeless = |world: World| {
+    let placeless = |world: Fixture| {
         let world = world.without_endpoints().endpoint("e1", None, Conditions::READY);
         world.endpoint("e2", Some("nb"), Conditions::READY)
     };
@@ -782,7 +782,7 @@ fn an_endpoint_without_a_node_can_reach_itself() {
 /// The path consists of the rules that took effect, and the chain that decided is named.
 #[test]
 fn the_path_names_the_rules_that_took_effect() {
-    let told = |world: &World, client, frontend| -> Vec<(Option<ChainId>, Vec<String>)> {
+    let told = |world: &Fixture, client, frontend| -> Vec<(Option<ChainId>, Vec<String>)> {
         let outcomes = world.outcomes(client, frontend, Family::Ipv4).into_iter();
         outcomes
             .map(|it| (it.decided_in, it.path.into_iter().map(|step| step.chain).collect()))

@@ -41,7 +41,7 @@ pub struct Filter {
     /// The family.
     pub family: Family,
     /// The kind of flows.
-    pub kind: Kind,
+    pub kind: FlowKind,
     /// The destination port, if it is the same for all wanted flows.
     pub port: Option<NonZeroU16>,
     /// The destination address, likewise; in IPv4 only.
@@ -50,7 +50,7 @@ pub struct Filter {
 
 /// The kinds of flows that may be deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FlowKind {
     /// UDP flows.
     Udp,
     /// Unanswered attempts to connect over TCP or SCTP: `SYN_SENT`, `COOKIE_WAIT`.

@@ -30,7 +30,7 @@ pub use self::sink::IpvsSink;
 use self::addresses::{Bound, change_of};
 use self::wire::{ShownReal, ShownServer};
 use crate::netlink::{Bus, Open, Requests, Writer};
-use crate::rtnetlink::Change;
+use crate::rtnetlink::AddressChange;
 
 /// The IPVS of the network namespace of the thread that opened it.
 pub struct Ipvs {
@@ -147,7 +147,7 @@ impl Ipvs {
             // One of the two contains the whole run, the other is empty.
             let commands: Vec<(u8, &Op)> =
                 run.iter().filter_map(|op| Some((wire::command(op)?, op))).collect();
-            let changes: Vec<Change> = run.iter().filter_map(change_of).collect();
+            let changes: Vec<AddressChange> = run.iter().filter_map(change_of).collect();
             let family = self.family;
             let mut found =
                 self.requests.batch(&commands, |writer, flags, seq, (command, op)| {

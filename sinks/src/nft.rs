@@ -110,7 +110,7 @@ impl NftSink {
             let ops = dump::cleanup(families.iter().copied());
             self.batch.begin(self.seq, None);
             self.batch.push(None, &ops, self.mark, 0);
-            if let Answer::Refused(refused) = self.send()? {
+            if let KernelAnswer::Refused(refused) = self.send()? {
                 return Err(self.explain(&refused));
             }
         }
@@ -201,19 +201,19 @@ impl NftSink {
             self.batch.add_table(family, flags);
         }
         match self.send()? {
-            Answer::Committed => Ok(tables),
-            Answer::Refused(refused) => Err(self.explain(&refused)),
+            KernelAnswer::Committed => Ok(tables),
+            KernelAnswer::Refused(refused) => Err(self.explain(&refused)),
         }
     }
 
     /// Sends the batch and reads the answers: success is an acknowledgement and no error.
-    fn send(&mut self) -> Result<Answer, SinkError> {
+    fn send(&mut self) -> Result<KernelAnswer, SinkError> {
         self.batch.finish();
         self.exchange_batch()
     }
 
     /// Sends a complete batch.
-    fn exchange_batch(&mut self) -> Result<Answer, SinkError> {
+    fn exchange_batch(&mut self) -> Result<KernelAnswer, SinkError> {
         self.socket.send(self.batch.bytes()).map_err(SinkError::Unavailable)?;
         self.seq = self.batch.end_seq();
         let mut refused = Vec::new();
@@ -252,12 +252,12 @@ impl NftSink {
             return Err(SinkError::Stale);
         }
         match (refused.is_empty(), acknowledged) {
-            (false, _) => Ok(Answer::Refused(refused)),
+            (false, _) => Ok(KernelAnswer::Refused(refused)),
             // The kernel acknowledges the last message even if it has refused another.
             (true, _) if lost.is_some() => {
                 Err(SinkError::Unknown(lost.unwrap_or_else(|| io::ErrorKind::Other.into())))
             }
-            (true, true) => Ok(Answer::Committed),
+            (true, true) => Ok(KernelAnswer::Committed),
             (true, false) => {
                 Err(SinkError::Unknown(io::Error::other("the kernel sent no acknowledgement")))
             }
@@ -309,14 +309,14 @@ impl NftSink {
             }
             let (ops, bytes) = (self.batch.n_ops(), self.batch.len_bytes());
             let refused = match self.exchange_batch()? {
-                Answer::Committed => {
+                KernelAnswer::Committed => {
                     progress.generation = None;
                     progress.outcome.transactions += 1;
                     progress.outcome.ops += ops;
                     progress.outcome.bytes += bytes;
                     return Ok(());
                 }
-                Answer::Refused(refused) => refused,
+                KernelAnswer::Refused(refused) => refused,
             };
             // Another process owns the table by now: no Service is the cause.
             if refused.iter().any(|(_, errno)| *errno == EPERM) {
@@ -388,7 +388,7 @@ impl Progress {
     }
 }
 
-enum Answer {
+enum KernelAnswer {
     Committed,
     Refused(Vec<(u32, i32)>),
 }

@@ -41,7 +41,7 @@ pub(crate) struct Link {
 
 /// A change of an address of a device, or of a local route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum AddressChange {
     Add(IpAddr),
     Remove(IpAddr),
 }
@@ -140,14 +140,14 @@ impl Rtnetlink {
     pub(crate) fn change_addresses(
         &mut self,
         index: u32,
-        changes: &[Change],
+        changes: &[AddressChange],
     ) -> io::Result<Vec<(usize, io::Error)>> {
         self.0.batch(changes, |writer, flags, seq, change| match *change {
-            Change::Add(address) => {
+            AddressChange::Add(address) => {
                 let flags = flags | NLM_F_CREATE | NLM_F_EXCL;
                 write_address(writer, RTM_NEWADDR, flags, seq, index, address)
             }
-            Change::Remove(address) => {
+            AddressChange::Remove(address) => {
                 write_address(writer, RTM_DELADDR, flags, seq, index, address)
             }
         })
@@ -171,14 +171,14 @@ impl Rtnetlink {
     pub(crate) fn change_local_routes(
         &mut self,
         protocol: u8,
-        changes: &[Change],
+        changes: &[AddressChange],
     ) -> io::Result<Vec<(usize, io::Error)>> {
         self.0.batch(changes, |writer, flags, seq, change| match *change {
-            Change::Add(address) => {
+            AddressChange::Add(address) => {
                 let flags = flags | NLM_F_CREATE | NLM_F_EXCL;
                 write_local_route(writer, RTM_NEWROUTE, flags, seq, protocol, address)
             }
-            Change::Remove(address) => {
+            AddressChange::Remove(address) => {
                 write_local_route(writer, RTM_DELROUTE, flags, seq, protocol, address)
             }
         })

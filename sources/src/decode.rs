@@ -39,7 +39,7 @@ use std::sync::Arc;
 use rulec_compiler::object::{Object, ObjectKey};
 
 use crate::problem::{Problem, Severity};
-use at::{At, Step};
+use at::{At, PathStep};
 use document::Document;
 use intern::Interner;
 pub(crate) use kind::decode_document;
@@ -110,7 +110,7 @@ pub(crate) struct Finding {
     pub(crate) severity: Severity,
     pub(crate) object: Option<Arc<str>>,
     /// The path of the field, from the root of the document.
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Vec<PathStep>,
     pub(crate) message: String,
 }
 

@@ -21,14 +21,14 @@ pub(crate) enum Value {
     Text(String),
     /// Each element with its line.
     List(Vec<(Option<u64>, Value)>),
-    Map(Vec<Entry>),
+    Map(Vec<KeyValue>),
     /// A value from the command line: a string that becomes whatever the option takes.
     Typed(String),
 }
 
 /// A field of an object.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct KeyValue {
     pub(crate) key: String,
     /// The line of its key, from 1. JSON that YAML cannot read has no lines.
     pub(crate) line: Option<u64>,
@@ -37,15 +37,15 @@ pub(crate) struct Entry {
 
 /// A problem with a text as a whole.
 #[derive(Debug)]
-pub(crate) struct Fault {
+pub(crate) struct SyntaxError {
     pub(crate) line: Option<u64>,
     pub(crate) message: String,
 }
 
 /// Reads one object, YAML or JSON. A key that is written twice is returned as a warning; the last
 /// one counts, as in kube-proxy.
-pub(crate) fn parse(bytes: &[u8]) -> Result<(Vec<Entry>, Option<Fault>), Fault> {
-    let whole = |message: String| Fault { line: None, message };
+pub(crate) fn parse(bytes: &[u8]) -> Result<(Vec<KeyValue>, Option<SyntaxError>), SyntaxError> {
+    let whole = |message: String| SyntaxError { line: None, message };
     if bytes.len() > MAX_DOCUMENT_BYTES {
         return Err(whole(format!(
             "is {} bytes long, more than {MAX_DOCUMENT_BYTES}",
@@ -65,7 +65,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(Vec<Entry>, Option<Fault>), Fault> 
             Ok(value) => (value, None),
             Err(json) if json.is_syntax() || json.is_eof() => {
                 let line = u64::try_from(json.line()).ok();
-                return Err(Fault { line, message: format!("is not JSON: {json}") });
+                return Err(SyntaxError { line, message: format!("is not JSON: {json}") });
             }
             Err(_) => return Err(fault(&error)),
         },
@@ -94,8 +94,8 @@ fn reading(last_wins: bool) -> Options {
     }
 }
 
-fn fault(error: &Error) -> Fault {
-    Fault {
+fn fault(error: &Error) -> SyntaxError {
+    SyntaxError {
         line: error.location().map(|location| location.line()),
         message: format!("is not YAML: {}", UserMessageFormatter.format_message(error)),
     }
@@ -161,7 +161,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut entries = Vec::new();
         while let Some((key, value)) = map.next_entry::<Spanned<String>, _>()? {
-            entries.push(Entry { key: key.value, line: line(key.referenced), value });
+            entries.push(KeyValue { key: key.value, line: line(key.referenced), value });
         }
         Ok(Value::Map(entries))
     }

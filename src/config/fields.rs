@@ -4,7 +4,7 @@
 //! They are in one table, so that the options, the reader of files, the warnings and
 //! docs/configuration.md cannot disagree.
 
-use crate::config::value::Kind;
+use crate::config::value::FieldType;
 
 /// A field, the equivalent flag, and its meaning.
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +14,7 @@ pub(crate) struct Field {
     /// The flag, without dashes; empty if there is none. Several fields can share a flag: it sets
     /// the one of the proxy mode.
     pub(crate) flag: &'static str,
-    pub(crate) kind: Kind,
+    pub(crate) kind: FieldType,
     /// The default, as one would type it.
     pub(crate) default: &'static str,
     /// Whether zero in a file is a value. In most fields it means the default.
@@ -52,7 +52,7 @@ pub(crate) enum Role {
 const fn field(
     path: &'static str,
     flag: &'static str,
-    kind: Kind,
+    kind: FieldType,
     default: &'static str,
     role: Role,
     note: &'static str,
@@ -63,7 +63,7 @@ const fn field(
 const fn ignored(
     path: &'static str,
     flag: &'static str,
-    kind: Kind,
+    kind: FieldType,
     default: &'static str,
     reason: &'static str,
 ) -> Field {
@@ -117,39 +117,39 @@ const RELIST: &str = "a watch that may have missed changes lists again by itself
 
 /// All fields, in the order of kube-proxy's type.
 pub(crate) const FIELDS: &[Field] = &[
-    ignored("featureGates", "feature-gates", Kind::Gates, "", "rulec has no feature gates"),
+    ignored("featureGates", "feature-gates", FieldType::Gates, "", "rulec has no feature gates"),
     field(
         "clientConnection.kubeconfig",
         "kubeconfig",
-        Kind::Text,
+        FieldType::Text,
         "",
         Role::Used,
         "the address and credentials of the API server; by default, a Pod's service account",
     ),
-    ignored("clientConnection.acceptContentTypes", "", Kind::Text, "", CONTENT),
+    ignored("clientConnection.acceptContentTypes", "", FieldType::Text, "", CONTENT),
     ignored(
         "clientConnection.contentType",
         "kube-api-content-type",
-        Kind::Text,
+        FieldType::Text,
         "application/vnd.kubernetes.protobuf",
         CONTENT,
     ),
-    ignored("clientConnection.qps", "kube-api-qps", Kind::Number, "5", REQUESTS),
-    ignored("clientConnection.burst", "kube-api-burst", Kind::Int, "10", REQUESTS),
+    ignored("clientConnection.qps", "kube-api-qps", FieldType::Number, "5", REQUESTS),
+    ignored("clientConnection.burst", "kube-api-burst", FieldType::Int, "10", REQUESTS),
     field(
         "logging.format",
         "logging-format",
-        Kind::Text,
+        FieldType::Text,
         "text",
         Role::Used,
         "`text` or `json`; `--log-format` takes precedence",
     )
     .strong(),
-    ignored("logging.flushFrequency", "log-flush-frequency", Kind::Any, "5s", KLOG).strong(),
+    ignored("logging.flushFrequency", "log-flush-frequency", FieldType::Any, "5s", KLOG).strong(),
     field(
         "logging.verbosity",
         "v",
-        Kind::Int,
+        FieldType::Int,
         "0",
         Role::Used,
         "0 to 3 is `info`, 4 and 5 `debug`, more `trace`; `--log-level` takes precedence",
@@ -158,27 +158,39 @@ pub(crate) const FIELDS: &[Field] = &[
     ignored(
         "logging.vmodule",
         "vmodule",
-        Kind::Any,
+        FieldType::Any,
         "",
         "use --log-level, such as info,rulec_sources=debug",
     )
     .strong(),
-    ignored("logging.options.text.splitStream", "log-text-split-stream", Kind::Bool, "false", KLOG)
-        .strong(),
+    ignored(
+        "logging.options.text.splitStream",
+        "log-text-split-stream",
+        FieldType::Bool,
+        "false",
+        KLOG,
+    )
+    .strong(),
     ignored(
         "logging.options.text.infoBufferSize",
         "log-text-info-buffer-size",
-        Kind::Any,
+        FieldType::Any,
         "",
         KLOG,
     )
     .strong(),
-    ignored("logging.options.json.splitStream", "log-json-split-stream", Kind::Bool, "false", KLOG)
-        .strong(),
+    ignored(
+        "logging.options.json.splitStream",
+        "log-json-split-stream",
+        FieldType::Bool,
+        "false",
+        KLOG,
+    )
+    .strong(),
     ignored(
         "logging.options.json.infoBufferSize",
         "log-json-info-buffer-size",
-        Kind::Any,
+        FieldType::Any,
         "",
         KLOG,
     )
@@ -186,7 +198,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "hostnameOverride",
         "hostname-override",
-        Kind::Text,
+        FieldType::Text,
         "",
         Role::Used,
         "the name of this node, in lower case; by default that of the host",
@@ -195,7 +207,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "bindAddress",
         "bind-address",
-        Kind::Text,
+        FieldType::Text,
         "0.0.0.0",
         Role::Used,
         "the primary address of this node, unless it is unspecified; nothing is bound to it",
@@ -203,7 +215,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "healthzBindAddress",
         "healthz-bind-address",
-        Kind::Text,
+        FieldType::Text,
         "0.0.0.0:10256",
         Role::Used,
         "the address of /healthz and /livez; `[::]:10256` if bindAddress is IPv6; an empty flag \
@@ -212,7 +224,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "metricsBindAddress",
         "metrics-bind-address",
-        Kind::Text,
+        FieldType::Text,
         "127.0.0.1:10249",
         Role::Used,
         "the address of /metrics; `[::1]:10249` if bindAddress is IPv6; an empty flag disables the \
@@ -221,7 +233,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "--healthz-port",
         "healthz-port",
-        Kind::Int,
+        FieldType::Int,
         "10256",
         Role::Used,
         "deprecated: the port of a healthz address without one; 0 disables the server",
@@ -229,7 +241,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "--metrics-port",
         "metrics-port",
-        Kind::Int,
+        FieldType::Int,
         "10249",
         Role::Used,
         "deprecated: the port of a metrics address without one; 0 disables the server",
@@ -237,23 +249,23 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "bindAddressHardFail",
         "bind-address-hard-fail",
-        Kind::Bool,
+        FieldType::Bool,
         "false",
         Role::Used,
         "whether it is fatal if an address cannot be bound",
     ),
-    ignored("enableProfiling", "profiling", Kind::Bool, "false", "rulec has no Go profiler"),
+    ignored("enableProfiling", "profiling", FieldType::Bool, "false", "rulec has no Go profiler"),
     ignored(
         "showHiddenMetricsForVersion",
         "show-hidden-metrics-for-version",
-        Kind::Text,
+        FieldType::Text,
         "",
         "no metric is hidden",
     ),
     field(
         "mode",
         "proxy-mode",
-        Kind::Text,
+        FieldType::Text,
         "nftables",
         Role::Used,
         "`nftables` or `ipvs` (see docs/ipvs.md); `iptables`, or empty in a file, programs \
@@ -263,7 +275,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "iptables.masqueradeBit",
         "iptables-masquerade-bit",
-        Kind::Int,
+        FieldType::Int,
         "14",
         MASQUERADE,
         "the bit of the packet mark that requests masquerading, 0 to 31",
@@ -272,7 +284,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "iptables.masqueradeAll",
         "masquerade-all",
-        Kind::Bool,
+        FieldType::Bool,
         "false",
         MASQUERADE,
         "masquerade all traffic to cluster addresses, including that of Pods",
@@ -280,7 +292,7 @@ pub(crate) const FIELDS: &[Field] = &[
     ignored(
         "iptables.localhostNodePorts",
         "iptables-localhost-nodeports",
-        Kind::Bool,
+        FieldType::Bool,
         "true",
         "node ports are not served on loopback addresses, as in kube-proxy's nftables mode",
     )
@@ -288,25 +300,31 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "iptables.syncPeriod",
         "iptables-sync-period",
-        Kind::Duration,
+        FieldType::Duration,
         "30s",
         IPTABLES,
         "the node is unhealthy if changes wait twice as long; no other effect",
     ),
-    ignored("iptables.minSyncPeriod", "iptables-min-sync-period", Kind::Duration, "1s", EVENTS),
+    ignored(
+        "iptables.minSyncPeriod",
+        "iptables-min-sync-period",
+        FieldType::Duration,
+        "1s",
+        EVENTS,
+    ),
     field(
         "ipvs.syncPeriod",
         "ipvs-sync-period",
-        Kind::Duration,
+        FieldType::Duration,
         "30s",
         IPVS,
         "as iptables.syncPeriod",
     ),
-    ignored("ipvs.minSyncPeriod", "ipvs-min-sync-period", Kind::Duration, "0s", EVENTS),
+    ignored("ipvs.minSyncPeriod", "ipvs-min-sync-period", FieldType::Duration, "0s", EVENTS),
     field(
         "ipvs.scheduler",
         "ipvs-scheduler",
-        Kind::Text,
+        FieldType::Text,
         "rr",
         IPVS,
         "how a backend is chosen, unless the Service says otherwise: `rr`, `wrr`, `lc`, `wlc`, \
@@ -315,7 +333,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "ipvs.excludeCIDRs",
         "ipvs-exclude-cidrs",
-        Kind::List,
+        FieldType::List,
         "",
         IPVS,
         "networks whose virtual servers and addresses are left alone",
@@ -323,7 +341,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "ipvs.strictARP",
         "ipvs-strict-arp",
-        Kind::Bool,
+        FieldType::Bool,
         "false",
         IPVS,
         "whether to set net.ipv4.conf.all.arp_ignore to 1 and arp_announce to 2",
@@ -331,7 +349,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "ipvs.tcpTimeout",
         "ipvs-tcp-timeout",
-        Kind::Duration,
+        FieldType::Duration,
         "0s",
         IPVS,
         "the timeout of idle TCP connections in IPVS; 0 keeps the kernel's setting",
@@ -339,7 +357,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "ipvs.tcpFinTimeout",
         "ipvs-tcpfin-timeout",
-        Kind::Duration,
+        FieldType::Duration,
         "0s",
         IPVS,
         "the timeout of TCP connections in IPVS after a FIN; 0 keeps the kernel's setting",
@@ -347,7 +365,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "ipvs.udpTimeout",
         "ipvs-udp-timeout",
-        Kind::Duration,
+        FieldType::Duration,
         "0s",
         IPVS,
         "the timeout of UDP flows in IPVS; 0 keeps the kernel's setting",
@@ -355,7 +373,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "nftables.masqueradeBit",
         "iptables-masquerade-bit",
-        Kind::Int,
+        FieldType::Int,
         "14",
         NFTABLES,
         "as iptables.masqueradeBit; the flag is also called `--masquerade-bit`",
@@ -364,7 +382,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "nftables.masqueradeAll",
         "masquerade-all",
-        Kind::Bool,
+        FieldType::Bool,
         "false",
         NFTABLES,
         "as iptables.masqueradeAll",
@@ -372,21 +390,27 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "nftables.syncPeriod",
         "iptables-sync-period",
-        Kind::Duration,
+        FieldType::Duration,
         "30s",
         NFTABLES,
         "as iptables.syncPeriod",
     ),
-    ignored("nftables.minSyncPeriod", "iptables-min-sync-period", Kind::Duration, "1s", EVENTS),
-    ignored("winkernel.networkName", "", Kind::Text, "", WINDOWS),
-    ignored("winkernel.sourceVip", "", Kind::Text, "", WINDOWS),
-    ignored("winkernel.enableDSR", "", Kind::Bool, "false", WINDOWS),
-    ignored("winkernel.rootHnsEndpointName", "", Kind::Text, "", WINDOWS),
-    ignored("winkernel.forwardHealthCheckVip", "", Kind::Bool, "false", WINDOWS),
+    ignored(
+        "nftables.minSyncPeriod",
+        "iptables-min-sync-period",
+        FieldType::Duration,
+        "1s",
+        EVENTS,
+    ),
+    ignored("winkernel.networkName", "", FieldType::Text, "", WINDOWS),
+    ignored("winkernel.sourceVip", "", FieldType::Text, "", WINDOWS),
+    ignored("winkernel.enableDSR", "", FieldType::Bool, "false", WINDOWS),
+    ignored("winkernel.rootHnsEndpointName", "", FieldType::Text, "", WINDOWS),
+    ignored("winkernel.forwardHealthCheckVip", "", FieldType::Bool, "false", WINDOWS),
     field(
         "detectLocalMode",
         "detect-local-mode",
-        Kind::Text,
+        FieldType::Text,
         "ClusterCIDR",
         Role::Used,
         "how packets of local Pods are recognised: `ClusterCIDR`, `NodeCIDR`, `BridgeInterface` or \
@@ -395,7 +419,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "detectLocal.bridgeInterface",
         "pod-bridge-interface",
-        Kind::Text,
+        FieldType::Text,
         "",
         Role::When("detectLocalMode is BridgeInterface"),
         "the name of the bridge, 15 bytes at most",
@@ -403,7 +427,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "detectLocal.interfaceNamePrefix",
         "pod-interface-name-prefix",
-        Kind::Text,
+        FieldType::Text,
         "",
         Role::When("detectLocalMode is InterfaceNamePrefix"),
         "the prefix, 15 bytes at most",
@@ -411,7 +435,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "clusterCIDR",
         "cluster-cidr",
-        Kind::Text,
+        FieldType::Text,
         "",
         Role::When("detectLocalMode is ClusterCIDR"),
         "the addresses of Pods, at most one network per family, separated by a comma",
@@ -419,7 +443,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "nodePortAddresses",
         "nodeport-addresses",
-        Kind::List,
+        FieldType::List,
         "",
         Role::Used,
         "the networks whose addresses node ports answer on, or `primary` alone. In a family \
@@ -429,7 +453,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "oomScoreAdj",
         "oom-score-adj",
-        Kind::Int,
+        FieldType::Int,
         "-999",
         Role::Used,
         "how readily the kernel kills this process when memory is short, -1000 to 1000",
@@ -438,7 +462,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "conntrack.maxPerCore",
         "conntrack-max-per-core",
-        Kind::Int,
+        FieldType::Int,
         "32768",
         Role::Used,
         "nf_conntrack_max per processor; 0 keeps the kernel's setting",
@@ -447,7 +471,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "conntrack.min",
         "conntrack-min",
-        Kind::Int,
+        FieldType::Int,
         "131072",
         Role::Used,
         "the minimum of nf_conntrack_max",
@@ -456,7 +480,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "conntrack.tcpEstablishedTimeout",
         "conntrack-tcp-timeout-established",
-        Kind::Duration,
+        FieldType::Duration,
         "24h0m0s",
         Role::Used,
         "nf_conntrack_tcp_timeout_established; 0 keeps the kernel's setting",
@@ -465,7 +489,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "conntrack.tcpCloseWaitTimeout",
         "conntrack-tcp-timeout-close-wait",
-        Kind::Duration,
+        FieldType::Duration,
         "1h0m0s",
         Role::Used,
         "nf_conntrack_tcp_timeout_close_wait; 0 keeps the kernel's setting",
@@ -474,7 +498,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "conntrack.tcpBeLiberal",
         "conntrack-tcp-be-liberal",
-        Kind::Bool,
+        FieldType::Bool,
         "false",
         Role::Used,
         "whether to set nf_conntrack_tcp_be_liberal",
@@ -482,7 +506,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "conntrack.udpTimeout",
         "conntrack-udp-timeout",
-        Kind::Duration,
+        FieldType::Duration,
         "0s",
         Role::Used,
         "nf_conntrack_udp_timeout; 0 keeps the kernel's setting",
@@ -490,14 +514,14 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "conntrack.udpStreamTimeout",
         "conntrack-udp-timeout-stream",
-        Kind::Duration,
+        FieldType::Duration,
         "0s",
         Role::Used,
         "nf_conntrack_udp_timeout_stream; 0 keeps the kernel's setting",
     ),
-    ignored("configSyncPeriod", "config-sync-period", Kind::Duration, "15m0s", RELIST),
-    ignored("portRange", "proxy-port-range", Kind::Text, "", USERSPACE),
-    ignored("windowsRunAsService", "", Kind::Bool, "false", WINDOWS),
-    ignored("udpIdleTimeout", "udp-timeout", Kind::Duration, "250ms", USERSPACE).gone(),
-    ignored("resourceContainer", "resource-container", Kind::Text, "/kube-proxy", GONE).gone(),
+    ignored("configSyncPeriod", "config-sync-period", FieldType::Duration, "15m0s", RELIST),
+    ignored("portRange", "proxy-port-range", FieldType::Text, "", USERSPACE),
+    ignored("windowsRunAsService", "", FieldType::Bool, "false", WINDOWS),
+    ignored("udpIdleTimeout", "udp-timeout", FieldType::Duration, "250ms", USERSPACE).gone(),
+    ignored("resourceContainer", "resource-container", FieldType::Text, "/kube-proxy", GONE).gone(),
 ];

@@ -4,7 +4,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::fields::{FIELDS, Field, Role};
-use crate::config::value::Kind;
+use crate::config::value::FieldType;
 
 /// The flags that rulec itself has under the same name: they are declared with its other options,
 /// as types.
@@ -41,12 +41,12 @@ impl Args for KubeProxyFlags {
     fn augment_args(command: Command) -> Command {
         let arguments = flags().map(|field| {
             let name = match field.kind {
-                Kind::Bool => "BOOL",
-                Kind::Int | Kind::Number => "NUMBER",
-                Kind::Duration => "DURATION",
-                Kind::List => "LIST",
-                Kind::Gates => "GATES",
-                Kind::Text | Kind::Any => "TEXT",
+                FieldType::Bool => "BOOL",
+                FieldType::Int | FieldType::Number => "NUMBER",
+                FieldType::Duration => "DURATION",
+                FieldType::List => "LIST",
+                FieldType::Gates => "GATES",
+                FieldType::Text | FieldType::Any => "TEXT",
             };
             let argument = Arg::new(field.flag)
                 .long(field.flag)
@@ -54,10 +54,10 @@ impl Args for KubeProxyFlags {
                 .help(help(field))
                 .help_heading("Options of kube-proxy")
                 .hide_short_help(true)
-                .allow_hyphen_values(matches!(field.kind, Kind::Int | Kind::Number))
+                .allow_hyphen_values(matches!(field.kind, FieldType::Int | FieldType::Number))
                 .action(ArgAction::Append);
             let argument = if field.flag == "v" { argument.short('v') } else { argument };
-            if field.kind != Kind::Bool {
+            if field.kind != FieldType::Bool {
                 return argument;
             }
             // As Go's: `--flag` is true, and a value needs an equals sign.
@@ -79,7 +79,7 @@ impl FromArgMatches for KubeProxyFlags {
                 continue;
             }
             let values: Vec<&String> = matches.get_many(field.flag).into_iter().flatten().collect();
-            let text = if matches!(field.kind, Kind::List | Kind::Gates) {
+            let text = if matches!(field.kind, FieldType::List | FieldType::Gates) {
                 values.iter().map(|value| value.as_str()).collect::<Vec<_>>().join(",")
             } else {
                 values.last().map(|value| value.to_string()).unwrap_or_default()

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
-use crate::config::document::{Entry, Value};
+use crate::config::document::{KeyValue, Value};
 use crate::config::duration::GoDuration;
 
 /// The type of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FieldType {
     /// `true` or `false`.
     Bool,
     /// Go's `int32`.
@@ -48,7 +48,7 @@ pub(crate) enum Typed {
     Any(Json),
 }
 
-impl Kind {
+impl FieldType {
     /// Returns the requirement that a value of another type violates.
     fn must(self) -> &'static str {
         match self {
@@ -95,7 +95,7 @@ impl Kind {
             (Self::Gates, Value::Map(gates)) => Typed::Gates(
                 gates
                     .iter()
-                    .map(|Entry { key, value, .. }| {
+                    .map(|KeyValue { key, value, .. }| {
                         let Value::Bool(is_on) = value else {
                             return Err(format!(
                                 "{key} {}, not {}",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use crate::config::document::{self, Entry, Value};
+use crate::config::document::{self, KeyValue, Value};
 use crate::config::fields::{FIELDS, Field, Role, Zero, find, is_section};
 use crate::config::problem::Problem;
 use crate::config::value::Typed;
@@ -45,7 +45,7 @@ impl Values {
     /// matters.
     pub(crate) fn read(&mut self, name: &str, bytes: &[u8]) -> bool {
         self.file = Some(name.into());
-        let problem = |fault: document::Fault| Problem {
+        let problem = |fault: document::SyntaxError| Problem {
             file: Some(name.into()),
             line: fault.line,
             name: String::new(),
@@ -68,7 +68,7 @@ impl Values {
         }
     }
 
-    fn identify(&mut self, entries: &[Entry]) {
+    fn identify(&mut self, entries: &[KeyValue]) {
         for (key, wanted) in [("apiVersion", API_VERSION), ("kind", KIND)] {
             let entry = entries.iter().find(|entry| entry.key == key);
             let message = match entry.map(|entry| &entry.value) {
@@ -82,8 +82,8 @@ impl Values {
         }
     }
 
-    fn descend(&mut self, above: &str, entries: &[Entry]) {
-        for Entry { key, line, value } in entries {
+    fn descend(&mut self, above: &str, entries: &[KeyValue]) {
+        for KeyValue { key, line, value } in entries {
             if above.is_empty() && (key == "apiVersion" || key == "kind") {
                 continue;
             }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rulec_compiler::flows::{Rules, Which};
 use rulec_compiler::net::Family;
 use rulec_compiler::{Frontend, Suspects};
-use rulec_sinks::conntrack::{Conntrack, ConntrackError, Filter, Kind};
+use rulec_sinks::conntrack::{Conntrack, ConntrackError, Filter, FlowKind};
 
 use crate::observe::metrics::Metrics;
 use crate::threads::Vital;
@@ -219,12 +219,13 @@ fn serve(shared: &Shared, metrics: &Metrics) {
         let Suspects { udp, came, lost } = suspects;
         let mut failed = Suspects::default();
         let mut error = None;
-        let udp_done = walk(&mut conntrack, Kind::Udp, [&udp, &Which::default()], &rules, metrics);
+        let udp_done =
+            walk(&mut conntrack, FlowKind::Udp, [&udp, &Which::default()], &rules, metrics);
         if let Err(failure) = udp_done {
             failed.udp = udp;
             error = Some(failure);
         }
-        let done = walk(&mut conntrack, Kind::Unanswered, [&lost, &came], &rules, metrics);
+        let done = walk(&mut conntrack, FlowKind::Unanswered, [&lost, &came], &rules, metrics);
         if let Err(failure) = done {
             (failed.came, failed.lost) = (came, lost);
             error = Some(failure);
@@ -250,14 +251,14 @@ fn serve(shared: &Shared, metrics: &Metrics) {
 /// applies to both.
 fn walk(
     conntrack: &mut Option<Conntrack>,
-    kind: Kind,
+    kind: FlowKind,
     [translated, untranslated]: [&Which; 2],
     rules: &Rules,
     metrics: &Metrics,
 ) -> Result<(), ConntrackError> {
     let untranslated = match kind {
-        Kind::Udp => translated,
-        Kind::Unanswered => untranslated,
+        FlowKind::Udp => translated,
+        FlowKind::Unanswered => untranslated,
     };
     for family in Family::ALL {
         if !translated.concerns(family) && !untranslated.concerns(family) {
@@ -285,7 +286,7 @@ fn walk(
 }
 
 /// Returns the narrowest filter that finds all flows that are looked for.
-fn narrowest(family: Family, kind: Kind, which: [&Which; 2]) -> Filter {
+fn narrowest(family: Family, kind: FlowKind, which: [&Which; 2]) -> Filter {
     let any = Filter { family, kind, port: None, destination: None };
     if which.iter().any(|which| which.all) {
         return any;
@@ -420,7 +421,7 @@ mod tests {
     #[test]
     fn the_filter_is_as_narrow_as_possible() {
         let none = Which::default();
-        let filter = |which: &Which| narrowest(Family::Ipv4, Kind::Udp, [which, &none]);
+        let filter = |which: &Which| narrowest(Family::Ipv4, FlowKind::Udp, [which, &none]);
         let one = filter(&which(53..54));
         assert_eq!(one.port, NonZeroU16::new(53));
         assert_eq!(one.destination, Some([10, 96, 0, 1].into()));

@@ -124,7 +124,7 @@ fn word(family: Family) -> &'static str {
 
 /// The outcome for a finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Removal {
     /// It was removed.
     Removed(Finding),
     /// A chain of kube-proxy must stay, since a rule of others leads to it.
@@ -192,7 +192,7 @@ pub fn find() -> io::Result<Vec<Finding>> {
 /// # Errors
 ///
 /// If something that should be removed is not. Earlier removals stay in effect.
-pub fn remove(spare_ipvs: bool) -> Result<Vec<Outcome>, RemovalError> {
+pub fn remove(spare_ipvs: bool) -> Result<Vec<Removal>, RemovalError> {
     let mut outcomes = Vec::new();
     let mut foreign = Foreign::open().map_err(RemovalError::Unavailable)?;
     let found = tables(&mut foreign).map_err(RemovalError::Unavailable)?;
@@ -204,7 +204,7 @@ pub fn remove(spare_ipvs: bool) -> Result<Vec<Outcome>, RemovalError> {
             remove_chains(&mut foreign, &name, finding, &mut outcomes)?;
         }
     }
-    outcomes.extend(legacy().into_iter().map(Outcome::Left));
+    outcomes.extend(legacy().into_iter().map(Removal::Left));
     if spare_ipvs {
         return Ok(outcomes);
     }
@@ -214,15 +214,15 @@ pub fn remove(spare_ipvs: bool) -> Result<Vec<Outcome>, RemovalError> {
                 let what = Finding::IpvsServers { count: 0 };
                 RemovalError::Refused { what, source }
             })?;
-            outcomes.push(Outcome::Removed(Finding::IpvsServers { count }));
+            outcomes.push(Removal::Removed(Finding::IpvsServers { count }));
         }
         let what = Finding::IpvsDevice;
         match delete_link(IPVS_DEVICE) {
-            Ok(()) => outcomes.push(Outcome::Removed(what)),
+            Ok(()) => outcomes.push(Removal::Removed(what)),
             Err(source) => return Err(RemovalError::Refused { what, source }),
         }
     }
-    outcomes.extend(servers().map(Outcome::Left));
+    outcomes.extend(servers().map(Removal::Left));
     Ok(outcomes)
 }
 
@@ -258,10 +258,10 @@ fn remove_table(
     name: &TableName,
     table: &ForeignTable,
     what: Finding,
-    outcomes: &mut Vec<Outcome>,
+    outcomes: &mut Vec<Removal>,
 ) -> Result<(), RemovalError> {
     match foreign.delete_table(name) {
-        Ok(true) => outcomes.push(Outcome::Removed(what)),
+        Ok(true) => outcomes.push(Removal::Removed(what)),
         // Another process was faster.
         Ok(false) => {}
         Err(source) => {
@@ -280,7 +280,7 @@ fn remove_chains(
     foreign: &mut Foreign,
     name: &TableName,
     what: Finding,
-    outcomes: &mut Vec<Outcome>,
+    outcomes: &mut Vec<Removal>,
 ) -> Result<(), RemovalError> {
     let mut attempt = 1;
     let (plan, source) = loop {
@@ -308,11 +308,11 @@ fn remove_chains(
     let (family, table) = name.clone();
     let count = plan.removal.chains.len();
     if count > 0 {
-        outcomes.push(Outcome::Removed(Finding::Chains { family, table: table.clone(), count }));
+        outcomes.push(Removal::Removed(Finding::Chains { family, table: table.clone(), count }));
     }
     outcomes.extend(plan.stay.into_iter().map(|(chain, by)| {
         let table = table.clone();
-        Outcome::Needed { family, table, chain, by }
+        Removal::Needed { family, table, chain, by }
     }));
     Ok(())
 }

@@ -23,7 +23,7 @@ const HASHSIZE: &str = "module/nf_conntrack/parameters/hashsize";
 
 /// The requested settings; `None` leaves a setting as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Request {
+pub struct Wanted {
     /// `nf_conntrack_max`, the maximum number of flows. It is only raised, since a higher value was
     /// set because someone needs it. The hash table is raised to a quarter of it if it is smaller,
     /// and never shrunk. It can be set only in the initial network namespace.
@@ -57,12 +57,12 @@ pub struct Setting {
     /// The requested value.
     pub wanted: u32,
     /// The outcome.
-    pub outcome: Outcome,
+    pub outcome: Adjustment,
 }
 
 /// The outcome of a setting.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum Adjustment {
     /// It already had the value (or a higher one, for the number of flows and the hash table).
     Already {
         /// Its value.
@@ -120,11 +120,11 @@ impl Sysctls {
     }
 
     /// Applies the requested settings, and returns the outcome of each.
-    pub fn apply(&self, request: &Request) -> Vec<Setting> {
+    pub fn apply(&self, request: &Wanted) -> Vec<Setting> {
         let mut settings = Vec::new();
         if let Some(max) = request.max {
             let setting = raise(self.conntrack("max"), max.get());
-            let is_so = !matches!(setting.outcome, Outcome::Refused(_));
+            let is_so = !matches!(setting.outcome, Adjustment::Refused(_));
             settings.push(setting);
             // Without the flows, a larger hash table would only waste memory.
             if is_so {
@@ -163,12 +163,12 @@ fn make(path: PathBuf, wanted: u32, is_right: impl Fn(u32) -> bool) -> Setting {
     let outcome = (|| {
         let value = read(&path)?;
         if is_right(value) {
-            return Ok(Outcome::Already { value });
+            return Ok(Adjustment::Already { value });
         }
         write(&path, wanted).map_err(|error| SysctlError::Write { value, error })?;
-        Ok(Outcome::Set { from: value, to: read(&path)? })
+        Ok(Adjustment::Set { from: value, to: read(&path)? })
     })()
-    .unwrap_or_else(Outcome::Refused);
+    .unwrap_or_else(Adjustment::Refused);
     Setting { path, wanted, outcome }
 }
 

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::http::{Answer, Bind, Site, serve};
+use super::http::{Bind, HttpAnswer, Site, serve};
 use crate::config::{Config, Mode};
 use crate::observe::health::Health;
 use crate::observe::metrics::{Metrics, scrape};
@@ -90,7 +90,7 @@ pub struct HealthSite {
 }
 
 impl Site for HealthSite {
-    async fn answer(&self, path: &str) -> Answer {
+    async fn answer(&self, path: &str) -> HttpAnswer {
         let health = self.health.borrow().clone();
         let (now, wall) = (Instant::now(), Timestamp::now());
         match path {
@@ -105,19 +105,19 @@ impl Site for HealthSite {
                 answer
             }
             "/readyz" => health.readyz(),
-            _ => Answer::not_found(),
+            _ => HttpAnswer::not_found(),
         }
     }
 }
 
 /// Returns the metrics, or why there are none at the moment.
-fn exposition(text: anyhow::Result<String>) -> Answer {
+fn exposition(text: anyhow::Result<String>) -> HttpAnswer {
     match text {
-        Ok(text) => Answer {
+        Ok(text) => HttpAnswer {
             content_type: "text/plain; version=0.0.4; charset=utf-8",
-            ..Answer::text(StatusCode::OK, text)
+            ..HttpAnswer::text(StatusCode::OK, text)
         },
-        Err(error) => Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}\n")),
+        Err(error) => HttpAnswer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}\n")),
     }
 }
 
@@ -135,18 +135,18 @@ pub struct MetricsSite {
 }
 
 impl Site for MetricsSite {
-    async fn answer(&self, path: &str) -> Answer {
+    async fn answer(&self, path: &str) -> HttpAnswer {
         match path {
             "/metrics" => exposition(self.scraper.scrape(Arc::clone(&self.metrics)).await),
             "/metrics/slis" => exposition(self.metrics.slis_text().map_err(Into::into)),
             // Here, it says only that the process answers.
             "/healthz" => {
                 self.metrics.slis.pinged();
-                Answer::text(StatusCode::OK, "ok")
+                HttpAnswer::text(StatusCode::OK, "ok")
             }
-            "/proxyMode" => Answer::text(StatusCode::OK, self.mode.name()),
-            "/configz" => Answer::json(StatusCode::OK, &*self.config),
-            _ => Answer::not_found(),
+            "/proxyMode" => HttpAnswer::text(StatusCode::OK, self.mode.name()),
+            "/configz" => HttpAnswer::json(StatusCode::OK, &*self.config),
+            _ => HttpAnswer::not_found(),
         }
     }
 }

@@ -18,7 +18,7 @@ use rulec_compiler::net::Family;
 use rulec_compiler::object::Node;
 use serde::Serialize;
 
-use crate::observe::http::Answer;
+use crate::observe::http::HttpAnswer;
 
 pub mod check;
 
@@ -96,26 +96,26 @@ impl Health {
     }
 
     /// Returns the answer of `/healthz`.
-    pub fn healthz(&self, now: Instant, wall: Timestamp) -> Answer {
+    pub fn healthz(&self, now: Instant, wall: Timestamp) -> HttpAnswer {
         let is_well = self.is_healthy(now) && self.is_eligible;
         self.answer(is_well, Some(self.is_eligible), now, wall)
     }
 
     /// Returns the answer of `/livez`.
-    pub fn livez(&self, now: Instant, wall: Timestamp) -> Answer {
+    pub fn livez(&self, now: Instant, wall: Timestamp) -> HttpAnswer {
         self.answer(self.is_healthy(now), None, now, wall)
     }
 
     /// Returns the answer of `/readyz`.
-    pub fn readyz(&self) -> Answer {
+    pub fn readyz(&self) -> HttpAnswer {
         if self.awaited.is_empty() {
             let stale = self.stale.iter();
             let stale = stale.map(|(origin, at)| format!("\nstale: the {origin}, as of {at:.0}"));
-            return Answer::text(StatusCode::OK, format!("ok{}", stale.collect::<String>()));
+            return HttpAnswer::text(StatusCode::OK, format!("ok{}", stale.collect::<String>()));
         }
         let lines: Vec<String> =
             self.awaited.iter().map(|what| format!("waiting for {what}\n")).collect();
-        Answer::text(StatusCode::SERVICE_UNAVAILABLE, lines.concat())
+        HttpAnswer::text(StatusCode::SERVICE_UNAVAILABLE, lines.concat())
     }
 
     fn answer(
@@ -124,7 +124,7 @@ impl Health {
         node_eligible: Option<bool>,
         now: Instant,
         wall: Timestamp,
-    ) -> Answer {
+    ) -> HttpAnswer {
         let healthy = self.is_healthy(now);
         // One transaction programs both families, so neither is ever ahead of the other.
         let status = Status { last_updated: self.updated, healthy };
@@ -139,7 +139,7 @@ impl Health {
             stale_since: self.stale.clone(),
         };
         let code = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        Answer::json(code, &body)
+        HttpAnswer::json(code, &body)
     }
 }
 
@@ -155,13 +155,13 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     /// A daemon that has started, and the time since.
-    struct World {
+    struct Fixture {
         health: Health,
         start: Instant,
         passed: Duration,
     }
 
-    impl World {
+    impl Fixture {
         fn new() -> Self {
             let health = Health::new(MINUTE, Timestamp::UNIX_EPOCH);
             Self { health, start: Instant::now(), passed: Duration::ZERO }
@@ -183,7 +183,7 @@ mod tests {
         }
     }
 
-    fn read(answer: &Answer) -> (u16, Value) {
+    fn read(answer: &HttpAnswer) -> (u16, Value) {
         assert_eq!(answer.content_type, "application/json");
         (answer.code.as_u16(), serde_json::from_slice(&answer.body).unwrap())
     }
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn the_bodies_match_those_of_kube_proxy() {
-        let mut world = World::new();
+        let mut world = Fixture::new();
         world.passed = Duration::from_millis(3_500);
         let status = json!({"lastUpdated": "1970-01-01T00:00:00Z", "healthy": true});
         let mut body = json!({
@@ -218,14 +218,14 @@ mod tests {
 
     #[test]
     fn an_idle_proxy_stays_healthy() {
-        let mut world = World::new();
+        let mut world = Fixture::new();
         world.passed = MINUTE * 60 * 24 * 365;
         assert_eq!(world.healthz().0, 200);
     }
 
     #[test]
     fn health_fails_once_the_oldest_change_is_a_minute_old() {
-        let mut world = World::new();
+        let mut world = Fixture::new();
         world.health.behind_since = Some(world.start);
         world.passed = MINUTE - Duration::from_nanos(1);
         assert_eq!((world.healthz().0, world.livez().0), (200, 200));
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn an_ineligible_node_fails_healthz_but_not_livez() {
-        let mut world = World::new();
+        let mut world = Fixture::new();
         world.health.is_eligible = false;
         let (code, body) = world.healthz();
         assert_eq!(
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn readyz_lists_what_it_waits_for() {
-        let mut health = World::new().health;
+        let mut health = Fixture::new().health;
         health.awaited = vec!["the manifests".to_owned(), "the kernel".to_owned()];
         let answer = health.readyz();
         assert_eq!(answer.code, StatusCode::SERVICE_UNAVAILABLE);

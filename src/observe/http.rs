@@ -47,7 +47,7 @@ const EXHAUSTED: Duration = Duration::from_secs(1);
 
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct HttpAnswer {
     /// The status.
     pub code: StatusCode,
     /// The type of the body.
@@ -58,7 +58,7 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-impl Answer {
+impl HttpAnswer {
     /// An answer in plain text.
     pub fn text(code: StatusCode, body: impl Into<Bytes>) -> Self {
         let content_type = "text/plain; charset=utf-8";
@@ -97,7 +97,7 @@ impl Answer {
 /// The content of a server.
 pub trait Site: Clone + Send + Sync + 'static {
     /// Returns the answer for a path, whatever the method.
-    fn answer(&self, path: &str) -> impl Future<Output = Answer> + Send;
+    fn answer(&self, path: &str) -> impl Future<Output = HttpAnswer> + Send;
 
     /// Called once if an address is not available yet.
     fn waits_for(&self, _: SocketAddr, _: &io::Error) {}

@@ -25,7 +25,7 @@ use crate::observe::health::check::{self, HealthChecks};
 use crate::observe::health::{Health, is_eligible};
 use crate::observe::metrics::Metrics;
 use crate::observe::metrics::own::Tally;
-use crate::observe::metrics::scrape::{Ask, Scraper, Source, View};
+use crate::observe::metrics::scrape::{Ask, Scraper, SourceStatus, View};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub struct Monitor {
     scraper: Scraper,
     /// Requests for the current state. Each is answered with `tell`.
     pub asks: mpsc::Receiver<Ask>,
-    sources: BTreeMap<Origin, Source>,
+    sources: BTreeMap<Origin, SourceStatus>,
     /// The status of the API source, if there is one.
     pub api: Option<Arc<ApiStatus>>,
     /// Where the state for the next start is written, if anywhere.
@@ -60,8 +60,8 @@ impl Monitor {
     /// behind for `staleness`.
     pub fn new(staleness: Duration, sources: impl IntoIterator<Item = Origin>) -> Self {
         let metrics = Arc::new(Metrics::default());
-        let sources: BTreeMap<Origin, Source> =
-            sources.into_iter().map(|origin| (origin, Source::default())).collect();
+        let sources: BTreeMap<Origin, SourceStatus> =
+            sources.into_iter().map(|origin| (origin, SourceStatus::default())).collect();
         sources.keys().for_each(|origin| metrics.own.source(*origin));
         let (health, watched) = watch::channel(Health::new(staleness, Timestamp::now()));
         let (scraper, asks) = Scraper::new();

@@ -18,7 +18,7 @@ use rulec_compiler::nft::Pick;
 use rulec_compiler::nft::element::{Key, Value};
 use rulec_compiler::nft::set::View;
 use rulec_compiler::object::Object;
-use rulec_compiler::oracle::{self, Outcome, Packet};
+use rulec_compiler::oracle::{self, Fate, Packet};
 use rulec_compiler::remark;
 use rulec_compiler::state::{ChainContent, Held, State};
 
@@ -49,7 +49,7 @@ struct Served {
 
 /// A possible outcome, and its reasons.
 struct Explained {
-    outcome: Outcome,
+    outcome: Fate,
     reasons: Vec<String>,
 }
 
@@ -151,7 +151,7 @@ impl Explanation {
 /// Returns the frontend that the rules decided about. It need not be the first one that matches the
 /// packet: an external IP without endpoints that is also the node's address leaves the packet to
 /// node ports.
-fn served(side: &Side, state: &State, outcomes: &[Outcome]) -> Option<Served> {
+fn served(side: &Side, state: &State, outcomes: &[Fate]) -> Option<Served> {
     let frontend = outcomes.iter().find_map(|outcome| outcome.frontend)?;
     let table = state.tables.get(&frontend.family())?;
     let affinity = match table.elements.get(&Key::Service(View::Cluster, frontend)) {

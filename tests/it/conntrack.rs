@@ -16,7 +16,7 @@ use rulec_compiler::Flow;
 use rulec_compiler::net::Backend;
 use rulec_compiler::net::Protocol;
 use rulec_sinks::Conntrack;
-use rulec_sinks::conntrack::{Filter, Kind};
+use rulec_sinks::conntrack::{Filter, FlowKind};
 use rulec_testkit::{Connection, Family, Namespace, Options, flow_with, require_root};
 
 use crate::support::eventually;
@@ -220,7 +220,7 @@ impl Site {
             Family::V4 => rulec_compiler::net::Family::Ipv4,
             Family::V6 => rulec_compiler::net::Family::Ipv6,
         };
-        let any = Filter { family, kind: Kind::Udp, port: None, destination: None };
+        let any = Filter { family, kind: FlowKind::Udp, port: None, destination: None };
         let filter = match (method, address) {
             (Method::All, _) => any,
             (Method::Narrow, Some(IpAddr::V4(address))) => {
@@ -565,7 +565,7 @@ fn only_unanswered_connection_attempts_are_judged() {
             Family::V4 => rulec_compiler::net::Family::Ipv4,
             Family::V6 => rulec_compiler::net::Family::Ipv6,
         };
-        let filter = Filter { family, kind: Kind::Unanswered, port: None, destination: None };
+        let filter = Filter { family, kind: FlowKind::Unanswered, port: None, destination: None };
         let mut asked = BTreeSet::new();
         let deleted = site.namespace.run(|| {
             let mut conntrack = Conntrack::open().unwrap();

@@ -14,7 +14,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 
-use rulec::host::sysctl::{Arp, Outcome, Sysctls};
+use rulec::host::sysctl::{Adjustment, Arp, Sysctls};
 use rulec_compiler::ipvs::{
     Attributes, Op, RealServer, Scheduler, SchedulerFlags, Scheduling, State, VirtualServer, text,
 };
@@ -328,10 +328,13 @@ fn the_settings_for_ipvs_apply_in_a_namespace() {
         let settings = Sysctls::default().apply_ipvs(Arp::Strict);
         assert_eq!(settings.len(), 6, "conn_reuse_mode is not set: {settings:?}");
         for setting in &settings {
-            let Outcome::Set { to, .. } = setting.outcome else { panic!("{setting:?}") };
+            let Adjustment::Set { to, .. } = setting.outcome else { panic!("{setting:?}") };
             assert_eq!(to, setting.wanted);
         }
         let again = Sysctls::default().apply_ipvs(Arp::Strict);
-        assert!(again.iter().all(|it| matches!(it.outcome, Outcome::Already { .. })), "{again:?}");
+        assert!(
+            again.iter().all(|it| matches!(it.outcome, Adjustment::Already { .. })),
+            "{again:?}"
+        );
     });
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use rulec::host::sysctl::{Arp, Outcome, Request, Setting, SysctlError, Sysctls, conntrack_max};
+use rulec::host::sysctl::{Adjustment, Arp, Setting, SysctlError, Sysctls, Wanted, conntrack_max};
 use rulec_testkit::{Namespace, require_root};
 use tempfile::TempDir;
 
@@ -54,10 +54,10 @@ fn number(number: u32) -> Option<NonZeroU32> {
 
 /// Returns the outcome of each setting: file name and description.
 fn outcomes(settings: &[Setting]) -> Vec<(String, String)> {
-    let word = |outcome: &Outcome| match outcome {
-        Outcome::Already { value } => format!("already {value}"),
-        Outcome::Set { from, to } => format!("{from} to {to}"),
-        Outcome::Refused(error) => error.to_string(),
+    let word = |outcome: &Adjustment| match outcome {
+        Adjustment::Already { value } => format!("already {value}"),
+        Adjustment::Set { from, to } => format!("{from} to {to}"),
+        Adjustment::Refused(error) => error.to_string(),
     };
     let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
     settings.iter().map(|it| (name(&it.path), word(&it.outcome))).collect()
@@ -87,14 +87,14 @@ fn conntrack_max_scales_with_the_cpus() {
 fn an_empty_request_changes_nothing() {
     let (directory, sysctls) = files();
     let before = held(&directory);
-    assert!(sysctls.apply(&Request::default()).is_empty());
+    assert!(sysctls.apply(&Wanted::default()).is_empty());
     assert_eq!(held(&directory), before);
 }
 
 #[test]
 fn only_differing_values_are_written() {
     let (directory, sysctls) = files();
-    let request = Request {
+    let request = Wanted {
         max: number(1_000_000),
         tcp_timeout_established: number(86_400),
         tcp_timeout_close_wait: number(3_600),
@@ -121,7 +121,7 @@ fn only_differing_values_are_written() {
     let before = NAMES.map(|(name, _)| written(name));
     let again = sysctls.apply(&request);
     assert_eq!(again.len(), 6);
-    assert!(again.iter().all(|it| matches!(it.outcome, Outcome::Already { .. })), "{again:?}");
+    assert!(again.iter().all(|it| matches!(it.outcome, Adjustment::Already { .. })), "{again:?}");
     assert_eq!(NAMES.map(|(name, _)| written(name)), before);
 }
 
@@ -129,7 +129,7 @@ fn only_differing_values_are_written() {
 fn conntrack_max_and_the_hash_table_never_shrink() {
     let (directory, sysctls) = files();
     let before = held(&directory);
-    let request = Request { max: number(131_072), ..Request::default() };
+    let request = Wanted { max: number(131_072), ..Wanted::default() };
     let found = outcomes(&sysctls.apply(&request));
     same(&found, &[("nf_conntrack_max", "already 262144"), ("hashsize", "already 65536")]);
     assert_eq!(held(&directory), before);
@@ -142,7 +142,7 @@ fn conntrack_max_and_the_hash_table_never_shrink() {
 #[test]
 fn timeouts_are_set_even_if_they_are_shorter() {
     let (directory, sysctls) = files();
-    let request = Request { tcp_timeout_established: number(86_400), ..Request::default() };
+    let request = Wanted { tcp_timeout_established: number(86_400), ..Wanted::default() };
     let found = outcomes(&sysctls.apply(&request));
     same(&found, &[("nf_conntrack_tcp_timeout_established", "432000 to 86400")]);
     assert_eq!(held(&directory)[2], "86400");
@@ -153,11 +153,11 @@ fn missing_and_invalid_values_are_reported_and_others_set() {
     let (directory, sysctls) = files();
     fs::remove_file(file(directory.path(), "max")).unwrap();
     fs::write(file(directory.path(), "udp_timeout"), "soon\n").unwrap();
-    let request = Request {
+    let request = Wanted {
         max: number(1_000_000),
         udp_timeout: number(60),
         udp_timeout_stream: number(300),
-        ..Request::default()
+        ..Wanted::default()
     };
     let settings = sysctls.apply(&request);
     same(
@@ -169,7 +169,7 @@ fn missing_and_invalid_values_are_reported_and_others_set() {
             ("nf_conntrack_udp_timeout_stream", "120 to 300"),
         ],
     );
-    let Outcome::Refused(SysctlError::Read(error)) = &settings[0].outcome else {
+    let Adjustment::Refused(SysctlError::Read(error)) = &settings[0].outcome else {
         panic!("{settings:?}");
     };
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
@@ -185,7 +185,7 @@ fn a_namespace_has_its_own_timeouts_but_not_conntrack_max() {
     let (held, settings, again) = namespace.run(|| {
         let held = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").unwrap();
         let held: u32 = held.trim().parse().unwrap();
-        let request = Request {
+        let request = Wanted {
             // A value that differs from the current one, in case it is written after all.
             max: number(held + 1),
             tcp_timeout_established: number(86_401),
@@ -196,16 +196,19 @@ fn a_namespace_has_its_own_timeouts_but_not_conntrack_max() {
         };
         (held, Sysctls::default().apply(&request), Sysctls::default().apply(&request))
     });
-    let Outcome::Refused(SysctlError::Write { value, .. }) = &settings[0].outcome else {
+    let Adjustment::Refused(SysctlError::Write { value, .. }) = &settings[0].outcome else {
         panic!("{settings:?}");
     };
     assert_eq!(*value, held);
     assert_eq!(settings.len(), 6, "and no hash table: {settings:?}");
     for setting in &settings[1..] {
-        let Outcome::Set { to, .. } = setting.outcome else { panic!("{setting:?}") };
+        let Adjustment::Set { to, .. } = setting.outcome else { panic!("{setting:?}") };
         assert_eq!(to, setting.wanted);
     }
-    assert!(again[1..].iter().all(|it| matches!(it.outcome, Outcome::Already { .. })), "{again:?}");
+    assert!(
+        again[1..].iter().all(|it| matches!(it.outcome, Adjustment::Already { .. })),
+        "{again:?}"
+    );
     // The initial namespace's settings are unchanged.
     let here = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_udp_timeout").unwrap();
     assert_ne!(here.trim(), "31");
@@ -257,7 +260,10 @@ fn the_settings_for_ipvs_depend_on_the_kernel_version() {
         let (directory, sysctls) = ipvs_files(release);
         same(&outcomes(&sysctls.apply_ipvs(Arp::Unchanged)), expected);
         let again = sysctls.apply_ipvs(Arp::Unchanged);
-        assert!(again.iter().all(|it| matches!(it.outcome, Outcome::Already { .. })), "{again:?}");
+        assert!(
+            again.iter().all(|it| matches!(it.outcome, Adjustment::Already { .. })),
+            "{again:?}"
+        );
         let estimation = directory.path().join("net/ipv4/vs/run_estimation");
         assert_eq!(fs::read_to_string(estimation).unwrap(), "1\n");
     }

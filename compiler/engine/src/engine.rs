@@ -34,7 +34,7 @@ mod queries;
 mod reconcile;
 mod retire;
 
-use commit::{Commit, Step};
+use commit::{Commit, Transition};
 
 /// The state machine. See the crate's documentation.
 #[derive(Debug)]
@@ -145,8 +145,13 @@ impl Engine {
         let wanted = self.retire_unused(wanted, now);
         let delta = Delta::between(&applied, &wanted);
         let suspects = Suspects::between(&applied, &wanted);
-        let step =
-            Step { delta, suspects, program: wanted, base: DeltaBase::Believed, repair: false };
+        let step = Transition {
+            delta,
+            suspects,
+            program: wanted,
+            base: DeltaBase::Believed,
+            repair: false,
+        };
         self.commit(step, now).or_else(|| self.count(now))
     }
 

@@ -32,7 +32,7 @@ pub(crate) fn started() -> Instant {
 }
 
 /// An engine, a kernel, and the time.
-struct World {
+struct Fixture {
     engine: Engine,
     kernel: FakeSink,
     now: Instant,
@@ -40,7 +40,7 @@ struct World {
     clock: Clock,
 }
 
-impl World {
+impl Fixture {
     fn new(kernel: FakeSink) -> Self {
         Self::with_periods(kernel, Periods::default())
     }
@@ -173,7 +173,7 @@ fn sourced(object: Object) -> Sourced {
 
 #[test]
 fn nothing_is_committed_before_all_sources_are_ready() {
-    let mut world = World::new(FakeSink::default());
+    let mut world = Fixture::new(FakeSink::default());
     world.change(vec![Change::Apply(service(1))]);
     assert_eq!(world.settle(), ["adopt"], "reading can begin");
     world.change(vec![Change::Apply(service(2))]);
@@ -185,7 +185,7 @@ fn nothing_is_committed_before_all_sources_are_ready() {
 
 #[test]
 fn tampering_before_the_first_commit_repeats_the_adoption() {
-    let mut world = World::new(FakeSink::default());
+    let mut world = Fixture::new(FakeSink::default());
     assert_eq!(world.settle(), ["adopt"]);
     world.change(vec![Change::everything(vec![service(1)])]);
     world.event(Event::Tampered(Tampering { culprit: None }));
@@ -196,8 +196,8 @@ fn tampering_before_the_first_commit_repeats_the_adoption() {
 
 #[test]
 fn an_unchanged_restart_writes_nothing() {
-    let first = World::with(&[(1, 3), (2, 0)]);
-    let mut second = World::new(first.kernel);
+    let first = Fixture::with(&[(1, 3), (2, 0)]);
+    let mut second = Fixture::new(first.kernel);
     second.kernel.committed.clear();
     second.change(vec![Change::everything(first.engine.model().objects().collect())]);
     second.event(Event::SourcesReady);
@@ -208,8 +208,8 @@ fn an_unchanged_restart_writes_nothing() {
 
 #[test]
 fn objects_deleted_while_stopped_are_removed_at_start() {
-    let first = World::with(&[(1, 3), (2, 2)]);
-    let mut second = World::new(first.kernel);
+    let first = Fixture::with(&[(1, 3), (2, 2)]);
+    let mut second = Fixture::new(first.kernel);
     second.change(vec![Change::everything(vec![service(1), slice(1, 3)])]);
     second.event(Event::SourcesReady);
     assert_eq!(second.settle(), ["adopt", "commit"]);
@@ -219,7 +219,7 @@ fn objects_deleted_while_stopped_are_removed_at_start() {
 
 #[test]
 fn a_change_commits_only_its_own_service() {
-    let mut world = World::with(&[(1, 3), (2, 2)]);
+    let mut world = Fixture::with(&[(1, 3), (2, 2)]);
     world.change(vec![Change::Apply(slice(2, 3))]);
     assert_eq!(world.settle(), ["commit"]);
     let delta = world.kernel.committed.last().unwrap();
@@ -229,7 +229,7 @@ fn a_change_commits_only_its_own_service() {
 
 #[test]
 fn changes_during_a_commit_form_one_batch() {
-    let mut world = World::with(&[(1, 1)]);
+    let mut world = Fixture::with(&[(1, 1)]);
     world.change(vec![Change::Apply(slice(1, 2))]);
     let request = world.engine.next_request(world.now).unwrap();
     for n in 0..200 {
@@ -244,7 +244,7 @@ fn changes_during_a_commit_form_one_batch() {
 
 #[test]
 fn changes_without_effect_are_counted_and_not_committed() {
-    let mut world = World::with(&[(1, 3)]);
+    let mut world = Fixture::with(&[(1, 3)]);
     world.change(vec![Change::Apply(slice(1, 3)), Change::Apply(service(1))]);
     world.change(vec![Change::Remove(ObjectKey::Service(key(9)))]);
     // A change that is reverted is none either.
@@ -256,7 +256,7 @@ fn changes_without_effect_are_counted_and_not_committed() {
 #[test]
 fn changes_survive_a_lost_answer() {
     for fault in [Fault::LostAnswer, Fault::LostRequest, Fault::Half] {
-        let mut world = World::with(&[(1, 1), (2, 1)]);
+        let mut world = Fixture::with(&[(1, 1), (2, 1)]);
         world.kernel.faults.push_back(fault);
         world.change(vec![Change::Apply(slice(1, 3)), Change::Apply(slice(2, 4))]);
         let asked = world.settle();
@@ -269,7 +269,7 @@ fn changes_survive_a_lost_answer() {
 
 #[test]
 fn commits_back_off_while_the_kernel_keeps_failing() {
-    let mut world = World::with(&[(1, 1)]);
+    let mut world = Fixture::with(&[(1, 1)]);
     world.kernel.faults = vec![Fault::LostRequest; 8].into();
     world.change(vec![Change::Apply(slice(1, 2))]);
     world.settle();
@@ -285,7 +285,7 @@ fn commits_back_off_while_the_kernel_keeps_failing() {
 
 #[test]
 fn a_refused_service_does_not_delay_the_others() {
-    let mut world = World::with(&[(1, 1), (2, 1)]);
+    let mut world = Fixture::with(&[(1, 1), (2, 1)]);
     world.kernel.refuses.insert(key(1), 12);
     world.change(vec![Change::Apply(slice(1, 3)), Change::Apply(slice(2, 3))]);
     world.settle();
@@ -310,7 +310,7 @@ fn a_refused_service_does_not_delay_the_others() {
 
 #[test]
 fn a_refused_service_is_retried_at_once_when_it_changes() {
-    let mut world = World::with(&[(1, 1)]);
+    let mut world = Fixture::with(&[(1, 1)]);
     world.kernel.refuses.insert(key(1), 12);
     world.change(vec![Change::Apply(slice(1, 3))]);
     world.settle();
@@ -323,8 +323,8 @@ fn a_refused_service_is_retried_at_once_when_it_changes() {
 
 #[test]
 fn a_service_refused_at_start_keeps_its_kernel_content() {
-    let first = World::with(&[(1, 2), (2, 2)]);
-    let mut second = World::new(first.kernel);
+    let first = Fixture::with(&[(1, 2), (2, 2)]);
+    let mut second = Fixture::new(first.kernel);
     second.kernel.refuses.insert(key(1), 12);
     second.change(vec![Change::everything(vec![service(1), slice(1, 4), service(2), slice(2, 3)])]);
     second.event(Event::SourcesReady);
@@ -338,7 +338,7 @@ fn a_service_refused_at_start_keeps_its_kernel_content() {
 
 #[test]
 fn tampering_is_repaired_element_by_element() {
-    let mut world = World::with(&[(1, 3), (2, 3)]);
+    let mut world = Fixture::with(&[(1, 3), (2, 3)]);
     let table = world.kernel.state.tables.get_mut(&Family::Ipv4).unwrap();
     let victim = table.elements.keys().copied().find(|key| matches!(key, Key::Endpoint(..)));
     table.elements.remove(&victim.unwrap()).unwrap();
@@ -352,7 +352,7 @@ fn tampering_is_repaired_element_by_element() {
 
 #[test]
 fn the_periodic_comparison_finds_unannounced_drift() {
-    let mut world = World::with(&[(1, 3)]);
+    let mut world = Fixture::with(&[(1, 3)]);
     world.kernel.state.tables.remove(&Family::Ipv6).unwrap();
     world.pass(Duration::from_secs(59));
     assert!(!world.kernel.state.tables.contains_key(&Family::Ipv6));
@@ -363,7 +363,7 @@ fn the_periodic_comparison_finds_unannounced_drift() {
 
 #[test]
 fn a_comparison_without_drift_writes_nothing() {
-    let mut world = World::with(&[(1, 3)]);
+    let mut world = Fixture::with(&[(1, 3)]);
     let before = world.kernel.committed.len();
     world.pass(Duration::from_secs(300));
     assert_eq!(world.kernel.committed.len(), before);
@@ -372,7 +372,7 @@ fn a_comparison_without_drift_writes_nothing() {
 
 #[test]
 fn a_failed_read_does_not_delay_changes() {
-    let mut world = World::with(&[(1, 3)]);
+    let mut world = Fixture::with(&[(1, 3)]);
     world.kernel.unreadable = 1;
     world.now += Duration::from_secs(60);
     assert_eq!(world.settle(), ["read"]);
@@ -386,7 +386,7 @@ fn a_failed_read_does_not_delay_changes() {
 
 #[test]
 fn repairs_back_off_when_another_process_undoes_them() {
-    let mut world = World::with(&[(1, 3)]);
+    let mut world = Fixture::with(&[(1, 3)]);
     let mut committed = 0;
     for _ in 0..1_000 {
         let table = world.kernel.state.tables.get_mut(&Family::Ipv4).unwrap();
@@ -408,8 +408,8 @@ fn repairs_back_off_when_another_process_undoes_them() {
 
 #[test]
 fn a_service_refused_at_start_is_removed_completely() {
-    let first = World::with(&[(1, 2), (2, 2)]);
-    let mut second = World::new(first.kernel);
+    let first = Fixture::with(&[(1, 2), (2, 2)]);
+    let mut second = Fixture::new(first.kernel);
     second.kernel.refuses.insert(key(1), 12);
     second.change(vec![Change::everything(vec![service(1), slice(1, 4), service(2), slice(2, 2)])]);
     second.event(Event::SourcesReady);
@@ -425,7 +425,7 @@ fn a_service_refused_at_start_is_removed_completely() {
 
 #[test]
 fn unnoticed_drift_is_corrected_on_the_next_change() {
-    let mut world = World::with(&[(1, 3)]);
+    let mut world = Fixture::with(&[(1, 3)]);
     let table = world.kernel.state.tables.get_mut(&Family::Ipv4).unwrap();
     let found = table.elements.iter().find_map(|(key, held)| match (key, &held.value) {
         (Key::Service(..), Value::Pick(_)) => Some(*key),
@@ -460,7 +460,7 @@ fn flow_to(name: u8, endpoint: u8) -> Flow {
 
 /// Returns which of these flows are to be deleted now: (Service, endpoint); endpoint 0 means not
 /// translated.
-fn unwanted(world: &mut World, flows: &[(u8, u8)]) -> Vec<(u8, u8)> {
+fn unwanted(world: &mut Fixture, flows: &[(u8, u8)]) -> Vec<(u8, u8)> {
     let Some((suspects, rules)) = world.engine.take_suspects() else { return Vec::new() };
     let goes = |(name, endpoint): &(u8, u8)| {
         let flow = flow_to(*name, *endpoint);
@@ -473,7 +473,7 @@ fn unwanted(world: &mut World, flows: &[(u8, u8)]) -> Vec<(u8, u8)> {
 #[test]
 fn udp_flows_are_judged_only_after_the_kernel_has_changed() {
     const FLOWS: [(u8, u8); 6] = [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)];
-    let mut world = World::new(FakeSink::default());
+    let mut world = Fixture::new(FakeSink::default());
     let list = [service(1), slice(1, 2), service(2), slice(2, 2)].map(over_udp);
     world.change(vec![Change::everything(list.to_vec())]);
     world.event(Event::SourcesReady);
@@ -510,7 +510,7 @@ fn udp_flows_are_judged_only_after_the_kernel_has_changed() {
 
 #[test]
 fn flows_of_frontends_removed_by_a_failed_commit_are_judged() {
-    let mut world = World::new(FakeSink::default());
+    let mut world = Fixture::new(FakeSink::default());
     let list = [service(1), slice(1, 2), service(2), slice(2, 2)].map(over_udp);
     world.change(vec![Change::everything(list.to_vec())]);
     world.event(Event::SourcesReady);
@@ -529,7 +529,7 @@ fn flows_of_frontends_removed_by_a_failed_commit_are_judged() {
 
 #[test]
 fn an_idle_pick_chain_is_removed() {
-    let mut world = World::with(&[(1, 3)]);
+    let mut world = Fixture::with(&[(1, 3)]);
     world.change(vec![Change::Apply(slice(1, 2))]);
     world.settle();
     assert_eq!(world.picks(), 2);
@@ -545,11 +545,11 @@ fn an_idle_pick_chain_is_removed() {
 
 #[test]
 fn a_pick_chain_idle_at_start_is_removed() {
-    let mut first = World::with(&[(1, 3)]);
+    let mut first = Fixture::with(&[(1, 3)]);
     first.change(vec![Change::Apply(slice(1, 2))]);
     first.settle();
     assert_eq!(first.picks(), 2);
-    let mut second = World::new(first.kernel);
+    let mut second = Fixture::new(first.kernel);
     second.change(vec![Change::everything(vec![service(1), slice(1, 2)])]);
     second.event(Event::SourcesReady);
     assert_eq!(second.settle(), ["adopt"], "nothing has changed");
@@ -559,7 +559,7 @@ fn a_pick_chain_idle_at_start_is_removed() {
 
 #[test]
 fn the_applied_model_is_what_the_kernel_acknowledged() {
-    let mut world = World::with(&[(1, 3)]);
+    let mut world = Fixture::with(&[(1, 3)]);
     world.kernel.faults.push_back(Fault::None);
     world.change(vec![Change::Apply(service(2))]);
     let request = world.engine.next_request(world.now).unwrap();
@@ -581,7 +581,7 @@ fn random_histories_with_random_faults_converge() {
         // one.
         let verify = Duration::from_secs(1_000_000);
         let periods = Periods { verify, ..Periods::default() };
-        let mut world = World::with_periods(FakeSink::default(), periods);
+        let mut world = Fixture::with_periods(FakeSink::default(), periods);
         world.event(Event::SourcesReady);
         world.settle();
         for _ in 0..60 {
@@ -642,7 +642,7 @@ pub(crate) fn balanced(name: u8) -> Sourced {
 
 #[test]
 fn the_kernel_is_behind_until_the_oldest_change_is_acknowledged() {
-    let mut world = World::with(&[(1, 2)]);
+    let mut world = Fixture::with(&[(1, 2)]);
     assert_eq!(world.engine.behind_since(), None);
     // The first lists are no measure of the duration of a change.
     assert_eq!(world.engine.take_latencies(), []);
@@ -671,10 +671,10 @@ fn the_kernel_is_behind_until_the_oldest_change_is_acknowledged() {
 #[test]
 fn programming_time_runs_from_trigger_to_acknowledgement() {
     let seconds = Duration::from_secs;
-    let mut world = World::with(&[(1, 2)]);
+    let mut world = Fixture::with(&[(1, 2)]);
     world.now += seconds(10);
     let trigger = world.now - seconds(4);
-    let slices = |world: &mut World, endpoints, triggers| {
+    let slices = |world: &mut Fixture, endpoints, triggers| {
         let changes = vec![Change::Apply(slice(1, endpoints))];
         world.event(Event::Changes(Origin::Manifests, changes, triggers));
     };
@@ -701,7 +701,7 @@ fn programming_time_runs_from_trigger_to_acknowledgement() {
 
 #[test]
 fn the_kernel_is_behind_while_its_content_is_unknown() {
-    let mut world = World::with(&[(1, 2)]);
+    let mut world = Fixture::with(&[(1, 2)]);
     let since = world.now;
     world.kernel.faults.push_back(Fault::LostAnswer);
     world.kernel.unreadable = 1;
@@ -716,7 +716,7 @@ fn the_kernel_is_behind_while_its_content_is_unknown() {
 
 #[test]
 fn the_kernel_is_not_behind_before_the_first_lists() {
-    let mut world = World::new(FakeSink::default());
+    let mut world = Fixture::new(FakeSink::default());
     world.change(vec![Change::everything(vec![service(1), slice(1, 1)])]);
     assert_eq!(world.engine.behind_since(), None);
     world.now += Duration::from_secs(100);
@@ -728,7 +728,7 @@ fn the_kernel_is_not_behind_before_the_first_lists() {
 
 #[test]
 fn local_views_are_those_the_kernel_acknowledged() {
-    let mut world = World::with(&[(1, 1)]);
+    let mut world = Fixture::with(&[(1, 1)]);
     assert!(world.engine.applied_locals().is_empty());
     let more = [balanced(1), slice(1, 2)];
     world.change(more.into_iter().map(Change::Apply).collect());
@@ -746,7 +746,7 @@ fn local_views_are_those_the_kernel_acknowledged() {
 
 #[test]
 fn a_refused_service_has_no_new_local_view_until_accepted() {
-    let mut world = World::with(&[(1, 1)]);
+    let mut world = Fixture::with(&[(1, 1)]);
     world.kernel.refuses.insert(key(2), 1);
     world.change(vec![Change::Apply(balanced(2)), Change::Apply(slice(2, 1))]);
     world.settle();

@@ -241,33 +241,37 @@ impl Classes {
     }
 
     fn is_late(&self, key: Key) -> bool {
-        // IPVS stops before the rules for it go. But a restriction is lifted at once, and a range
-        // makes room for one that overlaps it.
         if self.is_by_ipvs && self.goes(key) {
-            return match key {
-                Key::Firewalled(frontend) => self.is_left(frontend),
-                Key::SourceRange(frontend, _) => self.goes(Key::Firewalled(frontend)),
-                _ => true,
-            };
+            return self.outlasts_ipvs(key);
         }
-        match key {
+        if let Key::Endpoint(_, frontend, _) | Key::AffinitySlot(_, frontend, _) = key {
             // If the frontend goes, everything goes at once: it serves no client any more.
-            Key::Endpoint(_, frontend, _) | Key::AffinitySlot(_, frontend, _) => {
-                self.goes(key) && !self.goes(service(frontend))
-            }
+            self.goes(key) && !self.goes(service(frontend))
+        } else if let Key::Service(View::Local, frontend) = key {
             // Clients from outside no longer have their own view: packets already sent there must
             // find it.
-            Key::Service(View::Local, frontend) => {
-                self.goes(key) && self.joined.contains(&frontend)
-            }
+            self.goes(key) && self.joined.contains(&frontend)
+        } else if let Key::Reject(frontend) = key {
             // A packet that came too early to be served must still be rejected.
-            Key::Reject(frontend) => self.added.contains(&service(frontend)),
+            self.added.contains(&service(frontend))
+        } else if let Key::SourceRange(frontend, _) = key {
             // The restriction goes: a packet that is already being checked must still find its
             // range.
-            Key::SourceRange(frontend, _) => {
-                self.goes(Key::Firewalled(frontend)) && !self.is_left(frontend)
-            }
-            _ => false,
+            self.goes(Key::Firewalled(frontend)) && !self.is_left(frontend)
+        } else {
+            false
+        }
+    }
+
+    /// IPVS stops before the rules for it go. But a restriction is lifted at once, and a range makes
+    /// room for one that overlaps it.
+    fn outlasts_ipvs(&self, key: Key) -> bool {
+        if let Key::Firewalled(frontend) = key {
+            self.is_left(frontend)
+        } else if let Key::SourceRange(frontend, _) = key {
+            self.goes(Key::Firewalled(frontend))
+        } else {
+            true
         }
     }
 

@@ -45,7 +45,7 @@ fn a_truncated_flow_is_not_read() {
     let bytes = shown(|writer| writer.attribute(12, &[1, 2, 3, 4]));
     let message = messages(&bytes).next().unwrap();
     let found = Shown::read(&message).unwrap();
-    assert_eq!(found.kind, Kind::Udp);
+    assert_eq!(found.kind, FlowKind::Udp);
     assert_eq!(found.flow.destination, "10.96.0.1:53".parse().unwrap());
     assert_eq!(found.flow.answers, "10.50.1.1:5353".parse().unwrap());
     for len in 0..message.payload.len() {

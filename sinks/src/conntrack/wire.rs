@@ -7,7 +7,7 @@ use nix::libc::{AF_INET, AF_INET6};
 use rulec_compiler::Flow;
 use rulec_compiler::net::{Family, Protocol};
 
-use super::{Filter, Kind};
+use super::{Filter, FlowKind};
 use crate::netlink::{Attributes, Message, Writer, attributes};
 
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
@@ -57,7 +57,7 @@ const F_PROTO_DST_PORT: u32 = 1 << 5;
 impl Filter {
     /// Writes it with the parts of tuples that it compares.
     pub(super) fn write(&self, writer: &mut Writer) {
-        if self.kind == Kind::Unanswered {
+        if self.kind == FlowKind::Unanswered {
             writer.attribute(CTA_STATUS, &0_u32.to_be_bytes());
             writer.attribute(CTA_STATUS_MASK, &IPS_SEEN_REPLY.to_be_bytes());
             return;
@@ -118,7 +118,7 @@ fn write_port(writer: &mut Writer, kind: u16, port: Option<NonZeroU16>) {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shown<'a> {
     pub(super) flow: Flow,
-    pub(super) kind: Kind,
+    pub(super) kind: FlowKind,
     /// The tuple of the original direction, by which the kernel finds the flow.
     tuple: &'a [u8],
     /// The id, which distinguishes flows with the same tuple.
@@ -137,7 +137,7 @@ impl<'a> Shown<'a> {
         let (protocol, _, destination) = read_tuple(self::attributes(tuple))?;
         let (replies, answers, _) = read_tuple(attributes.clone().nested(CTA_TUPLE_REPLY)?)?;
         let kind = match protocol {
-            Protocol::Udp => Kind::Udp,
+            Protocol::Udp => FlowKind::Udp,
             Protocol::Tcp => unanswered(&attributes, TCP_SYN_SENT)?,
             Protocol::Sctp => unanswered(&attributes, SCTP_COOKIE_WAIT)?,
         };
@@ -157,12 +157,12 @@ impl<'a> Shown<'a> {
 
 /// Returns `Unanswered` if a connection has no answer: by its state and, since conntrack also picks
 /// up established connections, by the absence of packets in the other direction.
-fn unanswered(attributes: &Attributes<'_>, (protocol, first): (u16, u8)) -> Option<Kind> {
+fn unanswered(attributes: &Attributes<'_>, (protocol, first): (u16, u8)) -> Option<FlowKind> {
     let is_answered = attributes.clone().be32(CTA_STATUS)? & IPS_SEEN_REPLY != 0;
     let info = attributes.clone().nested(CTA_PROTOINFO)?;
     // The state is the first attribute of each protocol.
     let state = info.nested(protocol)?.find(CTA_PROTOINFO_STATE)?;
-    (!is_answered && state == [first]).then_some(Kind::Unanswered)
+    (!is_answered && state == [first]).then_some(FlowKind::Unanswered)
 }
 
 /// Returns protocol, source and destination of a tuple of the default zone.

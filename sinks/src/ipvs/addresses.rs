@@ -12,7 +12,7 @@ use nix::libc::{ENODEV, EOPNOTSUPP, ESRCH};
 use rulec_compiler::ipvs::Op;
 
 use super::{Addresses, Options};
-use crate::rtnetlink::{Change, Link, Rtnetlink};
+use crate::rtnetlink::{AddressChange, Link, Rtnetlink};
 
 /// The mark of our local routes: `proto 114` in the output of `ip route`. No routing daemon that
 /// iproute2 has a name for uses the number.
@@ -49,7 +49,10 @@ impl Bound {
     }
 
     /// Makes the changes in this order, and returns the refused ones.
-    pub(super) fn apply(&mut self, changes: &[Change]) -> io::Result<Vec<(usize, io::Error)>> {
+    pub(super) fn apply(
+        &mut self,
+        changes: &[AddressChange],
+    ) -> io::Result<Vec<(usize, io::Error)>> {
         if changes.is_empty() {
             return Ok(Vec::new());
         }
@@ -66,7 +69,7 @@ impl Bound {
             self.rtnetlink.delete(link.index)?;
         }
         let routes = self.rtnetlink.local_routes(PROTOCOL)?;
-        let routes: Vec<Change> = routes.into_iter().map(Change::Remove).collect();
+        let routes: Vec<AddressChange> = routes.into_iter().map(AddressChange::Remove).collect();
         let refused = self.rtnetlink.change_local_routes(PROTOCOL, &routes)?;
         // It does not matter if another process has deleted a route just now.
         let refused = refused.into_iter().map(|(_, error)| error);
@@ -74,8 +77,11 @@ impl Bound {
         refused.next().map_or(Ok(()), Err)
     }
 
-    fn change_addresses(&mut self, changes: &[Change]) -> io::Result<Vec<(usize, io::Error)>> {
-        let has_binds = changes.iter().any(|change| matches!(change, Change::Add(_)));
+    fn change_addresses(
+        &mut self,
+        changes: &[AddressChange],
+    ) -> io::Result<Vec<(usize, io::Error)>> {
+        let has_binds = changes.iter().any(|change| matches!(change, AddressChange::Add(_)));
         let device = if has_binds { self.device() } else { self.existing_device() };
         let index = match device {
             Ok(index) => index,
@@ -129,10 +135,10 @@ impl Bound {
 }
 
 /// Returns the change that an operation makes; `None` if it is for a virtual server.
-pub(super) fn change_of(op: &Op) -> Option<Change> {
+pub(super) fn change_of(op: &Op) -> Option<AddressChange> {
     match op {
-        Op::Bind(address) => Some(Change::Add(*address)),
-        Op::Unbind(address) => Some(Change::Remove(*address)),
+        Op::Bind(address) => Some(AddressChange::Add(*address)),
+        Op::Unbind(address) => Some(AddressChange::Remove(*address)),
         Op::AddServer(..)
         | Op::SetServer(..)
         | Op::DeleteServer(_)
@@ -180,14 +186,14 @@ mod tests {
             bound.prepare().unwrap();
             assert_eq!(bound.read().unwrap(), BTreeSet::new());
             let changes = [
-                Change::Add(one),
-                Change::Add(one),
-                Change::Add(two),
-                Change::Remove("10.96.7.7".parse().unwrap()),
-                Change::Add("10.96.0.11".parse().unwrap()),
-                Change::Remove("10.96.0.11".parse().unwrap()),
-                Change::Remove("fd00:96::b".parse().unwrap()),
-                Change::Add(two),
+                AddressChange::Add(one),
+                AddressChange::Add(one),
+                AddressChange::Add(two),
+                AddressChange::Remove("10.96.7.7".parse().unwrap()),
+                AddressChange::Add("10.96.0.11".parse().unwrap()),
+                AddressChange::Remove("10.96.0.11".parse().unwrap()),
+                AddressChange::Remove("fd00:96::b".parse().unwrap()),
+                AddressChange::Add(two),
             ];
             let found = refused(bound.apply(&changes).unwrap());
             let errors = [(1, EEXIST), (3, ESRCH), (6, ESRCH), (7, EEXIST)];
@@ -216,7 +222,10 @@ mod tests {
         namespace.run(|| {
             let mut bound = Bound::open(Options { device, ..Options::default() }).unwrap();
             assert!(bound.read().unwrap_err().to_string().contains("eth7 is not a dummy device"));
-            let changes = [Change::Add(V4.into()), Change::Remove("192.0.2.1".parse().unwrap())];
+            let changes = [
+                AddressChange::Add(V4.into()),
+                AddressChange::Remove("192.0.2.1".parse().unwrap()),
+            ];
             let found = bound.apply(&changes).unwrap();
             assert_eq!(found.len(), 2);
             assert!(found[1].1.to_string().contains("choose another name"), "{found:?}");
@@ -231,7 +240,7 @@ mod tests {
             return;
         }
         let namespace = Namespace::new("dummy");
-        let changes = [Change::Remove(V4.into()), Change::Add(V4.into())];
+        let changes = [AddressChange::Remove(V4.into()), AddressChange::Add(V4.into())];
         let found = namespace.run(|| {
             let mut bound = Bound::open(Options::default()).unwrap();
             assert_eq!(bound.read().unwrap(), BTreeSet::new(), "without a device");

@@ -161,7 +161,7 @@ mod tests {
         let unbind = ipvs::Op::Unbind(server(2).address);
         let delete = ipvs::Op::DeleteServer(server(2));
         let shared = [delete.clone(), unbind.clone()].map(Op::from);
-        let ops = [&[bind.clone()], &complete[..]].concat();
+        let ops = [std::slice::from_ref(&bind), &complete[..]].concat();
         let ops: Vec<Op> = ops.into_iter().map(Op::from).collect();
         let service = NamespacedName::new("default", "web");
         let step = Step { shared: &shared, groups: vec![(&service, &ops)] };

@@ -60,7 +60,7 @@ pub(super) enum Age<'a> {
 }
 
 /// A body that is being read.
-pub(super) struct Answer {
+pub(super) struct BodyLines {
     body: Body,
     status: Arc<ApiStatus>,
     buffer: Vec<u8>,
@@ -81,7 +81,7 @@ pub(super) async fn ask(
     client: &Client,
     resource: Resource,
     query: Query<'_>,
-) -> Result<Answer, Fault> {
+) -> Result<BodyLines, Fault> {
     let labels = resource.label_selector().map(str::to_owned);
     let fields = resource.field_selector(&access.options.node_name);
     let path = Request::new(resource.path());
@@ -137,7 +137,7 @@ pub(super) async fn send(
     access: &Access,
     client: &Client,
     request: http::Request<Vec<u8>>,
-) -> Result<Answer, Fault> {
+) -> Result<BodyLines, Fault> {
     let request = request.map(Body::from);
     let patience = access.options.timing.answer;
     let response = match timeout(patience, client.send(request)).await {
@@ -149,7 +149,7 @@ pub(super) async fn send(
     let (head, body) = response.into_parts();
     let encoding = head.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
     let is_packed = encoding.is_some_and(|encoding| encoding.eq_ignore_ascii_case(b"gzip"));
-    let mut answer = Answer {
+    let mut answer = BodyLines {
         body,
         status: access.status.clone(),
         buffer: Vec::new(),
@@ -203,7 +203,7 @@ pub(super) fn refusal_of(status: Status) -> Fault {
     Fault::Status { code: status.code, message: printable(&status.message), retry_after }
 }
 
-impl Answer {
+impl BodyLines {
     /// Reads more bytes; false at the end.
     async fn more(&mut self, patience: Duration) -> Result<bool, Fault> {
         let frame = match timeout(patience, self.body.frame()).await {

@@ -220,17 +220,17 @@ impl Plugin {
 
 /// The running plugin. It is killed when this process ends, unless this process is killed itself.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Leash(Arc<Mutex<State>>);
+pub(super) struct Leash(Arc<Mutex<LeashState>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct LeashState {
     group: Option<Pid>,
     /// Whether no plugin may be started any more.
     over: bool,
 }
 
 impl Leash {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LeashState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -33,7 +33,7 @@ use tracing::debug;
 
 use super::absent;
 use super::access::Access;
-use super::answer::{Age, Answer, Query, ask};
+use super::answer::{Age, BodyLines, Query, ask};
 use super::backoff::Backoff;
 use super::fault::Fault;
 use super::position::Position;
@@ -198,7 +198,7 @@ impl Follower {
         }
     }
 
-    async fn ask(&self, client: &Client, query: Query<'_>) -> Result<Answer, Fault> {
+    async fn ask(&self, client: &Client, query: Query<'_>) -> Result<BodyLines, Fault> {
         ask(&self.access, client, self.resource, query).await
     }
 
@@ -331,7 +331,7 @@ impl Follower {
     }
 
     /// Reads events until the watch ends.
-    async fn follow(&mut self, mut answer: Answer) -> Result<(), Fault> {
+    async fn follow(&mut self, mut answer: BodyLines) -> Result<(), Fault> {
         let timing = self.access.options.timing;
         let opened = Instant::now();
         let mut heard = false;

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// One step down, into an object or a list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Step {
+pub(crate) enum PathStep {
     Key(Box<str>),
     Index(usize),
 }
@@ -44,12 +44,12 @@ impl At<'_> {
     }
 
     /// Returns all steps from the root of the document.
-    pub(crate) fn steps(&self) -> Vec<Step> {
+    pub(crate) fn steps(&self) -> Vec<PathStep> {
         let mut steps = self.up.map_or_else(Vec::new, At::steps);
         match self.step {
             Down::Root => {}
-            Down::Item(index) | Down::Index(index) => steps.push(Step::Index(index)),
-            Down::Key(key) => steps.push(Step::Key(key.into())),
+            Down::Item(index) | Down::Index(index) => steps.push(PathStep::Index(index)),
+            Down::Key(key) => steps.push(PathStep::Key(key.into())),
         }
         steps
     }

@@ -11,7 +11,7 @@ use rulec_compiler::name::{LabelKey, LabelValue, PortName};
 use rulec_compiler::net::Protocol;
 
 use super::address::{parse_ip, parse_range, range_hint, unfit};
-use super::at::{At, Step};
+use super::at::{At, PathStep};
 use super::field::{Field, Shape, Text, Texts};
 use super::{Finding, Sink};
 use crate::problem::Severity;
@@ -53,16 +53,21 @@ impl<'a, 'b> Check<'a, 'b> {
     }
 
     /// Warns about a field below `at` that is given by its steps.
-    pub(super) fn warn_below(&mut self, at: &At<'_>, steps: &[Step], message: impl fmt::Display) {
+    pub(super) fn warn_below(
+        &mut self,
+        at: &At<'_>,
+        steps: &[PathStep],
+        message: impl fmt::Display,
+    ) {
         let mut field = String::new();
         for step in steps {
             match step {
-                Step::Key(key) if field.is_empty() => field.push_str(key),
-                Step::Key(key) => {
+                PathStep::Key(key) if field.is_empty() => field.push_str(key),
+                PathStep::Key(key) => {
                     field.push('.');
                     field.push_str(key);
                 }
-                Step::Index(index) => field.push_str(&format!("[{index}]")),
+                PathStep::Index(index) => field.push_str(&format!("[{index}]")),
             }
         }
         let steps = at.steps().into_iter().chain(steps.iter().cloned()).collect();

@@ -18,7 +18,7 @@ use super::check::Check;
 use super::document::{Document, EndpointAddress, List, Metadata, Subset};
 use super::field::Field;
 use super::identity::{namespaced, node_reference};
-use super::outcome::Outcome;
+use super::outcome::Reading;
 use super::unknown::{self, Fields};
 
 /// With this label set to "true", they are not mirrored.
@@ -27,12 +27,12 @@ const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// The most addresses of a subset that are mirrored: the default limit of the controller.
 const MAX_ADDRESSES: usize = 1000;
 
-pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Outcome {
+pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Reading {
     let check = &mut Check::new(sink);
     let no_metadata = Metadata::default();
     let at_metadata = at.key("metadata");
     let metadata = check.get(&document.metadata, &at_metadata).map_or(&no_metadata, |m| m);
-    let Some(key) = namespaced(check, metadata, &at_metadata) else { return Outcome::Nameless };
+    let Some(key) = namespaced(check, metadata, &at_metadata) else { return Reading::Nameless };
     check.name(&format_args!("Endpoints {key}"));
     unknown::check(check, Fields::Endpoints, &document.unknown, at);
     let skip = check.label(&metadata.labels, SKIP, &at_metadata.key("labels")) == Some("true");
@@ -42,7 +42,7 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
     };
     if skip || is_lock {
         debug!(endpoints = %key, "skipped: not to be mirrored");
-        return Outcome::Nothing;
+        return Reading::Nothing;
     }
     let mut slices = Vec::new();
     let at_subsets = at.key("subsets");
@@ -65,7 +65,7 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
         }
     }
     // The slices of invalid Endpoints are not known, so none of this file are removed.
-    if check.failed() { Outcome::Nameless } else { Outcome::Objects(slices) }
+    if check.failed() { Reading::Nameless } else { Reading::Objects(slices) }
 }
 
 fn read(

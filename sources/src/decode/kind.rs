@@ -7,7 +7,7 @@ use super::check::Check;
 use super::document::{Document, Item, List};
 use super::field::Field;
 use super::near::nearest;
-use super::outcome::Outcome;
+use super::outcome::Reading;
 use super::{Sink, endpoints, node, pod, service, service_cidr, slice};
 
 const CORE: &str = "v1";
@@ -17,7 +17,7 @@ const NETWORKING: &str = "networking.k8s.io/v1";
 
 /// The kind of a document.
 #[derive(Clone, Copy)]
-enum Kind {
+enum DocumentKind {
     Service,
     EndpointSlice,
     Endpoints,
@@ -83,7 +83,7 @@ pub(super) fn decode_object(
             sink.kinds = true;
             return;
         }
-        Err(Refusal::Kind(meant)) => {
+        Err(Refusal::DocumentKind(meant)) => {
             check.error(
                 &at.key("kind"),
                 format_args!("unknown kind {kind:?}, did you mean {meant}?"),
@@ -102,22 +102,22 @@ pub(super) fn decode_object(
     };
     sink.kinds = true;
     let outcome = match kind {
-        Kind::Service => service::decode(document, at, sink),
-        Kind::EndpointSlice => slice::decode(document, at, sink),
-        Kind::Endpoints => endpoints::decode(document, at, sink),
-        Kind::Pod => pod::decode(document, at, sink),
-        Kind::Node => node::decode(document, at, sink),
-        Kind::ServiceCidr => service_cidr::decode(document, at, sink),
-        Kind::List(stated) => return decode_items(&document.items, at, stated, sink),
+        DocumentKind::Service => service::decode(document, at, sink),
+        DocumentKind::EndpointSlice => slice::decode(document, at, sink),
+        DocumentKind::Endpoints => endpoints::decode(document, at, sink),
+        DocumentKind::Pod => pod::decode(document, at, sink),
+        DocumentKind::Node => node::decode(document, at, sink),
+        DocumentKind::ServiceCidr => service_cidr::decode(document, at, sink),
+        DocumentKind::List(stated) => return decode_items(&document.items, at, stated, sink),
     };
     match outcome {
-        Outcome::Object(object) => sink.objects.push(object),
-        Outcome::Objects(objects) => sink.objects.extend(objects),
-        Outcome::Broken(key) => {
+        Reading::Object(object) => sink.objects.push(object),
+        Reading::Objects(objects) => sink.objects.extend(objects),
+        Reading::Broken(key) => {
             sink.broken.insert(key);
         }
-        Outcome::Nameless => sink.nameless = true,
-        Outcome::Nothing => {}
+        Reading::Nameless => sink.nameless = true,
+        Reading::Nothing => {}
     }
 }
 
@@ -145,7 +145,7 @@ enum Refusal {
     /// it.
     NotOurs(&'static str),
     /// There is no such kind; the field is the kind that was probably meant.
-    Kind(&'static str),
+    DocumentKind(&'static str),
 }
 
 /// The kinds that are read.
@@ -171,26 +171,26 @@ fn is_others(version: &str) -> bool {
     group.contains('.') && !group.ends_with(".k8s.io")
 }
 
-fn kind_of(version: Option<&str>, kind: &str) -> Result<Kind, Refusal> {
+fn kind_of(version: Option<&str>, kind: &str) -> Result<DocumentKind, Refusal> {
     let (wanted, kind) = match kind {
-        "Service" => (CORE, Kind::Service),
-        "Pod" => (CORE, Kind::Pod),
-        "Node" => (CORE, Kind::Node),
-        "EndpointSlice" => (DISCOVERY, Kind::EndpointSlice),
-        "Endpoints" => (CORE, Kind::Endpoints),
-        "ServiceCIDR" => (NETWORKING, Kind::ServiceCidr),
-        "List" => (CORE, Kind::List(None)),
-        "ServiceList" => (CORE, Kind::List(Some((CORE, "Service")))),
-        "EndpointsList" => (CORE, Kind::List(Some((CORE, "Endpoints")))),
-        "PodList" => (CORE, Kind::List(Some((CORE, "Pod")))),
-        "NodeList" => (CORE, Kind::List(Some((CORE, "Node")))),
-        "EndpointSliceList" => (DISCOVERY, Kind::List(Some((DISCOVERY, "EndpointSlice")))),
-        "ServiceCIDRList" => (NETWORKING, Kind::List(Some((NETWORKING, "ServiceCIDR")))),
+        "Service" => (CORE, DocumentKind::Service),
+        "Pod" => (CORE, DocumentKind::Pod),
+        "Node" => (CORE, DocumentKind::Node),
+        "EndpointSlice" => (DISCOVERY, DocumentKind::EndpointSlice),
+        "Endpoints" => (CORE, DocumentKind::Endpoints),
+        "ServiceCIDR" => (NETWORKING, DocumentKind::ServiceCidr),
+        "List" => (CORE, DocumentKind::List(None)),
+        "ServiceList" => (CORE, DocumentKind::List(Some((CORE, "Service")))),
+        "EndpointsList" => (CORE, DocumentKind::List(Some((CORE, "Endpoints")))),
+        "PodList" => (CORE, DocumentKind::List(Some((CORE, "Pod")))),
+        "NodeList" => (CORE, DocumentKind::List(Some((CORE, "Node")))),
+        "EndpointSliceList" => (DISCOVERY, DocumentKind::List(Some((DISCOVERY, "EndpointSlice")))),
+        "ServiceCIDRList" => (NETWORKING, DocumentKind::List(Some((NETWORKING, "ServiceCIDR")))),
         _ => {
             // A group outside of Kubernetes may have a kind of any name.
             let is_ours = version.is_none_or(|version| !is_others(version));
             let meant = nearest(kind, &KINDS).filter(|_| is_ours);
-            return Err(meant.map_or(Refusal::Foreign, Refusal::Kind));
+            return Err(meant.map_or(Refusal::Foreign, Refusal::DocumentKind));
         }
     };
     match version {

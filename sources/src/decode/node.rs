@@ -14,18 +14,18 @@ use super::at::At;
 use super::check::Check;
 use super::document::{Document, Metadata, Spec, Status};
 use super::identity;
-use super::outcome::{Outcome, finish};
+use super::outcome::{Reading, finish};
 use super::unknown::{self, Fields};
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Outcome {
+pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Reading {
     let check = &mut Check::new(sink);
     let (no_metadata, no_spec, no_status) = <(Metadata, Spec, Status)>::default();
     let at_metadata = at.key("metadata");
     let metadata = check.get(&document.metadata, &at_metadata).map_or(&no_metadata, |m| m);
     let Some(name) = identity::node(check, metadata, &at_metadata) else {
-        return Outcome::Nameless;
+        return Reading::Nameless;
     };
     check.name(&ObjectKey::Node(name.clone()));
     unknown::check(check, Fields::Node, &document.unknown, at);

@@ -5,7 +5,7 @@ use rulec_compiler::object::{Object, ObjectKey};
 use super::check::Check;
 
 /// The result of reading an object.
-pub(super) enum Outcome {
+pub(super) enum Reading {
     /// A valid object.
     Object(Object),
     /// Several objects that one document stands for.
@@ -19,6 +19,6 @@ pub(super) enum Outcome {
 }
 
 /// Returns the outcome for an object that has been read: broken if the check found an error.
-pub(super) fn finish(check: &Check<'_, '_>, object: Object) -> Outcome {
-    if check.failed() { Outcome::Broken(object.key()) } else { Outcome::Object(object) }
+pub(super) fn finish(check: &Check<'_, '_>, object: Object) -> Reading {
+    if check.failed() { Reading::Broken(object.key()) } else { Reading::Object(object) }
 }

@@ -13,15 +13,15 @@ use super::at::At;
 use super::check::Check;
 use super::document::{Container, Document, List, Metadata, Spec, Status};
 use super::identity::{namespaced, node_reference};
-use super::outcome::{Outcome, finish};
+use super::outcome::{Reading, finish};
 use super::unknown::{self, Fields};
 
-pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Outcome {
+pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Reading {
     let check = &mut Check::new(sink);
     let (no_metadata, no_spec, no_status) = <(Metadata, Spec, Status)>::default();
     let at_metadata = at.key("metadata");
     let metadata = check.get(&document.metadata, &at_metadata).map_or(&no_metadata, |m| m);
-    let Some(key) = namespaced(check, metadata, &at_metadata) else { return Outcome::Nameless };
+    let Some(key) = namespaced(check, metadata, &at_metadata) else { return Reading::Nameless };
     check.name(&ObjectKey::Pod(key.clone()));
     unknown::check(check, Fields::Pod, &document.unknown, at);
     let at_spec = at.key("spec");

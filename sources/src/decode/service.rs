@@ -21,7 +21,7 @@ use super::check::Check;
 use super::document::{Document, List, Metadata, PortPart, Spec, Status};
 use super::field::{Field, NumberOrText, Text};
 use super::identity::namespaced;
-use super::outcome::{Outcome, finish};
+use super::outcome::{Reading, finish};
 use super::surplus::Has;
 use super::unknown::{self, Fields};
 use super::{Sink, ipvs};
@@ -40,19 +40,19 @@ const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 const LONGEST_NAME: usize = 63;
 const LONGEST_TARGET: usize = 15;
 
-pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Outcome {
+pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Reading {
     let check = &mut Check::new(sink);
     let (no_metadata, no_spec, no_status) = <(Metadata, Spec, Status)>::default();
     let at_metadata = at.key("metadata");
     let metadata = check.get(&document.metadata, &at_metadata).map_or(&no_metadata, |m| m);
-    let Some(key) = namespaced(check, metadata, &at_metadata) else { return Outcome::Nameless };
+    let Some(key) = namespaced(check, metadata, &at_metadata) else { return Reading::Nameless };
     check.name(&ObjectKey::Service(key.clone()));
     unknown::check(check, Fields::Service, &document.unknown, at);
     let at_labels = at_metadata.key("labels");
     let is_others = check.label(&metadata.labels, OTHER_PROXY, &at_labels).is_some();
     if is_others && !check.failed() {
         debug!(service = %key, "skipped: another proxy serves it");
-        return Outcome::Nothing;
+        return Reading::Nothing;
     }
     let at_spec = at.key("spec");
     let spec = check.get(&document.spec, &at_spec).map_or(&no_spec, |spec| spec);

@@ -9,15 +9,15 @@ use super::at::At;
 use super::check::Check;
 use super::document::{Document, Metadata, Spec};
 use super::identity;
-use super::outcome::{Outcome, finish};
+use super::outcome::{Reading, finish};
 
-pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Outcome {
+pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Reading {
     let check = &mut Check::new(sink);
     let (no_metadata, no_spec) = <(Metadata, Spec)>::default();
     let at_metadata = at.key("metadata");
     let metadata = check.get(&document.metadata, &at_metadata).map_or(&no_metadata, |m| m);
     let Some(name) = identity::cluster_wide(check, metadata, &at_metadata) else {
-        return Outcome::Nameless;
+        return Reading::Nameless;
     };
     check.name(&ObjectKey::ServiceCidr(name.clone()));
     let at_spec = at.key("spec");

@@ -17,7 +17,7 @@ use super::at::At;
 use super::check::Check;
 use super::document::{Document, EndpointConditions, EndpointPart, Hints, Metadata, Named};
 use super::identity::{namespaced, node_reference};
-use super::outcome::{Outcome, finish};
+use super::outcome::{Reading, finish};
 use super::unknown::{self, Fields};
 
 /// The label of the slices of a headless Service, whatever its value.
@@ -26,28 +26,28 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 /// The label that names the Service of a slice.
 const SERVICE: &str = "kubernetes.io/service-name";
 
-pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Outcome {
+pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Reading {
     let check = &mut Check::new(sink);
     let no_metadata = Metadata::default();
     let at_metadata = at.key("metadata");
     let metadata = check.get(&document.metadata, &at_metadata).map_or(&no_metadata, |m| m);
-    let Some(key) = namespaced(check, metadata, &at_metadata) else { return Outcome::Nameless };
+    let Some(key) = namespaced(check, metadata, &at_metadata) else { return Reading::Nameless };
     check.name(&ObjectKey::EndpointSlice(key.clone()));
     unknown::check(check, Fields::EndpointSlice, &document.unknown, at);
     let at_labels = at_metadata.key("labels");
     let is_headless = check.label(&metadata.labels, HEADLESS, &at_labels).is_some();
     if is_headless && !check.failed() {
         debug!(slice = %key, "skipped: it belongs to a headless Service");
-        return Outcome::Nothing;
+        return Reading::Nothing;
     }
     let service = check.label(&metadata.labels, SERVICE, &at_labels).unwrap_or_default();
     if check.failed() {
-        return Outcome::Broken(ObjectKey::EndpointSlice(key));
+        return Reading::Broken(ObjectKey::EndpointSlice(key));
     }
     if service.is_empty() {
         let message = format_args!("label {SERVICE} is missing, the slice is ignored");
         check.warn(&at_labels, message);
-        return Outcome::Nothing;
+        return Reading::Nothing;
     }
     let service =
         NamespacedName { namespace: key.namespace.clone(), name: Name::new(check.share(service)) };
@@ -57,7 +57,7 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
         Some("IPv6") => Family::Ipv6,
         Some("FQDN") => {
             check.warn(&at_type, "addresses of type FQDN are not served, the slice is ignored");
-            return Outcome::Nothing;
+            return Reading::Nothing;
         }
         other => {
             match other {
@@ -66,7 +66,7 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> O
                 }
                 None => check.error(&at_type, "missing"),
             }
-            return Outcome::Broken(ObjectKey::EndpointSlice(key));
+            return Reading::Broken(ObjectKey::EndpointSlice(key));
         }
     };
     let ports = ports(check, document, &at.key("ports"));

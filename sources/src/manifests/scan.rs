@@ -31,7 +31,7 @@ use super::file::{self, Stamp, is_manifest};
 use super::writers::Writers;
 use crate::decode::intern::Interner;
 use crate::problem::{Problem, Problems, Severity};
-use entry::{Context, Entry};
+use entry::{Context, FileEntry};
 use listing::Listing;
 pub(crate) use saved::{Left, Memory};
 
@@ -55,7 +55,7 @@ const MAX_UNREST: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Manifests {
     root: PathBuf,
-    entries: BTreeMap<OsString, Entry>,
+    entries: BTreeMap<OsString, FileEntry>,
     /// The files that define an object. Invariant: sorted, no duplicates, never empty.
     definitions: BTreeMap<ObjectKey, Vec<OsString>>,
     current: BTreeMap<ObjectKey, Sourced>,
@@ -197,7 +197,7 @@ impl Manifests {
     pub(crate) fn take_over(&mut self, left: Left) {
         for file in left.0.values() {
             let name = OsString::from(&file.name);
-            let entry = Entry::left(file);
+            let entry = FileEntry::left(file);
             for key in entry.keys() {
                 self.left.insert(key.clone());
                 define(&mut self.definitions, key, &name);
@@ -346,12 +346,12 @@ impl Manifests {
         // A change beside the manifests may affect the target of links, as in a mounted ConfigMap,
         // where only `..data` is replaced.
         let beside = || names.iter().any(|name| !is_manifest(name));
-        let links = || self.entries.values().any(Entry::is_link);
+        let links = || self.entries.values().any(FileEntry::is_link);
         look.or_else(|| (beside() && links()).then_some(Look::Stamp))
     }
 
     fn seems_unchanged(&self, name: &OsStr, path: &Path) -> bool {
-        let known = self.entries.get(name).and_then(Entry::stamp);
+        let known = self.entries.get(name).and_then(FileEntry::stamp);
         known.is_some_and(|known| {
             std::fs::metadata(path).is_ok_and(|metadata| Stamp::of(&metadata) == known)
         })
@@ -383,7 +383,7 @@ impl Manifests {
     fn load(&mut self, name: &OsStr, path: &Path, round: &mut Round) -> bool {
         let known = self.entries.remove(name);
         let is_known = known.is_some();
-        let mut entry = known.unwrap_or_else(|| Entry::new(name));
+        let mut entry = known.unwrap_or_else(|| FileEntry::new(name));
         let mut context = Context {
             interner: &mut self.interner,
             now: round.now,
@@ -428,7 +428,7 @@ impl Manifests {
     }
 
     /// Records the content of a file, if it has changed.
-    fn save(&mut self, entry: &Entry) {
+    fn save(&mut self, entry: &FileEntry) {
         let Some(name) = entry.path_text() else { return };
         // A file that lacks an object must not count as complete in a later run.
         if entry.is_unread() {
@@ -537,7 +537,7 @@ fn undefine(definitions: &mut BTreeMap<ObjectKey, Vec<OsString>>, key: &ObjectKe
 fn contest(
     key: &ObjectKey,
     files: &[OsString],
-    entries: &BTreeMap<OsString, Entry>,
+    entries: &BTreeMap<OsString, FileEntry>,
 ) -> Option<Problem> {
     let (winner, others) = files.split_last()?;
     if others.is_empty() {

@@ -44,7 +44,7 @@ impl Touched {
 /// Events on their way to the watching thread.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
-    state: Mutex<State>,
+    state: Mutex<SignalState>,
     wake: Condvar,
     /// The files that are being written to, by the events so far. It is updated before a waiter is
     /// woken.
@@ -52,7 +52,7 @@ pub(crate) struct Signal {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SignalState {
     touched: Touched,
     /// Counts events, so that a waiter sees that more came.
     count: u64,
@@ -126,7 +126,7 @@ impl Signal {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SignalState> {
         // The value behind the lock is valid at any moment, so a panic elsewhere does not matter.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

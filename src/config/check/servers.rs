@@ -12,7 +12,7 @@ const HEALTHZ_PORT: u16 = 10256;
 const METRICS_PORT: u16 = 10249;
 
 /// A server of kube-proxy.
-pub(super) struct Server {
+pub(super) struct ServerAddress {
     path: &'static str,
     port_flag: &'static str,
     port: u16,
@@ -20,7 +20,7 @@ pub(super) struct Server {
     v6: [u16; 8],
 }
 
-pub(super) const HEALTHZ: Server = Server {
+pub(super) const HEALTHZ: ServerAddress = ServerAddress {
     path: "healthzBindAddress",
     port_flag: "--healthz-port",
     port: HEALTHZ_PORT,
@@ -28,7 +28,7 @@ pub(super) const HEALTHZ: Server = Server {
     v6: [0; 8],
 };
 
-pub(super) const METRICS: Server = Server {
+pub(super) const METRICS: ServerAddress = ServerAddress {
     path: "metricsBindAddress",
     port_flag: "--metrics-port",
     port: METRICS_PORT,
@@ -38,8 +38,12 @@ pub(super) const METRICS: Server = Server {
 
 /// Returns the address of a server, if it is enabled. The deprecated flag disables it, or sets the
 /// port of an address without one.
-pub(super) fn server(values: &mut Values, server: &Server, is_v6: bool) -> Option<SocketAddr> {
-    let Server { path, port_flag, .. } = *server;
+pub(super) fn server(
+    values: &mut Values,
+    server: &ServerAddress,
+    is_v6: bool,
+) -> Option<SocketAddr> {
+    let ServerAddress { path, port_flag, .. } = *server;
     let mut port = server.port;
     if values.is_given(port_flag) {
         values.warn(port_flag, format!("is deprecated; use {}", flag_of(path)));

@@ -2,7 +2,7 @@
 
 use super::{errors, load, load_file, printed};
 use crate::config::fields::{FIELDS, Field, Role};
-use crate::config::value::Kind;
+use crate::config::value::FieldType;
 
 /// Returns a value other than the default, as it is written in a file and on a command line.
 fn sample(field: &Field) -> (&'static str, &'static str) {
@@ -16,14 +16,14 @@ fn sample(field: &Field) -> (&'static str, &'static str) {
         ("detectLocalMode", _) => ("NodeCIDR", "NodeCIDR"),
         ("clusterCIDR", _) => ("10.0.0.0/8", "10.0.0.0/8"),
         ("nodePortAddresses" | "ipvs.excludeCIDRs", _) => ("[10.0.0.0/8]", "10.0.0.0/8"),
-        (_, Kind::Bool) if field.default == "true" => ("false", "false"),
-        (_, Kind::Bool) => ("true", "true"),
-        (_, Kind::Int | Kind::Number) => ("7", "7"),
-        (_, Kind::Duration) => ("7s", "7s"),
-        (_, Kind::Text) => ("text", "text"),
-        (_, Kind::List) => ("[text]", "text"),
-        (_, Kind::Gates) => ("{Gate: true}", "Gate=true"),
-        (_, Kind::Any) => ("[{a: 1}]", "text"),
+        (_, FieldType::Bool) if field.default == "true" => ("false", "false"),
+        (_, FieldType::Bool) => ("true", "true"),
+        (_, FieldType::Int | FieldType::Number) => ("7", "7"),
+        (_, FieldType::Duration) => ("7s", "7s"),
+        (_, FieldType::Text) => ("text", "text"),
+        (_, FieldType::List) => ("[text]", "text"),
+        (_, FieldType::Gates) => ("{Gate: true}", "Gate=true"),
+        (_, FieldType::Any) => ("[{a: 1}]", "text"),
     }
 }
 
@@ -74,7 +74,7 @@ fn in_files() -> impl Iterator<Item = &'static Field> {
 
 #[test]
 fn a_wrong_type_is_refused_with_the_line_and_the_path() {
-    for field in in_files().filter(|field| field.kind != Kind::Any) {
+    for field in in_files().filter(|field| field.kind != FieldType::Any) {
         let (text, line) = file("", field.path, "[{wrong: 1}]");
         let errors = errors(load_file(&text));
         let expected = format!("proxy.conf:{line}: {}: must be ", field.path);
@@ -87,7 +87,11 @@ fn a_wrong_value_of_a_flag_is_refused_by_its_name() {
     for field in FIELDS.iter().filter(|field| !field.flag.is_empty()) {
         let typed = matches!(
             field.kind,
-            Kind::Bool | Kind::Int | Kind::Number | Kind::Duration | Kind::Gates
+            FieldType::Bool
+                | FieldType::Int
+                | FieldType::Number
+                | FieldType::Duration
+                | FieldType::Gates
         );
         // rulec's own flags are checked when they are parsed.
         if !typed || matches!(field.flag, "masquerade-all" | "iptables-masquerade-bit") {
@@ -150,10 +154,12 @@ fn explicit_defaults_cause_no_warning() {
         let before = if field.path == "mode" { "" } else { "mode: nftables\n" };
         let usual = load_file("mode: nftables\n").unwrap().config;
         let default = match field.kind {
-            Kind::Text | Kind::Duration | Kind::Any => format!("{:?}", field.default),
-            Kind::List => "[]".to_owned(),
-            Kind::Gates => "{}".to_owned(),
-            Kind::Bool | Kind::Int | Kind::Number => field.default.to_owned(),
+            FieldType::Text | FieldType::Duration | FieldType::Any => {
+                format!("{:?}", field.default)
+            }
+            FieldType::List => "[]".to_owned(),
+            FieldType::Gates => "{}".to_owned(),
+            FieldType::Bool | FieldType::Int | FieldType::Number => field.default.to_owned(),
         };
         for value in [default.as_str(), "null"] {
             if field.path == "mode" && value == "null" {

@@ -29,7 +29,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::Health;
 
-use crate::observe::http::{Answer, Bind, Site, serve};
+use crate::observe::http::{Bind, HttpAnswer, Site, serve};
 
 /// The addresses that servers listen on.
 pub type Addresses = BTreeMap<Family, BTreeSet<IpAddr>>;
@@ -57,7 +57,7 @@ pub struct HealthChecks {
     addresses: Addresses,
     /// Reports failures as Events of the Services, if there is an API server.
     pub notes: Option<Notes>,
-    servers: BTreeMap<(NamespacedName, Family), Server>,
+    servers: BTreeMap<(NamespacedName, Family), HealthServer>,
     /// The tasks of the servers.
     tasks: Tasks,
 }
@@ -66,7 +66,7 @@ type Tasks = JoinSet<io::Result<Infallible>>;
 
 /// One server, listening on all of its addresses.
 #[derive(Debug)]
-struct Server {
+struct HealthServer {
     name: String,
     port: NonZeroU16,
     site: CheckSite,
@@ -158,7 +158,7 @@ impl HealthChecks {
                         notes: self.notes.clone(),
                     };
                     let name = format!("health check of Service {service} ({family})");
-                    let mut server = Server { name, port, site, listeners: BTreeMap::new() };
+                    let mut server = HealthServer { name, port, site, listeners: BTreeMap::new() };
                     server.listen_on(self.addresses.get(&family), &mut self.tasks);
                     self.servers.insert(key, server);
                 }
@@ -170,7 +170,7 @@ impl HealthChecks {
     }
 }
 
-impl Server {
+impl HealthServer {
     fn listen_on(&mut self, addresses: Option<&BTreeSet<IpAddr>>, tasks: &mut Tasks) {
         // Closes first: an address and the unspecified address cannot be bound at the same time.
         self.listeners.retain(|held, _| addresses.is_some_and(|wanted| wanted.contains(held)));
@@ -211,7 +211,7 @@ struct Named<'a> {
 impl CheckSite {
     /// It does not matter here whether the node is about to be removed, as in kube-proxy: under
     /// policy Local, the endpoints that leave the node report that themselves.
-    fn at(&self, now: Instant) -> Answer {
+    fn at(&self, now: Instant) -> HttpAnswer {
         let service_proxy_healthy = self.health.borrow().is_healthy(now);
         let local_endpoints = self.endpoints.load(Ordering::Relaxed);
         let service =
@@ -219,12 +219,12 @@ impl CheckSite {
         let is_well = service_proxy_healthy && local_endpoints > 0;
         let code = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let body = Body { service, local_endpoints, service_proxy_healthy };
-        Answer { weight: Some(local_endpoints), ..Answer::json(code, &body) }
+        HttpAnswer { weight: Some(local_endpoints), ..HttpAnswer::json(code, &body) }
     }
 }
 
 impl Site for CheckSite {
-    async fn answer(&self, _: &str) -> Answer {
+    async fn answer(&self, _: &str) -> HttpAnswer {
         self.at(Instant::now())
     }
 

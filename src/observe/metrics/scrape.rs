@@ -37,13 +37,13 @@ pub struct View {
     quarantined: usize,
     pending_services: usize,
     pending_endpoints: usize,
-    sources: BTreeMap<Origin, Source>,
+    sources: BTreeMap<Origin, SourceStatus>,
     api: Option<Arc<ApiStatus>>,
 }
 
 /// The state of a source.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Source {
+pub struct SourceStatus {
     /// Whether it has delivered its first complete lists.
     pub is_complete: bool,
     /// Whether it is unavailable, so that all that it delivered is held.
@@ -58,7 +58,7 @@ impl View {
     /// Returns the state of an engine and its sources.
     pub fn of(
         engine: &Engine,
-        sources: &BTreeMap<Origin, Source>,
+        sources: &BTreeMap<Origin, SourceStatus>,
         api: Option<&Arc<ApiStatus>>,
     ) -> Self {
         let endpoints = [Kind::EndpointSlice, Kind::Pod].map(|kind| engine.pending(kind));

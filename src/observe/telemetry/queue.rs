@@ -22,7 +22,7 @@ thread_local! {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     /// Signals that there is something to write, or another time of the alarm.
     wake: Condvar,
     /// Signals that everything is written.
@@ -33,7 +33,7 @@ pub(super) struct Queue {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     bytes: Vec<u8>,
     /// Whether the thread is writing what it took last.
     is_writing: bool,
@@ -81,7 +81,7 @@ impl Queue {
     /// are left.
     pub(super) fn flush(&self, patience: Duration) -> bool {
         let state = self.lock();
-        let waits = |state: &mut State| state.is_writing || !state.bytes.is_empty();
+        let waits = |state: &mut QueueState| state.is_writing || !state.bytes.is_empty();
         let waited = self.idle.wait_timeout_while(state, patience, waits);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
@@ -140,7 +140,7 @@ impl Queue {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         // The data behind the lock is valid at any moment, so a panic elsewhere does not matter.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

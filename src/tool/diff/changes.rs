@@ -22,7 +22,7 @@ use super::{Comparison, reason};
 /// A change of a Service.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Change {
+pub(super) struct FrontendChange {
     /// The kind of change.
     pub(super) what: What,
     /// The frontends that it concerns, as text.
@@ -121,7 +121,7 @@ fn sources(table: &Table, frontend: Frontend) -> BTreeSet<IpNet> {
 }
 
 /// Returns the changes of the Service of a group of operations.
-pub(super) fn of(comparison: &Comparison, group: &Group) -> Vec<Change> {
+pub(super) fn of(comparison: &Comparison, group: &Group) -> Vec<FrontendChange> {
     let service = &group.service;
     let mut frontends: BTreeSet<Frontend> = BTreeSet::new();
     for op in group.ops.iter() {
@@ -144,7 +144,7 @@ pub(super) fn of(comparison: &Comparison, group: &Group) -> Vec<Change> {
         };
         let what = what(old.as_ref(), new.as_ref(), &fields);
         if let Some(what) = what {
-            changes.push(Change {
+            changes.push(FrontendChange {
                 what,
                 frontends: vec![frontend.to_string()],
                 backend: None,
@@ -178,14 +178,16 @@ pub(super) fn of(comparison: &Comparison, group: &Group) -> Vec<Change> {
             }
         }
     }
-    changes.extend(backends.into_iter().map(|((what, owner, backend), frontends)| Change {
-        what,
-        frontends,
-        backend: Some(backend),
-        reason: reason::backend(comparison, owner.as_ref(), what, backend),
+    changes.extend(backends.into_iter().map(|((what, owner, backend), frontends)| {
+        FrontendChange {
+            what,
+            frontends,
+            backend: Some(backend),
+            reason: reason::backend(comparison, owner.as_ref(), what, backend),
+        }
     }));
     if changes.is_empty() {
-        changes.push(Change {
+        changes.push(FrontendChange {
             what: What::Repaired,
             frontends: Vec::new(),
             backend: None,

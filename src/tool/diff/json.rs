@@ -9,11 +9,11 @@ use rulec_compiler::nft::{self, text as nft_text};
 use serde::Serialize;
 
 use super::Comparison;
-use super::changes::{self, Change};
+use super::changes::{self, FrontendChange};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Document<'a> {
+struct DiffDocument<'a> {
     api_version: &'static str,
     kind: &'static str,
     from: &'a str,
@@ -38,7 +38,7 @@ struct Summary {
 struct ServiceDiff<'a> {
     namespace: &'a str,
     name: &'a str,
-    changes: Vec<Change>,
+    changes: Vec<FrontendChange>,
     operations: Vec<Operation>,
 }
 
@@ -62,7 +62,7 @@ pub(super) fn print(comparison: &Comparison) -> io::Result<()> {
     let delta = &comparison.delta;
     let added = delta.ops().filter(|op| op.added().is_some()).count();
     let deleted = delta.ops().filter(|op| op.deleted().is_some()).count();
-    let document = Document {
+    let document = DiffDocument {
         api_version: "rulec.io/v1alpha1",
         kind: "Diff",
         from: &comparison.from.name,

@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use rulec_compiler::net::{Backend, Protocol};
-use rulec_compiler::oracle::{Masquerade, Step, Verdict};
+use rulec_compiler::oracle::{AppliedRule, Masquerade, Verdict};
 use serde::Serialize;
 
 use super::Explanation;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Document<'a> {
+struct ExplainDocument<'a> {
     api_version: &'static str,
     kind: &'static str,
     from: IpAddr,
@@ -24,8 +24,8 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<NonZeroU16>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    frontend: Option<Frontend>,
-    outcomes: Vec<Outcome<'a>>,
+    frontend: Option<FrontendDocument>,
+    outcomes: Vec<Fate<'a>>,
     left_out: &'a [String],
     warnings: &'a [String],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
@@ -34,7 +34,7 @@ struct Document<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Frontend {
+struct FrontendDocument {
     name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<String>,
@@ -44,19 +44,19 @@ struct Frontend {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Outcome<'a> {
+struct Fate<'a> {
     verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     backend: Option<Backend>,
     #[serde(skip_serializing_if = "Option::is_none")]
     masquerade: Option<Masquerade>,
     reasons: &'a [String],
-    path: &'a [Step],
+    path: &'a [AppliedRule],
 }
 
 pub(super) fn print(explanation: &Explanation) -> io::Result<()> {
     let Explanation { packet, frontend, outcomes, left_out, warnings, remarks } = explanation;
-    let document = Document {
+    let document = ExplainDocument {
         api_version: "rulec.io/v1alpha1",
         kind: "Explanation",
         from: packet.source,
@@ -64,7 +64,7 @@ pub(super) fn print(explanation: &Explanation) -> io::Result<()> {
         to: packet.destination,
         protocol: packet.transport.map(|(protocol, _)| protocol),
         port: packet.transport.map(|(_, port)| port),
-        frontend: frontend.as_ref().map(|served| Frontend {
+        frontend: frontend.as_ref().map(|served| FrontendDocument {
             name: served.frontend.to_string(),
             port: served.owner.as_ref().map(ToString::to_string),
             affinity_seconds: served.affinity,
@@ -78,7 +78,7 @@ pub(super) fn print(explanation: &Explanation) -> io::Result<()> {
                     Verdict::Reject => ("reject", None),
                     Verdict::Drop => ("drop", None),
                 };
-                Outcome {
+                Fate {
                     verdict,
                     backend,
                     masquerade: explained.outcome.masquerade,

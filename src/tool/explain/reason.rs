@@ -7,7 +7,7 @@ use rulec_compiler::nft::Pick;
 use rulec_compiler::nft::chain::ChainId;
 use rulec_compiler::nft::set::View;
 use rulec_compiler::object::TrafficPolicy;
-use rulec_compiler::oracle::{Masquerade, Outcome, Packet, Verdict};
+use rulec_compiler::oracle::{Fate, Masquerade, Packet, Verdict};
 use rulec_compiler::resolve::select::{Topology, topology};
 use rulec_compiler::resolve::{Candidate, Place, candidates};
 
@@ -21,7 +21,7 @@ pub(super) fn of(
     packet: &Packet,
     served: Option<&Served>,
     silent: Option<Frontend>,
-    outcome: &Outcome,
+    outcome: &Fate,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
     let owner = served.and_then(|served| served.owner.as_ref());
@@ -87,7 +87,7 @@ pub(super) fn of(
 }
 
 /// Returns whether the outcome depends on which endpoints there are.
-pub(super) fn is_for_endpoints(outcome: &Outcome) -> bool {
+pub(super) fn is_for_endpoints(outcome: &Fate) -> bool {
     match outcome.verdict {
         Verdict::Backend(_) | Verdict::Reject => true,
         Verdict::Drop => outcome.decided_in != Some(ChainId::Firewall),

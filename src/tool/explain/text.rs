@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
-use rulec_compiler::oracle::{Outcome, Packet, Verdict};
+use rulec_compiler::oracle::{Fate, Packet, Verdict};
 
 use super::Explanation;
 
@@ -28,7 +28,7 @@ fn write(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
         let what = "a client keeps its endpoint until it has been idle for";
         writeln!(out, "  {what} {seconds} s")?;
     }
-    let mut last: Option<&Outcome> = None;
+    let mut last: Option<&Fate> = None;
     for explained in outcomes {
         let outcome = &explained.outcome;
         let masqueraded = if outcome.masquerade.is_some() { ", masqueraded" } else { "" };

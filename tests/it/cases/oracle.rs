@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::Value;
 
-use super::packets::{Backend, Outcome, Source, To};
+use super::packets::{Backend, Expected, SeenSource, To};
 use super::place::{Place, pod};
 use super::row::Mode;
 use crate::daemon::rulec;
@@ -16,7 +16,7 @@ use crate::daemon::rulec;
 /// A possible outcome of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fate {
-    Answered(SocketAddr, Source),
+    Answered(SocketAddr, SeenSource),
     Refused,
     Dropped,
     Untouched,
@@ -34,27 +34,27 @@ pub(super) struct Question {
 }
 
 impl Question {
-    pub(super) fn new(from: IpAddr, to: To, outcome: &Outcome) -> Self {
+    pub(super) fn new(from: IpAddr, to: To, outcome: &Expected) -> Self {
         let answered = |backend: &Backend| {
             let ip = to.family().of(pod(&backend.name).ips());
             Fate::Answered(SocketAddr::new(ip, backend.port), backend.source)
         };
         let fates = match outcome {
-            Outcome::Reach(backends) | Outcome::Stick { among: backends, .. } => {
+            Expected::Reach(backends) | Expected::Stick { among: backends, .. } => {
                 backends.iter().map(answered).collect()
             }
-            Outcome::ReachOrRefused(backends) => {
+            Expected::ReachOrRefused(backends) => {
                 backends.iter().map(answered).chain([Fate::Refused]).collect()
             }
-            Outcome::Refused => BTreeSet::from([Fate::Refused]),
-            Outcome::Dropped => BTreeSet::from([Fate::Dropped]),
-            Outcome::Untouched => BTreeSet::from([Fate::Untouched]),
+            Expected::Refused => BTreeSet::from([Fate::Refused]),
+            Expected::Dropped => BTreeSet::from([Fate::Dropped]),
+            Expected::Untouched => BTreeSet::from([Fate::Untouched]),
         };
         Self { from, to, fates, is_at_most: false }
     }
 
     /// Returns the question for a packet that was sent during a change.
-    pub(super) fn throughout(from: IpAddr, to: To, outcome: &Outcome) -> Self {
+    pub(super) fn throughout(from: IpAddr, to: To, outcome: &Expected) -> Self {
         Self { is_at_most: true, ..Self::new(from, to, outcome) }
     }
 
@@ -146,7 +146,7 @@ fn ask(place: &Place, args: &[&str], question: &Question) -> Result<(), String> 
 
 fn fate(outcome: &Value) -> Result<Fate, String> {
     let is_kept = outcome.get("masquerade").is_none();
-    let source = if is_kept { Source::Kept } else { Source::Masqueraded };
+    let source = if is_kept { SeenSource::Kept } else { SeenSource::Masqueraded };
     match (outcome["verdict"].as_str(), outcome["backend"].as_str()) {
         (Some("backend"), Some(backend)) => {
             let backend = backend.parse().map_err(|error| format!("{backend}: {error}"))?;

@@ -21,7 +21,7 @@ pub(super) struct Line {
     pub(super) flow: Option<String>,
     pub(super) clients: Vec<Client>,
     pub(super) to: To,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: Expected,
 }
 
 /// The sender of packets.
@@ -53,7 +53,7 @@ impl To {
 
 /// The outcome of packets.
 #[derive(Clone, Debug)]
-pub(super) enum Outcome {
+pub(super) enum Expected {
     /// Each of these endpoints answers some flow, and no other endpoint answers any.
     Reach(Vec<Backend>),
     /// Each client reaches the same one of these with all its flows.
@@ -83,12 +83,12 @@ pub(super) enum Whom {
 pub(super) struct Backend {
     pub(super) name: String,
     pub(super) port: u16,
-    pub(super) source: Source,
+    pub(super) source: SeenSource,
 }
 
 /// The source address that an endpoint sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Source {
+pub(super) enum SeenSource {
     /// The client's own address.
     Kept,
     /// The node's address.
@@ -154,26 +154,26 @@ fn to_of(text: &str) -> Result<To, String> {
     Ok(To::Port(protocol, at))
 }
 
-fn outcome_of(text: &str) -> Result<Outcome, String> {
+fn outcome_of(text: &str) -> Result<Expected, String> {
     match text {
-        "refused" => return Ok(Outcome::Refused),
-        "dropped" => return Ok(Outcome::Dropped),
-        "untouched" => return Ok(Outcome::Untouched),
+        "refused" => return Ok(Expected::Refused),
+        "dropped" => return Ok(Expected::Dropped),
+        "untouched" => return Ok(Expected::Untouched),
         _ => {}
     }
     if let Some(backends) = text.strip_suffix(" or refused") {
-        return Ok(Outcome::ReachOrRefused(backends_of(backends)?));
+        return Ok(Expected::ReachOrRefused(backends_of(backends)?));
     }
     if let Some(among) = text.strip_prefix("each sticks to one of ") {
-        return Ok(Outcome::Stick { among: backends_of(among)?, whom: Whom::Each });
+        return Ok(Expected::Stick { among: backends_of(among)?, whom: Whom::Each });
     }
     if let Some((name, among)) = text.split_once(" of ")
         && let Some(name) = name.strip_prefix("sticks to ")
     {
         let whom = Whom::Named(name.to_owned());
-        return Ok(Outcome::Stick { among: backends_of(among)?, whom });
+        return Ok(Expected::Stick { among: backends_of(among)?, whom });
     }
-    Ok(Outcome::Reach(backends_of(text)?))
+    Ok(Expected::Reach(backends_of(text)?))
 }
 
 /// Parses `e1, e2:9090 kept; e3 masqueraded`.
@@ -182,8 +182,8 @@ fn backends_of(text: &str) -> Result<Vec<Backend>, String> {
     for group in text.split(';') {
         let (names, source) = group.trim().rsplit_once(' ').ok_or("`kept` or `masqueraded`?")?;
         let source = match source {
-            "kept" => Source::Kept,
-            "masqueraded" => Source::Masqueraded,
+            "kept" => SeenSource::Kept,
+            "masqueraded" => SeenSource::Masqueraded,
             other => return Err(format!("{other:?} is neither `kept` nor `masqueraded`")),
         };
         for name in names.split(',').map(str::trim) {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::mirror::mirror_text;
 use super::objects::Objects;
-use super::row::{Life, Mode, Row, Source};
+use super::row::{Life, Mode, ObjectSource, Row};
 use crate::daemon::{Daemon, Manifests, NODE_NAME, rulec};
 use crate::support::{eventually, get, request};
 
@@ -114,7 +114,7 @@ impl Place {
         let objects = Objects::new(&row.given, &row.with, family);
         let manifests = Manifests::new();
         let expected = Manifests::new();
-        let api = (row.source == Source::Api).then(|| {
+        let api = (row.source == ObjectSource::Api).then(|| {
             let server = world.node.run(ApiServer::start);
             let path = expected.path().with_file_name("kubeconfig");
             server.write_kubeconfig(&path, &Credential::Token("token".into()));

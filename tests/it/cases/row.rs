@@ -41,7 +41,7 @@ pub(super) struct Row {
     pub(super) args: Option<String>,
     /// The source of the objects.
     #[serde(default)]
-    pub(super) source: Source,
+    pub(super) source: ObjectSource,
     pub(super) steps: Vec<Step>,
     /// Differences in mode ipvs.
     #[serde(default)]
@@ -80,7 +80,7 @@ fn web() -> String {
 /// The daemon's source of objects.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Source {
+pub(super) enum ObjectSource {
     /// A directory of manifests.
     #[default]
     Files,

@@ -13,7 +13,7 @@ use rulec_testkit::{
 };
 
 use super::oracle::{self, Question};
-use super::packets::{Backend, Client, Line, Outcome, Source, To, Whom, parse};
+use super::packets::{Backend, Client, Expected, Line, SeenSource, To, Whom, parse};
 use super::place::{A_MOMENT, LONG_PORT, Place, client_of};
 
 /// The time limit of an answer; only an overloaded machine takes that long.
@@ -151,7 +151,7 @@ pub(super) fn throughout(place: &mut Place, text: &str, change: impl FnOnce(&mut
             let (protocol, at) = port(line.to);
             match (ask(namespace, protocol, at, sender.options(0, PATIENCE)), &line.outcome) {
                 (Ok(answer), outcome) => drop(is_among(&answer, expected(outcome), sender)?),
-                (Err(Failure::Refused), Outcome::ReachOrRefused(_)) => {}
+                (Err(Failure::Refused), Expected::ReachOrRefused(_)) => {}
                 (Err(failure), _) => return Err(format!("flow {flows}: {failure:?}")),
             }
         }
@@ -191,7 +191,7 @@ impl Drop for Stop<'_> {
 }
 
 fn is_sticky(line: &Line) -> bool {
-    matches!(line.outcome, Outcome::Stick { .. })
+    matches!(line.outcome, Expected::Stick { .. })
 }
 
 /// Returns whether this kernel supports the protocol of a line.
@@ -208,7 +208,7 @@ fn can_be_sent(line: &Line) -> bool {
 fn listeners(place: &Place, lines: &[Line]) -> Vec<Server> {
     let at: BTreeSet<(Protocol, SocketAddr)> = lines
         .iter()
-        .filter(|line| matches!(line.outcome, Outcome::Untouched))
+        .filter(|line| matches!(line.outcome, Expected::Untouched))
         .filter_map(|line| match line.to {
             To::Port(protocol, to) if place.is_of_node(to.ip()) => Some((protocol, to)),
             To::Port(..) | To::Ping(_) => None,
@@ -243,12 +243,12 @@ fn answer(sender: Sender<'_>, to: To, from_port: u16) -> Result<Answer, String> 
         .map_err(|failure| format!("{failure:?}"))
 }
 
-fn expected(outcome: &Outcome) -> &[Backend] {
+fn expected(outcome: &Expected) -> &[Backend] {
     match outcome {
-        Outcome::Reach(backends)
-        | Outcome::ReachOrRefused(backends)
-        | Outcome::Stick { among: backends, .. } => backends,
-        Outcome::Refused | Outcome::Dropped | Outcome::Untouched => &[],
+        Expected::Reach(backends)
+        | Expected::ReachOrRefused(backends)
+        | Expected::Stick { among: backends, .. } => backends,
+        Expected::Refused | Expected::Dropped | Expected::Untouched => &[],
     }
 }
 
@@ -257,8 +257,8 @@ fn is_among(answer: &Answer, backends: &[Backend], sender: Sender<'_>) -> Result
     let is_it = |it: &Backend| it.name == answer.name && it.port == answer.port;
     let index = backends.iter().position(is_it).ok_or_else(|| format!("{answer:?} came"))?;
     let source = match backends[index].source {
-        Source::Kept => sender.ip,
-        Source::Masqueraded => sender.family().of(address::NODE),
+        SeenSource::Kept => sender.ip,
+        SeenSource::Masqueraded => sender.family().of(address::NODE),
     };
     if answer.source == source { Ok(index) } else { Err(format!("the source: {answer:?}")) }
 }
@@ -266,9 +266,9 @@ fn is_among(answer: &Answer, backends: &[Backend], sender: Sender<'_>) -> Result
 /// Checks one client of a line.
 fn one(place: &Place, sender: Sender<'_>, line: &Line) -> Verdict {
     match &line.outcome {
-        Outcome::Reach(backends) => reaches(sender, line.to, backends),
-        Outcome::Refused => is_refused(sender, line.to),
-        Outcome::Dropped => {
+        Expected::Reach(backends) => reaches(sender, line.to, backends),
+        Expected::Refused => is_refused(sender, line.to),
+        Expected::Dropped => {
             let port = next_port();
             is_silent(sender, line.to, port)?;
             if came(place, sender, line.to, port) {
@@ -276,9 +276,9 @@ fn one(place: &Place, sender: Sender<'_>, line: &Line) -> Verdict {
             }
             Ok(())
         }
-        Outcome::Untouched => is_untouched(place, sender, line.to),
-        Outcome::ReachOrRefused(_) => Err("only while something changes".to_owned()),
-        Outcome::Stick { .. } => unreachable!("it is checked in order"),
+        Expected::Untouched => is_untouched(place, sender, line.to),
+        Expected::ReachOrRefused(_) => Err("only while something changes".to_owned()),
+        Expected::Stick { .. } => unreachable!("it is checked in order"),
     }
 }
 
@@ -341,7 +341,7 @@ fn came(place: &Place, sender: Sender<'_>, to: To, from_port: u16) -> bool {
 fn is_untouched(place: &Place, sender: Sender<'_>, to: To) -> Verdict {
     let (_, at) = port(to);
     if place.is_of_node(at.ip()) {
-        let node = Backend { name: "na".to_owned(), port: at.port(), source: Source::Kept };
+        let node = Backend { name: "na".to_owned(), port: at.port(), source: SeenSource::Kept };
         return reaches(sender, to, &[node]);
     }
     let deadline = Instant::now() + patience(PATIENCE);
@@ -359,7 +359,7 @@ fn is_untouched(place: &Place, sender: Sender<'_>, to: To) -> Verdict {
 
 /// Sends the requests of clients that stick to endpoints, all clients in parallel.
 fn stick(place: &Place, memory: &mut Memory, line: &Line) -> Verdict {
-    let Outcome::Stick { among, whom } = &line.outcome else { unreachable!("it is one") };
+    let Expected::Stick { among, whom } = &line.outcome else { unreachable!("it is one") };
     let found: Vec<Result<String, String>> = thread::scope(|scope| {
         let asking: Vec<_> = line
             .clients
@@ -434,13 +434,13 @@ fn long(place: &Place, memory: &mut Memory, flow: &str, line: &Line) -> Verdict 
 fn datagram(place: &Place, sender: Sender<'_>, line: &Line, from_port: u16) -> Verdict {
     let (protocol, at) = port(line.to);
     match &line.outcome {
-        Outcome::Reach(backends) => {
+        Expected::Reach(backends) => {
             let options = sender.options(from_port, A_MOMENT);
             let answer = ask(sender.namespace, protocol, at, options);
             let answer = answer.map_err(|failure| format!("{failure:?}"))?;
             is_among(&answer, backends, sender).map(drop)
         }
-        Outcome::Untouched => {
+        Expected::Untouched => {
             is_silent(sender, line.to, from_port)?;
             if came(place, sender, line.to, from_port) {
                 Ok(())
@@ -449,14 +449,14 @@ fn datagram(place: &Place, sender: Sender<'_>, line: &Line, from_port: u16) -> V
             }
         }
         // The flow was deleted, and this packet starts a new one.
-        Outcome::Refused => {
+        Expected::Refused => {
             let refusals = Refusals::listen(sender.namespace, at.ip());
             match ask(sender.namespace, protocol, at, sender.options(from_port, A_MOMENT)) {
                 Err(Failure::Refused) if refusals.came(from_port, at, A_MOMENT) => Ok(()),
                 other => Err(format!("{other:?}")),
             }
         }
-        Outcome::ReachOrRefused(_) | Outcome::Dropped | Outcome::Stick { .. } => {
+        Expected::ReachOrRefused(_) | Expected::Dropped | Expected::Stick { .. } => {
             Err("a flow is served, refused or untouched".to_owned())
         }
     }

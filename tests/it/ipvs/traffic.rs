@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use rulec::host::sysctl::{Arp, Outcome, Sysctls};
+use rulec::host::sysctl::{Adjustment, Arp, Sysctls};
 use rulec_compiler::ipvs::{Attributes, Op, RealServer, Scheduler};
 use rulec_compiler::net::{Backend, Protocol};
 use rulec_sinks::ipvs::Ipvs;
@@ -24,7 +24,7 @@ impl Site {
             .map(|(idx, name)| LongServer::start(&world.pod(idx).namespace, name, 8080));
         world.node.run(|| {
             for setting in Sysctls::default().apply_ipvs(Arp::Unchanged) {
-                assert!(!matches!(setting.outcome, Outcome::Refused(_)), "{setting:?}");
+                assert!(!matches!(setting.outcome, Adjustment::Refused(_)), "{setting:?}");
             }
         });
         Self { world, _servers: servers }

@@ -12,7 +12,7 @@ use crate::request::Request;
 use crate::sink::{DeltaBase, Outcome, Refusal, SinkError};
 
 /// A step from what the kernel holds to what it should hold.
-pub(super) struct Step {
+pub(super) struct Transition {
     pub(super) delta: Delta,
     /// The flows that may contradict the rules afterwards.
     pub(super) suspects: Suspects,
@@ -35,8 +35,8 @@ pub(super) struct Commit {
 
 impl Engine {
     /// Commits a step, unless the kernel already holds what it should.
-    pub(super) fn commit(&mut self, step: Step, now: Instant) -> Option<Request> {
-        let Step { delta, suspects, program, base, repair } = step;
+    pub(super) fn commit(&mut self, step: Transition, now: Instant) -> Option<Request> {
+        let Transition { delta, suspects, program, base, repair } = step;
         let wanted = self.wanted.snapshot(program);
         if delta.is_empty() {
             self.recovery.succeeded();

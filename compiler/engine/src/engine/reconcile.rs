@@ -7,7 +7,7 @@ use rulec_compiler::name::NamespacedName;
 use rulec_compiler::{Delta, State};
 
 use super::Engine;
-use super::commit::Step;
+use super::commit::Transition;
 use crate::request::Request;
 use crate::sink::{DeltaBase, SinkError};
 
@@ -67,6 +67,6 @@ impl Engine {
         if is_first {
             tracing::info!(operations = delta.len(), "adopted the kernel's content");
         }
-        self.commit(Step { delta, suspects, program: wanted, base, repair: drift > 0 }, now)
+        self.commit(Transition { delta, suspects, program: wanted, base, repair: drift > 0 }, now)
     }
 }

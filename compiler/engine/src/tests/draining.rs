@@ -23,18 +23,18 @@ fn periods() -> Periods {
 }
 
 /// Creates a world in IPVS mode with a new engine, at a time of the clock.
-fn world(kernel: FakeSink, at: u32) -> World {
+fn world(kernel: FakeSink, at: u32) -> Fixture {
     let ipvs = IpvsSettings { drain: DRAIN, ..IpvsSettings::default() };
     let settings =
         Settings { proxy_mode: ProxyMode::Ipvs(ipvs), ..Settings::new(NodeName::from("na")) };
-    let mut world = World::with_settings(kernel, settings, periods());
+    let mut world = Fixture::with_settings(kernel, settings, periods());
     world.clock = Clock::new(world.now, at);
     world.engine.set_clock(world.clock);
     world
 }
 
 /// Creates a world whose kernel holds Service 1 with `endpoints` endpoints.
-fn serving(endpoints: u8) -> World {
+fn serving(endpoints: u8) -> Fixture {
     let mut world = world(FakeSink::default(), BOOT);
     world.change(vec![Change::everything(vec![service(1), slice(1, endpoints)])]);
     world.event(Event::SourcesReady);
@@ -45,7 +45,7 @@ fn serving(endpoints: u8) -> World {
 
 /// Creates a world with `to` of `from` endpoints left, whose others have just gone and have
 /// connections.
-fn draining(from: u8, to: u8) -> World {
+fn draining(from: u8, to: u8) -> Fixture {
     let mut world = serving(from);
     world.kernel.busy = (to + 1..=from).map(real).collect();
     world.change(vec![Change::Apply(slice(1, to))]);
@@ -67,7 +67,7 @@ fn gone_at(until: u32) -> RealServer {
     RealServer::draining(until)
 }
 
-impl World {
+impl Fixture {
     /// Returns what the kernel holds of Service 1, by the last octets of its endpoints.
     fn reals(&self) -> Vec<(u8, RealServer)> {
         let Some(held) = self.kernel.state.ipvs.servers.get(&server()) else { return Vec::new() };

@@ -3,8 +3,8 @@
 use super::*;
 
 /// Starts an engine with the kernel of another world.
-fn start(first: World, unread: usize, objects: Vec<Sourced>) -> World {
-    let mut world = World::new(first.kernel);
+fn start(first: Fixture, unread: usize, objects: Vec<Sourced>) -> Fixture {
+    let mut world = Fixture::new(first.kernel);
     world.kernel.committed.clear();
     world.change(vec![Change::everything(objects)]);
     world.event(Event::Unread(unread));
@@ -15,7 +15,7 @@ fn start(first: World, unread: usize, objects: Vec<Sourced>) -> World {
 
 #[test]
 fn unnamed_services_are_kept_while_files_are_unread() {
-    let first = World::with(&[(1, 3), (2, 2)]);
+    let first = Fixture::with(&[(1, 3), (2, 2)]);
     let mut world = start(first, 1, vec![service(1), slice(1, 2), service(3), slice(3, 1)]);
     assert_eq!((world.backends(1), world.backends(2), world.backends(3)), (2, 2, 1));
     assert_eq!(world.engine.kept(), 1);
@@ -36,7 +36,7 @@ fn unnamed_services_are_kept_while_files_are_unread() {
 
 #[test]
 fn unnamed_services_are_removed_once_all_files_are_read() {
-    let first = World::with(&[(1, 3), (2, 2)]);
+    let first = Fixture::with(&[(1, 3), (2, 2)]);
     let mut world = start(first, 2, vec![service(1)]);
     assert_eq!((world.backends(1), world.backends(2)), (3, 2), "no source names an endpoint of 1");
     world.event(Event::Unread(1));
@@ -49,7 +49,7 @@ fn unnamed_services_are_removed_once_all_files_are_read() {
 
 #[test]
 fn kept_content_is_repaired_and_survives_a_failure() {
-    let first = World::with(&[(1, 3), (2, 2)]);
+    let first = Fixture::with(&[(1, 3), (2, 2)]);
     let mut world = start(first, 1, vec![service(1), slice(1, 3)]);
     world.kernel.faults.push_back(Fault::LostRequest);
     world.change(vec![Change::Apply(slice(1, 1))]);

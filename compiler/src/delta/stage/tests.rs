@@ -237,10 +237,10 @@ fn a_range_makes_room_for_one_that_overlaps_it_in_ipvs_mode_too() {
 fn a_restriction_is_lifted_at_once_unless_its_virtual_server_is_deleted() {
     let open = [Op::delete(restriction()), Op::delete(range("10.0.0.0/8"))];
     let real = Op::from(ipvs::Op::DeleteReal(server(), backend(2)));
-    let ops = [&open[..], &[real.clone()]].concat();
+    let ops = [&open[..], std::slice::from_ref(&real)].concat();
     assert_eq!(steps(&ops), [vec![open[0].clone(), real], vec![open[1].clone()]]);
     let delete = Op::from(ipvs::Op::DeleteServer(server()));
     let rules = [&[Op::delete(ours())], &open[..]].concat();
-    let ops = [&rules[..], &[delete.clone()]].concat();
+    let ops = [&rules[..], std::slice::from_ref(&delete)].concat();
     assert_eq!(steps(&ops), [vec![delete], rules]);
 }

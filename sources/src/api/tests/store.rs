@@ -17,11 +17,11 @@ use crate::update::Update;
 use Resource::{EndpointSlices, Nodes, ServiceCidrs, Services};
 
 #[derive(Default)]
-struct World {
+struct Fixture {
     store: Store,
 }
 
-impl World {
+impl Fixture {
     fn take(&mut self, event: Event) -> News {
         let mut news = News::default();
         self.store.take(event, &mut news);
@@ -62,7 +62,7 @@ fn short(news: &News) -> Vec<String> {
 
 #[test]
 fn a_list_is_one_change_at_its_end() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     assert!(world.take(of(Services, What::Begin)).changes.is_empty());
     let items = vec![Ok(document(&service("b", 1))), Ok(document(&service("a", 2)))];
     assert!(world.take(of(Services, What::Items(items))).changes.is_empty());
@@ -72,14 +72,14 @@ fn a_list_is_one_change_at_its_end() {
 
 #[test]
 fn an_empty_list_is_one_change() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     assert_eq!(short(&world.list(ServiceCidrs, &[])), ["[ServiceCidr] = "]);
     assert_eq!(short(&world.list(ServiceCidrs, &[])), [""; 0]);
 }
 
 #[test]
 fn the_next_list_removes_deleted_objects() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     world.list(Services, &[service("a", 1), service("b", 2), service("c", 3)]);
     let news = world.list(Services, &[service("c", 9), service("a", 8)]);
     assert_eq!(short(&news), ["[Service] = Service default/a, Service default/c"]);
@@ -87,7 +87,7 @@ fn the_next_list_removes_deleted_objects() {
 
 #[test]
 fn an_unchanged_list_is_no_change() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     world.list(Services, &[service("a", 1), service("b", 2)]);
     let news = world.list(Services, &[service("b", 20), service("a", 10)]);
     assert_eq!((short(&news), news.suppressed), (vec![], 0));
@@ -95,7 +95,7 @@ fn an_unchanged_list_is_no_change() {
 
 #[test]
 fn unchanged_objects_are_shared_between_lists() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     let first = world.list(Services, &[service("a", 1)]);
     let again = world.list(Services, &[service("a", 2), service("b", 2)]);
     let held = |news: &News| {
@@ -108,7 +108,7 @@ fn unchanged_objects_are_shared_between_lists() {
 
 #[test]
 fn an_interrupted_list_is_discarded() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     world.list(Services, &[service("a", 1), service("b", 2)]);
     world.take(of(Services, What::Begin));
     world.take(of(Services, What::Items(vec![Ok(document(&service("x", 3)))])));
@@ -119,7 +119,7 @@ fn an_interrupted_list_is_discarded() {
 
 #[test]
 fn a_list_does_not_affect_other_kinds() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     world.list(Services, &[service("web", 1)]);
     assert_eq!(short(&world.list(EndpointSlices, &[])), ["[EndpointSlice] = "]);
     assert_eq!(short(&world.list(Services, &[service("web", 2)])), [""; 0]);
@@ -127,7 +127,7 @@ fn a_list_does_not_affect_other_kinds() {
 
 #[test]
 fn updates_without_effect_are_suppressed_and_counted() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     world.list(Services, &[service("web", 1)]);
     world.list(EndpointSlices, &[slice("a", &["10.0.0.1", "10.0.0.2"])]);
 
@@ -149,7 +149,7 @@ fn updates_without_effect_are_suppressed_and_counted() {
 
 #[test]
 fn only_relevant_annotations_make_a_change() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     world.list(Services, &[service("web", 1)]);
     let annotated = |annotations: Value| {
         let mut service = service("web", 2);
@@ -200,7 +200,7 @@ fn triggered(name: &str, addresses: &[&str], time: &str) -> Value {
 
 #[test]
 fn triggers_are_reported_only_with_slice_changes() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     let first = triggered("a", &["10.0.0.1"], "1970-01-01T00:00:01Z");
     // The first list has no triggers: its changes happened before we started to look.
     assert_eq!(triggers(&world.list(EndpointSlices, &[first])), [0; 0]);
@@ -239,18 +239,18 @@ fn triggers_are_reported_only_with_slice_changes() {
 
 #[test]
 fn a_deletion_is_applied_once_by_name() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     world.list(Services, &[service("web", 1)]);
     let gone = json!({ "kind": "Service", "apiVersion": "v1", "spec": 7,
         "metadata": { "name": "web", "namespace": "default", "resourceVersion": "2" } });
-    let delete = |world: &mut World| world.take(of(Services, What::Delete(document(&gone))));
+    let delete = |world: &mut Fixture| world.take(of(Services, What::Delete(document(&gone))));
     assert_eq!(short(&delete(&mut world)), ["- Service default/web"]);
     assert_eq!(short(&delete(&mut world)), [""; 0]);
 }
 
 #[test]
 fn a_slice_without_its_service_label_is_removed() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     world.list(EndpointSlices, &[slice("a", &["10.0.0.1"])]);
     let mut orphan = slice("a", &["10.0.0.1"]);
     orphan["metadata"]["labels"] = json!({});
@@ -259,7 +259,7 @@ fn a_slice_without_its_service_label_is_removed() {
 
 #[test]
 fn a_broken_object_keeps_its_last_good_version_and_is_reported() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     world.list(Services, &[service("web", 1), service("dns", 1)]);
     let mut broken = service("web", 2);
     broken["spec"]["ports"][0]["port"] = json!(70_000);
@@ -282,7 +282,7 @@ fn a_broken_object_keeps_its_last_good_version_and_is_reported() {
 
 #[test]
 fn a_never_valid_object_is_reported_until_it_is_deleted() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     let mut broken = service("web", 2);
     broken["spec"]["clusterIP"] = json!("10.0.0.999");
     let news = world.list(Services, &[broken.clone(), service("dns", 1)]);
@@ -294,7 +294,7 @@ fn a_never_valid_object_is_reported_until_it_is_deleted() {
 
 #[test]
 fn an_unreadable_list_item_prevents_removals() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     world.list(Services, &[service("a", 1), service("b", 1)]);
     world.take(of(Services, What::Begin));
     let items = vec![Ok(document(&service("a", 2))), Err("an object that is null".to_owned())];
@@ -307,7 +307,7 @@ fn an_unreadable_list_item_prevents_removals() {
 
 #[test]
 fn a_deletion_during_a_list_removes_the_object_from_it() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     world.list(Services, &[service("a", 1), service("b", 1), service("c", 1)]);
     world.take(of(Services, What::Begin));
     let items = ["a", "b", "c", "d"].map(|name| Ok(document(&service(name, 2)))).into();
@@ -330,7 +330,7 @@ fn a_deletion_during_a_list_removes_the_object_from_it() {
 
 #[test]
 fn an_object_broken_during_a_list_keeps_its_listed_version() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     world.list(Services, &[service("a", 1)]);
     world.take(of(Services, What::Begin));
     let mut newer = service("a", 2);
@@ -345,7 +345,7 @@ fn an_object_broken_during_a_list_keeps_its_listed_version() {
 
 #[test]
 fn an_object_of_another_kind_is_refused() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     world.list(Services, &[service("web", 1)]);
     let mut other = service("web", 2);
     other["kind"] = json!("Pod");
@@ -356,7 +356,7 @@ fn an_object_of_another_kind_is_refused() {
 
 #[test]
 fn list_items_may_omit_their_kind() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     let mut bare = slice("a", &["10.0.0.1"]);
     bare.as_object_mut().unwrap().retain(|key, _| key != "kind" && key != "apiVersion");
     let news = world.list(EndpointSlices, &[bare]);
@@ -367,7 +367,7 @@ fn list_items_may_omit_their_kind() {
 /// time for the others.
 #[test]
 fn all_problems_are_kept_without_a_limit() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     let broken = |number: usize| {
         let mut service = service(&format!("s{number:03}"), 1);
         service["spec"]["ports"][0]["port"] = json!(0);
@@ -393,7 +393,7 @@ fn all_problems_are_kept_without_a_limit() {
 
 #[test]
 fn a_failure_is_reported_until_it_is_over() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     let failing = || of(Services, What::Failing("no connection".to_owned()));
     world.take(failing());
     assert_eq!(world.store.problems().get_min().unwrap().severity, Severity::Error);
@@ -422,7 +422,7 @@ fn node(addresses: &[&str]) -> Value {
 
 #[test]
 fn the_store_is_complete_with_all_lists_and_a_node_address() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     world.list(Services, &[]);
     world.list(Nodes, &[node(&[])]);
     world.list(EndpointSlices, &[]);
@@ -435,7 +435,7 @@ fn the_store_is_complete_with_all_lists_and_a_node_address() {
 
 #[test]
 fn the_store_is_complete_without_a_forbidden_node() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     world.list(Services, &[]);
     world.take(of(Nodes, What::Refused("403".to_owned())));
     world.list(EndpointSlices, &[]);
@@ -448,7 +448,7 @@ fn the_store_is_complete_without_a_forbidden_node() {
 
 #[test]
 fn the_store_is_complete_without_forbidden_service_cidrs() {
-    let mut world = World::default();
+    let mut world = Fixture::default();
     world.list(Services, &[]);
     world.list(EndpointSlices, &[]);
     world.take(of(ServiceCidrs, What::Refused("404".to_owned())));

@@ -2,7 +2,7 @@
 
 use serde_ignored::Path;
 
-use crate::decode::at::Step;
+use crate::decode::at::PathStep;
 
 /// The most unknown fields that are kept. A document of another kind may consist of unknown fields.
 const MAX_UNKNOWN: usize = 4096;
@@ -10,7 +10,7 @@ const MAX_UNKNOWN: usize = 4096;
 /// A field that is not read, in a struct of which some fields are.
 #[derive(Clone, Debug)]
 pub(crate) struct Unknown {
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Vec<PathStep>,
     /// The struct, without the indices of lists.
     pub(crate) place: &'static str,
     pub(crate) name: Box<str>,
@@ -21,7 +21,7 @@ impl Unknown {
     /// relative to it; otherwise returns the field as it is.
     pub(crate) fn of_item(mut self) -> Result<(usize, Self), Self> {
         match self.steps.as_slice() {
-            [Step::Key(key), Step::Index(index), ..] if **key == *ITEMS => {
+            [PathStep::Key(key), PathStep::Index(index), ..] if **key == *ITEMS => {
                 let index = *index;
                 self.steps.drain(..2);
                 Ok((index, self))
@@ -48,16 +48,16 @@ pub(crate) fn note(noted: &mut Vec<Unknown>, path: &Path<'_>) {
     }
 }
 
-fn push_steps(path: &Path<'_>, steps: &mut Vec<Step>) {
+fn push_steps(path: &Path<'_>, steps: &mut Vec<PathStep>) {
     match path {
         Path::Root => {}
         Path::Seq { parent, index } => {
             push_steps(parent, steps);
-            steps.push(Step::Index(*index));
+            steps.push(PathStep::Index(*index));
         }
         Path::Map { parent, key } => {
             push_steps(parent, steps);
-            steps.push(Step::Key(key.as_str().into()));
+            steps.push(PathStep::Key(key.as_str().into()));
         }
         Path::Some { parent }
         | Path::NewtypeStruct { parent }

@@ -19,7 +19,7 @@ use crate::problem::{Problem, Severity};
 
 /// The state of a file. Its bytes are not kept, only their hash.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct FileEntry {
     name: OsString,
     path: Arc<str>,
     format: Format,
@@ -87,7 +87,7 @@ impl News {
     }
 }
 
-impl Entry {
+impl FileEntry {
     pub(super) fn new(name: &OsStr) -> Self {
         let extension = Path::new(name).extension();
         let json = extension.is_some_and(|extension| extension.eq_ignore_ascii_case("json"));

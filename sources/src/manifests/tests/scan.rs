@@ -15,14 +15,14 @@ use crate::manifests::writers::{MAX_WRITE_TIME, Writers};
 use crate::{Manifests, Scan, SourceError, read};
 
 /// A directory, its manifests, and a clock.
-struct World {
+struct Fixture {
     directory: TempDir,
     manifests: Manifests,
     writers: Arc<Writers>,
     now: SystemTime,
 }
 
-impl World {
+impl Fixture {
     /// Creates a directory with these files, and looks at it once.
     fn new(files: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -83,7 +83,7 @@ impl World {
 }
 
 /// Reports a close, as inotify does.
-fn close(world: &World, name: &str) {
+fn close(world: &Fixture, name: &str) {
     let kind = EventKind::Access(AccessKind::Close(AccessMode::Write));
     let event = Event::new(kind).add_path(world.path(name));
     world.writers.learn(world.directory.path(), &event, Instant::now());
@@ -144,7 +144,7 @@ fn the_first_scan_reports_everything_and_later_ones_changes() {
 
 #[test]
 fn an_empty_directory_is_a_list_but_a_missing_one_is_not() {
-    let world = World::new(&[]);
+    let world = Fixture::new(&[]);
     assert_eq!(world.known(), NOTHING);
     assert_eq!(world.problems(), NOTHING);
     for name in ["missing/deep", "link"] {
@@ -172,7 +172,7 @@ fn an_empty_directory_is_a_list_but_a_missing_one_is_not() {
 fn hidden_files_leftovers_and_sub_directories_are_not_read() {
     let text = plain("x", 1);
     let names = [".x.yaml", "x.yaml~", "x.swp", "x.tmp", "x.yaml.bak"];
-    let mut world = World::new(&names.map(|name| (name, &*text)));
+    let mut world = Fixture::new(&names.map(|name| (name, &*text)));
     std::fs::create_dir(world.path("sub.yaml")).unwrap();
     write(&world.path("sub.yaml"), "y.yaml", &plain("y", 1));
     assert_eq!(told(&world.rescan()), NOTHING);
@@ -187,7 +187,7 @@ fn hidden_files_leftovers_and_sub_directories_are_not_read() {
 #[test]
 fn only_manifest_extensions_are_read_and_others_are_reported_once() {
     let old = plain("web", 1);
-    let mut world = World::new(&[("web.yaml", &plain("web", 2))]);
+    let mut world = Fixture::new(&[("web.yaml", &plain("web", 2))]);
     let copies = [
         "web.yaml.orig",
         "web.yaml.old",
@@ -224,7 +224,7 @@ fn only_manifest_extensions_are_read_and_others_are_reported_once() {
 #[test]
 fn files_unread_in_the_first_list_are_counted_until_readable() {
     let half = format!("{}---\n{}", plain("p", 1), plain("q", 0));
-    let mut world = World::new(&[
+    let mut world = Fixture::new(&[
         ("broken.yaml", "kind: ["),
         ("empty.yaml", ""),
         ("half.yaml", &half),
@@ -233,7 +233,7 @@ fn files_unread_in_the_first_list_are_counted_until_readable() {
         ("good.yaml", &plain("good", 1)),
     ]);
     symlink("nowhere", world.path("link.yaml")).unwrap();
-    let first = |world: &World| {
+    let first = |world: &Fixture| {
         let mut manifests = Manifests::new(world.directory.path().to_owned());
         manifests.rescan(world.now).unread
     };
@@ -253,7 +253,7 @@ fn files_unread_in_the_first_list_are_counted_until_readable() {
 
 #[test]
 fn a_constantly_rewritten_file_is_accepted_after_a_while() {
-    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    let mut world = Fixture::new(&[("a.yaml", &plain("a", 1))]);
     let mut looks = 0;
     while world.known() == ["a:1@a.yaml"] {
         looks += 1;
@@ -268,7 +268,7 @@ fn a_constantly_rewritten_file_is_accepted_after_a_while() {
 #[test]
 fn a_broken_file_keeps_its_last_good_content_and_is_reported() {
     for broken in ["kind: [", "\u{0}", "word", "kind: Service\nkind: Service\n"] {
-        let mut world = World::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 2))]);
+        let mut world = Fixture::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 2))]);
         world.write("a.yaml", broken);
         world.write("b.yaml", &plain("b", 3));
         let scan = world.rescan();
@@ -288,7 +288,7 @@ fn a_broken_file_keeps_its_last_good_content_and_is_reported() {
 
 #[test]
 fn a_half_written_file_keeps_its_last_good_content() {
-    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    let mut world = Fixture::new(&[("a.yaml", &plain("a", 1))]);
     let new = plain("a", 2);
     let half = new.rfind("port:").unwrap() + 3;
     world.write("a.yaml", &new[..half]);
@@ -301,7 +301,7 @@ fn a_half_written_file_keeps_its_last_good_content() {
 #[test]
 fn a_broken_object_keeps_its_last_good_version_while_others_apply() {
     let two = |a, b| format!("{}---\n{}", plain("a", a), plain("b", b));
-    let mut world = World::new(&[("x.yaml", &two(1, 1))]);
+    let mut world = Fixture::new(&[("x.yaml", &two(1, 1))]);
     world.write("x.yaml", &two(0, 2));
     assert_eq!(told(&world.touch(&["x.yaml"])), ["+b:2@x.yaml"]);
     assert_eq!(world.known(), ["a:1@x.yaml", "b:2@x.yaml"]);
@@ -316,7 +316,8 @@ fn a_broken_object_keeps_its_last_good_version_while_others_apply() {
 
 #[test]
 fn a_nameless_object_keeps_the_objects_of_its_file() {
-    let mut world = World::new(&[("x.yaml", &format!("{}---\n{}", plain("a", 1), plain("b", 1)))]);
+    let mut world =
+        Fixture::new(&[("x.yaml", &format!("{}---\n{}", plain("a", 1), plain("b", 1)))]);
     world.write("x.yaml", &format!("{}---\n{}", plain("7", 1), plain("b", 2)));
     assert_eq!(told(&world.touch(&["x.yaml"])), ["+b:2@x.yaml"]);
     assert_eq!(world.known(), ["a:1@x.yaml", "b:2@x.yaml"]);
@@ -332,27 +333,27 @@ fn an_invalid_source_range_keeps_the_last_good_service() {
             &format!("spec:\n  type: LoadBalancer\n  loadBalancerSourceRanges: {ranges}\n"),
         )
     };
-    let mut world = World::new(&[("lb.yaml", &balancer("[203.0.113.0/25]"))]);
+    let mut world = Fixture::new(&[("lb.yaml", &balancer("[203.0.113.0/25]"))]);
     for ranges in ["[203.0.113.7]", "[203.0.113.0/33]", "['']", "[10.0.0.0/8, bogus]", "10.0.0.0/8"]
     {
         world.write("lb.yaml", &balancer(ranges));
         assert_eq!(told(&world.touch(&["lb.yaml"])), [""; 0], "of {ranges}");
         assert_eq!(world.problems().len(), 1, "of {ranges}");
     }
-    let world = World::new(&[("lb.yaml", &balancer("[203.0.113.7]"))]);
+    let world = Fixture::new(&[("lb.yaml", &balancer("[203.0.113.7]"))]);
     assert_eq!(world.known(), [""; 0], "there is no good content");
 }
 
 #[test]
 fn a_never_valid_object_is_left_out() {
-    let world = World::new(&[("a.yaml", &plain("a", 0)), ("b.yaml", &plain("b", 1))]);
+    let world = Fixture::new(&[("a.yaml", &plain("a", 0)), ("b.yaml", &plain("b", 1))]);
     assert_eq!(world.known(), ["b:1@b.yaml"]);
     assert_eq!(world.problems().len(), 1);
 }
 
 #[test]
 fn the_last_file_with_an_object_takes_precedence() {
-    let mut world = World::new(&[("a.yaml", &plain("x", 1)), ("c.yaml", &plain("x", 3))]);
+    let mut world = Fixture::new(&[("a.yaml", &plain("x", 1)), ("c.yaml", &plain("x", 3))]);
     assert_eq!(world.known(), ["x:3@c.yaml"]);
     let both = "c.yaml: Service default/x: also defined in a.yaml; c.yaml takes precedence";
     assert_eq!(world.problems(), [both]);
@@ -377,7 +378,7 @@ fn the_last_file_with_an_object_takes_precedence() {
 
 #[test]
 fn the_last_definition_in_a_file_takes_precedence() {
-    let world = World::new(&[("a.yaml", &format!("{}---\n{}", plain("x", 1), plain("x", 2)))]);
+    let world = Fixture::new(&[("a.yaml", &format!("{}---\n{}", plain("x", 1), plain("x", 2)))]);
     assert_eq!(world.known(), ["x:2@a.yaml"]);
     let message =
         "a.yaml: Service default/x: defined more than once in this file; the last one is used";
@@ -387,7 +388,7 @@ fn the_last_definition_in_a_file_takes_precedence() {
 #[test]
 fn a_renamed_file_changes_only_the_provenance() {
     for names in [&["a.yaml", "b.yaml"][..], &["a.yaml"], &["b.yaml", "a.yaml"]] {
-        let mut world = World::new(&[("a.yaml", &plain("x", 1))]);
+        let mut world = Fixture::new(&[("a.yaml", &plain("x", 1))]);
         std::fs::rename(world.path("a.yaml"), world.path("b.yaml")).unwrap();
         let scan = world.touch(names);
         assert_eq!(told(&scan), ["+x:1@b.yaml"], "of {names:?}");
@@ -398,7 +399,7 @@ fn a_renamed_file_changes_only_the_provenance() {
 
 #[test]
 fn an_edit_in_place_is_not_a_removal() {
-    let mut world = World::new(&[("a.yaml", &plain("x", 1))]);
+    let mut world = Fixture::new(&[("a.yaml", &plain("x", 1))]);
     world.write("a.yaml", &plain("x", 2));
     assert_eq!(told(&world.touch(&["a.yaml"])), ["+x:2@a.yaml"]);
     world.write("a.yaml", &plain("y", 2));
@@ -408,7 +409,7 @@ fn an_edit_in_place_is_not_a_removal() {
 #[test]
 fn edits_without_effect_are_suppressed_and_counted() {
     let text = format!("{}---\n{}", plain("a", 1), plain("b", 2));
-    let mut world = World::new(&[("x.yaml", &text)]);
+    let mut world = Fixture::new(&[("x.yaml", &text)]);
     let other = [
         format!("# a comment\n{text}"),
         format!("{}---\n{}", plain("b", 2), plain("a", 1)),
@@ -449,8 +450,8 @@ fn edits_without_effect_are_suppressed_and_counted() {
 
 #[test]
 fn a_mounted_config_map_is_followed_through_its_links() {
-    let mut world = World::new(&[]);
-    let version = |world: &World, name: &str, port| {
+    let mut world = Fixture::new(&[]);
+    let version = |world: &Fixture, name: &str, port| {
         std::fs::create_dir(world.path(name)).unwrap();
         write(&world.path(name), "web.yaml", &plain("web", port));
     };
@@ -470,7 +471,7 @@ fn a_mounted_config_map_is_followed_through_its_links() {
 
 #[test]
 fn objects_are_kept_while_their_directory_is_missing() {
-    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    let mut world = Fixture::new(&[("a.yaml", &plain("a", 1))]);
     let aside = world.directory.path().with_extension("aside");
     std::fs::rename(world.directory.path(), &aside).unwrap();
     for scan in [world.touch(&["a.yaml"]), world.list(), world.rescan()] {
@@ -494,7 +495,7 @@ fn objects_are_kept_while_their_directory_is_missing() {
 
 #[test]
 fn a_removed_file_removes_its_objects() {
-    let mut world = World::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 1))]);
+    let mut world = Fixture::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 1))]);
     std::fs::remove_file(world.path("a.yaml")).unwrap();
     assert_eq!(told(&world.touch(&["a.yaml"])), ["-Service default/a"]);
     std::fs::remove_file(world.path("b.yaml")).unwrap();
@@ -504,7 +505,7 @@ fn a_removed_file_removes_its_objects() {
 #[test]
 fn an_emptied_file_is_accepted_only_after_a_delay() {
     for blank in ["\n", "# later\n", "---\n"] {
-        let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+        let mut world = Fixture::new(&[("a.yaml", &plain("a", 1))]);
         world.write_now("a.yaml", blank);
         let scan = world.touch(&["a.yaml"]);
         assert_eq!((told(&scan).len(), scan.unsettled), (0, true), "of {blank:?}");
@@ -522,7 +523,7 @@ fn an_emptied_file_is_accepted_only_after_a_delay() {
 
 #[test]
 fn an_empty_file_or_dangling_link_keeps_its_last_good_content() {
-    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    let mut world = Fixture::new(&[("a.yaml", &plain("a", 1))]);
     world.write("a.yaml", "");
     let scan = world.rescan();
     assert_eq!((told(&scan).len(), scan.unsettled), (0, false));
@@ -538,7 +539,7 @@ fn an_empty_file_or_dangling_link_keeps_its_last_good_content() {
 
 #[test]
 fn a_briefly_empty_file_is_not_a_change() {
-    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    let mut world = Fixture::new(&[("a.yaml", &plain("a", 1))]);
     world.write_now("a.yaml", "");
     assert!(world.touch(&["a.yaml"]).unsettled);
     world.write("a.yaml", &plain("a", 1));
@@ -553,7 +554,7 @@ fn a_briefly_empty_file_is_not_a_change() {
 
 #[test]
 fn a_service_given_to_another_proxy_is_removed_at_once() {
-    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    let mut world = Fixture::new(&[("a.yaml", &plain("a", 1))]);
     let label = "metadata:\n  labels: {service.kubernetes.io/service-proxy-name: x}\n";
     world.write("a.yaml", &plain("a", 1).replace("metadata:\n", label));
     let scan = world.touch(&["a.yaml"]);
@@ -564,7 +565,7 @@ fn a_service_given_to_another_proxy_is_removed_at_once() {
 
 #[test]
 fn an_unreadable_entry_keeps_its_last_good_content() {
-    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    let mut world = Fixture::new(&[("a.yaml", &plain("a", 1))]);
     std::fs::remove_file(world.path("a.yaml")).unwrap();
     symlink("a.yaml", world.path("a.yaml")).unwrap();
     assert_eq!(told(&world.touch(&["a.yaml"])), NOTHING);
@@ -578,7 +579,7 @@ fn an_unreadable_entry_keeps_its_last_good_content() {
 
 #[test]
 fn an_inaccessible_path_keeps_its_last_good_content() {
-    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    let mut world = Fixture::new(&[("a.yaml", &plain("a", 1))]);
     let aside = world.directory.path().with_extension("aside");
     std::fs::rename(world.directory.path(), &aside).unwrap();
     symlink(world.directory.path(), world.directory.path()).unwrap();
@@ -596,7 +597,7 @@ fn an_inaccessible_path_keeps_its_last_good_content() {
 
 #[test]
 fn a_directory_without_permission_keeps_its_last_good_content() {
-    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    let mut world = Fixture::new(&[("a.yaml", &plain("a", 1))]);
     let mode = |mode| std::fs::Permissions::from_mode(mode);
     std::fs::set_permissions(world.directory.path(), mode(0o000)).unwrap();
     let denied = std::fs::read_dir(world.directory.path()).is_err();
@@ -645,7 +646,7 @@ fn a_single_file_is_read_whatever_its_name() {
 
 #[test]
 fn a_hint_reads_only_the_named_files() {
-    let mut world = World::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 1))]);
+    let mut world = Fixture::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 1))]);
     world.write("a.yaml", &plain("a", 2));
     world.write("b.yaml", &plain("b", 2));
     assert_eq!(told(&world.touch(&["b.yaml"])), ["+b:2@b.yaml"]);
@@ -655,7 +656,7 @@ fn a_hint_reads_only_the_named_files() {
 
 #[test]
 fn a_listing_finds_files_with_a_changed_stamp() {
-    let mut world = World::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 1))]);
+    let mut world = Fixture::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 1))]);
     world.write("a.yaml", &plain("a", 10));
     std::fs::remove_file(world.path("b.yaml")).unwrap();
     world.write("c.yaml", &plain("c", 1));
@@ -665,7 +666,7 @@ fn a_listing_finds_files_with_a_changed_stamp() {
 
 #[test]
 fn a_rescan_finds_edits_with_an_unchanged_stamp() {
-    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    let mut world = Fixture::new(&[("a.yaml", &plain("a", 1))]);
     let path = world.path("a.yaml");
     let before = std::fs::metadata(&path).unwrap().modified().unwrap();
     world.write("a.yaml", &plain("a", 2));
@@ -675,7 +676,7 @@ fn a_rescan_finds_edits_with_an_unchanged_stamp() {
 
 #[test]
 fn a_one_shot_read_returns_all_objects_or_an_error() {
-    let world = World::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", "a: [")]);
+    let world = Fixture::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", "a: [")]);
     let reading = read(world.directory.path()).unwrap();
     assert_eq!((reading.objects.len(), reading.problems.len()), (1, 1));
     assert_eq!(read(&world.path("a.yaml")).unwrap().objects, reading.objects);
@@ -703,7 +704,8 @@ fn endpoints_share_repeated_names() {
     for number in 0..200 {
         text += &format!("- {{addresses: [10.0.0.{number}], nodeName: node-with-a-long-name}}\n");
     }
-    let world = World::new(&[("a.yaml", &text), ("b.yaml", &text.replace("name: a,", "name: b,"))]);
+    let world =
+        Fixture::new(&[("a.yaml", &text), ("b.yaml", &text.replace("name: a,", "name: b,"))]);
     let mut nodes = BTreeSet::new();
     for sourced in world.manifests.objects() {
         let Object::EndpointSlice(slice) = &sourced.object else { panic!("{sourced:?}") };
@@ -717,7 +719,7 @@ fn endpoints_share_repeated_names() {
 #[test]
 fn a_file_is_read_only_after_its_writer_is_done() {
     let both = format!("{}---\n{}", plain("a", 1), plain("b", 1));
-    let mut world = World::new(&[("x.yaml", &both)]);
+    let mut world = Fixture::new(&[("x.yaml", &both)]);
     world.writers.begin("x.yaml".as_ref(), Instant::now());
     // An empty file, a broken object, fewer objects, and another object.
     for part in ["", "a: [", &both[..40], &plain("a", 1), &plain("a", 2), &plain("c", 1)] {
@@ -736,7 +738,7 @@ fn a_file_is_read_only_after_its_writer_is_done() {
 
 #[test]
 fn a_new_file_is_ignored_until_its_writer_is_done() {
-    let mut world = World::new(&[]);
+    let mut world = Fixture::new(&[]);
     world.writers.begin("x.yaml".as_ref(), Instant::now());
     world.write("x.yaml", "kind: [");
     let scan = world.touch(&["x.yaml"]);
@@ -764,7 +766,7 @@ fn the_first_list_waits_for_writers() {
 /// The moment between a write and its event.
 #[test]
 fn a_just_written_file_is_accepted_after_a_delay() {
-    let mut world = World::new(&[("a.yaml", &plain("a", 1))]);
+    let mut world = Fixture::new(&[("a.yaml", &plain("a", 1))]);
     world.write_now("a.yaml", &plain("b", 1));
     let scan = world.rescan();
     assert_eq!((told(&scan).len(), scan.unsettled), (0, true));
@@ -809,7 +811,7 @@ fn an_edit_reports_only_its_own_problems() {
 }
 
 /// Reads a directory as the next process does, with the state that this one has saved.
-fn next_run(world: &mut World, path: &Path) -> (Manifests, Scan) {
+fn next_run(world: &mut Fixture, path: &Path) -> (Manifests, Scan) {
     let (left, _) = world.manifests.saved();
     let mut manifests = Manifests::new(path.to_owned());
     manifests.take_over(left.clone());
@@ -820,7 +822,7 @@ fn next_run(world: &mut World, path: &Path) -> (Manifests, Scan) {
 #[test]
 fn the_last_good_content_of_a_file_survives_a_restart() {
     let half = format!("{}---\n{}", plain("p", 1), plain("q", 1));
-    let mut world = World::new(&[
+    let mut world = Fixture::new(&[
         ("broken.yaml", &plain("a", 1)),
         ("empty.yaml", &plain("b", 1)),
         ("gone.yaml", &plain("c", 1)),
@@ -849,7 +851,7 @@ fn the_last_good_content_of_a_file_survives_a_restart() {
 
 #[test]
 fn the_saved_content_replaces_a_missing_directory() {
-    let mut world = World::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 1))]);
+    let mut world = Fixture::new(&[("a.yaml", &plain("a", 1)), ("b.yaml", &plain("b", 1))]);
     let (path, aside) = (world.directory.path().to_owned(), world.path("").with_extension("aside"));
     std::fs::rename(&path, &aside).unwrap();
     let (mut manifests, scan) = next_run(&mut world, &path);
@@ -861,7 +863,7 @@ fn the_saved_content_replaces_a_missing_directory() {
     let scan = manifests.refresh(&BTreeSet::new(), true, world.now);
     assert_eq!((told(&scan), scan.held), (vec!["-Service default/a".to_owned()], false));
     // An empty directory leaves nothing that could stand in for it.
-    let mut nothing = World::new(&[]);
+    let mut nothing = Fixture::new(&[]);
     std::fs::rename(&path, &aside).unwrap();
     assert_eq!(told(&next_run(&mut nothing, &path).1), NOTHING);
     std::fs::rename(&aside, &path).unwrap();
@@ -870,7 +872,7 @@ fn the_saved_content_replaces_a_missing_directory() {
 #[test]
 fn a_never_readable_file_is_counted_by_each_run() {
     let half = format!("{}---\n{}", plain("a", 1), plain("7", 1));
-    let mut world = World::new(&[("half.yaml", &half), ("whole.yaml", &plain("b", 1))]);
+    let mut world = Fixture::new(&[("half.yaml", &half), ("whole.yaml", &plain("b", 1))]);
     let path = world.directory.path().to_owned();
     for run in 1..=3 {
         let (manifests, scan) = next_run(&mut world, &path);

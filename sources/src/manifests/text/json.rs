@@ -1,7 +1,7 @@
 //! JSON texts: one document, or several in a row as `kubectl` prints them, optionally with a line
 //! `---` between them.
 
-use super::yaml::{Documents, Fault, MARK, Parsed, is_idle, line_of, split};
+use super::yaml::{Documents, MARK, Parsed, YamlError, is_idle, line_of, split};
 use crate::decode::document::Document;
 use crate::decode::field::Field;
 
@@ -13,7 +13,7 @@ pub(crate) fn documents(text: &str) -> Documents<'_> {
 
 /// Returns the documents between two markers. Parsing cannot go on after a fault, so a fault comes
 /// last.
-fn stream(piece: &str, first: u64) -> impl Iterator<Item = Result<Parsed<'_>, Fault>> {
+fn stream(piece: &str, first: u64) -> impl Iterator<Item = Result<Parsed<'_>, YamlError>> {
     let (text, mut line) = content(piece, first);
     let first = line;
     let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Field<Box<Document>>>();
@@ -49,13 +49,13 @@ fn content(piece: &str, first: u64) -> (&str, u64) {
     (end.strip_suffix("\n...").unwrap_or(rest), first + lines)
 }
 
-fn fault(error: &serde_json::Error, first: u64) -> Fault {
+fn fault(error: &serde_json::Error, first: u64) -> YamlError {
     let text = error.to_string();
     // The position is printed in front of the message, in the same way for JSON and YAML, and only
     // once.
     let place = format!(" at line {} column {}", error.line(), error.column());
     let message = text.strip_suffix(&place).unwrap_or(&text);
-    Fault {
+    YamlError {
         line: Some(first + (error.line() as u64).saturating_sub(1)),
         column: Some(error.column() as u64),
         message: format!("not JSON: {message}"),

@@ -11,7 +11,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use super::yaml::{is_idle, limits};
-use crate::decode::at::Step;
+use crate::decode::at::PathStep;
 
 /// The size beyond which a document's problems get its first line only: its tree would take too
 /// much memory.
@@ -29,7 +29,7 @@ pub(crate) struct Place {
 pub(crate) fn locate<'a>(
     text: &str,
     first: u64,
-    paths: impl ExactSizeIterator<Item = &'a [Step]>,
+    paths: impl ExactSizeIterator<Item = &'a [PathStep]>,
 ) -> Vec<Place> {
     if paths.len() == 0 {
         return Vec::new();
@@ -41,13 +41,13 @@ pub(crate) fn locate<'a>(
     paths.map(|path| tree.as_ref().map_or(start, |tree| place(tree, path, first))).collect()
 }
 
-fn place(mut tree: &Spanned<Tree>, path: &[Step], first: u64) -> Place {
+fn place(mut tree: &Spanned<Tree>, path: &[PathStep], first: u64) -> Place {
     for step in path {
         let below = match (&tree.value, step) {
-            (Tree::Map(entries), Step::Key(key)) => {
+            (Tree::Map(entries), PathStep::Key(key)) => {
                 entries.iter().find(|(name, _)| name == key).map(|(_, value)| value)
             }
-            (Tree::List(elements), Step::Index(index)) => elements.get(*index),
+            (Tree::List(elements), PathStep::Index(index)) => elements.get(*index),
             (Tree::Map(_) | Tree::List(_) | Tree::Leaf, _) => None,
         };
         match below {

@@ -27,14 +27,14 @@ pub(crate) struct Parsed<'a> {
 
 /// Why a text cannot be parsed.
 #[derive(Debug)]
-pub(crate) struct Fault {
+pub(crate) struct YamlError {
     pub(crate) line: Option<u64>,
     pub(crate) column: Option<u64>,
     pub(crate) message: String,
 }
 
 /// The documents of a file, parsed one by one as they are asked for.
-pub(crate) type Documents<'a> = Box<dyn Iterator<Item = Result<Parsed<'a>, Fault>> + 'a>;
+pub(crate) type Documents<'a> = Box<dyn Iterator<Item = Result<Parsed<'a>, YamlError>> + 'a>;
 
 /// Returns the documents of a YAML file.
 pub(crate) fn documents(text: &str) -> Documents<'_> {
@@ -42,7 +42,7 @@ pub(crate) fn documents(text: &str) -> Documents<'_> {
     Box::new(written.map(|(line, text)| parse(text, line)))
 }
 
-fn parse(text: &str, line: u64) -> Result<Parsed<'_>, Fault> {
+fn parse(text: &str, line: u64) -> Result<Parsed<'_>, YamlError> {
     let (text, line) = behind_mark(text, line);
     match serde_saphyr::from_str_with_options(text, limits()) {
         Ok(field) => Ok(Parsed { text, line, field }),
@@ -87,9 +87,9 @@ pub(crate) fn limits() -> Options {
     }
 }
 
-fn fault(error: &Error, first_line: u64) -> Fault {
+fn fault(error: &Error, first_line: u64) -> YamlError {
     let location = error.location();
-    Fault {
+    YamlError {
         line: Some(first_line + location.map_or(0, |location| location.line().saturating_sub(1))),
         column: location.map(|location| location.column()),
         message: format!("not YAML: {}", UserMessageFormatter.format_message(error)),

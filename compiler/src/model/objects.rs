@@ -23,7 +23,7 @@ pub struct Entry<T> {
 }
 
 /// A kind of object: a type that a table can hold.
-pub(super) trait Tabled: Clone + PartialEq {
+pub(super) trait Stored: Clone + PartialEq {
     /// The name, unique among objects of this kind.
     type Key: Clone + Ord;
 
@@ -43,15 +43,15 @@ pub(super) struct Replaced<T> {
 
 /// The objects of one kind, by name.
 #[derive(Clone, Debug)]
-pub(super) struct Table<T: Tabled>(OrdMap<T::Key, Entry<T>>);
+pub(super) struct Objects<T: Stored>(OrdMap<T::Key, Entry<T>>);
 
-impl<T: Tabled> Default for Table<T> {
+impl<T: Stored> Default for Objects<T> {
     fn default() -> Self {
         Self(OrdMap::new())
     }
 }
 
-impl<T: Tabled> Table<T> {
+impl<T: Stored> Objects<T> {
     pub(super) fn get(&self, key: &T::Key) -> Option<&Entry<T>> {
         self.0.get(key)
     }
@@ -81,7 +81,7 @@ impl<T: Tabled> Table<T> {
 }
 
 /// A table of any kind.
-pub(super) trait AnyTable {
+pub(super) trait AnyObjects {
     /// Returns the number of objects.
     fn len(&self) -> usize;
 
@@ -98,7 +98,7 @@ pub(super) trait AnyTable {
     fn origin(&self, key: &ObjectKey) -> Option<Origin>;
 }
 
-impl<T: Tabled> AnyTable for Table<T> {
+impl<T: Stored> AnyObjects for Objects<T> {
     fn len(&self) -> usize {
         self.0.len()
     }
@@ -124,15 +124,15 @@ impl<T: Tabled> AnyTable for Table<T> {
     }
 }
 
-fn sourced<T: Tabled>(entry: &Entry<T>) -> (Origin, Sourced) {
+fn sourced<T: Stored>(entry: &Entry<T>) -> (Origin, Sourced) {
     let object = T::object(Arc::clone(&entry.object));
     (entry.origin, Sourced { object, provenance: entry.provenance.clone() })
 }
 
-/// Implements `Tabled` for a kind whose key in `ObjectKey` is the field with this name.
+/// Implements `Stored` for a kind whose key in `ObjectKey` is the field with this name.
 macro_rules! tabled {
     ($kind:ident, $field:ident: $key:ty) => {
-        impl Tabled for $kind {
+        impl Stored for $kind {
             type Key = $key;
 
             fn key(&self) -> $key {
@@ -157,7 +157,7 @@ tabled!(Node, name: NodeName);
 tabled!(ServiceCidr, name: Name);
 
 /// There is one object of this kind.
-impl Tabled for InterfaceAddresses {
+impl Stored for InterfaceAddresses {
     type Key = ();
 
     fn key(&self) {}
