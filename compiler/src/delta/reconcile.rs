@@ -227,7 +227,7 @@ mod tests {
 
     /// No kernel holds such a state, but a caller may pass one.
     #[test]
-    fn an_element_in_the_wrong_familys_table_does_not_panic() {
+    fn an_element_in_the_table_of_another_family_does_not_panic() {
         let key = Key::ClusterIp(IpAddr::from([10, 96, 0, 1]));
         let table = Table {
             elements: [(key, Held { value: Value::Present, owner: None })].into(),
