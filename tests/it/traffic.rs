@@ -10,7 +10,7 @@
 //! | `b`  | a pod of the node | `10.50.1.6`, `2001:db8:50:1::6` |
 //! | `c`  | a pod of another node | `10.50.2.5`, `2001:db8:50:2::5` |
 //!
-//! They listen on 8080 and 9090. The clients are [`Who`].
+//! They listen on 8080 and 9090. The clients are [`Sender`].
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,6 +26,7 @@ mod invalid;
 mod local;
 mod node_port_addresses;
 mod pods;
+mod priority;
 mod udp;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,8 @@
 //!
 //! `skb->priority` is the scratch register between two lookups: it is the only field that can be
 //! set from a map, can be read as part of a key, is printed and parsed again by the `nft` tool, and
-//! is not used by others in these hooks. Postrouting resets it.
+//! is not used by others in these hooks. Postrouting resets it for packets to Services; the priority
+//! of all other packets is never written.
 
 use super::chain::ChainId;
 use super::pick::{Clients, Pick};
@@ -74,11 +75,14 @@ pub fn rules(chain: ChainId) -> Vec<Rule> {
         ChainId::Unknown => {
             let fields = Field::frontend(Scope::Address);
             let map = SetId::Services(Scope::Address, View::Cluster);
-            vec![Rule(vec![SetPriority(Scratch::Map { fields, map }), Return]), Rule(vec![Reject])]
+            let is_known = SetPriority(Scratch::Map { fields, map });
+            vec![Rule(vec![is_known, SetPriority(Scratch::Zero), Return]), Rule(vec![Reject])]
         }
         ChainId::Prerouting | ChainId::Output => vec![Rule(vec![Jump(ChainId::Dispatch)])],
         ChainId::Postrouting => vec![
-            Rule(vec![SetPriority(Scratch::Zero)]),
+            // Only packets to Services have a number left in the scratch register. The priority of
+            // all others is that of their sender.
+            Rule(vec![StatusDnat, SetPriority(Scratch::Zero)]),
             Rule(vec![MarkIsSet, ClearMark, Masquerade]),
             Rule(vec![
                 StatusDnat,
@@ -123,6 +127,10 @@ pub fn rules(chain: ChainId) -> Vec<Rule> {
 
 fn pick_rules(scope: Scope, view: View, pick: Pick) -> Vec<Rule> {
     let mut rules = clients_rules(scope, pick.clients);
+    if pick.is_by_ipvs() {
+        // IPVS translates without conntrack's knowledge, so postrouting would not reset it.
+        rules.push(Rule(vec![Statement::SetPriority(Scratch::Zero)]));
+    }
     if pick.backends == 0 {
         return rules;
     }
