@@ -70,6 +70,15 @@ impl Scheduler {
     }
 }
 
+impl Scheduler {
+    /// Returns true if new connections go elsewhere while a real server drains (weight 0). `dh`
+    /// sends all connections to an address to one real server, and drops them if it takes none
+    /// (seen on Linux 6.1).
+    pub fn can_drain(self) -> bool {
+        self != Self::Dh
+    }
+}
+
 impl fmt::Display for Scheduler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -97,14 +106,20 @@ impl SchedulerFlags {
     /// The kernel's bits for the three flags.
     pub const MASK: u32 = 0x38;
 
+    /// `sh-fallback` and `mh-fallback`.
+    const FALLBACK: u32 = 0x08;
+
+    /// `sh-port` and `mh-port`.
+    const PORT: u32 = 0x10;
+
     const NAMES: [(&'static str, u32); 7] = [
         ("flag-1", 0x08),
         ("flag-2", 0x10),
         ("flag-3", 0x20),
-        ("sh-fallback", 0x08),
-        ("sh-port", 0x10),
-        ("mh-fallback", 0x08),
-        ("mh-port", 0x10),
+        ("sh-fallback", Self::FALLBACK),
+        ("sh-port", Self::PORT),
+        ("mh-fallback", Self::FALLBACK),
+        ("mh-port", Self::PORT),
     ];
 
     /// Returns the scheduler's flags among the kernel's flags of a virtual server.
@@ -170,8 +185,29 @@ impl Scheduling {
     /// Returns a scheduler with its default flags: `mh` also hashes ports, or every connection of a
     /// client would get the same backend (as in kube-proxy).
     pub fn new(scheduler: Scheduler) -> Self {
-        let flags = if scheduler == Scheduler::Mh { 0x10 } else { 0 };
-        Self { scheduler, flags: SchedulerFlags(flags) }
+        let flags = if scheduler == Scheduler::Mh { SchedulerFlags::PORT } else { 0 };
+        Self::with_flags(scheduler, SchedulerFlags(flags))
+    }
+
+    /// Returns a scheduler with these flags.
+    ///
+    /// `sh` and `mh` always get their `fallback` flag. Their tables keep the place of a real server
+    /// that drains (weight 0), and without the flag a new connection that is hashed to it is
+    /// dropped (seen on Linux 6.1). While no real server drains, the flag has no effect.
+    pub fn with_flags(scheduler: Scheduler, flags: SchedulerFlags) -> Self {
+        let fallback = match scheduler {
+            Scheduler::Sh | Scheduler::Mh => SchedulerFlags::FALLBACK,
+            Scheduler::Rr
+            | Scheduler::Wrr
+            | Scheduler::Lc
+            | Scheduler::Wlc
+            | Scheduler::Lblc
+            | Scheduler::Lblcr
+            | Scheduler::Dh
+            | Scheduler::Sed
+            | Scheduler::Nq => 0,
+        };
+        Self { scheduler, flags: SchedulerFlags(flags.0 | fallback) }
     }
 }
 
@@ -217,7 +253,15 @@ mod tests {
 
     #[test]
     fn maglev_hashing_includes_ports_by_default() {
-        assert_eq!(Scheduling::new(Scheduler::Mh).flags.to_string(), "flag-2");
-        assert!(Scheduling::new(Scheduler::Sh).flags.is_empty());
+        assert_eq!(Scheduling::new(Scheduler::Mh).flags.to_string(), "flag-1,flag-2");
+    }
+
+    #[test]
+    fn hashing_schedulers_always_fall_back_and_others_have_no_flags() {
+        for scheduler in Scheduler::ALL {
+            let is_hashing = matches!(scheduler, Scheduler::Sh | Scheduler::Mh);
+            let flags = Scheduling::with_flags(scheduler, SchedulerFlags::default()).flags;
+            assert_eq!(flags.to_string(), if is_hashing { "flag-1" } else { "" }, "{scheduler}");
+        }
     }
 }

@@ -84,7 +84,7 @@ pub struct IpvsArgs {
     /// for mh, none for others]
     ///
     /// flag-1, flag-2 and flag-3, or their names sh-fallback, sh-port, mh-fallback and mh-port; an
-    /// empty list means none. The annotation rulec.io/ipvs-scheduler-flags of a Service takes
+    /// empty list means none. sh and mh always fall back. The annotation rulec.io/ipvs-scheduler-flags of a Service takes
     /// precedence.
     #[arg(long, value_name = "FLAG,...")]
     pub ipvs_scheduler_flags: Option<SchedulerFlags>,

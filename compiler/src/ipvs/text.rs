@@ -83,7 +83,7 @@ mod tests {
             Attributes { scheduling: Scheduling::new(Scheduler::Mh), persistence: Some(10_800) };
         let commands = [
             (Op::AddServer(web, plain), "-A -t 10.96.0.10:80 -s rr"),
-            (Op::SetServer(dns, sticky), "-E -u [fd00:96::a]:53 -s mh -b flag-2 -p 10800"),
+            (Op::SetServer(dns, sticky), "-E -u [fd00:96::a]:53 -s mh -b flag-1,flag-2 -p 10800"),
             (Op::DeleteServer(web), "-D -t 10.96.0.10:80"),
             (
                 Op::AddReal(web, pod, RealServer::ACTIVE),

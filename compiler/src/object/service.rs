@@ -71,7 +71,7 @@ impl IpvsOptions {
             Some(scheduler) if scheduler != settings.scheduler => Scheduling::new(scheduler),
             Some(_) | None => settings,
         };
-        Scheduling { flags: self.flags.unwrap_or(chosen.flags), ..chosen }
+        Scheduling::with_flags(chosen.scheduler, self.flags.unwrap_or(chosen.flags))
     }
 }
 
@@ -188,12 +188,12 @@ mod tests {
                 IpvsOptions { scheduler, flags, drain: None }.scheduling(settings);
             format!("{scheduler} {flags}")
         };
-        assert_eq!(of(None, None), "sh flag-2");
+        assert_eq!(of(None, None), "sh flag-1,flag-2");
         assert_eq!(of(None, Some("sh-fallback")), "sh flag-1");
-        assert_eq!(of(None, Some("")), "sh ");
-        assert_eq!(of(Some(Scheduler::Sh), None), "sh flag-2");
+        assert_eq!(of(None, Some("")), "sh flag-1");
+        assert_eq!(of(Some(Scheduler::Sh), None), "sh flag-1,flag-2");
         assert_eq!(of(Some(Scheduler::Rr), None), "rr ");
-        assert_eq!(of(Some(Scheduler::Mh), None), "mh flag-2");
-        assert_eq!(of(Some(Scheduler::Mh), Some("")), "mh ");
+        assert_eq!(of(Some(Scheduler::Mh), None), "mh flag-1,flag-2");
+        assert_eq!(of(Some(Scheduler::Mh), Some("")), "mh flag-1");
     }
 }

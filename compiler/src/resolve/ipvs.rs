@@ -22,10 +22,11 @@ pub(super) fn route(
 ) -> Option<IpvsRoute> {
     let ipvs = settings.ipvs()?;
     let asked = service.ipvs;
-    let balancing = Balancing {
-        scheduling: asked.scheduling(ipvs.scheduling),
-        drain: asked.drain.unwrap_or(ipvs.drain),
-    };
+    let scheduling = asked.scheduling(ipvs.scheduling);
+    // A scheduler that cannot leave a draining real server out would drop new connections.
+    let drain = asked.drain.unwrap_or(ipvs.drain);
+    let drain = if scheduling.scheduler.can_drain() { drain } else { 0 };
+    let balancing = Balancing { scheduling, drain };
     // An address of an interface is local already, and remains so when the Service goes.
     let interfaces = model.interface_addresses();
     let is_held = |address: &IpAddr| {

@@ -123,6 +123,13 @@ fn removing_an_endpoint_without_draining_takes_one_operation() {
         ops(&with(&[at(1), at(2)]), &with(&[at(1)])),
         ["# ipvsadm -d -t 10.96.0.1:80 -r 10.0.0.2:8080"]
     );
+
+    let by_address = |service: &mut Service| service.ipvs.scheduler = Some(Scheduler::Dh);
+    let with = |endpoints: &[Endpoint]| [web(by_address), self::endpoints(endpoints)];
+    assert_eq!(
+        ops(&with(&[at(1), at(2)]), &with(&[at(1)])),
+        ["# ipvsadm -d -t 10.96.0.1:80 -r 10.0.0.2:8080"]
+    );
 }
 
 /// None: a longer drain time does not apply to real servers that already drain.
@@ -193,9 +200,9 @@ fn changing_the_scheduler_takes_one_operation_per_virtual_server() {
     assert_eq!(
         ops(&with(None), &with(Some(Scheduler::Mh))),
         [
-            "# ipvsadm -E -t 10.96.0.1:80 -s mh -b flag-2",
-            "# ipvsadm -E -t 172.16.0.1:30080 -s mh -b flag-2",
-            "# ipvsadm -E -t 192.0.2.1:80 -s mh -b flag-2",
+            "# ipvsadm -E -t 10.96.0.1:80 -s mh -b flag-1,flag-2",
+            "# ipvsadm -E -t 172.16.0.1:30080 -s mh -b flag-1,flag-2",
+            "# ipvsadm -E -t 192.0.2.1:80 -s mh -b flag-1,flag-2",
         ]
     );
     assert_eq!(ops(&with(None), &with(Some(Scheduler::Rr))), [""; 0], "that is the default");

@@ -16,7 +16,10 @@ use crate::config::{Ipvs, Mode};
 pub(super) fn settings(values: &mut Values, own: &IpvsArgs) -> IpvsSettings {
     let usual = Scheduling::new(scheduler(values));
     IpvsSettings {
-        scheduling: Scheduling { flags: own.ipvs_scheduler_flags.unwrap_or(usual.flags), ..usual },
+        scheduling: Scheduling::with_flags(
+            usual.scheduler,
+            own.ipvs_scheduler_flags.unwrap_or(usual.flags),
+        ),
         exclude: excluded(values),
         drain: own.ipvs_drain_seconds.unwrap_or(IpvsSettings::DRAIN),
     }

@@ -101,7 +101,7 @@ fn rulecs_own_options_apply_together_with_a_file() {
     let settings = loaded.config.settings.ipvs().unwrap();
     assert_eq!(settings.drain, 0);
     assert_eq!(settings.scheduling.scheduler, Scheduler::Sh);
-    assert_eq!(settings.scheduling.flags.to_string(), "flag-2");
+    assert_eq!(settings.scheduling.flags.to_string(), "flag-1,flag-2", "sh falls back");
     let node = loaded.config.ipvs.unwrap();
     assert_eq!((node.addresses, node.device.as_str()), (IpvsAddresses::LocalRoutes, "services0"));
 }
@@ -109,9 +109,9 @@ fn rulecs_own_options_apply_together_with_a_file() {
 #[test]
 fn a_scheduler_has_default_flags_unless_others_are_given() {
     let flags = |options: &[&str]| made(options).scheduling.flags.to_string();
-    assert_eq!(flags(&["--ipvs-scheduler=mh"]), "flag-2");
+    assert_eq!(flags(&["--ipvs-scheduler=mh"]), "flag-1,flag-2");
     assert_eq!(flags(&["--ipvs-scheduler=mh", "--ipvs-scheduler-flags=mh-fallback"]), "flag-1");
-    assert_eq!(flags(&["--ipvs-scheduler=mh", "--ipvs-scheduler-flags="]), "");
+    assert_eq!(flags(&["--ipvs-scheduler=mh", "--ipvs-scheduler-flags="]), "flag-1");
     assert_eq!(flags(&["--ipvs-scheduler="]), "");
 }
 

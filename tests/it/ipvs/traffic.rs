@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use rulec::host::sysctl::{Adjustment, Arp, Sysctls};
-use rulec_compiler::ipvs::{Attributes, Op, RealServer, Scheduler};
+use rulec_compiler::ipvs::{Attributes, Op, RealServer, Scheduler, Scheduling};
 use rulec_compiler::net::{Backend, Protocol};
 use rulec_sinks::ipvs::Ipvs;
 use rulec_testkit::{Connection, Family, LongServer, World, WorldSpec, flow};
@@ -152,4 +152,71 @@ fn a_client_keeps_its_real_server_until_that_drains() {
             assert!(later.len() == 1 && !later.contains_key(&first), "{later:?}");
         });
     }
+}
+
+/// The number of connections of each attempt below.
+const CONNECTIONS: usize = 12;
+
+/// Opens connections while one of two real servers drains, and returns how many fail.
+fn lost_while_draining(
+    site: &Site,
+    (family, vip): (Family, &str),
+    scheduling: Scheduling,
+    draining: usize,
+) -> usize {
+    let web = server(vip, Protocol::Tcp, 80);
+    let to = SocketAddr::new(web.address, 80);
+    let backends = site.backends(family);
+    let expected = ["e1 ?", "e0 ?"][draining];
+    site.world.node.run(|| {
+        let mut ipvs = open();
+        let attributes = Attributes { scheduling, persistence: None };
+        apply(
+            &mut ipvs,
+            &[
+                Op::AddServer(web, attributes),
+                Op::AddReal(web, backends[0], RealServer::ACTIVE),
+                Op::AddReal(web, backends[1], RealServer::ACTIVE),
+                Op::Bind(web.address),
+                Op::SetReal(web, backends[draining], RealServer::draining(9)),
+            ],
+        );
+        let reached = (0..CONNECTIONS).filter(|_| {
+            let connection = flow(&site.world.client, to);
+            let answer = connection.and_then(|mut connection| connection.exchange("?"));
+            answer.is_ok_and(|answer| answer == expected)
+        });
+        let lost = CONNECTIONS - reached.count();
+        apply(&mut ipvs, &[Op::DeleteServer(web), Op::Unbind(web.address)]);
+        lost
+    })
+}
+
+#[test]
+#[ignore = "needs ip_vs: run tests/vm/run"]
+fn no_new_connection_is_lost_while_a_real_server_drains() {
+    let site = Site::new();
+    for (family, vip) in Family::BOTH.into_iter().zip(VIPS) {
+        for scheduler in Scheduler::ALL.into_iter().filter(|scheduler| scheduler.can_drain()) {
+            let lost = lost_while_draining(&site, (family, vip), Scheduling::new(scheduler), 0);
+            assert_eq!(lost, 0, "{scheduler} at {vip}");
+        }
+    }
+}
+
+/// These are the reasons for `Scheduling::with_flags` and `Scheduler::can_drain`.
+#[test]
+#[ignore = "needs ip_vs: run tests/vm/run"]
+fn the_kernel_loses_connections_that_are_hashed_to_a_draining_server() {
+    let site = Site::new();
+    let at = (Family::V4, VIPS[0]);
+    // The client's port is hashed, so about half of the connections meet the draining server.
+    for scheduler in [Scheduler::Sh, Scheduler::Mh] {
+        let flags = "flag-2".parse().unwrap();
+        let lost = lost_while_draining(&site, at, Scheduling { scheduler, flags }, 0);
+        assert!(0 < lost && lost < CONNECTIONS, "{scheduler}: {lost}");
+    }
+    // One of the two is the only server for the address.
+    let lost = [0, 1].map(|it| lost_while_draining(&site, at, Scheduling::new(Scheduler::Dh), it));
+    assert_eq!(lost.iter().sum::<usize>(), CONNECTIONS, "dh: {lost:?}");
 }
