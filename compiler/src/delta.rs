@@ -32,7 +32,8 @@ pub struct Group {
 impl Group {
     /// Returns the group of a Service with these operations, which are in a valid order.
     pub fn new(service: NamespacedName, ops: Vec<Op>) -> Self {
-        Self { service, ops: Staged::of_service(ops, Tables::Live) }
+        let with_ipvs = ops.iter().any(|op| op.as_ipvs().is_some());
+        Self { service, ops: Staged::of_service(ops, Tables::Live, with_ipvs) }
     }
 }
 

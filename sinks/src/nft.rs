@@ -278,8 +278,18 @@ impl NftSink {
         atomic: bool,
         progress: &mut Progress,
     ) -> Result<(), SinkError> {
+        let before = progress.outcome.transactions;
         let parts = transactions::parts(step, atomic);
-        parts.into_iter().try_for_each(|part| self.transaction(part, progress))
+        parts.into_iter().try_for_each(|part| self.transaction(part, progress))?;
+        let transactions = progress.outcome.transactions - before;
+        if atomic && transactions > 1 {
+            tracing::warn!(
+                transactions,
+                "a table was replaced in several transactions, so Services were unavailable in \
+                 between: the kernel limits the size of a transaction (net.core.wmem_max)"
+            );
+        }
+        Ok(())
     }
 
     /// Commits a part in one transaction; the groups that the kernel refuses are left out, and the
@@ -419,14 +429,6 @@ impl Sink for NftSink {
         for step in delta.steps() {
             self.commit_step(step, delta.atomic, &mut progress)?;
         }
-        let outcome = progress.outcome;
-        if delta.atomic && outcome.transactions > 1 {
-            tracing::warn!(
-                transactions = outcome.transactions,
-                "a table was replaced in several transactions, so Services were unavailable in \
-                 between: the kernel limits the size of a transaction (net.core.wmem_max)"
-            );
-        }
-        Ok(outcome)
+        Ok(progress.outcome)
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 
-use rulec_compiler::delta::Delta;
+use rulec_compiler::delta::{Delta, Step};
 use rulec_compiler::ipvs::Draining;
 use rulec_compiler::name::NamespacedName;
-use rulec_compiler::state::State;
+use rulec_compiler::{Op, State};
 
 use crate::{DeltaBase, Outcome, Refusal, Sink, SinkError};
 
@@ -75,10 +75,7 @@ impl Sink for FakeSink {
                 return Err(lost());
             }
             Fault::Half => {
-                let half = allowed.groups.len() / 2;
-                allowed.groups.truncate(half);
-                allowed.shared.drop_retired();
-                self.apply(&allowed)?;
+                self.apply(&half(&allowed))?;
                 return Err(lost());
             }
         }
@@ -102,4 +99,19 @@ impl Sink for FakeSink {
         }
         Ok(draining.iter().filter(|real| !self.busy.contains(real)).copied().collect())
     }
+}
+
+/// Returns what an interrupted commit has done: the first half of the steps, and of the next one
+/// the rules of half of the Services.
+fn half(delta: &Delta) -> Delta {
+    let steps: Vec<Step<'_>> = delta.steps().collect();
+    let (done, next) = steps.split_at(steps.len() / 2);
+    let mut ops: Vec<Op> = done.iter().flat_map(|step| step.ops().cloned()).collect();
+    if let Some(next) = next.first() {
+        let groups = next.groups.iter().take(next.groups.len() / 2);
+        let groups = groups.flat_map(|(_, ops)| ops.iter());
+        let rules = next.shared.iter().chain(groups).filter(|op| op.as_nft().is_some());
+        ops.extend(rules.cloned());
+    }
+    Delta { shared: ops.into(), ..Delta::default() }
 }

@@ -25,6 +25,8 @@ pub(super) struct Builder {
     pub(super) is_atomic: bool,
     /// True if a table is created.
     creates_table: bool,
+    /// True if IPVS is changed.
+    with_ipvs: bool,
     shared: Vec<(Stage, Op)>,
     groups: BTreeMap<(u8, NamespacedName), Vec<Op>>,
     /// Additions of intervals that belong to no Service; see `intervals_last`.
@@ -34,7 +36,9 @@ pub(super) struct Builder {
 impl Builder {
     /// Adds an operation that belongs to no Service.
     pub(super) fn shared(&mut self, stage: Stage, op: impl Into<Op>) {
-        self.shared.push((stage, op.into()));
+        let op = op.into();
+        self.with_ipvs |= op.as_ipvs().is_some();
+        self.shared.push((stage, op));
     }
 
     /// Creates a table.
@@ -51,6 +55,7 @@ impl Builder {
             // of the largest peak there is would be unused.
             ops.reserve_exact((ops.len() / 4).max(4));
         }
+        self.with_ipvs |= op.as_ipvs().is_some();
         ops.push(op);
     }
 
@@ -84,7 +89,7 @@ impl Builder {
         let intervals = self.intervals.into_iter().map(|op| (Stage::Switch, op));
         let shared = self.shared.into_iter().chain(intervals);
         let group = |((_, service), ops): ((u8, NamespacedName), Vec<Op>)| {
-            let ops = Staged::of_service(intervals_last(ops), tables);
+            let ops = Staged::of_service(intervals_last(ops), tables, self.with_ipvs);
             Group { service, ops }
         };
         Delta {

@@ -70,8 +70,9 @@ impl Staged {
     }
 
     /// Returns the operations of a Service, each in its stage.
-    pub(super) fn of_service(ops: Vec<Op>, tables: Tables) -> Self {
-        let Some(classes) = Classes::of(&ops, tables) else { return Self::from(ops) };
+    /// `with_ipvs` is true if the delta changes IPVS, be it by these or by other operations.
+    pub(super) fn of_service(ops: Vec<Op>, tables: Tables, with_ipvs: bool) -> Self {
+        let Some(classes) = Classes::of(&ops, tables, with_ipvs) else { return Self::from(ops) };
         let mut stages: [Vec<Op>; 3] = Default::default();
         let [prepare, switch, retire] = &mut stages;
         for op in ops {
@@ -186,8 +187,8 @@ struct Classes {
     deleted: BTreeSet<Key>,
     /// The frontends at which all clients continue in one view.
     joined: BTreeSet<Frontend>,
-    /// True if there are operations on IPVS.
-    is_by_ipvs: bool,
+    /// True if the delta changes IPVS.
+    with_ipvs: bool,
     /// True if IPVS takes over what our rules have translated so far.
     takes_over: bool,
 }
@@ -195,10 +196,13 @@ struct Classes {
 impl Classes {
     /// Returns `None` if all operations can take effect together, as most changes can: they remove
     /// nothing that a packet may look up, and add no restriction.
-    fn of(ops: &[Op], tables: Tables) -> Option<Self> {
-        let is_by_ipvs = ops.iter().any(|op| op.as_ipvs().is_some());
-        let is_staged = tables == Tables::Live && ops.iter().any(may_be_cut);
-        if !is_by_ipvs && !is_staged {
+    fn of(ops: &[Op], tables: Tables, with_ipvs: bool) -> Option<Self> {
+        let is_staged = match tables {
+            Tables::Live => ops.iter().any(|op| may_be_cut(op, with_ipvs)),
+            Tables::New => with_ipvs && ops.iter().any(|op| op.deleted().is_some()),
+            Tables::Replaced => with_ipvs,
+        };
+        if !is_staged {
             return None;
         }
         let joined = |op: &Op| {
@@ -214,7 +218,7 @@ impl Classes {
             added: ops.iter().filter_map(|op| Some(op.added()?.key)).collect(),
             deleted: ops.iter().filter_map(|op| Some(op.deleted()?.key)).collect(),
             joined: ops.iter().filter_map(joined).collect(),
-            is_by_ipvs,
+            with_ipvs,
             takes_over: tables == Tables::Replaced || ops.iter().any(ends_translation),
         })
     }
@@ -223,7 +227,6 @@ impl Classes {
         match op {
             Op::Ipvs(op) if self.takes_over && op.verb() != Verb::Delete => Stage::Prepare,
             Op::Ipvs(_) => Stage::Switch,
-            Op::Nft(_) if self.tables != Tables::Live => Stage::Switch,
             Op::Nft(nft::Op::Add(element)) if self.is_early(element.key) => Stage::Prepare,
             Op::Nft(nft::Op::Delete(element)) if self.is_late(element.key) => Stage::Retire,
             Op::Nft(_) => Stage::Switch,
@@ -234,6 +237,9 @@ impl Classes {
     /// them, and then all of them change at once.
     fn is_early(&self, key: Key) -> bool {
         let Key::SourceRange(frontend, _) = key else { return false };
+        if self.tables != Tables::Live {
+            return false;
+        }
         let has_old_ranges = || {
             self.deleted.iter().any(|key| matches!(key, Key::SourceRange(of, _) if *of == frontend))
         };
@@ -241,8 +247,13 @@ impl Classes {
     }
 
     fn is_late(&self, key: Key) -> bool {
-        if self.is_by_ipvs && self.goes(key) {
-            return self.outlasts_ipvs(key);
+        match self.tables {
+            Tables::Replaced => return false,
+            Tables::New | Tables::Live if self.with_ipvs && self.goes(key) => {
+                return self.outlasts_ipvs(key);
+            }
+            Tables::New => return false,
+            Tables::Live => {}
         }
         if let Key::Endpoint(_, frontend, _) | Key::AffinitySlot(_, frontend, _) = key {
             // If the frontend goes, everything goes at once: it serves no client any more.
@@ -295,7 +306,10 @@ fn service(frontend: Frontend) -> Key {
     Key::Service(View::Cluster, frontend)
 }
 
-fn may_be_cut(op: &Op) -> bool {
+fn may_be_cut(op: &Op, with_ipvs: bool) -> bool {
+    if with_ipvs && (op.deleted().is_some() || op.as_ipvs().is_some()) {
+        return true;
+    }
     let is_restriction = op.added().is_some_and(|it| matches!(it.key, Key::Firewalled(_)));
     let is_looked_up = op.deleted().is_some_and(|it| {
         matches!(

@@ -320,6 +320,32 @@ fn add_foreigners(state: &mut State, exclude: &[ipnet::IpNet]) -> Vec<(VirtualSe
     left
 }
 
+/// Checks that each of our virtual servers is known as ours after every operation on IPVS, and after
+/// the rules of every step: a start that continues from there finds it. In excluded networks,
+/// virtual servers stay when their Service goes.
+fn check_ownership(old: &State, delta: &Delta, wanted: &Program) {
+    let exclude = wanted.settings().ipvs().map_or(&[][..], |ipvs| &ipvs.exclude);
+    let of = |state: &State| -> BTreeSet<VirtualServer> {
+        let servers = state.ipvs.servers.keys();
+        let ours = servers.filter(|server| state.is_ours(**server));
+        let is_excluded = |address| exclude.iter().any(|net| net.contains(address));
+        ours.filter(|server| !is_excluded(&server.address)).copied().collect()
+    };
+    let ours: BTreeSet<VirtualServer> = of(old).union(&of(&wanted.state())).copied().collect();
+    let mut now = old.clone();
+    for step in delta.steps() {
+        let (rules, mut ipvs): (Vec<Op>, Vec<Op>) =
+            step.ops().cloned().partition(|op| op.as_nft().is_some());
+        ipvs.sort_by_key(|op| op.as_ipvs().map(ipvs::Op::turn));
+        for ops in std::iter::once(rules).chain(ipvs.into_iter().map(|op| vec![op])) {
+            now = applied(&now, &Delta { shared: ops.into(), ..Delta::default() });
+            for server in now.ipvs.servers.keys().filter(|server| ours.contains(server)) {
+                assert!(now.is_ours(*server), "{server} is left without an owner");
+            }
+        }
+    }
+}
+
 // ---- Laws ---------------------------------------------------------------------------------------
 
 proptest! {
@@ -341,6 +367,9 @@ proptest! {
             node.apply(*seconds, batch);
             let (old, new) = (before.state(), node.program.state());
             let delta = checked_delta(&before, &node.program);
+            for delta in [&delta, &Delta::reconcile(&old, &node.program)] {
+                check_ownership(&old, delta, &node.program);
+            }
             prop_assert_eq!(draining(&new), expected_draining(&old, &node, &new));
             prop_assert_eq!(node.program.draining().collect::<BTreeMap<_, _>>(), draining(&new));
 

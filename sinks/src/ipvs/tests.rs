@@ -84,7 +84,7 @@ fn operations_match_the_kernel_header_byte_for_byte() {
         6, 0,  4, 0,  0, 80,  0, 0,
         // SCHED_NAME, FLAGS with their mask, TIMEOUT, NETMASK
         7, 0,  6, 0,  b'm', b'h', 0,  0,
-        12, 0,  7, 0,  0x11, 0, 0, 0,  0x3d, 0, 0, 0,
+        12, 0,  7, 0,  0x19, 0, 0, 0,  0x3d, 0, 0, 0,
         8, 0,  8, 0,  0x30, 0x2a, 0, 0,
         8, 0,  9, 0,  0xff, 0xff, 0xff, 0xff,
     ];

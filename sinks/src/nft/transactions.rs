@@ -53,13 +53,16 @@ pub(super) fn parts<'a>(step: Step<'a>, atomic: bool) -> Vec<Part<'a>> {
     let most = if atomic { usize::MAX } else { TRANSACTION_OPS };
     let mut parts = Vec::new();
     let mut part = Part { shared, groups: Vec::new() };
-    let mut room = most.saturating_sub(shared.len());
+    // Operations on IPVS are in no transaction.
+    let size = |ops: &[Op]| ops.iter().filter(|op| op.as_nft().is_some()).count();
+    let mut room = most.saturating_sub(size(shared));
     for (service, ops) in groups {
-        if ops.len() > room && !part.is_empty() {
+        let size = size(ops);
+        if size > room && !part.is_empty() {
             parts.push(std::mem::take(&mut part));
             room = most;
         }
-        room = room.saturating_sub(ops.len());
+        room = room.saturating_sub(size);
         part.groups.push((service, ops));
     }
     parts.push(part);

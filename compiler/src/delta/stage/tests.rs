@@ -134,7 +134,7 @@ fn ranges_are_added_before_the_restriction() {
     let more = vec![wide.clone()];
     assert_eq!(steps(&more), [more]);
     // In a new table, no packet waits.
-    assert_eq!(Staged::of_service(ops.clone(), Tables::New).at(Stage::Switch), ops);
+    assert_eq!(Staged::of_service(ops.clone(), Tables::New, false).at(Stage::Switch), ops);
     // Ranges that others have left there may overlap.
     let ops = vec![Op::delete(range("10.0.0.0/9")), restrict, wide];
     assert_eq!(steps(&ops), [ops]);
@@ -219,8 +219,20 @@ fn ipvs_is_complete_before_our_rules_stop_translating() {
 fn ipvs_is_complete_before_a_table_is_replaced() {
     let rules = [Op::delete(vip()), Op::add(ours())];
     let ops = [&rules[..], &complete()].concat();
-    let staged = Staged::of_service(ops, Tables::Replaced);
+    let staged = Staged::of_service(ops, Tables::Replaced, true);
     assert_eq!(staged.stages(), [&complete()[..], &rules, &[]]);
+}
+
+/// The operations on IPVS may be elsewhere in the delta, and another table may be new.
+#[test]
+fn rules_of_a_virtual_server_are_deleted_after_every_change_of_ipvs() {
+    let rules = vec![Op::delete(ours()), Op::delete(vip())];
+    for tables in [Tables::Live, Tables::New] {
+        let staged = Staged::of_service(rules.clone(), tables, true);
+        assert_eq!(staged.at(Stage::Retire), rules, "{tables:?}");
+        let staged = Staged::of_service(rules.clone(), tables, false);
+        assert_eq!(staged.at(Stage::Switch), rules, "{tables:?}: without IPVS");
+    }
 }
 
 /// A kernel refuses a range that overlaps one that still exists.
