@@ -62,7 +62,7 @@ fn probe() -> impl Strategy<Value = Probe> {
 }
 
 /// Returns this node's addresses; Services ask for one of them, too.
-fn own() -> Vec<IpAddr> {
+pub(super) fn own() -> Vec<IpAddr> {
     let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
     [v4(2, 1), v4(2, 2), v4(3, 1), v4(9, 1), v6(2, 1), v6(2, 2)]
         .into_iter()
@@ -116,7 +116,7 @@ impl Probe {
     }
 }
 
-fn fates(state: &State, packet: &Packet, mark: u32) -> BTreeSet<Fate> {
+pub(super) fn fates(state: &State, packet: &Packet, mark: u32) -> BTreeSet<Fate> {
     let is_own = |address| own().contains(&address);
     let outcomes = oracle::explain(state, packet, mark, &is_own).into_iter();
     outcomes.map(|outcome| (outcome.verdict, outcome.masquerade.is_some())).collect()

@@ -1,14 +1,19 @@
 //! A packet on its way looks up each element as it is by then: what it has found in one step of a
 //! delta leads somewhere in the next.
 
+use rulec_compiler::oracle::Packet;
+
+use super::packets::{fates, own};
 use super::*;
 
-/// Applies a delta step by step, and checks each pair of neighbours.
-fn check_steps(old: &State, delta: &Delta) {
+/// Applies a delta step by step, and checks each pair of neighbours, and the fates of packets.
+fn check_steps(old: &State, delta: &Delta, wanted: &Program) {
     // No packet passes through a table that does not exist yet, and a table that is replaced is replaced
     // at once.
     let is_new = delta.ops().any(|op| matches!(op, Op::Nft(nft::Op::AddTable(_))));
     let is_seen = !is_new && !delta.atomic;
+    let new = wanted.state();
+    let packets = packets([old, &new]);
     let mut before = old.clone();
     for step in delta.steps() {
         let ops =
@@ -16,10 +21,38 @@ fn check_steps(old: &State, delta: &Delta) {
         let after = applied(&before, &ops);
         if is_seen {
             check_neighbours(&before, &after);
+            for packet in &packets {
+                let of = |state: &State| fates(state, packet, wanted.mark());
+                let known: BTreeSet<_> = of(old).union(&of(&new)).copied().collect();
+                let found = of(&after);
+                assert!(found.is_subset(&known), "{packet:?}: {found:?}, neither of {known:?}");
+            }
         }
         before = after;
     }
     assert_eq!(before, applied(old, delta), "the steps are the delta");
+}
+
+/// Returns packets to all frontends of the states, from outside and from this node.
+fn packets(states: [&State; 2]) -> Vec<Packet> {
+    let keys = states.into_iter().flat_map(|state| elements(state).into_keys());
+    let frontends: BTreeSet<Frontend> = keys.filter_map(Key::frontend).collect();
+    let packet = |frontend: Frontend, is_own: bool| {
+        let family = frontend.family();
+        let own = || own().into_iter().find(|address| Family::of(*address) == family).unwrap();
+        let (destination, port) = match frontend {
+            Frontend::Address { address, port, .. } => (address, port),
+            Frontend::NodePort { port, .. } => (own(), port),
+        };
+        let source = match (is_own, family) {
+            (true, _) => own(),
+            (false, Family::Ipv4) => [192, 0, 2, 77].into(),
+            (false, Family::Ipv6) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9).into(),
+        };
+        let transport = Some((frontend.protocol(), port));
+        Packet { source, interface: None, destination, transport }
+    };
+    frontends.into_iter().flat_map(|it| [packet(it, true), packet(it, false)]).collect()
 }
 
 /// Checks that a packet that has looked something up before a step meets no miss after it.
@@ -90,18 +123,20 @@ fn check_neighbours(before: &State, after: &State) {
 proptest! {
     #![proptest_config(cases(24, seeds!("steps.txt")))]
 
-    /// Between two steps of any delta, no packet meets a miss.
+    /// Between two steps of any delta, no packet meets a miss, and every packet is treated as before
+    /// or as after.
     #[test]
     fn no_packet_meets_a_miss_between_two_steps((list, batches) in history()) {
         let mut daemon = Daemon::start(&list);
-        check_steps(&State::default(), &Delta::reconcile(&State::default(), &daemon.program));
+        let delta = Delta::reconcile(&State::default(), &daemon.program);
+        check_steps(&State::default(), &delta, &daemon.program);
         for batch in &batches {
             let before = daemon.program.clone();
             daemon.apply(batch);
             daemon.retire_idle_picks();
             let state = before.state();
-            check_steps(&state, &Delta::between(&before, &daemon.program));
-            check_steps(&state, &Delta::reconcile(&state, &daemon.program));
+            check_steps(&state, &Delta::between(&before, &daemon.program), &daemon.program);
+            check_steps(&state, &Delta::reconcile(&state, &daemon.program), &daemon.program);
         }
     }
 }
