@@ -50,6 +50,9 @@ fn main() {
     for services in [1_000, 10_000, 45_000, 100_000] {
         one_change(services);
     }
+    for services in [1_000, 20_000, 45_000] {
+        new_number_of_endpoints(services, 10);
+    }
     for ownership in [Ownership::Exclusive, Ownership::Shared] {
         channel_to_acknowledgement(45_000, ownership);
     }
@@ -58,6 +61,38 @@ fn main() {
     process(20_000, 10);
     stale_flows(100_000);
     stale_flows_of_ports(3_000, 20_000);
+}
+
+/// Adds an endpoint to a Service that then has a number of endpoints which no other one has, and
+/// removes it with the chain that chose among them.
+fn new_number_of_endpoints(services: usize, endpoints: usize) {
+    let namespace = Namespace::new("bench");
+    let [add, remove] = namespace.run(|| {
+        let mut world = install(services, endpoints);
+        let idle = world.retire_idle_chains();
+        world.commit(&idle);
+        let mut commit = [Vec::new(), Vec::new()];
+        for round in 0..100 {
+            let service = round * 7 % services;
+            let more = world.change(service, endpoints + 1);
+            let less = world.change(service, endpoints);
+            let retired = world.retire_idle_chains();
+            assert_eq!(more.len(), 6, "a chain, its rules, the element to it, and three");
+            assert_eq!(retired.len(), 2, "the element and the chain");
+            let started = Instant::now();
+            world.commit(&more);
+            commit[0].push(started.elapsed());
+            world.commit(&less);
+            let started = Instant::now();
+            world.commit(&retired);
+            commit[1].push(started.elapsed());
+        }
+        commit
+    });
+    let setup = format!("{services} services × {endpoints}");
+    let what = "one endpoint more, a number that no other frontend has: delta → kernel ACK";
+    row(what, &setup, &percentiles(add));
+    row("an unused pick chain less: delta → kernel ACK", &setup, &percentiles(remove));
 }
 
 /// Adds and removes one endpoint in turn, each time at another Service.

@@ -49,6 +49,17 @@ impl<S: Sink> World<S> {
         delta
     }
 
+    /// Removes the pick chains that no frontend uses.
+    pub(crate) fn retire_idle_chains(&mut self) -> Delta {
+        let mut wanted = self.applied.clone();
+        for pick in self.applied.idle_picks() {
+            wanted.retire(pick);
+        }
+        let delta = Delta::between(&self.applied, &wanted);
+        self.applied = wanted;
+        delta
+    }
+
     /// Commits a change to the kernel.
     pub(crate) fn commit(&mut self, delta: &Delta) {
         let outcome = self.sink.commit(delta, DeltaBase::Believed).unwrap();

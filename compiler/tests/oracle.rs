@@ -796,8 +796,9 @@ fn the_path_names_the_rules_that_took_effect() {
     assert_eq!(found, [(Some(ChainId::Firewall), chains)]);
 
     let found = told(&with(external_local), "x", "vip:80");
-    let [(Some(ChainId::Pick(..)), chains)] = found.as_slice() else { panic!("{found:?}") };
-    let expected = ["prerouting", "dispatch", "split-pick-3", "outside", "local-pick-1"];
+    let [(Some(ChainId::Translate(..)), chains)] = found.as_slice() else { panic!("{found:?}") };
+    let expected =
+        ["prerouting", "dispatch", "split-pick-3", "outside", "local-pick-1", "local-translate"];
     assert_eq!(chains, &expected);
 
     let found = told(&world(), "node", "nobody:80");

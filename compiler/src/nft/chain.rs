@@ -16,6 +16,10 @@ pub enum ChainId {
     NodePorts,
     /// The part of `dispatch` for clients from outside under policy Local.
     Outside(Scope),
+    /// Translates to the backend whose slot or id is in the scratch register.
+    Translate(Scope, View),
+    /// Replaces the slot in the scratch register with the backend's id, for session affinity.
+    BackendId(Scope, View),
     /// Drops packets from clients that a frontend does not allow.
     Firewall,
     /// Rejects packets to a frontend without endpoints.
@@ -46,7 +50,15 @@ pub enum ChainId {
 
 impl ChainId {
     /// The constant chains, in the order in which they are created.
-    pub const CONSTANT: [Self; 16] = [
+    pub const CONSTANT: [Self; 24] = [
+        Self::Translate(Scope::Address, View::Cluster),
+        Self::Translate(Scope::Address, View::Local),
+        Self::Translate(Scope::NodePort, View::Cluster),
+        Self::Translate(Scope::NodePort, View::Local),
+        Self::BackendId(Scope::Address, View::Cluster),
+        Self::BackendId(Scope::Address, View::Local),
+        Self::BackendId(Scope::NodePort, View::Cluster),
+        Self::BackendId(Scope::NodePort, View::Local),
         Self::Dispatch,
         Self::NodePorts,
         Self::Outside(Scope::Address),
@@ -84,7 +96,10 @@ impl ChainId {
     /// Returns the scope of the frontends that the chain decides about, if it does.
     pub fn scope(self) -> Option<Scope> {
         match self {
-            Self::Outside(scope) | Self::Pick(scope, ..) => Some(scope),
+            Self::Outside(scope)
+            | Self::Translate(scope, _)
+            | Self::BackendId(scope, _)
+            | Self::Pick(scope, ..) => Some(scope),
             Self::Firewall | Self::Unserved | Self::Unknown => Some(Scope::Address),
             Self::NodePorts | Self::UnservedNodePorts => Some(Scope::NodePort),
             Self::Dispatch
@@ -118,12 +133,22 @@ impl ChainId {
             Self::Dispatch
             | Self::NodePorts
             | Self::Outside(_)
+            | Self::Translate(..)
+            | Self::BackendId(..)
             | Self::Firewall
             | Self::Unserved
             | Self::UnservedNodePorts
             | Self::Unknown
             | Self::Pick(..) => None,
         }
+    }
+}
+
+/// Returns the beginning of the names of chains for a kind of frontends and a view.
+const fn prefix(scope: Scope, view: View) -> &'static str {
+    match scope {
+        Scope::Address => by_view(view, "", "local-"),
+        Scope::NodePort => by_view(view, "nodeport-", "local-nodeport-"),
     }
 }
 
@@ -134,6 +159,8 @@ impl fmt::Display for ChainId {
             Self::NodePorts => f.write_str("nodeports"),
             Self::Outside(Scope::Address) => f.write_str("outside"),
             Self::Outside(Scope::NodePort) => f.write_str("outside-nodeports"),
+            Self::Translate(scope, view) => write!(f, "{}translate", prefix(*scope, *view)),
+            Self::BackendId(scope, view) => write!(f, "{}backend-id", prefix(*scope, *view)),
             Self::Firewall => f.write_str("firewall"),
             Self::Unserved => f.write_str("unserved"),
             Self::UnservedNodePorts => f.write_str("unserved-nodeports"),
@@ -146,13 +173,7 @@ impl fmt::Display for ChainId {
             Self::FilterInput => f.write_str("filter-input"),
             Self::FilterForward => f.write_str("filter-forward"),
             Self::FilterOutput => f.write_str("filter-output"),
-            Self::Pick(scope, view, pick) => {
-                f.write_str(by_view(*view, "", "local-"))?;
-                match scope {
-                    Scope::Address => write!(f, "{pick}"),
-                    Scope::NodePort => write!(f, "nodeport-{pick}"),
-                }
-            }
+            Self::Pick(scope, view, pick) => write!(f, "{}{pick}", prefix(*scope, *view)),
         }
     }
 }

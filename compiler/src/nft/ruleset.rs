@@ -59,6 +59,15 @@ pub fn rules(chain: ChainId) -> Vec<Rule> {
         // Without a local backend, drop silently: a load balancer that has not noticed yet, or a
         // client that asked the wrong node, shall retry rather than give up.
         ChainId::Outside(scope) => vec![choose(scope, View::Local), Rule(vec![Drop])],
+        ChainId::Translate(scope, view) => {
+            let fields = Field::frontend_and(scope, Field::Priority);
+            vec![Rule(vec![Statement::Dnat { fields, map: SetId::Endpoints(scope, view) }])]
+        }
+        ChainId::BackendId(scope, view) => {
+            let fields = Field::frontend_and(scope, Field::Priority);
+            let map = SetId::AffinitySlots(scope, view);
+            vec![Rule(vec![SetPriority(Scratch::Map { fields, map })])]
+        }
         ChainId::Firewall => {
             let source = [Field::Daddr, Field::HeaderProtocol, Field::Dport, Field::Saddr];
             vec![Rule(vec![
@@ -134,36 +143,33 @@ fn pick_rules(scope: Scope, view: View, pick: Pick) -> Vec<Rule> {
     if pick.backends == 0 {
         return rules;
     }
-    let fields = Field::frontend_and(scope, Field::Priority);
-    let map = SetId::Endpoints(scope, view);
-    let dnat = Statement::Dnat { fields: fields.clone(), map };
+    // A rule that looks into a map makes the kernel visit every element of it when the rule is added.
+    // So the rules of these chains, which come and go, leave the large maps to constant chains.
+    let translate = ChainId::Translate(scope, view);
     let Some(timeout) = pick.affinity else {
         rules.push(Rule(vec![Statement::SetPriority(Scratch::Random(pick.backends))]));
-        rules.push(Rule(vec![dnat]));
+        rules.push(Rule(vec![Statement::Goto(translate)]));
         return rules;
     };
     let record = Statement::RecordAffinity { scope, view, timeout };
     rules.extend([
-        // A record of a backend that exists: renew it and translate. If the backend is gone, `dnat`
-        // finds no value and the rule does not match.
+        // A record of a backend that exists: renew it and translate. If the backend is gone, the
+        // chain finds no value and returns.
         Rule(vec![
             Statement::SetPriority(Scratch::Map {
                 fields: Field::frontend_and(scope, Field::Saddr),
                 map: SetId::Affinity(scope, view),
             }),
             record.clone(),
-            dnat.clone(),
+            Statement::Jump(translate),
         ]),
         // No record, or one of a removed backend: choose a slot, look up its id, record that,
         // translate.
         Rule(vec![Statement::ForgetAffinity(scope, view)]),
         Rule(vec![Statement::SetPriority(Scratch::ClientHash(pick.backends))]),
-        Rule(vec![Statement::SetPriority(Scratch::Map {
-            fields,
-            map: SetId::AffinitySlots(scope, view),
-        })]),
+        Rule(vec![Statement::Jump(ChainId::BackendId(scope, view))]),
         Rule(vec![record]),
-        Rule(vec![dnat]),
+        Rule(vec![Statement::Goto(translate)]),
     ]);
     rules
 }
@@ -194,4 +200,33 @@ fn clients_rules(scope: Scope, clients: Clients) -> Vec<Rule> {
 /// Returns the key of an affinity record: the frontend and the client.
 pub fn affinity_key(scope: Scope) -> Vec<Field> {
     Field::frontend_and(scope, Field::Saddr)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel visits every element of a map when a rule that looks into it is added.
+    #[test]
+    fn chains_that_come_and_go_look_into_no_map_of_services_or_endpoints() {
+        for clients in [Clients::Kept, Clients::Masqueraded, Clients::Split, Clients::Dropped] {
+            for affinity in [None, Some(10_800)] {
+                for (scope, view) in [
+                    (Scope::Address, View::Cluster),
+                    (Scope::NodePort, View::Cluster),
+                    (Scope::Address, View::Local),
+                ] {
+                    let chain = ChainId::Pick(scope, view, Pick { clients, affinity, backends: 3 });
+                    let sets: Vec<SetId> = rules(chain).iter().flat_map(Rule::sets).collect();
+                    let is_small = |set: &SetId| {
+                        matches!(
+                            set,
+                            SetId::PodSources | SetId::PodInterfaces | SetId::Affinity(..)
+                        )
+                    };
+                    assert!(sets.iter().all(is_small), "{chain}: {sets:?}");
+                }
+            }
+        }
+    }
 }

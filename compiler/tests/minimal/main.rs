@@ -975,8 +975,7 @@ fn a_pick_chain_is_added_with_its_first_user() {
         text(delta.shared.at(Stage::Prepare)),
         "add chain ip rulec pick-2\n\
          add rule ip rulec pick-2 meta priority set numgen random mod 2\n\
-         add rule ip rulec pick-2 dnat ip to ip daddr . meta l4proto . th dport . meta priority \
-         map @endpoints\n\
+         add rule ip rulec pick-2 goto translate\n\
          add element ip rulec picks { 0:2 : goto pick-2 }\n"
     );
     assert_eq!(delta.shared.at(Stage::Retire), [], "an unused chain stays for a while");

@@ -71,7 +71,7 @@ pub(super) fn of(
             None => "no rule applies".to_owned(),
         }),
     }
-    if matches!(outcome.decided_in, Some(ChainId::Pick(_, View::Local, _))) {
+    if outcome.decided_in.is_some_and(is_of_local_view) {
         let why = format!(
             "spec.externalTrafficPolicy is Local, and {} is neither a Pod nor this node: only \
              endpoints of this node",
@@ -113,7 +113,7 @@ pub(super) fn left_out(
         if service.cluster_ips.of(family) == Some(address));
     let is_outside = |explained: &Explained| {
         let decided_in = explained.outcome.decided_in;
-        matches!(decided_in, Some(ChainId::Pick(_, View::Local, _) | ChainId::Outside(_)))
+        decided_in.is_some_and(is_of_local_view) || matches!(decided_in, Some(ChainId::Outside(_)))
     };
     // With policy Local, topology does not apply.
     let rule = if outcomes.iter().any(is_outside)
@@ -167,4 +167,9 @@ fn range_of(side: &Side, packet: &Packet) -> String {
         .next();
     let range = found.unwrap_or_else(|| "a ServiceCIDR".to_owned());
     format!("{range} contains {address}, but no Service has it")
+}
+
+/// Returns true if the chain chooses among, or translates to, the backends for clients from outside.
+fn is_of_local_view(chain: ChainId) -> bool {
+    matches!(chain, ChainId::Pick(_, View::Local, _) | ChainId::Translate(_, View::Local))
 }
