@@ -32,6 +32,15 @@ use self::wire::{ShownReal, ShownServer};
 use crate::netlink::{Bus, Open, Requests, Writer};
 use crate::rtnetlink::AddressChange;
 
+/// The number of virtual servers that the kernel certainly lists in one piece. It continues a longer
+/// list by counting the virtual servers of all network namespaces (`ip_vs_genl_dump_services`, Linux
+/// 6.1), so it skips some if others come or go meanwhile. A list is believed when the next one is the
+/// same.
+const ONE_PIECE: usize = 8;
+
+/// The number of further lists. If others change theirs all the time, the last one must do.
+const LIST_ATTEMPTS: usize = 4;
+
 /// The IPVS of the network namespace of the thread that opened it.
 pub struct Ipvs {
     requests: Requests,
@@ -119,15 +128,31 @@ impl Ipvs {
     /// If it cannot be read now.
     pub fn read(&mut self) -> io::Result<State> {
         self.family = family(&mut self.requests)?;
-        let shown = self.dump_servers(|servers: &mut BTreeMap<_, _>, shown| {
-            servers.extend(shown.server.map(|server| (server, shown.attributes)));
-        })?;
+        let mut shown = self.list()?;
+        for _ in 0..LIST_ATTEMPTS {
+            if shown.len() <= ONE_PIECE {
+                break;
+            }
+            let again = self.list()?;
+            let is_same = again == shown;
+            shown = again;
+            if is_same {
+                break;
+            }
+        }
         let mut servers = BTreeMap::new();
         for (server, attributes) in shown {
             let reals = self.dump_reals(server, |real| real.real)?;
             servers.insert(server, Server { attributes, reals });
         }
         Ok(State { servers, bound: self.bound.read()? })
+    }
+
+    /// Lists the virtual servers once.
+    fn list(&mut self) -> io::Result<BTreeMap<VirtualServer, Option<ipvs::Attributes>>> {
+        self.dump_servers(|servers: &mut BTreeMap<_, _>, shown| {
+            servers.extend(shown.server.map(|server| (server, shown.attributes)));
+        })
     }
 
     /// Executes operations in this order. Returns the indices of those that were refused, with the

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use rulec_compiler::ipvs::text as ipvs_text;
-use rulec_compiler::{Delta, Op, State};
+use rulec_compiler::{Delta, State};
 
 use crate::cli::{DiffArgs, Output};
 use crate::setup;
@@ -119,12 +119,16 @@ fn print_commands(comparison: &Comparison) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Prints lines for `ipvsadm --restore`. Operations that do not concern IPVS are left out.
+/// Prints lines for `ipvsadm --restore`, in the order in which the daemon carries them out.
+/// Operations that do not concern IPVS are left out.
 fn print_ipvsadm(comparison: &Comparison) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    let ipvs = comparison.delta.ops().filter_map(Op::as_ipvs);
-    for command in ipvs.filter_map(ipvs_text::command) {
-        writeln!(out, "{command}")?;
+    for step in comparison.delta.steps() {
+        for (_, op) in step.on_ipvs() {
+            if let Some(command) = ipvs_text::command(op) {
+                writeln!(out, "{command}")?;
+            }
+        }
     }
     out.flush()
 }

@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 
 use super::Delta;
 use crate::frontend::Frontend;
-use crate::ipvs::Verb;
+use crate::ipvs::{self, Verb};
 use crate::name::NamespacedName;
 use crate::nft;
 use crate::nft::element::{Element, Key, Value};
@@ -147,11 +147,26 @@ pub struct Step<'a> {
     pub groups: Vec<(&'a NamespacedName, &'a [Op])>,
 }
 
-impl Step<'_> {
+impl<'a> Step<'a> {
     /// Returns all operations, in order.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
         let groups = self.groups.iter().flat_map(|(_, ops)| *ops);
         self.shared.iter().chain(groups)
+    }
+
+    /// Returns the operations on IPVS with their Services, in the order in which they are carried out.
+    pub fn on_ipvs(&self) -> Vec<(Option<&'a NamespacedName>, &'a ipvs::Op)> {
+        let shared = self.shared.iter().map(|op| (None, op));
+        let of_services = self
+            .groups
+            .iter()
+            .flat_map(|(service, ops)| ops.iter().map(move |op| (Some(*service), op)));
+        let mut ops: Vec<_> = shared
+            .chain(of_services)
+            .filter_map(|(service, op)| Some((service, op.as_ipvs()?)))
+            .collect();
+        ops.sort_by_key(|(_, op)| op.turn());
+        ops
     }
 
     /// Returns true if there are no operations.

@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::io;
 
 use nix::libc::{EEXIST, ENOENT, ESRCH};
-use rulec_compiler::delta::Step;
 use rulec_compiler::ipvs::{self, Draining, Turn, VirtualServer};
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::{Delta, State};
@@ -91,7 +90,9 @@ impl Sink for IpvsSink {
     fn commit(&mut self, delta: &Delta, base: DeltaBase) -> Result<Outcome, SinkError> {
         let mut progress = Progress::new(base);
         for step in delta.steps() {
-            let on_ipvs = on_ipvs(&step);
+            let on_ipvs = step.on_ipvs();
+            let on_ipvs = on_ipvs.into_iter().map(|(service, op)| Owned { service, op });
+            let on_ipvs: Vec<Owned<'_>> = on_ipvs.collect();
             self.nft.commit_step(step, delta.atomic, &mut progress)?;
             self.apply(&on_ipvs, &mut progress)?;
         }
@@ -109,21 +110,6 @@ impl Sink for IpvsSink {
     }
 }
 
-/// Returns the operations of a step on IPVS, in the order of their turns.
-fn on_ipvs<'a>(step: &Step<'a>) -> Vec<Owned<'a>> {
-    let shared = step.shared.iter().map(|op| (None, op));
-    let of_services = step
-        .groups
-        .iter()
-        .flat_map(|(service, ops)| ops.iter().map(move |op| (Some(*service), op)));
-    let mut ops: Vec<Owned<'a>> = shared
-        .chain(of_services)
-        .filter_map(|(service, op)| Some(Owned { service, op: op.as_ipvs()? }))
-        .collect();
-    ops.sort_by_key(|it| it.op.turn());
-    ops
-}
-
 /// Returns the error, replaced with a clearer one if the kernel lacks a scheduler.
 fn named(error: io::Error, op: Option<&ipvs::Op>) -> io::Error {
     match op {
@@ -133,39 +119,5 @@ fn named(error: io::Error, op: Option<&ipvs::Op>) -> io::Error {
             io::Error::other(SchedulerError::Absent(attributes.scheduling.scheduler))
         }
         Some(_) | None => error,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rulec_compiler::Op;
-    use rulec_compiler::ipvs::{Attributes, RealServer, Scheduling};
-    use rulec_compiler::net::{Backend, Protocol};
-
-    use super::*;
-
-    #[test]
-    fn servers_are_complete_before_their_address_is_bound_and_deleted_after_it() {
-        let server = |last| VirtualServer {
-            address: [10, 96, 0, last].into(),
-            protocol: Protocol::Tcp,
-            port: 80.try_into().unwrap(),
-        };
-        let backend = Backend { address: [10, 244, 0, 1].into(), port: 8080.try_into().unwrap() };
-        let attributes = Attributes { scheduling: Scheduling::default(), persistence: None };
-        let complete = [
-            ipvs::Op::AddServer(server(1), attributes),
-            ipvs::Op::AddReal(server(1), backend, RealServer::ACTIVE),
-        ];
-        let bind = ipvs::Op::Bind(server(1).address);
-        let unbind = ipvs::Op::Unbind(server(2).address);
-        let delete = ipvs::Op::DeleteServer(server(2));
-        let shared = [delete.clone(), unbind.clone()].map(Op::from);
-        let ops = [std::slice::from_ref(&bind), &complete[..]].concat();
-        let ops: Vec<Op> = ops.into_iter().map(Op::from).collect();
-        let service = NamespacedName::new("default", "web");
-        let step = Step { shared: &shared, groups: vec![(&service, &ops)] };
-        let found: Vec<&ipvs::Op> = on_ipvs(&step).iter().map(|it| it.op).collect();
-        assert_eq!(found, [&complete[0], &complete[1], &bind, &unbind, &delete]);
     }
 }

@@ -256,3 +256,17 @@ fn a_restriction_is_lifted_at_once_unless_its_virtual_server_is_deleted() {
     let ops = [&rules[..], std::slice::from_ref(&delete)].concat();
     assert_eq!(steps(&ops), [vec![delete], rules]);
 }
+
+#[test]
+fn servers_are_complete_before_their_address_is_bound_and_deleted_after_it() {
+    let [add, real, bind] = complete();
+    let other = VirtualServer { address: [10, 96, 0, 2].into(), ..server() };
+    let unbind = Op::from(ipvs::Op::Unbind(other.address));
+    let delete = Op::from(ipvs::Op::DeleteServer(other));
+    let shared = Staged::from(vec![delete.clone(), unbind.clone()]);
+    let delta = Delta { shared, ..delta(&[bind.clone(), add.clone(), real.clone()]) };
+    let steps: Vec<Step<'_>> = delta.steps().collect();
+    let [step] = &steps[..] else { panic!("{steps:?}") };
+    let found: Vec<Op> = step.on_ipvs().into_iter().map(|(_, op)| op.clone().into()).collect();
+    assert_eq!(found, [add, real, bind, unbind, delete]);
+}
