@@ -100,6 +100,9 @@ impl Builder {
     }
 
     /// Adds the sets and chains of a table; its elements come later.
+    ///
+    /// Packets pass through the constant chains, so these get their rules together with the
+    /// elements that the rules look for. Pick chains are complete before an element leads to them.
     pub(super) fn skeleton(&mut self, family: Family, table: &Table, chains: &[ChainId]) {
         for set in SetId::ALL.into_iter().filter(|set| !table.sets.contains(set)) {
             self.shared(Stage::Prepare, nft::Op::AddSet(family, set));
@@ -109,13 +112,14 @@ impl Builder {
         }
         for chain in chains {
             let fill = nft::Op::FillChain(family, *chain);
-            match table.chains.get(chain) {
-                Some(ChainContent::Complete) => {}
-                Some(ChainContent::Other) => {
-                    self.shared(Stage::Prepare, nft::Op::FlushChain(family, *chain));
-                    self.shared(Stage::Prepare, fill);
+            match (table.chains.get(chain), chain) {
+                (Some(ChainContent::Complete), _) => {}
+                (Some(ChainContent::Other), _) => {
+                    self.shared(Stage::Switch, nft::Op::FlushChain(family, *chain));
+                    self.shared(Stage::Switch, fill);
                 }
-                None => self.shared(Stage::Prepare, fill),
+                (None, ChainId::Pick(..)) => self.shared(Stage::Prepare, fill),
+                (None, _) => self.shared(Stage::Switch, fill),
             }
         }
     }

@@ -222,7 +222,11 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
+    use crate::model::Model;
     use crate::nft::element::Value;
+    use crate::nft::set::SetId;
+    use crate::settings::Settings;
+    use crate::state::ChainContent;
     use crate::state::Held;
 
     /// No kernel holds such a state, but a caller may pass one.
@@ -239,5 +243,23 @@ mod tests {
         let added = |delta: &Delta| delta.ops().filter(|op| op.added().is_some()).count();
         assert_eq!(added(&Delta::between_states(&nothing, &alien)), 1);
         assert_eq!(added(&Delta::between_states(&alien, &nothing)), 0);
+    }
+
+    /// Otherwise, packets would meet a rule that finds nothing, in a set that is not filled yet.
+    #[test]
+    fn a_chain_in_use_gets_its_rules_with_the_elements_that_they_look_for() {
+        let settings = Arc::new(Settings::new("na".into()));
+        let wanted = Program::compile(&Model::default(), settings, &State::default());
+        let mut found = wanted.state();
+        let table = found.tables.get_mut(&Family::Ipv4).unwrap();
+        table.sets.remove(&SetId::Protocols);
+        table.elements.retain(|key, _| key.set() != SetId::Protocols);
+        table.chains.insert(ChainId::Dispatch, ChainContent::Other);
+        let delta = Delta::reconcile(&found, &wanted);
+        let steps: Vec<Vec<Op>> = delta.steps().map(|it| it.ops().cloned().collect()).collect();
+        let [prepare, switch] = &steps[..] else { panic!("{steps:?}") };
+        assert_eq!(*prepare, [Op::from(nft::Op::AddSet(Family::Ipv4, SetId::Protocols))]);
+        assert!(switch.contains(&nft::Op::FillChain(Family::Ipv4, ChainId::Dispatch).into()));
+        assert_eq!(switch.iter().filter(|op| op.added().is_some()).count(), 3, "{switch:?}");
     }
 }
