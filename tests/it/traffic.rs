@@ -394,3 +394,10 @@ fn at(family: Family, port: u16, addresses: &[(Ipv4Addr, Ipv6Addr)]) -> Vec<Sock
 fn family_of(address: SocketAddr) -> Family {
     if address.is_ipv4() { Family::V4 } else { Family::V6 }
 }
+
+/// Returns the number of packets that a counter of an inet table has seen.
+fn packets(namespace: &Namespace, table: &str, counter: &str) -> u64 {
+    let listed = namespace.sh(&format!("nft list counter inet {table} {counter}"));
+    let mut words = listed.split_whitespace().skip_while(|word| *word != "packets");
+    words.nth(1).unwrap().parse().unwrap()
+}

@@ -120,8 +120,8 @@ fn thousands_of_operations_are_applied_in_one_call() {
             let mut model = State::default();
             done(&mut ipvs, &mut model, &ops);
             // The kernel continues a dump by counting the virtual servers of all namespaces
-            // (`ip_vs_genl_dump_services`, Linux 6.1): if other tests change theirs meanwhile, a dump
-            // misses some.
+            // (`ip_vs_genl_dump_services`, Linux 6.1): if other tests change theirs meanwhile, a
+            // dump misses some.
             eventually("all of it is listed", || {
                 namespace.sh("ipvsadm -Sn").lines().count() == 6_000
             });

@@ -6,7 +6,7 @@ use rulec_testkit::{
     Connection, Family, LongServer, Namespace, flow_with, require_root, send_invalid_segment,
 };
 
-use super::{Sender, Site, cluster_ip, endpoints, service};
+use super::{Sender, Site, cluster_ip, endpoints, packets, service};
 use crate::support::eventually;
 
 const PORT: u16 = 7070;
@@ -34,13 +34,6 @@ fn watch(client: &Namespace) {
              }}
          }}\n"
     ));
-}
-
-/// Returns the number of packets of a counter.
-fn seen(client: &Namespace, counter: &str) -> u64 {
-    let listed = client.sh(&format!("nft list counter inet watch {counter}"));
-    let mut words = listed.split_whitespace().skip_while(|word| *word != "packets");
-    words.nth(1).unwrap().parse().unwrap()
 }
 
 /// Returns a connection of the client to the backend, after the backend has sent an invalid segment
@@ -78,12 +71,14 @@ fn invalid_segments_are_forwarded_unless_drop_invalid_is_set() {
         watch(client);
         for (nth, family) in (1..).zip(Family::BOTH) {
             let _open = after_an_invalid_segment(&site, family);
-            assert_eq!(seen(client, "arrived"), expected * nth, "{args:?}, {family:?}");
+            assert_eq!(packets(client, "watch", "arrived"), expected * nth, "{args:?}, {family:?}");
             if expected > 0 {
                 // The client resets a connection from a peer that it does not know.
-                eventually("it is answered with a reset", || seen(client, "refused") == nth);
+                eventually("it is answered with a reset", || {
+                    packets(client, "watch", "refused") == nth
+                });
             }
-            assert_eq!(seen(client, "refused"), expected * nth, "{args:?}, {family:?}");
+            assert_eq!(packets(client, "watch", "refused"), expected * nth, "{args:?}, {family:?}");
         }
     }
 }

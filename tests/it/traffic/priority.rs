@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use rulec_testkit::{Family, Namespace, require_root};
 
-use super::{Sender, Site, cluster_ip, endpoints, service};
+use super::{Sender, Site, cluster_ip, endpoints, packets, service};
 
 /// The port of packets that are to no Service.
 const OTHER: u16 = 9999;
@@ -39,12 +39,6 @@ fn classify(node: &Namespace) {
     ));
 }
 
-fn counted(node: &Namespace, counter: &str) -> u64 {
-    let listed = node.sh(&format!("nft list counter inet classes {counter}"));
-    let mut words = listed.split_whitespace().skip_while(|word| *word != "packets");
-    words.nth(1).unwrap().parse().unwrap()
-}
-
 fn send(node: &Namespace, family: Family, to: SocketAddr) {
     let unspecified: IpAddr = match family {
         Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
@@ -68,9 +62,9 @@ fn the_priority_of_packets_to_no_service_is_kept() {
     for family in Family::BOTH {
         classify(node);
         send(node, family, SocketAddr::new(Sender::Client.ip(family), OTHER));
-        assert_eq!(counted(node, "kept"), FLOWS, "{family:?}: to no Service");
+        assert_eq!(packets(node, "classes", "kept"), FLOWS, "{family:?}: to no Service");
         send(node, family, cluster_ip(family, 10, 53));
-        assert_eq!(counted(node, "cleared"), FLOWS, "{family:?}: no slot is left in it");
+        assert_eq!(packets(node, "classes", "cleared"), FLOWS, "{family:?}: no slot is left in it");
         node.sh("nft delete table inet classes");
     }
 }

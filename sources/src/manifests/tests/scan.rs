@@ -521,6 +521,22 @@ fn an_emptied_file_is_accepted_only_after_a_delay() {
     }
 }
 
+/// Its writer may not be known yet.
+#[test]
+fn a_file_that_breaks_off_is_reported_only_after_a_delay() {
+    let mut world = Fixture::new(&[("a.yaml", &plain("a", 1))]);
+    for (name, problems) in [("a.yaml", 1), ("new.yaml", 2)] {
+        world.write_now(name, "kind: Service\nspec: {ports: [");
+        let scan = world.touch(&[name]);
+        assert_eq!((told(&scan).len(), scan.unsettled), (0, true), "{name}");
+        assert_eq!(world.problems().len(), problems - 1, "{name}");
+        world.wait(120);
+        let scan = world.touch(&[]);
+        assert_eq!((told(&scan).len(), scan.unsettled), (0, false), "{name}");
+        assert_eq!(world.problems().len(), problems, "{name}: {:?}", world.problems());
+    }
+}
+
 #[test]
 fn an_empty_file_or_dangling_link_keeps_its_last_good_content() {
     let mut world = Fixture::new(&[("a.yaml", &plain("a", 1))]);
