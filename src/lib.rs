@@ -12,7 +12,8 @@
 //! - `daemon` runs the engine, `observe` shows what it does, and `tool` has the commands that only
 //!   look. `cleanup` removes everything that rulec has put into the kernel.
 //! - `kernel` opens what is programmed, and `setup` takes the steps before the daemon starts.
-//!   `host` changes the node beside the rules: it sets sysctls, and removes what kube-proxy has left.
+//!   `host` changes the node beside the rules: it sets sysctls, and removes what kube-proxy has
+//!   left.
 //! - `snapshot` is a state in a file. `clock`, `limits` and `threads` are used everywhere.
 #![forbid(unsafe_code)]
 

@@ -18,7 +18,7 @@ mod builder;
 mod reconcile;
 pub mod stage;
 
-pub use stage::{Staged, Step, Tables};
+pub use stage::{IpvsOp, Staged, Step, Tables};
 
 /// The operations for one Service, which belong in one transaction for each stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +51,8 @@ pub struct Delta {
 }
 
 impl Delta {
-    /// Returns all operations in a valid order: what Services share is there before they use it, and
-    /// goes after they have stopped.
+    /// Returns all operations in a valid order: what Services share is there before they use it,
+    /// and goes after they have stopped.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
         let [prepare, switch, retire] = self.shared.stages();
         let groups = self.groups.iter().flat_map(|group| group.ops.iter());

@@ -32,10 +32,10 @@ use self::wire::{ShownReal, ShownServer};
 use crate::netlink::{Bus, Open, Requests, Writer};
 use crate::rtnetlink::AddressChange;
 
-/// The number of virtual servers that the kernel certainly lists in one piece. It continues a longer
-/// list by counting the virtual servers of all network namespaces (`ip_vs_genl_dump_services`, Linux
-/// 6.1), so it skips some if others come or go meanwhile. A list is believed when the next one is the
-/// same.
+/// The number of virtual servers that the kernel certainly lists in one piece. It continues a
+/// longer list by counting the virtual servers of all network namespaces
+/// (`ip_vs_genl_dump_services`, Linux 6.1), so it skips some if others come or go meanwhile. A list
+/// is believed when the next one is the same.
 const ONE_PIECE: usize = 8;
 
 /// The number of further lists. If others change theirs all the time, the last one must do.
@@ -120,8 +120,8 @@ impl Ipvs {
     /// Virtual servers that a `VirtualServer` cannot name are left out: those of firewall marks,
     /// and those of all ports.
     ///
-    /// The kernel's dump does not tell if others add or delete virtual servers during it: then one
-    /// may be missing.
+    /// The kernel's dump does not tell if others add or delete virtual servers during it. A long
+    /// list is asked for again until two are equal; if others never pause, one may be missing.
     ///
     /// # Errors
     ///
@@ -129,16 +129,19 @@ impl Ipvs {
     pub fn read(&mut self) -> io::Result<State> {
         self.family = family(&mut self.requests)?;
         let mut shown = self.list()?;
+        let mut is_certain = shown.len() <= ONE_PIECE;
         for _ in 0..LIST_ATTEMPTS {
-            if shown.len() <= ONE_PIECE {
+            if is_certain {
                 break;
             }
             let again = self.list()?;
-            let is_same = again == shown;
+            is_certain = again == shown;
             shown = again;
-            if is_same {
-                break;
-            }
+        }
+        if !is_certain {
+            tracing::debug!(
+                "other processes change virtual servers all the time; one may be missing"
+            );
         }
         let mut servers = BTreeMap::new();
         for (server, attributes) in shown {

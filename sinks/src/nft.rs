@@ -270,8 +270,8 @@ impl NftSink {
         SinkError::Refused(io::Error::from_raw_os_error(errno))
     }
 
-    /// Commits the operations of a step on our tables, and ignores those on IPVS. Those of a Service
-    /// that the kernel refuses are left out.
+    /// Commits the operations of a step on our tables, and ignores those on IPVS. Those of a
+    /// Service that the kernel refuses are left out.
     pub(crate) fn commit_step(
         &mut self,
         step: Step<'_>,

@@ -84,8 +84,8 @@ pub struct IpvsArgs {
     /// for mh, none for others]
     ///
     /// flag-1, flag-2 and flag-3, or their names sh-fallback, sh-port, mh-fallback and mh-port; an
-    /// empty list means none. sh and mh always fall back. The annotation rulec.io/ipvs-scheduler-flags of a Service takes
-    /// precedence.
+    /// empty list means none. sh and mh always fall back. The annotation
+    /// rulec.io/ipvs-scheduler-flags of a Service takes precedence.
     #[arg(long, value_name = "FLAG,...")]
     pub ipvs_scheduler_flags: Option<SchedulerFlags>,
     /// How the addresses of Services become local to the node; used only in IPVS mode [default:
@@ -144,7 +144,8 @@ pub struct RunArgs {
     pub manifests: Option<PathBuf>,
     /// A file with a KubeProxyConfiguration
     ///
-    /// It replaces the options of kube-proxy, except --master, those of logging, and the node's name.
+    /// It replaces the options of kube-proxy, except --master, those of logging, and the node's
+    /// name.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The address of the API server; overrides the kubeconfig

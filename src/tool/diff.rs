@@ -124,8 +124,8 @@ fn print_commands(comparison: &Comparison) -> std::io::Result<()> {
 fn print_ipvsadm(comparison: &Comparison) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     for step in comparison.delta.steps() {
-        for (_, op) in step.on_ipvs() {
-            if let Some(command) = ipvs_text::command(op) {
+        for it in step.on_ipvs() {
+            if let Some(command) = ipvs_text::command(it.op) {
                 writeln!(out, "{command}")?;
             }
         }

@@ -70,7 +70,8 @@ impl Applied {
         &self.locals
     }
 
-    /// Returns the content that a refused Service falls back to; an unknown program counts as empty.
+    /// Returns the content that a refused Service falls back to; an unknown program counts as
+    /// empty.
     pub(crate) fn fallback(&self, settings: &Arc<Settings>) -> Snapshot {
         let program = self.program.clone();
         let program = program.unwrap_or_else(|| Program::new(Arc::clone(settings)));

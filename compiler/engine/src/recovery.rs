@@ -1,7 +1,7 @@
 //! Recovery from failures of the sink.
 //!
-//! After a failure it is unknown what the kernel holds. There is one way on: to read the kernel, and
-//! to continue from there. The read adopts tables, because they may have been created anew
+//! After a failure it is unknown what the kernel holds. There is one way on: to read the kernel,
+//! and to continue from there. The read adopts tables, because they may have been created anew
 //! meanwhile. The first read of a process is no different: it continues from what an earlier
 //! process has left.
 //!

@@ -15,11 +15,11 @@
 //! other kinds. So source ranges are added in a step before the one that adds the
 //! restriction: otherwise, new connections from allowed clients would be dropped in between.
 //!
-//! No transaction covers both nf_tables and IPVS. Within a stage, the rules change first. So in IPVS
-//! mode, the rules for a frontend are there before IPVS serves it, and go in the last stage: no
-//! client is served that the rules would reject, and a virtual server always has the element that
-//! marks it as ours. If our own rules have translated so far, IPVS takes over in the other order: it
-//! is complete before the rules stop translating.
+//! No transaction covers both nf_tables and IPVS. Within a stage, the rules change first. So in
+//! IPVS mode, the rules for a frontend are there before IPVS serves it, and go in the last stage:
+//! no client is served that the rules would reject, and a virtual server always has the element
+//! that marks it as ours. If our own rules have translated so far, IPVS takes over in the other
+//! order: it is complete before the rules stop translating.
 
 use std::collections::BTreeSet;
 
@@ -147,6 +147,15 @@ pub struct Step<'a> {
     pub groups: Vec<(&'a NamespacedName, &'a [Op])>,
 }
 
+/// An operation on IPVS, and the Service that it belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct IpvsOp<'a> {
+    /// The Service, if it belongs to one.
+    pub service: Option<&'a NamespacedName>,
+    /// The operation.
+    pub op: &'a ipvs::Op,
+}
+
 impl<'a> Step<'a> {
     /// Returns all operations, in order.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
@@ -154,18 +163,18 @@ impl<'a> Step<'a> {
         self.shared.iter().chain(groups)
     }
 
-    /// Returns the operations on IPVS with their Services, in the order in which they are carried out.
-    pub fn on_ipvs(&self) -> Vec<(Option<&'a NamespacedName>, &'a ipvs::Op)> {
+    /// Returns the operations on IPVS, in the order in which they are carried out.
+    pub fn on_ipvs(&self) -> Vec<IpvsOp<'a>> {
         let shared = self.shared.iter().map(|op| (None, op));
         let of_services = self
             .groups
             .iter()
             .flat_map(|(service, ops)| ops.iter().map(move |op| (Some(*service), op)));
-        let mut ops: Vec<_> = shared
+        let mut ops: Vec<IpvsOp<'a>> = shared
             .chain(of_services)
-            .filter_map(|(service, op)| Some((service, op.as_ipvs()?)))
+            .filter_map(|(service, op)| Some(IpvsOp { service, op: op.as_ipvs()? }))
             .collect();
-        ops.sort_by_key(|(_, op)| op.turn());
+        ops.sort_by_key(|it| it.op.turn());
         ops
     }
 
@@ -289,8 +298,8 @@ impl Classes {
         }
     }
 
-    /// IPVS stops before the rules for it go. But a restriction is lifted at once, and a range makes
-    /// room for one that overlaps it.
+    /// IPVS stops before the rules for it go. But a restriction is lifted at once, and a range
+    /// makes room for one that overlaps it.
     fn outlasts_ipvs(&self, key: Key) -> bool {
         if let Key::Firewalled(frontend) = key {
             self.is_left(frontend)

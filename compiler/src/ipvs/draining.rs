@@ -60,10 +60,10 @@ impl Drains {
         self.ends.remove(&real);
     }
 
-    /// Follows a change of a virtual server: `active` are its backends now, `gone` those that it had
-    /// and may have lost, and `drain` is how long, in seconds, they keep their connections. UDP has
-    /// no connections to keep: its flows find another backend. The end of those that already drain
-    /// is limited by the current drain time; if that is 0, they are removed.
+    /// Follows a change of a virtual server: `active` are its backends now, `gone` those that it
+    /// had and may have lost, and `drain` is how long, in seconds, they keep their connections. UDP
+    /// has no connections to keep: its flows find another backend. The end of those that already
+    /// drain is limited by the current drain time; if that is 0, they are removed.
     pub(crate) fn follow(
         &mut self,
         server: VirtualServer,

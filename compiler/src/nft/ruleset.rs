@@ -5,8 +5,8 @@
 //!
 //! `skb->priority` is the scratch register between two lookups: it is the only field that can be
 //! set from a map, can be read as part of a key, is printed and parsed again by the `nft` tool, and
-//! is not used by others in these hooks. Postrouting resets it for packets to Services; the priority
-//! of all other packets is never written.
+//! is not used by others in these hooks. Postrouting resets it for packets to Services; the
+//! priority of all other packets is never written.
 
 use super::chain::ChainId;
 use super::pick::{Clients, Pick};
@@ -143,8 +143,9 @@ fn pick_rules(scope: Scope, view: View, pick: Pick) -> Vec<Rule> {
     if pick.backends == 0 {
         return rules;
     }
-    // A rule that looks into a map makes the kernel visit every element of it when the rule is added.
-    // So the rules of these chains, which come and go, leave the large maps to constant chains.
+    // A rule that looks into a map makes the kernel visit every element of it when the rule is
+    // added. So the rules of these chains, which come and go, leave the large maps to constant
+    // chains.
     let translate = ChainId::Translate(scope, view);
     let Some(timeout) = pick.affinity else {
         rules.push(Rule(vec![Statement::SetPriority(Scratch::Random(pick.backends))]));

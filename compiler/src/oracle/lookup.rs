@@ -145,7 +145,8 @@ impl Oracle<'_> {
                 let (frontend, number) = frontend_and_number(scope)?;
                 Some(Key::Endpoint(view, frontend, number))
             }
-            // Sets of ranges; and what other statements read. No client is assumed to have a record.
+            // Sets of ranges; and what other statements read. No client is assumed to have a
+            // record.
             SetId::UnmasqueradedSources
             | SetId::UnmasqueradedInterfaces
             | SetId::PodSources

@@ -12,8 +12,8 @@ use crate::object::{Affinity, TrafficPolicy};
 use crate::resolve::Route;
 use crate::state::State;
 
-/// Lowers a route. `old` is the port's previous fragment; without one, slots continue from `seed`, the
-/// state of a kernel.
+/// Lowers a route. `old` is the port's previous fragment; without one, slots continue from `seed`,
+/// the state of a kernel.
 pub(super) fn lower(route: Route, old: Option<&PortFragment>, seed: &State) -> PortFragment {
     let affinity = match route.affinity {
         Affinity::None => None,

@@ -107,6 +107,9 @@ impl Picks {
     /// visited.
     pub(crate) fn diff(&self, wanted: &Self) -> [Vec<PickId>; 2] {
         let [mut added, mut removed] = <[Vec<PickId>; 2]>::default();
+        if self.0.ptr_eq(&wanted.0) {
+            return [added, removed];
+        }
         for item in self.0.diff(&wanted.0) {
             match item {
                 DiffItem::Add(pick, _) => added.push(*pick),

@@ -320,8 +320,8 @@ fn add_foreigners(state: &mut State, exclude: &[ipnet::IpNet]) -> Vec<(VirtualSe
     left
 }
 
-/// Checks that each of our virtual servers is known as ours after every operation on IPVS, and after
-/// the rules of every step: a start that continues from there finds it. In excluded networks,
+/// Checks that each of our virtual servers is known as ours after every operation on IPVS, and
+/// after the rules of every step: a start that continues from there finds it. In excluded networks,
 /// virtual servers stay when their Service goes.
 fn check_ownership(old: &State, delta: &Delta, wanted: &Program) {
     let exclude = wanted.settings().ipvs().map_or(&[][..], |ipvs| &ipvs.exclude);

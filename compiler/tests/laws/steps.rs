@@ -8,8 +8,8 @@ use super::*;
 
 /// Applies a delta step by step, and checks each pair of neighbours, and the fates of packets.
 fn check_steps(old: &State, delta: &Delta, wanted: &Program) {
-    // No packet passes through a table that does not exist yet, and a table that is replaced is replaced
-    // at once.
+    // No packet passes through a table that does not exist yet, and a table that is replaced is
+    // replaced at once.
     let is_new = delta.ops().any(|op| matches!(op, Op::Nft(nft::Op::AddTable(_))));
     let is_seen = !is_new && !delta.atomic;
     let new = wanted.state();
@@ -124,8 +124,8 @@ fn check_neighbours(before: &State, after: &State) {
 proptest! {
     #![proptest_config(cases(24, seeds!("steps.txt")))]
 
-    /// Between two steps of any delta, no packet meets a miss, and every packet is treated as before
-    /// or as after.
+    /// Between two steps of any delta, no packet meets a miss, and every packet is treated as
+    /// before or as after.
     #[test]
     fn no_packet_meets_a_miss_between_two_steps((list, batches) in history()) {
         let mut daemon = Daemon::start(&list);

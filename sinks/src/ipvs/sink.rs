@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::io;
 
 use nix::libc::{EEXIST, ENOENT, ESRCH};
+use rulec_compiler::delta::IpvsOp;
 use rulec_compiler::ipvs::{self, Draining, Turn, VirtualServer};
-use rulec_compiler::name::NamespacedName;
 use rulec_compiler::{Delta, State};
 use rulec_engine::{DeltaBase, Outcome, Sink, SinkError};
 
@@ -21,13 +21,6 @@ pub struct IpvsSink {
     ipvs: Ipvs,
 }
 
-/// An operation on IPVS and the Service that it belongs to.
-#[derive(Clone, Copy)]
-struct Owned<'a> {
-    service: Option<&'a NamespacedName>,
-    op: &'a ipvs::Op,
-}
-
 impl IpvsSink {
     /// Combines the two.
     pub fn new(nft: NftSink, ipvs: Ipvs) -> Self {
@@ -35,10 +28,10 @@ impl IpvsSink {
     }
 
     /// Applies operations of one step, in the order of their turns.
-    fn apply(&mut self, ops: &[Owned<'_>], progress: &mut Progress) -> Result<(), SinkError> {
+    fn apply(&mut self, ops: &[IpvsOp<'_>], progress: &mut Progress) -> Result<(), SinkError> {
         let before = progress.outcome.ops;
         // No address is bound and no server deleted if a server could not be completed.
-        let completes = |it: &Owned<'_>| it.op.turn() == Turn::Complete;
+        let completes = |it: &IpvsOp<'_>| it.op.turn() == Turn::Complete;
         for part in ops.chunk_by(|one, next| completes(one) == completes(next)) {
             self.carry_out(part, progress)?;
         }
@@ -46,9 +39,9 @@ impl IpvsSink {
         Ok(())
     }
 
-    fn carry_out(&mut self, ops: &[Owned<'_>], progress: &mut Progress) -> Result<(), SinkError> {
-        let is_wanted = |it: &&Owned<'_>| it.service.is_none_or(|it| !progress.is_refused(it));
-        let ops: Vec<&Owned<'_>> = ops.iter().filter(is_wanted).collect();
+    fn carry_out(&mut self, ops: &[IpvsOp<'_>], progress: &mut Progress) -> Result<(), SinkError> {
+        let is_wanted = |it: &&IpvsOp<'_>| it.service.is_none_or(|it| !progress.is_refused(it));
+        let ops: Vec<&IpvsOp<'_>> = ops.iter().filter(is_wanted).collect();
         let commands: Vec<ipvs::Op> = ops.iter().map(|it| it.op.clone()).collect();
         if commands.is_empty() {
             return Ok(());
@@ -91,8 +84,6 @@ impl Sink for IpvsSink {
         let mut progress = Progress::new(base);
         for step in delta.steps() {
             let on_ipvs = step.on_ipvs();
-            let on_ipvs = on_ipvs.into_iter().map(|(service, op)| Owned { service, op });
-            let on_ipvs: Vec<Owned<'_>> = on_ipvs.collect();
             self.nft.commit_step(step, delta.atomic, &mut progress)?;
             self.apply(&on_ipvs, &mut progress)?;
         }

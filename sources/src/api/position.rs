@@ -1,4 +1,5 @@
-//! Where the watches of an earlier run stood, and whether a server can be the one that they watched.
+//! Where the watches of an earlier run stood, and whether a server can be the one that they
+//! watched.
 
 use super::version::is_before;
 

@@ -306,7 +306,8 @@ impl Watching {
     }
 
     /// Waits until there has been no event for a while, so that a file written in pieces and a
-    /// directory replaced file by file are one change; but no longer than [`MAX_SETTLE_FACTOR`] allows.
+    /// directory replaced file by file are one change; but no longer than [`MAX_SETTLE_FACTOR`]
+    /// allows.
     fn settle(&self) {
         let patience = later(Instant::now(), self.options.settle.saturating_mul(MAX_SETTLE_FACTOR));
         loop {

@@ -12,9 +12,9 @@
 //! with `O_NONBLOCK`, and sends a SIGIO, which ends a process that has not prepared for it.
 //!
 //! A writer that is not known here means no protection; a writer that is known wrongly delays
-//! reading by [`MAX_WRITE_TIME`]. Writers that opened the file before the watch began and those on other
-//! machines are not reported; `truncate(2)` and a close that got lost in an overflow have no end;
-//! and of two writers, the first that closes ends the wait.
+//! reading by [`MAX_WRITE_TIME`]. Writers that opened the file before the watch began and those on
+//! other machines are not reported; `truncate(2)` and a close that got lost in an overflow have no
+//! end; and of two writers, the first that closes ends the wait.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

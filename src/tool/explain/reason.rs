@@ -169,7 +169,8 @@ fn range_of(side: &Side, packet: &Packet) -> String {
     format!("{range} contains {address}, but no Service has it")
 }
 
-/// Returns true if the chain chooses among, or translates to, the backends for clients from outside.
+/// Returns true if the chain chooses among, or translates to, the backends for clients from
+/// outside.
 fn is_of_local_view(chain: ChainId) -> bool {
     matches!(chain, ChainId::Pick(_, View::Local, _) | ChainId::Translate(_, View::Local))
 }

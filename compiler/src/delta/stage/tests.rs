@@ -267,6 +267,6 @@ fn servers_are_complete_before_their_address_is_bound_and_deleted_after_it() {
     let delta = Delta { shared, ..delta(&[bind.clone(), add.clone(), real.clone()]) };
     let steps: Vec<Step<'_>> = delta.steps().collect();
     let [step] = &steps[..] else { panic!("{steps:?}") };
-    let found: Vec<Op> = step.on_ipvs().into_iter().map(|(_, op)| op.clone().into()).collect();
+    let found: Vec<Op> = step.on_ipvs().into_iter().map(|it| it.op.clone().into()).collect();
     assert_eq!(found, [add, real, bind, unbind, delete]);
 }
