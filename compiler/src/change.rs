@@ -8,11 +8,16 @@ use serde::{Deserialize, Serialize};
 use crate::object::{Kind, Object, ObjectKey};
 
 /// A source of objects. If several sources have an object of the same kind and name, the first in
-/// this order takes precedence: manifests that an operator has put on the node are meant for this
-/// node.
+/// this order takes precedence: the kubelet and podman know the address and the state of a Pod whose
+/// manifest only says what is to run, and manifests that an operator has put on the node are meant
+/// for this node. (podman does not know the names of ports: those are the manifest's.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Origin {
+    /// The kubelet of this node, which reports the Pods that it runs.
+    Kubelet,
+    /// podman, which reports the Pods and containers that it runs.
+    Podman,
     /// Manifest files of this node.
     Manifests,
     /// The API server.
@@ -21,9 +26,17 @@ pub enum Origin {
     Kernel,
 }
 
+impl Origin {
+    /// All sources, in order of precedence.
+    pub const ALL: [Self; 5] =
+        [Self::Kubelet, Self::Podman, Self::Manifests, Self::Api, Self::Kernel];
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Kubelet => "kubelet",
+            Self::Podman => "podman",
             Self::Manifests => "manifests",
             Self::Api => "API server",
             Self::Kernel => "kernel",

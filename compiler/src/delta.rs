@@ -3,7 +3,8 @@
 //! - `between`: from one program to another;
 //! - `reconcile`: from the state that was read from a kernel;
 //! - `builder`: collects operations by Service;
-//! - `stage`: the stage in which each operation takes effect.
+//! - `stage`: the stage in which each operation takes effect;
+//! - `pieces`: where the operations of a Service can be cut.
 
 use std::sync::Arc;
 
@@ -15,9 +16,12 @@ use crate::state::{State, Violation};
 
 mod between;
 mod builder;
+mod pieces;
 mod reconcile;
 pub mod stage;
 
+pub use pieces::Pieces;
+use stage::Whole;
 pub use stage::{IpvsOp, Staged, Step, Tables};
 
 /// The operations for one Service, which belong in one transaction for each stage.
@@ -33,7 +37,7 @@ impl Group {
     /// Returns the group of a Service with these operations, which are in a valid order.
     pub fn new(service: NamespacedName, ops: Vec<Op>) -> Self {
         let with_ipvs = ops.iter().any(|op| op.as_ipvs().is_some());
-        Self { service, ops: Staged::of_service(ops, Tables::Live, with_ipvs) }
+        Self { service, ops: Staged::of_service(ops, &Whole { with_ipvs, ..Whole::default() }) }
     }
 }
 

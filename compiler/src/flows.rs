@@ -6,14 +6,13 @@
 //! attempt from the same port follows the first one. Connections that were answered are never
 //! considered.
 //!
-//! The current rules, and not their history, decide if a flow may continue. A change only
-//! tells where to look: `Suspects`. The sink deletes the flows.
+//! The current rules, and not their history, decide if a flow may continue: `rules`. A change only
+//! tells where to look: `Suspects`. The sink deletes the flows. `forecast` says of a change that is
+//! only planned which flows it would delete.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
-
-use ipnet::IpNet;
 
 use crate::frontend::Frontend;
 use crate::name::NamespacedName;
@@ -23,12 +22,18 @@ use crate::nft::slots::Slot;
 use crate::program::{Program, Winner};
 use crate::state::State;
 
+mod forecast;
+mod rules;
+
+pub use forecast::{Fate, Forecast, Judged};
+pub use rules::{Rules, node_port_addresses};
+
 /// The maximum number of frontends that are tracked one by one; with more, every flow is examined.
 /// This limits the memory that is used while flows cannot be deleted.
 const MAX_FRONTENDS: usize = 65_536;
 
 /// A flow of conntrack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Flow {
     /// The protocol.
     pub protocol: Protocol,
@@ -44,10 +49,20 @@ impl Flow {
         self.answers != self.destination
     }
 
-    fn backend(&self) -> Option<Backend> {
+    /// Returns the source of the answers, if it has a port.
+    pub fn backend(&self) -> Option<Backend> {
         let port = NonZeroU16::new(self.answers.port())?;
         Some(Backend { address: self.answers.ip(), port })
     }
+}
+
+/// The kinds of flows that may be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FlowKind {
+    /// UDP flows.
+    Udp,
+    /// Unanswered attempts to connect over TCP or SCTP: `SYN_SENT`, `COOKIE_WAIT`.
+    Unanswered,
 }
 
 /// Frontends whose flows may contradict the rules.
@@ -122,15 +137,32 @@ impl Suspects {
         self.udp.merge(other.udp) + self.came.merge(other.came) + self.lost.merge(other.lost)
     }
 
+    /// Returns those to look at for flows of a kind.
+    pub fn of(&self, kind: FlowKind) -> Pair<'_> {
+        match kind {
+            FlowKind::Udp => Pair { translated: &self.udp, untranslated: &self.udp },
+            FlowKind::Unanswered => Pair { translated: &self.lost, untranslated: &self.came },
+        }
+    }
+
     /// Returns the flows that a change from one program to another may put in contradiction to the
     /// rules.
     pub fn between(applied: &Program, wanted: &Program) -> Self {
+        Self::of_change(applied, node_addresses(applied.node()), wanted)
+    }
+
+    /// Likewise, from a program whose node ports answer at the addresses of these keys.
+    fn of_change<'a>(
+        applied: &Program,
+        addresses: impl Iterator<Item = &'a Key>,
+        wanted: &Program,
+    ) -> Self {
         let mut suspects = Self::default();
         for frontend in applied.changed_frontends(wanted) {
             suspects.changed(frontend, applied.winner(frontend), wanted.winner(frontend));
         }
         // Where node ports did not answer before, all existing flows are untranslated.
-        if node_addresses(applied).ne(node_addresses(wanted)) {
+        if addresses.ne(node_addresses(wanted.node())) {
             suspects.udp.all = true;
             suspects.came.all = true;
         }
@@ -148,7 +180,7 @@ impl Suspects {
         let all = || Which { all: true, ..Which::default() };
         let mut suspects = Self { udp: all(), came: all(), lost: all() };
         for key in found.tables.values().flat_map(|table| table.elements.keys()) {
-            let (Key::Service(_, frontend) | Key::Reject(frontend)) = *key else { continue };
+            let (Key::Service(frontend) | Key::Reject(frontend)) = *key else { continue };
             let owner = found.owner(frontend);
             if wanted.winner(frontend).is_none()
                 && !owner.is_some_and(|owner| is_held_back(&owner.service))
@@ -187,7 +219,7 @@ impl Suspects {
                 }
             }
             Protocol::Tcp | Protocol::Sctp => {
-                let is_served = |winner: &Winner<'_>| !winner.target.slots.is_empty();
+                let is_served = |winner: &Winner<'_>| !winner.target.group.slots.is_empty();
                 let was_there = old.is_some();
                 let Some(old) = old.filter(is_served) else {
                     if !was_there || is_served(&new) {
@@ -195,8 +227,10 @@ impl Suspects {
                     }
                     return;
                 };
-                let before = [&old.target.slots].into_iter().chain(old.local());
-                let now = [&new.target.slots].into_iter().chain(new.local());
+                let before = [&old.target.group].into_iter().chain(old.local());
+                let before = before.map(|group| &group.slots);
+                let now = [&new.target.group].into_iter().chain(new.local());
+                let now = now.map(|group| &group.slots);
                 let mut pairs = before.zip(now.clone().map(Some).chain([None; 2]));
                 if pairs.any(|(before, now)| has_lost(before, now.map_or(&[], |now| now))) {
                     self.lost.frontends.insert(frontend);
@@ -206,9 +240,19 @@ impl Suspects {
     }
 }
 
-fn node_addresses(program: &Program) -> impl Iterator<Item = &Key> {
-    let keys = program.node().iter();
-    keys.filter(|key| matches!(key, Key::NodeIp(_) | Key::NodeAddressType(_)))
+/// The suspects among flows of one kind, by whether the flow is translated.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair<'a> {
+    /// For flows whose destination was translated.
+    pub translated: &'a Which,
+    /// For all others.
+    pub untranslated: &'a Which,
+}
+
+/// Returns those of keys, in their order, that say where node ports answer.
+fn node_addresses<'a>(keys: impl IntoIterator<Item = &'a Key>) -> impl Iterator<Item = &'a Key> {
+    let is_one = |key: &&Key| matches!(key, Key::NodeIp(_) | Key::NodePortProtocol(..));
+    keys.into_iter().filter(is_one)
 }
 
 /// Returns true if a backend is gone. Most stay in place, so the same place is checked first.
@@ -217,86 +261,4 @@ fn has_lost(before: &[Slot], now: &[Slot]) -> bool {
         let is_it = |other: &Slot| other.backend == slot.backend;
         !now.get(place).is_some_and(is_it) && !now.iter().any(is_it)
     })
-}
-
-/// The rules by which flows are judged.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    program: Program,
-    /// The addresses that node ports answer on.
-    node_addresses: BTreeSet<IpAddr>,
-    /// The ranges of addresses that only Services have.
-    ranges: Vec<IpNet>,
-    /// Services whose content in the kernel is not known.
-    unknown: BTreeSet<NamespacedName>,
-}
-
-impl Rules {
-    /// Returns the rules of a program that a kernel holds, except for Services whose content is
-    /// unknown.
-    pub fn new(
-        program: &Program,
-        node_addresses: BTreeSet<IpAddr>,
-        unknown: BTreeSet<NamespacedName>,
-    ) -> Self {
-        let ranges = program.node().iter();
-        let range = |key: &Key| if let Key::ServiceCidr(range) = key { Some(*range) } else { None };
-        let ranges = ranges.filter_map(range).collect();
-        Self { program: program.clone(), node_addresses, ranges, unknown }
-    }
-
-    /// Returns true if a UDP flow, or a connection without an answer, is one of those that may
-    /// contradict the rules and does so.
-    ///
-    /// A flow to a frontend may continue to a backend that gets new flows or, over UDP, to any
-    /// backend that is still serving. A flow to an address and port that are no frontend is ours
-    /// only if we have translated it: it was sent to a frontend that is known to have existed, or
-    /// to an address that only Services can have.
-    pub fn contradict(&self, flow: &Flow, which: &Which) -> bool {
-        let Flow { protocol, destination, .. } = *flow;
-        let Some(port) = NonZeroU16::new(destination.port()) else { return false };
-        let address = destination.ip();
-        let is_here = self.node_addresses.contains(&address);
-        let family = Family::of(address);
-        // In the order in which the rules look them up.
-        let frontends = [
-            Some(Frontend::Address { address, protocol, port }),
-            is_here.then_some(Frontend::NodePort { family, protocol, port }),
-        ];
-        let mut frontends = frontends.into_iter().flatten();
-        if !which.all && !frontends.clone().any(|frontend| which.names(frontend)) {
-            return false;
-        }
-        let found = frontends.clone().find_map(|it| Some((it, self.program.winner(it)?)));
-        if let Some((frontend, winner)) = found {
-            let is_asked = which.all || which.names(frontend);
-            return is_asked
-                && !self.unknown.contains(&winner.owner.service)
-                && !winner.lets_go_on(flow);
-        }
-        flow.is_translated()
-            && (frontends.any(|frontend| which.gone.contains(&frontend))
-                || which.all && self.unknown.is_empty() && self.is_of_services(address))
-    }
-
-    fn is_of_services(&self, address: IpAddr) -> bool {
-        self.ranges.iter().any(|range| range.contains(&address))
-            || self.program.member_owner(Key::ClusterIp(address)).is_some()
-    }
-}
-
-impl Winner<'_> {
-    /// Returns the backends to which UDP flows may continue.
-    fn serving(&self) -> &[Backend] {
-        self.target.serving.as_deref().unwrap_or_default()
-    }
-
-    fn lets_go_on(&self, flow: &Flow) -> bool {
-        let Some(backend) = flow.backend() else { return false };
-        if flow.protocol == Protocol::Udp {
-            return self.serving().binary_search(&backend).is_ok();
-        }
-        let slots = [&self.target.slots].into_iter().chain(self.local());
-        slots.into_iter().any(|slots| slots.iter().any(|slot| slot.backend == backend))
-    }
 }

@@ -116,6 +116,21 @@ impl Frontend {
     }
 }
 
+/// The clients that a set of backends is for: under external policy Local, clients from outside
+/// reach other backends than those in the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum View {
+    /// All clients or, if there is a local view too, only Pods and the node itself.
+    Cluster,
+    /// Clients from outside, if the external policy is Local.
+    Local,
+}
+
+impl View {
+    /// Both views.
+    pub const ALL: [Self; 2] = [Self::Cluster, Self::Local];
+}
+
 impl fmt::Display for Frontend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

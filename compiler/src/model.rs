@@ -10,13 +10,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use im::OrdMap;
 
 use crate::change::{Change, Origin, Sourced};
 use crate::name::{NamespacedName, NodeName};
 use crate::object::{
-    EndpointSlice, InterfaceAddresses, Kind, Node, Object, ObjectKey, Pod, Service, ServiceCidr,
+    EndpointSlice, InterfaceAddresses, Kind, Node, Object, ObjectKey, Pod, PodAddresses, Service,
+    ServiceCidr,
 };
 
 mod dirty;
@@ -27,7 +29,7 @@ use index::{Entries, Indices};
 use objects::{AnyObjects, Objects, Replaced};
 
 pub use dirty::Dirty;
-pub use objects::Entry;
+pub use objects::{Differing, Entry};
 
 /// All objects, with their indices. See the module's documentation.
 #[derive(Clone, Debug, Default)]
@@ -76,16 +78,24 @@ impl Model {
         })
     }
 
-    /// Returns the EndpointSlices of a Service that are used. Slices that mirror Endpoints are used
-    /// only if there are no others and the Service has no selector, as the API server would mirror
-    /// them.
+    /// Returns the EndpointSlices of a Service, each with whether it is used. Slices that mirror
+    /// Endpoints are used only if there are no others and the Service has no selector, as the API
+    /// server would mirror them.
+    pub fn marked_slices_of<'a>(
+        &'a self,
+        service: &'a Service,
+    ) -> impl Iterator<Item = (&'a Entry<EndpointSlice>, bool)> {
+        let mut all = self.slices_of(&service.key);
+        let mirrors = service.selector.is_empty() && all.all(|slice| slice.object.is_mirror());
+        self.slices_of(&service.key).map(move |slice| (slice, mirrors || !slice.object.is_mirror()))
+    }
+
+    /// Returns the EndpointSlices of a Service that are used.
     pub fn counting_slices_of<'a>(
         &'a self,
         service: &'a Service,
     ) -> impl Iterator<Item = &'a Entry<EndpointSlice>> {
-        let mut all = self.slices_of(&service.key);
-        let mirrors = service.selector.is_empty() && all.all(|slice| slice.object.is_mirror());
-        self.slices_of(&service.key).filter(move |slice| mirrors || !slice.object.is_mirror())
+        self.marked_slices_of(service).filter(|(_, counts)| *counts).map(|(slice, _)| slice)
     }
 
     /// Returns the Pods that a Service selects, in order of their names.
@@ -147,15 +157,63 @@ impl Model {
         self.interface_addresses.get(&())
     }
 
+    /// Returns every object that is not overridden with its origin, in order of kind and name.
+    pub fn objects_by_origin(&self) -> impl Iterator<Item = (Origin, Sourced)> {
+        Kind::ALL.into_iter().map(|kind| self.table(kind)).flat_map(|table| table.sourced())
+    }
+
     /// Returns every object that is not overridden, in order of kind and name.
     pub fn objects(&self) -> impl Iterator<Item = Sourced> {
-        let tables = Kind::ALL.into_iter().map(|kind| self.table(kind));
-        tables.flat_map(|table| table.sourced()).map(|(_, sourced)| sourced)
+        self.objects_by_origin().map(|(_, sourced)| sourced)
     }
 
     /// Returns the overridden objects, each with its own origin.
     pub fn overridden(&self) -> impl Iterator<Item = (&Sourced, Origin)> {
         self.overridden.iter().map(|((_, origin), sourced)| (sourced, *origin))
+    }
+
+    /// Returns the objects that differ in meaning from those of another model, without overridden
+    /// ones, in order of kind and name. Parts that both share are not visited.
+    pub fn differing(&self, other: &Self) -> Vec<Differing> {
+        let mut found = Vec::new();
+        self.services.differing(&other.services, &mut found);
+        self.slices.differing(&other.slices, &mut found);
+        self.pods.differing(&other.pods, &mut found);
+        self.nodes.differing(&other.nodes, &mut found);
+        self.service_cidrs.differing(&other.service_cidrs, &mut found);
+        self.interface_addresses.differing(&other.interface_addresses, &mut found);
+        found
+    }
+
+    /// Returns the part of the model that decides about some Services: with their EndpointSlices and
+    /// Pods, and what all Services depend on. Of the Nodes, these are the one of this name and those
+    /// of Pods in the host's network; or all, without a name, for addresses that may belong to one.
+    pub fn part(&self, services: &BTreeSet<NamespacedName>, node: Option<&NodeName>) -> Self {
+        let mut part = Self::default();
+        let mut add = |(origin, sourced)| {
+            part.apply(origin, Change::Apply(sourced));
+        };
+        let mut nodes: BTreeSet<&NodeName> = node.into_iter().collect();
+        for entry in services.iter().filter_map(|key| self.services.get(key)) {
+            let service = &entry.object;
+            for pod in self.pods_of(service) {
+                let is_of_host = pod.object.addresses == PodAddresses::Node;
+                nodes.extend(pod.object.node.iter().filter(|_| is_of_host));
+                add(objects::sourced(pod));
+            }
+            self.slices_of(&service.key).map(objects::sourced).for_each(&mut add);
+            add(objects::sourced(entry));
+        }
+        match node {
+            Some(_) => {
+                let held = nodes.into_iter().filter_map(|name| self.nodes.get(name));
+                held.map(objects::sourced).for_each(&mut add);
+            }
+            None => self.nodes.iter().map(objects::sourced).for_each(&mut add),
+        }
+        self.service_cidrs.iter().map(objects::sourced).for_each(&mut add);
+        self.interface_addresses.iter().map(objects::sourced).for_each(&mut add);
+        part
     }
 
     /// Returns the number of objects of a kind, without overridden ones.
@@ -184,11 +242,11 @@ impl Model {
         let key = sourced.object.key();
         match self.table(key.kind()).origin(&key) {
             Some(holder) if holder < origin => {
-                dirty.unchanged += 1;
                 // Report this once, and not at each change of an overridden object.
                 if self.overridden.insert((key.clone(), origin), sourced).is_none() {
-                    dirty.overridden.insert((key, holder, origin));
+                    dirty.overridden.insert((key.clone(), holder, origin));
                 }
+                self.refill(holder, &key, dirty);
             }
             Some(holder) if holder > origin => {
                 dirty.overridden.insert((key.clone(), origin, holder));
@@ -204,12 +262,16 @@ impl Model {
     /// Removes an object of a source. If another source has one of the same name, that takes its
     /// place.
     fn take(&mut self, origin: Origin, key: &ObjectKey, dirty: &mut Dirty) {
-        if self.table(key.kind()).origin(key) != Some(origin) {
+        let holder = self.table(key.kind()).origin(key);
+        if holder != Some(origin) {
             self.overridden.remove(&(key.clone(), origin));
-            dirty.unchanged += 1;
+            match holder {
+                Some(holder) => self.refill(holder, key, dirty),
+                None => dirty.unchanged += 1,
+            }
             return;
         }
-        let first = (key.clone(), Origin::Manifests);
+        let first = (key.clone(), Origin::ALL[0]);
         let next = self.overridden.range(first..).next().map(|(waiting, _)| waiting.clone());
         match next.filter(|(waiting, _)| waiting == key) {
             Some(waiting) => {
@@ -221,8 +283,39 @@ impl Model {
         }
     }
 
+    /// Gives a Pod the names of its ports again, after a change of what it overrides.
+    fn refill(&mut self, holder: Origin, key: &ObjectKey, dirty: &mut Dirty) {
+        let found = self.table(key.kind()).find(key).filter(|_| holder == Origin::Podman);
+        match found {
+            Some((_, sourced)) => self.insert(holder, sourced, dirty),
+            None => dirty.unchanged += 1,
+        }
+    }
+
+    /// Returns a Pod of podman with the names of its ports. podman does not know them, but the
+    /// manifest that the Pod was made of does.
+    fn with_named_ports(&self, pod: &Arc<Pod>) -> Object {
+        let key = ObjectKey::Pod(pod.key.clone());
+        let first = (key.clone(), Origin::ALL[0]);
+        let waiting = self.overridden.range(first..).next().filter(|((of, _), _)| *of == key);
+        let manifest = waiting.map(|(_, sourced)| &sourced.object);
+        let ports =
+            if let Some(Object::Pod(known)) = manifest { known.ports.clone() } else { Vec::new() };
+        let is_same = pod.ports == ports;
+        Object::Pod(if is_same { pod.clone() } else { Arc::new(Pod { ports, ..Pod::clone(pod) }) })
+    }
+
     fn insert(&mut self, origin: Origin, sourced: Sourced, dirty: &mut Dirty) {
         let Sourced { object, provenance: from } = sourced;
+        let object = match &object {
+            Object::Pod(pod) if origin == Origin::Podman => self.with_named_ports(pod),
+            Object::Pod(_)
+            | Object::Service(_)
+            | Object::EndpointSlice(_)
+            | Object::Node(_)
+            | Object::ServiceCidr(_)
+            | Object::InterfaceAddresses(_) => object,
+        };
         let kind = object.key().kind();
         let has_changed = match object {
             Object::Service(object) => {

@@ -1,7 +1,7 @@
 //! Network types: families, protocols, ports, backends.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,14 @@ impl Family {
         match address {
             IpAddr::V4(_) => Self::Ipv4,
             IpAddr::V6(_) => Self::Ipv6,
+        }
+    }
+
+    /// Returns the loopback address that the name `localhost` stands for.
+    pub fn localhost(self) -> IpAddr {
+        match self {
+            Self::Ipv4 => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            Self::Ipv6 => IpAddr::V6(Ipv6Addr::LOCALHOST),
         }
     }
 }
@@ -137,8 +145,24 @@ impl Fnv {
         }
     }
 
+    pub(crate) fn write_backend(&mut self, Backend { address, port }: Backend) {
+        match address {
+            IpAddr::V4(address) => self.write(&address.octets()),
+            IpAddr::V6(address) => self.write(&address.octets()),
+        }
+        self.write(&port.get().to_be_bytes());
+    }
+
     pub(crate) fn finish(&self) -> u64 {
         self.0
+    }
+
+    /// Returns the hash with its bits mixed, so that its remainders are evenly distributed (the
+    /// finalizer of MurmurHash3).
+    pub(crate) fn mixed(&self) -> u64 {
+        let mix = |hash: u64, factor: u64| (hash ^ hash >> 33).wrapping_mul(factor);
+        let hash = mix(mix(self.0, 0xff51_afd7_ed55_8ccd), 0xc4ce_b9fe_1a85_ec53);
+        hash ^ hash >> 33
     }
 
     pub(crate) fn finish32(&self) -> u32 {

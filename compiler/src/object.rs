@@ -11,13 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{Name, NamespacedName, NodeName};
 
+mod asks;
 mod node;
 mod pod;
 mod service;
 mod slice;
 
+pub use asks::{AskedFamilies, Asks, FamilyPolicy};
 pub use node::{InterfaceAddresses, Node, ServiceCidr};
-pub use pod::{Pod, PodAddresses};
+pub use pod::{HostName, Pod, PodAddresses};
 pub use service::{
     Affinity, ClusterIps, IpvsOptions, Service, ServicePort, ServiceType, TargetPort, TrafficPolicy,
 };

@@ -9,12 +9,15 @@ use std::num::NonZeroU16;
 
 use serde::Serialize;
 
+use ipnet::{IpNet, Ipv4Net};
+
 use crate::frontend::Frontend;
 use crate::ipvs::{self, VirtualServer};
 use crate::net::{Backend, Family, Protocol};
 use crate::nft::chain::ChainId;
-use crate::nft::element::Key;
-use crate::nft::pick::Pick;
+use crate::nft::code::CLIENTS_MASK;
+use crate::nft::element::{Key, Value};
+use crate::nft::localhost;
 use crate::nft::rule::{Rule, Scratch, Statement};
 use crate::nft::ruleset;
 use crate::nft::set::{Scope, SetId};
@@ -22,6 +25,8 @@ use crate::nft::text;
 use crate::state::{ChainContent, State, Table};
 
 mod lookup;
+
+use lookup::{Found, number};
 
 /// The first packet of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +106,10 @@ pub fn explain(
         let (decided_in, frontend, masquerade) = (None, None, None);
         return vec![Fate { verdict, decided_in, frontend, masquerade, path }];
     };
-    let ranges = table.elements.keys().filter(|key| is_range(**key)).copied().collect();
+    // Keys are ordered by set, and those of ranges are together.
+    let first = Key::UnmasqueradedSource(IpNet::V4(Ipv4Net::default()));
+    let keys = table.elements.range(first..).map(|(key, _)| *key);
+    let ranges = keys.take_while(|key| key.set().has_ranges()).collect();
     // Addresses that are bound for IPVS also belong to this node.
     let is_local = &|address| is_local(address) || state.ipvs.bound.contains(&address);
     let oracle = Oracle { family, table, ipvs: &state.ipvs, ranges, mark, is_local };
@@ -158,12 +166,8 @@ struct Traveller {
 }
 
 /// The hooks after NAT for packets that this node sends to itself.
-const SENT_TO_ITSELF: [ChainId; 4] = [
-    ChainId::FilterOutput,
-    ChainId::Postrouting,
-    ChainId::FirewallPrerouting,
-    ChainId::FilterInput,
-];
+const SENT_TO_ITSELF: [ChainId; 3] =
+    [ChainId::FilterOutput, ChainId::Postrouting, ChainId::FilterInput];
 
 /// The result of a hook.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -189,9 +193,9 @@ impl Oracle<'_> {
     fn travel(&self, traveller: Traveller) -> Vec<(Traveller, End)> {
         let is_sent = (self.is_local)(traveller.packet.source);
         let first: &[ChainId] = if is_sent {
-            &[ChainId::FirewallOutput, ChainId::Output]
+            &[ChainId::LocalhostNew, ChainId::Output]
         } else {
-            &[ChainId::FirewallPrerouting, ChainId::Prerouting]
+            &[ChainId::Prerouting]
         };
         let mut ended = Vec::new();
         for (traveller, end) in self.hooks(traveller, first) {
@@ -276,6 +280,11 @@ impl Oracle<'_> {
         for chain in chains {
             let mut next = Vec::new();
             for traveller in under_way {
+                // The kernel asks no further chain of NAT.
+                if *chain == ChainId::Output && traveller.is_translated {
+                    next.push(traveller);
+                    continue;
+                }
                 for (traveller, left) in self.chain(*chain, traveller) {
                     match left {
                         Left::Next | Left::Return | Left::End(End::Accept) => next.push(traveller),
@@ -333,12 +342,15 @@ impl Oracle<'_> {
                 let found = self.is_member(*set, fields, &traveller);
                 on_if(found == *is_member, traveller)
             }
-            Statement::NotLoopback => on_if(!packet.destination.is_loopback(), traveller),
-            Statement::DaddrType(set) => {
-                let key = Key::NodeAddressType(self.family);
-                let counts = *set == SetId::NodeAddressTypes && self.holds(key);
-                on_if(counts && (self.is_local)(packet.destination), traveller)
+            Statement::IsLoopback(field, is_loopback) => {
+                let address = lookup::address(*field, &traveller);
+                on_if(address.is_some_and(|it| it.is_loopback() == *is_loopback), traveller)
             }
+            Statement::IsLocalhost(field) => {
+                let localhost = Some(self.family.localhost());
+                on_if(lookup::address(*field, &traveller) == localhost, traveller)
+            }
+            Statement::DaddrIsLocal => on_if((self.is_local)(packet.destination), traveller),
             Statement::SaddrIsLocal(is_local) => {
                 on_if((self.is_local)(packet.source) == *is_local, traveller)
             }
@@ -346,43 +358,79 @@ impl Oracle<'_> {
             // The packet is the first of a flow, which is never invalid.
             Statement::StateInvalid => vec![(traveller, Left::Next)],
             Statement::StatusDnat => on_if(traveller.is_translated, traveller),
+            // The source of the first packet is translated after all that it meets.
+            Statement::StatusSnat => vec![(traveller, Left::Next)],
+            Statement::StandIn => {
+                traveller.packet.source = localhost::stand_in(self.family);
+                traveller.note(self, place);
+                on(traveller)
+            }
+            Statement::SetDaddr(from) => match lookup::address(*from, &traveller) {
+                Some(address) => {
+                    traveller.packet.destination = address;
+                    on(traveller)
+                }
+                None => vec![(traveller, Left::Next)],
+            },
             Statement::MarkIsSet => on_if(traveller.is_marked, traveller),
             Statement::SetMark | Statement::ClearMark => {
                 traveller.is_marked = *statement == Statement::SetMark;
                 traveller.note(self, place);
                 on(traveller)
             }
-            Statement::SetPriority(source) => match source {
-                Scratch::Zero => on(Traveller { priority: 0, ..traveller }),
-                Scratch::Map { fields, map } => match self.number(*map, fields, &traveller) {
-                    Some(priority) => on(Traveller { priority, ..traveller }),
-                    None => vec![(traveller, Left::Next)],
-                },
-                Scratch::Random(n) | Scratch::ClientHash(n) => (0..*n)
-                    .flat_map(|priority| on(Traveller { priority, ..traveller.clone() }))
-                    .collect(),
-            },
-            Statement::GotoPick(scope, view) => {
-                let pick = Pick::from_code(traveller.priority);
-                let is_known =
-                    |pick: &Pick| self.holds(Key::Pick(self.family, *scope, *view, *pick));
-                match pick.filter(is_known) {
-                    Some(pick) => self.go(place, ChainId::Pick(*scope, *view, pick), traveller),
-                    None => vec![(traveller, Left::Next)],
-                }
+            Statement::SetPriority(Scratch::AllClients) => {
+                traveller.priority &= !CLIENTS_MASK;
+                on(traveller)
             }
+            Statement::SetPriority(Scratch::Zero) => on(Traveller { priority: 0, ..traveller }),
+            Statement::SetPriority(Scratch::Map { fields, map }) => {
+                let Found { values, is_missed } = self.lookup(*map, fields, &traveller);
+                let mut ways = Vec::new();
+                for priority in values.into_iter().filter_map(number) {
+                    let mut traveller = Traveller { priority, ..traveller.clone() };
+                    if let SetId::Services(scope) = map {
+                        traveller.frontend = self.frontend(*scope, &traveller.packet);
+                    }
+                    // From here on, it is another group's.
+                    if *map == SetId::LocalGroups {
+                        traveller.note(self, place);
+                    }
+                    ways.extend(on(traveller));
+                }
+                if is_missed {
+                    ways.push((traveller, Left::Next));
+                }
+                ways
+            }
+            Statement::ClientsAre(clients) => {
+                on_if(traveller.priority & CLIENTS_MASK == clients.bits(), traveller)
+            }
+            Statement::LengthIsUsed(length) => {
+                on_if(traveller.priority & length.number() != 0, traveller)
+            }
+            Statement::GotoByClass(map) => match self.chain_of(*map, traveller.priority) {
+                Some(chain) => self.go(place, chain, traveller),
+                None => vec![(traveller, Left::Next)],
+            },
             // Records are written by packets: no client is assumed to have one.
-            Statement::RecordAffinity { .. } | Statement::ForgetAffinity(..) => on(traveller),
-            Statement::Dnat { fields, map } => match self.backend(*map, fields, &traveller) {
-                Some(backend) => {
+            Statement::Record(_) | Statement::Forget(_) => on(traveller),
+            Statement::Dnat { fields, map } => {
+                let Found { values, is_missed } = self.lookup(*map, fields, &traveller);
+                let mut ways = Vec::new();
+                for value in values {
+                    let Value::Backend(backend) = value else { continue };
+                    let mut traveller = traveller.clone();
                     self.decide(place, &mut traveller);
                     traveller.is_translated = true;
                     traveller.go_to(backend);
                     traveller.note(self, place);
-                    vec![(traveller, Left::End(End::Accept))]
+                    ways.push((traveller, Left::End(End::Accept)));
                 }
-                None => vec![(traveller, Left::Next)],
-            },
+                if is_missed {
+                    ways.push((traveller, Left::Next));
+                }
+                ways
+            }
             Statement::Masquerade => {
                 let is_asked = place.rule.0.contains(&Statement::MarkIsSet);
                 let why = if is_asked { Masquerade::Mark } else { Masquerade::Hairpin };
@@ -398,19 +446,10 @@ impl Oracle<'_> {
                 vec![(traveller, Left::End(end))]
             }
             Statement::Jump(chain) => {
-                let before = traveller.path.len();
-                traveller.note(self, place);
-                let after = traveller.path.len();
                 let mut ways = Vec::new();
-                for (mut traveller, left) in self.chain(*chain, traveller) {
+                for (traveller, left) in self.enter(place, *chain, traveller) {
                     match left {
-                        Left::Next | Left::Return => {
-                            // The chain had no effect.
-                            if traveller.path.len() == after && after > before {
-                                traveller.path.pop();
-                            }
-                            ways.extend(on(traveller));
-                        }
+                        Left::Next | Left::Return => ways.extend(on(traveller)),
                         Left::End(_) => ways.push((traveller, left)),
                     }
                 }
@@ -421,27 +460,49 @@ impl Oracle<'_> {
         }
     }
 
-    /// Follows a `goto`. Returning from it resumes after the jump that entered the calling chain.
-    fn go(
+    /// Returns all ways through a chain that a rule leads to, and notes the rule unless the chain had
+    /// no effect.
+    fn enter(
         &self,
         place: &Place<'_>,
         chain: ChainId,
         mut traveller: Traveller,
     ) -> Vec<(Traveller, Left)> {
+        let before = traveller.path.len();
         traveller.note(self, place);
-        let ways = self.chain(chain, traveller).into_iter();
-        ways.map(|(traveller, left)| match left {
-            Left::Next | Left::Return => (traveller, Left::Return),
-            Left::End(_) => (traveller, left),
-        })
-        .collect()
+        let after = traveller.path.len();
+        let mut ways = self.chain(chain, traveller);
+        for (traveller, left) in &mut ways {
+            let is_left = matches!(left, Left::Next | Left::Return);
+            if is_left && traveller.path.len() == after && after > before {
+                traveller.path.pop();
+            }
+        }
+        ways
+    }
+
+    /// Follows a `goto`. Returning from it resumes after the jump that entered the calling chain.
+    fn go(
+        &self,
+        place: &Place<'_>,
+        chain: ChainId,
+        traveller: Traveller,
+    ) -> Vec<(Traveller, Left)> {
+        self.enter(place, chain, traveller)
+            .into_iter()
+            .map(|(traveller, left)| match left {
+                Left::Next | Left::Return => (traveller, Left::Return),
+                Left::End(_) => (traveller, left),
+            })
+            .collect()
     }
 
     /// Notes that a chain has decided, and about which frontend.
     fn decide(&self, place: &Place<'_>, traveller: &mut Traveller) {
-        let scope = place.chain.scope();
         traveller.decided_in = Some(place.chain);
-        traveller.frontend = scope.and_then(|scope| self.frontend(scope, &traveller.packet));
+        if let Some(scope) = place.chain.scope() {
+            traveller.frontend = self.frontend(scope, &traveller.packet);
+        }
     }
 
     fn frontend(&self, scope: Scope, packet: &Packet) -> Option<Frontend> {
@@ -451,19 +512,6 @@ impl Oracle<'_> {
             Scope::NodePort => Frontend::NodePort { family: self.family, protocol, port },
         })
     }
-}
-
-/// Returns true if the element belongs to a set of ranges.
-fn is_range(key: Key) -> bool {
-    matches!(
-        key,
-        Key::UnmasqueradedSource(_)
-            | Key::UnmasqueradedInterface(..)
-            | Key::PodSource(_)
-            | Key::PodInterface(..)
-            | Key::ServiceCidr(_)
-            | Key::SourceRange(..)
-    )
 }
 
 /// A rule and its chain.

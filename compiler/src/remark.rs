@@ -2,8 +2,8 @@
 //!
 //! None of these objects is invalid by itself, or its source would have reported it. They do not
 //! match: a slice whose port no Service port has, a selected Pod without an address, a node name
-//! that no Node has. All remarks follow from the model, so `run`, `diff` and `explain` report the
-//! same.
+//! that no Node has. All remarks follow from the model, so `run`, `diff`, `explain` and `check`
+//! report the same.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -27,6 +27,23 @@ pub struct Remark {
     pub object: ObjectKey,
     /// The reason why it has no effect.
     pub message: String,
+    /// What it is about.
+    pub about: About,
+}
+
+/// What a remark is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum About {
+    /// An EndpointSlice that is not used.
+    Slice,
+    /// Pods whose address is not known.
+    Address,
+    /// Pods that lack a named port.
+    TargetPort,
+    /// An annotation for the other mode.
+    Mode,
+    /// The name of this node.
+    NodeName,
 }
 
 impl fmt::Display for Remark {
@@ -66,7 +83,8 @@ pub fn of_service(model: &Model, settings: &Settings, key: &NamespacedName) -> V
         (true | false, _) => mismatch(service, slice),
     };
     let mismatched = slices.filter_map(|slice| Some(of_slice(slice, reason(&slice.object)?)));
-    mismatched.chain(of_pods(model, settings, service)).collect()
+    let of_mode = of_other_mode(settings, service);
+    mismatched.chain(of_pods(model, settings, service)).chain(of_mode).collect()
 }
 
 fn is_served(service: &Service) -> bool {
@@ -74,9 +92,27 @@ fn is_served(service: &Service) -> bool {
     has_address && !service.ports.is_empty()
 }
 
+/// Returns remarks on annotations that have an effect only in the other mode.
+fn of_other_mode(settings: &Settings, service: &Service) -> impl Iterator<Item = Remark> {
+    let balancing = "its load balancing has no effect in mode ipvs, where the annotation \
+                     rulec.io/ipvs-scheduler chooses";
+    let limit = "its annotation rulec.io/max-connections has no effect in mode nftables";
+    let is_ipvs = settings.ipvs().is_some();
+    let balancing = (is_ipvs && service.load_balancing.is_some()).then_some(balancing);
+    let limit = (!is_ipvs && service.ipvs.max_connections.is_some()).then_some(limit);
+    let object = ObjectKey::Service(service.key.clone());
+    let remark = move |message: &str| Remark {
+        object: object.clone(),
+        message: message.into(),
+        about: About::Mode,
+    };
+    [balancing, limit].into_iter().flatten().map(remark)
+}
+
 fn of_slice(slice: &Entry<EndpointSlice>, message: String) -> Remark {
     let object = ObjectKey::EndpointSlice(slice.object.key.clone());
-    Remark { object, message: format!("its endpoints are not used: {message}") }
+    let message = format!("its endpoints are not used: {message}");
+    Remark { object, message, about: About::Slice }
 }
 
 /// Returns the reason why no port of a slice is one of its Service, if that is so.
@@ -103,33 +139,36 @@ fn mismatch(service: &Service, slice: &EndpointSlice) -> Option<String> {
 /// Returns remarks on the Pods that a Service selects and cannot reach.
 fn of_pods(model: &Model, settings: &Settings, service: &Service) -> Vec<Remark> {
     let pods: Vec<&Pod> = model.pods_of(service).map(|entry| &*entry.object).collect();
-    let remark = |message: String| Remark {
+    let remark = |about: About, message: String| Remark {
         object: ObjectKey::Service(service.key.clone()),
         message: format!("selects Pods that it cannot reach: {message}"),
+        about,
     };
     let mut remarks = Vec::new();
-    let without = |reason: &str, pods: Vec<&&Pod>| {
+    let without = |about: About, reason: &str, pods: Vec<&&Pod>| {
         let names = listed(pods.iter().map(|pod| pod.key.to_string()));
         let (count, total) = (pods.len(), model.pods_of(service).count());
-        (count > 0).then(|| remark(format!("{count} of {total} {reason}: {names}")))
+        (count > 0).then(|| remark(about, format!("{count} of {total} {reason}: {names}")))
     };
-    let is_bare = |pod: &&&Pod| matches!(&pod.addresses, PodAddresses::Own(own) if own.is_empty());
+    // One that is not ready is no endpoint in any case: it gets its address when it starts.
+    let is_bare =
+        |pod: &&&Pod| pod.conditions.serving && pod.addresses == PodAddresses::Own(Vec::new());
     let bare = pods.iter().filter(is_bare).collect();
-    remarks.extend(without("have no address (status.podIPs)", bare));
+    remarks.extend(without(About::Address, "have no address (status.podIPs)", bare));
     let is_homeless = |pod: &&&Pod| {
         pod.addresses == PodAddresses::Node && host::addresses_of(model, settings, pod).is_empty()
     };
     let homeless = pods.iter().filter(is_homeless).collect();
     let why = "use the host network, and no address of their node is known (from a Node object or \
                --bind-address)";
-    remarks.extend(without(why, homeless));
+    remarks.extend(without(About::Address, why, homeless));
     for port in &service.ports {
         let TargetPort::Name(name) = &port.target else { continue };
         let has =
             |pod: &Pod| pod.ports.iter().any(|it| it.name == *name && it.protocol == port.protocol);
         let lacking = pods.iter().filter(|pod| !has(pod)).collect();
         let why = format!("have no container port {name}/{} (targetPort)", port.protocol);
-        remarks.extend(without(&why, lacking));
+        remarks.extend(without(About::TargetPort, &why, lacking));
     }
     remarks
 }
@@ -160,7 +199,7 @@ pub fn of_node(model: &Model, settings: &Settings) -> Vec<Remark> {
     let names = listed(known.iter().map(ToString::to_string));
     let message =
         format!("{what} of this name (--node-name). Known nodes: {names}. {WITHOUT_NODE}");
-    vec![Remark { object: ObjectKey::Node(own.clone()), message }]
+    vec![Remark { object: ObjectKey::Node(own.clone()), message, about: About::NodeName }]
 }
 
 /// The consequences of a node name that no Node has.

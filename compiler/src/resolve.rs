@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 use ipnet::IpNet;
 
 use crate::frontend::{Frontend, PortKey};
+use crate::load_balancing::{LoadBalancing, Weights};
 use crate::model::Model;
 use crate::name::{NamespacedName, NodeName, Zone};
 use crate::net::{Backend, Family, Protocol};
+use crate::nft::maglev::TableSize;
 use crate::object::{Affinity, Service, ServicePort, ServiceType, TrafficPolicy};
 use crate::scheduling::Balancing;
 use crate::settings::Settings;
@@ -28,7 +30,7 @@ pub mod node_ports;
 pub mod select;
 mod sources;
 
-pub use candidate::{Candidate, Place, candidates};
+pub use candidate::{Candidate, Place, Seen, candidates, look};
 
 /// The kind of frontend that a claim is for, in order of precedence: addresses that the cluster
 /// allocates come before those that anybody can write into a Service.
@@ -78,6 +80,12 @@ pub struct Route {
     pub cluster_ip: IpAddr,
     /// Session affinity.
     pub affinity: Affinity,
+    /// How our rules choose among the backends.
+    pub load_balancing: LoadBalancing,
+    /// The size of a table, for load balancing by Maglev.
+    pub maglev_table_size: TableSize,
+    /// The weights of the backends; `None` if a kernel tells only their shares.
+    pub weights: Option<Weights>,
     /// The traffic policy of the cluster address.
     pub internal: TrafficPolicy,
     /// The traffic policy of the other frontends; `Local` applies only to clients from outside.
@@ -103,6 +111,34 @@ pub struct Route {
     pub serving_internal: Option<Vec<Backend>>,
     /// True if a change of other facts of the node could change this route.
     pub depends_on_node: bool,
+}
+
+impl Route {
+    /// Returns the policies by which its backends are chosen.
+    pub fn policies(&self) -> impl Iterator<Item = TrafficPolicy> {
+        let has_external = has_external(&self.frontends);
+        let is_one =
+            move |it: &TrafficPolicy| uses(*it, self.internal, self.external, has_external);
+        [TrafficPolicy::Cluster, TrafficPolicy::Local].into_iter().filter(is_one)
+    }
+}
+
+fn has_external(frontends: &[(Frontend, Rank)]) -> bool {
+    frontends.iter().any(|(_, rank)| rank.is_external())
+}
+
+/// Returns whether a policy applies to any client of a port.
+fn uses(
+    policy: TrafficPolicy,
+    internal: TrafficPolicy,
+    external: TrafficPolicy,
+    has_external: bool,
+) -> bool {
+    match policy {
+        // Under the external policy Local, Pods and the node itself still reach all endpoints.
+        TrafficPolicy::Cluster => internal != TrafficPolicy::Local || has_external,
+        TrafficPolicy::Local => [internal, external].contains(&TrafficPolicy::Local),
+    }
 }
 
 /// Additional data for IPVS, beyond frontends and backends.
@@ -179,16 +215,15 @@ fn resolve_port(
     let frontends = frontends(service, port, cluster_ip, node_ports.as_deref(), is_here);
     let internal = service.internal_policy;
     let is_local = |policy| policy == TrafficPolicy::Local;
-    let has_external = frontends.iter().any(|(_, rank)| rank.is_external());
+    let has_external = has_external(&frontends);
     let external = if has_external && is_external(service) {
         service.external_policy
     } else {
         // The external policy applies to no traffic here, so it must not ask for local endpoints.
         TrafficPolicy::Cluster
     };
-    // Under the external policy Local, Pods and the node itself still reach all endpoints.
-    let uses_cluster = !is_local(internal) || has_external;
-    let uses_local = is_local(internal) || is_local(external);
+    let uses_cluster = uses(TrafficPolicy::Cluster, internal, external, has_external);
+    let uses_local = uses(TrafficPolicy::Local, internal, external, has_external);
     let zone = model.node(&settings.node_name).and_then(|node| node.object.zone.as_ref());
     let node = &settings.node_name;
     let cluster = if uses_cluster { select::cluster(&candidates, node, zone) } else { Vec::new() };
@@ -214,6 +249,15 @@ fn resolve_port(
         ipvs,
         cluster_ip,
         affinity: service.affinity,
+        load_balancing: service.load_balancing.unwrap_or(settings.load_balancing),
+        maglev_table_size: settings.maglev_table_size,
+        weights: Some(
+            candidates
+                .iter()
+                .filter(|(_, it)| it.is_usable())
+                .map(|(backend, it)| (*backend, it.weight))
+                .collect(),
+        ),
         internal,
         external,
         cluster,

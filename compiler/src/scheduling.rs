@@ -1,6 +1,7 @@
 //! The schedulers by which IPVS chooses among the real servers of a virtual server.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -224,6 +225,8 @@ pub struct Balancing {
     pub scheduling: Scheduling,
     /// The longest time, in seconds, that draining real servers keep their connections.
     pub drain: u32,
+    /// The maximum number of connections to each real server at a time.
+    pub max_connections: Option<NonZeroU32>,
 }
 
 #[cfg(test)]

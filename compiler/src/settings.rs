@@ -6,8 +6,11 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::interface::InterfacePattern;
+use crate::load_balancing::LoadBalancing;
 use crate::name::NodeName;
 use crate::net::Family;
+use crate::nft::maglev::TableSize;
+use crate::nft::traffic::Traffic;
 use crate::object::Node;
 use crate::scheduling::Scheduling;
 
@@ -31,9 +34,18 @@ pub struct Settings {
     /// Drop forwarded packets in conntrack state invalid, of the protocols that Services can have.
     #[serde(default)]
     pub drop_invalid: bool,
+    /// The load balancing of our rules, unless a Service sets another.
+    #[serde(default)]
+    pub load_balancing: LoadBalancing,
+    /// The size of the tables of Maglev.
+    #[serde(default)]
+    pub maglev_table_size: TableSize,
     /// The proxy mode.
     #[serde(default)]
     pub proxy_mode: ProxyMode,
+    /// The new connections that are counted.
+    #[serde(default)]
+    pub traffic: Traffic,
 }
 
 /// The mechanism that chooses backends and translates addresses.
@@ -87,7 +99,10 @@ impl Settings {
             masquerade_all: false,
             masquerade_bit: MasqueradeBit::default(),
             drop_invalid: false,
+            load_balancing: LoadBalancing::default(),
+            maglev_table_size: TableSize::default(),
             proxy_mode: ProxyMode::default(),
+            traffic: Traffic::default(),
         }
     }
 
@@ -97,6 +112,12 @@ impl Settings {
             ProxyMode::Nftables => None,
             ProxyMode::Ipvs(ipvs) => Some(ipvs),
         }
+    }
+
+    /// Returns true if node ports answer on the loopback address of `localhost`. They do not in
+    /// IPVS mode, which has virtual servers at addresses that are reached from elsewhere.
+    pub fn serves_localhost(&self, family: Family) -> bool {
+        self.ipvs().is_none() && self.node_port_addresses.has_localhost(family)
     }
 
     /// Returns the node's primary address of a family: the one from the settings, or else from the
@@ -129,24 +150,55 @@ pub enum DetectLocal {
 pub enum NodePortAddresses {
     /// The primary address of each family. A family without a known one answers on all addresses.
     Primary,
+    /// The primary addresses, and those of the node's interfaces in these networks.
+    PrimaryAnd(Vec<IpNet>),
     /// The addresses of the node's interfaces in these networks. A family without a network here,
     /// or with one of prefix length 0, answers on all addresses.
     Cidrs(Vec<IpNet>),
 }
 
 impl NodePortAddresses {
-    /// Returns the networks of a family, or `None` if every address is selected.
+    /// Returns true if the primary addresses are selected by name.
+    pub fn has_primary(&self) -> bool {
+        matches!(self, Self::Primary | Self::PrimaryAnd(_))
+    }
+
+    /// Returns the networks of a family, or `None` if every address is selected, except perhaps
+    /// `localhost`. There may be none beside the primary address.
     pub fn cidrs(&self, family: Family) -> Option<Vec<IpNet>> {
-        let Self::Cidrs(all) = self else { return None };
-        let of_family = all.iter().filter(|cidr| Family::of(cidr.addr()) == family);
+        let of_family = self.networks().iter().filter(|cidr| Family::of(cidr.addr()) == family);
         let cidrs: Vec<IpNet> = of_family.copied().collect();
-        let is_all = cidrs.is_empty() || cidrs.iter().any(|cidr| cidr.prefix_len() == 0);
+        let is_empty = cidrs.is_empty() && !self.has_primary();
+        let is_all = is_empty || cidrs.iter().any(|cidr| cidr.prefix_len() == 0);
         (!is_all).then_some(cidrs)
+    }
+
+    /// Returns true if connections of this node to the loopback address of `localhost` are served:
+    /// if a network of loopback addresses has it. One that is wider does not mean it, as in
+    /// kube-proxy (KEP-6032).
+    pub fn has_localhost(&self, family: Family) -> bool {
+        let address = family.localhost();
+        let has = |cidr: &IpNet| cidr.network().is_loopback() && cidr.contains(&address);
+        self.networks().iter().any(has)
     }
 
     /// Returns true if the selection depends on the addresses of the node's interfaces.
     pub fn needs_interfaces(&self) -> bool {
-        Family::ALL.into_iter().any(|family| self.cidrs(family).is_some())
+        let cidrs = Family::ALL.into_iter().filter_map(|family| self.cidrs(family));
+        cidrs.flatten().any(|cidr| !cidr.network().is_loopback())
+    }
+
+    /// Returns them as they can be written in a configuration.
+    pub fn words(&self) -> impl Iterator<Item = String> {
+        let primary = self.has_primary().then(|| "primary".to_owned());
+        primary.into_iter().chain(self.networks().iter().map(ToString::to_string))
+    }
+
+    fn networks(&self) -> &[IpNet] {
+        match self {
+            Self::Primary => &[],
+            Self::PrimaryAnd(cidrs) | Self::Cidrs(cidrs) => cidrs,
+        }
     }
 }
 

@@ -9,14 +9,19 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::frontend::{Frontend, PortKey};
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::frontend::{Frontend, PortKey, View};
 use crate::ipvs::{self, VirtualServer};
-use crate::net::Family;
+use crate::net::{Family, Protocol};
 use crate::nft::chain::ChainId;
+use crate::nft::code::{Affinity, AffinityId, Class, Clients, Code, Draw, GroupId, Member};
 use crate::nft::element::{Element, Key, OwnedElement, Value};
-use crate::nft::pick::Pick;
-use crate::nft::set::{Data, SetId, View};
-use crate::nft::slots::Slot;
+use crate::nft::group::{AffinityClass, Choice, Group};
+use crate::nft::length::Length;
+use crate::nft::rule::Rule;
+use crate::nft::set::{Data, SetId};
+use crate::nft::slots::{self, Ids, Slot};
 use crate::nft::{self, ruleset};
 use crate::op::Op;
 
@@ -44,6 +49,13 @@ pub struct Table {
     pub foreign: Vec<String>,
 }
 
+impl Table {
+    /// Returns true if node ports answer on `localhost`.
+    pub fn serves_localhost(&self) -> bool {
+        self.chains.contains_key(&ChainId::LocalhostNew)
+    }
+}
+
 /// What a chain holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChainContent {
@@ -60,18 +72,22 @@ pub struct Held {
     pub value: Value,
     /// The owner, from the comment.
     pub owner: Option<Arc<PortKey>>,
+    /// True if it has a counter.
+    pub is_counted: bool,
 }
 
 impl Held {
     /// Returns the element with this key.
     pub fn element(&self, key: Key) -> Element {
-        Element { key, value: self.value, comment: self.owner.clone() }
+        let Self { value, owner, is_counted } = self;
+        Element { key, value: *value, comment: owner.clone(), is_counted: *is_counted }
     }
 }
 
 impl From<&Element> for Held {
     fn from(element: &Element) -> Self {
-        Self { value: element.value, owner: element.comment.clone() }
+        let Element { value, comment, is_counted, .. } = element;
+        Self { value: *value, owner: comment.clone(), is_counted: *is_counted }
     }
 }
 
@@ -93,41 +109,173 @@ impl fmt::Display for Violation {
 impl std::error::Error for Violation {}
 
 impl State {
-    /// Returns the pick of a view of a frontend; `None` if the kernel holds no backends for it.
-    pub fn pick(&self, view: View, frontend: Frontend) -> Option<Pick> {
-        let table = self.tables.get(&frontend.family())?;
-        let held = table.elements.get(&Key::Service(view, frontend))?;
-        if let Value::Pick(pick) = held.value { Some(pick) } else { None }
+    /// Returns the code of a frontend; `None` if the kernel holds no backends for it.
+    pub fn code(&self, frontend: Frontend) -> Option<Code> {
+        self.value_as_code(Key::Service(frontend))
     }
 
-    /// Returns the backends of a view of a frontend by slot; empty if the kernel holds none, or
-    /// holds slots that our operations cannot have led to.
-    pub fn slots(&self, view: View, frontend: Frontend) -> Vec<Slot> {
-        let Some(table) = self.tables.get(&frontend.family()) else { return Vec::new() };
-        let backend = |id: u32| match table.elements.get(&Key::Endpoint(view, frontend, id)) {
-            Some(Held { value: Value::Backend(backend), .. }) => {
-                Some(Slot { id, backend: *backend })
-            }
-            Some(_) | None => None,
+    /// Returns the networks that may connect to a frontend; `None` if all may. Ranges of a length
+    /// that the frontend does not name have no effect: a change that was interrupted leaves such.
+    pub fn sources(&self, frontend: Frontend) -> Option<Vec<IpNet>> {
+        let elements = &self.tables.get(&frontend.family())?.elements;
+        let Value::Lengths(lengths) = elements.get(&Key::Firewalled(frontend))?.value else {
+            return None;
         };
-        let Some(pick) = self.pick(view, frontend) else { return Vec::new() };
-        let slots: Option<Vec<Slot>> = (0..pick.backends)
-            .map(|position| match pick.affinity {
-                None => backend(position),
-                Some(_) => match table.elements.get(&Key::AffinitySlot(view, frontend, position)) {
-                    Some(Held { value: Value::Id(id), .. }) => backend(*id),
-                    Some(_) | None => None,
-                },
+        let lowest = IpNet::V4(Ipv4Net::default());
+        let ranges = elements.range(Key::SourceRange(frontend, lowest)..);
+        let own = ranges.map_while(|(key, _)| {
+            let Key::SourceRange(of, range) = key else { return None };
+            (*of == frontend).then_some(*range)
+        });
+        let is_used = |range: &IpNet| Length::of(*range).is_some_and(|it| lengths.contains(it));
+        Some(own.filter(is_used).collect())
+    }
+
+    /// Returns the code for a view of a frontend, likewise.
+    pub fn code_for(&self, view: View, frontend: Frontend) -> Option<Code> {
+        let code = self.code(frontend)?;
+        match view {
+            View::Cluster => Some(code),
+            View::Local => self.value_as_code(Key::LocalGroup(frontend.family(), code.group)),
+        }
+    }
+
+    fn value_as_code(&self, key: Key) -> Option<Code> {
+        let held = self.tables.get(&key.family())?.elements.get(&key)?;
+        if let Value::Code(code) = held.value { Some(code) } else { None }
+    }
+
+    /// Returns the group for a view of a frontend; `None` if the kernel holds none. It has no slots
+    /// if IPVS chooses.
+    pub fn group(&self, view: View, frontend: Frontend) -> Option<Group> {
+        let family = frontend.family();
+        let code = self.code_for(view, frontend)?;
+        let affinity = match code.class {
+            Class::Affinity(id) => self.affinity(family, id),
+            Class::Dropped
+            | Class::Ipvs
+            | Class::RoundRobin
+            | Class::Random(_)
+            | Class::Maglev(_) => None,
+        };
+        // Another map has the class by which the slots of a group with members are drawn.
+        let drawn = match code.class {
+            Class::Affinity(_) | Class::RoundRobin => {
+                let drawn = self.value_as_code(Key::MemberGroup(family, code.group));
+                drawn.map_or(code.class, |drawn| drawn.class)
+            }
+            Class::Dropped | Class::Ipvs | Class::Random(_) | Class::Maglev(_) => code.class,
+        };
+        let choice = match (code.class, drawn) {
+            (Class::RoundRobin, _) => Choice::RoundRobin,
+            (_, Class::Maglev(table)) => Choice::Maglev(table),
+            _ => Choice::Random,
+        };
+        let slot = |place| self.slot(family, code, frontend.protocol(), place);
+        let group = Group { id: Some(code.group), choice, affinity, ..Group::default() };
+        // A change that was interrupted leaves slots that no packet looks at any more.
+        let limit = if let Class::Random(size) = drawn { size.slots() } else { u32::MAX };
+        let mut slots: Vec<Slot> = match (code.class, choice) {
+            (Class::Dropped | Class::Ipvs, _) => Vec::new(),
+            (_, Choice::Maglev(table)) => slots::completed(table.size, group.ids(), slot),
+            // Such a change also leaves slots out.
+            (_, Choice::Random | Choice::RoundRobin) => (0..limit).map_while(slot).collect(),
+        };
+        if group.ids() == Ids::Positions {
+            // Without the class that others have removed, the timeout of a group with session
+            // affinity is unknown: it goes on without affinity, and has no members.
+            slots.iter_mut().zip(0..).for_each(|(slot, place)| slot.id = place);
+        }
+        Some(Group { slots: slots.into(), ..group })
+    }
+
+    /// Returns a slot of a group.
+    fn slot(
+        &self,
+        family: Family,
+        Code { group, class, .. }: Code,
+        protocol: Protocol,
+        place: u32,
+    ) -> Option<Slot> {
+        let value = |key: Key| Some(self.tables.get(&family)?.elements.get(&key)?.value);
+        let backend = |key: Key| match value(key)? {
+            Value::Backend(backend) => Some(backend),
+            Value::Present
+            | Value::Code(_)
+            | Value::Member(_)
+            | Value::Lengths(_)
+            | Value::Goto(_) => None,
+        };
+        match class {
+            Class::Affinity(_) | Class::RoundRobin => {
+                match value(Key::MemberSlot(family, group, place))? {
+                    Value::Member(member) => {
+                        let backend = backend(Key::Member(family, member, protocol))?;
+                        Some(Slot { id: member.number.into(), backend })
+                    }
+                    Value::Present
+                    | Value::Code(_)
+                    | Value::Backend(_)
+                    | Value::Lengths(_)
+                    | Value::Goto(_) => None,
+                }
+            }
+            Class::Dropped | Class::Ipvs | Class::Random(_) | Class::Maglev(_) => {
+                let backend = backend(Key::Endpoint(family, group, protocol, place))?;
+                Some(Slot { id: place, backend })
+            }
+        }
+    }
+
+    /// Returns what a class with session affinity stands for.
+    fn affinity(&self, family: Family, id: AffinityId) -> Option<AffinityClass> {
+        let key = Key::Class(family, Class::Affinity(id));
+        match self.tables.get(&family)?.elements.get(&key)?.value {
+            Value::Goto(ChainId::Affinity(affinity)) => Some(AffinityClass { id, affinity }),
+            Value::Present
+            | Value::Code(_)
+            | Value::Member(_)
+            | Value::Lengths(_)
+            | Value::Backend(_)
+            | Value::Goto(_) => None,
+        }
+    }
+
+    /// Returns the classes with session affinity.
+    pub(crate) fn affinity_classes(&self) -> impl Iterator<Item = (Family, AffinityId, Affinity)> {
+        let of = move |family: Family| {
+            let classes = AffinityId::all().filter_map(move |id| self.affinity(family, id));
+            classes.map(move |class| (family, class.id, class.affinity))
+        };
+        Family::ALL.into_iter().flat_map(of)
+    }
+
+    /// Returns the groups that use a class with session affinity, possibly more than once.
+    pub(crate) fn affinity_groups(&self) -> impl Iterator<Item = (Family, GroupId, AffinityId)> {
+        let elements = self.tables.values().flat_map(|table| &table.elements);
+        elements.filter_map(|(key, held)| {
+            let Value::Code(Code { group, class: Class::Affinity(id), .. }) = held.value else {
+                return None;
+            };
+            Some((key.family(), group, id))
+        })
+    }
+
+    /// Returns the groups that elements name, possibly more than once.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (Family, GroupId)> {
+        self.tables.iter().flat_map(|(family, table)| {
+            table.elements.iter().flat_map(|(key, held)| {
+                let named =
+                    if let Value::Code(code) = held.value { Some(code.group) } else { None };
+                key.group().into_iter().chain(named).map(|group| (*family, group))
             })
-            .collect();
-        slots.unwrap_or_default()
+        })
     }
 
     /// Returns the owner of a frontend, according to its comment.
     pub fn owner(&self, frontend: Frontend) -> Option<&Arc<PortKey>> {
         let table = self.tables.get(&frontend.family())?;
-        let of_view = |view| Key::Service(view, frontend);
-        let heads = [of_view(View::Cluster), Key::Reject(frontend), of_view(View::Local)];
+        let heads = [Key::Service(frontend), Key::Reject(frontend)];
         heads.iter().find_map(|key| table.elements.get(key)?.owner.as_ref())
     }
 
@@ -137,10 +285,15 @@ impl State {
         let frontend = server.frontend();
         let table = self.tables.get(&server.family());
         let holds = |key| table.is_some_and(|table| table.elements.contains_key(&key));
-        let pick = self.pick(View::Cluster, frontend);
-        pick.is_some_and(|pick| pick.is_by_ipvs() || pick == Pick::DROP)
+        self.code(frontend).is_some_and(|code| code.is_by_ipvs() || code.is_dropped())
             || holds(Key::Reject(frontend))
             || self.ipvs.bound.contains(&server.address)
+    }
+
+    /// Returns true if our tables leave a frontend to IPVS.
+    pub fn has_ipvs(&self) -> bool {
+        let held = self.tables.values().flat_map(|table| table.elements.values());
+        held.into_iter().any(|held| matches!(held.value, Value::Code(code) if code.is_by_ipvs()))
     }
 
     /// Returns every element without its owner, sorted by key.
@@ -154,32 +307,72 @@ impl State {
     }
 
     /// Sets the owner of each of these elements of the state, as far as comments tell: the owner of
-    /// its frontend, or of a frontend or backend with its address.
+    /// its frontend, of a frontend with its group, or of a frontend or backend with its address.
     pub(crate) fn find_owners(&self, elements: &mut [OwnedElement]) {
         let owner_of = |frontend: Frontend| self.owner(frontend).cloned();
         let mut addresses: BTreeMap<IpAddr, Option<Arc<PortKey>>> =
             elements.iter().filter_map(|it| Some((it.element.key.address()?, None))).collect();
+        let has_groups = elements.iter().any(|it| it.element.key.group().is_some());
+        let groups =
+            if has_groups || !addresses.is_empty() { self.group_owners() } else { BTreeMap::new() };
         if !addresses.is_empty() {
             for (key, held) in self.tables.values().flat_map(|table| &table.elements) {
-                let address = match (key, &held.value) {
-                    (Key::Endpoint(..), Value::Backend(backend)) => backend.address,
-                    (Key::Service(_, frontend) | Key::Reject(frontend), _) => match frontend {
-                        Frontend::Address { address, .. } => *address,
+                let (address, found) = match (key, &held.value) {
+                    (Key::Endpoint(..) | Key::Member(..), Value::Backend(backend)) => {
+                        let group = key.group().map(|group| (key.family(), group));
+                        let owner = group.and_then(|group| groups.get(&group));
+                        (backend.address, owner.map(|owner| Arc::clone(owner)))
+                    }
+                    (Key::Service(frontend) | Key::Reject(frontend), _) => match frontend {
+                        Frontend::Address { address, .. } => (*address, owner_of(*frontend)),
                         Frontend::NodePort { .. } => continue,
                     },
                     _ => continue,
                 };
                 if let Some(owner @ None) = addresses.get_mut(&address) {
-                    *owner = key.frontend().and_then(owner_of);
+                    *owner = found;
                 }
             }
         }
         for OwnedElement { element, owner } in elements {
-            *owner = match element.key.frontend() {
-                Some(frontend) => owner_of(frontend),
-                None => element.key.address().and_then(|address| addresses.get(&address)?.clone()),
+            let key = element.key;
+            *owner = match (key.frontend(), key.group()) {
+                (Some(frontend), _) => owner_of(frontend),
+                (None, Some(group)) => groups.get(&(key.family(), group)).map(|it| Arc::clone(it)),
+                (None, None) => key.address().and_then(|address| addresses.get(&address)?.clone()),
             };
         }
+    }
+
+    /// Returns the frontends that lead to each group.
+    pub fn frontends_by_group(&self) -> BTreeMap<(Family, GroupId), Vec<Frontend>> {
+        let mut frontends: BTreeMap<(Family, GroupId), Vec<Frontend>> = BTreeMap::new();
+        for (key, held) in self.tables.values().flat_map(|table| &table.elements) {
+            let (Key::Service(frontend), Value::Code(code)) = (key, held.value) else { continue };
+            let local = self.value_as_code(Key::LocalGroup(key.family(), code.group));
+            let local = local.filter(|_| code.clients == Clients::Split);
+            for group in std::iter::once(code.group).chain(local.map(|local| local.group)) {
+                frontends.entry((key.family(), group)).or_default().push(*frontend);
+            }
+        }
+        frontends
+    }
+
+    /// Returns the owner of each group that a frontend with a comment names.
+    fn group_owners(&self) -> BTreeMap<(Family, GroupId), &Arc<PortKey>> {
+        let mut owners = BTreeMap::new();
+        for (key, held) in self.tables.values().flat_map(|table| &table.elements) {
+            let (Key::Service(_), Value::Code(code), Some(owner)) = (key, held.value, &held.owner)
+            else {
+                continue;
+            };
+            let family = key.family();
+            owners.insert((family, code.group), owner);
+            if let Some(local) = self.value_as_code(Key::LocalGroup(family, code.group)) {
+                owners.insert((family, local.group), owner);
+            }
+        }
+        owners
     }
 
     /// Applies one operation.
@@ -201,6 +394,12 @@ impl State {
             Op::DeleteTable(family) => {
                 self.tables.remove(family).map(|_| ()).ok_or("the table does not exist")
             }
+            Op::AddSet(_, SetId::Affinity(affinity))
+            | Op::AddChain(_, ChainId::Affinity(affinity))
+                if !affinity.is_valid() =>
+            {
+                Err("there is no such timeout")
+            }
             Op::AddSet(family, set) => {
                 if self.table(*family)?.sets.insert(*set) {
                     Ok(())
@@ -208,8 +407,17 @@ impl State {
                     Err("the set already exists")
                 }
             }
-            Op::AddChain(_, ChainId::Pick(_, _, pick)) if !has_code(*pick) => {
-                Err("the pick of the chain has no code")
+            Op::DeleteSet(family, set) => {
+                let table = self.table(*family)?;
+                let looks_in = |chain: &ChainId| {
+                    ruleset::rules(*chain).iter().flat_map(Rule::sets).any(|it| it == *set)
+                };
+                let complete = |content: &ChainContent| *content == ChainContent::Complete;
+                if table.chains.iter().any(|(chain, it)| complete(it) && looks_in(chain)) {
+                    return Err("a rule looks into the set");
+                }
+                table.elements.retain(|key, _| key.set() != *set);
+                if table.sets.remove(set) { Ok(()) } else { Err("the set does not exist") }
             }
             Op::AddChain(family, chain) => {
                 match self.table(*family)?.chains.insert(*chain, ChainContent::Other) {
@@ -246,9 +454,11 @@ impl State {
             }
             Op::DeleteChain(family, chain) => {
                 let table = self.table(*family)?;
-                if let ChainId::Pick(scope, view, pick) = chain
-                    && table.elements.contains_key(&Key::Pick(*family, *scope, *view, *pick))
-                {
+                let is_led_to = Value::Goto(*chain);
+                // Keys are ordered by set, and these are the first two.
+                let is_verdict = |key: &Key| matches!(key, Key::Class(..) | Key::Draw(..));
+                let mut verdicts = table.elements.iter().take_while(|(key, _)| is_verdict(key));
+                if verdicts.any(|(_, held)| held.value == is_led_to) {
                     return Err("an element leads to the chain");
                 }
                 table.chains.remove(chain).map(|_| ()).ok_or("the chain does not exist")
@@ -261,8 +471,8 @@ impl State {
                 if !fits(element) {
                     return Err("the value is not valid for the key");
                 }
-                if let Key::Pick(_, scope, view, pick) = element.key
-                    && !table.chains.contains_key(&ChainId::Pick(scope, view, pick))
+                if let Value::Goto(chain) = element.value
+                    && !table.chains.contains_key(&chain)
                 {
                     return Err("the element leads to a chain that does not exist");
                 }
@@ -290,19 +500,28 @@ impl State {
 /// Returns true if the map can hold the value for the key.
 fn fits(element: &Element) -> bool {
     match (element.key, element.value) {
-        (Key::Pick(.., pick), Value::Goto) | (Key::Service(..), Value::Pick(pick)) => {
-            has_code(pick)
+        (Key::Class(_, Class::Affinity(_)), Value::Goto(chain)) => {
+            matches!(chain, ChainId::Affinity(affinity) if affinity.is_valid())
         }
-        (Key::AffinitySlot(..), Value::Id(_)) => true,
-        (Key::Endpoint(_, frontend, _), Value::Backend(backend)) => {
-            Family::of(backend.address) == frontend.family()
+        (Key::Class(_, class), Value::Goto(chain)) => ChainId::of_class(class) == Some(chain),
+        (Key::Draw(_, draw), Value::Goto(chain)) => chain == ChainId::Slot(draw),
+        (Key::Firewalled(_), Value::Lengths(_)) => true,
+        (Key::SourceRange(_, range), Value::Present) => Length::of(range).is_some(),
+        (Key::Service(_), Value::Code(code)) => code.clients != Clients::Kept,
+        (Key::LocalGroup(..), Value::Code(code)) => code.clients == Clients::Kept,
+        (Key::MemberGroup(_, group), Value::Code(code)) => {
+            let is_drawn = Draw::try_from(code.class).is_ok();
+            code.group == group && code.clients == Clients::Kept && is_drawn
+        }
+        (
+            Key::MemberSlot(_, group, _) | Key::Next(_, Member { group, .. }),
+            Value::Member(member),
+        ) => member.group == group,
+        (Key::Endpoint(family, ..) | Key::Member(family, ..), Value::Backend(backend)) => {
+            Family::of(backend.address) == family
         }
         (key, Value::Present) => key.set().spec().data == Data::None,
-        (_, Value::Pick(_) | Value::Id(_) | Value::Backend(_) | Value::Goto) => false,
+        (_, Value::Code(_) | Value::Member(_) | Value::Lengths(_)) => false,
+        (_, Value::Backend(_) | Value::Goto(_)) => false,
     }
-}
-
-/// Returns true if the pick can be encoded and decoded without loss: a code has 32 bits.
-fn has_code(pick: Pick) -> bool {
-    Pick::from_code(pick.code()) == Some(pick)
 }

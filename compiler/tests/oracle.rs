@@ -606,9 +606,24 @@ fn cases_63_to_66_addresses_of_external_frontends() {
     }
     world.settings.node_port_addresses = cidrs(&["192.0.2.110/32", "2001:db8::6e/128"]);
     world.expect("x", "node:30080", "pass").expect("x", "node-2:30080", ALL_MASQUERADED);
-    // Listed loopback addresses do not answer either.
-    world.settings.node_port_addresses = cidrs(&["127.0.0.0/8", "::1/128"]);
-    world.expect("node", "loopback:30080", "pass");
+    // That of `localhost` answers this node itself, at any of its loopback addresses, if it is named
+    // (KEP-6032).
+    for (named, node) in [
+        (cidrs(&["127.0.0.0/8", "::1/128"]), "pass"),
+        (NodePortAddresses::PrimaryAnd(nets(&["127.0.0.1/32", "::1/128"])), ALL_MASQUERADED),
+    ] {
+        world.settings.node_port_addresses = named;
+        world
+            .expect("loopback", "loopback:30080", ALL_MASQUERADED)
+            .expect("x", "loopback:30080", "pass")
+            .expect("loopback", "loopback:30081", "pass")
+            .expect("x", "node-2:30080", "pass")
+            .expect("x", "node:30080", node);
+    }
+    for others in [&["127.0.0.2/32", "::2/128"][..], &["0.0.0.0/0", "::/0"]] {
+        world.settings.node_port_addresses = cidrs(others);
+        world.expect("loopback", "loopback:30080", "pass");
+    }
 }
 
 #[test]
@@ -723,7 +738,7 @@ fn a_node_address_in_the_pod_network_counts_as_a_pod() {
 
 /// With session affinity, the client is assumed to have no record: any backend is possible.
 #[test]
-fn affinity_reaches_all_backends_of_the_view() {
+fn affinity_reaches_all_backends_of_the_group() {
     with(|service| {
         external_local(service);
         service.affinity = Affinity::ClientIp { timeout: 60 };
@@ -792,17 +807,34 @@ fn the_path_names_the_rules_that_took_effect() {
     assert_eq!(found, [(None, Vec::new())], "no rule took effect");
 
     let found = told(&restricted(&["203.0.113.0/25"]), "y", "vip:80");
-    let chains = ["firewall-prerouting", "firewall"].map(str::to_owned).to_vec();
+    let chains = ["prerouting", "dispatch", "firewall"].map(str::to_owned).to_vec();
     assert_eq!(found, [(Some(ChainId::Firewall), chains)]);
 
     let found = told(&with(external_local), "x", "vip:80");
-    let [(Some(ChainId::Translate(..)), chains)] = found.as_slice() else { panic!("{found:?}") };
-    let expected =
-        ["prerouting", "dispatch", "split-pick-3", "outside", "local-pick-1", "local-translate"];
+    let [(Some(ChainId::Pick(..)), chains)] = found.as_slice() else { panic!("{found:?}") };
+    let expected = ["prerouting", "dispatch", "serve", "split", "outside", "serve", "pick-1"];
     assert_eq!(chains, &expected);
 
+    // A client that is not known to be a Pod is marked at a cluster address, in a rule of `serve`.
+    let kept = ["serve", "pick-3"].as_slice();
+    for (client, rest) in
+        [("pod", kept), ("x", &["serve", "serve", "pick-3", "postrouting", "translated"])]
+    {
+        for (decided, chains) in told(&world(), client, "cluster:80") {
+            assert!(matches!(decided, Some(ChainId::Pick(..))), "{decided:?}");
+            let expected = [&["prerouting", "dispatch"], rest].concat();
+            assert_eq!(chains, expected, "{client}");
+        }
+    }
+    let found = told(&world(), "x", "cluster:81");
+    let chains = ["filter-forward", "new-output"].map(str::to_owned).to_vec();
+    assert_eq!(found, [(Some(ChainId::NewOutput), chains)]);
+    let outcomes = world().outcomes("x", "cluster:81", Family::Ipv4);
+    assert!(outcomes.iter().all(|it| it.masquerade.is_none()), "it is to no Service port");
+
     let found = told(&world(), "node", "nobody:80");
-    assert_eq!(found, [(Some(ChainId::FilterOutput), vec!["filter-output".to_owned()])]);
+    let chains = ["filter-output", "new-output"].map(str::to_owned).to_vec();
+    assert_eq!(found, [(Some(ChainId::NewOutput), chains)]);
 }
 
 /// Without a table, or if a chain is not intact, packets pass.

@@ -1,8 +1,8 @@
 //! Drift: differences between what the kernel holds and what it has acknowledged.
 //!
-//! Another process may change our tables. This decides when to read the kernel to find out: when
-//! the watcher has seen such a change, when a period is over, and when another part of the engine
-//! has a reason.
+//! Another process may change our tables. This decides when to read the kernel to repair them: when
+//! the watcher has seen such a change, when a check has found one, and when another part of the
+//! engine has a reason.
 //!
 //! A process that undoes each repair would occupy a core together with the engine. So repairs that
 //! do not last lead to pauses between reads. The pauses are short, and changes of the sources are
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::backoff::{Backoff, IMMEDIATE_RETRIES};
 use crate::periods::Periods;
-use crate::sink::{SinkError, Tampering};
+use crate::sink::Tampering;
 
 /// The longest pause between repairs of tables that another process keeps changing: short, because
 /// connections wait for the repair, but long enough not to occupy a core.
@@ -25,12 +25,6 @@ const REPAIR_SUCCESS_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Drift {
     backoff: Backoff,
-    /// Between two periodic reads.
-    period: Duration,
-    /// From a periodic read that failed to the next.
-    retry: Duration,
-    /// The time of the next read without another reason; `None` before the first read.
-    verify_at: Option<Instant>,
     /// True if there is a reason to read.
     read_wanted: bool,
     /// No read before this time: the content was repaired just before.
@@ -46,9 +40,6 @@ impl Drift {
     pub(crate) fn new(periods: &Periods) -> Self {
         Self {
             backoff: Backoff::new(periods),
-            period: periods.verify,
-            retry: periods.verify.min(periods.backoff_max),
-            verify_at: None,
             read_wanted: false,
             read_after: None,
             disputes: 0,
@@ -73,8 +64,7 @@ impl Drift {
     }
 
     /// Returns true if there is a reason to read, and the read is not put off.
-    pub(crate) fn is_read_due(&mut self, now: Instant) -> bool {
-        self.read_wanted |= self.verify_at.is_some_and(|at| now >= at);
+    pub(crate) fn is_read_due(&self, now: Instant) -> bool {
         self.read_wanted && self.read_after.is_none_or(|at| now >= at)
     }
 
@@ -83,15 +73,8 @@ impl Drift {
         self.read_wanted = false;
     }
 
-    /// Notes that a read failed that only looked for drift.
-    pub(crate) fn read_failed(&mut self, error: &SinkError, now: Instant) {
-        self.verify_at = Some(now + self.retry);
-        tracing::warn!(%error, retry_in = ?self.retry, "cannot compare the kernel's content");
-    }
-
     /// Notes that the kernel has been read, and how many operations repair its content.
     pub(crate) fn compared(&mut self, operations: usize, now: Instant) {
-        self.verify_at = Some(now + self.period);
         let culprit = self.tampering.take().and_then(|tampering| tampering.culprit);
         if operations == 0 {
             self.disputes = 0;
@@ -120,24 +103,19 @@ impl Drift {
         pause.min(MAX_REPAIR_PAUSE)
     }
 
-    /// Returns when a read that is put off, or the periodic one, becomes due.
+    /// Returns when a read that is put off becomes due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let read = self.read_after.filter(|_| self.read_wanted);
-        let verify = self.verify_at.filter(|at| self.read_after.is_none_or(|after| *at >= after));
-        read.into_iter().chain(verify).min()
+        self.read_after.filter(|_| self.read_wanted)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
     use crate::tests::started;
 
     fn drift() -> Drift {
         Drift::new(&Periods {
-            verify: Duration::from_secs(60),
             backoff: Duration::from_millis(100),
             backoff_max: Duration::from_secs(30),
             ..Periods::default()
@@ -165,18 +143,6 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_is_read_again_after_a_period_and_not_earlier() {
-        let start = started();
-        let mut drift = drift();
-        assert_eq!(drift.deadline(), None);
-        drift.compared(0, start);
-        let verify = start + Duration::from_secs(60);
-        assert_eq!(drift.deadline(), Some(verify));
-        assert!(!drift.is_read_due(verify - millis(1)));
-        assert!(drift.is_read_due(verify));
-    }
-
-    #[test]
     fn tampering_is_a_reason_to_read_at_once_and_once() {
         let start = started();
         let mut drift = drift();
@@ -198,15 +164,6 @@ mod tests {
         drift.read_begins();
         drift.tampered(Tampering { culprit: None });
         assert!(drift.is_read_due(start));
-    }
-
-    #[test]
-    fn a_periodic_read_that_fails_is_repeated_earlier() {
-        let start = started();
-        let mut drift = drift();
-        drift.compared(0, start);
-        drift.read_failed(&SinkError::Unavailable(io::Error::other("injected")), start);
-        assert_eq!(drift.deadline(), Some(start + Duration::from_secs(30)));
     }
 
     #[test]

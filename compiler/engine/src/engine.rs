@@ -7,9 +7,11 @@ use rulec_compiler::flows::Suspects;
 use rulec_compiler::net::Family;
 use rulec_compiler::{Delta, Dirty, Program, Settings, State};
 
+use crate::acknowledged::{Acknowledged, Base};
 use crate::applied::Applied;
 use crate::backlog::{Backlog, Batch};
 use crate::backoff::Backoff;
+use crate::checks::Checks;
 use crate::clock::Clock;
 use crate::committed::Committed;
 use crate::counts::Counts;
@@ -18,8 +20,7 @@ use crate::draining::DrainCheck;
 use crate::drift::Drift;
 use crate::event::Event;
 use crate::flows::FlowChecks;
-use crate::history::History;
-use crate::idle::IdlePicks;
+use crate::idle::IdleAffinities;
 use crate::periods::Periods;
 use crate::quarantine::Quarantine;
 use crate::recovery::Recovery;
@@ -47,16 +48,18 @@ pub struct Engine {
     /// The kernel's content as it was read, not yet reconciled.
     reading: Option<(State, DeltaBase)>,
     recovery: Recovery,
+    checks: Checks,
     drift: Drift,
     quarantine: Quarantine,
-    idle_picks: IdlePicks,
+    idle_affinities: IdleAffinities,
     draining: DrainCheck,
     backlog: Backlog,
     delays: Delays,
     flows: FlowChecks,
-    history: History,
     /// The last commit, until it is taken.
     committed: Option<Committed>,
+    /// The change that the kernel has acknowledged, until it is taken.
+    acknowledged: Option<Acknowledged>,
     touched: Touched,
     counts: Counts,
 }
@@ -82,15 +85,16 @@ impl Engine {
             busy: None,
             reading: None,
             recovery: Recovery::new(backoff),
+            checks: Checks::new(&periods),
             drift: Drift::new(&periods),
             quarantine: Quarantine::new(backoff),
-            idle_picks: IdlePicks::new(&periods),
+            idle_affinities: IdleAffinities::new(&periods),
             draining: DrainCheck::new(&periods, Clock::new(now, 0)),
             backlog: Backlog::default(),
             delays: Delays::default(),
             flows: FlowChecks::default(),
-            history: History::default(),
             committed: None,
+            acknowledged: None,
             touched: Touched::default(),
             counts: Counts::default(),
         }
@@ -116,11 +120,13 @@ impl Engine {
             Event::Reply(Reply::State(result)) => self.state(result, now),
             Event::Reply(Reply::Committed(result)) => self.committed(result, now),
             Event::Reply(Reply::Idle(result)) => self.counted(result),
+            Event::Reply(Reply::Checked(result)) => self.checked(result, now),
             Event::Tampered(tampering) => self.drift.tampered(tampering),
         }
     }
 
-    /// Returns the next request to the sink, if any. The sink is busy until its reply is handled.
+    /// Returns the next request to the sink, if any. The sink is busy until its reply is handled;
+    /// only a check is requested beside other requests, so call this until there is none.
     pub fn next_request(&mut self, now: Instant) -> Option<Request> {
         if self.busy.is_some() || !self.recovery.may_request(now) {
             return None;
@@ -141,6 +147,9 @@ impl Engine {
             self.drift.read_begins();
             return Some(self.read());
         };
+        if self.checks.begin(now) {
+            return Some(Request::Check(Box::new(applied)));
+        }
         let wanted = self.compile(&State::default(), now);
         let wanted = self.retire_unused(wanted, now);
         let delta = Delta::between(&applied, &wanted);
@@ -150,7 +159,7 @@ impl Engine {
             suspects,
             program: wanted,
             base: DeltaBase::Believed,
-            repair: false,
+            origin: Base::Acknowledged,
         };
         self.commit(step, now).or_else(|| self.count(now))
     }
@@ -163,9 +172,10 @@ impl Engine {
         }
         self.recovery.deadline().or_else(|| {
             let deadlines = [
+                self.checks.deadline(),
                 self.drift.deadline(),
                 self.quarantine.deadline(),
-                self.idle_picks.deadline(),
+                self.idle_affinities.deadline().filter(|_| self.quarantine.is_empty()),
                 self.draining.deadline(),
             ];
             deadlines.into_iter().flatten().min()
@@ -180,7 +190,6 @@ impl Engine {
         triggers: Vec<(Family, Instant)>,
         now: Instant,
     ) {
-        let before = self.wanted.model().clone();
         let mut dirty = self.wanted.apply(origin, changes);
         self.counts.changed(&dirty);
         reports::overridden(&dirty);
@@ -193,7 +202,6 @@ impl Engine {
                 self.drift.want_read();
             }
         }
-        self.history.push(before);
         if self.sources_ready {
             let changed = std::mem::take(&mut dirty.changed);
             self.backlog.push(Batch { since: now, updates: 1, changed, triggers });
@@ -204,6 +212,7 @@ impl Engine {
     /// Reads the kernel.
     fn read(&mut self) -> Request {
         self.busy = Some(Busy::Reading);
+        self.checks.overtaken();
         self.recovery.read()
     }
 
@@ -211,6 +220,7 @@ impl Engine {
     /// from what the kernel holds.
     fn compile(&mut self, held: &State, now: Instant) -> Program {
         self.backlog.depart();
+        self.quarantine.try_changed();
         let clock = self.draining.seconds(now);
         self.wanted.compile(held, clock, |service| self.quarantine.is_held_back(service))
     }

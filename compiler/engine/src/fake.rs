@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 
-use rulec_compiler::delta::{Delta, Step};
+use rulec_compiler::delta::{Delta, Pieces, Staged, Step};
 use rulec_compiler::ipvs::Draining;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::{Op, State};
@@ -34,6 +34,8 @@ pub struct FakeSink {
     pub unreadable: u32,
     /// The Services that it refuses, each with the errno.
     pub refuses: BTreeMap<NamespacedName, i32>,
+    /// True if it commits a Service up to its last piece, and refuses that one.
+    pub refuses_halfway: bool,
     /// The deltas it has committed.
     pub committed: Vec<Delta>,
     /// The real servers of IPVS that have connections.
@@ -66,7 +68,16 @@ impl Sink for FakeSink {
     fn commit(&mut self, delta: &Delta, _: DeltaBase) -> Result<Outcome, SinkError> {
         let lost = || SinkError::Unknown(io::Error::other("injected"));
         let mut allowed = delta.clone();
-        allowed.groups.retain(|group| !self.refuses.contains_key(&group.service));
+        for group in allowed.groups.iter_mut().filter(|it| self.refuses.contains_key(&it.service)) {
+            let ops = if self.refuses_halfway { first_pieces(&group.ops) } else { Vec::new() };
+            group.ops = ops.into();
+        }
+        if delta.groups.iter().any(|it| self.refuses.contains_key(&it.service)) {
+            // What a refused Service leads to stays, as in the kernel's sinks.
+            allowed.shared.drop_retired();
+            allowed.groups.iter_mut().for_each(|group| group.ops.drop_retired());
+        }
+        allowed.groups.retain(|group| !group.ops.is_empty());
         match self.faults.pop_front().unwrap_or(Fault::None) {
             Fault::None => {}
             Fault::LostRequest => return Err(lost()),
@@ -99,6 +110,15 @@ impl Sink for FakeSink {
         }
         Ok(draining.iter().filter(|real| !self.busy.contains(real)).copied().collect())
     }
+}
+
+/// Returns all pieces of a Service's operations but the last one.
+fn first_pieces(ops: &Staged) -> Vec<Op> {
+    let ops: Vec<&Op> = ops.iter().collect();
+    let pieces = Pieces::of(&ops);
+    let mut pieces: Vec<&[&Op]> = pieces.iter().collect();
+    pieces.pop();
+    pieces.concat().into_iter().cloned().collect()
 }
 
 /// Returns what an interrupted commit has done: the first half of the steps, and of the next one

@@ -4,12 +4,8 @@
 //! exist already may have to be deleted. The flows to check are collected over all commits since
 //! the last check; the rules to check them by are those of the last commit.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
-
-use rulec_compiler::flows::{Rules, Suspects};
+use rulec_compiler::flows::{Rules, Suspects, node_port_addresses};
 use rulec_compiler::name::NamespacedName;
-use rulec_compiler::net::Family;
 use rulec_compiler::{Model, Program};
 
 /// See the module's documentation.
@@ -34,8 +30,9 @@ impl FlowChecks {
         if suspects.is_empty() && self.pending.is_none() {
             return;
         }
-        let addresses = Family::ALL.map(|family| node_port_ips(program, model, family));
-        let addresses = addresses.into_iter().flatten().collect();
+        let own = model.interface_addresses();
+        let own = own.into_iter().flat_map(|entry| entry.object.addresses.iter().copied());
+        let addresses = node_port_addresses(program, own);
         let rules = Rules::new(program, addresses, held_back.cloned().collect());
         let mut all = self.pending.take().map(|(pending, _)| pending).unwrap_or_default();
         all.merge(suspects);
@@ -59,18 +56,9 @@ impl FlowChecks {
     }
 }
 
-/// Returns the addresses that node ports answer on.
-fn node_port_ips(program: &Program, model: &Model, family: Family) -> BTreeSet<IpAddr> {
-    if let Some(some) = program.node_port_ips(family) {
-        return some.into_iter().collect();
-    }
-    let all = model.interface_addresses();
-    let all = all.into_iter().flat_map(|entry| entry.object.addresses.iter().copied());
-    all.filter(|ip| Family::of(*ip) == family && !ip.is_loopback()).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
     use std::num::NonZeroU16;
     use std::sync::Arc;
 

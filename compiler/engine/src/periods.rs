@@ -5,10 +5,10 @@ use std::time::Duration;
 /// The intervals of the engine's periodic work.
 #[derive(Clone, Copy, Debug)]
 pub struct Periods {
-    /// Between two comparisons of the kernel's content with the program.
+    /// From a comparison of the kernel's content with the program to the next check.
     pub verify: Duration,
-    /// How long an unused pick chain stays.
-    pub idle_pick: Duration,
+    /// How long an unused class of session affinity stays.
+    pub idle_affinity: Duration,
     /// The first pause after a failure; it doubles up to `backoff_max`.
     pub backoff: Duration,
     /// The longest pause.
@@ -21,7 +21,7 @@ impl Default for Periods {
     fn default() -> Self {
         Self {
             verify: Duration::from_secs(60),
-            idle_pick: Duration::from_secs(600),
+            idle_affinity: Duration::from_secs(600),
             backoff: Duration::from_millis(100),
             backoff_max: Duration::from_secs(30),
             drain: Duration::from_secs(2),

@@ -8,6 +8,7 @@
 //! if the commit after the retry does not name it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rulec_compiler::name::NamespacedName;
@@ -20,6 +21,10 @@ use crate::sink::Refusal;
 pub(crate) struct Quarantine {
     backoff: Backoff,
     services: BTreeMap<NamespacedName, Refused>,
+    /// Those that have changed after a refusal, and are not part of a step yet.
+    changed: BTreeSet<NamespacedName>,
+    /// Those of them that the current step has.
+    tried: BTreeSet<NamespacedName>,
 }
 
 /// A refused Service.
@@ -27,10 +32,12 @@ pub(crate) struct Quarantine {
 struct Refused {
     /// How many times in a row the kernel has refused it.
     attempts: u32,
+    /// What the kernel said the last time.
+    error: Arc<str>,
     /// The time of the next try; `None` while it is being retried.
     retry_at: Option<Instant>,
-    /// False if the Service was refused in the commit after a read: then the engine does not know
-    /// what the kernel holds of it.
+    /// False if the engine does not know what the kernel holds of the Service: it was refused in
+    /// the commit after a read, or a read has found something else than it should hold.
     is_known: bool,
 }
 
@@ -46,12 +53,19 @@ pub(crate) struct Retry {
 impl Quarantine {
     /// Creates an empty quarantine.
     pub(crate) fn new(backoff: Backoff) -> Self {
-        Self { backoff, services: BTreeMap::new() }
+        let (services, changed, tried) = Default::default();
+        Self { backoff, services, changed, tried }
     }
 
     /// Holds a refused Service back until its next try. `is_known` says whether the kernel's
-    /// content was known before the commit that was refused.
-    pub(crate) fn refuse(&mut self, refusal: &Refusal, is_known: bool, now: Instant) {
+    /// content was known before the commit that was refused. Returns what the kernel says, unless it
+    /// has said the same of the last try.
+    pub(crate) fn refuse(
+        &mut self,
+        refusal: &Refusal,
+        is_known: bool,
+        now: Instant,
+    ) -> Option<Arc<str>> {
         let service = &refusal.service;
         let before = self.services.get(service);
         let attempts = before.map_or(0, |refused| refused.attempts) + 1;
@@ -63,8 +77,13 @@ impl Quarantine {
             retry_in = ?pause,
             "the kernel refused this Service; the others are not affected"
         );
-        let refused = Refused { attempts, retry_at: Some(now + pause), is_known };
+        let error: Arc<str> = refusal.error.to_string().into();
+        let is_news = before.is_none_or(|refused| refused.error != error);
+        let refused =
+            Refused { attempts, error: Arc::clone(&error), retry_at: Some(now + pause), is_known };
         self.services.insert(service.clone(), refused);
+        self.tried.remove(service);
+        is_news.then_some(error)
     }
 
     /// Starts the next try of the Services whose time has come, and returns them.
@@ -83,17 +102,39 @@ impl Quarantine {
     /// Releases a Service that has changed. Returns true if the kernel has to be read, because it
     /// is not known what it holds of the Service.
     pub(crate) fn release(&mut self, service: &NamespacedName) -> bool {
-        self.services.remove(service).is_some_and(|refused| !refused.is_known)
+        let Some(refused) = self.services.remove(service) else { return false };
+        self.changed.insert(service.clone());
+        !refused.is_known
     }
 
-    /// Releases the Services that were retried and not refused again.
-    pub(crate) fn release_accepted(&mut self) {
-        self.services.retain(|_, refused| refused.retry_at.is_some());
+    /// Notes that a step begins, which has the Services that have changed.
+    pub(crate) fn try_changed(&mut self) {
+        self.tried.append(&mut self.changed);
+    }
+
+    /// Releases the Services that were retried and not refused again. Returns them, and those that have
+    /// changed and were not.
+    pub(crate) fn release_accepted(&mut self) -> Vec<NamespacedName> {
+        let mut accepted = std::mem::take(&mut self.tried);
+        let retried = self.services.extract_if(.., |_, refused| refused.retry_at.is_none());
+        accepted.extend(retried.map(|(service, _)| service));
+        accepted.into_iter().collect()
     }
 
     /// Returns whether a Service waits for its next try.
     pub(crate) fn is_held_back(&self, service: &NamespacedName) -> bool {
         self.services.get(service).is_some_and(|refused| refused.retry_at.is_some())
+    }
+
+    /// Notes that the kernel holds something else of a Service than it should. Returns whether the
+    /// Service waits for its next try; otherwise nothing is noted.
+    pub(crate) fn differs(&mut self, service: &NamespacedName) -> bool {
+        let held_back = self.services.get_mut(service).filter(|it| it.retry_at.is_some());
+        let is_held_back = held_back.is_some();
+        if let Some(refused) = held_back {
+            refused.is_known = false;
+        }
+        is_held_back
     }
 
     /// Returns the Services that wait for their next try.
@@ -105,6 +146,12 @@ impl Quarantine {
     /// Returns all refused Services, including those that are being retried.
     pub(crate) fn services(&self) -> impl Iterator<Item = &NamespacedName> {
         self.services.keys()
+    }
+
+    /// Returns all refused Services, each with what the kernel said the last time and how many times
+    /// in a row it has refused it.
+    pub(crate) fn refusals(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<str>, u32)> {
+        self.services.iter().map(|(service, it)| (service, &it.error, it.attempts))
     }
 
     /// Returns true if no Service is refused.
@@ -178,6 +225,9 @@ mod tests {
         quarantine.retry(start + Duration::from_secs(1));
         quarantine.release_accepted();
         assert!(quarantine.services().eq([&key(2)]));
+        let said: Vec<(&str, u32)> =
+            quarantine.refusals().map(|(_, error, attempts)| (&**error, attempts)).collect();
+        assert_eq!(said, [("injected", 1)]);
     }
 
     #[test]
@@ -201,6 +251,16 @@ mod tests {
         // A commit that was refused again says nothing about its content.
         quarantine.refuse(&refusal(1), true, start);
         assert_eq!(quarantine.retry(start + Duration::from_secs(2)), retry(&[1], true));
+    }
+
+    #[test]
+    fn a_service_whose_content_differs_needs_a_read_before_its_retry() {
+        let start = started();
+        let mut quarantine = quarantine();
+        quarantine.refuse(&refusal(1), true, start);
+        assert!(quarantine.differs(&key(1)));
+        assert!(!quarantine.differs(&key(2)), "it was not refused");
+        assert_eq!(quarantine.retry(start + Duration::from_secs(1)), retry(&[1], true));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! Repeated failures lead to longer and longer pauses. During a pause nothing is requested.
 
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backoff::{Backoff, IMMEDIATE_RETRIES};
@@ -24,12 +25,25 @@ pub(crate) struct Recovery {
     not_before: Option<Instant>,
     /// True if the next read adopts tables.
     adopt: bool,
+    /// The last failure, also after the kernel was programmed again.
+    last: Option<Failure>,
+}
+
+/// A time when the kernel could not be read or programmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// When it was.
+    pub at: Instant,
+    /// What went wrong.
+    pub error: Arc<str>,
+    /// Whether the kernel has not been programmed since.
+    pub lasts: bool,
 }
 
 impl Recovery {
     /// Creates the state of a start: without failures, and with tables to adopt.
     pub(crate) fn new(backoff: Backoff) -> Self {
-        Self { backoff, failures: 0, not_before: None, adopt: true }
+        Self { backoff, failures: 0, not_before: None, adopt: true, last: None }
     }
 
     /// Notes a failure, and begins a pause.
@@ -50,6 +64,8 @@ impl Recovery {
         };
         self.not_before = Some(now + pause);
         let source = error.source().map(ToString::to_string);
+        let cause = source.as_ref().map(|source| format!(": {source}")).unwrap_or_default();
+        self.last = Some(Failure { at: now, error: format!("{error}{cause}").into(), lasts: true });
         match error {
             SinkError::Stale | SinkError::Unknown(_) => {
                 tracing::warn!(%error, source, retry_in = ?pause, "reading the kernel back");
@@ -63,6 +79,14 @@ impl Recovery {
     /// Notes that the kernel holds the wanted program.
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
+        if let Some(last) = &mut self.last {
+            last.lasts = false;
+        }
+    }
+
+    /// Returns the last failure, if there was any.
+    pub(crate) fn last(&self) -> Option<&Failure> {
+        self.last.as_ref()
     }
 
     /// Notes that the engine continues from what was read.
@@ -134,7 +158,9 @@ mod tests {
             recovery.failed(&unavailable(), start);
             assert_eq!(recovery.deadline(), Some(start + Duration::from_secs(seconds)));
         }
+        assert!(recovery.last().is_some_and(|last| last.lasts && last.at == start));
         recovery.succeeded();
+        assert!(recovery.last().is_some_and(|last| !last.lasts));
         recovery.failed(&unavailable(), start);
         assert_eq!(recovery.deadline(), Some(start + Duration::from_secs(1)));
     }

@@ -2,15 +2,20 @@
 
 use rulec_compiler::Program;
 use rulec_compiler::name::NamespacedName;
-use rulec_compiler::nft::MAX_AFFINITY_BACKENDS;
-use rulec_compiler::{Dirty, Model};
+use rulec_compiler::nft::code::MAX_MEMBERS;
+use rulec_compiler::nft::size::Size;
+use rulec_compiler::{Dirty, Model, Origin};
 
 /// How many Services a log line names.
 const MAX_NAMES: usize = 10;
 
-/// Logs the objects that exist in two sources.
+/// Logs the objects that exist in two sources. A Pod that runs and its manifest are meant to.
 pub(crate) fn overridden(dirty: &Dirty) {
     for (key, winner, loser) in &dirty.overridden {
+        if matches!(winner, Origin::Kubelet | Origin::Podman) {
+            tracing::debug!(object = %key, %winner, %loser, "this Pod runs");
+            continue;
+        }
         tracing::warn!(
             object = %key,
             %winner,
@@ -28,9 +33,13 @@ pub(crate) fn left_out<'a>(
 ) {
     for entry in services.filter_map(|service| model.service(service)) {
         for (port, endpoints) in program.left_out(&entry.object.key) {
-            let most = MAX_AFFINITY_BACKENDS;
-            let what = "more endpoints than session affinity supports";
-            tracing::warn!(%port, left_out = endpoints, most, "{what}");
+            let (most, affinity) = (Size::MAX_SLOTS, MAX_MEMBERS);
+            let what = "more endpoints than there is room for";
+            tracing::warn!(%port, left_out = endpoints, most, with_affinity = affinity, "{what}");
+        }
+        for port in program.without_affinity(&entry.object.key) {
+            let what = "served without session affinity: too many timeouts are in use";
+            tracing::warn!(%port, "{what}");
         }
     }
 }

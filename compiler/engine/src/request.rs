@@ -1,11 +1,11 @@
 //! Requests to the sink, and its replies.
 
 use rulec_compiler::ipvs::Draining;
-use rulec_compiler::{Delta, State};
+use rulec_compiler::{Delta, Program, State};
 
 use crate::sink::{DeltaBase, Outcome, Sink, SinkError};
 
-/// A request to the sink, one at a time.
+/// A request to the sink: one at a time, and at most one check beside it.
 #[derive(Debug)]
 pub enum Request {
     /// Adopt what an earlier process has left, and read it.
@@ -21,6 +21,15 @@ pub enum Request {
     },
     /// Report which of these real servers have no connections.
     Idle(Vec<Draining>),
+    /// Compare the kernel's content with this program, beside the other requests.
+    Check(Box<Program>),
+}
+
+impl Request {
+    /// Returns true if other requests do not wait for the reply.
+    pub fn is_beside(&self) -> bool {
+        matches!(self, Self::Check(_))
+    }
 }
 
 /// The reply of the sink to a request.
@@ -32,6 +41,8 @@ pub enum Reply {
     Committed(Result<Outcome, SinkError>),
     /// The real servers that have no connections.
     Idle(Result<Vec<Draining>, SinkError>),
+    /// The delta from the kernel's content to the program; see `Sink::check`.
+    Checked(Result<Delta, SinkError>),
 }
 
 /// Has a sink handle one request.
@@ -41,5 +52,6 @@ pub fn answer(sink: &mut (impl Sink + ?Sized), request: Request) -> Reply {
         Request::Read => Reply::State(sink.read()),
         Request::Commit { delta, base } => Reply::Committed(sink.commit(&delta, base)),
         Request::Idle(draining) => Reply::Idle(sink.idle(&draining)),
+        Request::Check(program) => Reply::Checked(sink.check(&program)),
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use rulec_compiler::Program;
 use rulec_compiler::delta::Delta;
 use rulec_compiler::ipvs::Draining;
 use rulec_compiler::name::NamespacedName;
@@ -35,6 +36,18 @@ pub trait Sink {
     /// On any error, an unknown part of the delta is committed: read and compare before the next
     /// commit.
     fn commit(&mut self, delta: &Delta, base: DeltaBase) -> Result<Outcome, SinkError>;
+
+    /// Returns the delta from the kernel's content to a program that it has acknowledged. Another
+    /// sink may commit meanwhile: the places that it changes may or may not be in the delta, and
+    /// all others are in it only if the kernel's content differs there.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if it cannot be read now.
+    fn check(&mut self, program: &Program) -> Result<Delta, SinkError> {
+        let (state, _) = self.read()?;
+        Ok(Delta::reconcile(&state, program))
+    }
 
     /// Returns those of these IPVS real servers that have no connections.
     ///

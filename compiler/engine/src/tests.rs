@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use rulec_compiler::Settings;
 use rulec_compiler::change::{Change, Origin, Provenance, Sourced};
+use rulec_compiler::frontend::View;
 use rulec_compiler::ipvs::Draining;
+use rulec_compiler::load_balancing::Weight;
 use rulec_compiler::name::{NamespacedName, NodeName};
 use rulec_compiler::net::{Backend, Family, Protocol};
-use rulec_compiler::nft::set::View;
-use rulec_compiler::nft::{ChainId, Key, Value};
+use rulec_compiler::nft::{Key, Value};
 use rulec_compiler::object::{
-    ClusterIps, Endpoint, EndpointSlice, Kind, Object, ObjectKey, Service, ServicePort,
+    Affinity, ClusterIps, Endpoint, EndpointSlice, Kind, Object, ObjectKey, Service, ServicePort,
     ServiceType, SlicePort, TargetPort, TrafficPolicy,
 };
 use rulec_compiler::{Delta, Flow, Program};
@@ -22,6 +23,7 @@ use rulec_compiler::{Delta, Flow, Program};
 use super::fake::{FakeSink, Fault};
 use super::*;
 
+mod checks;
 mod draining;
 mod unread;
 
@@ -83,6 +85,7 @@ impl Fixture {
                 Request::Read => "read",
                 Request::Commit { .. } => "commit",
                 Request::Idle(_) => "idle",
+                Request::Check(_) => "check",
             });
             assert!(asked.len() < 100, "the engine never rests: {asked:?}");
             let reply = answer(&mut self.kernel, request);
@@ -115,13 +118,13 @@ impl Fixture {
             protocol: Protocol::Tcp,
             port: port(80),
         };
-        self.kernel.state.slots(View::Cluster, frontend).len()
+        self.kernel.state.group(View::Cluster, frontend).map_or(0, |group| group.slots.len())
     }
 
-    /// Returns how many pick chains the kernel holds in IPv4.
-    fn picks(&self) -> usize {
-        let chains = &self.kernel.state.tables[&Family::Ipv4].chains;
-        chains.keys().filter(|chain| matches!(chain, ChainId::Pick(..))).count()
+    /// Returns how many maps of affinity records the kernel holds in IPv4.
+    fn affinities(&self) -> usize {
+        let sets = &self.kernel.state.tables[&Family::Ipv4].sets;
+        sets.iter().filter(|set| set.affinity().is_some()).count()
     }
 }
 
@@ -155,6 +158,15 @@ pub(crate) fn service(name: u8) -> Sourced {
     })))
 }
 
+/// The Service with session affinity.
+fn sticky(name: u8, timeout: u32) -> Sourced {
+    let sourced = service(name);
+    let Object::Service(service) = &sourced.object else { panic!("{sourced:?}") };
+    let affinity = Affinity::ClientIp { timeout };
+    let service = Service { affinity, ..Service::clone(service) };
+    Sourced { object: Object::Service(Arc::new(service)), ..sourced }
+}
+
 pub(crate) fn slice(name: u8, endpoints: u8) -> Sourced {
     sourced(Object::EndpointSlice(Arc::new(EndpointSlice {
         key: slice_key(name),
@@ -164,6 +176,7 @@ pub(crate) fn slice(name: u8, endpoints: u8) -> Sourced {
         endpoints: (1..=endpoints)
             .map(|number| Endpoint::ready(IpAddr::from([10, 244, name, number])))
             .collect(),
+        weight: Weight::default(),
     })))
 }
 
@@ -322,6 +335,75 @@ fn a_refused_service_is_retried_at_once_when_it_changes() {
 }
 
 #[test]
+fn verdicts_of_the_kernel_are_told_once_and_so_is_that_they_end() {
+    let mut world = Fixture::with(&[(1, 3), (2, 3)]);
+    let verdicts = |world: &mut Fixture| {
+        let acknowledged = world.engine.take_acknowledged();
+        let Verdicts { refused, accepted } = acknowledged.map(|it| it.verdicts).unwrap_or_default();
+        let refused: Vec<NamespacedName> =
+            refused.into_iter().map(|(service, _)| service).collect();
+        [refused, accepted]
+    };
+    assert_eq!(verdicts(&mut world), [vec![], vec![]]);
+    world.kernel.refuses.insert(key(1), 12);
+    world.change(vec![Change::Apply(slice(1, 4))]);
+    world.settle();
+    assert_eq!(verdicts(&mut world), [vec![key(1)], vec![]]);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(verdicts(&mut world), [vec![], vec![]], "it says the same again");
+    world.kernel.refuses.clear();
+    world.pass(Duration::from_secs(300));
+    assert_eq!(verdicts(&mut world), [vec![], vec![key(1)]]);
+
+    // One that changes is tried at once, and another in between says nothing of it.
+    world.kernel.refuses.insert(key(2), 12);
+    world.change(vec![Change::Apply(slice(2, 4))]);
+    world.settle();
+    assert_eq!(verdicts(&mut world), [vec![key(2)], vec![]]);
+    world.change(vec![Change::Apply(slice(1, 2))]);
+    world.settle();
+    assert_eq!(verdicts(&mut world), [vec![], vec![]]);
+    world.kernel.refuses.clear();
+    world.change(vec![Change::Apply(slice(2, 3))]);
+    world.settle();
+    assert_eq!(verdicts(&mut world), [vec![], vec![key(2)]], "as the kernel has it");
+    world.assert_converged();
+}
+
+/// A large Service takes several transactions, and the kernel may refuse any of them.
+#[test]
+fn what_a_service_refused_halfway_has_left_is_removed_with_it() {
+    let mut world = Fixture::with(&[(1, 1)]);
+    let before = world.kernel.state.clone();
+    world.kernel.refuses.insert(key(1), 12);
+    world.kernel.refuses_halfway = true;
+    world.change(vec![Change::Apply(slice(1, 3))]);
+    assert_eq!(world.settle(), ["commit", "read"]);
+    assert_ne!(world.kernel.state, before);
+    assert_eq!(world.engine.counts().repairs, 0, "it is no drift");
+    world.kernel.refuses.clear();
+    world.change(vec![Change::Remove(ObjectKey::Service(key(1)))]);
+    assert_eq!(world.settle(), ["read", "commit"]);
+    assert_eq!(world.backends(1), 0);
+    world.assert_converged();
+}
+
+#[test]
+fn a_service_refused_halfway_is_completed_by_a_retry() {
+    let mut world = Fixture::with(&[(1, 1)]);
+    world.kernel.refuses.insert(key(1), 12);
+    world.kernel.refuses_halfway = true;
+    world.change(vec![Change::Apply(slice(1, 3))]);
+    world.settle();
+    world.kernel.refuses.clear();
+    world.pass(Duration::from_secs(30));
+    assert_eq!(world.backends(1), 3);
+    assert!(world.engine.is_settled());
+    assert_eq!(world.engine.counts().failures, 1, "the refusal: it was read before the retry");
+    world.assert_converged();
+}
+
+#[test]
 fn a_service_refused_at_start_keeps_its_kernel_content() {
     let first = Fixture::with(&[(1, 2), (2, 2)]);
     let mut second = Fixture::new(first.kernel);
@@ -351,6 +433,54 @@ fn tampering_is_repaired_element_by_element() {
 }
 
 #[test]
+fn what_was_acknowledged_has_its_states_its_base_and_its_cost() {
+    let mut world = Fixture::with(&[(1, 3)]);
+    let start = world.engine.take_acknowledged().unwrap();
+    assert_eq!((start.base, start.cost.latency), (Base::Read, None), "nothing was known");
+    assert!(start.cost.operations > 0 && world.engine.take_acknowledged().is_none());
+    world.change(vec![Change::Apply(slice(1, 2))]);
+    let request = world.engine.next_request(world.now).unwrap();
+    world.now += Duration::from_millis(5);
+    let reply = answer(&mut world.kernel, request);
+    world.event(Event::Reply(reply));
+    world.settle();
+    let change = world.engine.take_acknowledged().unwrap();
+    assert_eq!(change.base, Base::Acknowledged);
+    assert_eq!(change.cost.latency, Some(Duration::from_millis(5)));
+    assert!(start.program != change.program && change.cost.operations > 0);
+    let differing = start.model.differing(&change.model);
+    assert!(differing.iter().map(|it| it.key.kind()).eq([Kind::EndpointSlice]));
+    assert_eq!(start.program.differing_services(&change.program), [key(1)].into());
+
+    // A field that no kernel notices.
+    let mut other = service(1);
+    let Object::Service(of) = &mut other.object else { panic!("a Service") };
+    Arc::make_mut(of).health_check_node_port = Some(port(30_000));
+    world.change(vec![Change::Apply(other)]);
+    assert_eq!(world.settle(), [""; 0]);
+    let silent = world.engine.take_acknowledged().unwrap();
+    assert_eq!(silent.cost.operations, 0);
+    let differing = change.model.differing(&silent.model);
+    assert!(differing.iter().map(|it| it.key.kind()).eq([Kind::Service]));
+
+    // Changes that nobody has taken become one.
+    for endpoints in [3, 4] {
+        world.change(vec![Change::Apply(slice(1, endpoints))]);
+        world.settle();
+    }
+    let both = world.engine.take_acknowledged().unwrap();
+    assert_eq!(both.cost.transactions, 2);
+    let table = world.kernel.state.tables.get_mut(&Family::Ipv4).unwrap();
+    let victim = table.elements.keys().copied().find(|key| matches!(key, Key::Endpoint(..)));
+    table.elements.remove(&victim.unwrap()).unwrap();
+    world.event(Event::Tampered(Tampering { culprit: None }));
+    world.settle();
+    let repair = world.engine.take_acknowledged().unwrap();
+    assert_eq!((repair.base, repair.cost.operations), (Base::Tampered, 1));
+    assert!(repair.program == both.program);
+}
+
+#[test]
 fn the_periodic_comparison_finds_unannounced_drift() {
     let mut world = Fixture::with(&[(1, 3)]);
     world.kernel.state.tables.remove(&Family::Ipv6).unwrap();
@@ -374,7 +504,7 @@ fn a_comparison_without_drift_writes_nothing() {
 fn a_failed_read_does_not_delay_changes() {
     let mut world = Fixture::with(&[(1, 3)]);
     world.kernel.unreadable = 1;
-    world.now += Duration::from_secs(60);
+    world.event(Event::Tampered(Tampering { culprit: None }));
     assert_eq!(world.settle(), ["read"]);
     world.change(vec![Change::Apply(slice(1, 2))]);
     assert_eq!(world.settle(), ["commit"]);
@@ -428,7 +558,7 @@ fn unnoticed_drift_is_corrected_on_the_next_change() {
     let mut world = Fixture::with(&[(1, 3)]);
     let table = world.kernel.state.tables.get_mut(&Family::Ipv4).unwrap();
     let found = table.elements.iter().find_map(|(key, held)| match (key, &held.value) {
-        (Key::Service(..), Value::Pick(_)) => Some(*key),
+        (Key::Service(_), Value::Code(_)) => Some(*key),
         _ => None,
     });
     table.elements.remove(&found.unwrap()).unwrap();
@@ -528,33 +658,57 @@ fn flows_of_frontends_removed_by_a_failed_commit_are_judged() {
 }
 
 #[test]
-fn an_idle_pick_chain_is_removed() {
+fn an_idle_class_is_removed() {
     let mut world = Fixture::with(&[(1, 3)]);
-    world.change(vec![Change::Apply(slice(1, 2))]);
-    world.settle();
-    assert_eq!(world.picks(), 2);
+    assert_eq!(world.affinities(), 0);
+    for timeout in [60, 61] {
+        world.change(vec![Change::Apply(sticky(1, timeout))]);
+        world.settle();
+    }
+    assert_eq!(world.affinities(), 2);
     world.pass(Duration::from_secs(300));
-    assert_eq!(world.picks(), 2, "it may be used again soon");
+    assert_eq!(world.affinities(), 2, "it may be used again soon");
     world.pass(Duration::from_secs(301));
-    assert_eq!(world.picks(), 1);
-    world.change(vec![Change::Apply(slice(1, 3))]);
+    assert_eq!(world.affinities(), 1);
+    world.change(vec![Change::Apply(sticky(1, 60))]);
     world.settle();
-    assert_eq!(world.backends(1), 3);
+    assert_eq!((world.affinities(), world.backends(1)), (2, 3));
+    world.assert_converged();
+}
+
+/// What a refused Service has in the kernel may still lead to the class.
+#[test]
+fn an_idle_class_stays_while_a_service_is_refused() {
+    let mut world = Fixture::with(&[(1, 3), (2, 3)]);
+    for timeout in [60, 61] {
+        world.change(vec![Change::Apply(sticky(1, timeout))]);
+        world.settle();
+    }
+    world.kernel.refuses.insert(key(2), 12);
+    world.change(vec![Change::Apply(slice(2, 2))]);
+    world.settle();
+    world.pass(Duration::from_secs(1_200));
+    assert_eq!(world.affinities(), 2);
+    world.kernel.refuses.clear();
+    world.pass(Duration::from_secs(1_200));
+    assert_eq!(world.affinities(), 1);
     world.assert_converged();
 }
 
 #[test]
-fn a_pick_chain_idle_at_start_is_removed() {
+fn a_class_idle_at_start_is_removed() {
     let mut first = Fixture::with(&[(1, 3)]);
-    first.change(vec![Change::Apply(slice(1, 2))]);
+    first.change(vec![Change::Apply(sticky(1, 60))]);
     first.settle();
-    assert_eq!(first.picks(), 2);
+    first.change(vec![Change::Apply(service(1))]);
+    first.settle();
+    assert_eq!(first.affinities(), 1);
     let mut second = Fixture::new(first.kernel);
-    second.change(vec![Change::everything(vec![service(1), slice(1, 2)])]);
+    second.change(vec![Change::everything(vec![service(1), slice(1, 3)])]);
     second.event(Event::SourcesReady);
     assert_eq!(second.settle(), ["adopt"], "nothing has changed");
     second.pass(Duration::from_secs(601));
-    assert_eq!(second.picks(), 1);
+    assert_eq!(second.affinities(), 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::stage::{Staged, Tables};
+use super::stage::{Staged, Tables, Whole};
 use super::{Delta, Group};
 use crate::frontend::PortKey;
 use crate::ipvs;
@@ -13,8 +13,9 @@ use crate::name::NamespacedName;
 use crate::net::Family;
 use crate::nft;
 use crate::nft::chain::ChainId;
+use crate::nft::code::{Affinity, GroupId};
 use crate::nft::element::{Element, Key, OwnedElement};
-use crate::nft::set::{SetId, SetKind};
+use crate::nft::set::SetId;
 use crate::op::{Op, Stage};
 use crate::state::{ChainContent, Table};
 
@@ -25,8 +26,7 @@ pub(super) struct Builder {
     pub(super) is_atomic: bool,
     /// True if a table is created.
     creates_table: bool,
-    /// True if IPVS is changed.
-    with_ipvs: bool,
+    whole: Whole,
     shared: Vec<(Stage, Op)>,
     groups: BTreeMap<(u8, NamespacedName), Vec<Op>>,
     /// Additions of intervals that belong to no Service; see `intervals_last`.
@@ -37,14 +37,50 @@ impl Builder {
     /// Adds an operation that belongs to no Service.
     pub(super) fn shared(&mut self, stage: Stage, op: impl Into<Op>) {
         let op = op.into();
-        self.with_ipvs |= op.as_ipvs().is_some();
+        self.whole.with_ipvs |= op.as_ipvs().is_some();
         self.shared.push((stage, op));
+    }
+
+    /// Notes that the frontends of a group still treat clients from outside in their own way,
+    /// although their local group may go.
+    pub(super) fn stays_split(&mut self, family: Family, group: GroupId) {
+        self.whole.split.insert((family, group));
     }
 
     /// Creates a table.
     pub(super) fn add_table(&mut self, family: Family) {
         self.creates_table = true;
         self.shared(Stage::Prepare, nft::Op::AddTable(family));
+    }
+
+    /// Adds the map and the chain of a class with session affinity. The chain is complete before an
+    /// element leads to it.
+    pub(super) fn add_class(&mut self, family: Family, affinity: Affinity) {
+        let chain = ChainId::Affinity(affinity);
+        self.shared(Stage::Prepare, nft::Op::AddSet(family, SetId::Affinity(affinity)));
+        self.shared(Stage::Prepare, nft::Op::AddChain(family, chain));
+        self.shared(Stage::Prepare, nft::Op::FillChain(family, chain));
+    }
+
+    /// Deletes them.
+    pub(super) fn delete_class(&mut self, family: Family, affinity: Affinity) {
+        self.shared(Stage::Retire, nft::Op::DeleteChain(family, ChainId::Affinity(affinity)));
+        self.shared(Stage::Retire, nft::Op::DeleteSet(family, SetId::Affinity(affinity)));
+    }
+
+    /// Adds the chains of `localhost`. Packets pass through them as soon as they have rules.
+    pub(super) fn add_localhost(&mut self, family: Family) {
+        for chain in ChainId::OF_LOCALHOST {
+            self.shared(Stage::Prepare, nft::Op::AddChain(family, chain));
+            self.shared(Stage::Switch, nft::Op::FillChain(family, chain));
+        }
+    }
+
+    /// Deletes them.
+    pub(super) fn delete_localhost(&mut self, family: Family) {
+        for chain in ChainId::OF_LOCALHOST {
+            self.shared(Stage::Retire, nft::Op::DeleteChain(family, chain));
+        }
     }
 
     /// Adds an operation of a Service.
@@ -55,7 +91,7 @@ impl Builder {
             // of the largest peak there is would be unused.
             ops.reserve_exact((ops.len() / 4).max(4));
         }
-        self.with_ipvs |= op.as_ipvs().is_some();
+        self.whole.with_ipvs |= op.as_ipvs().is_some();
         ops.push(op);
     }
 
@@ -64,15 +100,15 @@ impl Builder {
         match owner {
             Some(owner) => self.push(&owner.service, op),
             None if is_added_interval(&op) => self.intervals.push(op),
-            // Frontends will lead to the chain of the pick.
-            None if op.element().is_some_and(is_pick) => self.shared(Stage::Prepare, op),
+            // Frontends will lead to the chain of the class.
+            None if op.element().is_some_and(is_verdict) => self.shared(Stage::Prepare, op),
             None => self.shared(Stage::Switch, op),
         }
     }
 
     /// Deletes an element that is not replaced.
     pub(super) fn delete(&mut self, owner: Option<&Arc<PortKey>>, element: Element) {
-        if is_pick(&element) {
+        if is_verdict(&element) {
             self.shared(Stage::Retire, nft::Op::Delete(element));
         } else {
             self.push_for(owner, Op::delete(element));
@@ -80,16 +116,17 @@ impl Builder {
     }
 
     /// Returns the delta.
-    pub(super) fn finish(self) -> Delta {
+    pub(super) fn finish(mut self) -> Delta {
         let tables = match (self.is_atomic, self.creates_table) {
             (true, _) => Tables::Replaced,
             (false, true) => Tables::New,
             (false, false) => Tables::Live,
         };
+        self.whole.tables = tables;
         let intervals = self.intervals.into_iter().map(|op| (Stage::Switch, op));
         let shared = self.shared.into_iter().chain(intervals);
         let group = |((_, service), ops): ((u8, NamespacedName), Vec<Op>)| {
-            let ops = Staged::of_service(intervals_last(ops), tables, self.with_ipvs);
+            let ops = Staged::of_service(intervals_last(ops), &self.whole);
             Group { service, ops }
         };
         Delta {
@@ -99,27 +136,41 @@ impl Builder {
         }
     }
 
-    /// Adds the sets and chains of a table; its elements come later.
+    /// Adds the sets and chains of a table, with those of these classes and, if it is asked for, of
+    /// `localhost`; its elements come later.
     ///
-    /// Packets pass through the constant chains, so these get their rules together with the
-    /// elements that the rules look for. Pick chains are complete before an element leads to them.
-    pub(super) fn skeleton(&mut self, family: Family, table: &Table, chains: &[ChainId]) {
-        for set in SetId::ALL.into_iter().filter(|set| !table.sets.contains(set)) {
+    /// Packets pass through the other chains, so these get their rules together with the elements
+    /// that the rules look for. The chains of classes are complete before an element leads to them.
+    pub(super) fn skeleton(
+        &mut self,
+        family: Family,
+        table: &Table,
+        classes: &[Affinity],
+        with_localhost: bool,
+    ) {
+        let sets = SetId::CONSTANT.into_iter();
+        let sets = sets.chain(classes.iter().map(|class| SetId::Affinity(*class)));
+        for set in sets.filter(|set| !table.sets.contains(set)) {
             self.shared(Stage::Prepare, nft::Op::AddSet(family, set));
         }
-        for chain in chains.iter().filter(|chain| !table.chains.contains_key(chain)) {
-            self.shared(Stage::Prepare, nft::Op::AddChain(family, *chain));
+        let chains = || {
+            let of_classes = classes.iter().map(|class| ChainId::Affinity(*class));
+            let of_localhost = ChainId::OF_LOCALHOST.into_iter().filter(|_| with_localhost);
+            ChainId::constant().chain(of_classes).chain(of_localhost)
+        };
+        for chain in chains().filter(|chain| !table.chains.contains_key(chain)) {
+            self.shared(Stage::Prepare, nft::Op::AddChain(family, chain));
         }
-        for chain in chains {
-            let fill = nft::Op::FillChain(family, *chain);
-            match (table.chains.get(chain), chain) {
+        for chain in chains() {
+            let fill = nft::Op::FillChain(family, chain);
+            match (table.chains.get(&chain), is_led_to(chain)) {
                 (Some(ChainContent::Complete), _) => {}
                 (Some(ChainContent::Other), _) => {
-                    self.shared(Stage::Switch, nft::Op::FlushChain(family, *chain));
+                    self.shared(Stage::Switch, nft::Op::FlushChain(family, chain));
                     self.shared(Stage::Switch, fill);
                 }
-                (None, ChainId::Pick(..)) => self.shared(Stage::Prepare, fill),
-                (None, _) => self.shared(Stage::Switch, fill),
+                (None, true) => self.shared(Stage::Prepare, fill),
+                (None, false) => self.shared(Stage::Switch, fill),
             }
         }
     }
@@ -178,11 +229,25 @@ fn importance(service: &NamespacedName) -> u8 {
 }
 
 fn is_added_interval(op: &Op) -> bool {
-    op.added().is_some_and(|element| element.key.set().spec().kind == SetKind::Interval)
+    op.added().is_some_and(|element| element.key.set().has_ranges())
 }
 
-fn is_pick(element: &Element) -> bool {
-    matches!(element.key, Key::Pick(..))
+/// Returns true if only elements lead to the chain, or chains that only elements lead to.
+fn is_led_to(chain: ChainId) -> bool {
+    matches!(
+        chain,
+        ChainId::Dropped
+            | ChainId::Ipvs
+            | ChainId::Pick(_)
+            | ChainId::Try(_)
+            | ChainId::RoundRobin
+            | ChainId::Slot(_)
+            | ChainId::Affinity(_)
+    )
+}
+
+fn is_verdict(element: &Element) -> bool {
+    matches!(element.key, Key::Class(..) | Key::Draw(..))
 }
 
 /// Moves additions of intervals to the end: a kernel refuses an interval that overlaps with one

@@ -12,9 +12,8 @@ use crate::frontend::PortKey;
 use crate::ipvs::{self, Server, VirtualServer};
 use crate::net::Family;
 use crate::nft;
-use crate::nft::chain::ChainId;
-use crate::nft::element::{Key, OwnedElement};
-use crate::nft::set::View;
+use crate::nft::code::{Affinity, Clients};
+use crate::nft::element::{Key, OwnedElement, Value};
 use crate::op::{Op, Stage};
 use crate::program::Program;
 use crate::state::{State, Table};
@@ -23,12 +22,13 @@ impl Delta {
     /// Returns the delta from the state that was read from a kernel to a program: at start, and for
     /// repairs.
     pub fn reconcile(found: &State, wanted: &Program) -> Self {
-        let chains = wanted.picks().iter().map(|pick| (pick.family, pick.chain()));
-        let chains: Vec<(Family, ChainId)> = chains.collect();
+        let classes = wanted.numbers().classes().map(|(class, _)| (class.family, class.affinity));
+        let classes: Vec<(Family, Affinity)> = classes.collect();
         let mut delta = if found.tables.is_empty() {
-            Self::install(wanted, &chains)
+            Self::install(wanted, &classes)
         } else {
-            Self::from_state(found, &Family::ALL, &chains, wanted.elements())
+            let localhost = wanted.families_at_localhost();
+            Self::from_state(found, &Family::ALL, &classes, &localhost, wanted.elements())
         };
         if let Some(ipvs) = wanted.settings().ipvs() {
             let servers = wanted
@@ -42,13 +42,12 @@ impl Delta {
 
     /// Returns the delta from an empty kernel. As it is the largest, no list of its elements is
     /// built.
-    fn install(wanted: &Program, picks: &[(Family, ChainId)]) -> Builder {
+    fn install(wanted: &Program, classes: &[(Family, Affinity)]) -> Builder {
         let mut delta = Builder::default();
         for family in Family::ALL {
             delta.add_table(family);
-            let picks = picks.iter().filter(|(of, _)| *of == family).map(|(_, chain)| *chain);
-            let chains: Vec<ChainId> = ChainId::CONSTANT.into_iter().chain(picks).collect();
-            delta.skeleton(family, &Table::default(), &chains);
+            let with_localhost = wanted.settings().serves_localhost(family);
+            delta.skeleton(family, &Table::default(), &of_family(classes, family), with_localhost);
         }
         wanted.for_each_element(|element, owner| delta.push_for(owner, Op::add(element)));
         delta
@@ -58,14 +57,16 @@ impl Delta {
     pub fn between_states(found: &State, wanted: &State) -> Self {
         let mut elements = wanted.elements();
         wanted.find_owners(&mut elements);
-        let chains: Vec<(Family, ChainId)> = wanted
+        let sets = wanted
             .tables
             .iter()
-            .flat_map(|(family, table)| table.chains.keys().map(|chain| (*family, *chain)))
-            .filter(|(_, chain)| matches!(chain, ChainId::Pick(..)))
-            .collect();
+            .flat_map(|(family, table)| table.sets.iter().map(|it| (*family, *it)));
+        let classes: Vec<(Family, Affinity)> =
+            sets.filter_map(|(family, set)| Some((family, set.affinity()?))).collect();
         let families: Vec<Family> = wanted.tables.keys().copied().collect();
-        let mut delta = Self::from_state(found, &families, &chains, elements);
+        let localhost = wanted.tables.iter().filter(|(_, table)| table.serves_localhost());
+        let localhost: Vec<Family> = localhost.map(|(family, _)| *family).collect();
+        let mut delta = Self::from_state(found, &families, &classes, &localhost, elements);
         let servers = wanted.ipvs.servers.iter().map(|(server, held)| {
             (*server, (held.clone(), wanted.owner(server.frontend()).cloned()))
         });
@@ -77,7 +78,8 @@ impl Delta {
     fn from_state(
         found: &State,
         families: &[Family],
-        picks: &[(Family, ChainId)],
+        classes: &[(Family, Affinity)],
+        localhost: &[Family],
         wanted: Vec<OwnedElement>,
     ) -> Builder {
         let mut delta = Builder::default();
@@ -104,11 +106,17 @@ impl Delta {
                     &empty
                 }
             };
-            let picks = picks.iter().filter(|(of, _)| *of == family).map(|(_, chain)| *chain);
-            let chains: Vec<ChainId> = ChainId::CONSTANT.into_iter().chain(picks).collect();
-            delta.skeleton(family, table, &chains);
-            let gone = table.chains.keys().filter(|chain| !chains.contains(chain));
-            unwanted.extend(gone.map(|chain| nft::Op::DeleteChain(family, *chain)));
+            let classes = of_family(classes, family);
+            let with_localhost = localhost.contains(&family);
+            delta.skeleton(family, table, &classes, with_localhost);
+            let is_gone = |affinity: Affinity| !classes.contains(&affinity);
+            let chains = table.chains.keys().filter(|chain| {
+                let of_localhost = chain.is_of_localhost() && !with_localhost;
+                of_localhost || chain.affinity().is_some_and(is_gone)
+            });
+            unwanted.extend(chains.map(|chain| nft::Op::DeleteChain(family, *chain)));
+            let sets = table.sets.iter().filter(|set| set.affinity().is_some_and(is_gone));
+            unwanted.extend(sets.map(|set| nft::Op::DeleteSet(family, *set)));
             held.insert(family, table);
         }
         // Most elements are equal and compared in place; only those that differ are copied.
@@ -121,6 +129,15 @@ impl Delta {
         for OwnedElement { element, owner } in &mut gone {
             if let Some(wanted) = head_owner(&wanted, element.key) {
                 *owner = Some(Arc::clone(wanted));
+            }
+        }
+        if gone.iter().any(|it| matches!(it.element.key, Key::LocalGroup(..))) {
+            for OwnedElement { element, .. } in &wanted {
+                if let (Key::Service(frontend), Value::Code(code)) = (element.key, element.value)
+                    && code.clients == Clients::Split
+                {
+                    delta.stays_split(frontend.family(), code.group);
+                }
             }
         }
         let mut gone = gone.into_iter().peekable();
@@ -160,6 +177,7 @@ impl Delta {
                     element.key == *key
                         && element.value == held.value
                         && element.comment == held.owner
+                        && element.is_counted == held.is_counted
                 });
                 if !is_wanted {
                     gone.push(OwnedElement { element: held.element(*key), owner: None });
@@ -207,10 +225,14 @@ impl Builder {
     }
 }
 
+fn of_family(classes: &[(Family, Affinity)], family: Family) -> Vec<Affinity> {
+    classes.iter().filter(|(of, _)| *of == family).map(|(_, affinity)| *affinity).collect()
+}
+
 /// Returns the owner of the frontend of a key, according to the element with the comment.
 fn head_owner(elements: &[OwnedElement], key: Key) -> Option<&Arc<PortKey>> {
     let frontend = key.frontend()?;
-    let heads = [Key::Service(View::Cluster, frontend), Key::Reject(frontend)];
+    let heads = [Key::Service(frontend), Key::Reject(frontend)];
     heads.into_iter().find_map(|head| {
         let found = elements.binary_search_by_key(&head, |it| it.element.key).ok()?;
         elements.get(found)?.owner.as_ref()
@@ -223,7 +245,7 @@ mod tests {
 
     use super::*;
     use crate::model::Model;
-    use crate::nft::element::Value;
+    use crate::nft::chain::ChainId;
     use crate::nft::set::SetId;
     use crate::settings::Settings;
     use crate::state::ChainContent;
@@ -234,7 +256,8 @@ mod tests {
     fn an_element_in_the_table_of_another_family_does_not_panic() {
         let key = Key::ClusterIp(IpAddr::from([10, 96, 0, 1]));
         let table = Table {
-            elements: [(key, Held { value: Value::Present, owner: None })].into(),
+            elements: [(key, Held { value: Value::Present, owner: None, is_counted: false })]
+                .into(),
             ..Table::default()
         };
         let alien = State { tables: [(Family::Ipv6, table)].into(), ..State::default() };
@@ -252,14 +275,17 @@ mod tests {
         let wanted = Program::compile(&Model::default(), settings, &State::default());
         let mut found = wanted.state();
         let table = found.tables.get_mut(&Family::Ipv4).unwrap();
-        table.sets.remove(&SetId::Protocols);
-        table.elements.retain(|key, _| key.set() != SetId::Protocols);
-        table.chains.insert(ChainId::Dispatch, ChainContent::Other);
+        table.sets.remove(&SetId::UnmasqueradedSources);
+        table.elements.retain(|key, _| key.set() != SetId::UnmasqueradedSources);
+        table.chains.insert(ChainId::Serve, ChainContent::Other);
         let delta = Delta::reconcile(&found, &wanted);
         let steps: Vec<Vec<Op>> = delta.steps().map(|it| it.ops().cloned().collect()).collect();
         let [prepare, switch] = &steps[..] else { panic!("{steps:?}") };
-        assert_eq!(*prepare, [Op::from(nft::Op::AddSet(Family::Ipv4, SetId::Protocols))]);
-        assert!(switch.contains(&nft::Op::FillChain(Family::Ipv4, ChainId::Dispatch).into()));
-        assert_eq!(switch.iter().filter(|op| op.added().is_some()).count(), 3, "{switch:?}");
+        assert_eq!(
+            *prepare,
+            [Op::from(nft::Op::AddSet(Family::Ipv4, SetId::UnmasqueradedSources))]
+        );
+        assert!(switch.contains(&nft::Op::FillChain(Family::Ipv4, ChainId::Serve).into()));
+        assert_eq!(switch.iter().filter(|op| op.added().is_some()).count(), 1, "{switch:?}");
     }
 }

@@ -10,10 +10,12 @@
 //! much longer than a packet. (Measured without this: 4 refused connections in 3,000 removals of an
 //! endpoint under load; with it, none in 8,000.)
 //!
-//! That moment is not the same for all sets either: elements of range sets with keys of several
-//! parts (the kernel's pipapo) become visible only at the end of a commit, long after elements of
-//! other kinds. So source ranges are added in a step before the one that adds the
-//! restriction: otherwise, new connections from allowed clients would be dropped in between.
+//! Whether a client may connect is looked up before the frontend. So a restriction comes in a step
+//! before the one that adds the frontend: otherwise, a packet could miss the restriction and then
+//! find the frontend. If a frontend gets other source ranges, the new ones come in a step before
+//! the one that deletes the old ones, so that a client in both always finds one. But if it also
+//! leads elsewhere, as when another Service gets it, both change with it, so that no client of one
+//! reaches what the other has. (In IPVS mode, real servers change a moment after the rules.)
 //!
 //! No transaction covers both nf_tables and IPVS. Within a stage, the rules change first. So in
 //! IPVS mode, the rules for a frontend are there before IPVS serves it, and go in the last stage:
@@ -21,22 +23,23 @@
 //! that marks it as ours. If our own rules have translated so far, IPVS takes over in the other
 //! order: it is complete before the rules stop translating.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::Delta;
+use super::{Delta, pieces};
 use crate::frontend::Frontend;
 use crate::ipvs::{self, Verb};
 use crate::name::NamespacedName;
+use crate::net::Family;
 use crate::nft;
+use crate::nft::code::GroupId;
 use crate::nft::element::{Element, Key, Value};
-use crate::nft::pick::{Clients, Pick};
-use crate::nft::set::View;
 use crate::op::{Op, Stage};
 
 /// What packets see of our tables before the change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tables {
     /// They pass through them: each operation has its stage.
+    #[default]
     Live,
     /// A table does not exist yet, so no packet sees it while it is incomplete.
     New,
@@ -70,9 +73,8 @@ impl Staged {
     }
 
     /// Returns the operations of a Service, each in its stage.
-    /// `with_ipvs` is true if the delta changes IPVS, be it by these or by other operations.
-    pub(super) fn of_service(ops: Vec<Op>, tables: Tables, with_ipvs: bool) -> Self {
-        let Some(classes) = Classes::of(&ops, tables, with_ipvs) else { return Self::from(ops) };
+    pub(super) fn of_service(ops: Vec<Op>, whole: &Whole) -> Self {
+        let Some(classes) = Classes::of(&ops, whole) else { return Self::from(ops) };
         let mut stages: [Vec<Op>; 3] = Default::default();
         let [prepare, switch, retire] = &mut stages;
         for op in ops {
@@ -139,8 +141,10 @@ impl From<Vec<Op>> for Staged {
 }
 
 /// Operations that may take effect together, and all before any of the next step.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step<'a> {
+    /// The stage. In `Switch`, the operations that belong to no Service take effect together.
+    pub stage: Stage,
     /// Operations that belong to no Service, before the groups.
     pub shared: &'a [Op],
     /// Operations of Services.
@@ -189,11 +193,12 @@ impl Delta {
     /// for what no Service leads to any more.
     pub fn steps(&self) -> impl Iterator<Item = Step<'_>> {
         let [prepare, switch, retire] = self.shared.stages();
+        let step = |stage, shared| Step { stage, shared, groups: self.groups_at(stage) };
         let steps = [
-            Step { shared: prepare, groups: self.groups_at(Stage::Prepare) },
-            Step { shared: switch, groups: self.groups_at(Stage::Switch) },
-            Step { shared: &[], groups: self.groups_at(Stage::Retire) },
-            Step { shared: retire, groups: Vec::new() },
+            step(Stage::Prepare, prepare),
+            step(Stage::Switch, switch),
+            step(Stage::Retire, &[]),
+            Step { stage: Stage::Retire, shared: retire, groups: Vec::new() },
         ];
         steps.into_iter().filter(|step| !step.is_empty())
     }
@@ -204,23 +209,35 @@ impl Delta {
     }
 }
 
+/// What the whole delta does, beyond the operations of one Service.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Whole {
+    pub(super) tables: Tables,
+    /// True if it changes IPVS.
+    pub(super) with_ipvs: bool,
+    /// Groups that had a local group, and whose frontends still treat clients from outside in their
+    /// own way after it.
+    pub(super) split: BTreeSet<(Family, GroupId)>,
+}
+
 /// What the operations of a Service do as a whole, from which the stage of each follows.
-struct Classes {
-    tables: Tables,
+struct Classes<'a> {
+    whole: &'a Whole,
     added: BTreeSet<Key>,
     deleted: BTreeSet<Key>,
-    /// The frontends at which all clients continue in one view.
-    joined: BTreeSet<Frontend>,
-    /// True if the delta changes IPVS.
-    with_ipvs: bool,
+    /// The frontends that lead elsewhere than before.
+    turned: BTreeSet<Frontend>,
+    /// True if clients from outside get other backends, or none.
+    outside_changes: bool,
     /// True if IPVS takes over what our rules have translated so far.
     takes_over: bool,
 }
 
-impl Classes {
+impl<'a> Classes<'a> {
     /// Returns `None` if all operations can take effect together, as most changes can: they remove
     /// nothing that a packet may look up, and add no restriction.
-    fn of(ops: &[Op], tables: Tables, with_ipvs: bool) -> Option<Self> {
+    fn of(ops: &[Op], whole: &'a Whole) -> Option<Self> {
+        let Whole { tables, with_ipvs, .. } = *whole;
         let is_staged = match tables {
             Tables::Live => ops.iter().any(|op| may_be_cut(op, with_ipvs)),
             Tables::New => with_ipvs && ops.iter().any(|op| op.deleted().is_some()),
@@ -229,20 +246,12 @@ impl Classes {
         if !is_staged {
             return None;
         }
-        let joined = |op: &Op| {
-            let Element { key: Key::Service(View::Cluster, frontend), value, .. } = op.added()?
-            else {
-                return None;
-            };
-            let Value::Pick(Pick { clients, .. }) = value else { return None };
-            (*clients != Clients::Split).then_some(*frontend)
-        };
         Some(Self {
-            tables,
+            whole,
             added: ops.iter().filter_map(|op| Some(op.added()?.key)).collect(),
             deleted: ops.iter().filter_map(|op| Some(op.deleted()?.key)).collect(),
-            joined: ops.iter().filter_map(joined).collect(),
-            with_ipvs,
+            turned: turned(ops, led_from),
+            outside_changes: !turned(ops, led_to_outside).is_empty(),
             takes_over: tables == Tables::Replaced || ops.iter().any(ends_translation),
         })
     }
@@ -253,58 +262,60 @@ impl Classes {
             Op::Ipvs(_) => Stage::Switch,
             Op::Nft(nft::Op::Add(element)) if self.is_early(element.key) => Stage::Prepare,
             Op::Nft(nft::Op::Delete(element)) if self.is_late(element.key) => Stage::Retire,
+            Op::Nft(nft::Op::Delete(element))
+                if self.added.contains(&element.key) && self.is_early(element.key) =>
+            {
+                Stage::Prepare
+            }
             Op::Nft(_) => Stage::Switch,
         }
     }
 
-    /// Ranges come before the restriction; but if there are already ranges, new ones may overlap
-    /// them, and then all of them change at once.
+    /// A restriction comes early, and so does one that takes the place of another.
     fn is_early(&self, key: Key) -> bool {
-        let Key::SourceRange(frontend, _) = key else { return false };
-        if self.tables != Tables::Live {
-            return false;
-        }
-        let has_old_ranges = || {
-            self.deleted.iter().any(|key| matches!(key, Key::SourceRange(of, _) if *of == frontend))
-        };
-        self.comes(Key::Firewalled(frontend)) && !has_old_ranges()
+        let (Key::Firewalled(frontend) | Key::SourceRange(frontend, _)) = key else { return false };
+        let is_live = self.whole.tables == Tables::Live;
+        is_live && (self.comes(Key::Firewalled(frontend)) || !self.is_turned(frontend))
     }
 
     fn is_late(&self, key: Key) -> bool {
-        match self.tables {
+        match self.whole.tables {
             Tables::Replaced => return false,
-            Tables::New | Tables::Live if self.with_ipvs && self.goes(key) => {
+            Tables::New | Tables::Live if self.whole.with_ipvs && self.goes(key) => {
                 return self.outlasts_ipvs(key);
             }
             Tables::New => return false,
             Tables::Live => {}
         }
-        if let Key::Endpoint(_, frontend, _) | Key::AffinitySlot(_, frontend, _) = key {
-            // If the frontend goes, everything goes at once: it serves no client any more.
-            self.goes(key) && !self.goes(service(frontend))
-        } else if let Key::Service(View::Local, frontend) = key {
-            // Clients from outside no longer have their own view: packets already sent there must
-            // find it.
-            self.goes(key) && self.joined.contains(&frontend)
+        if let Key::LocalGroup(family, group) = key {
+            // Clients from outside are no longer sent there: packets already sent must find it. But
+            // if they are still treated in their own way, they shall be dropped from now on.
+            self.goes(key) && !self.whole.split.contains(&(family, group))
+        } else if key.group().is_some() {
+            // Any frontend may have led to the group, also one that another Service has now.
+            self.goes(key)
         } else if let Key::Reject(frontend) = key {
             // A packet that came too early to be served must still be rejected.
             self.added.contains(&service(frontend))
         } else if let Key::SourceRange(frontend, _) = key {
-            // The restriction goes: a packet that is already being checked must still find its
-            // range.
-            self.goes(Key::Firewalled(frontend)) && !self.is_left(frontend)
+            self.goes(key) && self.is_range_late(frontend)
         } else {
             false
         }
     }
 
-    /// IPVS stops before the rules for it go. But a restriction is lifted at once, and a range
-    /// makes room for one that overlaps it.
+    /// A packet that is already being checked must still find its range, if the restriction goes or
+    /// another range takes the place of this one.
+    fn is_range_late(&self, frontend: Frontend) -> bool {
+        self.goes(Key::Firewalled(frontend)) || !self.is_turned(frontend)
+    }
+
+    /// IPVS stops before the rules for it go. But a restriction is lifted at once.
     fn outlasts_ipvs(&self, key: Key) -> bool {
         if let Key::Firewalled(frontend) = key {
             self.is_left(frontend)
         } else if let Key::SourceRange(frontend, _) = key {
-            self.goes(Key::Firewalled(frontend))
+            self.is_range_late(frontend)
         } else {
             true
         }
@@ -319,6 +330,11 @@ impl Classes {
         self.added.contains(&key) && !self.deleted.contains(&key)
     }
 
+    /// Returns true if the frontend serves its clients otherwise than before.
+    fn is_turned(&self, frontend: Frontend) -> bool {
+        self.outside_changes || self.turned.contains(&frontend)
+    }
+
     /// Returns true if the frontend goes.
     fn is_left(&self, frontend: Frontend) -> bool {
         let was_known = self.goes(service(frontend)) || self.goes(Key::Reject(frontend));
@@ -327,7 +343,28 @@ impl Classes {
 }
 
 fn service(frontend: Frontend) -> Key {
-    Key::Service(View::Cluster, frontend)
+    Key::Service(frontend)
+}
+
+/// Returns what leads elsewhere than before, or treats clients in another way; a change of the
+/// number of backends is not enough.
+fn turned<T: Ord>(ops: &[Op], subject: impl Fn(Key) -> Option<T>) -> BTreeSet<T> {
+    let mut changes: BTreeMap<T, Vec<&Op>> = BTreeMap::new();
+    for op in ops {
+        if let Some(subject) = op.element().and_then(|element| subject(element.key)) {
+            changes.entry(subject).or_default().push(op);
+        }
+    }
+    changes.retain(|_, change| !pieces::is_only_resized(change));
+    changes.into_keys().collect()
+}
+
+fn led_from(key: Key) -> Option<Frontend> {
+    if let Key::Service(frontend) | Key::Reject(frontend) = key { Some(frontend) } else { None }
+}
+
+fn led_to_outside(key: Key) -> Option<(Family, GroupId)> {
+    if let Key::LocalGroup(family, group) = key { Some((family, group)) } else { None }
 }
 
 fn may_be_cut(op: &Op, with_ipvs: bool) -> bool {
@@ -336,24 +373,17 @@ fn may_be_cut(op: &Op, with_ipvs: bool) -> bool {
     }
     let is_restriction = op.added().is_some_and(|it| matches!(it.key, Key::Firewalled(_)));
     let is_looked_up = op.deleted().is_some_and(|it| {
-        matches!(
-            it.key,
-            Key::Endpoint(..)
-                | Key::AffinitySlot(..)
-                | Key::Reject(_)
-                | Key::Service(View::Local, _)
-                | Key::SourceRange(..)
-        )
+        it.key.group().is_some() || matches!(it.key, Key::Reject(_) | Key::SourceRange(..))
     });
     is_restriction || is_looked_up
 }
 
 /// Returns true if the operation makes our rules stop translating packets to a frontend.
 fn ends_translation(op: &Op) -> bool {
-    let Some(Element { key: Key::Service(..), value: Value::Pick(pick), .. }) = op.deleted() else {
+    let Some(Element { key: Key::Service(_), value: Value::Code(code), .. }) = op.deleted() else {
         return false;
     };
-    pick.backends > 0
+    !code.is_by_ipvs() && !code.is_dropped()
 }
 
 #[cfg(test)]

@@ -91,9 +91,7 @@ impl Drains {
     /// Continues where an earlier process was: the time of those whose time has begun runs on.
     pub(crate) fn continue_from(&mut self, server: VirtualServer, held: &Server) {
         for (backend, real) in &held.reals {
-            let RealServer { weight: 0, until: Some(until) } = real.unwrap_or_default() else {
-                continue;
-            };
+            let Some(until) = real.unwrap_or_default().until() else { continue };
             if let Some(end) = self.ends.get_mut(&Draining { server, backend: *backend }) {
                 *end = until.min(*end);
             }
@@ -105,7 +103,7 @@ impl Drains {
     pub(crate) fn limit_to(&mut self, held: &State) {
         let until = |real: &Draining, until: u32| {
             let real = held.servers.get(&real.server)?.reals.get(&real.backend)?;
-            let held = real.filter(|real| real.weight == 0).and_then(|real| real.until);
+            let held = real.and_then(RealServer::until);
             Some(until.min(held.unwrap_or(until)))
         };
         let all: Vec<(Draining, u32)> = self.iter().collect();

@@ -71,11 +71,14 @@ pub struct Attributes {
 pub struct RealServer {
     /// Its share of new connections; a real server with weight 0 gets none.
     pub weight: u32,
-    /// If it is draining, the time at which it is removed at the latest, in seconds of the
-    /// monotonic clock (`CLOCK_MONOTONIC`). The kernel stores this as the upper threshold of
-    /// connections, which has no effect while the weight is 0, so that a restart can read it back.
-    /// The kernel takes at most 2³¹ - 1, which is 68 years (Debian's 6.1.0-56 refuses more).
-    pub until: Option<u32>,
+    /// The upper threshold of its connections, if there is one: it gets no new ones until their
+    /// number has fallen to less than three quarters of it (`ip_vs_dest_update_overload`). The
+    /// kernel takes at most 2³¹ - 1 (Debian's 6.1.0-56 refuses more).
+    ///
+    /// If it is draining, this is the time at which it is removed at the latest, in seconds of the
+    /// monotonic clock (`CLOCK_MONOTONIC`): a threshold has no effect while the weight is 0, and a
+    /// restart can read it back.
+    pub threshold: Option<u32>,
 }
 
 /// A real server that gets connections.
@@ -87,10 +90,15 @@ impl Default for RealServer {
 
 impl RealServer {
     /// A real server that gets connections.
-    pub const ACTIVE: Self = Self { weight: 1, until: None };
+    pub const ACTIVE: Self = Self { weight: 1, threshold: None };
 
     /// Returns a draining real server.
     pub fn draining(until: u32) -> Self {
-        Self { weight: 0, until: Some(until) }
+        Self { weight: 0, threshold: Some(until) }
+    }
+
+    /// Returns the time at which it is removed at the latest, if it is draining.
+    pub fn until(self) -> Option<u32> {
+        self.threshold.filter(|_| self.weight == 0)
     }
 }

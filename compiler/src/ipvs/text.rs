@@ -54,8 +54,8 @@ pub fn options(Attributes { scheduling, persistence }: &Attributes) -> String {
     options
 }
 
-fn weighed(backend: Backend, RealServer { weight, until }: RealServer) -> String {
-    let threshold = until.map_or(String::new(), |until| format!(" -x {until}"));
+fn weighed(backend: Backend, RealServer { weight, threshold }: RealServer) -> String {
+    let threshold = threshold.map_or(String::new(), |it| format!(" -x {it}"));
     format!("-r {backend} -m -w {weight}{threshold}")
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use im::OrdMap;
+use im::ordmap::DiffItem;
 
 use crate::change::{Origin, Provenance, Sourced};
 use crate::name::{Name, NamespacedName, NodeName};
@@ -67,6 +68,13 @@ impl<T: Stored> Objects<T> {
         object: Arc<T>,
         provenance: Provenance,
     ) -> Option<Replaced<T>> {
+        // What a source says again leaves the map as it is, so that older models go on sharing it.
+        let is_known = |held: &Entry<T>| {
+            (held.origin, &held.provenance) == (origin, &provenance) && *held.object == *object
+        };
+        if self.0.get(&object.key()).is_some_and(is_known) {
+            return None;
+        }
         let entry = Entry { object: Arc::clone(&object), origin, provenance };
         let old = self.0.insert(object.key(), entry).map(|old| old.object);
         let is_same = old.as_ref().is_some_and(|old| **old == *object);
@@ -98,6 +106,39 @@ pub(super) trait AnyObjects {
     fn origin(&self, key: &ObjectKey) -> Option<Origin>;
 }
 
+/// An object that differs between two models: what it is in either.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Differing {
+    /// Its identity.
+    pub key: ObjectKey,
+    /// The object in the first model, if it is there, and the source that has it.
+    pub old: Option<(Origin, Sourced)>,
+    /// The object in the second one.
+    pub new: Option<(Origin, Sourced)>,
+}
+
+impl<T: Stored> Objects<T> {
+    /// Adds the objects that differ in meaning. Parts that both share are not visited.
+    pub(super) fn differing(&self, other: &Self, found: &mut Vec<Differing>) {
+        let of = |entry: &Entry<T>| T::object(Arc::clone(&entry.object)).key();
+        found.extend(self.0.diff(&other.0).filter_map(|item| match item {
+            DiffItem::Add(_, new) => {
+                Some(Differing { key: of(new), old: None, new: Some(sourced(new)) })
+            }
+            DiffItem::Remove(_, old) => {
+                Some(Differing { key: of(old), old: Some(sourced(old)), new: None })
+            }
+            DiffItem::Update { old: (_, old), new: (_, new) } => {
+                (old.object != new.object).then(|| Differing {
+                    key: of(new),
+                    old: Some(sourced(old)),
+                    new: Some(sourced(new)),
+                })
+            }
+        }));
+    }
+}
+
 impl<T: Stored> AnyObjects for Objects<T> {
     fn len(&self) -> usize {
         self.0.len()
@@ -124,7 +165,8 @@ impl<T: Stored> AnyObjects for Objects<T> {
     }
 }
 
-fn sourced<T: Stored>(entry: &Entry<T>) -> (Origin, Sourced) {
+/// Returns an object as its source has sent it.
+pub(super) fn sourced<T: Stored>(entry: &Entry<T>) -> (Origin, Sourced) {
     let object = T::object(Arc::clone(&entry.object));
     (entry.origin, Sourced { object, provenance: entry.provenance.clone() })
 }

@@ -16,6 +16,8 @@ pub enum Op {
     DeleteTable(Family),
     /// Create a set or map.
     AddSet(Family, SetId),
+    /// Delete a set or map and its elements.
+    DeleteSet(Family, SetId),
     /// Create a chain, without rules.
     AddChain(Family, ChainId),
     /// Delete the rules of a chain.

@@ -4,7 +4,10 @@
 //! and a test with the kernel shows that both mean the same.
 
 use super::chain::ChainId;
-use super::set::{Scope, SetId, View};
+use super::code::{Affinity, BUCKETS, Clients};
+use super::length::Length;
+use super::maglev::Hash;
+use super::set::{Scope, SetId};
 
 /// A field of a packet, as part of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,16 +20,26 @@ pub enum Field {
     Daddr,
     /// The transport protocol.
     Protocol,
-    /// The transport protocol in the IP header, because nft 1.0.6 swaps the bytes of `Protocol` in
-    /// keys of sets with ranges. In IPv6 the two differ if there are extension headers; conntrack
-    /// has already removed the only common one, that of fragments.
-    HeaderProtocol,
     /// The destination port.
     Dport,
     /// The scratch register.
     Priority,
+    /// The group in the scratch register.
+    Group,
+    /// This length, if it is one of those in the scratch register.
+    Length(Length),
+    /// The source address without the bits after this length.
+    Network(Length),
+    /// A random number below this one.
+    Random(u32),
+    /// A hash of the client, below this number.
+    Hash(Hash, u32),
+    /// The source address of the flow's first packet, before any translation.
+    OriginalSaddr,
     /// The destination address of the flow's first packet, before any translation.
     OriginalDaddr,
+    /// The destination address of the answers, before any translation.
+    ReplyDaddr,
 }
 
 impl Field {
@@ -36,13 +49,6 @@ impl Field {
             Scope::Address => vec![Self::Daddr, Self::Protocol, Self::Dport],
             Scope::NodePort => vec![Self::Protocol, Self::Dport],
         }
-    }
-
-    /// Returns the fields that identify the frontend, and one more.
-    pub(super) fn frontend_and(scope: Scope, field: Self) -> Vec<Self> {
-        let mut fields = Self::frontend(scope);
-        fields.push(field);
-        fields
     }
 }
 
@@ -54,22 +60,27 @@ impl Rule {
     /// Returns the sets that the rule looks up.
     pub(crate) fn sets(&self) -> Vec<SetId> {
         let of = |statement: &Statement| match statement {
-            Statement::Member { set, .. } | Statement::DaddrType(set) => Some(*set),
+            Statement::Member { set, .. } | Statement::GotoByClass(set) => Some(*set),
             Statement::SetPriority(Scratch::Map { map, .. }) | Statement::Dnat { map, .. } => {
                 Some(*map)
             }
-            Statement::GotoPick(scope, view) => Some(SetId::Picks(*scope, *view)),
-            Statement::RecordAffinity { scope, view, .. }
-            | Statement::ForgetAffinity(scope, view) => Some(SetId::Affinity(*scope, *view)),
-            Statement::SetPriority(Scratch::Zero | Scratch::Random(_) | Scratch::ClientHash(_))
-            | Statement::NotLoopback
+            Statement::Record(record) | Statement::Forget(record) => Some(record.set()),
+            Statement::SetPriority(Scratch::Zero | Scratch::AllClients)
+            | Statement::ClientsAre(_)
+            | Statement::LengthIsUsed(_)
+            | Statement::IsLoopback(..)
+            | Statement::IsLocalhost(_)
+            | Statement::DaddrIsLocal
             | Statement::SaddrIsLocal(_)
             | Statement::StateNew
             | Statement::StateInvalid
             | Statement::StatusDnat
+            | Statement::StatusSnat
             | Statement::MarkIsSet
             | Statement::SetMark
             | Statement::ClearMark
+            | Statement::StandIn
+            | Statement::SetDaddr(_)
             | Statement::Masquerade
             | Statement::Reject
             | Statement::Drop
@@ -104,10 +115,12 @@ pub enum Statement {
         /// True if they must be a member.
         is_member: bool,
     },
-    /// The destination is not a loopback address.
-    NotLoopback,
-    /// The route type of the destination is in the set.
-    DaddrType(SetId),
+    /// This address is, or is not, a loopback address.
+    IsLoopback(Field, bool),
+    /// This address is the loopback address of `localhost`.
+    IsLocalhost(Field),
+    /// The destination is an address of this node.
+    DaddrIsLocal,
     /// The source is, or is not, an address of this node.
     SaddrIsLocal(bool),
     /// The packet starts a flow.
@@ -116,28 +129,30 @@ pub enum Statement {
     StateInvalid,
     /// The flow's destination is translated.
     StatusDnat,
+    /// The flow's source is translated.
+    StatusSnat,
     /// The packet's mark requests masquerading.
     MarkIsSet,
     /// Request masquerading.
     SetMark,
     /// Clear the request for masquerading.
     ClearMark,
+    /// Write the address that stands in for a loopback address as the source.
+    StandIn,
+    /// Write this address as the destination.
+    SetDaddr(Field),
     /// Set the scratch register.
     SetPriority(Scratch),
-    /// Go to the chain that the map gives for the scratch register.
-    GotoPick(Scope, View),
-    /// Write the record (frontend, client) → scratch register, or renew the timeout of an existing
-    /// one.
-    RecordAffinity {
-        /// The scope.
-        scope: Scope,
-        /// The view.
-        view: View,
-        /// The timeout in seconds.
-        timeout: u32,
-    },
-    /// Delete the client's record.
-    ForgetAffinity(Scope, View),
+    /// The code in the scratch register asks for this treatment of clients.
+    ClientsAre(Clients),
+    /// The scratch register has this length among the lengths of source ranges.
+    LengthIsUsed(Length),
+    /// Go to the chain that the map gives for the class in the scratch register.
+    GotoByClass(SetId),
+    /// Write a record of the scratch register, or renew the timeout of an existing one.
+    Record(Record),
+    /// Delete this record.
+    Forget(Record),
     /// Translate the destination to the value that the map gives for the fields; if there is none,
     /// the rule does not match.
     Dnat {
@@ -160,11 +175,52 @@ pub enum Statement {
     Return,
 }
 
+/// A record that packets write: of a member, which the scratch register names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// That of a client.
+    Affinity(Affinity),
+    /// That of the last turn of a group.
+    Turn,
+}
+
+impl Record {
+    /// The time in seconds after which the turns of a group begin anew.
+    const TURN: u32 = 3_600;
+
+    /// Returns the map with the records.
+    pub fn set(self) -> SetId {
+        match self {
+            Self::Affinity(affinity) => SetId::Affinity(affinity),
+            Self::Turn => SetId::Turns,
+        }
+    }
+
+    /// Returns the key of a packet's record. With session affinity, it is the group and a hash of
+    /// the client's address: a client that uses another frontend of the Service has the same one.
+    pub fn key(self) -> Vec<Field> {
+        match self {
+            Self::Affinity(_) => vec![Field::Group, Field::Hash(Hash::Source, BUCKETS)],
+            Self::Turn => vec![Field::Group],
+        }
+    }
+
+    /// Returns the time in seconds that it lasts.
+    pub fn timeout(self) -> u32 {
+        match self {
+            Self::Affinity(affinity) => affinity.timeout,
+            Self::Turn => Self::TURN,
+        }
+    }
+}
+
 /// The source of a value for the scratch register.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scratch {
     /// 0.
     Zero,
+    /// What it has, with clients that are treated like all others.
+    AllClients,
     /// The value that a map gives for the fields; if there is none, the rule does not match.
     Map {
         /// The key.
@@ -172,9 +228,4 @@ pub enum Scratch {
         /// The map.
         map: SetId,
     },
-    /// A random number below this one.
-    Random(u32),
-    /// A number below this one that depends only on the client's address. With session affinity, a
-    /// client that uses another frontend of the same Service thus finds the same backend.
-    ClientHash(u32),
 }

@@ -1,12 +1,11 @@
 //! The sets and maps of a table: their names, keys, data and storage.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
+use super::code::Affinity;
 use crate::frontend::Frontend;
-
-/// The maximum number of client records in an affinity map. The kernel refuses more; a client
-/// without a record is served, but without affinity.
-pub const AFFINITY_RECORDS: u32 = 262_144;
 
 /// The kind of frontend: address or node port. Node ports have the same maps without the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -30,40 +29,13 @@ impl Scope {
     }
 }
 
-/// The view of a frontend: under external policy Local, clients from outside reach other backends
-/// than the cluster's, so the frontend has two sets of backends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum View {
-    /// All clients or, if there is a local view too, only Pods and the node itself.
-    Cluster,
-    /// Clients from outside, if the external policy is Local.
-    Local,
-}
-
-impl View {
-    /// Both views.
-    pub const ALL: [Self; 2] = [Self::Cluster, Self::Local];
-}
-
-/// Returns one of two names, by view.
-pub(super) const fn by_view(
-    view: View,
-    cluster: &'static str,
-    local: &'static str,
-) -> &'static str {
-    match view {
-        View::Cluster => cluster,
-        View::Local => local,
-    }
-}
-
 /// A set or map of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum SetId {
-    /// The protocols a Service can have.
-    Protocols,
-    /// Pick code → chain. The only verdict maps; one element per code in use.
-    Picks(Scope, View),
+    /// Class → chain that chooses a backend. This and `Draws` are the only verdict maps.
+    Classes,
+    /// Class → chain that draws a slot of a group with members.
+    Draws,
     /// Sources that are not masqueraded on their way to a cluster address.
     UnmasqueradedSources,
     /// Interfaces whose traffic to a cluster address is not masqueraded.
@@ -76,142 +48,146 @@ pub enum SetId {
     ServiceCidrs,
     /// Addresses that node ports answer on.
     NodeIps,
-    /// Route types of addresses that node ports answer on.
-    NodeAddressTypes,
+    /// Protocols whose node ports answer on every address of this node except loopback.
+    NodePortProtocols,
     /// Cluster addresses in use.
     ClusterIps,
     /// (address, same address) of local endpoints.
     Hairpin,
     /// Addresses that are bound to this node only so that IPVS sees the packets sent to them.
     Vips,
-    /// Frontend → pick code.
-    Services(Scope, View),
+    /// Frontend → code.
+    Services(Scope),
+    /// Group → code of the group that clients from outside get, under policy Local.
+    LocalGroups,
     /// Frontends without endpoints.
     Rejects(Scope),
-    /// Frontend, slot → id of the backend, for session affinity.
-    AffinitySlots(Scope, View),
-    /// Frontend, slot or id → backend.
-    Endpoints(Scope, View),
-    /// Frontend, client → id of the backend: the affinity records, written by packets, with a
-    /// timeout.
-    Affinity(Scope, View),
-    /// Frontends with restricted clients.
+    /// Group, slot → backend.
+    Endpoints,
+    /// Group with members → code with the class by which its slots are drawn.
+    MemberGroups,
+    /// Group, slot → member.
+    MemberSlots,
+    /// Member → backend.
+    Members,
+    /// Member → the one whose turn is after it, in a group with round robin.
+    NextMembers,
+    /// Group → the member whose turn was last: written by packets, with a timeout.
+    Turns,
+    /// Group, bucket of clients → member: the affinity records, written by packets, with a timeout.
+    Affinity(Affinity),
+    /// Frontend with restricted clients → the lengths of its source ranges.
     Firewalled,
-    /// Frontend, client: the clients that may connect to a restricted frontend.
+    /// Length, frontend, network: the clients that may connect to a restricted frontend.
     SourceRanges,
     /// The transport protocols whose forwarded packets are dropped if they belong to no flow.
     InvalidProtocols,
 }
 
 impl SetId {
-    /// All sets, in the order in which they are created.
-    pub const ALL: [Self; 36] = {
-        use Scope::{Address, NodePort};
-        use View::{Cluster, Local};
-        [
-            Self::Protocols,
-            Self::Picks(Address, Cluster),
-            Self::Picks(Address, Local),
-            Self::Picks(NodePort, Cluster),
-            Self::Picks(NodePort, Local),
-            Self::UnmasqueradedSources,
-            Self::UnmasqueradedInterfaces,
-            Self::PodSources,
-            Self::PodInterfaces,
-            Self::ServiceCidrs,
-            Self::NodeIps,
-            Self::NodeAddressTypes,
-            Self::ClusterIps,
-            Self::Hairpin,
-            Self::Vips,
-            Self::Services(Address, Cluster),
-            Self::Services(Address, Local),
-            Self::Services(NodePort, Cluster),
-            Self::Services(NodePort, Local),
-            Self::Rejects(Address),
-            Self::Rejects(NodePort),
-            Self::AffinitySlots(Address, Cluster),
-            Self::AffinitySlots(Address, Local),
-            Self::AffinitySlots(NodePort, Cluster),
-            Self::AffinitySlots(NodePort, Local),
-            Self::Endpoints(Address, Cluster),
-            Self::Endpoints(Address, Local),
-            Self::Endpoints(NodePort, Cluster),
-            Self::Endpoints(NodePort, Local),
-            Self::Affinity(Address, Cluster),
-            Self::Affinity(Address, Local),
-            Self::Affinity(NodePort, Cluster),
-            Self::Affinity(NodePort, Local),
-            Self::Firewalled,
-            Self::SourceRanges,
-            Self::InvalidProtocols,
-        ]
-    };
+    /// The sets that exist whatever Services there are, in the order in which they are created.
+    pub const CONSTANT: [Self; 26] = [
+        Self::Classes,
+        Self::Draws,
+        Self::UnmasqueradedSources,
+        Self::UnmasqueradedInterfaces,
+        Self::PodSources,
+        Self::PodInterfaces,
+        Self::ServiceCidrs,
+        Self::NodeIps,
+        Self::NodePortProtocols,
+        Self::ClusterIps,
+        Self::Hairpin,
+        Self::Vips,
+        Self::Services(Scope::Address),
+        Self::Services(Scope::NodePort),
+        Self::LocalGroups,
+        Self::Rejects(Scope::Address),
+        Self::Rejects(Scope::NodePort),
+        Self::Endpoints,
+        Self::MemberGroups,
+        Self::MemberSlots,
+        Self::Members,
+        Self::NextMembers,
+        Self::Turns,
+        Self::Firewalled,
+        Self::SourceRanges,
+        Self::InvalidProtocols,
+    ];
 
     /// Returns its name in the kernel.
-    pub fn name(self) -> &'static str {
-        use Scope::{Address, NodePort};
-        match self {
-            Self::Protocols => "protocols",
-            Self::Picks(Address, view) => by_view(view, "picks", "local-picks"),
-            Self::Picks(NodePort, view) => by_view(view, "nodeport-picks", "local-nodeport-picks"),
+    pub fn name(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Classes => "classes",
+            Self::Draws => "draws",
             Self::UnmasqueradedSources => "unmasqueraded-sources",
             Self::UnmasqueradedInterfaces => "unmasqueraded-interfaces",
             Self::PodSources => "pod-sources",
             Self::PodInterfaces => "pod-interfaces",
             Self::ServiceCidrs => "service-cidrs",
             Self::NodeIps => "node-ips",
-            Self::NodeAddressTypes => "node-address-types",
+            Self::NodePortProtocols => "node-port-protocols",
             Self::ClusterIps => "cluster-ips",
             Self::Hairpin => "hairpin",
             Self::Vips => "vips",
-            Self::Services(Address, view) => by_view(view, "services", "local-services"),
-            Self::Services(NodePort, view) => by_view(view, "nodeports", "local-nodeports"),
-            Self::Rejects(Address) => "reject-services",
-            Self::Rejects(NodePort) => "reject-nodeports",
-            Self::AffinitySlots(Address, view) => {
-                by_view(view, "affinity-slots", "local-affinity-slots")
-            }
-            Self::AffinitySlots(NodePort, view) => {
-                by_view(view, "nodeport-affinity-slots", "local-nodeport-affinity-slots")
-            }
-            Self::Endpoints(Address, view) => by_view(view, "endpoints", "local-endpoints"),
-            Self::Endpoints(NodePort, view) => {
-                by_view(view, "nodeport-endpoints", "local-nodeport-endpoints")
-            }
-            Self::Affinity(Address, view) => by_view(view, "affinity", "local-affinity"),
-            Self::Affinity(NodePort, view) => {
-                by_view(view, "nodeport-affinity", "local-nodeport-affinity")
-            }
+            Self::Services(Scope::Address) => "services",
+            Self::Services(Scope::NodePort) => "nodeports",
+            Self::LocalGroups => "local-groups",
+            Self::Rejects(Scope::Address) => "reject-services",
+            Self::Rejects(Scope::NodePort) => "reject-nodeports",
+            Self::Endpoints => "endpoints",
+            Self::MemberGroups => "member-groups",
+            Self::MemberSlots => "member-slots",
+            Self::Members => "members",
+            Self::NextMembers => "next-members",
+            Self::Turns => "turns",
+            Self::Affinity(affinity) => return Cow::Owned(affinity.to_string()),
             Self::Firewalled => "firewalled",
             Self::SourceRanges => "source-ranges",
             Self::InvalidProtocols => "invalid-protocols",
-        }
+        })
     }
 
     /// Returns the set with this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|set| set.name() == name)
+        let constant = Self::CONSTANT.into_iter().find(|set| set.name() == name);
+        constant.or_else(|| Affinity::from_name(name).map(Self::Affinity))
+    }
+
+    /// Returns the session affinity that it has records of, if it has.
+    pub fn affinity(self) -> Option<Affinity> {
+        if let Self::Affinity(affinity) = self { Some(affinity) } else { None }
+    }
+
+    /// Returns true if packets write its elements: we never do.
+    pub fn is_of_records(self) -> bool {
+        self.spec().kind == SetKind::Dynamic
+    }
+
+    /// Returns true if its elements stand for ranges of values.
+    pub fn has_ranges(self) -> bool {
+        matches!(
+            self,
+            Self::UnmasqueradedSources
+                | Self::UnmasqueradedInterfaces
+                | Self::PodSources
+                | Self::PodInterfaces
+                | Self::ServiceCidrs
+        )
     }
 
     /// Returns its key, data and storage.
     pub fn spec(self) -> SetSpec {
-        use Datatype::{Address, FibType, Interface, Port, Priority, Protocol};
+        use Datatype::{Address, Integer, Interface, Port, Priority, Protocol};
         let frontend = |scope| match scope {
             Scope::Address => vec![Address, Protocol, Port],
             Scope::NodePort => vec![Protocol, Port],
-        };
-        let frontend_and = |scope, last| {
-            let mut key = frontend(scope);
-            key.push(last);
-            key
         };
         let set = |key| SetSpec { key, data: Data::None, kind: SetKind::Hash };
         let ranges = |key| SetSpec { key, data: Data::None, kind: SetKind::Interval };
         let map = |key, data| SetSpec { key, data: Data::Value(data), kind: SetKind::Hash };
         match self {
-            Self::Protocols | Self::InvalidProtocols => set(vec![Protocol]),
-            Self::Picks(..) => {
+            Self::Classes | Self::Draws => {
                 SetSpec { key: vec![Priority], data: Data::Verdict, kind: SetKind::Hash }
             }
             Self::UnmasqueradedSources | Self::PodSources | Self::ServiceCidrs => {
@@ -219,20 +195,36 @@ impl SetId {
             }
             Self::UnmasqueradedInterfaces | Self::PodInterfaces => ranges(vec![Interface]),
             Self::NodeIps | Self::ClusterIps | Self::Vips => set(vec![Address]),
-            Self::NodeAddressTypes => set(vec![FibType]),
             Self::Hairpin => set(vec![Address, Address]),
-            Self::Services(scope, _) => map(frontend(scope), vec![Priority]),
+            Self::Services(scope) => map(frontend(scope), vec![Priority]),
+            Self::LocalGroups | Self::MemberGroups => map(vec![Priority], vec![Priority]),
             Self::Rejects(scope) => set(frontend(scope)),
-            Self::AffinitySlots(scope, _) => map(frontend_and(scope, Priority), vec![Priority]),
-            Self::Endpoints(scope, _) => map(frontend_and(scope, Priority), vec![Address, Port]),
-            Self::Affinity(scope, _) => SetSpec {
-                key: frontend_and(scope, Address),
+            // The tool wants to know the protocol of a port that is translated.
+            Self::Endpoints => map(vec![Priority, Protocol, Integer], vec![Address, Port]),
+            Self::MemberSlots => map(vec![Priority, Integer], vec![Priority]),
+            Self::Members => map(vec![Priority, Protocol], vec![Address, Port]),
+            Self::NextMembers => map(vec![Priority], vec![Priority]),
+            Self::Turns => SetSpec {
+                key: vec![Priority],
                 data: Data::Value(vec![Priority]),
-                kind: SetKind::Dynamic { size: AFFINITY_RECORDS },
+                kind: SetKind::Dynamic,
             },
-            Self::Firewalled => set(frontend(Scope::Address)),
-            Self::SourceRanges => ranges(frontend_and(Scope::Address, Address)),
+            Self::Affinity(_) => SetSpec {
+                key: vec![Priority, Integer],
+                data: Data::Value(vec![Priority]),
+                kind: SetKind::Dynamic,
+            },
+            Self::Firewalled => map(frontend(Scope::Address), vec![Priority]),
+            Self::SourceRanges => set(vec![Priority, Address, Protocol, Port, Address]),
+            Self::NodePortProtocols | Self::InvalidProtocols => set(vec![Protocol]),
         }
+    }
+}
+
+impl SetSpec {
+    /// Returns true if the set must be declared by expressions of its types.
+    pub fn is_by_expression(&self) -> bool {
+        self.key.contains(&Datatype::Integer)
     }
 }
 
@@ -263,15 +255,12 @@ pub enum Data {
 pub enum SetKind {
     /// Exact match; constant cost at any size.
     Hash,
-    /// Ranges; in a key of several parts, only the last part is a range. A change costs the kernel
-    /// time in proportion to the size of the set, so these sets are used only for the node's
-    /// settings and for the few Services that restrict their clients.
+    /// Ranges, in a key of one part. A change costs the kernel time in proportion to the size of the
+    /// set, so these sets are used only for the node's settings.
     Interval,
-    /// Exact match, filled by packets, with timeouts.
-    Dynamic {
-        /// The maximum number of elements.
-        size: u32,
-    },
+    /// Exact match, filled by packets, with timeouts. It names no size, so that the kernel starts
+    /// it small and limits it to `AFFINITY_RECORDS`.
+    Dynamic,
 }
 
 /// The type of a part of a key or value, in the terms of the `nft` tool.
@@ -285,8 +274,24 @@ pub enum Datatype {
     Port,
     /// The type of `meta priority`; a 32-bit number, printed as `major:minor` in hexadecimal.
     Priority,
-    /// The type of a route.
-    FibType,
+    /// A 32-bit number in the host's byte order, printed in decimal. The tool has no name for it: a
+    /// set that has one is declared by expressions of the types of its parts (`typeof`).
+    Integer,
     /// The name of an interface: 16 bytes, padded with zeros.
     Interface,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_set_has_intervals_of_several_parts() {
+        // A deletion there looks at every element of the set.
+        for set in SetId::CONSTANT {
+            let SetSpec { key, kind, .. } = set.spec();
+            assert_eq!(set.has_ranges(), kind == SetKind::Interval, "{set:?}");
+            assert!(kind != SetKind::Interval || key.len() == 1, "{set:?}");
+        }
+    }
 }

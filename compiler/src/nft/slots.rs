@@ -1,20 +1,21 @@
 //! Slots: the assignment of backends to numbers.
 //!
-//! A pick draws a slot, 0 to n−1, so slots are dense. A backend that is added takes the next slot;
+//! A chain draws a slot, so slots are dense, 0 to n−1. A backend that is added takes the next slot;
 //! when one is removed, the last moves into its place. No other backend moves, because each changed
 //! slot is an operation in the kernel. So slots depend on history; after a start, the slots that
 //! the kernel holds continue that history.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::code::MAX_MEMBERS;
+use super::maglev::TableSize;
 use crate::net::{Backend, Fnv};
 
 /// A backend at its slot (the position in the list that holds it).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Slot {
-    /// The key in the endpoint maps: the slot itself or, with session affinity, a number that
-    /// belongs to the backend at whatever slot, so that a client's record survives moves.
+    /// The slot itself or, in a group with members, the number of the member: it belongs to the
+    /// backend at whatever slot, so that a record survives moves.
     pub id: u32,
     /// The backend.
     pub backend: Backend,
@@ -25,19 +26,11 @@ pub struct Slot {
 pub enum Ids {
     /// The slots themselves.
     Positions,
-    /// With session affinity, numbers of the backends' own, because records of clients refer to
-    /// them.
+    /// Numbers of the backends' own, because records refer to them.
     Own,
 }
 
-impl Ids {
-    /// Returns the ids with this timeout of session affinity, if there is affinity.
-    pub fn with(affinity: Option<u32>) -> Self {
-        if affinity.is_some() { Self::Own } else { Self::Positions }
-    }
-}
-
-/// The slots that a frontend had before.
+/// The slots that a group had before.
 #[derive(Clone, Copy, Debug)]
 pub struct Previous<'a> {
     /// The slots.
@@ -46,68 +39,108 @@ pub struct Previous<'a> {
     pub ids: Ids,
 }
 
-/// Assigns slots to the `wanted` backends (sorted, no duplicates), deterministically and with as
-/// few changes to `previous` as possible. A backend keeps its own number; numbers that were
-/// positions are not kept, since no record can refer to them.
-pub fn assign(previous: Previous<'_>, wanted: &[Backend], ids: Ids) -> Vec<Slot> {
-    let n = wanted.len();
-    let has_own = ids == Ids::Own && previous.ids == Ids::Own;
-    let kept = |slot: &Slot| (slot.backend, has_own.then_some(slot.id));
-    let mut places: Vec<Option<(Backend, Option<u32>)>> = vec![None; n];
-    let mut placed: BTreeSet<Backend> = BTreeSet::new();
-    let mut moved: Vec<(Backend, Option<u32>)> = Vec::new();
-    for (position, slot) in previous.slots.iter().enumerate() {
-        if wanted.binary_search(&slot.backend).is_err() || !placed.insert(slot.backend) {
+/// Returns the backend of each slot: each of the `wanted` ones (sorted, no duplicates) has as many
+/// slots as it asks for. This is deterministic, with as few changes to `previous` as possible.
+pub fn assign(previous: Previous<'_>, wanted: &[(Backend, u32)]) -> Vec<Backend> {
+    let total = wanted.iter().map(|(_, count)| *count as usize).sum();
+    let mut left: Vec<u32> = wanted.iter().map(|(_, count)| *count).collect();
+    let mut places: Vec<Option<Backend>> = vec![None; total];
+    let mut moved: Vec<Backend> = Vec::new();
+    for (position, Slot { backend, .. }) in previous.slots.iter().enumerate() {
+        let found = wanted.binary_search_by_key(backend, |(backend, _)| *backend);
+        let Some(left) = found.ok().and_then(|at| left.get_mut(at)).filter(|left| **left > 0)
+        else {
             continue;
-        }
-        match places.get_mut(position) {
-            Some(place) => *place = Some(kept(slot)),
-            None => moved.push(kept(slot)),
-        }
-    }
-    let mut taken: BTreeSet<u32> =
-        places.iter().flatten().chain(&moved).filter_map(|(_, id)| *id).collect();
-    // Backends beyond the end must move; the new ones take the remaining slots in order.
-    let new = wanted.iter().filter(|backend| !placed.contains(backend)).map(|b| (*b, None));
-    let mut incoming = moved.into_iter().chain(new);
-
-    let mut slots = Vec::with_capacity(n);
-    for (position, place) in places.into_iter().enumerate() {
-        let Some((backend, id)) = place.or_else(|| incoming.next()) else { continue };
-        let id = match ids {
-            Ids::Positions => u32::try_from(position).unwrap_or(u32::MAX),
-            Ids::Own => id.unwrap_or_else(|| fresh_id(backend, &mut taken)),
         };
-        slots.push(Slot { id, backend });
+        *left -= 1;
+        match places.get_mut(position) {
+            Some(place) => *place = Some(*backend),
+            None => moved.push(*backend),
+        }
     }
-    slots
+    // Backends beyond the end must move; the new ones take the remaining slots in order.
+    let new = wanted.iter().zip(left);
+    let new = new.flat_map(|((backend, _), left)| std::iter::repeat_n(*backend, left as usize));
+    let mut incoming = moved.into_iter().chain(new);
+    places.into_iter().filter_map(|place| place.or_else(|| incoming.next())).collect()
 }
 
-/// Returns a number for a backend: a hash of it, so that an endpoint that comes back after a
-/// restart finds the records of its clients, or else the next number that is free.
+/// Returns the slots with these backends. A backend keeps its own number; numbers that were
+/// positions are not kept, since no record can refer to them.
+pub fn numbered(previous: Previous<'_>, backends: Vec<Backend>, ids: Ids) -> Vec<Slot> {
+    if ids == Ids::Positions {
+        return (0..).zip(backends).map(|(id, backend)| Slot { id, backend }).collect();
+    }
+    let mut known: BTreeMap<Backend, u32> = BTreeMap::new();
+    let mut taken: BTreeSet<u32> = BTreeSet::new();
+    if previous.ids == Ids::Own {
+        let wanted: BTreeSet<Backend> = backends.iter().copied().collect();
+        for Slot { id, backend } in previous.slots.iter().filter(|it| wanted.contains(&it.backend))
+        {
+            if !known.contains_key(backend) && taken.insert(*id) {
+                known.insert(*backend, *id);
+            }
+        }
+    }
+    let slot = |backend: Backend| {
+        let id = known.entry(backend).or_insert_with(|| fresh_id(backend, &mut taken));
+        Slot { id: *id, backend }
+    };
+    backends.into_iter().map(slot).collect()
+}
+
+/// Returns a number for a backend, of which a group has at most `MAX_MEMBERS`: a hash of it, so that
+/// an endpoint that comes back after a restart finds the records of its clients, or else the next
+/// number that is free.
 fn fresh_id(backend: Backend, taken: &mut BTreeSet<u32>) -> u32 {
     let mut hash = Fnv::default();
-    match backend.address {
-        IpAddr::V4(address) => hash.write(&address.octets()),
-        IpAddr::V6(address) => hash.write(&address.octets()),
-    }
-    hash.write(&backend.port.get().to_be_bytes());
-    let mut id = hash.finish32();
-    while !taken.insert(id) {
-        id = id.wrapping_add(1);
-    }
-    id
+    hash.write_backend(backend);
+    let members = u32::try_from(MAX_MEMBERS).unwrap_or(u32::MAX);
+    let first = hash.finish32() % members;
+    let mut ids = (first..members).chain(0..first);
+    ids.find(|id| taken.insert(*id)).unwrap_or(first)
+}
+
+/// Returns the slots that a kernel holds for a table, with the backend of one before or after it in
+/// each that is missing.
+pub(crate) fn completed(
+    size: TableSize,
+    ids: Ids,
+    found: impl Fn(u32) -> Option<Slot>,
+) -> Vec<Slot> {
+    let all: Vec<Option<Slot>> = (0..size.slots()).map(found).collect();
+    let Some(mut known) = all.iter().flatten().next().copied() else { return Vec::new() };
+    let slot = |(place, slot): (u32, Option<Slot>)| {
+        known = slot.unwrap_or(known);
+        match ids {
+            Ids::Positions => Slot { id: place, ..known },
+            Ids::Own => known,
+        }
+    };
+    (0..).zip(all).map(slot).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
     use std::num::NonZeroU16;
 
     use super::*;
 
     /// Assigns from slots of one kind to slots of another.
     fn assign(previous: &[Slot], from: Ids, wanted: &[u8], ids: Ids) -> Vec<Slot> {
-        super::assign(Previous { slots: previous, ids: from }, &backends(wanted), ids)
+        let wanted: Vec<(Backend, u32)> = backends(wanted).into_iter().map(|it| (it, 1)).collect();
+        assign_weighted(previous, from, &wanted, ids)
+    }
+
+    fn assign_weighted(
+        slots: &[Slot],
+        from: Ids,
+        wanted: &[(Backend, u32)],
+        ids: Ids,
+    ) -> Vec<Slot> {
+        let previous = Previous { slots, ids: from };
+        super::numbered(previous, super::assign(previous, wanted), ids)
     }
 
     fn backends(last_octets: &[u8]) -> Vec<Backend> {
@@ -183,5 +216,30 @@ mod tests {
         let slot = assign(&[], Ids::Positions, &[1], Ids::Positions)[0];
         let after = assign(&[slot, slot], Ids::Positions, &[1, 2], Ids::Positions);
         assert_eq!(order(&after), [1, 2]);
+    }
+
+    #[test]
+    fn a_heavier_backend_has_more_slots_and_one_number() {
+        let [one, two] = [1, 2].map(|it| backends(&[it])[0]);
+        let before = assign_weighted(&[], Ids::Own, &[(one, 3), (two, 1)], Ids::Own);
+        assert_eq!(order(&before), [1, 1, 1, 2]);
+        assert_eq!(before[0], before[2]);
+        // Only the slots that are given up change.
+        let after = assign_weighted(&before, Ids::Own, &[(one, 2), (two, 3)], Ids::Own);
+        assert_eq!(order(&after), [1, 1, 2, 2, 2]);
+        assert_eq!([after[0], after[3]], [before[0], before[3]]);
+    }
+
+    #[test]
+    fn missing_slots_of_a_table_are_completed() {
+        let size = TableSize::all().next().unwrap();
+        let slot = |id: u32| Slot { id, backend: backends(&[u8::try_from(id).unwrap()])[0] };
+        let found = |place| [3, 5].contains(&place).then(|| slot(place));
+        let slots = completed(size, Ids::Own, found);
+        assert_eq!(slots.len(), size.slots() as usize);
+        assert_eq!([0, 4, 5, 250].map(|it| slots[it]), [slot(3), slot(3), slot(5), slot(5)]);
+        let slots = completed(size, Ids::Positions, found);
+        assert_eq!([0, 4].map(|it| slots[it as usize]), [0, 4].map(|id| Slot { id, ..slot(3) }));
+        assert_eq!(completed(size, Ids::Positions, |_| None), []);
     }
 }

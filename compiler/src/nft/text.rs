@@ -2,12 +2,16 @@
 
 use std::fmt::{self, Write as _};
 
-use super::chain::{ChainId, HookPoint, HookType};
+use super::chain::{HookPoint, HookType};
+use super::code::{CLASS_MASK, CLIENTS_MASK, Class, GROUP_MASK};
 use super::element::{Element, Key, Value};
+use super::length::Length;
+use super::localhost;
+use super::maglev::Hash;
 use super::op::Op;
-use super::rule::{Field, Rule, Scratch, Statement};
+use super::rule::{Field, Record, Rule, Scratch, Statement};
 use super::ruleset::{self, TABLE};
-use super::set::{Data, Datatype, Scope, SetId, SetKind};
+use super::set::{Data, Datatype, SetId, SetKind};
 use crate::frontend::Frontend;
 use crate::net::{Family, Fnv, Protocol};
 
@@ -28,6 +32,10 @@ fn write_commands(text: &mut String, op: &Op, mark: u32) -> fmt::Result {
             let kind = if spec.data == Data::None { "set" } else { "map" };
             let body = set_body(*family, *set);
             writeln!(text, "add {kind} {} {} {{ {body} }}", table(*family), set.name())
+        }
+        Op::DeleteSet(family, set) => {
+            let kind = if set.spec().data == Data::None { "set" } else { "map" };
+            writeln!(text, "delete {kind} {} {}", table(*family), set.name())
         }
         Op::AddChain(family, chain) => {
             write!(text, "add chain {} {chain}", table(*family))?;
@@ -71,24 +79,28 @@ pub fn table(family: Family) -> String {
 /// Returns an element as it is written between the braces of a set.
 pub fn element(element: &Element) -> String {
     let mut text = key(element.key);
+    if element.is_counted {
+        text.push_str(" counter");
+    }
     if let Some(owner) = &element.comment {
         let _ = write!(text, " comment \"{owner}\"");
     }
     match element.value {
         Value::Present => {}
-        Value::Pick(pick) => {
-            let _ = write!(text, " : {}", priority(pick.code()));
+        Value::Code(code) => {
+            let _ = write!(text, " : {}", priority(code.code()));
         }
-        Value::Id(id) => {
-            let _ = write!(text, " : {}", priority(id));
+        Value::Member(member) => {
+            let _ = write!(text, " : {}", priority(member.code()));
+        }
+        Value::Lengths(lengths) => {
+            let _ = write!(text, " : {}", priority(lengths.number()));
         }
         Value::Backend(backend) => {
             let _ = write!(text, " : {} . {}", backend.address, backend.port);
         }
-        Value::Goto => {
-            if let Key::Pick(_, scope, view, pick) = element.key {
-                let _ = write!(text, " : goto {}", ChainId::Pick(scope, view, pick));
-            }
+        Value::Goto(chain) => {
+            let _ = write!(text, " : goto {chain}");
         }
     }
     text
@@ -97,10 +109,11 @@ pub fn element(element: &Element) -> String {
 /// Returns the key of an element.
 pub fn key(key: Key) -> String {
     match key {
-        Key::Protocol(_, protocol) | Key::InvalidProtocol(_, protocol) => {
+        Key::InvalidProtocol(_, protocol) | Key::NodePortProtocol(_, protocol) => {
             self::protocol(protocol).to_owned()
         }
-        Key::Pick(_, _, _, pick) => priority(pick.code()),
+        Key::Class(_, class) => priority(class.number()),
+        Key::Draw(_, draw) => priority(Class::from(draw).number()),
         Key::UnmasqueradedSource(net) | Key::PodSource(net) | Key::ServiceCidr(net) => {
             net.to_string()
         }
@@ -108,15 +121,23 @@ pub fn key(key: Key) -> String {
             format!("\"{pattern}\"")
         }
         Key::NodeIp(address) | Key::ClusterIp(address) | Key::Vip(address) => address.to_string(),
-        Key::NodeAddressType(_) => "local".to_owned(),
         Key::Hairpin(address) => format!("{address} . {address}"),
-        Key::Service(_, frontend) | Key::Reject(frontend) | Key::Firewalled(frontend) => {
+        Key::Service(frontend) | Key::Reject(frontend) | Key::Firewalled(frontend) => {
             self::frontend(frontend)
         }
-        Key::AffinitySlot(_, frontend, slot) | Key::Endpoint(_, frontend, slot) => {
-            format!("{} . {}", self::frontend(frontend), priority(slot))
+        Key::LocalGroup(_, group) | Key::MemberGroup(_, group) => priority(group.code()),
+        Key::Endpoint(_, group, protocol, slot) => {
+            format!("{} . {} . {slot}", priority(group.code()), self::protocol(protocol))
         }
-        Key::SourceRange(frontend, net) => format!("{} . {net}", self::frontend(frontend)),
+        Key::Next(_, member) => priority(member.code()),
+        Key::MemberSlot(_, group, slot) => format!("{} . {slot}", priority(group.code())),
+        Key::Member(_, member, protocol) => {
+            format!("{} . {}", priority(member.code()), self::protocol(protocol))
+        }
+        Key::SourceRange(frontend, net) => {
+            let length = Length::of(net).map_or(0, Length::number);
+            format!("{} . {} . {}", priority(length), self::frontend(frontend), net.network())
+        }
     }
 }
 
@@ -155,11 +176,14 @@ fn hook_name(point: HookPoint) -> &'static str {
 
 fn set_body(family: Family, set: SetId) -> String {
     let spec = set.spec();
+    let is_by_expression = spec.is_by_expression();
     let datatypes = |types: &[Datatype]| {
-        let names: Vec<&str> = types.iter().map(|datatype| type_name(family, *datatype)).collect();
+        let name = if is_by_expression { expression_of_type } else { type_name };
+        let names: Vec<&str> = types.iter().map(|datatype| name(family, *datatype)).collect();
         names.join(" . ")
     };
-    let mut body = format!("type {}", datatypes(&spec.key));
+    let keyword = if is_by_expression { "typeof" } else { "type" };
+    let mut body = format!("{keyword} {}", datatypes(&spec.key));
     match &spec.data {
         Data::None => {}
         Data::Value(types) => {
@@ -171,9 +195,7 @@ fn set_body(family: Family, set: SetId) -> String {
     match spec.kind {
         SetKind::Hash => {}
         SetKind::Interval => body.push_str(" flags interval;"),
-        SetKind::Dynamic { size } => {
-            let _ = write!(body, " size {size}; flags dynamic,timeout;");
-        }
+        SetKind::Dynamic => body.push_str(" flags dynamic,timeout;"),
     }
     body
 }
@@ -185,8 +207,22 @@ fn type_name(family: Family, datatype: Datatype) -> &'static str {
         (Datatype::Protocol, _) => "inet_proto",
         (Datatype::Port, _) => "inet_service",
         (Datatype::Priority, _) => "classid",
-        (Datatype::FibType, _) => "fib_addrtype",
+        (Datatype::Integer, _) => "integer",
         (Datatype::Interface, _) => "ifname",
+    }
+}
+
+/// Returns an expression of a type, for `typeof`. The tool crashes when it lists a set that was
+/// declared by a hash (nft 1.0.6), but takes a hash for a number.
+fn expression_of_type(family: Family, datatype: Datatype) -> &'static str {
+    match (datatype, family) {
+        (Datatype::Address, Family::Ipv4) => "ip daddr",
+        (Datatype::Address, Family::Ipv6) => "ip6 daddr",
+        (Datatype::Protocol, _) => "meta l4proto",
+        (Datatype::Port, _) => "th dport",
+        (Datatype::Priority, _) => "meta priority",
+        (Datatype::Integer, _) => "numgen random mod 4294967295",
+        (Datatype::Interface, _) => "iifname",
     }
 }
 
@@ -227,16 +263,34 @@ fn fields(family: Family, fields: &[Field]) -> String {
             Field::Saddr => format!("{ip} saddr"),
             Field::Daddr => format!("{ip} daddr"),
             Field::Protocol => "meta l4proto".to_owned(),
-            Field::HeaderProtocol => match family {
-                Family::Ipv4 => "ip protocol".to_owned(),
-                Family::Ipv6 => "ip6 nexthdr".to_owned(),
-            },
             Field::Dport => "th dport".to_owned(),
             Field::Priority => "meta priority".to_owned(),
+            Field::Group => format!("meta priority & {}", priority(GROUP_MASK)),
+            Field::Length(length) => format!("meta priority & {}", priority(length.number())),
+            Field::Network(length) => network(family, *length),
+            Field::Random(modulus) => format!("numgen random mod {modulus}"),
+            Field::Hash(hash, modulus) => {
+                let client = match hash {
+                    Hash::Connection => format!("{ip} saddr . th sport"),
+                    Hash::Source => format!("{ip} saddr"),
+                };
+                format!("jhash {client} mod {modulus} seed {HASH_SEED:#x}")
+            }
+            Field::OriginalSaddr => format!("ct original {ip} saddr"),
             Field::OriginalDaddr => format!("ct original {ip} daddr"),
+            Field::ReplyDaddr => format!("ct reply {ip} daddr"),
         })
         .collect();
     names.join(" . ")
+}
+
+/// Returns the source address without the bits after a length.
+fn network(family: Family, length: Length) -> String {
+    let source = format!("{} saddr", prefix(family));
+    match length.mask(family) {
+        Some(mask) => format!("{source} & {mask}"),
+        None => source,
+    }
 }
 
 fn statement(family: Family, mark: u32, statement: &Statement) -> String {
@@ -246,39 +300,53 @@ fn statement(family: Family, mark: u32, statement: &Statement) -> String {
             let not = if *is_member { "" } else { "!= " };
             format!("{} {not}@{}", fields(family, key), set.name())
         }
-        Statement::NotLoopback => match family {
-            Family::Ipv4 => "ip daddr != 127.0.0.0/8".to_owned(),
-            Family::Ipv6 => "ip6 daddr != ::1".to_owned(),
-        },
-        Statement::DaddrType(set) => format!("fib daddr type @{}", set.name()),
+        Statement::IsLoopback(field, is_loopback) => {
+            let addresses = match family {
+                Family::Ipv4 => "127.0.0.0/8",
+                Family::Ipv6 => "::1",
+            };
+            let not = if *is_loopback { "" } else { "!= " };
+            format!("{} {not}{addresses}", fields(family, &[*field]))
+        }
+        Statement::IsLocalhost(field) => {
+            format!("{} {}", fields(family, &[*field]), family.localhost())
+        }
+        Statement::DaddrIsLocal => "fib daddr type local".to_owned(),
         Statement::SaddrIsLocal(true) => "fib saddr type local".to_owned(),
         Statement::SaddrIsLocal(false) => "fib saddr type != local".to_owned(),
         Statement::StateNew => "ct state new".to_owned(),
         Statement::StateInvalid => "ct state invalid".to_owned(),
         Statement::StatusDnat => "ct status dnat".to_owned(),
+        Statement::StatusSnat => "ct status snat".to_owned(),
         Statement::MarkIsSet => format!("meta mark & {mark:#010x} == {mark:#010x}"),
         Statement::SetMark => format!("meta mark set meta mark | {mark:#010x}"),
         Statement::ClearMark => format!("meta mark set meta mark & {:#010x}", !mark),
+        Statement::StandIn => format!("{ip} saddr set {}", localhost::stand_in(family)),
+        Statement::SetDaddr(from) => format!("{ip} daddr set {}", fields(family, &[*from])),
+        Statement::SetPriority(Scratch::AllClients) => {
+            format!("meta priority set meta priority & {}", priority(!CLIENTS_MASK))
+        }
         Statement::SetPriority(Scratch::Zero) => "meta priority set none".to_owned(),
         Statement::SetPriority(Scratch::Map { fields: key, map }) => {
             format!("meta priority set {} map @{}", fields(family, key), map.name())
         }
-        Statement::SetPriority(Scratch::Random(modulus)) => {
-            format!("meta priority set numgen random mod {modulus}")
+        Statement::ClientsAre(clients) => {
+            let [mask, bits] = [CLIENTS_MASK, clients.bits()].map(priority);
+            format!("meta priority & {mask} == {bits}")
         }
-        Statement::SetPriority(Scratch::ClientHash(modulus)) => {
-            format!("meta priority set jhash {ip} saddr mod {modulus} seed {HASH_SEED:#x}")
+        Statement::LengthIsUsed(length) => {
+            let bit = priority(length.number());
+            format!("meta priority & {bit} == {bit}")
         }
-        Statement::GotoPick(scope, view) => {
-            format!("meta priority vmap @{}", SetId::Picks(*scope, *view).name())
+        Statement::GotoByClass(map) => {
+            format!("meta priority & {} vmap @{}", priority(CLASS_MASK), map.name())
         }
-        Statement::RecordAffinity { scope, view, timeout } => {
-            let record = affinity_record(family, *scope, &format!(" timeout {timeout}s"));
-            format!("update @{} {record}", SetId::Affinity(*scope, *view).name())
+        Statement::Record(record) => {
+            let timeout = format!(" timeout {}s", record.timeout());
+            format!("update @{} {}", record.set().name(), element_of(family, *record, &timeout))
         }
-        Statement::ForgetAffinity(scope, view) => {
-            let record = affinity_record(family, *scope, "");
-            format!("delete @{} {record}", SetId::Affinity(*scope, *view).name())
+        Statement::Forget(record) => {
+            format!("delete @{} {}", record.set().name(), element_of(family, *record, ""))
         }
         Statement::Dnat { fields: key, map } => {
             format!("dnat {ip} to {} map @{}", fields(family, key), map.name())
@@ -292,18 +360,17 @@ fn statement(family: Family, mark: u32, statement: &Statement) -> String {
     }
 }
 
-/// The seed of the client hash: an arbitrary constant, the same on every node, so that a client
-/// finds the same backend through any node, as long as the nodes assign the same slots.
+/// The seed of the client hash: an arbitrary constant.
 pub const HASH_SEED: u32 = 0x7275_6c65;
 
-fn affinity_record(family: Family, scope: Scope, timeout: &str) -> String {
-    let key = fields(family, &ruleset::affinity_key(scope));
+fn element_of(family: Family, record: Record, timeout: &str) -> String {
+    let key = fields(family, &record.key());
     format!("{{ {key}{timeout} : meta priority }}")
 }
 
 impl fmt::Display for SetId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(&self.name())
     }
 }
 

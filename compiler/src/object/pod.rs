@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::slice::{Conditions, SlicePort};
-use crate::name::{LabelKey, LabelValue, NamespacedName, NodeName};
+use crate::load_balancing::Weight;
+use crate::name::{LabelKey, LabelValue, Name, NamespacedName, NodeName};
 
 /// A Pod as a manifest source sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +24,22 @@ pub struct Pod {
     pub ports: Vec<SlicePort>,
     /// From `status` and `metadata.deletionTimestamp`; a manifest without a status is ready.
     pub conditions: Conditions,
+    /// Its name in a headless Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostName>,
+    /// Its share of new connections.
+    #[serde(default, skip_serializing_if = "Weight::is_default")]
+    pub weight: Weight,
+}
+
+/// The name of a Pod below that of the headless Service that selects it, if that has the name of the
+/// subdomain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostName {
+    /// `spec.hostname`.
+    pub hostname: Name,
+    /// `spec.subdomain`.
+    pub subdomain: Name,
 }
 
 /// The addresses a Pod is reached at.

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::asks::Asks;
+use crate::load_balancing::LoadBalancing;
 use crate::name::{LabelKey, LabelValue, NamespacedName, PortName};
 use crate::net::{Family, Protocol};
 use crate::scheduling::{Scheduler, SchedulerFlags, Scheduling};
@@ -46,9 +48,16 @@ pub struct Service {
     pub selector: BTreeMap<LabelKey, LabelValue>,
     /// `spec.publishNotReadyAddresses`, likewise used only for Pods from manifests.
     pub publish_not_ready: bool,
+    /// How our rules choose among its backends, from its annotations; the settings supply it if the
+    /// Service leaves it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_balancing: Option<LoadBalancing>,
     /// IPVS options from the annotations of the Service.
     #[serde(default)]
     pub ipvs: IpvsOptions,
+    /// What is still to be given out. In a model, that is what could not be given.
+    #[serde(default, skip_serializing_if = "Asks::is_empty")]
+    pub asks: Asks,
 }
 
 /// The IPVS options of one Service; the settings supply those that the Service leaves out.
@@ -60,6 +69,9 @@ pub struct IpvsOptions {
     pub flags: Option<SchedulerFlags>,
     /// The longest time, in seconds, that a draining real server keeps its connections.
     pub drain: Option<u32>,
+    /// The maximum number of connections to each real server at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<NonZeroU32>,
 }
 
 impl IpvsOptions {
@@ -92,7 +104,9 @@ impl Service {
             health_check_node_port: None,
             selector: BTreeMap::new(),
             publish_not_ready: false,
+            load_balancing: None,
             ipvs: IpvsOptions::default(),
+            asks: Asks::default(),
         }
     }
 }
@@ -185,7 +199,7 @@ mod tests {
         let of = |scheduler, flags: Option<&str>| {
             let flags = flags.map(|flags| flags.parse().unwrap());
             let Scheduling { scheduler, flags } =
-                IpvsOptions { scheduler, flags, drain: None }.scheduling(settings);
+                IpvsOptions { scheduler, flags, ..IpvsOptions::default() }.scheduling(settings);
             format!("{scheduler} {flags}")
         };
         assert_eq!(of(None, None), "sh flag-1,flag-2");

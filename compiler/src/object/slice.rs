@@ -5,7 +5,8 @@ use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::{NamespacedName, NodeName, PortName, Zone};
+use crate::load_balancing::Weight;
+use crate::name::{Name, NamespacedName, NodeName, PortName, Zone};
 use crate::net::{Family, Protocol};
 
 /// An EndpointSlice (discovery.k8s.io/v1) of one Service.
@@ -21,6 +22,9 @@ pub struct EndpointSlice {
     pub ports: Vec<SlicePort>,
     /// Endpoints, sorted by address; those without an address are left out.
     pub endpoints: Vec<Endpoint>,
+    /// The share of new connections of each endpoint.
+    #[serde(default, skip_serializing_if = "Weight::is_default")]
+    pub weight: Weight,
 }
 
 impl EndpointSlice {
@@ -36,10 +40,15 @@ impl EndpointSlice {
         format!("{}{}{subset}-{family}", endpoints.name, Self::MIRROR)
     }
 
+    /// Returns the name of the Endpoints that a slice of this name mirrors, if it mirrors any.
+    pub fn mirrored(name: &Name) -> Option<&str> {
+        name.as_str().split_once(Self::MIRROR).map(|(endpoints, _)| endpoints)
+    }
+
     /// Returns true if the slice mirrors Endpoints. Such a slice is used only for a Service that
     /// has neither a selector nor a slice of its own.
     pub fn is_mirror(&self) -> bool {
-        self.key.name.as_str().contains(Self::MIRROR)
+        Self::mirrored(&self.key.name).is_some()
     }
 }
 

@@ -10,7 +10,6 @@ use im::OrdMap;
 use im::ordmap::DiffItem;
 
 use super::fragment::{PortFragment, Target};
-use super::picks::PickId;
 use super::winner::Winner;
 use crate::frontend::{Frontend, PortKey};
 use crate::resolve::Rank;
@@ -63,11 +62,6 @@ impl Claims {
         let from = Claim { frontend, claimant: None };
         let (claim, target) = self.0.range((Bound::Included(from), Bound::Unbounded)).next()?;
         claim.winner(target).filter(|_| claim.frontend == frontend)
-    }
-
-    /// Returns the pick chains that a frontend uses.
-    pub(super) fn picks(&self, frontend: Frontend) -> [Option<PickId>; 2] {
-        self.winner(frontend).map_or([None; 2], |winner| winner.picks(frontend))
     }
 
     /// Returns every claimed frontend with the claim that takes precedence.

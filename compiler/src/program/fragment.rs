@@ -5,9 +5,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::frontend::{Frontend, PortKey};
+use crate::load_balancing::Weights;
 use crate::net::{Backend, Family};
 use crate::nft::element::Key;
-use crate::nft::slots::Slot;
+use crate::nft::group::Group;
 use crate::resolve::Rank;
 use crate::scheduling::Balancing;
 
@@ -29,24 +30,36 @@ pub struct PortFragment {
     pub internal: Arc<Target>,
     /// The target of its other frontends.
     pub external: Arc<Target>,
-    /// The slots of the backends under each policy. Each has its own history, independent of the
-    /// frontends that currently use it.
-    pub(super) slots: Slots,
+    /// The backends under each policy. Each group has its own history, independent of the frontends
+    /// that currently use it.
+    pub(crate) groups: Groups,
     /// True if a change of other facts of the node could change it.
     pub(super) depends_on_node: bool,
 }
 
-/// The slots of a port's backends under each policy; `None` if no frontend uses the policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Slots {
-    pub(super) cluster: Option<Arc<[Slot]>>,
-    pub(super) local: Option<Arc<[Slot]>>,
+/// The groups of a port's backends under each policy; `None` if no frontend uses the policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Groups {
+    pub(super) cluster: Option<Group>,
+    pub(super) local: Option<Group>,
+}
+
+impl Groups {
+    /// Returns the groups.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Group> {
+        self.cluster.iter().chain(&self.local)
+    }
 }
 
 impl PortFragment {
     /// Returns the target of a frontend with this rank.
     pub fn target(&self, rank: Rank) -> &Arc<Target> {
         if rank.is_external() { &self.external } else { &self.internal }
+    }
+
+    /// Returns the groups it has, whether or not a frontend leads to them now.
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.iter()
     }
 }
 
@@ -55,19 +68,21 @@ impl PortFragment {
 pub struct Target {
     /// The timeout in seconds, with session affinity.
     pub affinity: Option<u32>,
-    /// The backends by slot.
-    pub slots: Arc<[Slot]>,
+    /// The backends.
+    pub group: Group,
     /// The treatment of connections if there is no backend.
     pub unserved: Unserved,
-    /// Under external policy Local, the backends by slot for clients from outside; if there are
-    /// none, their connections are dropped.
-    pub local: Option<Arc<[Slot]>>,
+    /// Under external policy Local, the backends for clients from outside; if there are none, their
+    /// connections are dropped.
+    pub local: Option<Group>,
     /// The networks that may connect to the VIPs of load balancers; `None` without a restriction.
     pub sources: Option<Arc<[IpNet]>>,
-    /// The number of backends that are left out because session affinity has no room for them.
+    /// The number of backends that are left out because there is no room for them.
     pub left_out: usize,
     /// The balancing by IPVS, in IPVS mode.
     pub ipvs: Option<Balancing>,
+    /// The weights of the backends for IPVS. Our rules have slots for them.
+    pub weights: Weights,
     /// For UDP, the backends to which existing flows may continue, sorted.
     pub serving: Option<Arc<[Backend]>>,
 }
@@ -79,11 +94,4 @@ pub enum Unserved {
     Reject,
     /// They are dropped silently: there are endpoints, but not here.
     Drop,
-}
-
-impl Target {
-    /// Returns true if it has only backends that any client may reach, without affinity.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.affinity.is_none() && self.local.is_none() && self.sources.is_none()
-    }
 }

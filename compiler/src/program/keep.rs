@@ -11,21 +11,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
 use super::Program;
-use super::fragment::{Fragment, PortFragment, Slots, Target, Unserved};
+use super::fragment::{Fragment, Groups, PortFragment, Target, Unserved};
+use super::lower::Seed;
+use super::numbers::Numbers;
 use super::servers::Served;
-use crate::frontend::{Frontend, PortKey};
+use crate::frontend::{Frontend, PortKey, View};
 use crate::ipvs::VirtualServer;
+use crate::load_balancing::{Weight, Weights};
 use crate::model::Model;
 use crate::name::NamespacedName;
 use crate::net::{Backend, Family, Protocol};
+use crate::nft::code::{Clients, Code};
 use crate::nft::element::Key;
-use crate::nft::pick::{Clients, Pick};
-use crate::nft::set::View;
+use crate::nft::group::Group;
 use crate::nft::slots::Slot;
 use crate::resolve::{Rank, Route};
 use crate::scheduling::Balancing;
@@ -60,7 +62,8 @@ impl Program {
                 is_served.then_some(Kept::Endpoints(fragment))
             } else {
                 // A Service with a long name has a shortened one in comments.
-                (!long.contains(&service)).then_some(Kept::Service(fragment))
+                let is_whole = !long.contains(&service);
+                is_whole.then(|| Kept::Service(numbered(&fragment, &mut self.numbers)))
             };
             if let Some(kept) = kept {
                 self.kept.insert(service, kept);
@@ -74,13 +77,13 @@ impl Program {
     pub fn let_go(&mut self, model: &Model) {
         let kept = std::mem::take(&mut self.kept);
         let mut served = Served::new();
-        let known = self.picks.clone();
+        let known = self.numbers.clone();
         for service in kept.keys() {
-            let fragment = self.lower(model, service, &State::default());
+            let fragment = self.lower(model, service, &Seed::of(&State::default()));
             self.put(service, (!fragment.is_empty()).then_some(fragment), &mut served);
         }
         self.drain_all(served);
-        self.picks.remove_passing(&known);
+        self.numbers.remove_passing(&known);
     }
 
     /// Returns the Services of which something is kept.
@@ -89,15 +92,15 @@ impl Program {
     }
 
     fn lower_kept(&mut self, model: &Model) {
-        let known = self.picks.clone();
+        let known = self.numbers.clone();
         let kept: Vec<NamespacedName> = self.kept.keys().cloned().collect();
         for service in kept {
             self.note_named(model, &service);
-            let fragment = self.lower(model, &service, &State::default());
+            let fragment = self.lower(model, &service, &Seed::of(&State::default()));
             // Nothing has been served yet, so nothing can drain.
             self.put(&service, (!fragment.is_empty()).then_some(fragment), &mut Served::new());
         }
-        self.picks.remove_passing(&known);
+        self.numbers.remove_passing(&known);
     }
 
     /// Stops keeping what a source names: it is not kept again when the source removes it.
@@ -144,21 +147,64 @@ impl Program {
 
 impl PortFragment {
     fn has_backends(&self) -> bool {
-        let Slots { cluster, local } = &self.slots;
-        cluster.iter().chain(local).any(|slots| !slots.is_empty())
+        self.groups.iter().any(|group| !group.slots.is_empty())
     }
+}
+
+/// Returns the fragment of a kernel with groups of its own: if others have changed codes there, two
+/// Services can name one group.
+fn numbered(fragment: &Fragment, numbers: &mut Numbers) -> Arc<Fragment> {
+    let own = |port: &PortFragment| {
+        let mut port = port.clone();
+        let PortFragment { groups, internal, external, family, .. } = &mut port;
+        for group in [&mut groups.cluster, &mut groups.local].into_iter().flatten() {
+            let Some(id) = group.id.filter(|id| !numbers.claim(*family, *id)) else { continue };
+            group.id = numbers.take(*family);
+            for target in [&mut *internal, &mut *external].map(Arc::make_mut) {
+                let of_target = std::iter::once(&mut target.group).chain(&mut target.local);
+                for it in of_target.filter(|it| it.id == Some(id)) {
+                    it.id = group.id;
+                }
+            }
+        }
+        port
+    };
+    fragment.iter().map(own).collect()
+}
+
+/// Returns a kept port with the numbers that its groups have by now: those of the fragment that it
+/// continues or, if no other port has them, those in the kernel.
+pub(super) fn with_numbers(
+    held: &PortFragment,
+    old: Option<&PortFragment>,
+    numbers: &mut Numbers,
+) -> PortFragment {
+    let mut groups = held.groups.clone();
+    let own = old.map(|old| old.groups.clone()).unwrap_or_default();
+    for (group, own) in [(&mut groups.cluster, own.cluster), (&mut groups.local, own.local)] {
+        let Some(group) = group else {
+            *group = own;
+            continue;
+        };
+        let of_kernel = group.id.filter(|_| own.is_none());
+        let of_kernel = of_kernel.filter(|id| numbers.claim(held.family, *id));
+        group.id = own.and_then(|own| own.id).or(of_kernel);
+    }
+    PortFragment { groups, ..held.clone() }
 }
 
 /// Returns the route with the endpoints that a kernel holds.
 pub(super) fn with_endpoints(route: Route, held: &PortFragment) -> Route {
-    let of = |view: &Option<Arc<[Slot]>>| -> Option<Vec<Backend>> {
-        let backends: BTreeSet<Backend> = view.as_deref()?.iter().map(|it| it.backend).collect();
+    let of = |group: &Option<Group>| -> Option<Vec<Backend>> {
+        let slots = group.as_ref()?.slots.iter();
+        let backends: BTreeSet<Backend> = slots.map(|it| it.backend).collect();
         Some(backends.into_iter().collect())
     };
-    let Slots { cluster, local } = &held.slots;
+    let Groups { cluster, local } = &held.groups;
     let cluster = of(cluster).filter(|backends| !backends.is_empty());
     let cluster = cluster.or_else(|| of(local)).unwrap_or_default();
     let local = of(local).unwrap_or_else(|| cluster.clone());
+    let weights = held.internal.ipvs.is_some().then(|| held.internal.weights.clone());
     let hairpin = held
         .members
         .iter()
@@ -170,6 +216,7 @@ pub(super) fn with_endpoints(route: Route, held: &PortFragment) -> Route {
         cluster,
         local,
         has_endpoints: true,
+        weights,
         ..route
     }
 }
@@ -189,7 +236,7 @@ fn shortened(model: &Model) -> BTreeSet<NamespacedName> {
 fn raise(found: &State, ipvs: Option<&IpvsSettings>) -> BTreeMap<NamespacedName, Arc<Fragment>> {
     let mut ports: BTreeMap<(Arc<PortKey>, Family), BTreeSet<Frontend>> = BTreeMap::new();
     for (key, held) in found.tables.values().flat_map(|table| &table.elements) {
-        let (Key::Service(_, frontend) | Key::Reject(frontend), Some(owner)) = (key, &held.owner)
+        let (Key::Service(frontend) | Key::Reject(frontend), Some(owner)) = (key, &held.owner)
         else {
             continue;
         };
@@ -229,16 +276,22 @@ impl Kernel<'_> {
             restricted.or_else(|| of.next()).map(|(frontend, _)| Arc::new(self.target(*frontend)))
         };
         let (internal, external) = (target(false), target(true));
-        let slots = Slots {
-            cluster: internal.as_ref().or(external.as_ref()).map(|it| Arc::clone(&it.slots)),
-            local: external.as_ref().and_then(|target| target.local.clone()),
+        let of = |target: &Option<Arc<Target>>| target.as_ref().map(|it| it.group.clone());
+        let split = external.as_ref().and_then(|target| target.local.clone());
+        let groups = match (of(&internal), of(&external)) {
+            (Some(internal), Some(external)) => {
+                // Under the internal policy Local, the cluster address has the local group.
+                let own = (internal.id != external.id).then_some(internal);
+                Groups { local: own.or(split), cluster: Some(external) }
+            }
+            (internal, external) => Groups { cluster: internal.or(external), local: split },
         };
         let either = internal.clone().or_else(|| external.clone());
         let either = either.unwrap_or_else(|| Arc::new(Target::nowhere()));
         let internal = internal.unwrap_or_else(|| Arc::clone(&either));
         let external = external.unwrap_or(either);
         let all = [&internal, &external].into_iter().flat_map(|target| {
-            target.slots.iter().chain(target.local.iter().flat_map(|local| local.iter()))
+            std::iter::once(&target.group).chain(&target.local).flat_map(|it| it.slots.iter())
         });
         let backends: BTreeSet<Backend> = all.map(|slot| slot.backend).collect();
         PortFragment {
@@ -248,7 +301,7 @@ impl Kernel<'_> {
             frontends: frontends.into(),
             internal,
             external,
-            slots,
+            groups,
             depends_on_node: false,
         }
     }
@@ -263,14 +316,10 @@ impl Kernel<'_> {
     /// external frontend is treated as a VIP, so that as few others as possible can take it over.
     fn rank(self, frontend: Frontend, is_restricted: bool) -> Rank {
         let Frontend::Address { address, .. } = frontend else { return Rank::NodePort };
-        let clients = self.found.pick(View::Cluster, frontend).map(|pick| pick.clients);
-        let is_internal = match clients {
-            Some(Clients::Kept) => true,
-            Some(Clients::Masqueraded | Clients::Split) => false,
-            // No client is let in: a cluster address is recognised by its set.
-            Some(Clients::Dropped) | None => {
-                self.holds(Key::ClusterIp(address)) && !self.holds(Key::Firewalled(frontend))
-            }
+        let is_internal = match self.found.code(frontend) {
+            Some(code) => code.clients == Clients::Internal,
+            // No client is served: a cluster address is recognised by its set.
+            None => self.holds(Key::ClusterIp(address)) && !self.holds(Key::Firewalled(frontend)),
         };
         let is_vip = !is_restricted || self.holds(Key::Firewalled(frontend));
         match (is_internal, is_vip) {
@@ -281,26 +330,24 @@ impl Kernel<'_> {
     }
 
     fn target(self, frontend: Frontend) -> Target {
-        let pick = self.found.pick(View::Cluster, frontend);
-        let is_split = pick.is_some_and(|pick| pick.clients == Clients::Split);
-        let unserved = if pick == Some(Pick::DROP) { Unserved::Drop } else { Unserved::Reject };
-        let target = Target { sources: self.sources(frontend), unserved, ..Target::nowhere() };
-        let target = match pick {
-            Some(pick) if pick.backends > 0 => {
-                let slots = |view| -> Arc<[Slot]> { self.found.slots(view, frontend).into() };
-                Target {
-                    affinity: pick.affinity,
-                    slots: slots(View::Cluster),
-                    local: is_split.then(|| slots(View::Local)),
-                    ..target
-                }
-            }
+        let code = self.found.code(frontend);
+        let is_split = code.is_some_and(|code| code.clients == Clients::Split);
+        let unserved =
+            if code.is_some_and(Code::is_dropped) { Unserved::Drop } else { Unserved::Reject };
+        let group = self.found.group(View::Cluster, frontend).unwrap_or_default();
+        let local = is_split.then(|| self.found.group(View::Local, frontend).unwrap_or_default());
+        let affinity = group.affinity.map(|class| class.affinity.timeout);
+        let sources = self.found.sources(frontend).map(Arc::from);
+        let target = Target { affinity, group, local, sources, unserved, ..Target::nowhere() };
+        let target = match code {
+            Some(code) if !code.is_by_ipvs() && !code.is_dropped() => target,
             // For IPVS, a frontend without backends still has a virtual server.
-            Some(_) | None => self.by_ipvs(frontend, is_split, target),
+            Some(_) | None => self.by_ipvs(frontend, target),
         };
         // Flows to all kept backends may continue.
         let serving = (frontend.protocol() == Protocol::Udp).then(|| {
-            let slots = target.slots.iter().chain(target.local.iter().flat_map(|it| it.iter()));
+            let groups = std::iter::once(&target.group).chain(&target.local);
+            let slots = groups.flat_map(|group| group.slots.iter());
             let serving: BTreeSet<Backend> = slots.map(|slot| slot.backend).collect();
             serving.into_iter().collect()
         });
@@ -308,35 +355,36 @@ impl Kernel<'_> {
     }
 
     /// Reads the backends from IPVS, where a virtual server has one list for all clients.
-    fn by_ipvs(self, frontend: Frontend, is_split: bool, target: Target) -> Target {
+    fn by_ipvs(self, frontend: Frontend, target: Target) -> Target {
         let server = VirtualServer::of(frontend);
         let Some(server) = server.and_then(|server| self.found.ipvs.servers.get(&server)) else {
             return target;
         };
         let reals = (0..).zip(server.active());
         let slots: Arc<[Slot]> = reals.map(|(id, backend)| Slot { id, backend }).collect();
-        let has_local = self.holds(Key::Service(View::Local, frontend));
-        let local = if has_local { Arc::clone(&slots) } else { Arc::default() };
+        let has_local = target.local.as_ref().is_some_and(|local| local.id.is_some());
+        let local_slots = if has_local { Arc::clone(&slots) } else { Arc::default() };
+        let reals = || server.active().filter_map(|it| Some((it, (*server.reals.get(&it)?)?)));
+        let weights = reals().filter_map(|(backend, real)| {
+            Some((backend, Weight::try_from(u8::try_from(real.weight).ok()?).ok()?))
+        });
+        // If others have changed one, the rest tell nothing.
+        let limits: BTreeSet<Option<u32>> = reals().map(|(_, real)| real.threshold).collect();
+        let limit = if limits.len() == 1 { limits.first().copied().flatten() } else { None };
         let attributes = server.attributes;
         let scheduling = attributes.map(|attributes| attributes.scheduling).unwrap_or_default();
         Target {
             affinity: attributes.and_then(|attributes| attributes.persistence),
-            slots,
-            local: is_split.then_some(local),
-            ipvs: self.ipvs.map(|ipvs| Balancing { scheduling, drain: ipvs.drain }),
+            group: Group { slots, ..target.group },
+            local: target.local.map(|local| Group { slots: local_slots, ..local }),
+            ipvs: self.ipvs.map(|ipvs| Balancing {
+                scheduling,
+                drain: ipvs.drain,
+                max_connections: limit.and_then(NonZeroU32::new),
+            }),
+            weights: weights.collect(),
             ..target
         }
-    }
-
-    fn sources(self, frontend: Frontend) -> Option<Arc<[IpNet]>> {
-        let table = self.found.tables.get(&frontend.family())?;
-        self.holds(Key::Firewalled(frontend)).then(|| {
-            let keys = table.elements.keys();
-            let range = |key: &Key| {
-                if let Key::SourceRange(of, net) = key { Some((*of, *net)) } else { None }
-            };
-            keys.filter_map(range).filter(|(of, _)| *of == frontend).map(|(_, net)| net).collect()
-        })
     }
 
     /// Returns the members of sets that exist because of the frontends and backends.
@@ -363,12 +411,13 @@ impl Target {
     fn nowhere() -> Self {
         Self {
             affinity: None,
-            slots: Arc::default(),
+            group: Group::default(),
             unserved: Unserved::Reject,
             local: None,
             sources: None,
             left_out: 0,
             ipvs: None,
+            weights: Weights::default(),
             serving: None,
         }
     }

@@ -21,10 +21,10 @@ impl Program {
 
     /// Returns the addresses that node ports answer on; `None` if every address of the node does.
     pub fn node_port_ips(&self, family: Family) -> Option<Vec<IpAddr>> {
-        if self.node.contains(&Key::NodeAddressType(family)) {
+        let ips = self.node.iter().filter(|key| key.family() == family);
+        if ips.clone().any(|key| matches!(key, Key::NodePortProtocol(..))) {
             return None;
         }
-        let ips = self.node.iter().filter(|key| key.family() == family);
         Some(
             ips.filter_map(|key| if let Key::NodeIp(ip) = key { Some(*ip) } else { None })
                 .collect(),
@@ -35,7 +35,6 @@ impl Program {
     pub(super) fn update_node(&mut self, model: &Model) {
         let mut keys = OrdSet::new();
         for family in Family::ALL {
-            keys.extend(Protocol::ALL.map(|protocol| Key::Protocol(family, protocol)));
             if self.settings.drop_invalid {
                 keys.extend(Protocol::ALL.map(|protocol| Key::InvalidProtocol(family, protocol)));
             }
@@ -79,7 +78,7 @@ impl Program {
     /// mode.
     fn node_port_addresses(&self, model: &Model, family: Family) -> Vec<Key> {
         match node_ports::addresses(model, &self.settings, family) {
-            None => vec![Key::NodeAddressType(family)],
+            None => Protocol::ALL.map(|it| Key::NodePortProtocol(family, it)).to_vec(),
             Some(addresses) => {
                 let usable = addresses.into_iter().filter(|address| !address.is_loopback());
                 usable.map(Key::NodeIp).collect()

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::Program;
@@ -49,7 +50,12 @@ impl Program {
             .drains
             .of(server)
             .map(|(backend, until)| (backend, Some(RealServer::draining(until))));
-        let active = winner.reals().map(|backend| (backend, Some(RealServer::ACTIVE)));
+        let Balancing { max_connections, .. } = winner.target.ipvs?;
+        let active = winner.reals().map(|backend| {
+            let weight = winner.target.weights.of(backend).get().into();
+            let threshold = max_connections.map(NonZeroU32::get);
+            (backend, Some(RealServer { weight, threshold }))
+        });
         let attributes = Attributes { scheduling, persistence: winner.target.affinity };
         let reals = draining.chain(active).collect();
         Some((server, Server { attributes: Some(attributes), reals }))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::change::{Change, Provenance, Sourced};
+use crate::load_balancing::Weight;
 use crate::net::{Family, Protocol};
 use crate::object::{Conditions, Endpoint, Node, Object, SlicePort};
 
@@ -39,6 +40,7 @@ fn slice(service: &str, port: (&str, Protocol), node: Option<&str>) -> Object {
             node: node.map(NodeName::from),
             ..Endpoint::ready([10, 0, 0, 1].into())
         }],
+        weight: Weight::default(),
     }))
 }
 
@@ -50,6 +52,8 @@ fn pod(name: &str, addresses: PodAddresses) -> Object {
         addresses,
         ports: vec![SlicePort { name: "web".into(), protocol: Protocol::Tcp, port: number(8080) }],
         conditions: Conditions::READY,
+        host: None,
+        weight: Weight::default(),
     }))
 }
 
@@ -101,6 +105,14 @@ fn pods_without_an_address_are_reported() {
     objects.extend((0..6).map(|number| pod(&format!("d{number}"), bare.clone())));
     let [said] = &said(&objects)[..] else { panic!("expected one remark") };
     assert!(said.contains("8 of 9") && said.ends_with("default/d2 and 3 more"), "{said}");
+}
+
+#[test]
+fn a_pod_that_is_about_to_start_is_not_reported() {
+    let Object::Pod(starting) = pod("b", PodAddresses::Own(Vec::new())) else { panic!("a Pod") };
+    let conditions = Conditions { ready: false, serving: false, terminating: false };
+    let starting = Object::Pod(Arc::new(Pod { conditions, ..Pod::clone(&starting) }));
+    assert_eq!(said(&[plain(), pod("a", own(2)), starting]), [""; 0]);
 }
 
 #[test]

@@ -1,13 +1,18 @@
 //! The endpoints of a Service port, whether or not they are used.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroU16;
 
 use super::host;
-use crate::model::Model;
-use crate::name::{NodeName, Zone};
-use crate::net::{Backend, Family};
-use crate::object::{Conditions, Hints, Service, ServicePort, SlicePort, TargetPort};
+use crate::load_balancing::Weight;
+use crate::model::{Entry, Model};
+use crate::name::{NodeName, PortName, Zone};
+use crate::net::{Backend, Family, Protocol};
+use crate::object::{
+    Conditions, EndpointSlice, Hints, Pod, PodAddresses, Service, ServicePort, SlicePort,
+    TargetPort,
+};
 use crate::settings::Settings;
 
 /// An endpoint of a Service port, for selection and for explanation.
@@ -19,6 +24,8 @@ pub struct Candidate<'a> {
     pub place: Place,
     /// Its topology hints.
     pub hints: Option<&'a Hints>,
+    /// Its weight; without any, it gets no new connections.
+    pub weight: Weight,
 }
 
 /// The location of an endpoint, as seen from this node. If two entries for one endpoint are equal
@@ -46,9 +53,20 @@ impl Candidate<'_> {
         self.place != Place::Elsewhere
     }
 
-    /// Returns true if it may serve at all, if necessary while it terminates (KEP-1669).
+    /// Returns true if it is ready for new connections.
+    pub fn is_ready(&self) -> bool {
+        self.conditions.ready && !self.weight.is_none()
+    }
+
+    /// Returns true if it terminates and still serves, so that it is used if no other is ready
+    /// (KEP-1669).
+    pub fn is_last_resort(&self) -> bool {
+        self.conditions.serving && self.conditions.terminating && !self.weight.is_none()
+    }
+
+    /// Returns true if it may serve at all, if necessary while it terminates.
     pub fn is_usable(&self) -> bool {
-        self.conditions.ready || (self.conditions.serving && self.conditions.terminating)
+        self.is_ready() || self.is_last_resort()
     }
 
     /// Returns true if it has a hint for this node; `None` if it has no hint for nodes.
@@ -64,6 +82,57 @@ impl Candidate<'_> {
     }
 }
 
+/// What was looked at for the endpoints of a Service port: an endpoint, or an object that has none
+/// for it.
+#[derive(Clone, Debug)]
+pub enum Seen<'a> {
+    /// An endpoint of a slice. Another entry for the same endpoint may count instead.
+    Endpoint(Backend, Candidate<'a>, &'a Entry<EndpointSlice>),
+    /// An endpoint that is an address of a Pod, likewise.
+    Pod(Backend, Candidate<'a>, &'a Entry<Pod>),
+    /// A slice of which no endpoint counts.
+    NoSlice(&'a Entry<EndpointSlice>, Mismatch),
+    /// A selected Pod that cannot be reached.
+    NoPod(&'a Entry<Pod>, Mismatch),
+}
+
+/// The reason why an object has no endpoint for a Service port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// The slice has no port of this name and protocol.
+    SlicePort(PortName, Protocol),
+    /// The slice mirrors Endpoints, and the Service has a selector or slices of its own.
+    Mirror,
+    /// The Pod has no container port of this name and protocol.
+    ContainerPort(PortName, Protocol),
+    /// The Pod has no address.
+    NoAddress,
+    /// The Pod is in the host network of a node whose address is not known.
+    NoNodeAddress,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = |name: &PortName| match name.as_str() {
+            "" => "(unnamed)".to_owned(),
+            name => name.to_owned(),
+        };
+        match self {
+            Self::SlicePort(name, protocol) => {
+                write!(f, "its slice has no port {}/{protocol}", named(name))
+            }
+            Self::Mirror => {
+                f.write_str("Endpoints are used only without a selector and without EndpointSlices")
+            }
+            Self::ContainerPort(name, protocol) => {
+                write!(f, "no container port {}/{protocol} (targetPort)", named(name))
+            }
+            Self::NoAddress => f.write_str("no address (status.podIPs)"),
+            Self::NoNodeAddress => f.write_str("host network, and its node has no known address"),
+        }
+    }
+}
+
 /// Returns all endpoints of a Service port in a family: those of its EndpointSlices and those of
 /// the Pods that it selects. Of several with the same address and port, one that is not terminating
 /// is preferred, then a ready one, whatever the order in which they were seen.
@@ -75,7 +144,11 @@ pub fn candidates<'a>(
     family: Family,
 ) -> BTreeMap<Backend, Candidate<'a>> {
     let mut found = BTreeMap::new();
-    let mut add = |backend: Backend, candidate: Candidate<'a>| {
+    look(model, settings, service, port, family, |seen| {
+        let (Seen::Endpoint(backend, candidate, _) | Seen::Pod(backend, candidate, _)) = seen
+        else {
+            return;
+        };
         found
             .entry(backend)
             .and_modify(|known: &mut Candidate<'a>| {
@@ -84,46 +157,78 @@ pub fn candidates<'a>(
                 }
             })
             .or_insert(candidate);
-    };
+    });
+    found
+}
+
+/// Looks at everything that may have an endpoint for a Service port in a family.
+pub fn look<'a>(
+    model: &'a Model,
+    settings: &Settings,
+    service: &'a Service,
+    port: &ServicePort,
+    family: Family,
+    mut see: impl FnMut(Seen<'a>),
+) {
     let place = |node: &NodeName| {
         if *node == settings.node_name { Place::Here } else { Place::Elsewhere }
     };
-
-    for slice in model.counting_slices_of(service) {
-        let slice = &*slice.object;
+    let mut of_slice = |entry: &'a Entry<EndpointSlice>, counts: bool| {
+        let slice = &*entry.object;
         if slice.family != family {
-            continue;
+            return;
         }
+        if !counts {
+            return see(Seen::NoSlice(entry, Mismatch::Mirror));
+        }
+        let mut is_one = false;
         for slice_port in slice.ports.iter().filter(|slice_port| implements(slice_port, port)) {
+            is_one = true;
             for endpoint in &slice.endpoints {
                 let backend = Backend { address: endpoint.address, port: slice_port.port };
                 let place = endpoint.node.as_ref().map_or(Place::Unknown, place);
                 let hints = endpoint.hints.as_deref();
-                add(backend, Candidate { conditions: endpoint.conditions, place, hints });
+                let (conditions, weight) = (endpoint.conditions, slice.weight);
+                see(Seen::Endpoint(backend, Candidate { conditions, place, hints, weight }, entry));
             }
         }
-    }
+        if !is_one {
+            see(Seen::NoSlice(entry, Mismatch::SlicePort(port.name.clone(), port.protocol)));
+        }
+    };
+    model.marked_slices_of(service).for_each(|(entry, counts)| of_slice(entry, counts));
 
-    for pod in model.pods_of(service) {
-        let pod = &*pod.object;
-        let Some(target) = target(port, &pod.ports) else { continue };
+    for entry in model.pods_of(service) {
+        let pod = &*entry.object;
+        let target = match target(port, &pod.ports) {
+            Ok(target) => target,
+            Err(mismatch) => {
+                see(Seen::NoPod(entry, mismatch));
+                continue;
+            }
+        };
         let mut conditions = pod.conditions;
         conditions.ready |= service.publish_not_ready;
         // A manifest that names no node describes a Pod of this one.
         let place = pod.node.as_ref().map_or(Place::Here, place);
-        for address in host::addresses_of(model, settings, pod) {
-            if Family::of(address) == family {
-                let backend = Backend { address, port: target };
-                add(backend, Candidate { conditions, place, hints: None });
-            }
+        let addresses = host::addresses_of(model, settings, pod);
+        if addresses.is_empty() {
+            let is_host = pod.addresses == PodAddresses::Node;
+            let why = if is_host { Mismatch::NoNodeAddress } else { Mismatch::NoAddress };
+            see(Seen::NoPod(entry, why));
+        }
+        for address in addresses.into_iter().filter(|address| Family::of(*address) == family) {
+            let backend = Backend { address, port: target };
+            let candidate = Candidate { conditions, place, hints: None, weight: pod.weight };
+            see(Seen::Pod(backend, candidate, entry));
         }
     }
-    found
 }
 
 fn preference<'a>(candidate: &Candidate<'a>) -> impl Ord + use<'a> {
     let Conditions { ready, serving, terminating } = candidate.conditions;
-    (!terminating, ready, serving, candidate.is_local(), candidate.hints, candidate.place)
+    let Candidate { hints, place, weight, .. } = *candidate;
+    (!terminating, ready, serving, candidate.is_local(), hints, place, weight)
 }
 
 fn implements(slice_port: &SlicePort, port: &ServicePort) -> bool {
@@ -131,13 +236,14 @@ fn implements(slice_port: &SlicePort, port: &ServicePort) -> bool {
 }
 
 /// Returns the port to connect to on a Pod; a named target port is looked up among its ports.
-fn target(port: &ServicePort, container_ports: &[SlicePort]) -> Option<NonZeroU16> {
+fn target(port: &ServicePort, container_ports: &[SlicePort]) -> Result<NonZeroU16, Mismatch> {
     match &port.target {
-        TargetPort::Number(number) => Some(*number),
+        TargetPort::Number(number) => Ok(*number),
         TargetPort::Name(name) => container_ports
             .iter()
             .find(|candidate| candidate.name == *name && candidate.protocol == port.protocol)
-            .map(|candidate| candidate.port),
+            .map(|candidate| candidate.port)
+            .ok_or_else(|| Mismatch::ContainerPort(name.clone(), port.protocol)),
     }
 }
 
@@ -149,10 +255,7 @@ mod tests {
     use super::*;
     use crate::change::{Change, Origin, Provenance, Sourced};
     use crate::name::NamespacedName;
-    use crate::net::Protocol;
-    use crate::object::{
-        Endpoint, EndpointSlice, InterfaceAddresses, Node, Object, Pod, PodAddresses,
-    };
+    use crate::object::{Endpoint, InterfaceAddresses, Node, Object};
 
     const TERMINATING: Conditions = Conditions { ready: false, serving: true, terminating: true };
     const NOT_READY: Conditions = Conditions { ready: false, serving: false, terminating: false };
@@ -188,6 +291,7 @@ mod tests {
             family: Family::Ipv4,
             ports: vec![slice_port("http", Protocol::Tcp, port)],
             endpoints: endpoints.iter().map(endpoint).collect(),
+            weight: Weight::default(),
         }))
     }
 
@@ -285,6 +389,8 @@ mod tests {
             addresses,
             ports: vec![slice_port("web", Protocol::Tcp, 9090)],
             conditions,
+            host: None,
+            weight: Weight::default(),
         }
     }
 
@@ -310,6 +416,56 @@ mod tests {
         let found = |name: &str| found_at(&pods, &service(), TargetPort::Name(name.into()));
         assert_eq!(found("web")[0], of("10.0.0.1:9090", true, ready));
         assert_eq!(found("metrics"), []);
+    }
+
+    #[test]
+    fn objects_without_an_endpoint_are_seen_with_the_reason() {
+        let ready = Conditions::READY;
+        let bare = pod("bare", PodAddresses::Own(Vec::new()), ready);
+        let host = Pod { node: Some("there".into()), ..pod("host", PodAddresses::Node, ready) };
+        let objects = [
+            Object::Pod(Arc::new(bare)),
+            Object::Pod(Arc::new(host)),
+            slice("a@endpoints-0-ipv4", 80, &[(1, None, ready)]),
+            slice("b", 80, &[(2, None, ready)]),
+        ];
+        let mut model = Model::default();
+        for object in objects {
+            let sourced = Sourced { object, provenance: Provenance("test".into()) };
+            model.apply(Origin::Manifests, Change::Apply(sourced));
+        }
+        let settings = Settings::new(NodeName::from("here"));
+        let seen = |port: &ServicePort| {
+            let mut all = Vec::new();
+            look(&model, &settings, &service(), port, Family::Ipv4, |seen| {
+                all.push(match seen {
+                    Seen::Endpoint(backend, ..) | Seen::Pod(backend, ..) => backend.to_string(),
+                    Seen::NoSlice(entry, why) => format!("{}: {why}", entry.object.key),
+                    Seen::NoPod(entry, why) => format!("{}: {why}", entry.object.key),
+                });
+            });
+            all
+        };
+        let mirror = "default/a@endpoints-0-ipv4: Endpoints are used only without a selector and \
+                      without EndpointSlices";
+        assert_eq!(
+            seen(&port(TargetPort::Number(number(8080)))),
+            [
+                mirror,
+                "10.0.0.2:80",
+                "default/bare: no address (status.podIPs)",
+                "default/host: host network, and its node has no known address",
+            ]
+        );
+        let other = ServicePort { name: "".into(), ..port(TargetPort::Name("main".into())) };
+        assert_eq!(
+            seen(&other)[1..],
+            [
+                "default/b: its slice has no port (unnamed)/TCP",
+                "default/bare: no container port main/TCP (targetPort)",
+                "default/host: no container port main/TCP (targetPort)",
+            ]
+        );
     }
 
     #[test]

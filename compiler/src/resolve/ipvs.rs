@@ -26,7 +26,7 @@ pub(super) fn route(
     // A scheduler that cannot leave a draining real server out would drop new connections.
     let drain = asked.drain.unwrap_or(ipvs.drain);
     let drain = if scheduling.scheduler.can_drain() { drain } else { 0 };
-    let balancing = Balancing { scheduling, drain };
+    let balancing = Balancing { scheduling, drain, max_connections: asked.max_connections };
     // An address of an interface is local already, and remains so when the Service goes.
     let interfaces = model.interface_addresses();
     let is_held = |address: &IpAddr| {

@@ -73,7 +73,7 @@ fn of_family(
     for port in &service.ports {
         let candidates = candidates(model, settings, service, port, family);
         let is_local_and_ready =
-            |candidate: &Candidate<'_>| candidate.is_local() && candidate.conditions.ready;
+            |candidate: &Candidate<'_>| candidate.is_local() && candidate.is_ready();
         let here = candidates.iter().filter(|(_, candidate)| is_local_and_ready(candidate));
         ready.extend(here.map(|(backend, _)| backend.address));
         let mut usable = candidates.values().filter(|it| it.is_usable()).peekable();
@@ -93,6 +93,7 @@ mod tests {
 
     use super::*;
     use crate::change::{Change, Origin, Provenance, Sourced};
+    use crate::load_balancing::Weight;
     use crate::name::NodeName;
     use crate::net::Protocol;
     use crate::object::{
@@ -143,6 +144,7 @@ mod tests {
                     ..Endpoint::ready([10, 244, 0, *last].into())
                 })
                 .collect(),
+            weight: Weight::default(),
         };
         let mut model = Model::default();
         for object in [Object::Service(Arc::new(service)), Object::EndpointSlice(Arc::new(slice))] {

@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 use crate::model::Model;
 use crate::net::Family;
+use crate::nft::length;
 use crate::object::Service;
 use crate::settings::Settings;
 
@@ -28,12 +29,12 @@ pub(super) fn sources(
     if settings.primary_address(node, family).is_some_and(is_of_node) {
         ranges.extend(vips().map(|vip| IpNet::from(*vip)));
     }
-    // The ranges of a set must not overlap. Adjacent ranges are not merged, so that each can be
-    // added and removed on its own.
+    // Adjacent ranges are not merged, so that each can be added and removed on its own.
     ranges.sort_unstable();
     ranges.dedup_by(|next, kept| kept.contains(&*next));
     let is_everybody = ranges.iter().any(|range| range.prefix_len() == 0);
-    (!ranges.is_empty() && !is_everybody).then_some(ranges)
+    let is_restricted = !ranges.is_empty() && !is_everybody;
+    is_restricted.then(|| ranges.into_iter().flat_map(length::ranges).collect())
 }
 
 #[cfg(test)]
@@ -123,6 +124,15 @@ mod tests {
     fn host_bits_are_ignored() {
         assert_eq!(v4(&["203.0.113.77/25"]), some(&["203.0.113.0/25"]));
         assert_eq!(v4(&["203.0.113.77/25", "203.0.113.99/26"]), some(&["203.0.113.0/25"]));
+    }
+
+    #[test]
+    fn ranges_of_ipv6_that_have_no_length_are_cut() {
+        let vips = ["2001:db8:5::20"];
+        assert_eq!(
+            on(None, &vips, &["2001:db8::/31", "2001:dc0::/32"], Family::Ipv6),
+            some(&["2001:db8::/32", "2001:db9::/32", "2001:dc0::/32"])
+        );
     }
 
     #[test]

@@ -112,7 +112,11 @@ fn expected_servers(node: &Node) -> BTreeMap<VirtualServer, Server> {
                     (false, TrafficPolicy::Local, _) => &route.local,
                     _ => &route.cluster,
                 };
-                let active = |backend: &Backend| (*backend, Some(RealServer::ACTIVE));
+                let threshold = service.object.ipvs.max_connections.map(NonZeroU32::get);
+                let active = |backend: &Backend| {
+                    let weight = must(route.weights.as_ref()).of(*backend).get().into();
+                    (*backend, Some(RealServer { weight, threshold }))
+                };
                 let reals = backends.iter().map(active).collect();
                 let claim = (*rank, Arc::clone(&route.port));
                 claims.entry(server).or_default().insert(claim, Server { attributes, reals });
@@ -166,12 +170,12 @@ fn draining(state: &State) -> BTreeMap<Draining, u32> {
     for (server, held) in &state.ipvs.servers {
         for (backend, real) in &held.reals {
             let Some(real) = *real else { panic!("{backend} of {server} is not ours") };
-            match real.until {
+            match real.until() {
                 Some(until) => {
                     assert_eq!(real.weight, 0, "{backend} of {server} has weight and a deadline");
                     draining.insert(Draining { server: *server, backend: *backend }, until);
                 }
-                None => assert_eq!(real, RealServer::ACTIVE, "{backend} of {server}"),
+                None => assert!(real.weight > 0, "{backend} of {server}: {real:?}"),
             }
         }
     }
@@ -267,7 +271,7 @@ impl ForeignChange {
             }
             Self::AlterReal(index, weight) => {
                 let Some((server, backend)) = real(ipvs, index) else { return };
-                let altered = weight.map(|weight| RealServer { weight, until: None });
+                let altered = weight.map(|weight| RealServer { weight, threshold: None });
                 ipvs.servers.entry(server).or_default().reals.insert(backend, altered);
             }
             Self::AddReal(index, d, is_odd) => {
@@ -424,7 +428,7 @@ proptest! {
                 if let ipvs::Op::SetReal(server, backend, real) = op
                     && drained.contains(&Draining { server: *server, backend: *backend })
                 {
-                    prop_assert_eq!(*real, RealServer::ACTIVE);
+                    prop_assert!(real.weight > 0, "{:?}", op);
                     prop_assert!(active(&old.servers[server]).contains(backend));
                 }
             }
@@ -515,7 +519,7 @@ proptest! {
         let settings = Settings::clone(node.program.settings());
         let rules = Settings { proxy_mode: ProxyMode::Nftables, ..settings };
         let rules = Program::compile(&node.model, Arc::new(rules), &State::default());
-        checked_delta(&rules, &node.program);
+        checked_delta(&rules, &node.restarted(&rules.state(), 0));
         let mut found = rules.state();
         found.ipvs.servers.extend(foreigners());
         let program = node.restarted(&found, 5);
@@ -748,4 +752,31 @@ fn a_foreign_virtual_server_is_left_alone() {
     let delta = Delta::reconcile(&found, &excluding);
     let is_ipvs = |op: &Op| matches!(op, Op::Ipvs(_));
     assert_eq!(delta.ops().filter(|op| is_ipvs(op)).count(), 0, "{delta:?}");
+}
+
+/// A limit that others gave to one real server is not spread to all while the Service is unread.
+#[test]
+fn a_limit_of_one_real_server_is_not_kept() {
+    let service = plain("default", "web", 1);
+    let node = Node::start(&objects(&[(&service, &[1, 2])]), mode_ipvs(600));
+    let untouched = node.program.state();
+    let limited = |reals: &[u8]| {
+        let mut found = untouched.clone();
+        let server = found.ipvs.servers.get_mut(&server_at(v4(0, 1))).unwrap();
+        for real in reals {
+            let limit = RealServer { threshold: Some(1), ..RealServer::ACTIVE };
+            server.reals.insert(backend(*real), Some(limit));
+        }
+        let model = Model::default();
+        let settings = Arc::clone(node.program.settings());
+        let mut program = Program::compile(&model, settings, &found);
+        program.keep(&model, &found);
+        program.state().ipvs.servers[&server_at(v4(0, 1))].clone()
+    };
+    let wanted = untouched.ipvs.servers[&server_at(v4(0, 1))].clone();
+    assert_eq!(limited(&[1]), wanted);
+    let threshold = |server: &Server| {
+        server.reals.values().flatten().filter_map(|real| real.threshold).collect::<Vec<u32>>()
+    };
+    assert_eq!(threshold(&limited(&[1, 2])), [1, 1]);
 }

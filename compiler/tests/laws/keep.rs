@@ -52,9 +52,11 @@ impl Start {
 /// Returns the frontends that have backends, with these.
 fn led(state: &State) -> BTreeMap<Frontend, BTreeSet<Backend>> {
     let mut led: BTreeMap<Frontend, BTreeSet<Backend>> = BTreeMap::new();
-    for (key, Held { value, .. }) in elements(state) {
-        if let (Key::Endpoint(_, frontend, _), Value::Backend(backend)) = (key, value) {
-            led.entry(frontend).or_default().insert(backend);
+    for frontend in elements(state).into_keys().filter_map(Key::frontend) {
+        let is_split = state.code(frontend).is_some_and(|code| code.clients == Clients::Split);
+        let views = View::ALL.into_iter().filter(|view| *view == View::Cluster || is_split);
+        for group in views.filter_map(|view| state.group(view, frontend)) {
+            led.entry(frontend).or_default().extend(group.slots.iter().map(|slot| slot.backend));
         }
     }
     for (server, held) in &state.ipvs.servers {
@@ -78,8 +80,8 @@ proptest! {
         let led: BTreeSet<IpAddr> =
             led(&found).values().flatten().map(|backend| backend.address).collect();
         let is_of_nobody = |op: &&Op| {
-            let key = op.element().map(|element| element.key);
-            matches!(key, Some(Key::Hairpin(address)) if !led.contains(&address))
+            let Some(key) = op.element().map(|element| element.key) else { return false };
+            matches!(key, Key::Hairpin(address) if !led.contains(&address))
         };
         let rest: Vec<&Op> = delta.ops().filter(|op| !is_of_nobody(op)).collect();
         prop_assert!(rest.is_empty(), "{:?}", rest);
@@ -175,4 +177,56 @@ fn a_service_removed_after_being_read_is_not_kept() {
     apply(&mut model, &mut program, Change::Remove(service.key()));
     assert_eq!(program.kept().count(), 0);
     assert!(led(&program.state()).is_empty());
+}
+
+/// The shares of a table cannot be told from a kernel, but the table can stay as it is.
+#[test]
+fn a_weighted_table_stays_while_its_endpoints_are_unread() {
+    for balancing in LoadBalancing::ALL {
+        let web = Service { load_balancing: Some(balancing), ..plain("default", "web", 1) };
+        let mut list = objects(&[(&web, &[1, 2])]);
+        let weigh = |object: &mut Object| {
+            if let Object::EndpointSlice(slice) = object {
+                let slice = Arc::make_mut(slice);
+                let mut heavy = EndpointSlice {
+                    weight: must(Weight::try_from(3).ok()),
+                    key: NamespacedName::new("default", "web-heavy"),
+                    ..slice.clone()
+                };
+                heavy.endpoints = slice.endpoints.split_off(1);
+                return Some(Object::EndpointSlice(Arc::new(heavy)));
+            }
+            None
+        };
+        let heavy: Vec<Object> = list.iter_mut().filter_map(weigh).collect();
+        list.extend(heavy);
+        let is_read: Vec<bool> = list.iter().map(|it| matches!(it, Object::Service(_))).collect();
+        let start = Start::new(&list, &is_read, false);
+        let found = start.before.state();
+        let program = start.kept(&found);
+        let delta = Delta::reconcile(&found, &program);
+        assert!(delta.is_empty(), "{balancing}: {:?}", delta.ops().collect::<Vec<&Op>>());
+    }
+}
+
+/// If others have removed the class of session affinity, nothing tells its timeout: what is kept
+/// goes on without affinity, with as many slots.
+#[test]
+fn kept_endpoints_outlive_the_class_of_their_affinity() {
+    let web =
+        Service { affinity: Affinity::ClientIp { timeout: 10_800 }, ..plain("default", "web", 1) };
+    let list = objects(&[(&web, &[1, 2, 3])]);
+    let start = Start::new(&list, &vec![false; list.len()], false);
+    let mut found = start.before.state();
+    let had = led(&found);
+    for table in found.tables.values_mut() {
+        table.elements.retain(|key, _| !matches!(key, Key::Class(_, Class::Affinity(_))));
+    }
+    let program = start.kept(&found);
+    assert_eq!(led(&program.state()), had);
+    let frontend = must(had.keys().next().copied());
+    let slots: Vec<u32> =
+        must(program.state().group(View::Cluster, frontend)).slots.iter().map(|it| it.id).collect();
+    assert_eq!(slots, [0, 1, 2]);
+    check(&found, &Delta::reconcile(&found, &program), &program.state());
 }

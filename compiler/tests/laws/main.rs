@@ -8,6 +8,8 @@
 mod ipvs;
 mod keep;
 mod packets;
+mod parts;
+mod pieces;
 mod reference;
 mod steps;
 #[path = "../support/mod.rs"]
@@ -16,9 +18,11 @@ mod support;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
+use std::time::Duration;
 
+use ipnet::IpNet;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -27,23 +31,27 @@ use proptest::test_runner::{
     Config, FailurePersistence, FileFailurePersistence, RngSeed, TestCaseError, TestRunner,
 };
 
-use rulec_compiler::frontend::PortKey;
+use rulec_compiler::frontend::{PortKey, View};
 use rulec_compiler::interface::InterfacePattern;
 use rulec_compiler::ipvs::Scheduler;
+use rulec_compiler::load_balancing::{LoadBalancing, Weight};
 use rulec_compiler::name::{LabelKey, LabelValue, Name, NamespacedName, NodeName, PortName, Zone};
 use rulec_compiler::net::{Backend, Family, Protocol};
+use rulec_compiler::nft::code::{self, AffinityId, Class, Draw, GROUPS_PER_MAP, Member};
 use rulec_compiler::nft::element::Value;
-use rulec_compiler::nft::pick::Clients;
+use rulec_compiler::nft::length::Lengths;
+use rulec_compiler::nft::maglev::{self, Hash, Maglev};
 use rulec_compiler::nft::rule::Statement;
 use rulec_compiler::nft::ruleset;
-use rulec_compiler::nft::set::View;
-use rulec_compiler::nft::{self, ChainId, Key, Pick, Scope, SetId};
+use rulec_compiler::nft::size::Size;
+use rulec_compiler::nft::traffic::Traffic;
+use rulec_compiler::nft::{self, ChainId, Clients, Code, GroupId, Key, SetId};
 use rulec_compiler::object::{
     Affinity, ClusterIps, Conditions, Endpoint, EndpointSlice, Hints, InterfaceAddresses,
     IpvsOptions, Kind, Node, Object, ObjectKey, Pod, PodAddresses, Service, ServiceCidr,
     ServicePort, ServiceType, SlicePort, TargetPort, TrafficPolicy,
 };
-use rulec_compiler::program::PickId;
+use rulec_compiler::program::AffinityKey;
 use rulec_compiler::resolve::{Rank, Route, resolve};
 use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
 use rulec_compiler::state::{ChainContent, Held, Table};
@@ -177,9 +185,10 @@ struct Exposure {
 /// Returns an exposure; some of the source ranges contain the node's own address.
 fn exposure() -> impl Strategy<Value = Exposure> {
     use ServiceType::{ClusterIP, ExternalName, LoadBalancer, NodePort};
-    let v4 = ["10.96.2.0/31", "10.0.0.0/9", "192.0.2.0/24", "0.0.0.0/0"];
-    let pool = nets(&[&v4[..], &["fd00::/64", "fd00::2:0/112"]].concat());
-    let ranges = prop_oneof![2 => Just(Vec::new()), 1 => subsequence(pool, 0..=3)];
+    let v4 = ["10.96.2.0/31", "10.0.0.0/9", "192.0.2.0/24", "192.0.2.64/26", "192.0.2.77/32"];
+    let v6 = ["fd00::/64", "fd00::2:0/110", "2001:db8::/31", "2001:db8::/61"];
+    let pool = nets(&[&v4[..], &["0.0.0.0/0"], &v6].concat());
+    let ranges = prop_oneof![2 => Just(Vec::new()), 1 => subsequence(pool, 0..=4)];
     let kind = prop_oneof![
         2 => Just(ClusterIP),
         2 => Just(NodePort),
@@ -220,9 +229,26 @@ fn ipvs_options() -> impl Strategy<Value = IpvsOptions> {
     let flags = ["", "flag-1", "mh-port"].map(|flags| flags.parse().unwrap_or_default());
     let flags = option::weighted(0.2, select(flags.to_vec()));
     let drain = option::weighted(0.3, select(&[0, 7, 900][..]));
-    let some = (scheduler, flags, drain);
-    let some = some.prop_map(|(scheduler, flags, drain)| IpvsOptions { scheduler, flags, drain });
+    let limits = [1, 7].into_iter().filter_map(NonZeroU32::new).collect::<Vec<_>>();
+    let limit = option::weighted(0.2, select(limits));
+    let some = (scheduler, flags, drain, limit);
+    let some = some.prop_map(|(scheduler, flags, drain, limit)| IpvsOptions {
+        scheduler,
+        flags,
+        drain,
+        max_connections: limit,
+    });
     prop_oneof![2 => Just(IpvsOptions::default()), 1 => some]
+}
+
+fn load_balancing() -> impl Strategy<Value = Option<LoadBalancing>> {
+    let some = select(&LoadBalancing::ALL[..]).prop_map(Some);
+    prop_oneof![9 => Just(None), 1 => some]
+}
+
+fn weight() -> impl Strategy<Value = Weight> {
+    let some = select(&[0_u8, 2, 5][..]).prop_map(|it| Weight::try_from(it).unwrap_or_default());
+    prop_oneof![4 => Just(Weight::default()), 1 => some]
 }
 
 fn service() -> impl Strategy<Value = Service> {
@@ -242,10 +268,12 @@ fn service() -> impl Strategy<Value = Service> {
         affinity,
         labels(2),
         any::<bool>(),
-        ipvs_options(),
+        (load_balancing(), ipvs_options()),
     );
     (key, rest, exposure()).prop_map(|((namespace, number, cluster_ips), rest, exposure)| {
-        let (ports, external_ips, load_balancer_vips, affinity, selector, publish, ipvs) = rest;
+        let (ports, external_ips, load_balancer_vips, affinity, selector, publish, balancing) =
+            rest;
+        let (load_balancing, ipvs) = balancing;
         let Exposure { kind, internal_policy, external_policy, source_ranges, .. } = exposure;
         // An ExternalName Service is not served, and no source reports an address for it. The same
         // is true for a headless Service.
@@ -263,6 +291,7 @@ fn service() -> impl Strategy<Value = Service> {
             affinity,
             selector,
             publish_not_ready: publish,
+            load_balancing,
             ipvs,
             ..bare_service(namespace, &format!("service-{number}"))
         }
@@ -281,7 +310,8 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
     // Hints apply only if all endpoints have some: mostly, none has.
     let hints = prop_oneof![2 => Just(vec![None; 7]), 1 => vec(hints(), 7)];
     let endpoints = vec((0..24_u8, conditions(), option::of(node_name())), 0..7);
-    (place, vec(port, 0..=2), endpoints, hints).prop_map(|(place, mut ports, endpoints, hints)| {
+    let facts = (place, vec(port, 0..=2), endpoints, hints, weight());
+    facts.prop_map(|(place, mut ports, endpoints, hints, weight)| {
         let (namespace, number, service, family) = place;
         ports.extend([slice_port("http", 8080), slice_port("dns", 8053)]);
         ports.sort();
@@ -297,7 +327,7 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
         endpoints.sort();
         let name = format!("slice-{number}");
         let service = format!("service-{service}");
-        EndpointSlice { ports, endpoints, ..bare_slice(namespace, &name, &service, family) }
+        EndpointSlice { ports, endpoints, weight, ..bare_slice(namespace, &name, &service, family) }
     })
 }
 
@@ -309,14 +339,17 @@ fn pod() -> impl Strategy<Value = Pod> {
     let addresses = prop_oneof![2 => own, 1 => Just(PodAddresses::Node)];
     let ports = subsequence(vec![slice_port("web", 8080), slice_port("web", 9090)], 0..=1);
     let node = option::of(node_name());
-    (namespace(), 0..PODS, labels(2), node, addresses, ports, conditions()).prop_map(
-        |(namespace, number, labels, node, addresses, ports, conditions)| Pod {
+    let facts = (labels(2), node, addresses, ports, conditions(), weight());
+    (namespace(), 0..PODS, facts).prop_map(
+        |(namespace, number, (labels, node, addresses, ports, conditions, weight))| Pod {
             key: NamespacedName::new(namespace, format!("pod-{number}").as_str()),
             labels,
             node: node.map(NodeName::from),
             addresses,
             ports,
             conditions,
+            host: None,
+            weight,
         },
     )
 }
@@ -411,7 +444,7 @@ fn change() -> impl Strategy<Value = Change> {
 }
 
 fn origin() -> impl Strategy<Value = Origin> {
-    select(vec![Origin::Manifests, Origin::Api])
+    select(Origin::ALL.to_vec())
 }
 
 /// Returns a change, or a complete list of some kinds.
@@ -447,10 +480,10 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// Removes the pick chains that nothing uses any more, at once.
-    fn retire_idle_picks(&mut self) {
-        let idle: Vec<_> = self.program.idle_picks().collect();
-        idle.into_iter().for_each(|pick| self.program.retire(pick));
+    /// Removes the classes that nothing uses any more, at once.
+    fn retire_idle(&mut self) {
+        let idle: Vec<_> = self.program.idle_affinities().collect();
+        idle.into_iter().for_each(|class| self.program.retire(class));
     }
 
     fn start(list: &[Object]) -> Self {
@@ -484,12 +517,29 @@ impl Daemon {
 
 // ---- The meaning of a state ---------------------------------------------------------------------
 
-/// The content of a view of a frontend, independent of slots.
+/// The content of a view of a frontend, independent of slots and numbers.
 #[derive(Debug, PartialEq)]
 struct Served {
     owner: Arc<PortKey>,
-    pick: Option<Pick>,
-    backends: BTreeSet<Backend>,
+    treatment: Treatment,
+    backends: Shares,
+}
+
+/// The number of slots of each backend.
+type Shares = BTreeMap<Backend, u32>;
+
+/// What happens to the clients of a frontend.
+#[derive(Debug, PartialEq)]
+enum Treatment {
+    Rejected,
+    Dropped,
+    ByIpvs(Clients),
+    Served {
+        clients: Clients,
+        /// The timeout in seconds.
+        affinity: Option<u32>,
+        balancing: LoadBalancing,
+    },
 }
 
 /// The key of `Served`: clients from outside may reach other backends.
@@ -501,90 +551,213 @@ struct Meaning {
     frontends: BTreeMap<Seen, Served>,
     /// Elements of the node, cluster addresses, hairpins, and source ranges.
     others: BTreeSet<Key>,
-    picks: BTreeSet<PickId>,
+    /// The classes of session affinity that the table has.
+    affinities: BTreeSet<AffinityKey>,
+    /// Those of them that a frontend uses.
+    used: BTreeSet<AffinityKey>,
 }
 
-/// Reads a state and checks that it is sound: slots are dense, no id or backend is there twice,
-/// every pick code in use has its chain, and no element is left over.
-fn meaning(state: &State) -> Meaning {
-    let elements = elements(state);
-    let mut frontends: BTreeMap<Seen, Served> = BTreeMap::new();
-    let mut others = BTreeSet::new();
-    let mut goto = BTreeSet::new();
-    let mut read = 0;
-    for (key, Held { value, owner: comment }) in &elements {
-        let (view, pick) = match (key, value) {
-            (Key::Service(view, _), Value::Pick(pick)) => (*view, Some(*pick)),
-            (Key::Reject(_), Value::Present) => (View::Cluster, None),
-            (Key::Pick(family, scope, view, pick), Value::Goto) => {
-                let (family, scope, view, pick) = (*family, *scope, *view, *pick);
-                goto.insert(PickId { family, scope, view, pick });
-                read += 1;
-                continue;
-            }
-            (key, Value::Present) => {
-                assert!(comment.is_none(), "{key:?} has a comment");
-                others.insert(*key);
-                read += 1;
-                continue;
-            }
-            _ => continue,
-        };
-        let Some(frontend) = key.frontend() else { panic!("{key:?} has no frontend") };
-        let mut backends = BTreeSet::new();
-        read += 1;
-        let Pick { affinity, backends: n, .. } = pick.unwrap_or(Pick::DROP);
-        for position in 0..n {
-            let id = match elements.get(&Key::AffinitySlot(view, frontend, position)) {
-                Some(Held { value: Value::Id(id), owner: None }) if affinity.is_some() => {
-                    read += 1;
-                    *id
-                }
-                None if affinity.is_none() => position,
-                other => panic!("slot {position} of {frontend} is {other:?}"),
-            };
-            match elements.get(&Key::Endpoint(view, frontend, id)) {
-                Some(Held { value: Value::Backend(backend), owner: None }) => {
-                    assert!(backends.insert(*backend), "{backend} occurs twice in {frontend}");
-                    read += 1;
-                }
-                other => panic!("endpoint {position} ({id}) of {frontend} is {other:?}"),
-            }
-        }
-        let Some(owner) = comment.clone() else { panic!("{frontend} has no owner") };
-        let served = Served { owner, pick, backends };
-        let known = frontends.insert((frontend, view), served);
-        assert_eq!(known, None, "{frontend} is served and rejected");
-    }
-    assert_eq!(read, elements.len(), "elements that are never looked up");
+/// The elements of a group.
+#[derive(Debug, Default)]
+struct Content {
+    endpoints: BTreeMap<u32, (Protocol, Backend)>,
+    /// How a slot is drawn, in a group with members.
+    drawn: Option<Code>,
+    slots: BTreeMap<u32, Member>,
+    members: BTreeMap<Member, (Protocol, Backend)>,
+    next: BTreeMap<Member, Member>,
+    local: Option<Code>,
+}
 
-    let mut chains = BTreeSet::new();
+impl Content {
+    /// Checks that slots are dense, that no member or backend is there twice, and that nothing is
+    /// left over; returns the backends.
+    fn check(&self, group: GroupId) -> Shares {
+        let slots: Vec<u32> = self.endpoints.keys().chain(self.slots.keys()).copied().collect();
+        let dense: Vec<u32> = (0..).take(slots.len()).collect();
+        assert_eq!(slots, dense, "{group:?} has {self:?}");
+        assert!(self.endpoints.is_empty() || self.slots.is_empty(), "{group:?} has {self:?}");
+        let members: BTreeSet<Member> = self.slots.values().copied().collect();
+        assert_eq!(members, self.members.keys().copied().collect());
+        let of_members: BTreeSet<Backend> = self.members.values().map(|(_, it)| *it).collect();
+        assert_eq!(of_members.len(), members.len(), "a backend is two members");
+        match self.drawn {
+            Some(Code { group: of, clients: Clients::Kept, class }) if of == group => {
+                check_draw(class, self.slots.len());
+            }
+            other => assert!(other.is_none() && members.is_empty(), "{group:?} has {self:?}"),
+        }
+        self.check_next(&members);
+        let all = || self.endpoints.values().chain(self.members.values());
+        let protocols: BTreeSet<Protocol> = all().map(|(protocol, _)| *protocol).collect();
+        assert!(protocols.len() <= 1, "{group:?} has {protocols:?}");
+        let of_slots = self.slots.values().map(|member| self.members[member].1);
+        shares(self.endpoints.values().map(|(_, backend)| *backend).chain(of_slots))
+    }
+
+    /// Checks that all members have one turn each, one after the other.
+    fn check_next(&self, members: &BTreeSet<Member>) {
+        let Some(first) = self.next.keys().next() else { return };
+        assert_eq!(self.next.keys().copied().collect::<BTreeSet<_>>(), *members);
+        let mut seen = BTreeSet::from([*first]);
+        let mut now = self.next[first];
+        while now != *first {
+            assert!(seen.insert(now), "{now:?} has two turns");
+            now = self.next[&now];
+        }
+        assert_eq!(seen, *members);
+    }
+}
+
+/// Checks that a group with this number of slots is drawn from as a class says.
+fn check_draw(class: Class, slots: usize) {
+    match class {
+        Class::Random(size) => assert_eq!(Size::of(slots), Some(size), "the wrong size"),
+        Class::Maglev(table) => assert_eq!(slots, table.size.slots() as usize, "the wrong table"),
+        Class::Dropped | Class::Ipvs | Class::RoundRobin | Class::Affinity(_) => {
+            panic!("{class:?} draws no slot");
+        }
+    }
+}
+
+fn shares(slots: impl Iterator<Item = Backend>) -> Shares {
+    let mut shares = Shares::new();
+    slots.for_each(|backend| *shares.entry(backend).or_default() += 1);
+    shares
+}
+
+/// Returns the balancing of a group whose slots are drawn by a class.
+fn balancing(class: Class) -> LoadBalancing {
+    match class {
+        Class::RoundRobin => LoadBalancing::RoundRobin,
+        Class::Maglev(Maglev { hash: Hash::Connection, .. }) => LoadBalancing::Maglev,
+        Class::Maglev(Maglev { hash: Hash::Source, .. }) => LoadBalancing::MaglevSource,
+        Class::Random(_) | Class::Dropped | Class::Ipvs | Class::Affinity(_) => {
+            LoadBalancing::Random
+        }
+    }
+}
+
+/// Returns a value that is there in every sound state.
+fn must<T>(value: Option<T>) -> T {
+    let Some(value) = value else { panic!("the state is not sound") };
+    value
+}
+
+/// Reads a state and checks that it is sound: groups are whole, every class in use has its chain,
+/// and no element is left over.
+fn meaning(state: &State) -> Meaning {
+    let mut groups: BTreeMap<(Family, GroupId), Content> = BTreeMap::new();
+    let mut heads: Vec<(Frontend, Option<Code>, Arc<PortKey>)> = Vec::new();
+    let mut others = BTreeSet::new();
+    let mut classes: BTreeMap<(Family, AffinityId), AffinityKey> = BTreeMap::new();
+    for (key, Held { value, owner, .. }) in elements(state) {
+        let is_head = matches!(key, Key::Service(_) | Key::Reject(_));
+        assert_eq!(owner.is_some(), is_head, "the comment of {key:?}");
+        let of_group = key.group().map(|group| groups.entry((key.family(), group)).or_default());
+        match (key, value, of_group) {
+            (Key::Service(frontend), Value::Code(code), _) => {
+                heads.extend(owner.map(|owner| (frontend, Some(code), owner)));
+            }
+            (Key::Reject(frontend), Value::Present, _) => {
+                heads.extend(owner.map(|owner| (frontend, None, owner)));
+            }
+            (Key::Class(family, Class::Affinity(id)), Value::Goto(chain), _) => {
+                let ChainId::Affinity(affinity) = chain else { panic!("{id:?} leads to {chain}") };
+                classes.insert((family, id), AffinityKey { family, affinity });
+            }
+            (Key::Class(..) | Key::Draw(..), Value::Goto(_), _) => {}
+            (Key::Endpoint(.., protocol, slot), Value::Backend(backend), Some(group)) => {
+                group.endpoints.insert(slot, (protocol, backend));
+            }
+            (Key::MemberGroup(..), Value::Code(code), Some(group)) => group.drawn = Some(code),
+            (Key::MemberSlot(.., slot), Value::Member(member), Some(group)) => {
+                group.slots.insert(slot, member);
+            }
+            (Key::Member(_, member, protocol), Value::Backend(backend), Some(group)) => {
+                group.members.insert(member, (protocol, backend));
+            }
+            (Key::Next(_, member), Value::Member(next), Some(group)) => {
+                group.next.insert(member, next);
+            }
+            (Key::LocalGroup(..), Value::Code(code), Some(group)) => group.local = Some(code),
+            (Key::Firewalled(frontend), Value::Lengths(lengths), _) => {
+                let ranges = must(state.sources(frontend));
+                assert_eq!(lengths, Lengths::of(&ranges), "{frontend}");
+                others.insert(key);
+                others.extend(ranges.into_iter().map(|range| Key::SourceRange(frontend, range)));
+            }
+            (Key::SourceRange(frontend, range), Value::Present, _) => {
+                let ranges = must(state.sources(frontend));
+                assert!(ranges.contains(&range), "{frontend} has {range} left over");
+            }
+            (key, Value::Present, None) => {
+                others.insert(key);
+            }
+            (key, value, _) => panic!("{key:?} has {value:?}"),
+        }
+    }
+    let backends: BTreeMap<_, Shares> =
+        groups.iter().map(|((family, id), group)| ((*family, *id), group.check(*id))).collect();
+
+    let mut frontends: BTreeMap<Seen, Served> = BTreeMap::new();
+    let mut used = BTreeSet::new();
+    for (frontend, code, owner) in heads {
+        let family = frontend.family();
+        let local = code
+            .filter(|code| code.clients == Clients::Split)
+            .and_then(|code| groups.get(&(family, code.group))?.local);
+        for (view, code) in [(View::Cluster, Some(code)), (View::Local, local.map(Some))] {
+            let Some(code) = code else { continue };
+            let of_group = code.and_then(|code| backends.get(&(family, code.group)).cloned());
+            let of_group = of_group.unwrap_or_default();
+            let (treatment, backends) = match code {
+                None => (Treatment::Rejected, Shares::new()),
+                Some(Code { class: Class::Dropped, .. }) => (Treatment::Dropped, Shares::new()),
+                Some(Code { clients, class: Class::Affinity(id), group }) => {
+                    let class = must(classes.get(&(family, id)));
+                    used.insert(*class);
+                    let content = &groups[&(family, group)];
+                    assert!(!content.slots.is_empty(), "{frontend}: no slots");
+                    assert_eq!(content.next, BTreeMap::new(), "{frontend}: turns");
+                    let affinity = Some(class.affinity.timeout);
+                    let balancing = balancing(must(content.drawn).class);
+                    (Treatment::Served { clients, affinity, balancing }, of_group)
+                }
+                Some(Code { clients, class: Class::RoundRobin, group }) => {
+                    let content = &groups[&(family, group)];
+                    assert!(!content.next.is_empty(), "{frontend}: no turns");
+                    let balancing = LoadBalancing::RoundRobin;
+                    (Treatment::Served { clients, affinity: None, balancing }, of_group)
+                }
+                Some(Code { clients, class, group }) if class != Class::Ipvs => {
+                    check_draw(class, groups[&(family, group)].endpoints.len());
+                    let balancing = balancing(class);
+                    (Treatment::Served { clients, affinity: None, balancing }, of_group)
+                }
+                Some(Code { clients, .. }) => (Treatment::ByIpvs(clients), Shares::new()),
+            };
+            let served = Served { owner: Arc::clone(&owner), treatment, backends };
+            let known = frontends.insert((frontend, view), served);
+            assert_eq!(known, None, "{frontend} is served and rejected");
+        }
+    }
+
+    let affinities: BTreeSet<AffinityKey> = classes.values().copied().collect();
     for (family, table) in &state.tables {
-        assert_eq!(table.sets, SetId::ALL.into_iter().collect());
+        let of_family = affinities.iter().filter(|class| class.family == *family);
+        let sets = of_family.clone().map(|class| class.set());
+        assert_eq!(table.sets, SetId::CONSTANT.into_iter().chain(sets).collect());
         assert_eq!(table.foreign, Vec::<String>::new());
         for (chain, content) in &table.chains {
             assert_eq!(*content, ChainContent::Complete, "{chain}");
-            if let ChainId::Pick(scope, view, pick) = *chain {
-                chains.insert(PickId { family: *family, scope, view, pick });
-            }
         }
-        assert!(ChainId::CONSTANT.iter().all(|chain| table.chains.contains_key(chain)));
+        let of_localhost = ChainId::OF_LOCALHOST.into_iter().filter(|_| table.serves_localhost());
+        let chains = ChainId::constant().chain(of_family.map(|class| class.chain()));
+        let chains = chains.chain(of_localhost);
+        assert_eq!(table.chains.keys().copied().collect::<BTreeSet<_>>(), chains.collect());
     }
-    assert_eq!(chains, goto, "pick chains and the elements that lead to them");
-    let meaning = Meaning { frontends, others, picks: chains };
-    let missing: Vec<_> = meaning.used_picks().difference(&meaning.picks).copied().collect();
-    assert_eq!(missing, [], "pick codes without a chain");
-    meaning
-}
-
-impl Meaning {
-    fn used_picks(&self) -> BTreeSet<PickId> {
-        let used = self.frontends.iter().filter_map(|((frontend, view), served)| {
-            let (family, scope) = (frontend.family(), Scope::of(*frontend));
-            Some(PickId { family, scope, view: *view, pick: served.pick? })
-        });
-        used.collect()
-    }
+    Meaning { frontends, others, affinities, used }
 }
 
 /// Returns what should be served, computed without the compiler: all routes of all Services, side
@@ -616,55 +789,115 @@ fn served(route: &Route, rank: Rank) -> [Option<Served>; 2] {
         Affinity::None => None,
         Affinity::ClientIp { timeout } => Some(timeout),
     };
-    let view = |clients, backends: &[Backend], otherwise: Option<Pick>| {
-        let backends: BTreeSet<Backend> = backends.iter().copied().collect();
-        let n = u32::try_from(backends.len()).unwrap_or(u32::MAX);
-        let pick = Some(Pick { clients, affinity, backends: n });
-        let pick = if n > 0 { pick } else { otherwise };
-        Served { owner: Arc::clone(&route.port), pick, backends }
+    // With session affinity, the first choice is at random where another could take turns.
+    let balancing = match (affinity, route.load_balancing) {
+        (Some(_), LoadBalancing::RoundRobin) => LoadBalancing::Random,
+        (_, balancing) => balancing,
     };
-    let dropped = route.has_endpoints.then_some(Pick::DROP);
+    let view = |clients, backends: &[Backend], otherwise: Treatment| {
+        let shares = shares(slots(route, backends));
+        let served = Treatment::Served { clients, affinity, balancing };
+        let treatment = if backends.is_empty() { otherwise } else { served };
+        Served { owner: Arc::clone(&route.port), treatment, backends: shares }
+    };
+    let rejected = || Treatment::Rejected;
+    let dropped = if route.has_endpoints { Treatment::Dropped } else { Treatment::Rejected };
     let is_external = rank.is_external();
     match (if is_external { route.external } else { route.internal }, is_external) {
-        (TrafficPolicy::Cluster, false) => [Some(view(Clients::Kept, &route.cluster, None)), None],
-        (TrafficPolicy::Local, false) => [Some(view(Clients::Kept, &route.local, dropped)), None],
+        (TrafficPolicy::Cluster, false) => {
+            [Some(view(Clients::Internal, &route.cluster, rejected())), None]
+        }
+        (TrafficPolicy::Local, false) => {
+            [Some(view(Clients::Internal, &route.local, dropped)), None]
+        }
         (TrafficPolicy::Cluster, true) => {
-            [Some(view(Clients::Masqueraded, &route.cluster, None)), None]
+            [Some(view(Clients::Masqueraded, &route.cluster, rejected())), None]
         }
         (TrafficPolicy::Local, true) => {
-            let local = view(Clients::Kept, &route.local, None);
-            let is_here = local.pick.is_some();
-            [Some(view(Clients::Split, &route.cluster, None)), is_here.then_some(local)]
+            let local = view(Clients::Kept, &route.local, rejected());
+            let is_here = !local.backends.is_empty();
+            let cluster = view(Clients::Split, &route.cluster, rejected());
+            [Some(cluster), is_here.then_some(local)]
         }
     }
 }
 
-/// Asserts that two programs mean the same, and that the second one has no idle pick chains.
+/// Returns the backends of a route's slots, in any order.
+fn slots<'a>(route: &'a Route, backends: &'a [Backend]) -> Box<dyn Iterator<Item = Backend> + 'a> {
+    let weight = |backend: &Backend| {
+        let weight = must(route.weights.as_ref()).of(*backend);
+        // Those that take turns have one each.
+        let is_in_turns =
+            route.load_balancing == LoadBalancing::RoundRobin && route.affinity == Affinity::None;
+        (*backend, if is_in_turns { 1 } else { weight.get().into() })
+    };
+    let weights = backends.iter().map(weight);
+    match route.load_balancing {
+        LoadBalancing::Random | LoadBalancing::RoundRobin => {
+            Box::new(weights.flat_map(|(it, weight)| std::iter::repeat_n(it, weight as usize)))
+        }
+        LoadBalancing::Maglev | LoadBalancing::MaglevSource => {
+            let weights: Vec<(Backend, u32)> = weights.collect();
+            Box::new(maglev::fill(route.maglev_table_size, &weights).into_iter())
+        }
+    }
+}
+
+/// Asserts that two programs mean the same, and that the second one has no idle classes.
 fn assert_same_meaning(incremental: &Program, fresh: &Program) {
     let (incremental_meaning, fresh_meaning) =
         (meaning(&incremental.state()), meaning(&fresh.state()));
     assert_eq!(incremental_meaning.frontends, fresh_meaning.frontends);
     assert_eq!(incremental_meaning.others, fresh_meaning.others);
-    assert_eq!(fresh_meaning.used_picks(), fresh_meaning.picks, "a fresh program has idle chains");
-    let used = incremental_meaning.used_picks();
-    let idle: BTreeSet<_> = incremental.idle_picks().collect();
-    let unused: BTreeSet<_> = incremental_meaning.picks.difference(&used).copied().collect();
-    assert_eq!(idle, unused, "uses of pick chains are miscounted");
+    assert_eq!(fresh.idle_affinities().count(), 0, "a fresh program has idle classes");
+    check_idle(incremental, &incremental_meaning);
 }
+
+/// Checks that the unused classes of a program are those that no frontend and no group uses.
+fn check_idle(program: &Program, meaning: &Meaning) {
+    let idle: BTreeSet<AffinityKey> = program.idle_affinities().collect();
+    let of_groups: BTreeSet<AffinityKey> = program
+        .services()
+        .flat_map(|(_, fragment)| fragment.iter())
+        .flat_map(|port| {
+            port.groups().filter_map(|group| {
+                Some(AffinityKey { family: port.family, affinity: group.affinity?.affinity })
+            })
+        })
+        .collect();
+    assert!(meaning.used.is_subset(&of_groups));
+    let unused: BTreeSet<_> = meaning.affinities.difference(&of_groups).copied().collect();
+    assert_eq!(idle, unused, "uses of classes are miscounted");
+}
+
+/// The backend of each id.
+type AffinityIds = BTreeMap<(Seen, u32), Backend>;
 
 /// Returns the ids by which records name endpoints: after any history, they are those of a fresh
 /// start.
-fn affinity_ids(program: &Program) -> BTreeMap<(Seen, u32), Backend> {
-    let elements = elements(&program.state());
-    let id = |(key, Held { value, .. }): (&Key, &Held)| {
-        let (Key::AffinitySlot(view, frontend, _), Value::Id(id)) = (key, value) else {
-            return None;
-        };
-        let Held { value, .. } = elements.get(&Key::Endpoint(*view, *frontend, *id))?;
-        let Value::Backend(backend) = value else { return None };
-        Some((((*frontend, *view), *id), *backend))
-    };
-    elements.iter().filter_map(id).collect()
+fn affinity_ids(program: &Program) -> AffinityIds {
+    let state = program.state();
+    let mut ids = BTreeMap::new();
+    for frontend in elements(&state).into_keys().filter_map(Key::frontend) {
+        for view in View::ALL {
+            let group = state.group(view, frontend).filter(|group| group.affinity.is_some());
+            let slots = group.iter().flat_map(|group| group.slots.iter());
+            ids.extend(slots.map(|slot| (((frontend, view), slot.id), slot.backend)));
+        }
+    }
+    ids
+}
+
+/// Asserts that the ids are the same, except where two backends of a group have the same hash: the
+/// one that came first has it, and the other one the next number.
+fn assert_same_ids(one: &AffinityIds, other: &AffinityIds) {
+    for ((seen, id), backend) in one {
+        let is_same = other.get(&(*seen, *id)) == Some(backend);
+        let is_taken = |id: u32| [one, other].iter().any(|ids| ids.contains_key(&(*seen, id)));
+        let has_neighbour = is_taken(id + 1) || id.checked_sub(1).is_some_and(is_taken);
+        assert!(is_same || has_neighbour, "{seen:?}: {backend} has another id than {id}");
+    }
+    assert_eq!(one.len(), other.len());
 }
 
 fn names(program: &Program) -> Vec<&NamespacedName> {
@@ -683,7 +916,7 @@ enum Damage {
     AddFrontend(u8, Option<u8>),
     AddMember(u8),
     AddSource(u8),
-    AddPick(Family, u32),
+    AddAffinity(Family, u32),
     BreakChain(Index),
     RemoveChain(Index),
     RemoveSet(Index),
@@ -693,7 +926,7 @@ enum Damage {
 
 fn damages() -> impl Strategy<Value = Vec<Damage>> {
     use Damage::{
-        AddEndpoint, AddForeign, AddFrontend, AddMember, AddPick, AddSource, AlterComment,
+        AddAffinity, AddEndpoint, AddForeign, AddFrontend, AddMember, AddSource, AlterComment,
         AlterElement, BreakChain, RemoveChain, RemoveElement, RemoveSet, RemoveTable,
     };
     let index = any::<Index>;
@@ -705,7 +938,7 @@ fn damages() -> impl Strategy<Value = Vec<Damage>> {
         5 => (0..99_u8, option::of(0..9_u8)).prop_map(|(d, owner)| AddFrontend(d, owner)),
         5 => (100..199_u8).prop_map(AddMember),
         3 => (1..9_u8).prop_map(AddSource),
-        5 => (family(), 20..40_u32).prop_map(|(family, n)| AddPick(family, n)),
+        5 => (family(), 20..40_u32).prop_map(|(family, n)| AddAffinity(family, n)),
         5 => index().prop_map(BreakChain),
         5 => index().prop_map(RemoveChain),
         2 => index().prop_map(RemoveSet),
@@ -730,7 +963,7 @@ impl Damage {
             if let Some(table) = state.tables.get_mut(&key.family())
                 && table.sets.contains(&key.set())
             {
-                table.elements.entry(key).or_insert(Held { value, owner });
+                table.elements.entry(key).or_insert(Held { value, owner, is_counted: false });
             }
         };
         match self {
@@ -744,20 +977,31 @@ impl Damage {
                 let table = table(state, keys[index].family());
                 if let Some(Held { value, .. }) = table.elements.get_mut(&keys[index]) {
                     *value = match *value {
-                        Value::Pick(pick) => {
-                            Value::Pick(Pick { backends: pick.backends + 1, ..pick })
+                        Value::Code(code) => {
+                            let group = must(GroupId::new(code.group.number() + 1));
+                            Value::Code(Code { group, ..code })
                         }
-                        Value::Id(id) => Value::Id(id.wrapping_add(1)),
+                        Value::Member(Member { group, number }) => {
+                            Value::Member(Member { group, number: number ^ 1 })
+                        }
                         Value::Backend(backend) => {
                             Value::Backend(Backend { port: number(9999), ..backend })
                         }
-                        Value::Present | Value::Goto => *value,
+                        Value::Lengths(lengths) => {
+                            Value::Lengths(Lengths::from_number(lengths.number() ^ 1 << 23))
+                        }
+                        Value::Present | Value::Goto(_) => *value,
                     };
                 }
             }
             Self::AlterComment(index) => {
                 let Some(index) = some(index, keys.len()) else { return };
                 let table = table(state, keys[index].family());
+                if let Some(Held { is_counted, .. }) = table.elements.get_mut(&keys[index])
+                    && index % 2 == 0
+                {
+                    *is_counted = !*is_counted;
+                }
                 if let Some(Held { owner: comment, .. }) = table.elements.get_mut(&keys[index]) {
                     *comment = match comment {
                         Some(_) => None,
@@ -768,10 +1012,22 @@ impl Damage {
             Self::AddEndpoint(index, slot) => {
                 let Some(index) = some(index, frontends.len()) else { return };
                 let backend = Backend { address: v4(3, 3), port: number(1) };
-                let view = if slot % 3 == 0 { View::Local } else { View::Cluster };
-                add(Key::Endpoint(view, frontends[index], *slot), Value::Backend(backend), None);
-                add(Key::AffinitySlot(view, frontends[index], *slot), Value::Id(*slot), None);
-                add(Key::Firewalled(frontends[index]), Value::Present, None);
+                let frontend = frontends[index];
+                let family = frontend.family();
+                let protocol = if slot % 3 == 0 { Protocol::Sctp } else { frontend.protocol() };
+                let group = must(u32::try_from(index / 2 + 1).ok().and_then(GroupId::new));
+                let member = must(Member::new(group, *slot));
+                let backend = if family == Family::Ipv4 {
+                    backend
+                } else {
+                    Backend { address: v6(3, 3), ..backend }
+                };
+                add(Key::Endpoint(family, group, protocol, *slot), Value::Backend(backend), None);
+                add(Key::MemberSlot(family, group, *slot), Value::Member(member), None);
+                let member = Key::Member(family, member, protocol);
+                add(member, Value::Backend(backend), None);
+                let lengths = Lengths::from_number(1 << (slot % 32));
+                add(Key::Firewalled(frontend), Value::Lengths(lengths), None);
             }
             Self::AddFrontend(d, owner) => {
                 let frontend = Frontend::Address {
@@ -796,23 +1052,29 @@ impl Damage {
                     if table.sets.contains(&SetId::UnmasqueradedSources) {
                         let net = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, *d, 0, 0), 16);
                         let key = Key::UnmasqueradedSource(net.into());
-                        table.elements.insert(key, Held { value: Value::Present, owner: None });
+                        table.elements.insert(
+                            key,
+                            Held { value: Value::Present, owner: None, is_counted: false },
+                        );
                     }
                 }
             }
-            Self::AddPick(family, backends) => {
-                let pick = Pick { clients: Clients::Kept, affinity: None, backends: *backends };
+            Self::AddAffinity(family, timeout) => {
+                let affinity = code::Affinity { timeout: *timeout, map: 1 };
                 if let Some(table) = state.tables.get_mut(family)
-                    && table.sets.contains(&SetId::Picks(Scope::Address, View::Cluster))
+                    && table.sets.contains(&SetId::Classes)
                 {
-                    let chain = ChainId::Pick(Scope::Address, View::Cluster, pick);
-                    let content = match *backends % 2 {
+                    let content = match *timeout % 2 {
                         0 => ChainContent::Complete,
                         _ => ChainContent::Other,
                     };
+                    let chain = ChainId::Affinity(affinity);
+                    table.sets.insert(SetId::Affinity(affinity));
                     table.chains.insert(chain, content);
-                    let key = Key::Pick(*family, Scope::Address, View::Cluster, pick);
-                    table.elements.insert(key, Held { value: Value::Goto, owner: None });
+                    let id = must(AffinityId::new(timeout + 100));
+                    let key = Key::Class(*family, Class::Affinity(id));
+                    let (value, owner) = (Value::Goto(chain), None);
+                    table.elements.insert(key, Held { value, owner, is_counted: false });
                 }
             }
             Self::BreakChain(index) => {
@@ -825,9 +1087,7 @@ impl Damage {
                 let (family, chain) = chains[index];
                 let table = table(state, family);
                 table.chains.remove(&chain);
-                if let ChainId::Pick(scope, view, pick) = chain {
-                    table.elements.remove(&Key::Pick(family, scope, view, pick));
-                }
+                table.elements.retain(|_, held| held.value != Value::Goto(chain));
                 // A kernel deletes a chain only when no rule jumps to it any more.
                 for (other, content) in &mut table.chains {
                     let jumps = ruleset::rules(*other).into_iter().any(|rule| {
@@ -841,7 +1101,9 @@ impl Damage {
             }
             Self::RemoveSet(index) => {
                 for (_, table) in state.tables.iter_mut().take(1) {
-                    let set = SetId::ALL[index.index(SetId::ALL.len())];
+                    let sets: Vec<SetId> = table.sets.iter().copied().collect();
+                    let Some(index) = some(index, sets.len()) else { continue };
+                    let set = sets[index];
                     table.sets.remove(&set);
                     table.elements.retain(|key, _| key.set() != set);
                     // A kernel deletes a set only when no rule looks it up any more.
@@ -893,7 +1155,9 @@ fn cases(count: u32, seeds: &'static str) -> Config {
         if is_asked { (config.cases, config.rng_seed) } else { (count, RngSeed::Fixed(SEED)) };
     let failure_persistence: Option<Box<dyn FailurePersistence>> =
         Some(Box::new(FileFailurePersistence::Direct(seeds)));
-    Config { cases, rng_seed, failure_persistence, max_shrink_iters: 400, ..config }
+    let shrinking = Duration::from_secs(60).as_millis().try_into().unwrap_or(u32::MAX);
+    let config = Config { max_shrink_iters: 400, max_shrink_time: shrinking, ..config };
+    Config { cases, rng_seed, failure_persistence, ..config }
 }
 
 proptest! {
@@ -910,7 +1174,7 @@ proptest! {
             let meaning = meaning(&fresh.state());
             prop_assert_eq!(&meaning.frontends, &expected(&daemon.model, &settings()));
             assert_same_meaning(&daemon.program, &fresh);
-            prop_assert_eq!(affinity_ids(&daemon.program), affinity_ids(&fresh));
+            assert_same_ids(&affinity_ids(&daemon.program), &affinity_ids(&fresh));
             prop_assert_eq!(names(&daemon.program), names(&fresh));
         }
     }
@@ -924,19 +1188,18 @@ proptest! {
             let before = daemon.clone();
             daemon.apply(batch);
             if retire {
-                // Only unused pick chains are removed.
-                let picks = meaning(&daemon.program.state()).picks;
-                picks.into_iter().for_each(|pick| daemon.program.retire(pick));
-                let meaning = meaning(&daemon.program.state());
-                prop_assert_eq!(meaning.used_picks(), meaning.picks);
+                // Only unused classes are removed.
+                let all = meaning(&daemon.program.state()).affinities;
+                all.into_iter().for_each(|class| daemon.program.retire(class));
+                prop_assert_eq!(daemon.program.idle_affinities().count(), 0);
+                check_idle(&daemon.program, &meaning(&daemon.program.state()));
             }
             let delta = checked_delta(&before.program, &daemon.program);
-            let used = meaning(&daemon.program.state()).used_picks();
+            let idle: BTreeSet<AffinityKey> = daemon.program.idle_affinities().collect();
             for op in delta.shared.iter() {
-                if let Op::Nft(nft::Op::AddChain(family, ChainId::Pick(scope, view, pick))) = op {
-                    let (family, scope, view, pick) = (*family, *scope, *view, *pick);
-                    let id = PickId { family, scope, view, pick };
-                    prop_assert!(used.contains(&id), "unused pick chain {}", pick);
+                if let Op::Nft(nft::Op::AddChain(family, ChainId::Affinity(affinity))) = op {
+                    let class = AffinityKey { family: *family, affinity: *affinity };
+                    prop_assert!(!idle.contains(&class), "unused class {}", affinity);
                 }
             }
             let reconciled = Delta::reconcile(&before.program.state(), &daemon.program);
@@ -1014,8 +1277,9 @@ proptest! {
         prop_assert_eq!(&restarted.program, &daemon.program);
 
         daemon.apply(&more);
+        let before = restarted.program.clone();
         restarted.apply(&more);
-        checked_delta(&daemon.program, &restarted.program);
+        checked_delta(&before, &restarted.program);
         assert_same_meaning(&restarted.program, &daemon.fresh());
     }
 
@@ -1071,8 +1335,21 @@ proptest! {
             daemon.program.update(&daemon.model, &dirty);
         }
         let mut expected: BTreeMap<ObjectKey, Object> = BTreeMap::new();
-        for ((key, _), object) in &held {
-            expected.entry(key.clone()).or_insert_with(|| object.clone());
+        for ((key, origin), object) in &held {
+            let object = || match (object, origin) {
+                (Object::Pod(pod), Origin::Podman) => {
+                    // podman does not know the names of ports.
+                    let mut others = held.range((key.clone(), *origin)..).skip(1);
+                    let next = others.next().filter(|((of, _), _)| of == key);
+                    let ports = match next {
+                        Some((_, Object::Pod(next))) => next.ports.clone(),
+                        Some(_) | None => Vec::new(),
+                    };
+                    Object::Pod(Arc::new(Pod { ports, ..Pod::clone(pod) }))
+                }
+                (object, _) => object.clone(),
+            };
+            expected.entry(key.clone()).or_insert_with(object);
         }
         let found: Vec<Object> = daemon.model.objects().map(|sourced| sourced.object).collect();
         prop_assert_eq!(found, expected.values().cloned().collect::<Vec<Object>>());
@@ -1127,9 +1404,7 @@ proptest! {
                     }
                 }
             }
-            let state = meaning(&restored.state());
-            let idle: BTreeSet<_> = restored.idle_picks().collect();
-            prop_assert_eq!(&idle, &state.picks.difference(&state.used_picks()).copied().collect());
+            check_idle(&restored, &meaning(&restored.state()));
 
             // Each of the three can be reached from each other.
             checked_delta(&before, &restored);
@@ -1155,10 +1430,16 @@ proptest! {
         let mut daemon = Daemon::start(&list);
         let cut = |old: &State, delta: &Delta, wanted: &Program| {
             let new = wanted.state();
+            // The transactions at which it may be cut, in order.
+            let steps: Vec<_> = delta.steps().collect();
+            let of_services = steps.iter().flat_map(|step| {
+                let shared = std::iter::once(step.shared);
+                shared.chain(step.groups.iter().map(|(_, ops)| *ops))
+            });
+            let parts: Vec<Vec<Op>> = of_services.map(<[Op]>::to_vec).collect();
             for index in &cuts {
-                let groups = delta.groups[..index.index(delta.groups.len() + 1)].to_vec();
-                let mut head = Delta { groups, ..delta.clone() };
-                head.shared.drop_retired();
+                let done = &parts[..index.index(parts.len() + 1)];
+                let head = Delta { shared: done.concat().into(), ..Delta::default() };
                 let state = applied(old, &head);
                 check_served(&state, old, &new);
                 check(&state, &Delta::reconcile(&state, wanted), &new);
@@ -1169,7 +1450,7 @@ proptest! {
         for batch in &batches {
             let before = daemon.program.clone();
             daemon.apply(batch);
-            daemon.retire_idle_picks();
+            daemon.retire_idle();
             let state = before.state();
             cut(&state, &Delta::between(&before, &daemon.program), &daemon.program);
             cut(&state, &Delta::reconcile(&state, &daemon.program), &daemon.program);
@@ -1226,50 +1507,90 @@ fn any_settings() -> impl Strategy<Value = Settings> {
     ];
     let answering =
         nets(&["10.96.2.0/24", "10.96.2.2/31", "192.0.2.0/24", "0.0.0.0/0", "fd00::2:0/112"]);
+    let localhost = nets(&["127.0.0.1/32", "127.0.0.0/8", "127.0.0.2/32", "::1/128"]);
+    let answering: Vec<IpNet> = answering.into_iter().chain(localhost).collect();
     let node_port_addresses = prop_oneof![
         Just(NodePortAddresses::Primary),
-        subsequence(answering, 0..=3).prop_map(NodePortAddresses::Cidrs),
+        subsequence(answering.clone(), 0..=3).prop_map(NodePortAddresses::PrimaryAnd),
+        subsequence(answering, 0..=4).prop_map(NodePortAddresses::Cidrs),
     ];
     let own = subsequence(vec![v4(2, 2), v6(2, 2)], 0..=1);
-    (detect_local, node_port_addresses, own, any::<bool>(), node_name()).prop_map(
-        |(detect_local, node_port_addresses, node_addresses, masquerade_all, node)| Settings {
-            detect_local,
-            node_port_addresses,
-            node_addresses,
-            masquerade_all,
-            // So both values are tested equally often.
-            drop_invalid: !masquerade_all,
-            ..Settings::new(NodeName::from(node))
+    let flags = (any::<bool>(), select(Traffic::ALL.to_vec()));
+    (detect_local, node_port_addresses, own, flags, node_name()).prop_map(
+        |(detect_local, node_port_addresses, node_addresses, (masquerade_all, traffic), node)| {
+            Settings {
+                detect_local,
+                node_port_addresses,
+                node_addresses,
+                masquerade_all,
+                // So both values are tested equally often.
+                drop_invalid: !masquerade_all,
+                traffic,
+                ..Settings { node_name: NodeName::from(node), ..(*settings()).clone() }
+            }
         },
     )
 }
 
-/// Asserts that every frontend is in its old or its new state, and that its pick code has a chain.
+/// Asserts that every frontend is in its old or its new state, that the chain of its class is there,
+/// and that all slots of its group are.
 fn check_served(state: &State, old: &State, new: &State) {
     let by_frontend = |state: &State| {
-        let mut frontends: BTreeMap<Frontend, Vec<(Key, _)>> = BTreeMap::new();
+        let mut frontends: BTreeMap<Frontend, Vec<(Key, Held)>> = BTreeMap::new();
         for (key, held) in elements(state) {
-            if let Some(frontend) = key.frontend() {
+            let is_restriction = matches!(key, Key::Firewalled(_) | Key::SourceRange(..));
+            if let Some(frontend) = key.frontend().filter(|_| !is_restriction) {
                 frontends.entry(frontend).or_default().push((key, held));
             }
         }
         frontends
     };
-    let (old, new) = (by_frontend(old), by_frontend(new));
+    let (old_heads, new_heads) = (by_frontend(old), by_frontend(new));
     let found = by_frontend(state);
-    for frontend in old.keys().chain(new.keys()) {
-        let now = found.get(frontend);
-        assert!(
-            now == old.get(frontend) || now == new.get(frontend),
-            "{frontend} is half changed: {now:?}"
-        );
+    for frontend in old_heads.keys().chain(new_heads.keys()) {
+        // What is to go may still be there.
+        let of = |frontends: &BTreeMap<Frontend, Vec<(Key, Held)>>| {
+            frontends.get(frontend).cloned().unwrap_or_default()
+        };
+        let (now, of_old, of_new) = (of(&found), of(&old_heads), of(&new_heads));
+        let has = |all: &[(Key, Held)]| all.iter().all(|it| now.contains(it));
+        let is_known = now.iter().all(|it| of_old.contains(it) || of_new.contains(it));
+        assert!(is_known && (has(&of_old) || has(&of_new)), "{frontend} is half changed: {now:?}");
+        check_sources(*frontend, state, [old, new]);
     }
     for (key, Held { value, .. }) in elements(state) {
-        if let (Key::Service(view, frontend), Value::Pick(pick)) = (key, value) {
-            let goto = Key::Pick(frontend.family(), Scope::of(frontend), view, pick);
-            assert!(elements_hold(state, goto), "the code of {frontend} has no chain");
+        if let (Key::Service(frontend), Value::Code(code)) = (key, value) {
+            let class = Key::Class(frontend.family(), code.class);
+            assert!(elements_hold(state, class), "the code of {frontend} has no chain");
+            let is_split = code.clients == Clients::Split;
+            let local = state.code_for(View::Local, frontend).filter(|_| is_split);
+            for (view, code) in [(View::Cluster, Some(code)), (View::Local, local)] {
+                let Some(Code { class: Class::Random(size), .. }) = code else { continue };
+                let Some(Code { group, .. }) = code else { continue };
+                let (family, protocol) = (frontend.family(), frontend.protocol());
+                for slot in 0..size.filled().unwrap_or(size.slots()) {
+                    let slot = Key::Endpoint(family, group, protocol, slot);
+                    assert!(elements_hold(state, slot), "{frontend}: {view:?}: no {slot:?}");
+                }
+            }
         }
     }
+}
+
+/// Asserts that the clients that may connect are those of before or of after, or those of both.
+fn check_sources(frontend: Frontend, state: &State, either: [&State; 2]) {
+    let sources = |state: &State| {
+        let ranges = state.sources(frontend)?;
+        Some(ranges.into_iter().collect::<BTreeSet<IpNet>>())
+    };
+    let (now, either) = (sources(state), either.map(sources));
+    let Some(now) = now else {
+        assert!(either.contains(&None), "{frontend} is open to all");
+        return;
+    };
+    let known: BTreeSet<IpNet> = either.iter().flatten().flatten().copied().collect();
+    let has_all = either.iter().flatten().any(|ranges| ranges.is_subset(&now));
+    assert!(now.is_subset(&known) && has_all, "{frontend} is open to {now:?}, not {either:?}");
 }
 
 fn elements_hold(state: &State, key: Key) -> bool {
@@ -1314,16 +1635,18 @@ proptest! {
         prop_assert_ne!(other.comment(), comment);
     }
 
-    /// A code stands for exactly one pick, and so does the chain's name.
+    /// A code stands for exactly one group, treatment and class.
     #[test]
-    fn pick_codes_and_names_round_trip(
-        clients in select(&[Clients::Kept, Clients::Masqueraded, Clients::Split][..]),
-        affinity in option::of(1..=86_400_u32),
-        backends in 1..=4_095_u32,
+    fn codes_round_trip(
+        group in 1..=GroupId::MAX,
+        clients in select(&Clients::ALL[..]),
+        class in 0..1_024_u32,
     ) {
-        let pick = Pick { clients, affinity, backends };
-        prop_assert_eq!(Pick::from_code(pick.code()), Some(pick));
-        prop_assert_eq!(Pick::from_name(&pick.to_string()), Some(pick));
+        let group = GroupId::new(group).unwrap();
+        if let Some(class) = Class::from_number(class) {
+            let code = Code { group, clients, class };
+            prop_assert_eq!(Code::from_code(code.code()), Some(code));
+        }
     }
 }
 
@@ -1389,29 +1712,121 @@ fn slots_of_a_service_that_lost_a_frontend_survive_a_restart() {
     assert!(delta.is_empty(), "{delta:?}");
 }
 
-/// A pick code that a frontend would have only until the next Service is added never reaches a
-/// kernel, neither at the start nor later.
+/// A class that a Service would have only between two changes never reaches a kernel.
 #[test]
-fn a_transient_pick_code_needs_no_chain() {
-    let (mut loser, mut winner) = (plain("default", "a", 1), plain("default", "b", 2));
-    loser.external_ips = vec![v4(9, 1)];
-    winner.load_balancer_vips = vec![v4(9, 1)];
-    let list = objects(&[(&loser, &[1, 2]), (&winner, &[1])]);
-    let external_two = |program: &Program| {
-        let pick = Pick { clients: Clients::Masqueraded, affinity: None, backends: 2 };
-        let (family, scope, view) = (Family::Ipv4, Scope::Address, View::Cluster);
-        let id = PickId { family, scope, view, pick };
-        meaning(&program.state()).picks.contains(&id)
-    };
-    assert!(!external_two(&Daemon::start(&list).program));
-    let mut daemon = Daemon::start(&[]);
-    daemon.apply(&[replacement(&list)]);
-    assert!(!external_two(&daemon.program));
-    // Nor when the Service that has the frontend is compiled again.
+fn a_passing_class_is_not_added() {
+    let mut sticky = plain("default", "a", 1);
+    sticky.affinity = Affinity::ClientIp { timeout: 60 };
+    let plain = plain("default", "a", 1);
+    let mut daemon = Daemon::start(&objects(&[(&plain, &[1])]));
     let before = daemon.program.clone();
-    daemon.apply(&[replacement(&objects(&[(&loser, &[1, 2]), (&winner, &[2])]))]);
-    assert!(!external_two(&daemon.program));
-    assert_eq!(checked_delta(&before, &daemon.program).shared.len(), 0);
+    let of = |service: &Service| Change::Apply(sourced(Object::Service(Arc::new(service.clone()))));
+    let mut dirty = daemon.model.apply(Origin::Manifests, of(&sticky));
+    daemon.program.update(&daemon.model, &dirty);
+    assert_eq!(meaning(&daemon.program.state()).affinities.len(), 1);
+    // Both changes in one batch.
+    let mut daemon = Daemon { program: before.clone(), ..daemon };
+    dirty = daemon.apply(&[of(&sticky), of(&plain)]);
+    assert!(!dirty.services.is_empty());
+    assert!(Delta::between(&before, &daemon.program).is_empty());
+}
+
+/// With many Services of one timeout, their records are in several maps, of which each has room for
+/// those of its groups.
+#[test]
+fn services_with_affinity_share_maps() {
+    let count = u8::try_from(2 * GROUPS_PER_MAP + 1).unwrap();
+    let services: Vec<Service> = (1..=count)
+        .map(|d| {
+            let affinity = Affinity::ClientIp { timeout: 10_800 };
+            Service { affinity, ..plain("default", &format!("s{d:03}"), d) }
+        })
+        .collect();
+    let list: Vec<(&Service, &[u8])> = services.iter().map(|it| (it, &[1_u8, 2][..])).collect();
+    let mut daemon = Daemon::start(&objects(&list));
+    let names = |daemon: &Daemon| -> Vec<String> {
+        let state = daemon.program.state();
+        let sets = &state.tables[&Family::Ipv4].sets;
+        sets.iter().filter_map(|set| Some(set.affinity()?.to_string())).collect()
+    };
+    assert_eq!(names(&daemon), ["affinity-10800", "affinity-10800-2", "affinity-10800-3"]);
+    // A map that nobody uses goes after a while, and is made again when it is needed.
+    let before = daemon.program.clone();
+    daemon.apply(&[replacement(&objects(&list[..list.len() - 1]))]);
+    daemon.retire_idle();
+    assert_eq!(names(&daemon), ["affinity-10800", "affinity-10800-2"]);
+    checked_delta(&before, &daemon.program);
+    checked_delta(&daemon.program, &before);
+}
+
+/// Groups that begin do not crowd into the map of those that they begin from.
+#[test]
+fn local_groups_take_places_of_their_own_in_the_maps() {
+    let count = u8::try_from(GROUPS_PER_MAP).unwrap();
+    let affinity = Affinity::ClientIp { timeout: 60 };
+    let services = |external_policy| -> Vec<Service> {
+        let of = |d| Service {
+            affinity,
+            external_policy,
+            kind: ServiceType::LoadBalancer,
+            load_balancer_vips: vec![v4(9, d)],
+            ..plain("default", &format!("s{d:03}"), d)
+        };
+        (1..=count).map(of).collect()
+    };
+    let list = |services: &[Service]| {
+        let pairs: Vec<(&Service, &[u8])> = services.iter().map(|it| (it, &[1_u8][..])).collect();
+        let mut objects = objects(&pairs);
+        for object in &mut objects {
+            if let Object::EndpointSlice(slice) = object {
+                Arc::make_mut(slice).endpoints[0].node = Some(NodeName::from(HERE));
+            }
+        }
+        objects
+    };
+    let mut daemon = Daemon::start(&list(&services(TrafficPolicy::Cluster)));
+    let users = |daemon: &Daemon| -> BTreeMap<code::Affinity, BTreeSet<GroupId>> {
+        let state = daemon.program.state();
+        let mut users: BTreeMap<code::Affinity, BTreeSet<GroupId>> = BTreeMap::new();
+        for frontend in elements(&state).into_keys().filter_map(Key::frontend) {
+            for group in View::ALL.into_iter().filter_map(|view| state.group(view, frontend)) {
+                let affinity = must(group.affinity).affinity;
+                users.entry(affinity).or_default().insert(must(group.id));
+            }
+        }
+        users
+    };
+    assert_eq!(users(&daemon).values().map(BTreeSet::len).collect::<Vec<_>>(), [GROUPS_PER_MAP]);
+    daemon.apply(&[replacement(&list(&services(TrafficPolicy::Local)))]);
+    let full = [GROUPS_PER_MAP; 2];
+    assert_eq!(users(&daemon).values().map(BTreeSet::len).collect::<Vec<_>>(), full);
+    // A Service that comes while the daemon is down finds no place in a map that is full.
+    let state = daemon.program.state();
+    let mut more = services(TrafficPolicy::Local);
+    more.push(Service { affinity, ..plain("aaa", "first", 200) });
+    let mut restarted = daemon.clone();
+    restarted.model = model(&list(&more));
+    restarted.program = Program::compile(&restarted.model, settings(), &state);
+    let counts: Vec<usize> = users(&restarted).values().map(BTreeSet::len).collect();
+    assert_eq!(counts, [GROUPS_PER_MAP, GROUPS_PER_MAP, 1]);
+}
+
+/// A Service whose endpoints are all gone for a moment finds the records of its clients again.
+#[test]
+fn an_empty_group_keeps_its_place_in_a_map() {
+    let sticky =
+        Service { affinity: Affinity::ClientIp { timeout: 60 }, ..plain("default", "web", 1) };
+    let with = |endpoints: &[u8]| replacement(&objects(&[(&sticky, endpoints)]));
+    let mut daemon = Daemon::start(&objects(&[(&sticky, &[1, 2])]));
+    let before = daemon.program.state();
+    daemon.apply(&[with(&[])]);
+    assert_eq!(daemon.program.idle_affinities().count(), 0);
+    assert_eq!(daemon.program.without_affinity(&sticky.key).count(), 0, "a false warning");
+    daemon.apply(&[with(&[1, 2])]);
+    let codes = |state: &State| -> BTreeSet<Option<Code>> {
+        elements(state).into_keys().filter_map(Key::frontend).map(|it| state.code(it)).collect()
+    };
+    assert_eq!(codes(&daemon.program.state()), codes(&before));
 }
 
 /// The network of the node's Pods was known and no longer is.
@@ -1448,22 +1863,28 @@ fn a_headless_service_is_not_listed() {
     assert_eq!(names(&Daemon::start(&list).program), Vec::<&NamespacedName>::new());
 }
 
-/// A pick chain that is no longer wanted is removed only after its last use.
+/// A class that is no longer wanted is removed only after its last use.
 #[test]
-fn a_pick_chain_is_removed_after_its_last_user() {
-    let service = plain("default", "web", 1);
-    let before = Daemon::start(&objects(&[(&service, &[1, 2])])).program;
-    let wanted = Daemon::start(&objects(&[(&service, &[1])])).program;
+fn a_class_is_removed_after_its_last_user() {
+    let affinity = |timeout| Service {
+        affinity: Affinity::ClientIp { timeout },
+        ..plain("default", "web", 1)
+    };
+    let before = Daemon::start(&objects(&[(&affinity(60), &[1, 2])])).program;
+    let wanted = Daemon::start(&objects(&[(&affinity(61), &[1, 2])])).program;
     let found = before.state();
     for delta in [
         Delta::reconcile(&found, &wanted),
         Delta::between_states(&found, &wanted.state()),
         Delta::between(&before, &wanted),
     ] {
-        let is_pick =
-            |op: &Op| op.deleted().is_some_and(|element| matches!(element.key, Key::Pick(..)));
-        assert!(!delta.shared.at(Stage::Switch).iter().any(is_pick), "the chain is removed first");
-        assert!(delta.shared.at(Stage::Retire).iter().any(is_pick), "the chain is never removed");
+        let goes = |op: &Op| {
+            let is_set = matches!(op, Op::Nft(nft::Op::DeleteSet(..)));
+            is_set || matches!(op, Op::Nft(nft::Op::DeleteChain(..)))
+        };
+        assert!(!delta.shared.at(Stage::Switch).iter().any(goes), "the class is removed first");
+        let gone = delta.shared.at(Stage::Retire).iter().filter(|op| goes(op)).count();
+        assert_eq!(gone, 2, "its chain and its map");
         check(&found, &delta, &wanted.state());
     }
 }

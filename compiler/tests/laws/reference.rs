@@ -2,13 +2,14 @@
 //! plain list of objects. It is slow, and uses nothing of the compiler except objects and verdicts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use rulec_compiler::Settings;
 use rulec_compiler::interface::InterfacePattern;
+use rulec_compiler::load_balancing::Weight;
 use rulec_compiler::name::{NamespacedName, PortName};
 use rulec_compiler::net::{Backend, Family, Protocol};
 use rulec_compiler::object::{
@@ -72,6 +73,17 @@ struct Found<'a> {
     /// True if it names no node, so that it may be here.
     placeless: bool,
     hints: Option<&'a Hints>,
+    weight: Weight,
+}
+
+impl Found<'_> {
+    fn is_ready(&self) -> bool {
+        self.conditions.ready && self.weight != Weight::NONE
+    }
+
+    fn is_last_resort(&self) -> bool {
+        self.conditions.serving && self.conditions.terminating && self.weight != Weight::NONE
+    }
 }
 
 type Endpoints<'a> = BTreeMap<Backend, Found<'a>>;
@@ -87,7 +99,7 @@ struct Selected {
 enum Translated {
     To(BTreeSet<Backend>, bool),
     Dropped,
-    Not(bool),
+    Not,
 }
 
 impl<'a> Cluster<'a> {
@@ -143,7 +155,7 @@ impl<'a> Cluster<'a> {
         }
         let (backends, is_marked) = match self.translate(&claims, packet) {
             Translated::Dropped => return [(Verdict::Drop, false)].into(),
-            Translated::Not(is_marked) => return self.untranslated(&claims, packet, is_marked),
+            Translated::Not => return self.untranslated(&claims, packet, false),
             Translated::To(backends, is_marked) => (backends, is_marked),
         };
         if self.settings.ipvs().is_some() {
@@ -207,7 +219,7 @@ impl<'a> Cluster<'a> {
                 let mut dropped = 0;
                 for port in &service.ports {
                     let endpoints = self.endpoints(service, port, family);
-                    let here = endpoints.iter().filter(|(_, it)| it.local && it.conditions.ready);
+                    let here = endpoints.iter().filter(|(_, it)| it.local && it.is_ready());
                     weight.extend(here.map(|(backend, _)| backend.address));
                     let selected = self.select(&endpoints);
                     dropped += usize::from(selected.any && selected.local.is_empty());
@@ -247,6 +259,7 @@ impl<'a> Cluster<'a> {
                         local: endpoint.node.as_ref() == Some(&self.settings.node_name),
                         placeless: endpoint.node.is_none(),
                         hints: endpoint.hints.as_deref(),
+                        weight: slice.weight,
                     };
                     all.push((Backend { address: endpoint.address, port: number }, found));
                 }
@@ -290,6 +303,7 @@ impl<'a> Cluster<'a> {
                     local: *on == self.settings.node_name,
                     placeless: false,
                     hints: None,
+                    weight: pod.weight,
                 };
                 all.push((Backend { address: *address, port }, found));
             }
@@ -298,7 +312,8 @@ impl<'a> Cluster<'a> {
         // of the copies does not matter.
         let worth = |found: &Found<'_>| {
             let Conditions { ready, serving, terminating } = found.conditions;
-            (!terminating, ready, serving, found.local, found.hints.cloned(), found.placeless)
+            let Found { local, placeless, weight, .. } = *found;
+            (!terminating, ready, serving, local, found.hints.cloned(), placeless, weight)
         };
         all.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| worth(one).cmp(&worth(other))));
         all.into_iter().collect()
@@ -314,8 +329,7 @@ impl<'a> Cluster<'a> {
         let or = |first: BTreeSet<Backend>, second: BTreeSet<Backend>| {
             if first.is_empty() { second } else { first }
         };
-        let is_last_resort = |it: &Found<'_>| it.conditions.serving && it.conditions.terminating;
-        let ready: Vec<&Found<'_>> = endpoints.values().filter(|it| it.conditions.ready).collect();
+        let ready: Vec<&Found<'_>> = endpoints.values().filter(|it| it.is_ready()).collect();
 
         let node = &self.settings.node_name;
         let nodes = |it: &Found<'_>| it.hints.map(|hints| hints.nodes.clone()).unwrap_or_default();
@@ -337,12 +351,15 @@ impl<'a> Cluster<'a> {
             }
         };
         Selected {
-            cluster: or(those(&|it| it.conditions.ready && is_allowed(it)), those(&is_last_resort)),
-            local: or(
-                those(&|it| it.local && it.conditions.ready),
-                those(&|it| it.local && is_last_resort(it)),
+            cluster: or(
+                those(&|it| it.is_ready() && is_allowed(it)),
+                those(&|it| it.is_last_resort()),
             ),
-            any: endpoints.values().any(|it| it.conditions.ready || is_last_resort(it)),
+            local: or(
+                those(&|it| it.local && it.is_ready()),
+                those(&|it| it.local && it.is_last_resort()),
+            ),
+            any: endpoints.values().any(|it| it.is_ready() || it.is_last_resort()),
         }
     }
 
@@ -390,19 +407,22 @@ impl<'a> Cluster<'a> {
 
     /// Applies the rest of §4.0 to §4.6: the services chain.
     fn translate(&self, claims: &[Claim<'_>], packet: &Packet) -> Translated {
-        let Some((protocol, port)) = packet.transport else { return Translated::Not(false) };
+        let Some((protocol, port)) = packet.transport else { return Translated::Not };
         let family = Family::of(packet.destination);
         let is_sent = self.is_own(packet.source);
         let is_pod = self.is_pod(packet, is_sent);
-        // §4.3: for any packet to an active cluster address. The second part: other nodes could not
+        // §4.3: for packets to a port of a Service at an active cluster address; others are not
+        // served, and keep their source. The second part: other nodes could not
         // answer to an address that is bound only for IPVS.
         let is_unmasked = self.settings.masquerade_all || is_pod == Some(false);
         let mut is_marked = self.is_cluster_ip(packet.destination) && is_unmasked
             || self.bound.contains(&packet.source);
         let address = Entrance { family, address: Some(packet.destination), protocol, port };
         let node_port = Entrance { family, address: None, protocol, port };
+        // Connections of this node to `localhost` have no other entrance before.
+        let at_localhost = self.is_to_localhost(packet).then_some(node_port);
         let node_port = self.is_node_port_address(packet.destination).then_some(node_port);
-        for entrance in [Some(address), node_port].into_iter().flatten() {
+        for entrance in [at_localhost, Some(address), node_port].into_iter().flatten() {
             let Some(claim) = winner(claims, entrance) else { continue };
             let Selected { mut cluster, local, any } = self.selected(claim);
             if !any {
@@ -422,7 +442,7 @@ impl<'a> Cluster<'a> {
             } else if !is_external_local(claim.service) {
                 is_marked = true;
                 cluster
-            } else if is_pod == Some(true) {
+            } else if is_pod == Some(true) && at_localhost.is_none() {
                 // This comes before the row of the host (§5.1): an address may match both.
                 cluster
             } else if is_sent {
@@ -437,7 +457,7 @@ impl<'a> Cluster<'a> {
                 Translated::To(targets, is_marked)
             };
         }
-        Translated::Not(is_marked)
+        Translated::Not
     }
 
     /// §4.8.
@@ -561,15 +581,42 @@ impl<'a> Cluster<'a> {
         }
     }
 
+    /// Returns true if a packet is one to a node port on `localhost`, should there be such a port
+    /// (KEP-6032).
+    fn is_to_localhost(&self, packet: &Packet) -> bool {
+        let networks: &[IpNet] = match &self.settings.node_port_addresses {
+            NodePortAddresses::Primary => &[],
+            NodePortAddresses::PrimaryAnd(networks) | NodePortAddresses::Cidrs(networks) => {
+                networks
+            }
+        };
+        let is_localhost = match packet.destination {
+            IpAddr::V4(address) => address == Ipv4Addr::LOCALHOST,
+            IpAddr::V6(address) => address == Ipv6Addr::LOCALHOST,
+        };
+        let is_named =
+            networks.iter().any(|it| it.contains(&packet.destination) && it.addr().is_loopback());
+        self.settings.ipvs().is_none() && packet.source.is_loopback() && is_localhost && is_named
+    }
+
     fn is_node_port_address(&self, address: IpAddr) -> bool {
         let family = Family::of(address);
         if address.is_loopback() {
             return false;
         }
+        let primary = self.primary_address(family).filter(|it| !it.is_loopback());
+        let is_primary = primary == Some(address);
         let cidrs: Option<Vec<IpNet>> = match &self.settings.node_port_addresses {
-            NodePortAddresses::Primary => {
-                let primary = self.primary_address(family).filter(|it| !it.is_loopback());
-                return primary.map_or(self.is_own(address), |primary| primary == address);
+            NodePortAddresses::Primary if primary.is_some() => return is_primary,
+            NodePortAddresses::Primary => None,
+            NodePortAddresses::PrimaryAnd(_) if primary.is_none() => None,
+            NodePortAddresses::PrimaryAnd(cidrs) => {
+                let of_family = cidrs.iter().filter(|cidr| Family::of(cidr.addr()) == family);
+                let is_all = of_family.clone().any(|cidr| cidr.prefix_len() == 0);
+                if is_primary && !is_all {
+                    return true;
+                }
+                (!is_all).then(|| of_family.copied().collect())
             }
             NodePortAddresses::Cidrs(cidrs) => {
                 let of_family = cidrs.iter().filter(|cidr| Family::of(cidr.addr()) == family);
@@ -594,6 +641,18 @@ impl<'a> Cluster<'a> {
         let mut all: BTreeSet<IpAddr> = match &self.settings.node_port_addresses {
             NodePortAddresses::Primary if primary.is_some() => primary.into_iter().collect(),
             NodePortAddresses::Primary => self.interfaces.iter().copied().collect(),
+            NodePortAddresses::PrimaryAnd(_) if primary.is_none() => {
+                self.interfaces.iter().copied().collect()
+            }
+            NodePortAddresses::PrimaryAnd(cidrs) => {
+                let cidrs = cidrs.iter().filter(|cidr| Family::of(cidr.addr()) == family);
+                let is_all = cidrs.clone().any(|cidr| cidr.prefix_len() == 0);
+                let is_selected =
+                    |it: &&IpAddr| is_all || cidrs.clone().any(|cidr| cidr.contains(*it));
+                let selected = self.interfaces.iter().filter(is_selected);
+                // Every address is every one that an interface has.
+                selected.copied().chain(primary.filter(|_| !is_all)).collect()
+            }
             NodePortAddresses::Cidrs(cidrs) => {
                 let cidrs = cidrs.iter().filter(|cidr| Family::of(cidr.addr()) == family);
                 let is_all = cidrs.clone().next().is_none()

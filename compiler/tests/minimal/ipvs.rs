@@ -170,7 +170,7 @@ fn the_first_and_the_last_endpoint_take_three_operations_each() {
     assert_eq!(
         ops(&none, &one),
         [
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 1000:0",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:17ff",
             "# ipvsadm -a -t 10.96.0.1:80 -r 10.0.0.1:8080 -m -w 1",
             "delete reject-services 10.96.0.1 . tcp . 80",
         ]
@@ -223,8 +223,9 @@ fn changing_affinity_takes_one_operation() {
 
 // ---- Policies -----------------------------------------------------------------------------------
 
-/// Two for the head, which now distinguishes clients; one for the head of the local view; and one
-/// for each real server on other nodes. The cluster address is not affected.
+/// Two for the head, which now distinguishes clients; one for the element that leads clients
+/// from outside to the local group; and one for each real server on other nodes. The cluster
+/// address is not affected.
 #[test]
 fn external_policy_takes_three_operations_and_one_per_remote_endpoint() {
     let backends = || endpoints(&[at(1), at(2), local(3)]);
@@ -232,9 +233,9 @@ fn external_policy_takes_three_operations_and_one_per_remote_endpoint() {
     assert_eq!(
         ops(&cluster, &local),
         [
+            "add local-groups 0:1000 : 0:23ff",
             "delete services 192.0.2.1 . tcp . 80",
-            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 5000:0",
-            "add local-services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 1000:0",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 0:1fff",
             "# ipvsadm -e -t 192.0.2.1:80 -r 10.0.0.1:8080 -m -w 0 -x 1600",
             "# ipvsadm -e -t 192.0.2.1:80 -r 10.0.0.2:8080 -m -w 0 -x 1600",
         ]
@@ -243,10 +244,10 @@ fn external_policy_takes_three_operations_and_one_per_remote_endpoint() {
         history(&[&cluster, &local, &cluster]),
         [
             "delete services 192.0.2.1 . tcp . 80",
-            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 3000:0",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 0:1bff",
             "# ipvsadm -e -t 192.0.2.1:80 -r 10.0.0.1:8080 -m -w 1",
             "# ipvsadm -e -t 192.0.2.1:80 -r 10.0.0.2:8080 -m -w 1",
-            "delete local-services 192.0.2.1 . tcp . 80",
+            "delete local-groups 0:1000",
         ]
     );
 }
@@ -261,7 +262,7 @@ fn external_policy_without_local_endpoints_takes_two_operations() {
         ops(&cluster, &local),
         [
             "delete services 192.0.2.1 . tcp . 80",
-            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 5000:0",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 0:1fff",
         ]
     );
 }
@@ -279,7 +280,7 @@ fn internal_policy_takes_one_operation_per_remote_endpoint() {
         ops(&with(|_| (), at(2)), &with(inside_local, at(2))),
         [
             "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 6000:0",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:17fe",
             "# ipvsadm -e -t 10.96.0.1:80 -r 10.0.0.1:8080 -m -w 0 -x 1600",
             "# ipvsadm -e -t 10.96.0.1:80 -r 10.0.0.2:8080 -m -w 0 -x 1600",
         ]
@@ -302,7 +303,7 @@ fn a_node_address_adds_and_removes_only_its_node_ports() {
     assert_eq!(
         ops(&one, &two),
         [
-            "add services 172.16.0.2 . tcp . 30080 comment \"default/web:http\" : 3000:0",
+            "add services 172.16.0.2 . tcp . 30080 comment \"default/web:http\" : 0:1bff",
             "# ipvsadm -A -t 172.16.0.2:30080 -s rr",
             "# ipvsadm -a -t 172.16.0.2:30080 -r 10.0.0.1:8080 -m -w 1",
             "# ipvsadm -a -t 172.16.0.2:30080 -r 10.0.0.2:8080 -m -w 1",
@@ -347,7 +348,7 @@ fn removing_a_service_takes_five_operations() {
             "add cluster-ips 10.96.0.1",
             "add vips 10.96.0.1",
             "# bind 10.96.0.1",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 1000:0",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:17ff",
             "# ipvsadm -A -t 10.96.0.1:80 -s rr",
             "# ipvsadm -a -t 10.96.0.1:80 -r 10.0.0.1:8080 -m -w 1",
             "# ipvsadm -a -t 10.96.0.1:80 -r 10.0.0.2:8080 -m -w 1",
@@ -407,7 +408,7 @@ fn an_external_ip_leaves_in_four_operations_and_returns_in_five() {
         [
             "add vips 192.0.2.1",
             "# bind 192.0.2.1",
-            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 3000:0",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 0:1bff",
             "# ipvsadm -A -t 192.0.2.1:80 -s rr",
             "# ipvsadm -a -t 192.0.2.1:80 -r 10.0.0.1:8080 -m -w 1",
         ]

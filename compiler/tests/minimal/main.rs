@@ -1,9 +1,10 @@
 //! The cost of each typical change: its exact operations, one line each.
 //!
 //! In addition, every change is checked as in `laws`: it is valid for a kernel, leads to the right
-//! state, and there is no smaller one. Pick chains, which all Services share, are left out of the
-//! lines: see `a_pick_chain_is_added_with_its_first_user`.
+//! state, and there is no smaller one. Classes of session affinity, which Services share, are left
+//! out of the lines: see `a_class_is_added_with_the_first_service_that_has_its_timeout`.
 
+mod balancing;
 mod ipvs;
 mod policies;
 #[path = "../support/mod.rs"]
@@ -197,9 +198,9 @@ fn history(steps: &[&[Object]]) -> Vec<String> {
 }
 
 fn lines(delta: &Delta) -> Vec<String> {
-    let of_pick =
-        |op: &&Op| op.element().is_none_or(|element| matches!(element.key, Key::Pick(..)));
-    let is_shown = |op: &&Op| matches!(op, Op::Ipvs(_)) || !of_pick(op);
+    let is_class = |key| matches!(key, Key::Class(..) | Key::Draw(..));
+    let is_skeleton = |op: &Op| op.element().is_none_or(|element| is_class(element.key));
+    let is_shown = |op: &&Op| matches!(op, Op::Ipvs(_)) || !is_skeleton(op);
     delta.ops().filter(is_shown).map(line).collect()
 }
 
@@ -220,9 +221,9 @@ fn adding_an_endpoint_takes_three_operations() {
     assert_eq!(
         found,
         [
+            "add endpoints 0:1000 . tcp . 3 : 10.0.0.4 . 8080",
             "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:4",
-            "add endpoints 10.96.0.1 . tcp . 80 . 0:3 : 10.0.0.4 . 8080",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1404",
         ]
     );
 }
@@ -236,9 +237,9 @@ fn a_new_endpoint_takes_the_last_slot_whatever_its_address() {
     assert_eq!(
         found,
         [
+            "add endpoints 0:1000 . tcp . 2 : 10.0.0.1 . 8080",
             "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:3",
-            "add endpoints 10.96.0.1 . tcp . 80 . 0:2 : 10.0.0.1 . 8080",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1403",
         ]
     );
 }
@@ -253,8 +254,8 @@ fn removing_the_endpoint_in_the_last_slot_takes_three_operations() {
         found,
         [
             "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
-            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1402",
+            "delete endpoints 0:1000 . tcp . 2",
         ]
     );
 }
@@ -268,11 +269,11 @@ fn removing_the_endpoint_in_another_slot_takes_five_operations() {
     assert_eq!(
         found,
         [
+            "delete endpoints 0:1000 . tcp . 0",
+            "add endpoints 0:1000 . tcp . 0 : 10.0.0.3 . 8080",
             "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
-            "delete endpoints 10.96.0.1 . tcp . 80 . none",
-            "add endpoints 10.96.0.1 . tcp . 80 . none : 10.0.0.3 . 8080",
-            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1402",
+            "delete endpoints 0:1000 . tcp . 2",
         ]
     );
 }
@@ -285,9 +286,9 @@ fn a_returning_endpoint_takes_the_last_slot() {
     assert_eq!(
         found,
         [
+            "add endpoints 0:1000 . tcp . 2 : 10.0.0.1 . 8080",
             "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:3",
-            "add endpoints 10.96.0.1 . tcp . 80 . 0:2 : 10.0.0.1 . 8080",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1403",
         ]
     );
 }
@@ -300,10 +301,7 @@ fn replacing_an_endpoint_in_one_batch_takes_two_operations() {
     );
     assert_eq!(
         found,
-        [
-            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
-            "add endpoints 10.96.0.1 . tcp . 80 . 0:1 : 10.0.0.9 . 8080",
-        ]
+        ["delete endpoints 0:1000 . tcp . 1", "add endpoints 0:1000 . tcp . 1 : 10.0.0.9 . 8080"]
     );
 }
 
@@ -315,16 +313,16 @@ fn losing_and_regaining_readiness_takes_three_operations_each() {
         ops(&ready, &unready),
         [
             "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
-            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1402",
+            "delete endpoints 0:1000 . tcp . 2",
         ]
     );
     assert_eq!(
         history(&[&ready, &unready, &ready]),
         [
+            "add endpoints 0:1000 . tcp . 2 : 10.0.0.3 . 8080",
             "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:3",
-            "add endpoints 10.96.0.1 . tcp . 80 . 0:2 : 10.0.0.3 . 8080",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1403",
         ]
     );
 }
@@ -343,23 +341,38 @@ fn termination_of_all_endpoints_takes_no_operation() {
     assert_eq!(ops(&before, &after), [""; 0]);
 }
 
+/// Up to eight endpoints: the endpoint is in the table once, and the size in the codes of all
+/// frontends changes.
 #[test]
-fn adding_an_endpoint_takes_three_operations_per_frontend() {
+fn adding_an_endpoint_takes_one_operation_and_two_per_frontend() {
     let found =
         ops(&[web(exposed), endpoints(&[at(1)])], &[web(exposed), endpoints(&[at(1), at(2)])]);
     assert_eq!(
         found,
         [
+            "add endpoints 0:1000 . tcp . 1 : 10.0.0.2 . 8080",
             "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
-            "add endpoints 10.96.0.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1402",
             "delete services 192.0.2.1 . tcp . 80",
-            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 2000:2",
-            "add endpoints 192.0.2.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 0:1802",
             "delete nodeports tcp . 30080",
-            "add nodeports tcp . 30080 comment \"default/web:http\" : 2000:2",
-            "add nodeport-endpoints tcp . 30080 . 0:1 : 10.0.0.2 . 8080",
+            "add nodeports tcp . 30080 comment \"default/web:http\" : 0:1802",
         ]
+    );
+}
+
+/// Above eight: the size stays, and so do the codes of all frontends.
+#[test]
+fn adding_an_endpoint_to_many_takes_one_operation() {
+    let nine: Vec<Endpoint> = (1..=9).map(at).collect();
+    let ten: Vec<Endpoint> = (1..=10).map(at).collect();
+    assert_eq!(
+        ops(&[web(exposed), endpoints(&nine)], &[web(exposed), endpoints(&ten)]),
+        ["add endpoints 0:1000 . tcp . 9 : 10.0.0.10 . 8080"]
+    );
+    assert_eq!(
+        ops(&[web(exposed), endpoints(&ten)], &[web(exposed), endpoints(&nine)]),
+        ["delete endpoints 0:1000 . tcp . 9"]
     );
 }
 
@@ -369,8 +382,8 @@ fn the_first_endpoint_ends_the_rejection() {
     assert_eq!(
         found,
         [
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1",
-            "add endpoints 10.96.0.1 . tcp . 80 . none : 10.0.0.1 . 8080",
+            "add endpoints 0:1000 . tcp . 0 : 10.0.0.1 . 8080",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1401",
             "delete reject-services 10.96.0.1 . tcp . 80",
         ]
     );
@@ -384,7 +397,7 @@ fn removing_the_last_endpoint_starts_the_rejection() {
         [
             "delete services 10.96.0.1 . tcp . 80",
             "add reject-services 10.96.0.1 . tcp . 80 comment \"default/web:http\"",
-            "delete endpoints 10.96.0.1 . tcp . 80 . none",
+            "delete endpoints 0:1000 . tcp . 0",
         ]
     );
 }
@@ -428,8 +441,8 @@ fn removing_the_ready_copy_of_an_endpoint_removes_it() {
         ops(&two, &one),
         [
             "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1",
-            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1401",
+            "delete endpoints 0:1000 . tcp . 1",
         ]
     );
 }
@@ -437,26 +450,15 @@ fn removing_the_ready_copy_of_an_endpoint_removes_it() {
 // ---- Frontends ----------------------------------------------------------------------------------
 
 #[test]
-fn an_external_ip_changes_only_its_own_elements() {
+fn an_external_ip_takes_one_operation() {
     let without = [web(|_| ()), endpoints(&[at(1), at(2)])];
     let with =
         [web(|service| service.external_ips = vec![external(1)]), endpoints(&[at(1), at(2)])];
     assert_eq!(
         ops(&without, &with),
-        [
-            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 2000:2",
-            "add endpoints 192.0.2.1 . tcp . 80 . none : 10.0.0.1 . 8080",
-            "add endpoints 192.0.2.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
-        ]
+        ["add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 0:1802"]
     );
-    assert_eq!(
-        ops(&with, &without),
-        [
-            "delete services 192.0.2.1 . tcp . 80",
-            "delete endpoints 192.0.2.1 . tcp . 80 . none",
-            "delete endpoints 192.0.2.1 . tcp . 80 . 0:1",
-        ]
-    );
+    assert_eq!(ops(&with, &without), ["delete services 192.0.2.1 . tcp . 80"]);
 }
 
 #[test]
@@ -468,7 +470,7 @@ fn an_external_ip_that_becomes_a_vip_takes_no_operation() {
 }
 
 #[test]
-fn changing_a_vip_replaces_only_its_elements() {
+fn changing_a_vip_replaces_only_its_element() {
     let with = |d| {
         let vip = move |service: &mut Service| service.load_balancer_vips = vec![external(d)];
         [web(vip), endpoints(&[at(1)])]
@@ -477,15 +479,13 @@ fn changing_a_vip_replaces_only_its_elements() {
         ops(&with(1), &with(2)),
         [
             "delete services 192.0.2.1 . tcp . 80",
-            "delete endpoints 192.0.2.1 . tcp . 80 . none",
-            "add services 192.0.2.2 . tcp . 80 comment \"default/web:http\" : 2000:1",
-            "add endpoints 192.0.2.2 . tcp . 80 . none : 10.0.0.1 . 8080",
+            "add services 192.0.2.2 . tcp . 80 comment \"default/web:http\" : 0:1801",
         ]
     );
 }
 
 #[test]
-fn changing_a_port_number_replaces_only_its_elements() {
+fn changing_a_port_number_replaces_only_its_element() {
     let with = |port| {
         let port = move |service: &mut Service| service.ports[0].port = number(port);
         [web(port), endpoints(&[at(1)])]
@@ -494,9 +494,7 @@ fn changing_a_port_number_replaces_only_its_elements() {
         ops(&with(80), &with(81)),
         [
             "delete services 10.96.0.1 . tcp . 80",
-            "delete endpoints 10.96.0.1 . tcp . 80 . none",
-            "add services 10.96.0.1 . tcp . 81 comment \"default/web:http\" : 0:1",
-            "add endpoints 10.96.0.1 . tcp . 81 . none : 10.0.0.1 . 8080",
+            "add services 10.96.0.1 . tcp . 81 comment \"default/web:http\" : 0:1401",
         ]
     );
 }
@@ -514,9 +512,7 @@ fn changing_a_node_port_leaves_other_frontends_alone() {
         ops(&with(30080), &with(30081)),
         [
             "delete nodeports tcp . 30080",
-            "delete nodeport-endpoints tcp . 30080 . none",
-            "add nodeports tcp . 30081 comment \"default/web:http\" : 2000:1",
-            "add nodeport-endpoints tcp . 30081 . none : 10.0.0.1 . 8080",
+            "add nodeports tcp . 30081 comment \"default/web:http\" : 0:1801",
         ]
     );
 }
@@ -535,7 +531,7 @@ fn renaming_a_port_changes_only_the_comment() {
         ops(&named("http"), &named("main")),
         [
             "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:main\" : 0:2",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:main\" : 0:1402",
         ]
     );
 }
@@ -557,7 +553,7 @@ fn renaming_a_port_keeps_its_slots() {
         history(&[&two, &three, &renamed]),
         [
             "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:main\" : 0:3",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:main\" : 0:1403",
         ]
     );
 }
@@ -572,10 +568,10 @@ fn changing_the_target_port_takes_two_operations_per_backend() {
     assert_eq!(
         ops(&to(8080), &to(9090)),
         [
-            "delete endpoints 10.96.0.1 . tcp . 80 . none",
-            "add endpoints 10.96.0.1 . tcp . 80 . none : 10.0.0.1 . 9090",
-            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
-            "add endpoints 10.96.0.1 . tcp . 80 . 0:1 : 10.0.0.2 . 9090",
+            "delete endpoints 0:1000 . tcp . 0",
+            "add endpoints 0:1000 . tcp . 0 : 10.0.0.1 . 9090",
+            "delete endpoints 0:1000 . tcp . 1",
+            "add endpoints 0:1000 . tcp . 1 : 10.0.0.2 . 9090",
         ]
     );
 }
@@ -602,8 +598,8 @@ fn removing_a_service_removes_all_its_elements() {
             "delete cluster-ips 10.96.0.1",
             "delete hairpin 10.0.0.1 . 10.0.0.1",
             "delete services 10.96.0.1 . tcp . 80",
-            "delete endpoints 10.96.0.1 . tcp . 80 . none",
-            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
+            "delete endpoints 0:1000 . tcp . 0",
+            "delete endpoints 0:1000 . tcp . 1",
         ]
     );
 }
@@ -620,7 +616,7 @@ fn removing_slices_before_their_service_takes_no_more_operations() {
         [
             "delete cluster-ips 10.96.0.1",
             "delete services 10.96.0.1 . tcp . 80",
-            "delete endpoints 10.96.0.1 . tcp . 80 . none",
+            "delete endpoints 0:1000 . tcp . 0",
         ]
     );
 }
@@ -654,12 +650,11 @@ fn families_are_changed_independently() {
         ops(&[dual(), four.clone(), six(&[v6(1)])], &[dual(), four.clone(), six(&[v6(1), v6(2)])]),
         [
             "add ip6 hairpin fd00::1:2 . fd00::1:2",
+            "add ip6 endpoints 0:2000 . tcp . 1 : fd00::1:2 . 8080",
             "delete ip6 services fd00::1 . tcp . 80",
-            "add ip6 services fd00::1 . tcp . 80 comment \"default/web:http\" : 0:2",
-            "add ip6 endpoints fd00::1 . tcp . 80 . 0:1 : fd00::1:2 . 8080",
+            "add ip6 services fd00::1 . tcp . 80 comment \"default/web:http\" : 0:2402",
             "delete ip6 nodeports tcp . 30080",
-            "add ip6 nodeports tcp . 30080 comment \"default/web:http\" : 2000:2",
-            "add ip6 nodeport-endpoints tcp . 30080 . 0:1 : fd00::1:2 . 8080",
+            "add ip6 nodeports tcp . 30080 comment \"default/web:http\" : 0:2802",
         ]
     );
     // The second family adds only its own elements.
@@ -668,44 +663,43 @@ fn families_are_changed_independently() {
         [
             "add ip6 cluster-ips fd00::1",
             "add ip6 hairpin fd00::1:1 . fd00::1:1",
-            "add ip6 services fd00::1 . tcp . 80 comment \"default/web:http\" : 0:1",
-            "add ip6 endpoints fd00::1 . tcp . 80 . none : fd00::1:1 . 8080",
-            "add ip6 nodeports tcp . 30080 comment \"default/web:http\" : 2000:1",
-            "add ip6 nodeport-endpoints tcp . 30080 . none : fd00::1:1 . 8080",
+            "add ip6 endpoints 0:2000 . tcp . 0 : fd00::1:1 . 8080",
+            "add ip6 services fd00::1 . tcp . 80 comment \"default/web:http\" : 0:2401",
+            "add ip6 nodeports tcp . 30080 comment \"default/web:http\" : 0:2801",
         ]
     );
 }
 
 // ---- Session affinity ---------------------------------------------------------------------------
 
-/// The head takes two operations. Each endpoint takes three: its id, and a deletion and an addition
-/// because its element was stored by slot. Keeping slots as ids would save two each, but other
-/// endpoints would have these ids after a restart.
+/// The head takes two operations, and the size one. Each endpoint takes three: its slot, its
+/// member, and the deletion of its element without affinity.
 #[test]
-fn affinity_gives_each_backend_an_id() {
+fn affinity_makes_each_backend_a_member() {
     let backends = endpoints(&[at(1), at(2), at(3)]);
     let found = ops(&[web(|_| ()), backends.clone()], &[web(sticky), backends]);
     assert_eq!(
         found,
         [
+            "add member-groups 0:1000 : 0:1003",
+            "add member-slots 0:1000 . 0 : 0:1d6c",
+            "add member-slots 0:1000 . 1 : 0:192d",
+            "add member-slots 0:1000 . 2 : 0:1a52",
+            "add members 0:192d . tcp : 10.0.0.2 . 8080",
+            "add members 0:1a52 . tcp : 10.0.0.3 . 8080",
+            "add members 0:1d6c . tcp : 10.0.0.1 . 8080",
             "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 8000:a003",
-            "add affinity-slots 10.96.0.1 . tcp . 80 . none : 1d08:6d6c",
-            "add affinity-slots 10.96.0.1 . tcp . 80 . 0:1 : f843:92d",
-            "add affinity-slots 10.96.0.1 . tcp . 80 . 0:2 : 7bb:1a52",
-            "add endpoints 10.96.0.1 . tcp . 80 . 7bb:1a52 : 10.0.0.3 . 8080",
-            "add endpoints 10.96.0.1 . tcp . 80 . 1d08:6d6c : 10.0.0.1 . 8080",
-            "add endpoints 10.96.0.1 . tcp . 80 . f843:92d : 10.0.0.2 . 8080",
-            "delete endpoints 10.96.0.1 . tcp . 80 . none",
-            "delete endpoints 10.96.0.1 . tcp . 80 . 0:1",
-            "delete endpoints 10.96.0.1 . tcp . 80 . 0:2",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1440",
+            "delete endpoints 0:1000 . tcp . 0",
+            "delete endpoints 0:1000 . tcp . 1",
+            "delete endpoints 0:1000 . tcp . 2",
         ]
     );
 }
 
 /// A start with affinity on a kernel without it does the same.
 #[test]
-fn affinity_enabled_at_a_start_gives_the_same_ids() {
+fn affinity_enabled_at_a_start_gives_the_same_members() {
     let backends = endpoints(&[at(1), at(2), at(3)]);
     let before = Daemon::start(&[web(|_| ()), backends.clone()]).program;
     let after = model(&[web(sticky), backends]);
@@ -713,39 +707,53 @@ fn affinity_enabled_at_a_start_gives_the_same_ids() {
     let seeded = Program::compile(&after, settings(), &before.state());
     assert_eq!(lines(&checked_delta(&before, &seeded)), lines(&checked_delta(&before, &fresh)));
     let again = Program::compile(&after, settings(), &seeded.state());
-    assert!(checked_delta(&seeded, &again).is_empty(), "ids in records are kept");
+    assert!(checked_delta(&seeded, &again).is_empty(), "members in records are kept");
 }
 
 #[test]
-fn changing_the_affinity_timeout_changes_only_the_pick_code() {
+fn changing_the_affinity_timeout_changes_only_the_class() {
     let backends = endpoints(&[at(1), at(2), at(3)]);
     let longer = |service: &mut Service| service.affinity = Affinity::ClientIp { timeout: 20 };
     assert_eq!(
         ops(&[web(sticky), backends.clone()], &[web(longer), backends]),
         [
             "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 8001:4003",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1441",
         ]
     );
 }
 
+/// Whatever the number of frontends: the size of the group is not in their codes.
 #[test]
 fn adding_an_endpoint_with_affinity_takes_four_operations() {
-    let found =
-        ops(&[web(sticky), endpoints(&[at(1)])], &[web(sticky), endpoints(&[at(1), at(2)])]);
+    let exposed = |service: &mut Service| {
+        exposed(service);
+        sticky(service);
+    };
     assert_eq!(
-        found,
+        ops(&[web(exposed), endpoints(&[at(1)])], &[web(exposed), endpoints(&[at(1), at(2)])]),
         [
-            "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 8000:a002",
-            "add affinity-slots 10.96.0.1 . tcp . 80 . 0:1 : f843:92d",
-            "add endpoints 10.96.0.1 . tcp . 80 . f843:92d : 10.0.0.2 . 8080",
+            "delete member-groups 0:1000",
+            "add member-groups 0:1000 : 0:1002",
+            "add member-slots 0:1000 . 1 : 0:192d",
+            "add members 0:192d . tcp : 10.0.0.2 . 8080",
         ]
     );
 }
 
+/// Above eight, the size stays: the slot and the member.
 #[test]
-fn a_backend_with_affinity_keeps_its_id_when_it_moves() {
+fn adding_an_endpoint_with_affinity_to_many_takes_two_operations() {
+    let nine: Vec<Endpoint> = (1..=9).map(at).collect();
+    let ten: Vec<Endpoint> = (1..=10).map(at).collect();
+    assert_eq!(
+        ops(&[web(sticky), endpoints(&nine)], &[web(sticky), endpoints(&ten)]),
+        ["add member-slots 0:1000 . 9 : 0:1c75", "add members 0:1c75 . tcp : 10.0.0.10 . 8080",]
+    );
+}
+
+#[test]
+fn a_backend_with_affinity_stays_the_same_member_when_it_moves() {
     let found = ops(
         &[web(sticky), endpoints(&[at(1), at(2), at(3)])],
         &[web(sticky), endpoints(&[at(2), at(3)])],
@@ -753,12 +761,12 @@ fn a_backend_with_affinity_keeps_its_id_when_it_moves() {
     assert_eq!(
         found,
         [
-            "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 8000:a002",
-            "delete affinity-slots 10.96.0.1 . tcp . 80 . none",
-            "add affinity-slots 10.96.0.1 . tcp . 80 . none : 7bb:1a52",
-            "delete affinity-slots 10.96.0.1 . tcp . 80 . 0:2",
-            "delete endpoints 10.96.0.1 . tcp . 80 . 1d08:6d6c",
+            "delete member-groups 0:1000",
+            "add member-groups 0:1000 : 0:1002",
+            "delete member-slots 0:1000 . 0",
+            "add member-slots 0:1000 . 0 : 0:1a52",
+            "delete member-slots 0:1000 . 2",
+            "delete members 0:1d6c . tcp",
         ]
     );
 }
@@ -773,9 +781,9 @@ fn adding_a_local_endpoint_takes_one_more_operation() {
         found,
         [
             "add hairpin 10.0.0.2 . 10.0.0.2",
+            "add endpoints 0:1000 . tcp . 1 : 10.0.0.2 . 8080",
             "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
-            "add endpoints 10.96.0.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1402",
         ]
     );
 }
@@ -797,9 +805,9 @@ fn adding_an_endpoint_without_a_node_takes_one_more_operation() {
         found,
         [
             "add hairpin 10.0.0.2 . 10.0.0.2",
+            "add endpoints 0:1000 . tcp . 1 : 10.0.0.2 . 8080",
             "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
-            "add endpoints 10.96.0.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:1402",
         ]
     );
     assert_eq!(ops(&with(placeless(2)), &with(at(2))), ["delete hairpin 10.0.0.2 . 10.0.0.2"]);
@@ -819,7 +827,7 @@ fn a_shared_hairpin_is_kept_until_its_last_user_is_removed() {
         [
             "delete services 10.96.0.2 . tcp . 80",
             "add reject-services 10.96.0.2 . tcp . 80 comment \"default/api:http\"",
-            "delete endpoints 10.96.0.2 . tcp . 80 . none",
+            "delete endpoints 0:1000 . tcp . 0",
         ]
     );
     assert_eq!(
@@ -828,7 +836,7 @@ fn a_shared_hairpin_is_kept_until_its_last_user_is_removed() {
             "delete hairpin 10.0.0.1 . 10.0.0.1",
             "delete services 10.96.0.1 . tcp . 80",
             "add reject-services 10.96.0.1 . tcp . 80 comment \"default/web:http\"",
-            "delete endpoints 10.96.0.1 . tcp . 80 . none",
+            "delete endpoints 0:2000 . tcp . 0",
         ]
     );
 }
@@ -862,23 +870,19 @@ fn a_contested_external_ip_passes_to_the_remaining_service() {
         more("a", "a-1", &[at(1), at(2)]),
         endpoints(&[at(1), at(7)]),
     ];
-    // The slot that is the same in both stays.
+    // Each has a group of its own, which stays as it is.
     assert_eq!(
         ops(&shared, &left),
         [
             "delete services 192.0.2.1 . tcp . 80",
-            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 2000:2",
-            "delete endpoints 192.0.2.1 . tcp . 80 . 0:1",
-            "add endpoints 192.0.2.1 . tcp . 80 . 0:1 : 10.0.0.7 . 8080",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/web:http\" : 0:2802",
         ]
     );
     assert_eq!(
         history(&[&shared, &left, &shared]),
         [
             "delete services 192.0.2.1 . tcp . 80",
-            "add services 192.0.2.1 . tcp . 80 comment \"default/a:http\" : 2000:2",
-            "delete endpoints 192.0.2.1 . tcp . 80 . 0:1",
-            "add endpoints 192.0.2.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+            "add services 192.0.2.1 . tcp . 80 comment \"default/a:http\" : 0:1802",
         ]
     );
 }
@@ -893,14 +897,14 @@ fn a_losing_claim_does_not_change_the_frontend() {
     assert_eq!(
         ops(&shared(&[at(1)]), &shared(&[at(1), at(2)])),
         [
+            "add endpoints 0:2000 . tcp . 1 : 10.0.0.2 . 8080",
             "delete services 10.96.0.1 . tcp . 80",
-            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2",
-            "add endpoints 10.96.0.1 . tcp . 80 . 0:1 : 10.0.0.2 . 8080",
+            "add services 10.96.0.1 . tcp . 80 comment \"default/web:http\" : 0:2402",
         ]
     );
 }
 
-// ---- Node and pick chains -----------------------------------------------------------------------
+// ---- Node and classes ---------------------------------------------------------------------------
 
 #[test]
 fn changing_the_node_address_takes_two_operations() {
@@ -914,7 +918,12 @@ fn changing_the_node_address_takes_two_operations() {
     assert_eq!(ops(&with(node(&[address(1)])), &with(node(&[address(1), address(2)]))), [""; 0]);
     assert_eq!(
         ops(&[web(exposed), endpoints(&[at(1)])], &with(node(&[address(1)]))),
-        ["add node-ips 172.16.0.1", "delete node-address-types local"]
+        [
+            "add node-ips 172.16.0.1",
+            "delete node-port-protocols tcp",
+            "delete node-port-protocols udp",
+            "delete node-port-protocols sctp",
+        ]
     );
 }
 
@@ -965,38 +974,62 @@ fn text(ops: &[Op]) -> String {
     said.map(|line| format!("{line}\n")).collect()
 }
 
+/// A map, a chain with its rules, and an element: whatever the number of Services with the timeout.
 #[test]
-fn a_pick_chain_is_added_with_its_first_user() {
+fn a_class_is_added_with_the_first_service_that_has_its_timeout() {
     let before = [web(|_| ()), endpoints(&[at(1)])];
-    let after = [web(|_| ()), endpoints(&[at(1), at(2)])];
+    let after = [web(sticky), endpoints(&[at(1)])];
     let mut daemon = Daemon::start(&before);
     let (_, delta) = daemon.apply(replacement(&after));
-    assert_eq!(
-        text(delta.shared.at(Stage::Prepare)),
-        "add chain ip rulec pick-2\n\
-         add rule ip rulec pick-2 meta priority set numgen random mod 2\n\
-         add rule ip rulec pick-2 goto translate\n\
-         add element ip rulec picks { 0:2 : goto pick-2 }\n"
-    );
-    assert_eq!(delta.shared.at(Stage::Retire), [], "an unused chain stays for a while");
+    let found = text(delta.shared.at(Stage::Prepare));
+    let found: Vec<&str> = found.lines().collect();
+    let [map, chain, rules @ .., element] = found.as_slice() else { panic!("{found:?}") };
+    assert!(map.starts_with("add map ip rulec affinity-10 {"), "{map}");
+    assert_eq!(*chain, "add chain ip rulec affinity-10");
+    let is_rule = |line: &&str| line.starts_with("add rule ip rulec affinity-10 ");
+    assert!(!rules.is_empty() && rules.iter().all(is_rule), "{rules:?}");
+    assert_eq!(*element, "add element ip rulec classes { 0:40 : goto affinity-10 }");
+    assert_eq!(delta.shared.at(Stage::Switch), []);
+    assert_eq!(delta.shared.at(Stage::Retire), []);
 
-    // The way back uses the old chain, which still exists, and so does the next time.
-    for objects in [&before, &after] {
+    // The way back leaves it there for a while, and the next time it is used again.
+    for objects in [&before, &after, &before] {
         let (_, delta) = daemon.apply(replacement(objects));
         assert_eq!(delta.shared.len(), 0);
-        assert_eq!(delta.len(), 3);
     }
 
     // After it has been unused for long, it is removed.
     let used = daemon.program.clone();
-    let idle: Vec<_> = daemon.program.idle_picks().collect();
-    idle.into_iter().for_each(|pick| daemon.program.retire(pick));
+    let idle: Vec<_> = daemon.program.idle_affinities().collect();
+    idle.into_iter().for_each(|class| daemon.program.retire(class));
     let delta = checked_delta(&used, &daemon.program);
+    let found = text(delta.shared.at(Stage::Retire));
     assert_eq!(
-        text(delta.shared.at(Stage::Retire)),
-        "delete element ip rulec picks { 0:1 }\ndelete chain ip rulec pick-1\n"
+        found.lines().collect::<Vec<_>>(),
+        [
+            "delete element ip rulec classes { 0:40 }",
+            "delete chain ip rulec affinity-10",
+            "delete map ip rulec affinity-10",
+        ]
     );
-    assert_eq!(delta.len(), 2);
+    assert_eq!(delta.len(), 3);
+}
+
+/// Another Service with the timeout shares it.
+#[test]
+fn a_second_service_with_the_timeout_adds_no_class() {
+    let one = [web(sticky), endpoints(&[at(1)])];
+    let two = [
+        web(sticky),
+        service("api", 2, sticky),
+        endpoints(&[at(1)]),
+        more("api", "api-1", &[at(1)]),
+    ];
+    let mut daemon = Daemon::start(&one);
+    for objects in [&two[..], &one[..]] {
+        let (_, delta) = daemon.apply(replacement(objects));
+        assert_eq!(delta.shared.len(), 0);
+    }
 }
 
 // ---- Size ---------------------------------------------------------------------------------------
@@ -1027,7 +1060,9 @@ fn a_change_takes_the_same_operations_among_a_thousand_services() {
     for (before, after) in changes {
         let alone = ops(&before, &after);
         let among = |objects: &[Object]| [objects, crowd.as_slice()].concat();
-        let mut daemon = Daemon::start(&among(&before));
+        // The Service comes first, so that its groups have the same numbers.
+        let mut daemon = Daemon::start(&before);
+        daemon.apply(replacement(&among(&before)));
         let (dirty, delta) = daemon.apply(replacement(&among(&after)));
         assert_eq!(lines(&delta), alone);
         assert_eq!(dirty.services.len(), 1);

@@ -151,18 +151,14 @@ fn check_frontends_are_whole(delta: &Delta) {
 
 /// Checks that no interval overlaps with one that still exists: nf_tables refuses it.
 fn check_intervals(before: &State, delta: &Delta) {
-    type Place = (SetId, Option<Frontend>);
     let range = |key: &Key| {
-        if let Key::SourceRange(frontend, net) = key {
-            return Some(((key.set(), Some(*frontend)), *net));
-        }
         let (Key::UnmasqueradedSource(net) | Key::PodSource(net) | Key::ServiceCidr(net)) = key
         else {
             return None;
         };
-        Some(((key.set(), None), *net))
+        Some((key.set(), *net))
     };
-    let mut nets: Vec<(Place, ipnet::IpNet)> = elements(before).keys().filter_map(range).collect();
+    let mut nets: Vec<(SetId, ipnet::IpNet)> = elements(before).keys().filter_map(range).collect();
     for op in delta.ops() {
         if let Some(family) = replaced(op) {
             nets.retain(|(_, net)| Family::of(net.addr()) != family);
@@ -172,7 +168,7 @@ fn check_intervals(before: &State, delta: &Delta) {
         };
         nets.retain(|held| *held != (set, net));
         if op.added().is_some() {
-            let overlaps = |(of, held): &&(Place, ipnet::IpNet)| {
+            let overlaps = |(of, held): &&(SetId, ipnet::IpNet)| {
                 *of == set && (held.contains(&net) || net.contains(held))
             };
             assert_eq!(nets.iter().find(overlaps), None, "{net} overlaps when it is added");

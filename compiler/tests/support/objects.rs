@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use rulec_compiler::load_balancing::Weight;
 use rulec_compiler::name::{NamespacedName, NodeName, PortName};
 use rulec_compiler::net::{Family, Protocol};
+use rulec_compiler::nft::maglev::TableSize;
 use rulec_compiler::object::{
     Conditions, Endpoint, EndpointSlice, Object, Service, ServicePort, SlicePort, TargetPort,
 };
@@ -15,7 +17,9 @@ use rulec_compiler::{Change, Model, Origin, Provenance, Settings, Sourced};
 pub(crate) const HERE: &str = "here";
 
 pub(crate) fn settings() -> Arc<Settings> {
-    Arc::new(Settings::new(NodeName::from(HERE)))
+    // Small tables, so that large histories stay fast.
+    let maglev_table_size = TableSize::try_from(251).unwrap_or_default();
+    Arc::new(Settings { maglev_table_size, ..Settings::new(NodeName::from(HERE)) })
 }
 
 pub(crate) fn sourced(object: Object) -> Sourced {
@@ -69,6 +73,7 @@ pub(crate) fn bare_slice(
         family,
         ports: Vec::new(),
         endpoints: Vec::new(),
+        weight: Weight::default(),
     }
 }
 

@@ -1,11 +1,14 @@
 //! Commits, and their outcomes.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use rulec_compiler::flows::Suspects;
+use rulec_compiler::name::NamespacedName;
 use rulec_compiler::{Delta, Program};
 
 use super::{Busy, Engine};
+use crate::acknowledged::{Acknowledged, Base, Cost, Verdicts};
 use crate::applied::Snapshot;
 use crate::committed::Committed;
 use crate::request::Request;
@@ -19,8 +22,8 @@ pub(super) struct Transition {
     /// The program that the kernel holds afterwards.
     pub(super) program: Program,
     pub(super) base: DeltaBase,
-    /// True if the kernel's content differed from what it had acknowledged.
-    pub(super) repair: bool,
+    /// Where the step starts.
+    pub(super) origin: Base,
 }
 
 /// A pending commit.
@@ -30,24 +33,26 @@ pub(super) struct Commit {
     wanted: Snapshot,
     suspects: Suspects,
     started: Instant,
-    repair: bool,
+    origin: Base,
 }
 
 impl Engine {
     /// Commits a step, unless the kernel already holds what it should.
     pub(super) fn commit(&mut self, step: Transition, now: Instant) -> Option<Request> {
-        let Transition { delta, suspects, program, base, repair } = step;
+        let Transition { delta, suspects, program, base, origin } = step;
         let wanted = self.wanted.snapshot(program);
         if delta.is_empty() {
             self.recovery.succeeded();
-            self.quarantine.release_accepted();
-            self.acknowledged(wanted, suspects, now);
+            let accepted = self.quarantine.release_accepted();
+            let verdicts = Verdicts { accepted, ..Verdicts::default() };
+            self.acknowledged(wanted, suspects, origin, None, verdicts, now);
             return None;
         }
         for op in delta.ops().filter(|_| tracing::enabled!(tracing::Level::TRACE)) {
             tracing::trace!(?op);
         }
-        let commit = Commit { wanted, suspects, started: now, repair };
+        self.checks.committing(&delta);
+        let commit = Commit { wanted, suspects, started: now, origin };
         self.busy = Some(Busy::Committing(Box::new(commit)));
         Some(Request::Commit { delta, base })
     }
@@ -55,7 +60,7 @@ impl Engine {
     /// Takes in the outcome of a commit.
     pub(super) fn committed(&mut self, result: Result<Outcome, SinkError>, now: Instant) {
         let Some(Busy::Committing(commit)) = self.busy.take() else { return };
-        let Commit { mut wanted, suspects, started, repair } = *commit;
+        let Commit { mut wanted, suspects, started, origin } = *commit;
         let outcome = match result {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -64,9 +69,9 @@ impl Engine {
             }
         };
         self.recovery.succeeded();
-        self.counts.committed(&outcome, repair);
-        self.refused(&outcome.refused, &mut wanted, now);
-        self.quarantine.release_accepted();
+        self.counts.committed(&outcome, origin == Base::Tampered);
+        let refused = self.refused(&outcome.refused, &mut wanted, now);
+        let verdicts = Verdicts { refused, accepted: self.quarantine.release_accepted() };
         tracing::debug!(
             operations = outcome.ops,
             transactions = outcome.transactions,
@@ -79,7 +84,14 @@ impl Engine {
             after: wanted.program.clone(),
             operations: outcome.ops,
         });
-        self.acknowledged(wanted, suspects, now);
+        let cost = Cost {
+            latency: None,
+            commit: now.saturating_duration_since(started),
+            operations: outcome.ops,
+            transactions: outcome.transactions,
+            bytes: outcome.bytes,
+        };
+        self.acknowledged(wanted, suspects, origin, Some(cost), verdicts, now);
         if !outcome.refused.is_empty() {
             // An element that a refused Service shares with others was left out with it, although
             // the others need it, so the kernel has to be read.
@@ -87,28 +99,57 @@ impl Engine {
         }
     }
 
-    /// Holds refused Services back. The kernel still has what it had of them.
-    fn refused(&mut self, refused: &[Refusal], wanted: &mut Snapshot, now: Instant) {
+    /// Holds refused Services back, and returns those of which the kernel says something new. It still
+    /// has what it had of them.
+    fn refused(
+        &mut self,
+        refused: &[Refusal],
+        wanted: &mut Snapshot,
+        now: Instant,
+    ) -> Vec<(NamespacedName, Arc<str>)> {
         if refused.is_empty() {
-            return;
+            return Vec::new();
         }
         let is_known = self.applied.program().is_some();
         let held = self.applied.fallback(self.wanted.settings());
+        let mut news = Vec::new();
         for refusal in refused {
-            self.quarantine.refuse(refusal, is_known, now);
+            let error = self.quarantine.refuse(refusal, is_known, now);
+            news.extend(error.map(|error| (refusal.service.clone(), error)));
             wanted.restore(&refusal.service, &held);
             self.wanted.restore(&refusal.service, &held);
         }
+        news
     }
 
-    /// Notes that the kernel holds the wanted program.
-    fn acknowledged(&mut self, held: Snapshot, suspects: Suspects, now: Instant) {
+    /// Notes that the kernel holds the wanted program. `cost` is that of the commit, if one was needed.
+    fn acknowledged(
+        &mut self,
+        held: Snapshot,
+        suspects: Suspects,
+        base: Base,
+        cost: Option<Cost>,
+        verdicts: Verdicts,
+        now: Instant,
+    ) {
         let program = &held.program;
         let (model, held_back) = (self.wanted.model(), self.quarantine.held_back());
         self.flows.acknowledged(suspects, program, model, held_back);
-        self.idle_picks.follow(program.idle_picks(), now);
+        self.idle_affinities.follow(program.idle_affinities(), now);
         self.draining.follow(program.draining(), now);
-        self.delays.acknowledged(self.backlog.arrive(), now);
+        let batches = self.backlog.arrive();
+        if cost.is_some() || !batches.is_empty() || !verdicts.is_empty() {
+            let mut cost = cost.unwrap_or_default();
+            let first = batches.iter().find(|batch| batch.updates > 0);
+            cost.latency = first.map(|batch| now.saturating_duration_since(batch.since));
+            let (program, model) = (program.clone(), held.model.clone());
+            let later = Acknowledged { program, model, base, cost, verdicts };
+            self.acknowledged = Some(match self.acknowledged.take() {
+                Some(earlier) => earlier.merge(later),
+                None => later,
+            });
+        }
+        self.delays.acknowledged(batches, now);
         self.counts.acknowledged += 1;
         self.applied.acknowledged(held);
     }

@@ -11,20 +11,17 @@ use rulec_compiler::object::Kind;
 use rulec_compiler::{Model, Settings};
 
 use super::Engine;
+use crate::acknowledged::Acknowledged;
 use crate::committed::Committed;
 use crate::counts::Counts;
 use crate::locals::Locals;
+use crate::recovery::Failure;
 use crate::touched::Touched;
 
 impl Engine {
     /// Returns the current model.
     pub fn model(&self) -> &Model {
         self.wanted.model()
-    }
-
-    /// Returns past models, the oldest first.
-    pub fn history(&self) -> impl Iterator<Item = &Model> {
-        self.history.iter()
     }
 
     /// Returns the program that the sources ask for; `None` before the first compilation.
@@ -70,6 +67,22 @@ impl Engine {
         self.quarantine.services()
     }
 
+    /// Returns the Services that the kernel has refused, each with what it said the last time and how
+    /// many times in a row it has refused it.
+    pub fn refusals(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<str>, u32)> {
+        self.quarantine.refusals()
+    }
+
+    /// Returns the last time when the kernel could not be read or programmed, if there was any.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.recovery.last()
+    }
+
+    /// Returns when the kernel's content was last compared with what it should hold.
+    pub fn compared(&self) -> Option<Instant> {
+        self.checks.last()
+    }
+
     /// Returns since when the kernel has been behind the sources; `None` if it is not. Changes that
     /// wait for the first list of a source do not count, nor does a Service that the kernel has
     /// refused.
@@ -103,6 +116,11 @@ impl Engine {
     /// Takes the last commit that the kernel has acknowledged.
     pub fn take_committed(&mut self) -> Option<Committed> {
         self.committed.take()
+    }
+
+    /// Takes what the kernel has acknowledged since the last call, as one change.
+    pub fn take_acknowledged(&mut self) -> Option<Acknowledged> {
+        self.acknowledged.take()
     }
 
     /// Takes what has changed since the last call.

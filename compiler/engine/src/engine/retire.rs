@@ -1,4 +1,4 @@
-//! Removal of pick chains and real servers that are no longer used.
+//! Removal of classes of session affinity and real servers that are no longer used.
 
 use std::time::Instant;
 
@@ -10,10 +10,14 @@ use crate::request::Request;
 use crate::sink::SinkError;
 
 impl Engine {
-    /// Removes pick chains and real servers that are no longer used from the wanted program.
+    /// Removes from the wanted program the classes of session affinity and the real servers that are
+    /// no longer used.
     pub(super) fn retire_unused(&mut self, mut wanted: Program, now: Instant) -> Program {
-        for pick in self.idle_picks.take_due(now) {
-            wanted.retire(pick);
+        // What a refused Service has in the kernel may still use a class.
+        if self.quarantine.is_empty() {
+            for class in self.idle_affinities.take_due(now) {
+                wanted.retire(class);
+            }
         }
         for real in self.draining.take_gone(wanted.draining(), now) {
             wanted.retire_real(real);

@@ -19,7 +19,7 @@ fn seconds(seconds: u32) -> Duration {
 
 /// Periods without optional reads of the kernel.
 fn periods() -> Periods {
-    Periods { verify: seconds(1_000_000), idle_pick: seconds(1_000_000), ..Periods::default() }
+    Periods { verify: seconds(1_000_000), idle_affinity: seconds(1_000_000), ..Periods::default() }
 }
 
 /// Creates a world in IPVS mode with a new engine, at a time of the clock.
@@ -346,7 +346,7 @@ fn random_histories_with_draining_and_faults_converge() {
             world.pass(Duration::from_millis(100 * random.below(200)));
             let now = world.clock.seconds(world.now);
             for (_, real) in world.reals() {
-                let until = real.until.unwrap_or(now);
+                let until = real.until().unwrap_or(now);
                 assert!(until <= now + DRAIN, "it was asked to go in {DRAIN} seconds");
             }
         }
