@@ -1,4 +1,4 @@
-//! conntrack: deletes flows that contradict the rules.
+//! conntrack: deletes flows that contradict the rules. `survey` lists all, and changes nothing.
 //!
 //! Rules translate only the first packet of a flow; the others follow it. UDP has no connection
 //! that a reset could end, and a new attempt to connect from the same port is, without an answer, a
@@ -9,6 +9,9 @@
 //! `CTA_STATUS`); the caller decides about each. A flow is deleted by its tuple and its id, so that
 //! a new flow with the same tuple is spared. The memory use does not depend on the number of flows.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -19,8 +22,10 @@ use std::num::NonZeroU16;
 
 use nix::libc::{EINVAL, ENOENT, EPERM, ERANGE};
 use rulec_compiler::Flow;
+pub use rulec_compiler::flows::FlowKind;
 use rulec_compiler::net::Family;
 
+pub use self::survey::{Live, SurveyError, survey};
 use self::wire::Shown;
 use crate::netlink::{
     Bus, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, Open, Socket,
@@ -46,15 +51,6 @@ pub struct Filter {
     pub port: Option<NonZeroU16>,
     /// The destination address, likewise; in IPv4 only.
     pub destination: Option<Ipv4Addr>,
-}
-
-/// The kinds of flows that may be deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlowKind {
-    /// UDP flows.
-    Udp,
-    /// Unanswered attempts to connect over TCP or SCTP: `SYN_SENT`, `COOKIE_WAIT`.
-    Unanswered,
 }
 
 /// The reason why flows could not be deleted. They expire by themselves when the client pauses.

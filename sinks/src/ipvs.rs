@@ -9,6 +9,8 @@
 //! - `addresses`: a dummy device, or local routes.
 
 mod addresses;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod options;
 mod sink;
 #[cfg(test)]

@@ -10,6 +10,9 @@
 pub mod conntrack;
 #[expect(unsafe_code, reason = "the C libraries are called here, and only here")]
 mod ffi;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ipvs;
 mod netlink;
 pub mod nft;
@@ -18,6 +21,9 @@ mod rtnetlink;
 
 pub use conntrack::Conntrack;
 pub use ipvs::Ipvs;
+pub use netlink::meter::Spent;
 pub use nft::NftSink;
-pub use rtnetlink::delete_link;
+pub use rtnetlink::{
+    Added, Bridge, Device, Lookup, Port, ROUTE_PROTOCOL, ServiceRoutes, Way, delete_link,
+};
 pub use rulec_engine::{DeltaBase, Outcome, Owner, Refusal, Sink, SinkError};

@@ -4,6 +4,7 @@
 //! Everything is safe code over slices. Reading never trusts a length: a message or attribute that
 //! does not fit is ignored.
 
+pub(crate) mod meter;
 mod requests;
 
 use std::io;
@@ -14,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
+use meter::Meter;
 pub(crate) use requests::Requests;
 
 /// `struct nlmsghdr`.
@@ -322,6 +324,11 @@ pub(crate) fn be32(value: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(value.get(..4)?.try_into().ok()?))
 }
 
+/// Reads a number in network byte order.
+pub(crate) fn be64(value: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(value.get(..8)?.try_into().ok()?))
+}
+
 /// Reads text up to its final zero.
 pub(crate) fn text(value: &[u8]) -> Option<&str> {
     let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
@@ -350,6 +357,8 @@ pub(crate) struct Socket {
     /// True if buffers may exceed the system's limits. Root in a user namespace may not do this,
     /// although it may program its network namespace.
     may_force: bool,
+    /// Measures the calls below.
+    pub(crate) meter: Meter,
 }
 
 impl Socket {
@@ -361,9 +370,15 @@ impl Socket {
         socket.bind(groups, 0)?;
         let buffer = vec![0; RECEIVE_BYTES + align_of::<u64>()];
         let aligned = buffer.as_ptr().align_offset(align_of::<u64>());
-        let (send_buffer, receive_buffer) = (0, 0);
-        let mut this =
-            Self { socket, buffer, aligned, send_buffer, receive_buffer, may_force: true };
+        let mut this = Self {
+            socket,
+            buffer,
+            aligned,
+            send_buffer: 0,
+            receive_buffer: 0,
+            may_force: true,
+            meter: Meter::default(),
+        };
         let flags = fcntl(&this, FcntlArg::F_GETFL)?;
         fcntl(&this, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK))?;
         // libmnl does not set it: a child process would keep the ownership of our tables.
@@ -423,7 +438,7 @@ impl Socket {
             self.send_buffer = getsockopt(&*self, sockopt::SndBuf)?;
         }
         loop {
-            match self.socket.send(bytes) {
+            match self.meter.during(|| self.socket.send(bytes)) {
                 Ok(sent) if sent == bytes.len() => return Ok(()),
                 Ok(_) => return Err(io::Error::other("netlink accepted only a part of the batch")),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -436,7 +451,7 @@ impl Socket {
     pub(crate) fn receive(&mut self) -> io::Result<Option<&[u8]>> {
         let room = self.buffer.get_mut(self.aligned..).unwrap_or_default();
         loop {
-            match self.socket.recv_raw(room) {
+            match self.meter.during(|| self.socket.recv_raw(room)) {
                 Ok(received) => return Ok(room.get(..received)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),

@@ -1,12 +1,21 @@
 //! nf_tables: commits deltas, reads state back, watches for changes by others.
 
 mod batch;
+mod check;
+mod cost;
 mod dump;
 mod expressions;
 pub mod foreign;
+pub mod forward;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod identity;
 mod objects;
+pub mod records;
+pub mod trace;
+pub mod traffic;
 mod transactions;
+mod types;
 pub mod watch;
 mod wire;
 
@@ -17,12 +26,13 @@ use rulec_compiler::delta::{Delta, Step};
 use rulec_compiler::ipvs;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
-use rulec_compiler::{Op, State};
+use rulec_compiler::{Op, Program, Stage, State};
 use rulec_engine::{DeltaBase, Outcome, Refusal, Sink, SinkError};
 
 use self::batch::Batch;
 use self::transactions::Part;
 
+use crate::netlink::meter::Spent;
 use crate::netlink::{Bus, Socket, messages};
 
 const EPERM: i32 = 1;
@@ -62,7 +72,8 @@ impl NftSink {
     /// If there is no nf_tables, or no right to change it (CAP_NET_ADMIN).
     pub fn open(ownership: Ownership, mark: u32) -> Result<Self, SinkError> {
         let socket = Socket::open(Bus::Netfilter, 0).map_err(SinkError::Unavailable)?;
-        let mut sink = Self { socket, seq: 1, batch: Batch::default(), ownership, mark };
+        let batch = Batch::default();
+        let mut sink = Self { socket, seq: 1, batch, ownership, mark };
         // A process that may have buffers of any size has all permissions. Otherwise, only a
         // request tells.
         if ownership == Ownership::Shared && !sink.socket.may_force() {
@@ -96,6 +107,17 @@ impl NftSink {
     /// Returns the port id of the socket that commits; notifications of our own changes carry it.
     pub fn portid(&self) -> u32 {
         self.socket.portid()
+    }
+
+    /// Begins to measure the processor time that the kernel spends on this sink's calls. For benches:
+    /// on a busy machine, the clock says more about the scheduler.
+    pub fn meter(&mut self) {
+        self.socket.meter.start();
+    }
+
+    /// Ends this, and returns what was spent.
+    pub fn spent(&mut self) -> Spent {
+        self.socket.meter.stop()
     }
 
     /// Deletes our tables with their content, and returns which there were.
@@ -296,20 +318,20 @@ impl NftSink {
     /// rest is retried without them.
     ///
     /// A part that exceeds what the kernel accepts in one call is cut, at the boundaries of
-    /// Services if possible, so that no packet sees a Service half changed.
+    /// Services if possible, and otherwise between the pieces of a Service.
     fn transaction(&mut self, part: Part<'_>, progress: &mut Progress) -> Result<(), SinkError> {
         // Commits of others do not matter if they cannot change our tables.
         let is_open = self.ownership == Ownership::Shared;
-        let generation = progress.generation.filter(|_| is_open);
+        let generation = progress.checked_generation().filter(|_| is_open);
         let Part { shared, mut groups } = part;
         // If a Service was refused, its deletions are left out, too.
         groups.retain(|(service, _)| !progress.is_refused(service));
         loop {
             let flags = self.table_flags();
             self.batch.begin(self.seq, generation);
-            self.batch.push(None, shared, self.mark, flags);
+            self.batch.push(None, shared.iter().copied(), self.mark, flags);
             for (service, ops) in &groups {
-                self.batch.push(Some(service), *ops, self.mark, flags);
+                self.batch.push(Some(service), ops.iter().copied(), self.mark, flags);
             }
             if self.batch.n_ops() == 0 {
                 return Ok(());
@@ -320,7 +342,7 @@ impl NftSink {
             let (ops, bytes) = (self.batch.n_ops(), self.batch.len_bytes());
             let refused = match self.exchange_batch()? {
                 KernelAnswer::Committed => {
-                    progress.generation = None;
+                    progress.commits = progress.commits.wrapping_add(1);
                     progress.outcome.transactions += 1;
                     progress.outcome.ops += ops;
                     progress.outcome.bytes += bytes;
@@ -333,11 +355,9 @@ impl NftSink {
                 return Err(self.explain(&refused));
             }
             // Something exists that we assumed absent, or the reverse: our assumption is wrong, not
-            // the Service; except if the state was read and others cannot have changed it since.
+            // the Service; except if the state was read and others have not changed it since.
             let mismatch = |(_, errno): &(u32, i32)| matches!(*errno, ENOENT | EEXIST | EBUSY);
-            let is_certain =
-                progress.base != DeltaBase::Believed && (generation.is_some() || !is_open);
-            if !is_certain && refused.iter().any(mismatch) {
+            if refused.iter().any(mismatch) && !self.is_certain(progress)? {
                 return Err(SinkError::Stale);
             }
             let mut blamed: BTreeSet<NamespacedName> = BTreeSet::new();
@@ -356,11 +376,21 @@ impl NftSink {
         }
     }
 
+    /// Returns true if the kernel holds what was read, and what was committed since. Otherwise, it
+    /// was not read, or others may have changed it.
+    fn is_certain(&mut self, progress: &Progress) -> Result<bool, SinkError> {
+        if progress.base == DeltaBase::Believed || self.ownership == Ownership::Exclusive {
+            return Ok(progress.base != DeltaBase::Believed);
+        }
+        let now = dump::generation(&mut self.socket, &mut self.seq);
+        Ok(Some(now.map_err(SinkError::Unknown)?) == progress.generation())
+    }
+
     /// Commits a part in several transactions because it is too large for one.
     fn cut(&mut self, part: Part<'_>, progress: &mut Progress) -> Result<(), SinkError> {
-        match part.halves() {
+        match part.split() {
             Ok(parts) => parts.into_iter().try_for_each(|it| self.transaction(it, progress)),
-            // It is a single Service: leave it out.
+            // It is a piece of a Service that cannot be cut: leave the Service out.
             Err(Some(service)) => {
                 progress.refuse(service, io::Error::from_raw_os_error(EMSGSIZE));
                 Ok(())
@@ -374,9 +404,8 @@ impl NftSink {
 pub(crate) struct Progress {
     /// What the delta starts from.
     pub(crate) base: DeltaBase,
-    /// The generation of the tables that the delta starts from. Only the first transaction can tell
-    /// whether they are unchanged since they were read.
-    generation: Option<u32>,
+    /// The number of transactions that nf_tables has committed.
+    commits: u32,
     /// What has been done.
     pub(crate) outcome: Outcome,
 }
@@ -384,12 +413,30 @@ pub(crate) struct Progress {
 impl Progress {
     /// Starts a commit.
     pub(crate) fn new(base: DeltaBase) -> Self {
-        Self { base, generation: base.generation(), outcome: Outcome::default() }
+        Self { base, commits: 0, outcome: Outcome::default() }
+    }
+
+    /// Returns the generation of the tables if others have not committed since they were read.
+    fn generation(&self) -> Option<u32> {
+        Some(self.base.generation()?.wrapping_add(self.commits))
+    }
+
+    /// Returns the generation that the next transaction depends on. Only the first one needs the
+    /// tables to be as they were read; if each did, a large change would never end beside others
+    /// who commit all the time.
+    fn checked_generation(&self) -> Option<u32> {
+        self.base.generation().filter(|_| self.commits == 0)
     }
 
     /// Returns true if a Service was refused.
     pub(crate) fn is_refused(&self, service: &NamespacedName) -> bool {
         self.outcome.refused.iter().any(|refusal| refusal.service == *service)
+    }
+
+    /// Returns true if the operations of a stage must be left out: what a refused Service still
+    /// leads to may not go. The next reading finds what is left.
+    pub(crate) fn spares(&self, stage: Stage) -> bool {
+        stage == Stage::Retire && !self.outcome.refused.is_empty()
     }
 
     /// Notes that a Service was refused.
@@ -420,6 +467,10 @@ impl Sink for NftSink {
         self.read()
     }
 
+    fn check(&mut self, program: &Program) -> Result<Delta, SinkError> {
+        self.compare(program, ipvs::State::default())
+    }
+
     fn commit(&mut self, delta: &Delta, base: DeltaBase) -> Result<Outcome, SinkError> {
         if let Some(op) = delta.ops().find_map(Op::as_ipvs) {
             let op = ipvs::text::describe(op);
@@ -427,6 +478,9 @@ impl Sink for NftSink {
         }
         let mut progress = Progress::new(base);
         for step in delta.steps() {
+            if progress.spares(step.stage) {
+                continue;
+            }
             self.commit_step(step, delta.atomic, &mut progress)?;
         }
         Ok(progress.outcome)

@@ -1,7 +1,13 @@
-//! rtnetlink: devices, addresses of devices, and local routes.
+//! rtnetlink: devices, addresses of devices, and routes.
 //!
 //! Mode IPVS puts addresses on a device or makes local routes, and the device that kube-proxy has
-//! left is deleted.
+//! left is deleted. `service_routes` gives the node's own connections a way to Services, and `lookup`
+//! looks at routes and devices.
+
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+mod lookup;
+mod service_routes;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,6 +20,11 @@ use nix::libc::{
     RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTN_LOCAL,
 };
 
+use rulec_compiler::net::Family;
+
+pub use lookup::{Bridge, Device, Lookup, Port, Way};
+pub use service_routes::{Added, ServiceRoutes};
+
 use crate::netlink::{
     Bus, Message, NLM_F_CREATE, NLM_F_EXCL, Open, Requests, Writer, attributes, u32_at,
 };
@@ -22,6 +33,10 @@ use crate::netlink::{
 const UP: u32 = 0x1;
 
 const DUMMY: &str = "dummy";
+
+/// The mark of our routes: `proto 114` in the output of `ip route`. No routing daemon that iproute2
+/// has a name for uses the number.
+pub const ROUTE_PROTOCOL: u8 = 114;
 
 /// The index of `lo`, which is the first device of every network namespace.
 const LOOPBACK: u32 = 1;
@@ -283,20 +298,30 @@ fn read_local_route(message: &Message<'_>, protocol: u8) -> Option<IpAddr> {
 
 /// Returns the address if it is a single address and not a network.
 fn single(family: u8, bits: u8, octets: &[u8]) -> Option<IpAddr> {
-    let address = if let Ok(octets) = <[u8; 4]>::try_from(octets) {
-        IpAddr::from(octets)
-    } else {
-        IpAddr::from(<[u8; 16]>::try_from(octets).ok()?)
-    };
+    let address = address_of(octets)?;
     ((family, bits) == family_and_bits(address)).then_some(address)
 }
 
-fn family_and_bits(address: IpAddr) -> (u8, u8) {
-    let (family, bits) = match address {
-        IpAddr::V4(_) => (AF_INET, 32),
-        IpAddr::V6(_) => (AF_INET6, 128),
+/// Returns the address in an attribute.
+fn address_of(octets: &[u8]) -> Option<IpAddr> {
+    match <[u8; 4]>::try_from(octets) {
+        Ok(octets) => Some(IpAddr::from(octets)),
+        Err(_) => Some(IpAddr::from(<[u8; 16]>::try_from(octets).ok()?)),
+    }
+}
+
+/// Returns the number of a family in headers.
+fn number(family: Family) -> u8 {
+    let number = match family {
+        Family::Ipv4 => AF_INET,
+        Family::Ipv6 => AF_INET6,
     };
-    (u8::try_from(family).unwrap_or(0), bits)
+    u8::try_from(number).unwrap_or(0)
+}
+
+fn family_and_bits(address: IpAddr) -> (u8, u8) {
+    let family = Family::of(address);
+    (number(family), if family == Family::Ipv4 { 32 } else { 128 })
 }
 
 fn with_octets(address: IpAddr, f: impl FnOnce(&[u8])) {
@@ -321,6 +346,8 @@ pub(crate) mod tests {
         let _ = read_link(message);
         let _ = read_address(message, 7);
         let _ = read_local_route(message, PROTOCOL);
+        service_routes::tests::read_all(message);
+        lookup::tests::read_all(message);
         for kind in [RTM_NEWLINK, RTM_NEWADDR, RTM_NEWROUTE] {
             let message = Message { kind, ..*message };
             let _ = (

@@ -95,6 +95,56 @@ fn a_flow_that_replaced_another_is_not_deleted() {
 }
 
 #[test]
+fn a_survey_lists_live_flows_of_both_families_and_no_others() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("survey");
+    let insert = |protocol: &str, from: u16, is_v6: bool, more: &str| {
+        let [client, frontend, backend] = match is_v6 {
+            false => ["10.50.1.200", "10.96.0.1", "10.50.1.1"],
+            true => ["2001:db8::200", "fd00:96::1", "2001:db8::1"],
+        };
+        namespace.sh(&format!(
+            "conntrack -I -p {protocol} -t 3600 -s {client} --sport {from} -d {frontend} \
+             --dport 53 -r {backend} --reply-port-src 5353 -q {client} --reply-port-dst {from} \
+             {more} 2>/dev/null"
+        ));
+    };
+    insert("udp", 1, false, "");
+    insert("udp", 2, true, "");
+    insert("udp", 3, false, "-w 5");
+    for (from, state) in (11..).zip([
+        "SYN_SENT",
+        "SYN_SENT -u SEEN_REPLY",
+        "SYN_RECV -u SEEN_REPLY",
+        "ESTABLISHED -u SEEN_REPLY",
+        "ESTABLISHED",
+        "FIN_WAIT -u SEEN_REPLY",
+        "CLOSE_WAIT -u SEEN_REPLY",
+        "LAST_ACK -u SEEN_REPLY",
+        "TIME_WAIT -u SEEN_REPLY",
+        "CLOSE -u SEEN_REPLY",
+    ]) {
+        insert("tcp", from, from % 2 == 0, &format!("--state {state}"));
+    }
+    let sctp = "--orig-vtag 1 --reply-vtag 2 -u SEEN_REPLY --state";
+    insert("sctp", 31, false, "--orig-vtag 1 --reply-vtag 2 --state COOKIE_WAIT");
+    insert("sctp", 32, true, &format!("{sctp} ESTABLISHED"));
+    insert("sctp", 33, true, &format!("{sctp} CLOSED"));
+    let mut found = namespace.run(|| {
+        let each = |all: &mut Vec<_>, live: &Live| all.push((live.client.port(), live.kind));
+        survey(each).unwrap()
+    });
+    found.sort_unstable_by_key(|(port, _)| *port);
+    let (udp, unanswered) = (Some(FlowKind::Udp), Some(FlowKind::Unanswered));
+    let answered = (12..=17).map(|port| (port, None));
+    let expected = [(1, udp), (2, udp), (11, unanswered)].into_iter().chain(answered);
+    let expected = expected.chain([(31, unanswered), (32, None)]);
+    assert_eq!(found, expected.collect::<Vec<_>>());
+}
+
+#[test]
 fn this_kernel_supports_filtered_dumps() {
     if !require_root() {
         return;

@@ -1,14 +1,14 @@
 //! The numbers of <linux/netfilter/nfnetlink_conntrack.h>, and flows as bytes.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 
-use nix::libc::{AF_INET, AF_INET6};
+use nix::libc::{AF_INET, AF_INET6, AF_UNSPEC};
 use rulec_compiler::Flow;
 use rulec_compiler::net::{Family, Protocol};
 
-use super::{Filter, FlowKind};
-use crate::netlink::{Attributes, Message, Writer, attributes};
+use super::{Filter, FlowKind, Live};
+use crate::netlink::{Attributes, Message, Open, Writer, attributes, be32};
 
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
 /// Message types: a flow as the kernel returns it, a query, a deletion.
@@ -26,9 +26,15 @@ const CTA_FILTER: u16 = 25;
 const CTA_STATUS_MASK: u16 = 26;
 
 const CTA_PROTOINFO_STATE: u16 = 1;
-/// The protocol's attribute in `CTA_PROTOINFO`, and its state for an unanswered attempt.
-const TCP_SYN_SENT: (u16, u8) = (1, 1);
-const SCTP_COOKIE_WAIT: (u16, u8) = (3, 2);
+/// The attributes of protocols in `CTA_PROTOINFO`; the states for an unanswered attempt; and those
+/// in which nothing is exchanged any more: `LAST_ACK`, `TIME_WAIT`, `CLOSE`; `CLOSED`,
+/// `SHUTDOWN_ACK_SENT`.
+const CTA_PROTOINFO_TCP: u16 = 1;
+const CTA_PROTOINFO_SCTP: u16 = 3;
+const TCP_SYN_SENT: u8 = 1;
+const SCTP_COOKIE_WAIT: u8 = 2;
+const TCP_OVER: [u8; 3] = [6, 7, 8];
+const SCTP_OVER: [u8; 2] = [1, 7];
 
 /// Set if there was a packet in the other direction.
 const IPS_SEEN_REPLY: u32 = 1 << 1;
@@ -99,6 +105,11 @@ pub(super) fn write_probe(writer: &mut Writer) {
     writer.attribute(CTA_FILTER, &[0]);
 }
 
+/// Asks for all flows of all families.
+pub(super) fn write_listing(writer: &mut Writer, flags: u16, seq: u32) -> Open {
+    writer.message(CT_GET, flags, seq, u8::try_from(AF_UNSPEC).unwrap_or(0), 0)
+}
+
 fn write_address(writer: &mut Writer, kind: u16, address: Ipv4Addr) {
     let nest = writer.nest(CTA_TUPLE_IP);
     writer.attribute(kind, &address.octets());
@@ -128,22 +139,14 @@ pub(super) struct Shown<'a> {
 impl<'a> Shown<'a> {
     /// Reads a flow; `None` if it may not be deleted.
     pub(super) fn read(message: &Message<'a>) -> Option<Self> {
-        let attributes = message.attributes();
-        // The attribute is present only for zones other than the default one.
-        if message.kind != CT_NEW || attributes.clone().find(CTA_ZONE).is_some() {
-            return None;
-        }
-        let tuple = attributes.clone().find(CTA_TUPLE_ORIG)?;
-        let (protocol, _, destination) = read_tuple(self::attributes(tuple))?;
-        let (replies, answers, _) = read_tuple(attributes.clone().nested(CTA_TUPLE_REPLY)?)?;
-        let kind = match protocol {
-            Protocol::Udp => FlowKind::Udp,
-            Protocol::Tcp => unanswered(&attributes, TCP_SYN_SENT)?,
-            Protocol::Sctp => unanswered(&attributes, SCTP_COOKIE_WAIT)?,
+        let parts = Parts::read(message)?;
+        let (_, flow) = parts.ends()?;
+        let kind = match parts.stage(flow.protocol) {
+            Stage::Kind(kind) => kind,
+            Stage::Answered | Stage::Over => return None,
         };
-        let id = attributes.find(CTA_ID)?;
-        let flow = Flow { protocol, destination, answers };
-        (replies == protocol).then_some(Self { flow, kind, tuple, id })
+        let (tuple, id) = (parts.original?, parts.id?);
+        Some(Self { flow, kind, tuple, id })
     }
 
     /// Writes the identity of the flow.
@@ -155,37 +158,127 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// Returns `Unanswered` if a connection has no answer: by its state and, since conntrack also picks
-/// up established connections, by the absence of packets in the other direction.
-fn unanswered(attributes: &Attributes<'_>, (protocol, first): (u16, u8)) -> Option<FlowKind> {
-    let is_answered = attributes.clone().be32(CTA_STATUS)? & IPS_SEEN_REPLY != 0;
-    let info = attributes.clone().nested(CTA_PROTOINFO)?;
-    // The state is the first attribute of each protocol.
-    let state = info.nested(protocol)?.find(CTA_PROTOINFO_STATE)?;
-    (!is_answered && state == [first]).then_some(FlowKind::Unanswered)
+/// The attributes of a flow of the default zone that are read, found in one pass: most listings are
+/// of many flows, and most attributes tell nothing here.
+#[derive(Default)]
+struct Parts<'a> {
+    original: Option<&'a [u8]>,
+    reply: Option<&'a [u8]>,
+    status: Option<u32>,
+    info: Option<&'a [u8]>,
+    id: Option<&'a [u8]>,
+}
+
+impl<'a> Parts<'a> {
+    /// Finds them; `None` if it is no such flow.
+    fn read(message: &Message<'a>) -> Option<Self> {
+        let mut parts = Self::default();
+        if message.kind != CT_NEW {
+            return None;
+        }
+        for (kind, value) in message.attributes() {
+            match kind {
+                CTA_TUPLE_ORIG => parts.original = Some(value),
+                CTA_TUPLE_REPLY => parts.reply = Some(value),
+                CTA_STATUS => parts.status = be32(value),
+                CTA_PROTOINFO => parts.info = Some(value),
+                CTA_ID => parts.id = Some(value),
+                // The attribute is present only for zones other than the default one.
+                CTA_ZONE => return None,
+                _ => {}
+            }
+        }
+        Some(parts)
+    }
+
+    /// Returns the client and the flow.
+    fn ends(&self) -> Option<(SocketAddr, Flow)> {
+        let (protocol, client, destination) = read_tuple(attributes(self.original?))?;
+        let (replies, answers, _) = read_tuple(attributes(self.reply?))?;
+        let flow = Flow { protocol, destination, answers };
+        (replies == protocol).then_some((client, flow))
+    }
+}
+
+/// How far a flow has come.
+enum Stage {
+    /// It is of a kind that may be deleted.
+    Kind(FlowKind),
+    /// It is a connection that was answered.
+    Answered,
+    /// It is a connection that has ended.
+    Over,
+}
+
+impl Parts<'_> {
+    fn stage(&self, protocol: Protocol) -> Stage {
+        let (of_protocol, first, last): (u16, u8, &[u8]) = match protocol {
+            Protocol::Udp => return Stage::Kind(FlowKind::Udp),
+            Protocol::Tcp => (CTA_PROTOINFO_TCP, TCP_SYN_SENT, &TCP_OVER),
+            Protocol::Sctp => (CTA_PROTOINFO_SCTP, SCTP_COOKIE_WAIT, &SCTP_OVER),
+        };
+        // The state is the first attribute of each protocol.
+        let info = self.info.and_then(|info| attributes(info).nested(of_protocol));
+        let state = info.and_then(|info| info.find(CTA_PROTOINFO_STATE));
+        match (state, self.status) {
+            // A connection has no answer by its state and, since conntrack also picks up
+            // established connections, by the absence of packets in the other direction.
+            (Some([state]), Some(status)) if *state == first && status & IPS_SEEN_REPLY == 0 => {
+                Stage::Kind(FlowKind::Unanswered)
+            }
+            (Some([state]), _) if last.contains(state) => Stage::Over,
+            _ => Stage::Answered,
+        }
+    }
+}
+
+/// Reads a flow that has not ended, of any kind.
+pub(super) fn read_live(message: &Message<'_>) -> Option<Live> {
+    let parts = Parts::read(message)?;
+    let (client, flow) = parts.ends()?;
+    let kind = match parts.stage(flow.protocol) {
+        Stage::Kind(kind) => Some(kind),
+        Stage::Answered => None,
+        Stage::Over => return None,
+    };
+    Some(Live { flow, client, kind })
 }
 
 /// Returns protocol, source and destination of a tuple of the default zone.
 fn read_tuple(tuple: Attributes<'_>) -> Option<(Protocol, SocketAddr, SocketAddr)> {
-    if tuple.clone().find(CTA_TUPLE_ZONE).is_some() {
-        return None;
+    let (mut addresses, mut ports) = (None, None);
+    for (kind, value) in tuple {
+        match kind {
+            CTA_TUPLE_IP => addresses = Some(value),
+            CTA_TUPLE_PROTO => ports = Some(value),
+            CTA_TUPLE_ZONE => return None,
+            _ => {}
+        }
     }
-    let addresses = tuple.clone().nested(CTA_TUPLE_IP)?;
-    let ports = tuple.nested(CTA_TUPLE_PROTO)?;
-    let protocol = Protocol::from_number(*ports.clone().find(CTA_PROTO_NUM)?.first()?)?;
-    let end = |v4, v6, port| {
-        let address = match (addresses.clone().find(v4), addresses.clone().find(v6)) {
-            (Some(octets), _) => IpAddr::V4(<[u8; 4]>::try_from(octets).ok()?.into()),
-            (None, Some(octets)) => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?)),
-            (None, None) => return None,
+    let (mut source, mut destination) = (None, None);
+    for (kind, value) in attributes(addresses?) {
+        let address = match kind {
+            CTA_IP_V4_SRC | CTA_IP_V4_DST => IpAddr::from(<[u8; 4]>::try_from(value).ok()?),
+            CTA_IP_V6_SRC | CTA_IP_V6_DST => IpAddr::from(<[u8; 16]>::try_from(value).ok()?),
+            _ => continue,
         };
-        let port = ports.clone().find(port)?.try_into().ok()?;
-        Some(SocketAddr::new(address, u16::from_be_bytes(port)))
-    };
+        let is_source = matches!(kind, CTA_IP_V4_SRC | CTA_IP_V6_SRC);
+        *(if is_source { &mut source } else { &mut destination }) = Some(address);
+    }
+    let (mut number, mut source_port, mut destination_port) = (None, None, None);
+    let port = |value: &[u8]| value.try_into().ok().map(u16::from_be_bytes);
+    for (kind, value) in attributes(ports?) {
+        match kind {
+            CTA_PROTO_NUM => number = value.first().copied(),
+            CTA_PROTO_SRC_PORT => source_port = port(value),
+            CTA_PROTO_DST_PORT => destination_port = port(value),
+            _ => {}
+        }
+    }
     Some((
-        protocol,
-        end(CTA_IP_V4_SRC, CTA_IP_V6_SRC, CTA_PROTO_SRC_PORT)?,
-        end(CTA_IP_V4_DST, CTA_IP_V6_DST, CTA_PROTO_DST_PORT)?,
+        Protocol::from_number(number?)?,
+        SocketAddr::new(source?, source_port?),
+        SocketAddr::new(destination?, destination_port?),
     ))
 }
 

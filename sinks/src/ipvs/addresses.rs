@@ -12,11 +12,7 @@ use nix::libc::{ENODEV, EOPNOTSUPP, ESRCH};
 use rulec_compiler::ipvs::Op;
 
 use super::{Addresses, Options};
-use crate::rtnetlink::{AddressChange, Link, Rtnetlink};
-
-/// The mark of our local routes: `proto 114` in the output of `ip route`. No routing daemon that
-/// iproute2 has a name for uses the number.
-const PROTOCOL: u8 = 114;
+use crate::rtnetlink::{AddressChange, Link, ROUTE_PROTOCOL, Rtnetlink};
 
 /// Our addresses on this node.
 pub(super) struct Bound {
@@ -36,7 +32,7 @@ impl Bound {
                 Some(link) => self.rtnetlink.addresses(link.index),
                 None => Ok(BTreeSet::new()),
             },
-            Addresses::LocalRoutes => self.rtnetlink.local_routes(PROTOCOL),
+            Addresses::LocalRoutes => self.rtnetlink.local_routes(ROUTE_PROTOCOL),
         }
     }
 
@@ -58,7 +54,7 @@ impl Bound {
         }
         match self.options.addresses {
             Addresses::Dummy => self.change_addresses(changes),
-            Addresses::LocalRoutes => self.rtnetlink.change_local_routes(PROTOCOL, changes),
+            Addresses::LocalRoutes => self.rtnetlink.change_local_routes(ROUTE_PROTOCOL, changes),
         }
     }
 
@@ -68,9 +64,9 @@ impl Bound {
         if let Some(link) = self.link()? {
             self.rtnetlink.delete(link.index)?;
         }
-        let routes = self.rtnetlink.local_routes(PROTOCOL)?;
+        let routes = self.rtnetlink.local_routes(ROUTE_PROTOCOL)?;
         let routes: Vec<AddressChange> = routes.into_iter().map(AddressChange::Remove).collect();
-        let refused = self.rtnetlink.change_local_routes(PROTOCOL, &routes)?;
+        let refused = self.rtnetlink.change_local_routes(ROUTE_PROTOCOL, &routes)?;
         // It does not matter if another process has deleted a route just now.
         let refused = refused.into_iter().map(|(_, error)| error);
         let mut refused = refused.filter(|error| error.raw_os_error() != Some(ESRCH));

@@ -9,7 +9,7 @@ use std::io;
 use nix::libc::{EEXIST, ENOENT, ESRCH};
 use rulec_compiler::delta::IpvsOp;
 use rulec_compiler::ipvs::{self, Draining, Turn, VirtualServer};
-use rulec_compiler::{Delta, State};
+use rulec_compiler::{Delta, Program, State};
 use rulec_engine::{DeltaBase, Outcome, Sink, SinkError};
 
 use super::{Ipvs, SchedulerError};
@@ -80,9 +80,19 @@ impl Sink for IpvsSink {
         Ok((state, base))
     }
 
+    /// IPVS is read as always. If others change virtual servers all the time, one may be missing
+    /// that nobody has touched: then the engine reads the kernel, and finds it.
+    fn check(&mut self, program: &Program) -> Result<Delta, SinkError> {
+        let ipvs = self.ipvs.read().map_err(SinkError::Unavailable)?;
+        self.nft.compare(program, ipvs)
+    }
+
     fn commit(&mut self, delta: &Delta, base: DeltaBase) -> Result<Outcome, SinkError> {
         let mut progress = Progress::new(base);
         for step in delta.steps() {
+            if progress.spares(step.stage) {
+                continue;
+            }
             let on_ipvs = step.on_ipvs();
             self.nft.commit_step(step, delta.atomic, &mut progress)?;
             self.apply(&on_ipvs, &mut progress)?;

@@ -150,10 +150,10 @@ fn write_real(writer: &mut Writer, backend: Backend, real: Option<&RealServer>) 
     writer.ne16(DEST_ATTR_ADDR_FAMILY, family_number(Family::of(backend.address)));
     writer.attribute(DEST_ATTR_ADDR, &address_bytes(backend.address));
     writer.attribute(DEST_ATTR_PORT, &backend.port.get().to_be_bytes());
-    if let Some(RealServer { weight, until }) = real {
+    if let Some(RealServer { weight, threshold }) = real {
         writer.ne32(DEST_ATTR_FWD_METHOD, CONN_F_MASQ);
         writer.ne32(DEST_ATTR_WEIGHT, *weight);
-        writer.ne32(DEST_ATTR_U_THRESH, until.unwrap_or(0));
+        writer.ne32(DEST_ATTR_U_THRESH, threshold.unwrap_or(0));
         writer.ne32(DEST_ATTR_L_THRESH, 0);
     }
     writer.close_nest(nest);
@@ -264,8 +264,8 @@ impl ShownReal {
         };
         let is_translated = number(DEST_ATTR_FWD_METHOD)? & CONN_F_FWD_MASK == CONN_F_MASQ;
         let is_plain = number(DEST_ATTR_L_THRESH)? == 0;
-        let until = Some(number(DEST_ATTR_U_THRESH)?).filter(|until| *until > 0);
-        let real = RealServer { weight: number(DEST_ATTR_WEIGHT)?, until };
+        let threshold = Some(number(DEST_ATTR_U_THRESH)?).filter(|it| *it > 0);
+        let real = RealServer { weight: number(DEST_ATTR_WEIGHT)?, threshold };
         let counts = [DEST_ATTR_ACTIVE_CONNS, DEST_ATTR_INACT_CONNS, DEST_ATTR_PERSIST_CONNS];
         let connections = counts.into_iter().filter_map(number).fold(0, u32::saturating_add);
         Some(Self { backend, real: (is_translated && is_plain).then_some(real), connections })

@@ -4,8 +4,7 @@ use rulec_compiler::Op;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::Family;
 use rulec_compiler::nft;
-use rulec_compiler::nft::chain::ChainId;
-use rulec_compiler::nft::element::{Element, Key, Value};
+use rulec_compiler::nft::element::{Element, Value};
 use rulec_compiler::nft::ruleset::{self, TABLE};
 use rulec_compiler::nft::set::SetId;
 
@@ -78,6 +77,9 @@ impl Batch {
                 }
                 nft::Op::AddSet(family, set) => {
                     self.whole(|seq| objects::add_set(*family, *set, seq))
+                }
+                nft::Op::DeleteSet(family, set) => {
+                    self.whole(|seq| objects::delete_set(*family, *set, seq));
                 }
                 nft::Op::AddChain(family, chain) => {
                     self.whole(|seq| objects::add_chain(*family, *chain, seq));
@@ -198,7 +200,7 @@ impl Batch {
         let kind = wire::NFNL_SUBSYS_NFTABLES << 8 | kind;
         let message = self.writer.message(kind, flags, self.next_seq, nfproto(family), 0);
         self.writer.text(wire::NFTA_SET_ELEM_LIST_TABLE, TABLE);
-        self.writer.text(wire::NFTA_SET_ELEM_LIST_SET, set.name());
+        self.writer.text(wire::NFTA_SET_ELEM_LIST_SET, &set.name());
         let list = self.writer.nest(wire::NFTA_SET_ELEM_LIST_ELEMENTS);
         self.open = Some(OpenElements { message, list, family, set, is_add, service });
     }
@@ -218,11 +220,6 @@ fn write_element(writer: &mut Writer, element: &Element, is_add: bool) {
         let nest = writer.nest(wire::NFTA_SET_ELEM_KEY);
         writer.attribute(wire::NFTA_DATA_VALUE, key);
         writer.close_nest(nest);
-        if let Some(last) = wire::last_key(element.key) {
-            let nest = writer.nest(wire::NFTA_SET_ELEM_KEY_END);
-            writer.attribute(wire::NFTA_DATA_VALUE, &last);
-            writer.close_nest(nest);
-        }
         if let Some(flags) = flags {
             writer.be32(wire::NFTA_SET_ELEM_FLAGS, flags);
         }
@@ -243,16 +240,21 @@ fn write_value(writer: &mut Writer, element: &Element) {
         writer.attribute(wire::NFTA_DATA_VALUE, &value);
         writer.close_nest(nest);
     }
-    if let (Value::Goto, Key::Pick(_, scope, view, pick)) = (element.value, element.key) {
+    if let Value::Goto(chain) = element.value {
         let nest = writer.nest(wire::NFTA_SET_ELEM_DATA);
         let verdict = writer.nest(wire::NFTA_DATA_VERDICT);
         writer.be32(wire::NFTA_VERDICT_CODE, wire::NFT_GOTO);
-        writer.text(wire::NFTA_VERDICT_CHAIN, &ChainId::Pick(scope, view, pick).to_string());
+        writer.text(wire::NFTA_VERDICT_CHAIN, &chain.to_string());
         writer.close_nest(verdict);
         writer.close_nest(nest);
     }
     if let Some(comment) = &element.comment {
         let userdata = wire::comment(&comment.to_string());
         writer.attribute(wire::NFTA_SET_ELEM_USERDATA, &userdata);
+    }
+    if element.is_counted {
+        let nest = writer.nest(wire::NFTA_SET_ELEM_EXPR);
+        writer.text(wire::NFTA_EXPR_NAME, wire::COUNTER);
+        writer.close_nest(nest);
     }
 }

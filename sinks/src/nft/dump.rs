@@ -30,7 +30,7 @@ use super::objects::{Shape, hook_number};
 use super::wire::{self, nfproto};
 use crate::netlink::{
     Attributes, HEADER_LEN, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, Socket,
-    Writer, be32, messages,
+    Writer, be32, be64, messages,
 };
 
 /// The number of attempts before reading fails.
@@ -101,6 +101,50 @@ pub(super) fn read(socket: &mut Socket, seq: &mut u32, mark: u32) -> io::Result<
     Err(never_still())
 }
 
+/// Reads our tables while commits go on, also those of this process: elements as they come. An
+/// element that no commit has touched is never wrong, but it may be missing; see `look_up`.
+pub(super) fn glance(socket: &mut Socket, seq: &mut u32, mark: u32) -> io::Result<State> {
+    let mut reader = Reader { socket, seq, mark };
+    let mut last = None;
+    for attempt in 0..ATTEMPTS {
+        match reader.glance(attempt < UNDISTURBED_ATTEMPTS, &mut last) {
+            Ok(Some(state)) => return Ok(state),
+            Ok(None) => {}
+            Err(error) if is_disturbed(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(never_still())
+}
+
+/// Looks an element up; `None` if there is none for this key, or no such table or set.
+pub(super) fn look_up(socket: &mut Socket, seq: &mut u32, key: Key) -> io::Result<Option<Held>> {
+    let (family, set) = (key.family(), key.set());
+    let ask = |writer: &mut Writer| {
+        writer.text(wire::NFTA_SET_ELEM_LIST_TABLE, TABLE);
+        writer.text(wire::NFTA_SET_ELEM_LIST_SET, &set.name());
+        let list = writer.nest(wire::NFTA_SET_ELEM_LIST_ELEMENTS);
+        let outer = writer.nest(wire::NFTA_LIST_ELEM);
+        let nest = writer.nest(wire::NFTA_SET_ELEM_KEY);
+        writer.attribute(wire::NFTA_DATA_VALUE, &wire::key(key));
+        writer.close_nest(nest);
+        writer.close_nest(outer);
+        writer.close_nest(list);
+    };
+    let mut found = None;
+    let answer = request(socket, seq, wire::GETSETELEM, 0, nfproto(family), ask, |message| {
+        for attributes in elements_in(message) {
+            let held = element(family, set, &attributes);
+            found = held.filter(|(of, _)| *of == key).map(|(_, held)| held);
+        }
+    });
+    match answer {
+        Ok(_) => Ok(found),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn never_still() -> io::Error {
     io::Error::other("the ruleset of this node has changed during every attempt to read it")
 }
@@ -146,8 +190,13 @@ fn tables(socket: &mut Socket, seq: &mut u32) -> io::Result<Dump<Owners>> {
     Ok(dumped.map(|()| tables))
 }
 
-/// The tables without their elements.
-type Skeleton = (Owners, State);
+/// A set of the layout of earlier releases. Some of its elements look like ours, but mean something
+/// else.
+const EARLIER_SET: &str = "picks";
+
+/// The tables without their elements, and the families whose table has the layout of an earlier
+/// release.
+type Skeleton = (Owners, State, BTreeSet<Family>);
 
 struct Reader<'a> {
     socket: &'a mut Socket,
@@ -164,18 +213,16 @@ impl Reader<'_> {
         last: &mut Option<Skeleton>,
     ) -> io::Result<Option<Reading>> {
         let before = generation(self.socket, self.seq)?;
-        let skeleton = self.skeleton()?;
-        if generation(self.socket, self.seq)? != before {
-            let is_same = last.as_ref() == Some(&skeleton);
-            if is_patient || !is_same {
-                *last = Some(skeleton);
-                return Ok(None);
-            }
-        }
-        let (tables, mut state) = skeleton;
+        let Some(skeleton) = self.still_skeleton(before, is_patient, last)? else {
+            return Ok(None);
+        };
+        let (tables, mut state, earlier) = skeleton;
         let me = Some(self.socket.portid());
         let is_owned = |family: &Family| tables.get(family).is_some_and(|table| table.owner == me);
         for (family, table) in &mut state.tables {
+            if earlier.contains(family) {
+                continue;
+            }
             // Elements come in the order of the kernel's hashes: they are sorted once, at the end.
             let mut elements = Vec::new();
             for set in table.sets.clone() {
@@ -204,24 +251,71 @@ impl Reader<'_> {
         Ok(is_enough.then_some(Reading { state, generation, tables }))
     }
 
+    /// Reads once while commits go on; returns `None` if reading must start over.
+    fn glance(
+        &mut self,
+        is_patient: bool,
+        last: &mut Option<Skeleton>,
+    ) -> io::Result<Option<State>> {
+        let before = generation(self.socket, self.seq)?;
+        let Some(skeleton) = self.still_skeleton(before, is_patient, last)? else {
+            return Ok(None);
+        };
+        let (_, mut state, earlier) = skeleton;
+        for (family, table) in state.tables.iter_mut().filter(|(it, _)| !earlier.contains(it)) {
+            for set in table.sets.clone() {
+                let (found, unknown) = self.elements(*family, set)?.anyway();
+                table.elements.extend(found);
+                if unknown > 0 {
+                    table.foreign.push(format!("unknown elements in {set}: {unknown}"));
+                }
+            }
+        }
+        Ok(Some(state))
+    }
+
+    /// Reads the tables without their elements, from the generation `before` on; returns `None` if
+    /// others have committed meanwhile. If there is no more patience, two attempts that have found
+    /// the same are enough.
+    fn still_skeleton(
+        &mut self,
+        before: u32,
+        is_patient: bool,
+        last: &mut Option<Skeleton>,
+    ) -> io::Result<Option<Skeleton>> {
+        let skeleton = self.skeleton()?;
+        let is_still = generation(self.socket, self.seq)? == before;
+        if is_still || (!is_patient && last.as_ref() == Some(&skeleton)) {
+            return Ok(Some(skeleton));
+        }
+        *last = Some(skeleton);
+        Ok(None)
+    }
+
     /// Reads the tables without their elements.
     fn skeleton(&mut self) -> io::Result<Skeleton> {
         let tables = tables(self.socket, self.seq)?.anyway();
         let mut state = State::default();
+        let mut earlier = BTreeSet::new();
         for (family, Ownership { flags, .. }) in &tables {
             let mut table = Table::default();
             if flags & wire::NFT_TABLE_F_DORMANT != 0 {
                 // None of its rules are in force.
                 table.foreign.push("the table is dormant".to_owned());
             }
-            self.sets(*family, &mut table)?;
+            if self.sets(*family, &mut table)? {
+                table.foreign.push("it was made by an earlier release".to_owned());
+                earlier.insert(*family);
+            }
             self.chains(*family, &mut table)?;
             state.tables.insert(*family, table);
         }
-        Ok((tables, state))
+        Ok((tables, state, earlier))
     }
 
-    fn sets(&mut self, family: Family, table: &mut Table) -> io::Result<()> {
+    /// Reads the sets; returns true if they are those of an earlier release.
+    fn sets(&mut self, family: Family, table: &mut Table) -> io::Result<bool> {
+        let mut is_earlier = false;
         let ask = |writer: &mut Writer| writer.text(wire::NFTA_SET_TABLE, TABLE);
         let kind = wire::GETSET;
         request(self.socket, self.seq, kind, NLM_F_DUMP, nfproto(family), ask, |message| {
@@ -248,10 +342,14 @@ impl Reader<'_> {
                         table.foreign.push(format!("set {name} has an unexpected type"));
                     }
                 }
-                None => table.foreign.push(format!("set {name}")),
+                None => {
+                    is_earlier |= name == EARLIER_SET;
+                    table.foreign.push(format!("set {name}"));
+                }
             }
-        })
-        .map(Dump::anyway)
+        })?
+        .anyway();
+        Ok(is_earlier)
     }
 
     fn chains(&mut self, family: Family, table: &mut Table) -> io::Result<()> {
@@ -325,48 +423,60 @@ impl Reader<'_> {
 
     fn elements(&mut self, family: Family, set: SetId) -> io::Result<Dump<Elements>> {
         let mut found = Vec::new();
-        if matches!(set.spec().kind, SetKind::Dynamic { .. }) {
+        if matches!(set.spec().kind, SetKind::Dynamic) {
             return Ok(Dump::Whole((found, 0)));
         }
         let mut bounds: BTreeSet<(Vec<u8>, bool)> = BTreeSet::new();
         let spec = set.spec();
         let has_bounds = spec.kind == SetKind::Interval && spec.key.len() == 1;
-        let ask = |writer: &mut Writer| {
-            writer.text(wire::NFTA_SET_ELEM_LIST_TABLE, TABLE);
-            writer.text(wire::NFTA_SET_ELEM_LIST_SET, set.name());
-        };
         let mut unknown = 0_usize;
-        let kind = wire::GETSETELEM;
-        let family_number = nfproto(family);
-        let dumped =
-            request(self.socket, self.seq, kind, NLM_F_DUMP, family_number, ask, |message| {
-                let elements = message.attributes().nested(wire::NFTA_SET_ELEM_LIST_ELEMENTS);
-                for (_, bytes) in elements.into_iter().flatten() {
-                    let attributes = crate::netlink::attributes(bytes);
-                    if has_bounds {
-                        let flags = attributes.clone().be32(wire::NFTA_SET_ELEM_FLAGS).unwrap_or(0);
-                        let is_start = flags & wire::NFT_SET_ELEM_INTERVAL_END == 0;
-                        let key =
-                            key_bytes(&attributes, wire::NFTA_SET_ELEM_KEY).unwrap_or_default();
-                        bounds.insert((key.to_vec(), is_start));
-                        continue;
-                    }
-                    match element(family, set, &attributes) {
-                        Some(element) => found.push(element),
-                        None => unknown += 1,
-                    }
-                }
-            })?;
+        let dumped = each_element(self.socket, self.seq, family, set, |attributes| {
+            if has_bounds {
+                let flags = attributes.clone().be32(wire::NFTA_SET_ELEM_FLAGS).unwrap_or(0);
+                let is_start = flags & wire::NFT_SET_ELEM_INTERVAL_END == 0;
+                let key = key_bytes(attributes, wire::NFTA_SET_ELEM_KEY).unwrap_or_default();
+                bounds.insert((key.to_vec(), is_start));
+                return;
+            }
+            match element(family, set, attributes) {
+                Some(element) => found.push(element),
+                None => unknown += 1,
+            }
+        })?;
         unknown += ranges(family, set, &bounds, &mut found);
         Ok(dumped.map(|()| (found, unknown)))
     }
+}
+
+/// Dumps the elements of a set, and passes on each.
+pub(super) fn each_element(
+    socket: &mut Socket,
+    seq: &mut u32,
+    family: Family,
+    set: SetId,
+    mut each: impl FnMut(&Attributes<'_>),
+) -> io::Result<Dump<()>> {
+    let ask = |writer: &mut Writer| {
+        writer.text(wire::NFTA_SET_ELEM_LIST_TABLE, TABLE);
+        writer.text(wire::NFTA_SET_ELEM_LIST_SET, &set.name());
+    };
+    let kind = wire::GETSETELEM;
+    request(socket, seq, kind, NLM_F_DUMP, nfproto(family), ask, |message| {
+        elements_in(message).for_each(|attributes| each(&attributes));
+    })
+}
+
+/// Returns the elements in a message, each as its attributes.
+pub(super) fn elements_in(message: Message<'_>) -> impl Iterator<Item = Attributes<'_>> {
+    let list = message.attributes().nested(wire::NFTA_SET_ELEM_LIST_ELEMENTS);
+    list.into_iter().flatten().map(|(_, bytes)| crate::netlink::attributes(bytes))
 }
 
 /// The elements of a set, and the number of those that are not ours.
 type Elements = (Vec<(Key, Held)>, usize);
 
 /// Joins the bounds of ranges, and returns the number of those that do not fit.
-fn ranges(
+pub(super) fn ranges(
     family: Family,
     set: SetId,
     bounds: &BTreeSet<(Vec<u8>, bool)>,
@@ -381,27 +491,28 @@ fn ranges(
         }
         let end = bounds.peek().filter(|(_, is_start)| !is_start).map(|(end, _)| end.as_slice());
         match wire::read_range(family, set, start, end) {
-            Some(key) => found.push((key, Held { value: Value::Present, owner: None })),
+            Some(key) => {
+                found.push((key, Held { value: Value::Present, owner: None, is_counted: false }))
+            }
             None => foreign += 1,
         }
     }
     foreign
 }
 
-fn element(family: Family, set: SetId, attributes: &Attributes<'_>) -> Option<(Key, Held)> {
-    let first = key_bytes(attributes, wire::NFTA_SET_ELEM_KEY)?;
-    let key = match key_bytes(attributes, wire::NFTA_SET_ELEM_KEY_END) {
-        Some(last) => wire::read_key_range(family, set, first, last)?,
-        None => wire::read_key(family, set, first)?,
-    };
+pub(super) fn element(
+    family: Family,
+    set: SetId,
+    attributes: &Attributes<'_>,
+) -> Option<(Key, Held)> {
+    let key = wire::read_key(family, set, key_bytes(attributes, wire::NFTA_SET_ELEM_KEY)?)?;
     let data = attributes.clone().nested(wire::NFTA_SET_ELEM_DATA);
     let value = match (key, data) {
-        (Key::Pick(_, scope, view, pick), Some(data)) => {
+        (Key::Class(..) | Key::Draw(..), Some(data)) => {
             let verdict = data.nested(wire::NFTA_DATA_VERDICT)?;
             let code = verdict.clone().be32(wire::NFTA_VERDICT_CODE)?;
-            let chain = verdict.text(wire::NFTA_VERDICT_CHAIN)?;
-            let ours = ChainId::Pick(scope, view, pick).to_string();
-            (code == wire::NFT_GOTO && chain == ours).then_some(Value::Goto)?
+            let chain = ChainId::from_name(verdict.text(wire::NFTA_VERDICT_CHAIN)?)?;
+            (code == wire::NFT_GOTO).then_some(Value::Goto(chain))?
         }
         (_, Some(data)) => wire::read_value(family, set, data.find(wire::NFTA_DATA_VALUE)?)?,
         (_, None) => Value::Present,
@@ -412,14 +523,25 @@ fn element(family: Family, set: SetId, attributes: &Attributes<'_>) -> Option<(K
         .and_then(wire::read_comment)
         .and_then(PortKey::from_comment)
         .map(Arc::new);
-    Some((key, Held { value, owner: comment }))
+    let is_counted = packets(attributes).is_some();
+    Some((key, Held { value, owner: comment, is_counted }))
+}
+
+/// Returns how many packets have found an element; `None` if it has no counter.
+pub(super) fn packets(attributes: &Attributes<'_>) -> Option<u64> {
+    let expression = attributes.clone().nested(wire::NFTA_SET_ELEM_EXPR)?;
+    if expression.clone().text(wire::NFTA_EXPR_NAME) != Some(wire::COUNTER) {
+        return None;
+    }
+    let counter = expression.nested(wire::NFTA_EXPR_DATA)?;
+    be64(counter.find(wire::NFTA_COUNTER_PACKETS)?)
 }
 
 fn key_bytes<'a>(attributes: &Attributes<'a>, which: u16) -> Option<&'a [u8]> {
     attributes.clone().nested(which)?.find(wire::NFTA_DATA_VALUE)
 }
 
-fn hook_matches(chain: ChainId, attributes: Attributes<'_>) -> bool {
+pub(super) fn hook_matches(chain: ChainId, attributes: Attributes<'_>) -> bool {
     let hook = attributes.clone().nested(wire::NFTA_CHAIN_HOOK);
     match (chain.hook(), hook) {
         (None, None) => true,

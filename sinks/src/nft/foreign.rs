@@ -202,7 +202,7 @@ impl Foreign {
 
     /// Reads, and starts over if others have committed in the meantime. The result of the last
     /// attempt is used in any case: it lacks at most what was added or removed during that attempt.
-    fn undisturbed<T>(
+    pub(super) fn undisturbed<T>(
         &mut self,
         mut read: impl FnMut(&mut Self) -> io::Result<T>,
     ) -> io::Result<T> {
@@ -219,7 +219,7 @@ impl Foreign {
         }
     }
 
-    fn dump(
+    pub(super) fn dump(
         &mut self,
         kind: u16,
         family: u8,
@@ -300,7 +300,7 @@ impl Batch {
 }
 
 /// Returns the jumps of one rule as the kernel lists it.
-fn read_jumps(rule: &Attributes<'_>) -> Vec<Jump> {
+pub(super) fn read_jumps(rule: &Attributes<'_>) -> Vec<Jump> {
     let chain = rule.clone().text(wire::NFTA_RULE_CHAIN);
     let handle = rule.clone().find(wire::NFTA_RULE_HANDLE).and_then(|bytes| bytes.try_into().ok());
     let (Some(from), Some(handle)) = (chain, handle) else { return Vec::new() };

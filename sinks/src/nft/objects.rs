@@ -5,10 +5,11 @@ use rulec_compiler::net::Family;
 use rulec_compiler::nft::chain::{ChainId, Hook, HookPoint, HookType};
 use rulec_compiler::nft::rule;
 use rulec_compiler::nft::ruleset::TABLE;
-use rulec_compiler::nft::set::{Data, Datatype, SetId, SetKind, SetSpec};
+use rulec_compiler::nft::set::{Data, SetId, SetKind, SetSpec};
 
 use super::expressions::expressions;
 use super::identity::userdata;
+use super::types;
 use super::wire::{self, c, nfproto};
 use crate::ffi::{Chain, Rule, Set, Table};
 use crate::netlink::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, Writer};
@@ -41,7 +42,7 @@ pub(super) fn add_set(family: Family, set: SetId, seq: u32) -> Vec<u8> {
     let shape = Shape::of(&spec, family);
     let mut object = Set::new()
         .text(sys::NFTNL_SET_TABLE, &c(TABLE))
-        .text(sys::NFTNL_SET_NAME, &c(set.name()))
+        .text(sys::NFTNL_SET_NAME, &c(&set.name()))
         // The set's id in the transaction. The kernel requires a number, but we refer to sets by
         // name.
         .u32(sys::NFTNL_SET_ID, seq)
@@ -53,20 +54,20 @@ pub(super) fn add_set(family: Family, set: SetId, seq: u32) -> Vec<u8> {
             .u32(sys::NFTNL_SET_DATA_TYPE, shape.data_type)
             .u32(sys::NFTNL_SET_DATA_LEN, shape.data_len);
     }
-    if let SetKind::Dynamic { size } = spec.kind {
-        object = object.u32(sys::NFTNL_SET_DESC_SIZE, size);
-    }
-    if shape.flags & wire::NFT_SET_CONCAT != 0 {
-        let lengths: Vec<u8> =
-            spec.key.iter().map(|part| wire::length_byte(*part, family)).collect();
-        object = object.data(sys::NFTNL_SET_DESC_CONCAT, &lengths);
-    }
-    object.data(sys::NFTNL_SET_USERDATA, &byte_orders(&spec)).message(
+    object.data(sys::NFTNL_SET_USERDATA, &types::userdata(&spec, family)).message(
         wire::NEWSET,
         nfproto(family).into(),
         NLM_F_CREATE | NLM_F_EXCL,
         seq,
     )
+}
+
+/// Deletes a set or map with its elements.
+pub(super) fn delete_set(family: Family, set: SetId, seq: u32) -> Vec<u8> {
+    Set::new()
+        .text(sys::NFTNL_SET_TABLE, &c(TABLE))
+        .text(sys::NFTNL_SET_NAME, &c(&set.name()))
+        .message(wire::DELSET, nfproto(family).into(), 0, seq)
 }
 
 /// Creates a chain without rules.
@@ -149,11 +150,8 @@ impl Shape {
         let len = |types| u32::try_from(wire::lengths(types, family)).unwrap_or(0);
         let kind = match spec.kind {
             SetKind::Hash => 0,
-            SetKind::Interval if spec.key.len() > 1 => {
-                wire::NFT_SET_INTERVAL | wire::NFT_SET_CONCAT
-            }
             SetKind::Interval => wire::NFT_SET_INTERVAL,
-            SetKind::Dynamic { .. } => wire::NFT_SET_EVAL | wire::NFT_SET_TIMEOUT,
+            SetKind::Dynamic => wire::NFT_SET_EVAL | wire::NFT_SET_TIMEOUT,
         };
         let (map, data_type, data_len) = match &spec.data {
             Data::None => (0, 0, 0),
@@ -174,26 +172,6 @@ fn named_chain(chain: ChainId) -> Chain {
     Chain::new()
         .text(sys::NFTNL_CHAIN_TABLE, &c(TABLE))
         .text(sys::NFTNL_CHAIN_NAME, &c(&chain.to_string()))
-}
-
-/// Tells the `nft` tool how to print a set: the byte orders of its key and data, as TLVs 0 and 1 of
-/// the user data. 0 means to look at each part, 1 the host's byte order, 2 the network's.
-fn byte_orders(spec: &SetSpec) -> Vec<u8> {
-    let order = |types: &[Datatype]| -> u32 {
-        match types {
-            [Datatype::Address] => 2,
-            [Datatype::Priority | Datatype::FibType | Datatype::Interface] => 1,
-            _ => 0,
-        }
-    };
-    let tlv = |kind: u8, order: u32| [&[kind, 4][..], &order.to_ne_bytes()].concat();
-    let mut userdata = tlv(0, order(&spec.key));
-    match &spec.data {
-        Data::None => {}
-        Data::Value(types) => userdata.extend(tlv(1, order(types))),
-        Data::Verdict => userdata.extend(tlv(1, 0)),
-    }
-    userdata
 }
 
 /// Returns a transaction that creates a table with these flags and is then refused because it

@@ -17,7 +17,7 @@ use super::wire;
 use crate::netlink::{Bus, Message, Socket, messages};
 
 /// `NFNLGRP_NFTABLES` as a bit.
-const GROUP: u32 = 1 << (7 - 1);
+pub(super) const GROUP: u32 = 1 << (7 - 1);
 
 /// A socket that receives the announcements.
 pub struct Watcher {
@@ -92,7 +92,7 @@ impl Watcher {
     }
 }
 
-fn culprit(message: Message<'_>) -> Option<Culprit> {
+pub(super) fn culprit(message: Message<'_>) -> Option<Culprit> {
     let attributes = message.attributes();
     let pid = attributes.clone().be32(wire::NFTA_GEN_PROC_PID)?;
     let name = attributes.text(wire::NFTA_GEN_PROC_NAME)?.to_owned();
