@@ -27,10 +27,11 @@
 mod absent;
 mod access;
 mod answer;
-mod backoff;
 mod events;
 mod fault;
 mod faults;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod identify;
 mod plugin;
 mod position;

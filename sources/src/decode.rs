@@ -11,7 +11,10 @@
 //! keep instead.
 
 pub(crate) mod address;
+mod annotations;
+mod asks;
 pub(crate) mod at;
+pub(crate) mod balancing;
 mod check;
 pub(crate) mod document;
 mod endpoints;
@@ -38,18 +41,21 @@ use std::sync::Arc;
 
 use rulec_compiler::object::{Object, ObjectKey};
 
-use crate::problem::{Problem, Severity};
+use crate::flaw::Flaw;
+use crate::problem::Problem;
 use at::{At, PathStep};
 use document::Document;
+pub(crate) use identity::is_label;
 use intern::Interner;
 pub(crate) use kind::decode_document;
 use kind::decode_object;
+pub use near::nearest;
 
 /// The most problems that are kept of a file, so that a file of garbage does not fill the memory.
 pub(crate) const MAX_PROBLEMS: usize = 100;
 
 /// The result of decoding a file.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Decoded {
     /// The objects, in the order of the file; of several with one key, the last one is used.
     pub(crate) objects: Vec<Object>,
@@ -63,55 +69,77 @@ pub(crate) struct Decoded {
     pub(crate) unreadable: bool,
     /// Whether no document has a kind: the file may be being rewritten.
     pub(crate) blank: bool,
+    /// Whether any document is of a kind that is read, or a list.
+    pub(crate) ours: bool,
 }
 
 /// Collects the results of all documents of a file.
 pub(crate) struct Sink<'a> {
+    /// The most findings that are kept.
+    pub(crate) most: usize,
     pub(crate) interner: &'a mut Interner,
     /// Whether the objects come from an API server, which has validated them and allocated unique
     /// values.
     pub(crate) is_admitted: bool,
     pub(crate) objects: Vec<Object>,
+    /// The path of each object in its document: empty unless it is in a list.
+    pub(crate) roots: Vec<Vec<PathStep>>,
     pub(crate) broken: BTreeSet<ObjectKey>,
     pub(crate) nameless: bool,
     pub(crate) findings: Vec<Finding>,
-    /// The number of findings that were not kept, because there were too many.
+    /// The number of problems that were kept, also of those that were taken out since.
+    pub(crate) told: usize,
+    /// The number of problems that were not kept, because there were too many.
     pub(crate) untold: usize,
     /// Whether any document has a kind.
     pub(crate) kinds: bool,
+    /// Whether any document is of a kind that is read, or a list.
+    pub(crate) ours: bool,
 }
 
 impl<'a> Sink<'a> {
     pub(crate) fn new(interner: &'a mut Interner, is_admitted: bool) -> Self {
         Self {
+            most: MAX_PROBLEMS,
             interner,
             is_admitted,
             objects: Vec::new(),
+            roots: Vec::new(),
             broken: BTreeSet::new(),
             nameless: false,
             findings: Vec::new(),
+            told: 0,
             untold: 0,
             kinds: false,
+            ours: false,
         }
     }
 
     pub(crate) fn tell(&mut self, finding: Finding) {
-        if self.findings.len() < MAX_PROBLEMS {
+        if self.has_room() {
             self.findings.push(finding);
-        } else {
-            self.untold += 1;
         }
+    }
+
+    /// Counts a problem, and returns whether it is kept.
+    pub(crate) fn has_room(&mut self) -> bool {
+        let has_room = self.told < self.most;
+        *(if has_room { &mut self.told } else { &mut self.untold }) += 1;
+        has_room
+    }
+
+    fn add(&mut self, object: Object, at: &At<'_>) {
+        self.objects.push(object);
+        self.roots.push(at.steps());
     }
 }
 
-/// A problem in a document, before its line is known.
+/// A flaw of a document, before its place is known.
 #[derive(Debug)]
 pub(crate) struct Finding {
-    pub(crate) severity: Severity,
-    pub(crate) object: Option<Arc<str>>,
     /// The path of the field, from the root of the document.
     pub(crate) steps: Vec<PathStep>,
-    pub(crate) message: String,
+    pub(crate) flaw: Flaw,
 }
 
 /// Decodes an object of an API server, which has no lines. `stated` gives version and kind of an
@@ -124,14 +152,7 @@ pub(crate) fn decode_known(
 ) -> Decoded {
     let mut sink = Sink::new(interner, true);
     decode_object(document, &At::ROOT, Some(stated), &mut sink);
-    let problems = sink.findings.into_iter().map(|finding| Problem {
-        path: place.clone(),
-        line: None,
-        column: None,
-        severity: finding.severity,
-        object: finding.object.as_deref().map(Into::into),
-        message: finding.message,
-    });
+    let problems = sink.findings.into_iter().map(|finding| finding.flaw.problem(place));
     Decoded {
         problems: problems.collect(),
         objects: sink.objects,
@@ -139,5 +160,6 @@ pub(crate) fn decode_known(
         nameless: sink.nameless,
         unreadable: false,
         blank: !sink.kinds,
+        ours: sink.ours,
     }
 }

@@ -1,5 +1,7 @@
 //! Why a source stopped, or could not start.
 
+use std::error::Error;
+use std::fmt::Write;
 use std::io;
 use std::path::PathBuf;
 
@@ -29,4 +31,25 @@ pub enum SourceError {
     /// The thread that receives file events ended although it was not asked to.
     #[error("the thread that receives file events ended unexpectedly")]
     Deaf,
+}
+
+/// Formats an error with its causes, each only once: libraries differ in whether they repeat the
+/// cause.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            let _ = write!(text, ": {more}");
+        }
+        cause = error.source();
+    }
+    printable(&text)
+}
+
+/// Shortens a text and replaces its control characters, so that it cannot break out of a log line.
+pub(crate) fn printable(text: &str) -> String {
+    const MAX_CHARS: usize = 500;
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_CHARS).collect()
 }

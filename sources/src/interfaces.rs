@@ -12,13 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use im::OrdSet;
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, TokioSocket};
+use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 use nix::errno::Errno;
 use rulec_compiler::change::{Change, Origin, Provenance, Sourced};
 use rulec_compiler::object::{InterfaceAddresses, Kind, Object};
@@ -26,16 +23,11 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use crate::error::SourceError;
+use crate::rtnetlink;
 use crate::update::Update;
 
 /// `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR` of <linux/rtnetlink.h>.
 const GROUPS: [u32; 2] = [5, 9];
-
-/// The most that the kernel sends as one piece of a list.
-const RECEIVE_BYTES: usize = 1 << 16;
-
-/// How often a list is retried if addresses changed meanwhile.
-const ATTEMPTS: u32 = 20;
 
 /// How long to wait after a failed list.
 const RETRY: Duration = Duration::from_secs(1);
@@ -185,75 +177,18 @@ fn index(name: &str) -> Option<u32> {
     nix::net::if_::if_nametoindex(name).ok()
 }
 
-/// Lists the addresses except those of one interface, with retries.
+/// Lists the addresses except those of one interface.
 fn list(except: Option<u32>) -> io::Result<InterfaceAddresses> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    // The kernel has each piece of a list ready when it is asked for, so there is no need to wait.
-    socket.set_non_blocking(true)?;
-    for sequence_number in 1..=ATTEMPTS {
-        if let Some(addresses) = list_once(&socket, sequence_number, except)? {
-            return Ok(addresses);
+    let ask = || RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let found: BTreeSet<IpAddr> = rtnetlink::list(ask, |found: &mut BTreeSet<IpAddr>, answer| {
+        if let RouteNetlinkMessage::NewAddress(one) = answer
+            && Some(one.header.index) != except
+        {
+            found.extend(address(one));
         }
-    }
-    Err(io::Error::other("the addresses changed during each attempt to list them"))
-}
-
-/// Lists once. `None` if addresses came or went meanwhile, since the kernel may then have skipped
-/// others.
-fn list_once(
-    socket: &Socket,
-    sequence_number: u32,
-    except: Option<u32>,
-) -> io::Result<Option<InterfaceAddresses>> {
-    let ask = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-    let mut request = NetlinkMessage::from(ask);
-    request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    request.header.sequence_number = sequence_number;
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-
-    let mut found = BTreeSet::new();
-    let mut is_disturbed = false;
-    let mut buffer = Vec::with_capacity(RECEIVE_BYTES);
-    loop {
-        buffer.clear();
-        match socket.recv(&mut buffer, 0) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        }
-        for message in messages(&buffer) {
-            let message = message?;
-            if message.header.sequence_number != sequence_number {
-                // The rest of an earlier list that was given up.
-                continue;
-            }
-            is_disturbed |= message.header.flags & NLM_F_DUMP_INTR != 0;
-            let payload = &message.payload;
-            if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(one)) = payload {
-                if Some(one.header.index) != except {
-                    found.extend(address(one));
-                }
-                continue;
-            }
-            let error = if let NetlinkPayload::Done(end) = payload {
-                end.code
-            } else if let NetlinkPayload::Error(error) = payload {
-                error.raw_code()
-            } else {
-                continue;
-            };
-            if error != 0 {
-                return Err(io::Error::from_raw_os_error(error.wrapping_neg()));
-            }
-            let primary = primary(&found);
-            let addresses = found.into_iter().collect();
-            return Ok((!is_disturbed).then_some(InterfaceAddresses { addresses, primary }));
-        }
-    }
+    })?;
+    let primary = primary(&found);
+    Ok(InterfaceAddresses { addresses: found.into_iter().collect(), primary })
 }
 
 /// Addresses that no host has (RFC 7600, RFC 6666), so that only a default route leads to them.
@@ -290,29 +225,13 @@ fn route_source(unspecified: IpAddr, to: IpAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
-/// Iterates over the messages in the received bytes.
-fn messages(
-    mut bytes: &[u8],
-) -> impl Iterator<Item = io::Result<NetlinkMessage<RouteNetlinkMessage>>> {
-    std::iter::from_fn(move || {
-        if bytes.is_empty() {
-            return None;
-        }
-        let message = NetlinkMessage::deserialize(bytes);
-        let len = message.as_ref().map_or(bytes.len(), |message| message.header.length as usize);
-        // A length of zero would loop for ever.
-        bytes = bytes.get(len.next_multiple_of(4).max(4)..).unwrap_or(&[]);
-        Some(message.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)))
-    })
-}
-
 /// Returns the address that a message is about, if the kernel accepts packets to it.
 ///
 /// A deprecated address still receives packets; it is only no source of new connections (RFC 4862,
 /// section 5.5.4). An address that another host has (DAD failed), or whose check has not ended yet
 /// (tentative), has no local route: the kernel adds the route after the check, and then announces
 /// the address again. An optimistic address has its route from the beginning (RFC 4429).
-fn address(message: &AddressMessage) -> Option<IpAddr> {
+pub(crate) fn address(message: &AddressMessage) -> Option<IpAddr> {
     let flags = flags(message);
     let is_unchecked =
         flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic);
@@ -391,14 +310,5 @@ mod tests {
         assert!(address(&message).is_some());
         message.header.flags = netlink_packet_route::address::AddressHeaderFlags::Tentative;
         assert_eq!(address(&message), None);
-    }
-
-    #[test]
-    fn malformed_messages_end_with_an_error() {
-        assert_eq!(messages(&[]).count(), 0);
-        for len in [1, 15, 16, 40] {
-            assert!(messages(&vec![0; len]).any(|message| message.is_err()), "{len}");
-            assert!(messages(&vec![0xff; len]).any(|message| message.is_err()), "{len}");
-        }
     }
 }

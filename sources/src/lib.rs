@@ -1,17 +1,21 @@
 //! The sources of `rulec`: Services and their endpoints come from the API server and from a
-//! directory of manifests, the addresses of the node from the kernel.
+//! directory of manifests, Pods also from the kubelet or podman, the addresses of the node from the kernel.
 //!
 //! ```text
-//!  inotify ────▶ manifests: watch ─▶ scan ─▶ text ─┐
-//!                                                  ├▶ decode ─▶ Object ─┐
-//!  API server ─▶ api: answer ─▶ watch ─▶ store ────┘                    ├▶ Update
-//!  rtnetlink ──▶ interfaces ──────────────────────────────────▶ Object ─┘  { changes, problems }
+//!  inotify ────▶ manifests: watch ─▶ scan ─▶ text ─┐                    ┌▶ allocate ─┐
+//!  API server ─▶ api: answer ─▶ watch ─▶ store ────┼▶ decode ─▶ Object ─┤            ├▶ Update
+//!  kubelet ────▶ kubelet: stream, poll ─▶ pods ────┤                    └────────────┤
+//!  podman ─────▶ podman: follow ─▶ pod ─▶ pods ────┘                                 │
+//!  rtnetlink ──▶ interfaces ──────────────────────────────────▶ Object
 //! ```
 //!
-//! - Each source is a module: `manifests`, `api` and `interfaces`. None knows another.
-//! - `decode` makes objects of documents, for manifests and the API server alike.
-//! - All share what they send (`update`, `problem`), why they end (`error`), and what is kept on
-//!   disk for the next start (`state`).
+//! - Each source is a module: `manifests`, `api`, `kubelet`, `podman` and `interfaces`. None knows
+//!   another; `pods` is what the kubelet and podman have in common.
+//! - `decode` makes objects of documents, for all that have objects.
+//! - `allocate` gives out the addresses and node ports that manifests do not write.
+//! - All share what they send (`update`, `problem`, `flaw`), why they end (`error`), how long they wait
+//!   after a failure (`backoff`), and what is kept on disk for the next start (`state`, by
+//!   `replace`).
 //!
 //! Input is checked here, so that the compiler cannot fail: the objects that leave this crate are
 //! valid, defaulted and normalised, and are sent only if their meaning changed. A source decides by
@@ -19,26 +23,50 @@
 //! Input that cannot be used becomes a [`Problem`]; content that was good before stays in force.
 #![forbid(unsafe_code)]
 
+mod allocate;
 mod api;
+mod backoff;
 mod decode;
 mod error;
+mod flaw;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod interfaces;
+mod kubelet;
 mod manifests;
+mod networks;
+mod podman;
+mod pods;
 mod problem;
+mod replace;
+mod rtnetlink;
 mod state;
 mod update;
 
 #[cfg(test)]
 mod tests;
 
+pub use allocate::{AllocatedValue, Completion, PortRange, RangeError, Ranges, Recall};
 pub use api::{
     ApiAccess, ApiOptions, ApiSource, ApiStatus, ApiTiming, ErrorKind, Note, Notes, ProxyVariables,
     Variable,
 };
+pub use backoff::retry_pause;
 pub use decode::address::{parse_ip, parse_range};
+pub use decode::nearest;
 pub use error::SourceError;
+pub use flaw::{Flaw, FlawKind, Place};
 pub use interfaces::{InterfaceSource, read_interfaces};
-pub use manifests::{ManifestOptions, ManifestSource, Manifests, Nudge, Reading, Scan, read};
+pub use kubelet::{KubeletAccess, KubeletSource, KubeletTiming, KubeletUrl};
+pub use manifests::{
+    CniCache, Manifest, ManifestHeader, ManifestOptions, ManifestRoots, ManifestSource,
+    ManifestUrl, ManifestUrls, Manifests, Node, Nudge, Overlap, PassedOver, Reading, Reason,
+    STACK_BYTES, Scan, Shared, Survey, Unread, read, read_all, read_sharing, read_text,
+};
+pub use networks::{UsedNetwork, used_networks};
+pub use podman::{PodmanSource, PodmanTiming};
 pub use problem::{Problem, Severity};
+pub use replace::{is_replaceable, replace_file};
 pub use state::{Pace, StateDir, StateError};
 pub use update::{Trigger, Update};

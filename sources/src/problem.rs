@@ -43,13 +43,17 @@ pub struct Problem {
     pub object: Option<String>,
     /// The message. It starts with the path of the field if it is about one.
     pub message: String,
+    /// Whether something that is written is left out because of it, while the rest is used. To a
+    /// comparison, it is missing.
+    #[serde(skip)]
+    pub skips: bool,
 }
 
 impl Problem {
     /// Creates a problem of a file as a whole.
     pub(crate) fn of_file(path: &Arc<str>, severity: Severity, message: impl Into<String>) -> Self {
-        let path = path.clone();
-        Self { path, line: None, column: None, severity, object: None, message: message.into() }
+        let (path, message) = (path.clone(), message.into());
+        Self { path, line: None, column: None, severity, object: None, message, skips: false }
     }
 }
 

@@ -1,8 +1,8 @@
 //! State on disk: what the sources delivered last, for the next start.
 //!
 //! ```text
-//!  source ─save(snapshot)─▶ Saver's thread ─encode─▶ name.state.new ──fsync, rename──▶ name.state
-//!  source ◀──────load────── (once, at a start) ◀─────────────────────────────────────────┘
+//!  source ─save(snapshot)─▶ Saver's thread ─encode─▶ .name.state.new ──fsync, rename──▶ name.state
+//!  source ◀──────load────── (once, at a start) ◀──────────────────────────────────────────┘
 //! ```
 //!
 //! A directory with one file for each source. No file is ever required: if one is missing, damaged,
@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::backoff::retry_pause;
 pub use file::StateError;
 use saver::Finish;
 pub(crate) use saver::Saver;
@@ -55,16 +56,15 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Returns the pause after a write.
-    fn rest(&self, written: u64) -> Duration {
+    /// Returns the pause after a write of this many bytes.
+    pub fn rest(&self, written: u64) -> Duration {
         let millis = written.saturating_mul(1000) / self.bytes_per_second.max(1);
         Duration::from_millis(millis).max(self.least)
     }
 
     /// Returns the pause after this many failures in a row.
-    fn retry(&self, failures: u32) -> Duration {
-        let doubled = self.least.saturating_mul(1 << failures.saturating_sub(1).min(16));
-        doubled.min(self.longest_retry)
+    pub fn retry(&self, failures: u32) -> Duration {
+        retry_pause(self.least, self.longest_retry, failures)
     }
 }
 
@@ -87,6 +87,17 @@ struct Counts {
     writes: AtomicU64,
     bytes: AtomicU64,
     failures: AtomicU64,
+}
+
+impl Counts {
+    fn wrote(&self, bytes: u64) {
+        self.writes.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    fn failed(&self) {
+        self.failures.fetch_add(1, Relaxed);
+    }
 }
 
 impl StateDir {
@@ -121,6 +132,16 @@ impl StateDir {
         self.shared.counts.failures.load(Relaxed)
     }
 
+    /// Counts a write of a file in the directory that somebody else makes.
+    pub fn count_write(&self, bytes: u64) {
+        self.shared.counts.wrote(bytes);
+    }
+
+    /// Counts one that has failed.
+    pub fn count_failure(&self) {
+        self.shared.counts.failed();
+    }
+
     /// Reads a file; `None` if it does not exist.
     ///
     /// # Errors
@@ -128,6 +149,16 @@ impl StateDir {
     /// If the file cannot be used. The error names the file and the reason.
     pub(crate) fn load<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
         file::read(&self.file(name))
+    }
+
+    /// Writes a file now. It is on disk when this returns.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written. The file is as it was before.
+    pub(crate) fn write<T: Serialize>(&self, name: &str, value: &T) -> std::io::Result<()> {
+        let written = file::write(&self.file(name), value);
+        written.map(|bytes| self.count_write(bytes)).inspect_err(|_| self.count_failure())
     }
 
     /// Starts the thread that keeps a file up to date. It writes what is left when the [`Saver`] is
@@ -166,6 +197,13 @@ impl fmt::Debug for StateDir {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("StateDir").field(&self.shared.path).finish()
     }
+}
+
+/// Decodes the content of a file, compressed or not, for `fuzzing`.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Option<T> {
+    let text = serde_json::from_slice(payload).ok();
+    text.or_else(|| file::decode(Path::new("fuzz"), payload).ok())
 }
 
 /// Makes a directory that only we can read: its files say which Services a cluster has.

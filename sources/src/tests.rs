@@ -1,4 +1,7 @@
-//! Texts of manifests and their problems, for the tests of `decode` and `manifests`.
+//! For the tests of several modules: texts of manifests and their problems, and a system without
+//! authorities.
+
+use std::process::Command;
 
 use crate::decode::Decoded;
 use crate::decode::intern::Interner;
@@ -25,4 +28,15 @@ pub(crate) fn plain(name: &str, port: u16) -> String {
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n\
          spec:\n  clusterIP: 10.90.0.10\n  ports:\n  - port: {port}\n"
     )
+}
+
+/// Runs tests of this crate in a process for which the system has no authorities.
+pub(crate) fn pass_without_authorities(tests: &[String]) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(tests).arg("--exact").env("SSL_CERT_DIR", directory.path());
+    let output = command.env_remove("SSL_CERT_FILE").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let passed = format!("{} passed", tests.len());
+    assert!(output.status.success() && text.contains(&passed), "{text}");
 }

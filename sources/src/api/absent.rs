@@ -8,8 +8,9 @@ use serde::Deserialize;
 
 use super::access::Access;
 use super::answer::send;
-use super::fault::{Fault, chain};
+use super::fault::Fault;
 use super::resource::Resource;
+use crate::error::chain;
 
 /// The most names in the message.
 const MAX_NAMES: u32 = 5;

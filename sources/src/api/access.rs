@@ -20,11 +20,12 @@ use tokio::sync::{Mutex, Notify, OnceCell};
 use tower::{BoxError, Service, ServiceExt};
 use tracing::{debug, info};
 
-use super::fault::{Fault, chain};
+use super::fault::Fault;
 use super::plugin::{Credential, Leash, Plugin, is_over};
 use super::position::Identity;
 use super::proxy::{self, Proxy, Scheme};
 use super::{ApiAccess, ApiOptions, ApiStatus};
+use crate::error::chain;
 
 /// When the kernel begins to probe whether the other end of a quiet connection still exists, and
 /// how often. A dead machine is noticed after
@@ -259,6 +260,13 @@ async fn reach(options: &ApiOptions) -> Result<Reach, Fault> {
         return Err(Fault::Config(message));
     }
     let proxy = proxy::choose(&config.cluster_url, proxy_url.as_deref(), &options.proxies)?;
+    let is_plain = config.cluster_url.scheme_str() == Some("http")
+        && proxy.as_ref().is_none_or(|proxy| proxy.scheme != Scheme::Https);
+    if is_plain || config.accept_invalid_certs {
+        // No certificate is verified. Otherwise the client needs the authorities of the system,
+        // which a node may not have.
+        config.root_cert.get_or_insert_default();
+    }
     let user = &mut config.auth_info;
     // An auth provider runs a command as well; Kubernetes removed auth providers in 1.26.
     if user.auth_provider.as_ref().is_some_and(|provider| provider.config.contains_key("cmd-path"))

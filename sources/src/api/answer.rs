@@ -15,9 +15,10 @@ use kube::core::{Request, Status};
 use tokio::time::timeout;
 
 use super::access::Access;
-use super::fault::{Fault, chain, printable};
+use super::fault::Fault;
 use super::resource::Resource;
 use super::status::ApiStatus;
+use crate::error::{chain, printable};
 
 /// The longest event. etcd takes objects of up to 1.5 MiB, so real ones are shorter.
 const LONGEST_LINE: usize = 64 << 20;

@@ -20,8 +20,9 @@ use tracing::{debug, warn};
 
 use super::access::Access;
 use super::answer::send;
-use super::backoff::Backoff;
-use super::fault::{Fault, chain, printable};
+use super::fault::Fault;
+use crate::backoff::Backoff;
+use crate::error::{chain, printable};
 
 /// How many notes may wait to be written.
 const WAITING: usize = 64;

@@ -1,7 +1,5 @@
 //! Failures of requests to the server.
 
-use std::error::Error;
-use std::fmt::Write;
 use std::time::Duration;
 
 /// A failure of a request or a watch. None is final: all are retried.
@@ -96,27 +94,6 @@ impl Fault {
             | Self::Garbled(_) => None,
         }
     }
-}
-
-/// Formats an error with its causes, each only once: libraries differ in whether they repeat the
-/// cause.
-pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            let _ = write!(text, ": {more}");
-        }
-        cause = error.source();
-    }
-    printable(&text)
-}
-
-/// Shortens a text and replaces its control characters, so that it cannot break out of a log line.
-pub(super) fn printable(text: &str) -> String {
-    const MAX_CHARS: usize = 500;
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_CHARS).collect()
 }
 
 /// The kinds of failures of the API server.

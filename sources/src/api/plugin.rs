@@ -24,7 +24,8 @@ use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::fault::{Fault, printable};
+use super::fault::Fault;
+use crate::error::printable;
 
 /// The versions of the protocol with a plugin.
 const VERSIONS: [&str; 2] =

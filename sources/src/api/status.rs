@@ -1,9 +1,12 @@
 //! The status of the source, which can be read at any time.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::fault::ErrorKind;
+use jiff::Timestamp;
+
+use super::fault::{ErrorKind, Fault};
 use super::resource::Resource;
 
 /// Counters of a running source. Each is read on its own, so together they are no snapshot of one
@@ -19,6 +22,15 @@ pub struct ApiStatus {
     events: AtomicU64,
     lists: AtomicU64,
     errors: [AtomicU64; ErrorKind::ALL.len()],
+    last_error: Mutex<Option<Failure>>,
+}
+
+/// A failed request.
+#[derive(Debug)]
+struct Failure {
+    resource: Resource,
+    time: Timestamp,
+    what: Arc<str>,
 }
 
 impl Default for ApiStatus {
@@ -31,6 +43,7 @@ impl Default for ApiStatus {
             events: AtomicU64::default(),
             lists: AtomicU64::default(),
             errors: Default::default(),
+            last_error: Mutex::default(),
         }
     }
 }
@@ -38,14 +51,16 @@ impl Default for ApiStatus {
 impl ApiStatus {
     /// Returns whether Services and EndpointSlices are both being watched.
     pub fn is_connected(&self) -> bool {
-        let watched = self.watched.load(Relaxed);
-        Resource::ALL.iter().filter(|r| r.is_required()).all(|r| watched & r.bit() != 0)
+        Resource::ALL.into_iter().filter(|it| it.is_required()).all(|it| self.is_watched(it))
     }
 
     /// Returns the resources, as metrics name them, and whether each is being watched.
     pub fn watches(&self) -> impl Iterator<Item = (&'static str, bool)> {
-        let watched = self.watched.load(Relaxed);
-        Resource::ALL.into_iter().map(move |it| (it.stated().1, watched & it.bit() != 0))
+        Resource::ALL.into_iter().map(|it| (it.stated().1, self.is_watched(it)))
+    }
+
+    fn is_watched(&self, resource: Resource) -> bool {
+        self.watched.load(Relaxed) & resource.bit() != 0
     }
 
     /// Returns for how long nothing has come from the server; `None` if nothing has ever come.
@@ -72,6 +87,24 @@ impl ApiStatus {
     /// Returns the number of failures of a kind.
     pub fn errors(&self, kind: ErrorKind) -> u64 {
         self.errors.get(kind as usize).map_or(0, |count| count.load(Relaxed))
+    }
+
+    /// Returns the last failure that matters most, and its time, also if the server has answered
+    /// since.
+    pub fn last_error(&self) -> Option<(Timestamp, Arc<str>)> {
+        let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().map(|it| (it.time, Arc::clone(&it.what)))
+    }
+
+    /// Notes what has failed. As long as a required resource is not watched, its failure is the one to
+    /// know: that of an optional one does not take its place.
+    pub(super) fn fail(&self, resource: Resource, fault: &Fault) {
+        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        let lasts = |it: &Failure| it.resource.is_required() && !self.is_watched(it.resource);
+        if resource.is_required() || !last.as_ref().is_some_and(lasts) {
+            let what = format!("{resource}: {fault}").into();
+            *last = Some(Failure { resource, time: Timestamp::now(), what });
+        }
     }
 
     /// Notes that bytes came from the server.

@@ -225,6 +225,8 @@ impl Store {
             What::Refused(reason) => {
                 let message = format!("{resource}: refused, continuing without: {reason}");
                 let problem = Problem::of_file(&context.place, Severity::Warning, message);
+                // Whoever compares misses them.
+                let problem = Problem { skips: true, ..problem };
                 resource_store.hinder(Some(problem), context);
                 // A server that refuses everything is starting, and does not know the roles yet.
                 // One that has delivered the required resources knows them, so its refusal counts.
@@ -398,7 +400,7 @@ impl ResourceStore {
                     if std::mem::take(&mut self.absent) {
                         self.hinder(None, context);
                     }
-                    news.changes.push(Change::Apply(context.sourced(&object)));
+                    news.changes.push(Change::Apply(context.versioned(&object, document)));
                     news.triggers.extend(trigger);
                 }
             }
@@ -429,10 +431,8 @@ impl ResourceStore {
 
     /// Notes that the watch has reached the version of this object.
     fn reach(&mut self, document: &Document) {
-        if let Field::Is(metadata) = &document.metadata
-            && let Field::Is(version) = &metadata.resource_version
-        {
-            self.version = Some(version.to_string());
+        if let Some(version) = version(document) {
+            self.version = Some(version);
         }
     }
 
@@ -443,7 +443,29 @@ impl ResourceStore {
     }
 }
 
+/// Returns the version of an object.
+fn version(document: &Document) -> Option<String> {
+    let Field::Is(metadata) = &document.metadata else { return None };
+    if let Field::Is(version) = &metadata.resource_version {
+        Some(version.to_string())
+    } else {
+        None
+    }
+}
+
 impl Context {
+    /// Returns an object with the version in which the server has sent it, so that its change can be
+    /// found in logs of the server. Objects of lists have none: a version for each would take much
+    /// memory, and says little of what has changed.
+    fn versioned(&self, object: &Object, document: &Document) -> Sourced {
+        let mut sourced = self.sourced(object);
+        if let Some(version) = version(document) {
+            let place = format!("{}, resourceVersion {version}", self.place);
+            sourced.provenance = Provenance(place.into());
+        }
+        sourced
+    }
+
     fn sourced(&self, object: &Object) -> Sourced {
         Sourced { object: object.clone(), provenance: Provenance(self.place.clone()) }
     }

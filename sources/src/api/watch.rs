@@ -34,12 +34,12 @@ use tracing::debug;
 use super::absent;
 use super::access::Access;
 use super::answer::{Age, BodyLines, Query, ask};
-use super::backoff::Backoff;
 use super::fault::Fault;
 use super::position::Position;
 use super::resource::Resource;
 use super::version::is_before;
 use super::wire::{self, Heard, ListReader};
+use crate::backoff::Backoff;
 use crate::decode::document::Document;
 
 pub(crate) use super::wire::Item;
@@ -418,6 +418,7 @@ impl Follower {
         let status = &self.access.status;
         status.watch(resource, false);
         status.count_error(fault.kind());
+        status.fail(resource, &fault);
         let listing = self.version.is_none();
         // Another follower may have found out meanwhile that the server does not stream, so the
         // flag of this attempt counts.

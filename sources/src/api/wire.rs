@@ -11,9 +11,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::refusal_of;
-use super::fault::{Fault, printable};
+use super::fault::Fault;
 use crate::decode::document::Document;
 use crate::decode::field::Field;
+use crate::error::printable;
 
 /// The annotation of the bookmark that ends the list of a streaming list (KEP-3157).
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";

@@ -14,6 +14,7 @@ use super::address::{parse_ip, parse_range, range_hint, unfit};
 use super::at::{At, PathStep};
 use super::field::{Field, Shape, Text, Texts};
 use super::{Finding, Sink};
+use crate::flaw::{Flaw, FlawKind};
 use crate::problem::Severity;
 
 /// Reads the fields of one object and remembers whether it can still be used.
@@ -44,21 +45,40 @@ impl<'a, 'b> Check<'a, 'b> {
     }
 
     pub(super) fn error(&mut self, at: &At<'_>, message: impl fmt::Display) {
-        self.failed = true;
-        self.tell(Severity::Error, at, &message);
+        self.tell(FlawKind::Value, Severity::Error, at, &message);
     }
 
     pub(super) fn warn(&mut self, at: &At<'_>, message: impl fmt::Display) {
-        self.tell(Severity::Warning, at, &message);
+        self.tell(FlawKind::Value, Severity::Warning, at, &message);
     }
 
-    /// Warns about a field below `at` that is given by its steps.
-    pub(super) fn warn_below(
-        &mut self,
-        at: &At<'_>,
-        steps: &[PathStep],
-        message: impl fmt::Display,
-    ) {
+    /// Warns that a value is left out, while the rest of the object is used.
+    pub(super) fn skip(&mut self, at: &At<'_>, message: impl fmt::Display) {
+        self.leave_out(FlawKind::Value, at, &message);
+    }
+
+    /// Warns that an object is left out, since its version is not read.
+    pub(super) fn skip_version(&mut self, at: &At<'_>, message: impl fmt::Display) {
+        self.leave_out(FlawKind::Kind, at, &message);
+    }
+
+    /// Reports that a field is missing, which is an error.
+    pub(super) fn lacks(&mut self, at: &At<'_>, message: impl fmt::Display) {
+        self.tell(FlawKind::MissingField, Severity::Error, at, &message);
+    }
+
+    /// Warns about a field that an object of this type does not have.
+    pub(super) fn surplus(&mut self, at: &At<'_>, message: impl fmt::Display) {
+        self.tell(FlawKind::SurplusField, Severity::Warning, at, &message);
+    }
+
+    /// Reports a kind or version that is not read.
+    pub(super) fn odd_kind(&mut self, severity: Severity, at: &At<'_>, message: impl fmt::Display) {
+        self.tell(FlawKind::Kind, severity, at, &message);
+    }
+
+    /// Warns about an unknown field below `at` that is given by its steps.
+    pub(super) fn unknown(&mut self, at: &At<'_>, steps: &[PathStep], message: impl fmt::Display) {
         let mut field = String::new();
         for step in steps {
             match step {
@@ -71,14 +91,39 @@ impl<'a, 'b> Check<'a, 'b> {
             }
         }
         let steps = at.steps().into_iter().chain(steps.iter().cloned()).collect();
-        let (severity, object) = (Severity::Warning, self.object.clone());
-        self.sink.tell(Finding { severity, object, steps, message: format!("{field}: {message}") });
+        let (kind, severity) = (FlawKind::UnknownField, Severity::Warning);
+        let (object, message) = (self.object.clone(), message.to_string());
+        let flaw = Flaw { place: None, kind, severity, object, field, message, skips: false };
+        self.sink.tell(Finding { steps, flaw });
     }
 
-    fn tell(&mut self, severity: Severity, at: &At<'_>, message: &dyn fmt::Display) {
-        let message = if at.is_root() { message.to_string() } else { format!("{at}: {message}") };
-        let object = self.object.clone();
-        self.sink.tell(Finding { severity, object, steps: at.steps(), message });
+    fn tell(
+        &mut self,
+        kind: FlawKind,
+        severity: Severity,
+        at: &At<'_>,
+        message: &dyn fmt::Display,
+    ) {
+        self.failed |= severity == Severity::Error;
+        let flaw = self.flaw(kind, severity, at, message);
+        self.sink.tell(Finding { steps: at.steps(), flaw });
+    }
+
+    fn leave_out(&mut self, kind: FlawKind, at: &At<'_>, message: &dyn fmt::Display) {
+        let flaw = Flaw { skips: true, ..self.flaw(kind, Severity::Warning, at, message) };
+        self.sink.tell(Finding { steps: at.steps(), flaw });
+    }
+
+    fn flaw(
+        &self,
+        kind: FlawKind,
+        severity: Severity,
+        at: &At<'_>,
+        message: &dyn fmt::Display,
+    ) -> Flaw {
+        let (object, message) = (self.object.clone(), message.to_string());
+        let field = at.to_string();
+        Flaw { place: None, kind, severity, object, field, message, skips: false }
     }
 
     /// Returns the shared copy of a text.
@@ -150,7 +195,7 @@ impl<'a, 'b> Check<'a, 'b> {
     /// Returns a port that must be present.
     pub(super) fn required_port(&mut self, field: &Field<i64>, at: &At<'_>) -> Option<NonZeroU16> {
         if matches!(field, Field::Absent) {
-            self.error(at, "missing");
+            self.lacks(at, "missing");
         }
         let number = self.get(field, at)?;
         self.port(*number, at)
@@ -159,7 +204,7 @@ impl<'a, 'b> Check<'a, 'b> {
     /// Reports that a text is missing, unless an error was reported for it already.
     pub(super) fn missing(&mut self, field: &Field<Text>, at: &At<'_>) {
         if !matches!(field, Field::Wrong(_)) {
-            self.error(at, "missing");
+            self.lacks(at, "missing");
         }
     }
 
@@ -249,7 +294,7 @@ impl<'a, 'b> Check<'a, 'b> {
         let text = self.text(field, at)?.trim();
         let address = parse_ip(text);
         if address.is_none() && !text.is_empty() {
-            self.warn(at, format_args!("{text:?} is not an IP address; it is skipped"));
+            self.skip(at, format_args!("{text:?} is not an IP address; it is skipped"));
         }
         address
     }
@@ -258,7 +303,7 @@ impl<'a, 'b> Check<'a, 'b> {
     pub(super) fn fit_ip(&mut self, field: &Field<Text>, at: &At<'_>) -> Option<IpAddr> {
         let address = self.skippable_ip(field, at)?;
         if let Some(reason) = unfit(address) {
-            self.warn(at, format_args!("{address} is {reason}; it is skipped"));
+            self.skip(at, format_args!("{address} is {reason}; it is skipped"));
             return None;
         }
         Some(address)

@@ -49,6 +49,10 @@ pub(crate) struct Document {
     pub(crate) ports: List<PortPart>,
     pub(crate) subsets: List<Subset>,
     pub(crate) items: List<Item>,
+    /// What a kustomization is made of; it need not have a kind.
+    pub(crate) resources: Field<Vec<Field<Text>>>,
+    /// The same, as it was called in the past.
+    pub(crate) bases: Field<Vec<Field<Text>>>,
     /// The fields that were ignored, for a document of a file. Objects from the API server have
     /// been checked by it.
     #[serde(skip)]
@@ -60,12 +64,23 @@ impl Part for Document {
         let mut unknown = Vec::new();
         let noting = |path: serde_ignored::Path<'_>| note(&mut unknown, &path);
         let mut document: Self = serde_ignored::deserialize(deserializer, noting)?;
+        if !matches!(document.kind, Field::Absent) {
+            let lists = [("resources", &document.resources), ("bases", &document.bases)];
+            let written = lists.iter().filter(|(_, list)| !matches!(list, Field::Absent));
+            unknown.extend(written.map(|(name, _)| Unknown::at_root(name)));
+        }
         document.share_out(unknown);
         Ok(document)
     }
 }
 
 impl Document {
+    /// Returns whether it tells kustomize what to make of other files. In values of Helm,
+    /// `resources` is no list.
+    pub(crate) fn is_recipe(&self) -> bool {
+        [&self.resources, &self.bases].iter().any(|list| matches!(list, Field::Is(_)))
+    }
+
     /// Gives each item of a list the notes about it.
     fn share_out(&mut self, unknown: Vec<Unknown>) {
         let mut of_items: BTreeMap<usize, Vec<Unknown>> = BTreeMap::new();
@@ -98,6 +113,7 @@ part!(
     Metadata {
         name: Field<Text>,
         namespace: Field<Text>,
+        uid: Field<Text>,
         resource_version: Field<Text>,
         labels: Field<Texts>,
         annotations: Field<Box<Annotations>>,
@@ -112,8 +128,13 @@ part!(
         ipvs_scheduler: Field<Text> = "rulec.io/ipvs-scheduler",
         ipvs_scheduler_flags: Field<Text> = "rulec.io/ipvs-scheduler-flags",
         ipvs_drain_seconds: Field<Text> = "rulec.io/ipvs-drain-seconds",
+        max_connections: Field<Text> = "rulec.io/max-connections",
+        load_balancing: Field<Text> = "rulec.io/load-balancing",
+        weight: Field<Text> = "rulec.io/weight",
+        cilium_lb_algorithm: Field<Text> = "service.cilium.io/lb-algorithm",
         kube_router_scheduler: Field<Text> = "kube-router.io/service.scheduler",
         kube_router_flags: Field<Text> = "kube-router.io/service.schedflags",
+        config_source: Field<Text> = "kubernetes.io/config.source",
     }
 );
 part!(
@@ -123,6 +144,7 @@ part!(
         cluster_ip: Field<Text> = "clusterIP",
         cluster_ips: Field<Vec<Field<Text>>> = "clusterIPs",
         ip_families: Field<Vec<Field<Text>>>,
+        ip_family_policy: Field<Text>,
         ports: List<PortPart>,
         external_ips: Field<Vec<Field<Text>>> = "externalIPs",
         load_balancer_source_ranges: Field<Vec<Field<Text>>>,
@@ -137,6 +159,8 @@ part!(
         publish_not_ready_addresses: Field<bool>,
         node_name: Field<Text>,
         host_network: Field<bool>,
+        hostname: Field<Text>,
+        subdomain: Field<Text>,
         containers: List<Container>,
         init_containers: List<Container>,
         pod_cidr: Field<Text> = "podCIDR",

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use rulec_compiler::load_balancing::Weight;
 use rulec_compiler::name::{Name, NamespacedName, PortName};
 use rulec_compiler::net::Family;
 use rulec_compiler::object::{Conditions, Endpoint, EndpointSlice, Object, SlicePort};
@@ -59,8 +60,14 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> R
             let name = Name::new(check.share(&EndpointSlice::mirror_name(&key, index, family)));
             let slice = NamespacedName { namespace: key.namespace.clone(), name };
             let ports = ports.clone();
-            let slice =
-                EndpointSlice { key: slice, service: key.clone(), family, ports, endpoints };
+            let slice = EndpointSlice {
+                key: slice,
+                service: key.clone(),
+                family,
+                ports,
+                endpoints,
+                weight: Weight::default(),
+            };
             slices.push(Object::EndpointSlice(Arc::new(slice)));
         }
     }

@@ -58,7 +58,7 @@ pub(super) fn node_reference(
 fn required<'f>(check: &mut Check<'_, '_>, field: &'f Field<Text>, at: &At<'_>) -> Option<&'f str> {
     let name = optional(check, field, at)?;
     if name.is_none() {
-        check.error(at, "missing");
+        check.lacks(at, "missing");
     }
     name
 }
@@ -87,4 +87,11 @@ fn optional<'f>(
     } else {
         Some(Some(name))
     }
+}
+
+/// Returns whether a text is a DNS label (RFC 1123), as the names of namespaces and hosts are.
+pub(crate) fn is_label(text: &str) -> bool {
+    let is_allowed = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '-';
+    let is_whole = !text.starts_with('-') && !text.ends_with('-');
+    (1..=63).contains(&text.len()) && text.chars().all(is_allowed) && is_whole
 }

@@ -24,6 +24,11 @@ impl Interner {
         new
     }
 
+    /// Takes over the strings of another one, except those of which it has a copy.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        self.known.extend(other.known);
+    }
+
     /// Drops strings that are not in use, if many were added since the last time. The limit doubles
     /// with the number in use, so that the cost stays proportional to the strings added.
     pub(crate) fn tidy(&mut self) {

@@ -1,21 +1,23 @@
 //! The annotations of a Service for IPVS.
 //!
-//! An invalid annotation never invalidates its Service: it is ignored with a warning. The
-//! annotations of kube-router are used if ours for the same purpose are absent, with the meaning
+//! The annotations of kube-router are used if ours for the same purpose are absent, with the meaning
 //! that they have in kube-router.
+
+use std::num::NonZeroU32;
 
 use rulec_compiler::ipvs::{Scheduler, SchedulerFlags};
 use rulec_compiler::object::IpvsOptions;
 use rulec_compiler::settings::IpvsSettings;
 
+use super::annotations::{value, word};
 use super::at::At;
 use super::check::Check;
 use super::document::Annotations;
-use super::field::{Field, Shape, Text};
 
 const SCHEDULER: &str = "rulec.io/ipvs-scheduler";
 const FLAGS: &str = "rulec.io/ipvs-scheduler-flags";
 const DRAIN: &str = "rulec.io/ipvs-drain-seconds";
+const MAX_CONNECTIONS: &str = "rulec.io/max-connections";
 const KUBE_ROUTER_SCHEDULER: &str = "kube-router.io/service.scheduler";
 const KUBE_ROUTER_FLAGS: &str = "kube-router.io/service.schedflags";
 
@@ -25,28 +27,21 @@ const KUBE_ROUTERS: [Scheduler; 5] =
 
 pub(super) fn options(
     check: &mut Check<'_, '_>,
-    field: &Field<Box<Annotations>>,
+    annotations: &Annotations,
     at: &At<'_>,
 ) -> IpvsOptions {
-    let annotations = match field {
-        Field::Is(annotations) => annotations,
-        Field::Absent => return IpvsOptions::default(),
-        Field::Wrong(found) => {
-            let expected = Box::<Annotations>::NAME;
-            check.warn(at, format_args!("expected {expected}, found {found}; ignored"));
-            return IpvsOptions::default();
-        }
-    };
     let at_scheduler = at.key(SCHEDULER);
     let scheduler = word(check, &annotations.ipvs_scheduler, &at_scheduler, str::parse);
     // An empty list of flags is a value: it means `mh` without its default flag.
     let flags = value(check, &annotations.ipvs_scheduler_flags, &at.key(FLAGS), str::parse);
     let drain = word(check, &annotations.ipvs_drain_seconds, &at.key(DRAIN), seconds);
+    let at_most = at.key(MAX_CONNECTIONS);
+    let max_connections = word(check, &annotations.max_connections, &at_most, connections);
     match scheduler {
-        Some(_) => IpvsOptions { scheduler, flags, drain },
+        Some(_) => IpvsOptions { scheduler, flags, drain, max_connections },
         None => {
             let (scheduler, their_flags) = kube_routers(check, annotations, at);
-            IpvsOptions { scheduler, flags: flags.or(their_flags), drain }
+            IpvsOptions { scheduler, flags: flags.or(their_flags), drain, max_connections }
         }
     }
 }
@@ -83,27 +78,9 @@ fn seconds(text: &str) -> Result<u32, String> {
     seconds.ok_or_else(|| format!("{text:?} is not a number of seconds in 0..{most}"))
 }
 
-/// Parses an annotation. An empty one is ignored.
-fn word<T>(
-    check: &mut Check<'_, '_>,
-    field: &Field<Text>,
-    at: &At<'_>,
-    parse: impl FnOnce(&str) -> Result<T, String>,
-) -> Option<T> {
-    let is_empty = matches!(field, Field::Is(text) if text.is_empty());
-    if is_empty { None } else { value(check, field, at, parse) }
-}
-
-fn value<T>(
-    check: &mut Check<'_, '_>,
-    field: &Field<Text>,
-    at: &At<'_>,
-    parse: impl FnOnce(&str) -> Result<T, String>,
-) -> Option<T> {
-    let value = match field {
-        Field::Absent => return None,
-        Field::Is(text) => parse(text),
-        Field::Wrong(found) => Err(format!("expected {}, found {found}", Text::NAME)),
-    };
-    value.map_err(|reason| check.warn(at, format_args!("{reason}; ignored"))).ok()
+/// The kernel refuses a threshold of connections of 2³¹ or more.
+fn connections(text: &str) -> Result<NonZeroU32, String> {
+    let most = i32::MAX.unsigned_abs();
+    let number = text.parse::<NonZeroU32>().ok().filter(|number| number.get() <= most);
+    number.ok_or_else(|| format!("{text:?} is not a number of connections in 1..{most}"))
 }

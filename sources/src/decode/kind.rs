@@ -9,10 +9,13 @@ use super::field::Field;
 use super::near::nearest;
 use super::outcome::Reading;
 use super::{Sink, endpoints, node, pod, service, service_cidr, slice};
+use crate::problem::Severity;
 
 const CORE: &str = "v1";
 const DISCOVERY_GROUP: &str = "discovery.k8s.io/";
 const DISCOVERY: &str = "discovery.k8s.io/v1";
+const KUSTOMIZE_GROUP: &str = "kustomize.config.k8s.io/";
+const OUR_GROUP: &str = "rulec.io/";
 const NETWORKING: &str = "networking.k8s.io/v1";
 
 /// The kind of a document.
@@ -34,7 +37,7 @@ pub(crate) fn decode_document(field: Field<Box<Document>>, sink: &mut Sink<'_>) 
         Field::Absent => {}
         Field::Wrong(found) => {
             let message = format_args!("expected an object with a kind, found {found}");
-            Check::new(sink).error(&At::ROOT, message);
+            Check::new(sink).odd_kind(Severity::Error, &At::ROOT, message);
         }
         Field::Is(document) => decode_object(&document, &At::ROOT, None, sink),
     }
@@ -57,37 +60,55 @@ pub(super) fn decode_object(
     }
     let (version, kind) = match (kind, stated) {
         (None, Some(stated)) => (Some(version.unwrap_or(stated.0)), stated.1),
+        (None, None) if document.is_recipe() => {
+            let message = "a kustomization is not applied: give the output of kustomize build";
+            check.odd_kind(Severity::Error, at, message);
+            return;
+        }
         (None, None) => {
-            check.warn(at, "the document has no kind, ignored");
+            check.odd_kind(Severity::Warning, at, "the document has no kind, ignored");
             return;
         }
         (Some(kind), _) => (version.or(stated.map(|stated| stated.0)), kind),
     };
     let kind = match kind_of(version, kind) {
         Ok(kind) => kind,
+        Err(Refusal::Recipe) => {
+            // It is of no kind that is read, so that it breaks none.
+            let message =
+                format_args!("a {kind} is not applied: give the output of kustomize build");
+            check.error(&at.key("kind"), message);
+            sink.kinds = true;
+            return;
+        }
+        Err(Refusal::Snapshot) => {
+            let message = "a snapshot is not read among manifests: name it alone";
+            check.odd_kind(Severity::Error, &at.key("kind"), message);
+            sink.kinds = true;
+            return;
+        }
         Err(Refusal::Foreign) => {
             debug!(kind, version, "skipped: not a kind that is used");
             sink.kinds = true;
             return;
         }
         Err(Refusal::NoVersion) => {
-            check.error(&at.key("apiVersion"), format_args!("missing for kind {kind}"));
+            let at = at.key("apiVersion");
+            check.odd_kind(Severity::Error, &at, format_args!("missing for kind {kind}"));
             sink.nameless = true;
             return;
         }
         Err(Refusal::NotOurs(wanted)) => {
             let version = version.unwrap_or_default();
             let message = format_args!("{kind} is not in {version:?}, but in {wanted}");
-            check.error(&at.key("apiVersion"), message);
+            check.odd_kind(Severity::Error, &at.key("apiVersion"), message);
             sink.nameless = true;
             sink.kinds = true;
             return;
         }
         Err(Refusal::DocumentKind(meant)) => {
-            check.error(
-                &at.key("kind"),
-                format_args!("unknown kind {kind:?}, did you mean {meant}?"),
-            );
+            let message = format_args!("unknown kind {kind:?}, did you mean {meant}?");
+            check.odd_kind(Severity::Error, &at.key("kind"), message);
             sink.nameless = true;
             sink.kinds = true;
             return;
@@ -95,12 +116,12 @@ pub(super) fn decode_object(
         Err(Refusal::Version) => {
             let version = version.unwrap_or_default();
             let message = format_args!("{version} of {kind} is not read, only {DISCOVERY}");
-            check.warn(&at.key("apiVersion"), message);
+            check.skip_version(&at.key("apiVersion"), message);
             sink.kinds = true;
             return;
         }
     };
-    sink.kinds = true;
+    (sink.kinds, sink.ours) = (true, true);
     let outcome = match kind {
         DocumentKind::Service => service::decode(document, at, sink),
         DocumentKind::EndpointSlice => slice::decode(document, at, sink),
@@ -111,8 +132,8 @@ pub(super) fn decode_object(
         DocumentKind::List(stated) => return decode_items(&document.items, at, stated, sink),
     };
     match outcome {
-        Reading::Object(object) => sink.objects.push(object),
-        Reading::Objects(objects) => sink.objects.extend(objects),
+        Reading::Object(object) => sink.add(object, at),
+        Reading::Objects(objects) => objects.into_iter().for_each(|one| sink.add(one, at)),
         Reading::Broken(key) => {
             sink.broken.insert(key);
         }
@@ -139,6 +160,10 @@ fn decode_items(
 enum Refusal {
     /// A kind that we do not read: a directory may hold whole applications.
     Foreign,
+    /// It says how to make manifests of other files.
+    Recipe,
+    /// It holds objects in a form of our own.
+    Snapshot,
     NoVersion,
     Version,
     /// This version does not have the kind, and no other is read; the field is the version that has
@@ -186,6 +211,14 @@ fn kind_of(version: Option<&str>, kind: &str) -> Result<DocumentKind, Refusal> {
         "NodeList" => (CORE, DocumentKind::List(Some((CORE, "Node")))),
         "EndpointSliceList" => (DISCOVERY, DocumentKind::List(Some((DISCOVERY, "EndpointSlice")))),
         "ServiceCIDRList" => (NETWORKING, DocumentKind::List(Some((NETWORKING, "ServiceCIDR")))),
+        "Kustomization" | "Component"
+            if version.is_some_and(|it| it.starts_with(KUSTOMIZE_GROUP)) =>
+        {
+            return Err(Refusal::Recipe);
+        }
+        "Snapshot" if version.is_some_and(|it| it.starts_with(OUR_GROUP)) => {
+            return Err(Refusal::Snapshot);
+        }
         _ => {
             // A group outside of Kubernetes may have a kind of any name.
             let is_ours = version.is_none_or(|version| !is_others(version));

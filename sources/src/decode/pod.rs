@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rulec_compiler::name::PortName;
+use rulec_compiler::name::{Name, PortName};
 use rulec_compiler::net::Family;
-use rulec_compiler::object::{Conditions, Object, ObjectKey, Pod, PodAddresses, SlicePort};
+use rulec_compiler::object::{
+    Conditions, HostName, Object, ObjectKey, Pod, PodAddresses, SlicePort,
+};
 
-use super::Sink;
 use super::at::At;
 use super::check::Check;
 use super::document::{Container, Document, List, Metadata, Spec, Status};
-use super::identity::{namespaced, node_reference};
+use super::field::{Field, Text};
+use super::identity::{is_label, namespaced, node_reference};
 use super::outcome::{Reading, finish};
 use super::unknown::{self, Fields};
+use super::{Sink, annotations, balancing};
 
 pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Reading {
     let check = &mut Check::new(sink);
@@ -31,6 +34,9 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> R
     let at_deletion = at_metadata.key("deletionTimestamp");
     let terminating = check.text(&metadata.deletion_timestamp, &at_deletion).is_some();
     let serving = is_ready(check, status, &at_status.key("conditions"));
+    let at_annotations = at_metadata.key("annotations");
+    let annotations = annotations::of(check, &metadata.annotations, &at_annotations);
+    let weight = annotations.map(|of| balancing::weight(check, of, &at_annotations));
     let pod = Pod {
         key,
         labels: check.labels(&metadata.labels, &at_metadata.key("labels")),
@@ -38,6 +44,8 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> R
         addresses: addresses(check, spec, &at_spec, status, &at_status),
         ports: ports(check, spec, &at_spec),
         conditions: Conditions { ready: serving && !terminating, serving, terminating },
+        host: host(check, spec, &at_spec),
+        weight: weight.unwrap_or_default(),
     };
     finish(check, Object::Pod(Arc::new(pod)))
 }
@@ -95,6 +103,23 @@ fn addresses(
     } else {
         PodAddresses::Own(found.into_values().collect())
     }
+}
+
+/// Reads the name in a headless Service. One part alone names nothing.
+fn host(check: &mut Check<'_, '_>, spec: &Spec, at: &At<'_>) -> Option<HostName> {
+    let hostname = label(check, &spec.hostname, &at.key("hostname"));
+    let subdomain = label(check, &spec.subdomain, &at.key("subdomain"));
+    Some(HostName { hostname: hostname?, subdomain: subdomain? })
+}
+
+fn label(check: &mut Check<'_, '_>, field: &Field<Text>, at: &At<'_>) -> Option<Name> {
+    let text = check.text(field, at).filter(|text| !text.is_empty())?;
+    if is_label(text) {
+        return Some(Name::new(check.share(text)));
+    }
+    let wanted = "at most 63 lower-case letters, digits and dashes inside";
+    check.skip(at, format_args!("{text:?} is not a DNS label: {wanted}"));
+    None
 }
 
 /// Collects the named ports. If two have the same name and protocol, that of the first container is

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -16,15 +15,16 @@ use rulec_compiler::object::{
 use tracing::debug;
 
 use super::address::{parse_ip, unfit};
+use super::asks::{self, Written};
 use super::at::At;
 use super::check::Check;
-use super::document::{Document, List, Metadata, PortPart, Spec, Status};
+use super::document::{Annotations, Document, List, Metadata, PortPart, Spec, Status};
 use super::field::{Field, NumberOrText, Text};
 use super::identity::namespaced;
 use super::outcome::{Reading, finish};
 use super::surplus::Has;
 use super::unknown::{self, Fields};
-use super::{Sink, ipvs};
+use super::{Sink, annotations, balancing, ipvs};
 
 /// The label of Services that another proxy serves, whatever its value.
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
@@ -33,9 +33,6 @@ const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 const DEFAULT_TIMEOUT: u32 = 10_800;
 const LONGEST_TIMEOUT: i64 = 86_400;
 
-/// The node ports that an API server allocates by default.
-const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
-
 /// The API's limits for the names of a Service's ports and of container ports, in bytes.
 const LONGEST_NAME: usize = 63;
 const LONGEST_TARGET: usize = 15;
@@ -43,6 +40,7 @@ const LONGEST_TARGET: usize = 15;
 pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> Reading {
     let check = &mut Check::new(sink);
     let (no_metadata, no_spec, no_status) = <(Metadata, Spec, Status)>::default();
+    let no_annotations = Annotations::default();
     let at_metadata = at.key("metadata");
     let metadata = check.get(&document.metadata, &at_metadata).map_or(&no_metadata, |m| m);
     let Some(key) = namespaced(check, metadata, &at_metadata) else { return Reading::Nameless };
@@ -79,9 +77,6 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> R
         }
     };
     let ports = ports(check, &spec.ports, has, &at_spec.key("ports"));
-    if ports.is_empty() && cluster_ips != ClusterIps::default() && !check.failed() {
-        check.error(&at_spec.key("ports"), "missing: a Service with a cluster address needs one");
-    }
     let policies = [("Local", TrafficPolicy::Local)];
     let cluster = ("Cluster", TrafficPolicy::Cluster);
     let at_internal = at_spec.key("internalTrafficPolicy");
@@ -93,6 +88,17 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> R
     let at_check = at_spec.key("healthCheckNodePort");
     let health_check_node_port = check.optional_port(&spec.health_check_node_port, &at_check);
     let is_checked = has.balancer && external_policy == TrafficPolicy::Local;
+    let written = Written {
+        cluster_ips,
+        ports: &ports,
+        is_checked,
+        has_health_check: health_check_node_port.is_some(),
+    };
+    let asks = asks::asks(check, spec, has, &written, &at_spec);
+    let has_address = cluster_ips != ClusterIps::default() || asks.cluster_ips.is_some();
+    if ports.is_empty() && has_address && !check.failed() {
+        check.lacks(&at_spec.key("ports"), "missing: a Service with a cluster address needs one");
+    }
     let external_ips = match kind {
         ServiceType::ExternalName => Vec::new(),
         ServiceType::ClusterIP | ServiceType::NodePort | ServiceType::LoadBalancer => {
@@ -101,6 +107,9 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> R
     };
     let load_balancer_vips = vips(check, status, has, &at_status);
     let source_ranges = source_ranges(check, spec, has, &load_balancer_vips, &at_spec);
+    let at_annotations = at_metadata.key("annotations");
+    let annotations = annotations::of(check, &metadata.annotations, &at_annotations);
+    let annotations = annotations.unwrap_or(&no_annotations);
     let service = Service {
         key,
         kind,
@@ -118,7 +127,9 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> R
             .get(&spec.publish_not_ready_addresses, &at_spec.key("publishNotReadyAddresses"))
             .copied()
             .unwrap_or(false),
-        ipvs: ipvs::options(check, &metadata.annotations, &at_metadata.key("annotations")),
+        load_balancing: balancing::load_balancing(check, annotations, &at_annotations),
+        ipvs: ipvs::options(check, annotations, &at_annotations),
+        asks,
     };
     finish(check, Object::Service(Arc::new(service)))
 }
@@ -189,9 +200,8 @@ fn cluster_ips(check: &mut Check<'_, '_>, spec: &Spec, has: Has, at: &At<'_>) ->
             None => {}
         }
     }
-    if found == ClusterIps::default() && !check.failed() {
-        let reason = "missing: only an API server allocates addresses; not served";
-        check.warn(&at_one, reason);
+    if found == ClusterIps::default() && check.is_admitted() && !check.failed() {
+        check.warn(&at_one, "missing: the API server has given out no address; not served");
     }
     found
 }
@@ -231,7 +241,6 @@ fn ports(
     let mut names = BTreeSet::new();
     let mut numbers = BTreeSet::new();
     let mut node_ports = BTreeSet::new();
-    let mut is_odd = false;
     let mut ports = Vec::with_capacity(list.len());
     let nothing = PortPart::default();
     for (index, part) in list.iter().enumerate() {
@@ -243,7 +252,7 @@ fn ports(
         };
         let name = check.port_name(&part.name, &at.key("name"), LONGEST_NAME);
         if name.as_str().is_empty() && list.len() > 1 {
-            check.error(&at.key("name"), "missing: each of several ports needs a name");
+            check.lacks(&at.key("name"), "missing: each of several ports needs a name");
         } else if !names.insert(name.clone()) {
             check.error(&at.key("name"), format_args!("another port is named {name:?} as well"));
         }
@@ -253,18 +262,11 @@ fn ports(
         if !has.node_ports && node_port.take().is_some() {
             has.refuse(check, &at_node_port);
         }
-        if let Some(node_port) = node_port {
-            if !node_ports.insert((node_port, protocol)) {
-                let message = format_args!("another port has {node_port}/{protocol} as well");
-                check.error(&at_node_port, message);
-            }
-            // This is reported once for each Service: the reason usually applies to all of its
-            // ports.
-            if !NODE_PORTS.contains(&node_port.get()) && !check.is_admitted() && !is_odd {
-                is_odd = true;
-                let range = "30000-32767, the default range of an API server";
-                check.warn(&at_node_port, format_args!("{node_port} is outside {range}"));
-            }
+        if let Some(node_port) = node_port
+            && !node_ports.insert((node_port, protocol))
+        {
+            let message = format_args!("another port has {node_port}/{protocol} as well");
+            check.error(&at_node_port, message);
         }
         let target = target(check, &part.target_port, &at.key("targetPort"));
         let Some(port) = check.required_port(&part.port, &at.key("port")) else { continue };
@@ -328,7 +330,7 @@ fn vips(check: &mut Check<'_, '_>, status: &Status, has: Has, at: &At<'_>) -> Ve
             Some("Proxy") => {}
             Some(mode) => {
                 let message = format_args!("{mode:?} is not one of VIP, Proxy; it is skipped");
-                check.warn(&at_mode, message);
+                check.skip(&at_mode, message);
             }
         }
     }

@@ -11,7 +11,6 @@ use rulec_compiler::object::{
 };
 use tracing::debug;
 
-use super::Sink;
 use super::address::{parse_ip, unfit};
 use super::at::At;
 use super::check::Check;
@@ -19,6 +18,7 @@ use super::document::{Document, EndpointConditions, EndpointPart, Hints, Metadat
 use super::identity::{namespaced, node_reference};
 use super::outcome::{Reading, finish};
 use super::unknown::{self, Fields};
+use super::{Sink, annotations, balancing};
 
 /// The label of the slices of a headless Service, whatever its value.
 const HEADLESS: &str = "service.kubernetes.io/headless";
@@ -64,14 +64,18 @@ pub(super) fn decode(document: &Document, at: &At<'_>, sink: &mut Sink<'_>) -> R
                 Some(other) => {
                     check.error(&at_type, format_args!("{other:?} is not one of IPv4, IPv6, FQDN"));
                 }
-                None => check.error(&at_type, "missing"),
+                None => check.lacks(&at_type, "missing"),
             }
             return Reading::Broken(ObjectKey::EndpointSlice(key));
         }
     };
     let ports = ports(check, document, &at.key("ports"));
     let endpoints = endpoints(check, document, family, &at.key("endpoints"));
-    let slice = EndpointSlice { key, service, family, ports, endpoints };
+    let at_annotations = at_metadata.key("annotations");
+    let annotations = annotations::of(check, &metadata.annotations, &at_annotations);
+    let weight = annotations.map(|of| balancing::weight(check, of, &at_annotations));
+    let weight = weight.unwrap_or_default();
+    let slice = EndpointSlice { key, service, family, ports, endpoints, weight };
     finish(check, Object::EndpointSlice(Arc::new(slice)))
 }
 
@@ -143,15 +147,15 @@ fn address(
     let at = at.index(0);
     let text = check.text(first, &at)?;
     let Some(address) = parse_ip(text) else {
-        check.warn(&at, format_args!("{text:?} is not an IP address; the endpoint is skipped"));
+        check.skip(&at, format_args!("{text:?} is not an IP address; the endpoint is skipped"));
         return None;
     };
     if Family::of(address) != family {
-        check.warn(&at, format_args!("{address} is not {family}; the endpoint is skipped"));
+        check.skip(&at, format_args!("{address} is not {family}; the endpoint is skipped"));
         return None;
     }
     if let Some(reason) = unfit(address) {
-        check.warn(&at, format_args!("{address} is {reason}; the endpoint is skipped"));
+        check.skip(&at, format_args!("{address} is {reason}; the endpoint is skipped"));
         return None;
     }
     Some(address)

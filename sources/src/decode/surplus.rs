@@ -19,7 +19,7 @@ pub(super) struct Has {
     /// A load balancer and its fields.
     pub(super) balancer: bool,
     /// Addresses that a node serves.
-    addresses: bool,
+    pub(super) addresses: bool,
 }
 
 impl Has {
@@ -41,7 +41,7 @@ impl Has {
             ServiceType::NodePort => "NodePort",
             ServiceType::LoadBalancer => "LoadBalancer",
         };
-        check.warn(at, format_args!("not a field of Services of type {name}, ignored"));
+        check.surplus(at, format_args!("not a field of Services of type {name}, ignored"));
     }
 
     /// Warns about the fields of `spec` that are ignored, except those of its ports.
@@ -72,7 +72,7 @@ impl Has {
         }
         if self.balancer && is_checked && !is_local {
             let at = at.key("healthCheckNodePort");
-            check.warn(&at, "ignored, used only with externalTrafficPolicy Local");
+            check.surplus(&at, "ignored, used only with externalTrafficPolicy Local");
         }
     }
 

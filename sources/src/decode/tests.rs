@@ -1,6 +1,7 @@
 //! What documents mean, one file for each kind and each concern that kinds share.
 
 mod address;
+mod balancing;
 mod endpoints;
 mod intern;
 mod ipvs;

@@ -77,7 +77,9 @@ fn fields(kind: Fields, place: &str) -> &'static [&'static str] {
         (Fields::Endpoints, "subsets.addresses") => &["hostname", "ip", "nodeName", "targetRef"],
         (Fields::Endpoints, "subsets.ports") => &["appProtocol", "name", "port", "protocol"],
         (Fields::Pod | Fields::Node, "") => &["metadata", "spec", "status"],
-        (Fields::Pod, "spec") => &["containers", "hostNetwork", "initContainers", "nodeName"],
+        (Fields::Pod, "spec") => {
+            &["containers", "hostNetwork", "hostname", "initContainers", "nodeName", "subdomain"]
+        }
         (Fields::Pod, "spec.containers") => &["ports"],
         (Fields::Pod, "spec.containers.ports") => &["containerPort", "name", "protocol"],
         (Fields::Pod, "status") => &["conditions", "phase", "podIP", "podIPs"],
@@ -98,10 +100,10 @@ pub(super) fn check(check: &mut Check<'_, '_>, kind: Fields, unknown: &[Unknown]
         match nearest(name, known) {
             Some(meant) => {
                 let message = format_args!("unknown field, did you mean {meant}?");
-                check.warn_below(at, steps, message);
+                check.unknown(at, steps, message);
             }
             None if is_whole => {
-                check.warn_below(at, steps, "unknown field, ignored");
+                check.unknown(at, steps, "unknown field, ignored");
             }
             None => {}
         }

@@ -10,9 +10,11 @@
 //! changed, which files are being written to, and what time it is. Invariant: between calls,
 //! `current` is what the receiver of all changes has.
 
+mod ahead;
 mod entry;
-mod listing;
-mod saved;
+pub(super) mod listing;
+mod page;
+pub(super) mod saved;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -31,8 +33,11 @@ use super::file::{self, Stamp, is_manifest};
 use super::writers::Writers;
 use crate::decode::intern::Interner;
 use crate::problem::{Problem, Problems, Severity};
-use entry::{Context, FileEntry};
-use listing::Listing;
+pub use ahead::Shared;
+use ahead::{Ahead, Wanted};
+use entry::{Context, FileEntry, format_of};
+use listing::{Listing, is_kustomization};
+pub(crate) use page::Page;
 pub(crate) use saved::{Left, Memory};
 
 /// How old the last write to a file must be before the file is read as it is, if it had objects and
@@ -55,6 +60,8 @@ const MAX_UNREST: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Manifests {
     root: PathBuf,
+    /// Whether files are named with the path of the root, since there are other roots.
+    in_full: bool,
     entries: BTreeMap<OsString, FileEntry>,
     /// The files that define an object. Invariant: sorted, no duplicates, never empty.
     definitions: BTreeMap<ObjectKey, Vec<OsString>>,
@@ -65,6 +72,10 @@ pub struct Manifests {
     obstacle: Option<Problem>,
     /// Files beside the manifests that are not read.
     left_out: Option<Problem>,
+    /// What stands for manifests that are not read.
+    unread: Vec<Problem>,
+    /// All roots. A sub-directory that is one of them is read.
+    roots: Arc<[PathBuf]>,
     /// Why changes are not reported by events.
     unwatched: Option<Problem>,
     /// The file system of the directory that was listed last.
@@ -85,6 +96,8 @@ pub struct Manifests {
     left: BTreeSet<ObjectKey>,
     /// Whether these stand in for a path that cannot be accessed.
     stands_in: bool,
+    /// What other readers have decoded.
+    shared: Option<Arc<Shared>>,
     interner: Interner,
 }
 
@@ -148,12 +161,15 @@ impl Manifests {
     pub(crate) fn beside(path: PathBuf, writers: Arc<Writers>) -> Self {
         Self {
             root: path,
+            in_full: false,
             entries: BTreeMap::new(),
             definitions: BTreeMap::new(),
             current: BTreeMap::new(),
             contested: BTreeMap::new(),
             obstacle: None,
             left_out: None,
+            unread: Vec::new(),
+            roots: Arc::default(),
             unwatched: None,
             listed: None,
             unsettled: BTreeSet::new(),
@@ -165,8 +181,24 @@ impl Manifests {
             saved_changed: false,
             left: BTreeSet::new(),
             stands_in: false,
+            shared: None,
             interner: Interner::default(),
         }
+    }
+
+    /// Decodes nothing that another reader has decoded.
+    pub(crate) fn sharing(self, shared: Arc<Shared>) -> Self {
+        Self { shared: Some(shared), ..self }
+    }
+
+    /// Names files with the path of the root.
+    pub(crate) fn named_in_full(self) -> Self {
+        Self { in_full: true, ..self }
+    }
+
+    /// Knows all roots.
+    pub(crate) fn among(self, roots: Arc<[PathBuf]>) -> Self {
+        Self { roots, ..self }
     }
 
     /// Reads every file. It finds all changes, also those whose events got lost.
@@ -186,6 +218,25 @@ impl Manifests {
         self.problems.all()
     }
 
+    /// Returns those of the problems that tell of manifests that are not read: sub-directories, and
+    /// what is left to kustomize.
+    pub(crate) fn unread(&self) -> &[Problem] {
+        &self.unread
+    }
+
+    /// Returns what is wrong if the path is a file with nothing in it that is read.
+    pub(crate) fn emptiness(&self) -> Option<Problem> {
+        let is_recipe = self.root.file_name().is_some_and(is_kustomization);
+        let found = self.entries.values().find_map(FileEntry::emptiness)?;
+        let message = "a kustomization is not applied: give the output of kustomize build";
+        Some(if is_recipe { Problem { message: message.to_owned(), ..found } } else { found })
+    }
+
+    /// Returns why the path itself cannot be accessed, if that is so.
+    pub(crate) fn obstacle(&self) -> Option<&Problem> {
+        self.obstacle.as_ref()
+    }
+
     /// Returns all current objects, in order of kind and name.
     pub fn objects(&self) -> impl Iterator<Item = &Sourced> {
         self.current.values()
@@ -197,7 +248,7 @@ impl Manifests {
     pub(crate) fn take_over(&mut self, left: Left) {
         for file in left.0.values() {
             let name = OsString::from(&file.name);
-            let entry = FileEntry::left(file);
+            let entry = FileEntry::left(file, self.name_of(OsStr::new(&file.name)));
             for key in entry.keys() {
                 self.left.insert(key.clone());
                 define(&mut self.definitions, key, &name);
@@ -221,7 +272,13 @@ impl Manifests {
     }
 
     fn scan(&mut self, names: &BTreeSet<OsString>, look: Option<Look>, now: SystemTime) -> Scan {
-        let mut round = Round { now, suppressed: 0, affected: BTreeSet::new(), complete: true };
+        let mut round = Round {
+            now,
+            suppressed: 0,
+            affected: BTreeSet::new(),
+            complete: true,
+            ahead: Ahead::default(),
+        };
         self.obstacle = None;
         round.affected.append(&mut self.left);
         let unsettled = std::mem::take(&mut self.unsettled);
@@ -249,16 +306,21 @@ impl Manifests {
     /// Keeps everything as it is: a path that cannot be read is no reason to remove Services.
     fn hold(&mut self, message: &str, round: &mut Round) {
         round.complete = false;
-        let services = self.definitions.keys().filter(|key| key.kind() == Kind::Service).count();
-        let stays = if self.delivered || self.stands_in {
-            let services = counted(services, "Service");
-            let objects = counted(self.definitions.len(), "object");
-            format!("its last good content stays: {services}, {objects} in all")
-        } else {
-            "no objects are added or removed until it can be read".to_owned()
-        };
+        let is_there = self.delivered || self.stands_in;
+        let stays = what_stays(is_there.then(|| self.definitions.keys()));
         let message = format!("{message}; {stays}");
         self.obstacle = Some(Problem::of_file(&self.place(), Severity::Error, message));
+    }
+
+    /// Returns the name of a file, for people.
+    fn name_of(&self, name: &OsStr) -> Arc<str> {
+        if !self.in_full {
+            return name.to_string_lossy().into();
+        }
+        // A root that is a file is that file itself.
+        let is_itself = self.root.file_name() == Some(name) && !self.root.is_dir();
+        let path = if is_itself { self.root.clone() } else { self.root.join(name) };
+        path.to_string_lossy().into()
     }
 
     /// Returns the path itself, for problems.
@@ -298,7 +360,7 @@ impl Manifests {
             // be under way: listing the directory now makes one change of what would be a removal
             // and an addition.
         }
-        let listing = match Listing::of(&self.root) {
+        let mut listing = match Listing::of(&self.root) {
             Ok(listing) => listing,
             Err(error) => {
                 self.unsettled.extend(wanted);
@@ -317,8 +379,12 @@ impl Manifests {
             return self.hold("is empty, and on another file system than before", round);
         }
         self.listed = here;
+        listing.directories.retain(|name| !self.is_root(name));
         self.note_left_out(&listing);
         self.keep_only(&listing.names, round);
+        if !self.delivered {
+            round.ahead = self.read_ahead(&listing);
+        }
         for name in &listing.names {
             let path = self.root.join(name);
             let skip = match look {
@@ -334,9 +400,30 @@ impl Manifests {
         }
     }
 
+    /// Decodes the files of a first look, on all CPUs.
+    fn read_ahead(&mut self, listing: &Listing) -> Ahead {
+        let wanted = |name: &OsString| Wanted {
+            name: name.clone(),
+            place: self.root.join(name),
+            path: self.name_of(name),
+            format: format_of(name),
+        };
+        let files: Vec<Wanted> = listing.names.iter().map(wanted).collect();
+        Ahead::read(&files, self.shared.as_deref(), &mut self.interner)
+    }
+
+    /// Returns whether a directory in this one is another root.
+    fn is_root(&self, name: &OsStr) -> bool {
+        let full = |path: &Path| std::fs::canonicalize(path).ok();
+        let path = full(&self.root.join(name));
+        path.is_some() && self.roots.iter().any(|root| full(root) == path)
+    }
+
     fn note_left_out(&mut self, listing: &Listing) {
-        let problem = |message: String| Problem::of_file(&self.place(), Severity::Warning, message);
+        let place = self.place();
+        let problem = |message: String| Problem::of_file(&place, Severity::Warning, message);
         self.left_out = listing.what_is_left_out().map(problem);
+        self.unread = listing.what_is_unread().map(problem).collect();
     }
 
     fn look_closer(&self, names: &BTreeSet<OsString>, look: Option<Look>) -> Option<Look> {
@@ -383,7 +470,7 @@ impl Manifests {
     fn load(&mut self, name: &OsStr, path: &Path, round: &mut Round) -> bool {
         let known = self.entries.remove(name);
         let is_known = known.is_some();
-        let mut entry = known.unwrap_or_else(|| FileEntry::new(name));
+        let mut entry = known.unwrap_or_else(|| FileEntry::new(name, self.name_of(name)));
         let mut context = Context {
             interner: &mut self.interner,
             now: round.now,
@@ -391,6 +478,7 @@ impl Manifests {
             // again.
             fresh: self.delivered.then_some(FRESH),
             is_first: !self.delivered,
+            ahead: &mut round.ahead,
             writers: &self.writers,
         };
         let before: Vec<Problem> = entry.problems().cloned().collect();
@@ -491,7 +579,7 @@ impl Manifests {
         };
         self.interner.tidy();
         let of_path = self.obstacle.iter().chain(&self.left_out).chain(&self.unwatched);
-        let of_path: Vec<Problem> = of_path.cloned().collect();
+        let of_path: Vec<Problem> = of_path.chain(&self.unread).cloned().collect();
         self.problems.replace(&self.told, of_path.iter());
         self.told = of_path;
         Scan {
@@ -513,6 +601,22 @@ struct Round {
     affected: BTreeSet<ObjectKey>,
     /// Whether the path could be accessed, and no file in it is being written to.
     complete: bool,
+    /// What has been decoded ahead.
+    ahead: Ahead,
+}
+
+/// Says what stays in force of a root that cannot be read; nothing if it never was.
+fn what_stays<'a>(keys: Option<impl Iterator<Item = &'a ObjectKey>>) -> String {
+    let Some(keys) = keys else {
+        return "no objects are added or removed until it can be read".to_owned();
+    };
+    let (mut services, mut objects) = (0, 0);
+    for key in keys {
+        services += usize::from(key.kind() == Kind::Service);
+        objects += 1;
+    }
+    let (services, objects) = (counted(services, "Service"), counted(objects, "object"));
+    format!("its last good content stays: {services}, {objects} in all")
 }
 
 fn define(definitions: &mut BTreeMap<ObjectKey, Vec<OsString>>, key: &ObjectKey, name: &OsStr) {

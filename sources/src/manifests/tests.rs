@@ -3,7 +3,9 @@
 mod hostile;
 mod random;
 mod scan;
+mod survey;
 mod texts;
+mod url;
 mod watch;
 mod writers;
 mod yaml_1_1;

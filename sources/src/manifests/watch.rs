@@ -15,16 +15,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use jiff::Timestamp;
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use rulec_compiler::{Change, Origin};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use super::file::is_missing;
+use super::outlet::{Gone, Outlet};
 use super::scan::{BLANK, Manifests, Memory, Scan};
 use super::signal::{Signal, Touched, Woken};
+use super::tell::Teller;
+use super::text::STACK_BYTES;
 use super::writers::MAX_WRITE_TIME;
 use crate::error::SourceError;
 use crate::state::StateDir;
@@ -69,17 +70,12 @@ pub struct ManifestSource {
     signal: Arc<Signal>,
     watcher: MakeWatcher,
     state: Option<StateDir>,
-}
-
-/// Makes a source check all its files at once.
-#[derive(Clone, Debug)]
-pub struct Nudge(Arc<Signal>);
-
-impl Nudge {
-    /// Reads every file as soon as the source has finished its current work.
-    pub fn look(&self) {
-        self.0.touch(|touched| touched.lost = true);
-    }
+    /// Which of the roots it is.
+    position: usize,
+    /// Whether files are named with the path of the root.
+    in_full: bool,
+    /// All roots, as absolute paths.
+    roots: Arc<[PathBuf]>,
 }
 
 /// Makes the watcher that reports changes below a path.
@@ -89,7 +85,23 @@ impl ManifestSource {
     /// Reads nothing yet. The path need not exist; a path that does not exist is not taken for
     /// empty.
     pub fn new(path: PathBuf, options: ManifestOptions) -> Self {
-        Self { path, options, signal: Arc::default(), watcher, state: None }
+        Self::root(path, options, 0, false)
+    }
+
+    /// Creates one of several roots. `in_full` says whether its files are named with its path.
+    pub(crate) fn root(
+        path: PathBuf,
+        options: ManifestOptions,
+        position: usize,
+        in_full: bool,
+    ) -> Self {
+        let (signal, roots) = (Arc::default(), Arc::default());
+        Self { path, options, signal, watcher, state: None, position, in_full, roots }
+    }
+
+    /// Knows all roots.
+    pub(crate) fn among(self, roots: Arc<[PathBuf]>) -> Self {
+        Self { roots, ..self }
     }
 
     /// Saves the last good content of files for the next start, and takes over what the last run
@@ -98,9 +110,14 @@ impl ManifestSource {
         Self { state, ..self }
     }
 
-    /// Returns a handle to make the source look at once.
-    pub fn nudge(&self) -> Nudge {
-        Nudge(self.signal.clone())
+    /// Names files with its path.
+    pub(crate) fn named_in_full(self) -> Self {
+        Self { in_full: true, ..self }
+    }
+
+    /// Returns the signal that wakes it.
+    pub(crate) fn signal(&self) -> Arc<Signal> {
+        self.signal.clone()
     }
 
     /// Replaces the watcher.
@@ -121,6 +138,11 @@ impl ManifestSource {
     /// unreadable files are no errors. If inotify cannot be used, that is no error either: files
     /// are then checked every second, and inotify is retried.
     pub async fn run(self, out: mpsc::Sender<Update>) -> Result<(), SourceError> {
+        self.run_to(Outlet::plain(out)).await
+    }
+
+    /// Runs with another outlet.
+    pub(crate) async fn run_to(self, out: Outlet) -> Result<(), SourceError> {
         let signal = self.signal.clone();
         self.run_with(signal, out).await
     }
@@ -129,14 +151,15 @@ impl ManifestSource {
     pub(crate) async fn run_with(
         self,
         signal: Arc<Signal>,
-        out: mpsc::Sender<Update>,
+        out: Outlet,
     ) -> Result<(), SourceError> {
         let (ended, end) = oneshot::channel::<()>();
-        let thread = Watching::new(self, signal.clone(), out.clone());
+        let thread = Watching::new(self, signal.clone(), out.share());
         // The thread must end as well if this future is dropped.
         let stop = StopOnDrop(signal.clone());
         std::thread::Builder::new()
             .name("rulec-manifests".to_owned())
+            .stack_size(STACK_BYTES)
             .spawn(move || {
                 thread.run();
                 let _ = ended.send(());
@@ -156,7 +179,8 @@ impl ManifestSource {
     }
 }
 
-struct StopOnDrop(Arc<Signal>);
+/// Ends the thread that waits for a signal.
+pub(crate) struct StopOnDrop(pub(crate) Arc<Signal>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
@@ -181,24 +205,15 @@ struct Watching {
     path: PathBuf,
     options: ManifestOptions,
     signal: Arc<Signal>,
-    out: mpsc::Sender<Update>,
     manifests: Manifests,
-    memory: Option<Memory>,
-    /// When the content that an earlier run has left was current, while it stands in.
-    stale: Option<Timestamp>,
+    teller: Teller,
     make_watcher: MakeWatcher,
     watcher: Option<RecommendedWatcher>,
     /// Set while there are no events.
     blind: Option<Blind>,
-    /// The inode that was watched last at a path: its device and number.
-    watched: BTreeMap<PathBuf, (u64, u64)>,
+    watched: Watched,
     /// Whether to try soon again to watch the path, because it did not exist.
     adrift: bool,
-    first: bool,
-    /// The number of files that were unread at the last look.
-    unread: usize,
-    /// Whether a complete list was sent.
-    complete: bool,
 }
 
 /// There are no events: files are checked often instead.
@@ -208,40 +223,33 @@ struct Blind {
     pause: Duration,
 }
 
-/// The receiver is gone.
-struct Gone;
-
 impl Watching {
-    fn new(source: ManifestSource, signal: Arc<Signal>, out: mpsc::Sender<Update>) -> Self {
+    fn new(source: ManifestSource, signal: Arc<Signal>, out: Outlet) -> Self {
         // Events have absolute paths, and the current directory may change.
         let path = std::path::absolute(&source.path).unwrap_or(source.path);
-        let manifests = Manifests::beside(path.clone(), signal.writers.clone());
+        let manifests = Manifests::beside(path.clone(), signal.writers.clone()).among(source.roots);
+        let manifests = if source.in_full { manifests.named_in_full() } else { manifests };
         let options = source.options;
-        let memory = source.state.map(|state| Memory::load(&state, &path));
+        let name = Memory::name("manifests", source.position);
+        let memory = source.state.map(|state| Memory::load(&state, &name, &path));
         Self {
-            memory,
-            stale: None,
             path,
             options,
             signal,
-            out,
             manifests,
+            teller: Teller::new(out, memory),
             make_watcher: source.watcher,
             watcher: None,
             blind: None,
             watched: BTreeMap::new(),
             adrift: true,
-            first: true,
-            unread: 0,
-            complete: false,
         }
     }
 
     fn run(mut self) {
         info!(path = %self.path.display(), "watching manifests");
-        if let Some((left, at)) = self.memory.as_mut().and_then(Memory::take) {
+        if let Some(left) = self.teller.left() {
             self.manifests.take_over(left);
-            self.stale = Some(at);
         }
         let mut touched = Touched { lost: true, ..Touched::default() };
         let mut count = 0;
@@ -320,43 +328,11 @@ impl Watching {
     }
 
     fn tell(&mut self, scan: Scan) -> Result<(), Gone> {
-        let news = !scan.changes.is_empty()
-            || scan.problems_changed
-            || scan.suppressed > 0
-            || scan.unread != self.unread;
-        self.unread = scan.unread;
-        if !scan.held {
-            self.stale = None;
-            if let Some(memory) = &self.memory {
-                let (saved, is_news) = self.manifests.saved();
-                memory.save(saved, is_news);
-            }
-        }
-        if !news && !self.first {
-            return if self.out.is_closed() { Err(Gone) } else { Ok(()) };
-        }
-        self.first = false;
-        let changes = scan.changes;
-        let suppressed = scan.suppressed;
-        debug!(changes = changes.len(), suppressed, "manifests changed");
         let problems = self.manifests.problems().clone();
-        self.complete |= changes.iter().any(|change| matches!(change, Change::Replace { .. }));
-        let complete = self.complete;
-        let origin = Origin::Manifests;
-        // Files have no annotation of what triggered them.
-        let triggers = Vec::new();
-        let update = Update {
-            origin,
-            changes,
-            triggers,
-            complete,
-            unread: scan.unread,
-            unavailable: scan.held,
-            stale: self.stale,
-            suppressed,
-            problems,
-        };
-        self.out.blocking_send(update).map_err(|_| Gone)
+        self.teller.tell(scan, problems, |memory| {
+            let (saved, is_news) = self.manifests.saved();
+            memory.save(saved, is_news);
+        })
     }
 
     /// Returns when to retry to get events, if there are none.
@@ -406,10 +382,13 @@ impl Watching {
     }
 }
 
+/// The inode that was watched last at a path: its device and number.
+pub(crate) type Watched = BTreeMap<PathBuf, (u64, u64)>;
+
 /// Watches a path as it is now; returns whether it does not exist.
-fn watch_anew(
+pub(crate) fn watch_anew(
     watcher: &mut RecommendedWatcher,
-    watched: &mut BTreeMap<PathBuf, (u64, u64)>,
+    watched: &mut Watched,
     path: &Path,
 ) -> Result<bool, String> {
     let found = std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
@@ -441,7 +420,7 @@ fn watch_anew(
 }
 
 /// Returns the time this far ahead, with a limit that is as good as never.
-fn later(now: Instant, wait: Duration) -> Instant {
+pub(crate) fn later(now: Instant, wait: Duration) -> Instant {
     const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     now + wait.min(NEVER)
 }

@@ -8,7 +8,7 @@
 //! The format is JSON because the saved data consists of enums and optional fields that grow from
 //! version to version, and because a person can read it: `tail -c +53 api.state | zstd -d`.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::make;
+use crate::replace::replace_file;
 
 const MAGIC: [u8; 8] = *b"rulecst\n";
 
@@ -113,40 +114,32 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateE
     if *blake3::hash(&payload).as_bytes() != header.checksum {
         return Err(torn("the checksum does not match".to_owned()));
     }
+    decode(path, &payload).map(Some)
+}
+
+/// Decodes the bytes after the header.
+pub(super) fn decode<T: DeserializeOwned>(path: &Path, payload: &[u8]) -> Result<T, StateError> {
     let unreadable = |reason: String| StateError::Unreadable { path: path.to_owned(), reason };
-    let decoder = zstd::Decoder::with_buffer(&*payload);
+    let decoder = zstd::Decoder::with_buffer(payload);
     let decoder = decoder.map_err(|error| unreadable(error.to_string()))?;
+    let most = LONGEST_TEXT.saturating_add(MOST_TIMES.saturating_mul(payload.len() as u64));
+    let mut text = decoder.take(most);
     // It is decoded as a stream: the text of a large cluster is 20 times the size of the file.
-    let value = serde_json::from_reader(BufReader::with_capacity(64 << 10, decoder));
-    value.map(Some).map_err(|error| unreadable(error.to_string()))
+    let value = serde_json::from_reader(BufReader::with_capacity(64 << 10, &mut text));
+    value.map_err(|error| match text.limit() {
+        0 => unreadable(format!("its content is longer than {most} bytes")),
+        _ => unreadable(error.to_string()),
+    })
 }
 
 /// Writes a file so that a reader sees the old one or the new one, also after a crash. Returns its
 /// length.
 pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<u64> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    make(directory)?;
-    let new = temporary(path);
-    // A file left by a crash may have another owner or mode.
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let written = write_new(&new, value).and_then(|length| {
-        fs::rename(&new, path)?;
-        // The rename is durable only after the directory is synced.
-        File::open(directory)?.sync_all()?;
-        Ok(length)
-    });
-    if written.is_err() {
-        // Do not help to keep a full disk full.
-        let _ = fs::remove_file(&new);
-    }
-    written
+    make(path.parent().unwrap_or(Path::new(".")))?;
+    replace_file(path, 0o600, |file| write_new(file, value))
 }
 
-fn write_new<T: Serialize>(path: &Path, value: &T) -> io::Result<u64> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+fn write_new<T: Serialize>(file: &mut File, value: &T) -> io::Result<u64> {
     let mut file = BufWriter::with_capacity(64 << 10, file);
     // Until the header is written, this is not a valid state file.
     file.write_all(&[0; HEADER])?;
@@ -159,17 +152,16 @@ fn write_new<T: Serialize>(path: &Path, value: &T) -> io::Result<u64> {
     let header = Header { format: FORMAT, length, checksum: *hasher.finalize().as_bytes() };
     file.seek(SeekFrom::Start(0))?;
     file.write_all(&header.bytes())?;
-    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
+    file.flush()?;
     Ok(length + HEADER as u64)
 }
 
-/// Returns the path under which a file is written before it is renamed.
-pub(super) fn temporary(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    PathBuf::from(name)
-}
+/// The most that a text may be longer than its file: our own are 20 times as long. Compressed
+/// blanks are 30,000 times as long, and would be read for minutes.
+const MOST_TIMES: u64 = 1000;
+
+/// The length that a text may always have.
+const LONGEST_TEXT: u64 = 1 << 20;
 
 struct Header {
     format: u32,

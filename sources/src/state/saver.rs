@@ -1,7 +1,6 @@
 //! The thread that keeps one file up to date.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -158,8 +157,7 @@ impl<T: Serialize + Send> Writer<T> {
     }
 
     fn wrote(&mut self, bytes: u64) -> Duration {
-        self.counts.writes.fetch_add(1, Relaxed);
-        self.counts.bytes.fetch_add(bytes, Relaxed);
+        self.counts.wrote(bytes);
         if std::mem::take(&mut self.failures) > 0 {
             info!(path = %self.path.display(), "state can be written again");
         }
@@ -168,7 +166,7 @@ impl<T: Serialize + Send> Writer<T> {
     }
 
     fn failed(&mut self, error: &std::io::Error) {
-        self.counts.failures.fetch_add(1, Relaxed);
+        self.counts.failed();
         self.failures = self.failures.saturating_add(1);
         let path = self.path.display();
         if self.failures == 1 {

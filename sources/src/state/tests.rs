@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use nix::sys::stat::Mode;
 use tempfile::TempDir;
 
-use super::file::{StateError, read, temporary, write};
+use super::file::{StateError, read, write};
 use super::{Pace, StateDir};
+use crate::replace::beside;
 
 /// The type of value that is saved here.
 type Value = Vec<(String, u64)>;
@@ -124,7 +125,7 @@ fn a_file_with_unexpected_content_is_refused() {
 #[test]
 fn a_leftover_temporary_file_is_ignored_and_replaced() {
     let (_directory, path) = file();
-    let new = temporary(&path);
+    let new = beside(&path);
     fs::write(&new, "half of it").unwrap();
     fs::set_permissions(&new, Permissions::from_mode(0o444)).unwrap();
     assert_eq!(read::<Value>(&path).unwrap(), Some(value(7)));
@@ -138,7 +139,7 @@ fn a_leftover_temporary_file_is_ignored_and_replaced() {
 fn a_failed_write_keeps_the_previous_content() {
     let (_directory, path) = file();
     // A directory in the place of the temporary file.
-    fs::create_dir(temporary(&path)).unwrap();
+    fs::create_dir(beside(&path)).unwrap();
     write(&path, &value(8)).unwrap_err();
     assert_eq!(read::<Value>(&path).unwrap(), Some(value(7)));
 }
@@ -210,4 +211,16 @@ fn the_write_rate_is_bounded() {
     assert_eq!(pace.retry(1), Duration::from_secs(1));
     assert_eq!(pace.retry(3), Duration::from_secs(4));
     assert_eq!(pace.retry(u32::MAX), Duration::from_secs(60));
+}
+
+#[test]
+fn a_text_that_is_far_longer_than_its_file_is_refused() {
+    let text = |blanks: usize| [" ".repeat(blanks).as_bytes(), b"[]"].concat();
+    let decode = |blanks: usize| {
+        let payload = zstd::encode_all(&*text(blanks), 1).unwrap();
+        super::file::decode::<Value>(Path::new("x"), &payload).map_err(|error| error.to_string())
+    };
+    assert_eq!(decode(1 << 19), Ok(Value::new()));
+    let error = decode(64 << 20).unwrap_err();
+    assert!(error.starts_with("x: cannot be decoded: its content is longer than "), "{error}");
 }

@@ -1,5 +1,8 @@
 //! Access to the server: addresses, certificates, tokens.
 
+use std::env;
+use std::process::Command;
+
 use rulec_apiserver::{Credential, Resource, Server, on_both_servers};
 use rulec_compiler::name::NodeName;
 use rulec_sources::{ApiAccess, ApiOptions, ErrorKind};
@@ -139,6 +142,45 @@ async fn an_invalid_master_url_is_reported() {
         let mut following = Following::with(ApiOptions::new(access, NodeName::from(NODE)));
         following.problems_until(|problems| problems.iter().any(|p| p.contains(reason))).await;
     }
+}
+
+#[tokio::test]
+async fn a_certificate_need_not_be_verified() {
+    let world = World::new();
+    world.server.apply(&service("web", 80));
+    let text = std::fs::read_to_string(world.kubeconfig()).unwrap();
+    let mut kubeconfig: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let cluster = kubeconfig["clusters"][0]["cluster"].as_object_mut().unwrap();
+    cluster.remove("certificate-authority-data").unwrap();
+    cluster.insert("insecure-skip-tls-verify".to_owned(), true.into());
+    std::fs::write(world.kubeconfig(), kubeconfig.to_string()).unwrap();
+    let mut following = world.follow();
+    following.complete().await;
+    assert_eq!(following.services(), ["web"]);
+}
+
+#[tokio::test]
+async fn a_server_without_certificate_is_asked() {
+    let access = ApiAccess { kubeconfig: None, master: Some("http://127.0.0.1:1".to_owned()) };
+    let mut following = Following::with(ApiOptions::new(access, NodeName::from(NODE)));
+    following.problems_until(|problems| problems.iter().any(|p| p.contains("refused"))).await;
+}
+
+/// Runs tests in a process for which the system has no authorities.
+#[test]
+fn the_authorities_of_the_system_are_needed_only_to_verify_by_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let tests = [
+        "a_certificate_need_not_be_verified",
+        "a_server_without_certificate_is_asked",
+        "a_briefly_missing_token_file_is_tolerated",
+    ];
+    let tests = tests.map(|test| format!("access::{test}"));
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(&tests).arg("--exact").env("SSL_CERT_DIR", directory.path());
+    let output = command.env_remove("SSL_CERT_FILE").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("3 passed"), "{text}");
 }
 
 async fn a_source_ends_when_its_receiver_is_dropped<S: Server>() {

@@ -158,14 +158,22 @@ impl Following {
         assert_eq!(update.origin, Origin::Api);
         for change in &update.changes {
             match change {
-                Change::Apply(sourced) => self.take(sourced),
+                Change::Apply(sourced) => {
+                    let place = sourced.provenance.to_string();
+                    let version = place.strip_prefix("API server, resourceVersion ");
+                    assert!(version.is_some_and(|it| it.parse::<u64>().is_ok()), "{place}");
+                    self.take(sourced);
+                }
                 Change::Remove(key) => {
                     let gone = self.known.remove(&key.to_string());
                     assert!(gone.is_some(), "{key} was removed but not known");
                 }
                 Change::Replace { kinds, objects } => {
                     self.known.retain(|_, object| !kinds.contains(&object.key().kind()));
-                    objects.iter().for_each(|sourced| self.take(sourced));
+                    for sourced in objects {
+                        assert_eq!(sourced.provenance.to_string(), "API server");
+                        self.take(sourced);
+                    }
                 }
             }
         }
@@ -174,7 +182,6 @@ impl Following {
     }
 
     fn take(&mut self, sourced: &Sourced) {
-        assert_eq!(sourced.provenance.to_string(), "API server");
         let key = sourced.object.key().to_string();
         if !ITS_OWN.contains(&key.as_str()) {
             self.known.insert(key, sourced.object.clone());

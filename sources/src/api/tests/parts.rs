@@ -1,35 +1,10 @@
-//! Small parts: waits, counters, keys.
-
-use std::time::Duration;
+//! Small parts: counters, keys.
 
 use rulec_compiler::name::NodeName;
 
-use super::super::backoff::Backoff;
 use super::super::fault::ErrorKind;
 use super::super::status::ApiStatus;
 use super::{Resource, document, service, slice};
-
-#[test]
-fn backoff_grows_to_the_maximum_and_resets() {
-    let (shortest, longest) = (Duration::from_millis(800), Duration::from_secs(30));
-    let mut backoff = Backoff::new(shortest, longest);
-    for _ in 0..3 {
-        let waits: Vec<Duration> = (0..20).map(|_| backoff.wait()).collect();
-        assert!(waits[0] >= shortest && waits[0] < 2 * shortest, "{waits:?}");
-        assert!(waits.iter().all(|wait| *wait <= longest), "{waits:?}");
-        assert!(waits[19] >= longest / 2, "{waits:?}");
-        backoff.reset();
-    }
-}
-
-#[test]
-fn backoff_differs_between_nodes() {
-    let waits = || {
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
-        (0..8).map(|_| backoff.wait()).collect::<Vec<Duration>>()
-    };
-    assert_ne!(waits(), waits());
-}
 
 #[test]
 fn a_source_is_connected_while_required_resources_are_watched() {
@@ -57,6 +32,26 @@ fn errors_are_counted_by_kind() {
     for (times, kind) in ErrorKind::ALL.into_iter().enumerate() {
         assert_eq!(status.errors(kind), times as u64, "{}", kind.name());
     }
+}
+
+#[test]
+fn the_last_error_is_the_one_that_matters() {
+    let status = ApiStatus::default();
+    assert!(status.last_error().is_none());
+    let fault = |why: &str| Fault::Connection(why.to_owned());
+    let last = || status.last_error().unwrap().1.to_string();
+    status.fail(Resource::ServiceCidrs, &fault("refused"));
+    assert_eq!(last(), "ServiceCIDRs: refused");
+    status.fail(Resource::Services, &fault("unknown"));
+    assert_eq!(last(), "Services: unknown");
+    // An optional resource is tried again and again, too.
+    status.fail(Resource::ServiceCidrs, &fault("refused"));
+    assert_eq!(last(), "Services: unknown");
+    status.fail(Resource::EndpointSlices, &fault("silent"));
+    assert_eq!(last(), "EndpointSlices: silent");
+    status.watch(Resource::EndpointSlices, true);
+    status.fail(Resource::ServiceCidrs, &fault("refused"));
+    assert_eq!(last(), "ServiceCIDRs: refused");
 }
 
 #[test]

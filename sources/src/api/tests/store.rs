@@ -148,6 +148,20 @@ fn updates_without_effect_are_suppressed_and_counted() {
 }
 
 #[test]
+fn a_change_says_the_version_of_its_object() {
+    let mut world = Fixture::default();
+    let mut object = service("web", 1);
+    let list = world.list(Services, &[object.clone()]);
+    let [Change::Replace { objects, .. }] = &list.changes[..] else { panic!("{list:?}") };
+    assert_eq!(objects[0].provenance.to_string(), "API server");
+    object["spec"]["ports"][0]["port"] = 81.into();
+    object["metadata"]["resourceVersion"] = "4711".into();
+    let news = world.apply(Services, &object);
+    let [Change::Apply(sourced)] = &news.changes[..] else { panic!("{news:?}") };
+    assert_eq!(sourced.provenance.to_string(), "API server, resourceVersion 4711");
+}
+
+#[test]
 fn only_relevant_annotations_make_a_change() {
     let mut world = Fixture::default();
     world.list(Services, &[service("web", 1)]);
@@ -230,7 +244,8 @@ fn triggers_are_reported_only_with_slice_changes() {
     let mut odd = slice("a", &["10.0.2.1"]);
     odd["metadata"]["annotations"] = json!([1, 2]);
     assert_eq!(short(&world.apply(EndpointSlices, &odd)), ["+ EndpointSlice default/a"]);
-    assert!(world.problems().is_empty());
+    let problems = format!("{:?}", world.problems());
+    assert!(problems.contains("metadata.annotations: expected an object"), "{problems}");
     // A deletion has the trigger of the change before it.
     let gone = triggered("a", &two, "1970-01-01T00:00:06Z");
     let news = world.take(of(EndpointSlices, What::Delete(document(&gone))));

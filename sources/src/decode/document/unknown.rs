@@ -17,6 +17,11 @@ pub(crate) struct Unknown {
 }
 
 impl Unknown {
+    /// Returns a field of the document itself.
+    pub(crate) fn at_root(name: &str) -> Self {
+        Self { steps: vec![PathStep::Key(name.into())], place: "", name: name.into() }
+    }
+
     /// If the field belongs to an item of a list, returns the index of the item and the field
     /// relative to it; otherwise returns the field as it is.
     pub(crate) fn of_item(mut self) -> Result<(usize, Self), Self> {

@@ -1,5 +1,7 @@
 //! The annotations for IPVS.
 
+use std::num::NonZeroU32;
+
 use rulec_compiler::ipvs::{Scheduler, SchedulerFlags};
 use rulec_compiler::object::{IpvsOptions, Object};
 
@@ -53,14 +55,20 @@ fn each_annotation_is_an_option() {
         let drain = IpvsOptions { drain: Some(seconds), ..none };
         assert_eq!(asked(&format!("{{rulec.io/ipvs-drain-seconds: '{text}'}}")), drain);
     }
+    for (text, limit) in [("1", 1), ("2147483647", i32::MAX.unsigned_abs())] {
+        let limited = IpvsOptions { max_connections: NonZeroU32::new(limit), ..none };
+        assert_eq!(asked(&format!("{{rulec.io/max-connections: '{text}'}}")), limited);
+    }
     let all = IpvsOptions {
         scheduler: Some(Scheduler::Mh),
         flags: Some(flags("flag-1,flag-2")),
         drain: Some(7),
+        max_connections: NonZeroU32::new(3),
     };
     let json = json(
         r#"{"apiVersion":"v1","kind":"Service","spec":{"clusterIP":"1.2.3.4","ports":[{"port":80}]},
             "metadata":{"name":"web","annotations":{"rulec.io/ipvs-drain-seconds":"7",
+            "rulec.io/max-connections":"3",
             "rulec.io/ipvs-scheduler":"mh","rulec.io/ipvs-scheduler-flags":"mh-fallback, mh-port"}}}"#,
     );
     assert_eq!((problems(&json), options(&json)), (vec![], all));
@@ -101,6 +109,18 @@ fn an_invalid_annotation_is_ignored_with_a_warning() {
         (
             "rulec.io/ipvs-drain-seconds: 30",
             "rulec.io/ipvs-drain-seconds: expected a string, found a number",
+        ),
+        (
+            "rulec.io/max-connections: '0'",
+            "rulec.io/max-connections: \"0\" is not a number of connections in 1..2147483647",
+        ),
+        (
+            "rulec.io/max-connections: '2147483648'",
+            "rulec.io/max-connections: \"2147483648\" is not a number of connections",
+        ),
+        (
+            "rulec.io/max-connections: 3",
+            "rulec.io/max-connections: expected a string, found a number",
         ),
         (
             "kube-router.io/service.scheduler: wlc",

@@ -70,12 +70,25 @@ fn other_kinds_are_ignored() {
         "apiVersion: v1\nkind: ConfigMap\ndata: {spec: 7}\nspec: [1]\n",
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: 7\nspec: {selector: {matchLabels: {a: b}}}\n",
         "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: 7}\n",
-        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n",
+        "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\n",
     ];
     for text in kinds {
         let decoded = yaml(text);
         assert_eq!(problems(&decoded), [""; 0], "of {text}");
         assert!(decoded.objects.is_empty() && !decoded.blank && !decoded.unreadable);
+    }
+}
+
+/// It stands for manifests that are somewhere else, so that it is no other kind. It breaks none.
+#[test]
+fn a_recipe_of_kustomize_is_an_error() {
+    for kind in ["Kustomization", "Component"] {
+        let decoded = yaml(&format!("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: {kind}\n"));
+        let message = format!(
+            "web.yaml:2:7: kind: a {kind} is not applied: give the output of kustomize build"
+        );
+        assert_eq!(problems(&decoded), [message]);
+        assert!(!decoded.nameless && !decoded.blank && !decoded.unreadable);
     }
 }
 

@@ -1,7 +1,7 @@
 use rulec_compiler::net::Protocol;
-use rulec_compiler::object::{Conditions, PodAddresses};
+use rulec_compiler::object::{Conditions, Object, PodAddresses};
 
-use super::{pod, problems, yaml};
+use super::{Decoded, pod, problems, yaml};
 
 fn text(rest: &str) -> String {
     format!("apiVersion: v1\nkind: Pod\n{rest}\n")
@@ -22,6 +22,8 @@ fn all_fields_are_read() {
 metadata: {name: web, labels: {app: web, tier: a}}
 spec:
   nodeName: na
+  hostname: web-0
+  subdomain: peers
   containers:
   - name: main
     ports: [{name: http, containerPort: 8080}, {containerPort: 9}, {name: dns, containerPort: 53, protocol: UDP}]
@@ -40,6 +42,8 @@ status:
     assert_eq!(web.key.to_string(), "default/web");
     assert_eq!(web.labels.len(), 2);
     assert_eq!(web.node.as_ref().map(|node| node.as_str()), Some("na"));
+    let host = web.host.as_ref().unwrap();
+    assert_eq!((host.hostname.as_str(), host.subdomain.as_str()), ("web-0", "peers"));
     assert_eq!(web.addresses, own(&["10.50.1.5", "fd50::5"]));
     let ports: Vec<_> =
         web.ports.iter().map(|port| (port.name.as_str(), port.protocol, port.port.get())).collect();
@@ -47,6 +51,29 @@ status:
         [("dns", Protocol::Udp, 53), ("http", Protocol::Tcp, 8080), ("side", Protocol::Tcp, 15001)];
     assert_eq!(ports, want);
     assert_eq!(web.conditions, Conditions::READY);
+}
+
+#[test]
+fn a_host_without_its_subdomain_or_with_an_odd_name_has_none() {
+    let of = |spec: &str| yaml(&text(&format!("metadata: {{name: web}}\nspec: {{{spec}}}")));
+    let host = |decoded: &Decoded| {
+        let [Object::Pod(pod)] = &decoded.objects[..] else { panic!("{:?}", decoded.objects) };
+        pod.host.clone()
+    };
+    for spec in ["hostname: a", "subdomain: peers", "hostname: '', subdomain: peers"] {
+        let decoded = of(spec);
+        assert_eq!(problems(&decoded), [""; 0], "{spec}");
+        assert_eq!(host(&decoded), None, "{spec}");
+    }
+    for odd in ["A", "a.b", "-a", "a-"] {
+        let decoded = of(&format!("hostname: {odd}, subdomain: peers"));
+        assert_eq!(host(&decoded), None, "{odd}");
+        let [problem] = &problems(&decoded)[..] else { panic!("{:?}", problems(&decoded)) };
+        assert!(
+            problem.contains(&format!("spec.hostname: {odd:?} is not a DNS label")),
+            "{problem}"
+        );
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use rulec_compiler::name::NamespacedName;
 use rulec_compiler::net::{Family, Protocol};
 use rulec_compiler::object::{
-    Affinity, ClusterIps, Object, ServiceType, TargetPort, TrafficPolicy,
+    Affinity, ClusterIps, FamilyPolicy, Object, ServiceType, TargetPort, TrafficPolicy,
 };
 
 use super::{problems, service, yaml};
@@ -175,12 +175,45 @@ fn headless_and_external_services_have_no_cluster_address() {
 }
 
 #[test]
-fn a_missing_cluster_address_is_reported() {
-    for spec in ["{ports: [{port: 80}]}", "{clusterIP: '', type: NodePort, ports: [{port: 80}]}"] {
-        let all = warnings(spec);
-        assert_eq!(all.len(), 1, "{all:?}");
-        assert!(all[0].contains("Service default/web: spec.clusterIP: missing"), "{all:?}");
-    }
+fn what_is_not_written_is_asked_for() {
+    use FamilyPolicy::{PreferDualStack, RequireDualStack, SingleStack};
+    let asks = |spec: &str| {
+        let web = service(&with_spec(&format!("{{{spec}, ports: [{{port: 80}}]}}")));
+        let families = web.asks.cluster_ips.as_ref().map(|asked| (asked.policy, asked.first));
+        (families, web.asks.node_ports, web.asks.health_check)
+    };
+    let (v4, v6) = (Some(Family::Ipv4), Some(Family::Ipv6));
+    assert_eq!(asks("clusterIP: ''"), (Some((SingleStack, None)), false, false));
+    assert_eq!(asks("clusterIP: 10.90.0.10"), (None, false, false));
+    assert_eq!(asks("clusterIP: None"), (None, false, false));
+    assert_eq!(asks("clusterIPs: [None]"), (None, false, false));
+    assert_eq!(asks("type: ExternalName, externalName: a.example"), (None, false, false));
+    assert_eq!(asks("ipFamilies: [IPv6]"), (Some((SingleStack, v6)), false, false));
+    assert_eq!(asks("ipFamilies: [IPv6, IPv4]"), (Some((PreferDualStack, v6)), false, false));
+    let require = "ipFamilyPolicy: RequireDualStack, clusterIP: 10.90.0.10";
+    assert_eq!(asks(require), (Some((RequireDualStack, None)), false, false));
+    let both = "ipFamilies: [IPv4, IPv6], clusterIPs: [10.90.0.10, 'fd90::a']";
+    assert_eq!(asks(both), (None, false, false));
+    let single = "ipFamilies: [IPv4, IPv6], ipFamilyPolicy: SingleStack";
+    assert_eq!(asks(single), (Some((SingleStack, v4)), false, false));
+    assert_eq!(asks("type: NodePort, clusterIP: 10.90.0.10"), (None, true, false));
+    let balancer = "type: LoadBalancer, clusterIP: 10.90.0.10";
+    assert_eq!(asks(balancer), (None, true, false));
+    let without = format!("{balancer}, allocateLoadBalancerNodePorts: false");
+    assert_eq!(asks(&without), (None, false, false));
+    let local = format!("{balancer}, externalTrafficPolicy: Local");
+    assert_eq!(asks(&local), (None, true, true));
+    let checked = format!("{local}, healthCheckNodePort: 32000");
+    assert_eq!(asks(&checked), (None, true, false));
+}
+
+#[test]
+fn a_service_that_needs_an_address_needs_a_port() {
+    let all = problems(&yaml(&with_spec("{selector: {app: web}}")));
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(all[0].contains("spec.ports: missing: a Service with a cluster address"), "{all:?}");
+    let wrong = problems(&yaml(&with_spec("{ipFamilyPolicy: Both, ports: [{port: 80}]}")));
+    assert!(wrong[0].contains("spec.ipFamilyPolicy: \"Both\" is not one of"), "{wrong:?}");
 }
 
 #[test]

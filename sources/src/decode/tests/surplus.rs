@@ -3,9 +3,6 @@
 use rulec_compiler::object::{Object, TrafficPolicy};
 
 use super::{problems, yaml};
-use crate::decode::decode_known;
-use crate::decode::document::Document;
-use crate::decode::intern::Interner;
 
 const STATUS: &str = "status: {loadBalancer: {ingress: [{ip: 198.51.100.20}]}}\n";
 
@@ -99,26 +96,4 @@ fn only_a_cluster_ip_service_can_be_headless() {
         assert_eq!(all.len(), 1, "{all:?}");
         assert!(all[0].contains("spec.clusterIP: None is only for type ClusterIP"), "{all:?}");
     }
-}
-
-/// An API server may have another range, which only the server knows.
-#[test]
-fn a_node_port_outside_the_usual_range_is_reported_once_per_file() {
-    let spec = "type: NodePort, clusterIP: 1.2.3.4, ports: [{port: 1, name: a, nodePort: 30000}, \
-        {port: 2, name: b, nodePort: 32768}, {port: 3, name: c, nodePort: 80}]";
-    let decoded = yaml(&text(spec, ""));
-    let all = problems(&decoded);
-    assert_eq!(all.len(), 1, "{all:?}");
-    assert!(all[0].contains("spec.ports[1].nodePort: 32768 is outside 30000-32767"), "{all:?}");
-    let Object::Service(web) = &decoded.objects[0] else { panic!("{decoded:?}") };
-    assert!(web.ports.iter().all(|port| port.node_port.is_some()), "they are served");
-
-    let json = r#"{"metadata": {"name": "web"}, "spec": {"type": "NodePort",
-        "clusterIP": "1.2.3.4", "ports": [{"port": 3, "nodePort": 80}]}}"#;
-    let document: crate::decode::field::Field<Box<Document>> = serde_json::from_str(json).unwrap();
-    let crate::decode::field::Field::Is(document) = document else { panic!("{json}") };
-    let interner = &mut Interner::default();
-    let known = decode_known(&"API server".into(), &document, ("v1", "Service"), interner);
-    assert_eq!(known.problems, []);
-    assert_eq!(known.objects.len(), 1);
 }

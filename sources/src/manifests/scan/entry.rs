@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use rulec_compiler::object::{Object, ObjectKey};
 
+use super::ahead::Ahead;
 use super::saved::SavedFile;
 use super::{BLANK, EMPTY, MAX_UNREST};
 use crate::decode::Decoded;
@@ -42,7 +43,12 @@ pub(super) struct FileEntry {
     unread: bool,
     /// Since when its last write has always been too recent to read it.
     restless: Option<SystemTime>,
+    /// Whether nothing in it is of a kind that is read, and it does not say so in a comment.
+    is_alien: bool,
 }
+
+/// What is wrong with a text that may be anything: values, or a server's own message.
+const ALIEN: &str = "has no object of a kind that is read, and is no empty List";
 
 /// The environment in which a file is read.
 pub(super) struct Context<'a> {
@@ -53,6 +59,8 @@ pub(super) struct Context<'a> {
     pub(super) fresh: Option<Duration>,
     /// Whether no complete list has been delivered yet.
     pub(super) is_first: bool,
+    /// What has been decoded ahead.
+    pub(super) ahead: &'a mut Ahead,
     pub(super) writers: &'a Writers,
 }
 
@@ -88,13 +96,12 @@ impl News {
 }
 
 impl FileEntry {
-    pub(super) fn new(name: &OsStr) -> Self {
-        let extension = Path::new(name).extension();
-        let json = extension.is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    /// Creates the entry of a file that has not been read. `path` is its name for people.
+    pub(super) fn new(name: &OsStr, path: Arc<str>) -> Self {
         Self {
             name: name.to_owned(),
-            path: name.to_string_lossy().into(),
-            format: if json { Format::Json } else { Format::Yaml },
+            path,
+            format: format_of(name),
             stamp: None,
             hash: None,
             objects: BTreeMap::new(),
@@ -106,14 +113,15 @@ impl FileEntry {
             left: false,
             unread: false,
             restless: None,
+            is_alien: false,
         }
     }
 
     /// Creates the entry of a file that an earlier run has read.
-    pub(super) fn left(saved: &SavedFile) -> Self {
+    pub(super) fn left(saved: &SavedFile, path: Arc<str>) -> Self {
         let objects = saved.objects.iter().map(|object| (object.key(), object.clone())).collect();
         let good = blake3::Hash::from_hex(&saved.hash).ok();
-        Self { objects, good, read: true, left: true, ..Self::new(OsStr::new(&saved.name)) }
+        Self { objects, good, read: true, left: true, ..Self::new(OsStr::new(&saved.name), path) }
     }
 
     /// Returns its last good content for the next start. Files whose names are not valid UTF-8 are
@@ -148,7 +156,7 @@ impl FileEntry {
         self.unread
     }
 
-    /// Returns its path relative to the manifest directory.
+    /// Returns its path relative to the manifest directory; with its root if there are several.
     pub(super) fn path(&self) -> &Arc<str> {
         &self.path
     }
@@ -279,7 +287,11 @@ impl FileEntry {
             self.stamp = Some(stamp);
             return self.keep("is empty (0 bytes)", context);
         }
-        let decoded = decode(&self.path, bytes, self.format, context.interner);
+        let decoded = context
+            .ahead
+            .take(&self.name, hash)
+            .unwrap_or_else(|| decode(&self.path, bytes, self.format, context.interner));
+        self.is_alien = !decoded.ours && !is_comment(bytes);
         let emptied = decoded.blank && !decoded.unreadable && !self.objects.is_empty();
         // The event about its writer may be under way for longer on a busy machine.
         let is_cut_off = decoded.unreadable && context.fresh.is_some();
@@ -289,14 +301,60 @@ impl FileEntry {
         }
         self.restless = None;
         self.stamp = Some(stamp);
-        self.hash = Some(hash);
         if decoded.unreadable {
             self.miss(context);
+        }
+        self.settle(decoded, hash, context.is_first)
+    }
+
+    /// Returns what is wrong if it is read for itself, and there is nothing in it that is read: as
+    /// for what a URL answers.
+    pub(super) fn emptiness(&self) -> Option<Problem> {
+        let is_told = self.problems().any(|it| it.severity == Severity::Error);
+        (self.is_alien && !is_told).then(|| self.problem(Severity::Error, ALIEN))
+    }
+
+    /// Takes content that has come whole, as that of a URL: no one writes to it any more.
+    pub(super) fn receive(
+        &mut self,
+        bytes: &[u8],
+        is_first: bool,
+        interner: &mut Interner,
+    ) -> News {
+        let hash = blake3::hash(bytes);
+        if self.hash == Some(hash) {
+            return News::none();
+        }
+        // As in Kubernetes: a name says little about what a server answers.
+        let is_json = bytes.trim_ascii_start().starts_with(b"{");
+        let format = if is_json { Format::Json } else { Format::Yaml };
+        let mut decoded = decode(&self.path, bytes, format, interner);
+        // A server's own message, such as `{"error": "..."}` or a Status, is well-formed, too, and
+        // so is `null`. Who wants no objects writes an empty List, or a comment.
+        if !decoded.unreadable && !decoded.ours && !is_comment(bytes) {
+            decoded.unreadable = true;
+            // That a document has no kind is only a warning.
+            if !decoded.problems.iter().any(|it| it.severity == Severity::Error) {
+                decoded.problems.push(self.problem(Severity::Error, ALIEN));
+            }
+        }
+        self.settle(decoded, hash, is_first)
+    }
+
+    /// Returns whether its content is no manifest, so that it has its last good content.
+    pub(super) fn is_garbled(&self) -> bool {
+        self.hash.is_some() && self.hash != self.good
+    }
+
+    /// Takes content as it is.
+    fn settle(&mut self, decoded: Decoded, hash: blake3::Hash, is_first: bool) -> News {
+        self.hash = Some(hash);
+        if decoded.unreadable {
             self.faults = decoded.problems;
             return News::none();
         }
         self.good = Some(hash);
-        self.replace(decoded, context.is_first)
+        self.replace(decoded, is_first)
     }
 
     /// Notes that a part of it could not be read.
@@ -347,4 +405,19 @@ impl FileEntry {
         self.left = false;
         news
     }
+}
+
+/// Returns the syntax of a file of this name.
+pub(super) fn format_of(name: &OsStr) -> Format {
+    let extension = Path::new(name).extension();
+    let is_json = extension.is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    if is_json { Format::Json } else { Format::Yaml }
+}
+
+/// Returns whether a text says, in a comment, that it has nothing.
+fn is_comment(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let mut lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    let is_nothing = |line: &str| matches!(line, "" | "---" | "...") || line.starts_with('#');
+    text.contains('#') && lines.all(is_nothing)
 }

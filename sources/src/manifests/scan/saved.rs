@@ -14,9 +14,6 @@ use tracing::{info, warn};
 
 use crate::state::{Saver, StateDir};
 
-/// The name of the state file.
-const NAME: &str = "manifests.state";
-
 /// The content of a file.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct SavedFile {
@@ -34,7 +31,7 @@ pub(super) type Files = OrdMap<String, Arc<SavedFile>>;
 /// The content of a path.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Saved {
+pub(in crate::manifests) struct Saved {
     path: PathBuf,
     /// When it was last known to be current.
     at: Timestamp,
@@ -50,13 +47,21 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
+    /// Returns the name of the state file of a root of a kind.
+    pub(crate) fn name(kind: &str, position: usize) -> String {
+        match position {
+            0 => format!("{kind}.state"),
+            _ => format!("{kind}-{}.state", position + 1),
+        }
+    }
+
     /// Reads what an earlier run has left of a path. State that cannot be used is reported and
     /// ignored.
-    pub(crate) fn load(state: &StateDir, path: &Path) -> Self {
-        let left = match state.load::<Saved>(NAME) {
+    pub(crate) fn load(state: &StateDir, name: &str, path: &Path) -> Self {
+        let left = match state.load::<Saved>(name) {
             Ok(Some(saved)) if saved.path == path => Some(saved),
             Ok(Some(saved)) => {
-                let (file, of) = (state.path().join(NAME), saved.path);
+                let (file, of) = (state.path().join(name), saved.path);
                 info!(file = %file.display(), of = %of.display(), "ignored: state of another path");
                 None
             }
@@ -66,7 +71,7 @@ impl Memory {
                 None
             }
         };
-        let saver = state.saver(NAME);
+        let saver = state.saver(name);
         let saver = saver.inspect_err(|error| warn!(%error, "no state saved for the next start"));
         Self { path: path.to_owned(), saver: saver.ok(), left }
     }

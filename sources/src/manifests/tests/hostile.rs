@@ -1,10 +1,12 @@
 //! Input that is malicious, or was never meant as input. Reading it must end soon, with a message.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{json, plain, problems, write, yaml};
 use crate::decode::Decoded;
+use crate::error::chain;
+use crate::manifests::scan::Manifests;
 use crate::read;
 
 /// Far above the time that any of this takes. The tests are about the result; the limit only turns
@@ -204,10 +206,13 @@ fn pipes_sockets_and_devices_do_not_block() {
     let special = "not a regular file; pipes, sockets and devices are not read";
     let mut want =
         ["link", "pipe", "socket", "zero"].map(|name| format!("{name}.yaml: {special}")).to_vec();
-    want.insert(1, all[1].clone());
+    want.insert(1, String::new());
     want.insert(2, "nowhere.yaml: a dangling symbolic link".to_owned());
+    let whole = directory.path().display();
+    want.insert(0, format!("{whole}: sub-directories are not read: self.yaml; name them, too"));
+    want[2].clone_from(&all[2]);
     assert_eq!(all, want);
-    assert!(all[1].starts_with("loop.yaml: cannot be read: "), "{all:?}");
+    assert!(all[2].starts_with("loop.yaml: cannot be read: "), "{all:?}");
 }
 
 #[test]
@@ -215,10 +220,55 @@ fn a_pipe_as_the_path_does_not_block() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pipe");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let reading = read(&path).unwrap();
-    assert_eq!(reading.objects.len(), 0);
-    let all: Vec<_> = reading.problems.iter().map(ToString::to_string).collect();
+    let error = read(&path).unwrap_err();
+    assert_eq!(
+        chain(&error),
+        format!("{}: cannot be read: it is neither a directory nor a regular file", path.display())
+    );
+    let mut manifests = Manifests::new(path.clone());
+    assert!(manifests.rescan(SystemTime::now()).held);
+    let all: Vec<_> = manifests.problems().iter().map(ToString::to_string).collect();
     let said = "neither a directory nor a regular file; no objects are added or removed until it \
                 can be read";
     assert_eq!(all, [format!("{}: {said}", path.display())]);
+}
+
+/// A document of maps, nested as deeply as may be, with a field whose line is wanted.
+fn deepest() -> String {
+    let nested: String = (1..60).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+    format!("apiVersion: v1\nkind: Service\nmetadata:\n  unknown: x\nx:\n{nested}")
+}
+
+#[test]
+fn the_deepest_document_fits_the_stack_of_the_thread_that_reads_it() {
+    let directory = tempfile::tempdir().unwrap();
+    // Several are decoded on threads of their own.
+    for name in ["deep.yaml", "deep-2.yaml", "deep-3.yaml"] {
+        write(directory.path(), name, &deepest());
+    }
+    let path = directory.path().to_owned();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // The thread of the source reads it, not that of the test. One that is too small ends both.
+    let problems = runtime.block_on(async {
+        let (out, mut updates) = tokio::sync::mpsc::channel(1);
+        let source = crate::ManifestSource::new(path, crate::ManifestOptions::default());
+        let task = tokio::spawn(source.run(out));
+        let update = tokio::time::timeout(SOON, updates.recv()).await.unwrap().unwrap();
+        task.abort();
+        update.problems
+    });
+    let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    assert!(problems.iter().any(|it| it.starts_with("deep.yaml:4:")), "{problems:?}");
+}
+
+#[test]
+fn faults_of_syntax_count_among_the_problems_of_a_file() {
+    let broken = "---\n}\n".repeat(150);
+    let all = problems(&yaml(&broken));
+    assert_eq!(all.len(), 101, "{all:?}");
+    assert!(all[100].contains("50 more problems"), "{}", all[100]);
+    // Such as half of the one kind and half of the other.
+    let wrong = "---\napiVersion: v1\nkind: Service\nmetadata: {name: A_}\n".repeat(150);
+    let all = problems(&yaml(&format!("{}{wrong}", "---\n}\n".repeat(60))));
+    assert_eq!(all.len(), 101, "{all:?}");
 }

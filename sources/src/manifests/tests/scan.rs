@@ -181,7 +181,9 @@ fn hidden_files_leftovers_and_sub_directories_are_not_read() {
     world.write("x.YML", &text);
     world.write("broken.yaml", "a: [");
     assert_eq!(told(&world.rescan()), ["+x:1@x.YML"]);
-    assert_eq!(world.problems().len(), 2);
+    assert_eq!(world.problems().len(), 3);
+    let message = "sub-directories are not read: sub.yaml; name them, too";
+    assert!(world.problems().iter().any(|it| it.ends_with(message)), "{:?}", world.problems());
 }
 
 #[test]
@@ -720,16 +722,30 @@ fn endpoints_share_repeated_names() {
     for number in 0..200 {
         text += &format!("- {{addresses: [10.0.0.{number}], nodeName: node-with-a-long-name}}\n");
     }
-    let world =
-        Fixture::new(&[("a.yaml", &text), ("b.yaml", &text.replace("name: a,", "name: b,"))]);
-    let mut nodes = BTreeSet::new();
-    for sourced in world.manifests.objects() {
-        let Object::EndpointSlice(slice) = &sourced.object else { panic!("{sourced:?}") };
-        assert_eq!(slice.endpoints.len(), 200);
+    let named = |name: &str| text.replace("name: a,", &format!("name: {name},"));
+    const FILES: usize = 20;
+    let files: Vec<(String, String)> =
+        (0..FILES).map(|number| (format!("{number}.yaml"), named(&format!("s{number}")))).collect();
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (&**name, &**text)).collect();
+    let mut world = Fixture::new(&files);
+    let nodes = |world: &Fixture| {
+        let mut nodes = BTreeSet::new();
+        for sourced in world.manifests.objects() {
+            let Object::EndpointSlice(slice) = &sourced.object else { panic!("{sourced:?}") };
+            assert_eq!(slice.endpoints.len(), 200);
+            let names = slice.endpoints.iter().map(|one| one.node.as_ref().unwrap().as_str());
+            let own: BTreeSet<*const u8> = names.map(str::as_ptr).collect();
+            assert_eq!(own.len(), 1, "a file has one copy");
+            nodes.extend(own);
+        }
         nodes
-            .extend(slice.endpoints.iter().map(|one| one.node.as_ref().unwrap().as_str().as_ptr()));
-    }
-    assert_eq!(nodes.len(), 1);
+    };
+    // The files of a first look are decoded by several threads, each with its own copy.
+    let first = nodes(&world);
+    assert!(first.len() <= 8, "{} copies of {FILES}", first.len());
+    world.write("c.yaml", &named("c"));
+    world.rescan();
+    assert_eq!(nodes(&world), first, "later files share what is there");
 }
 
 #[test]

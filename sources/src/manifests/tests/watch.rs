@@ -17,9 +17,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::{plain, write};
+use crate::manifests::outlet::Outlet;
 use crate::manifests::signal::{Signal, Touched, Woken};
 use crate::manifests::watch::{Hearing, sort_event};
-use crate::{ManifestOptions, ManifestSource, SourceError, Update};
+use crate::{ManifestOptions, ManifestRoots, ManifestSource, SourceError, Update};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) const NEVER: Duration = Duration::from_secs(100_000);
@@ -53,7 +54,7 @@ impl Running {
 
     async fn of(source: ManifestSource, signal: Arc<Signal>) -> Self {
         let (out, updates) = mpsc::channel(16);
-        let task = tokio::spawn(source.run_with(signal, out));
+        let task = tokio::spawn(source.run_with(signal, Outlet::plain(out)));
         let mut running = Self { updates, task, known: BTreeMap::new(), seen: Vec::new() };
         running.next().await;
         let first = &running.seen[0];
@@ -380,7 +381,7 @@ async fn a_nudge_reads_all_files_at_once() {
     symlink(&target, directory.path().join("web.yaml")).unwrap();
     let (out, mut updates) = mpsc::channel(16);
     let options = ManifestOptions { rescan: NEVER, ..ManifestOptions::default() };
-    let source = ManifestSource::new(directory.path().to_owned(), options);
+    let source = ManifestRoots::new(vec![directory.path().to_owned()], options);
     let nudge = source.nudge();
     let task = tokio::spawn(source.run(out));
     let first = tokio::time::timeout(PATIENCE, updates.recv()).await.unwrap().unwrap();

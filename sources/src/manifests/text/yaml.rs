@@ -9,6 +9,7 @@ use serde_saphyr::{
     Error, MessageFormatter, Options, UserMessageFormatter, alias_limits, budget, options,
 };
 
+use super::plain;
 use crate::decode::document::Document;
 use crate::decode::field::Field;
 
@@ -44,6 +45,9 @@ pub(crate) fn documents(text: &str) -> Documents<'_> {
 
 fn parse(text: &str, line: u64) -> Result<Parsed<'_>, YamlError> {
     let (text, line) = behind_mark(text, line);
+    if let Some(field) = plain::read(text) {
+        return Ok(Parsed { text, line, field });
+    }
     match serde_saphyr::from_str_with_options(text, limits()) {
         Ok(field) => Ok(Parsed { text, line, field }),
         Err(error) => Err(fault(&error, line)),
