@@ -13,6 +13,7 @@ use rulec_sinks::{NftSink, Sink};
 
 use crate::cli::{CleanupArgs, IpvsAddresses, IpvsArgs};
 use crate::host::kube_proxy::{self, Removal};
+use crate::host::service_routes;
 use crate::kernel;
 
 /// Removes what the arguments name.
@@ -41,8 +42,12 @@ fn ours(args: &CleanupArgs) -> anyhow::Result<()> {
         ipvs(state, args)?;
     }
     let families = sink.cleanup().context("deleting the tables")?;
-    if families.is_empty() {
+    let networks = service_routes::remove()?;
+    if families.is_empty() && networks.is_empty() {
         tracing::info!("there was nothing to remove");
+    }
+    for network in networks {
+        tracing::info!(%network, "removed the route to Services");
     }
     for family in families {
         tracing::info!(%family, "deleted table rulec");

@@ -25,13 +25,16 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rulec_compiler::Settings;
+use rulec_sources::{CniCache, KubeletAccess, ManifestUrls, Ranges};
 
-use self::options::{IpvsAddresses, LogArgs, LogFormat, RunArgs, SettingsArgs};
+use self::options::{IpvsAddresses, LogArgs, LogFormat, RangeArgs, RunArgs, SettingsArgs};
+pub(crate) use duration::GoDuration;
 pub use flags::KubeProxyFlags;
 pub use problem::{Invalid, Problem};
 pub(crate) use value::go_bool;
@@ -41,10 +44,25 @@ use values::Values;
 /// the daemon would behave the same.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The directory or file of manifests, if they are a source.
-    pub manifests: Option<PathBuf>,
+    /// The directories and files of manifests, if they are a source. The last that defines an
+    /// object takes precedence.
+    pub manifests: Vec<PathBuf>,
+    /// The URLs of manifests, if they are a source. What is in `manifests` takes precedence.
+    pub manifest_urls: Option<ManifestUrls>,
+    /// Where addresses of Pods are found if nothing else has them.
+    pub cni_cache: Option<CniCache>,
+    /// What Services of manifests are given; `None` if an API server gives it.
+    pub ranges: Option<Ranges>,
+    /// Whether the node's own connections to Services get a route.
+    pub service_route: bool,
+    /// Where the names of Services are written, if anywhere.
+    pub hosts: Option<HostsFile>,
     /// How to reach the API server, if it is a source.
     pub api: Option<ApiAccess>,
+    /// How to reach the kubelet, if it is a source.
+    pub kubelet: Option<KubeletAccess>,
+    /// The socket of podman, if it is a source.
+    pub podman: Option<PathBuf>,
     /// Settings of the compiler. The primary address of the node is kube-proxy's bindAddress,
     /// unless it is unspecified: nothing is bound to it.
     pub settings: Settings,
@@ -56,6 +74,8 @@ pub struct Config {
     pub healthz: Option<SocketAddr>,
     /// Where `/metrics` is served, if anywhere.
     pub metrics: Option<SocketAddr>,
+    /// Whether the page for people is served with `/metrics`.
+    pub page: bool,
     /// Whether it is fatal if one of these two addresses cannot be bound.
     pub bind_address_hard_fail: bool,
     /// The settings of connection tracking.
@@ -66,6 +86,20 @@ pub struct Config {
     pub oom_score_adj: i32,
     /// How to log.
     pub log: Log,
+}
+
+/// The file of the names of Services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostsFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// The domain of the names, in lower case and without a final dot.
+    pub domain: String,
+}
+
+impl HostsFile {
+    /// The default domain, as in Kubernetes.
+    pub const DOMAIN: &str = "cluster.local";
 }
 
 /// How to reach the API server.
@@ -159,6 +193,12 @@ pub struct Surroundings {
     pub hostname: String,
     /// Whether this is a Pod that knows the API server (KUBERNETES_SERVICE_HOST is set).
     pub in_cluster: bool,
+    /// Returns whether the kubelet with this root directory has a pods API.
+    pub has_pods_api: fn(&Path) -> io::Result<bool>,
+    /// Returns whether this is the socket of podman.
+    pub has_podman: fn(&Path) -> io::Result<bool>,
+    /// Returns whether this is a directory.
+    pub has_directory: fn(&Path) -> io::Result<bool>,
 }
 
 /// A configuration, and the warnings about it.
@@ -225,4 +265,13 @@ pub fn settings(
     surroundings: &Surroundings,
 ) -> Result<(Settings, Vec<Problem>), Invalid> {
     check::settings(own, flags, file, surroundings)
+}
+
+/// Returns what Services of manifests are given.
+///
+/// # Errors
+///
+/// Everything that is wrong with the options.
+pub fn ranges(args: &RangeArgs) -> Result<Ranges, Invalid> {
+    check::ranges(args)
 }

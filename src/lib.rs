@@ -14,7 +14,7 @@
 //! - `kernel` opens what is programmed, and `setup` takes the steps before the daemon starts.
 //!   `host` changes the node beside the rules: it sets sysctls, and removes what kube-proxy has
 //!   left.
-//! - `snapshot` is a state in a file. `clock`, `limits` and `threads` are used everywhere.
+//! - `snapshot` is a state in a file. `clock`, `limits`, `newest` and `threads` are used everywhere.
 #![forbid(unsafe_code)]
 
 pub mod cleanup;
@@ -22,9 +22,11 @@ pub mod cli;
 mod clock;
 pub mod config;
 pub mod daemon;
+pub mod history;
 pub mod host;
 pub mod kernel;
 pub mod limits;
+pub mod newest;
 pub mod observe;
 pub mod setup;
 pub mod snapshot;

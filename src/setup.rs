@@ -1,6 +1,7 @@
 //! The steps before the daemon starts: its configuration, and the settings of the kernel.
 
 use std::fs;
+use std::io;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::thread::available_parallelism;
@@ -8,12 +9,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rulec_compiler::Settings;
+use rulec_compiler::net::Family;
+use rulec_sources::{KubeletAccess, PodmanSource, Ranges, UsedNetwork, used_networks};
 
-use crate::cli::{CompileArgs, LogArgs, RunArgs};
+use crate::cli::{CompileArgs, LogArgs, RangeArgs, RunArgs};
 use crate::config::{self, Config, Conntrack, File, Loaded, Mode, Surroundings};
 use crate::host::kube_proxy::{self, Finding};
 use crate::host::sysctl::{self, Adjustment, Arp, Sysctls};
 use crate::kernel::IpvsStart;
+use crate::observe::telemetry::complain;
 
 /// Reads the configuration from the options and the file that they name.
 ///
@@ -37,15 +41,54 @@ pub(crate) fn settings(args: &CompileArgs) -> anyhow::Result<Settings> {
         Ok(config::settings(&args.settings, &flags, file, &surroundings)?)
     })?;
     for problem in overridden {
-        anstream::eprintln!("{problem}");
+        complain(&problem);
     }
     Ok(settings)
+}
+
+/// Returns what Services of manifests are given, and nothing of networks that this node uses: there,
+/// an address of a Service would hide another host, or be hidden.
+///
+/// # Errors
+///
+/// If such a network was asked for.
+pub(crate) fn free_ranges(config: &Config, args: &RangeArgs) -> anyhow::Result<Option<Ranges>> {
+    let Some(mut ranges) = config.ranges.clone() else { return Ok(None) };
+    let device = config.ipvs.as_ref().map(|ipvs| ipvs.device.as_str());
+    let used = match used_networks(device, rulec_sinks::ROUTE_PROTOCOL) {
+        Ok(used) => used,
+        Err(error) => {
+            tracing::warn!(%error, "cannot list routes: --service-cidr is not compared with them");
+            return Ok(Some(ranges));
+        }
+    };
+    for network in ranges.cluster_ips().to_vec() {
+        let Some(conflict) = UsedNetwork::find(&used, &network) else { continue };
+        let advice = "choose another network with --service-cidr";
+        anyhow::ensure!(
+            args.service_cidr.is_empty(),
+            "--service-cidr: {network} is in use on this node: {conflict}; {advice}"
+        );
+        let reason = format!("{network} is in use on this node ({conflict}): {advice}");
+        ranges.block(Family::of(network.addr()), reason);
+    }
+    Ok(Some(ranges))
 }
 
 fn surroundings() -> anyhow::Result<Surroundings> {
     let hostname = nix::unistd::gethostname()?.to_string_lossy().into_owned();
     let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-    Ok(Surroundings { hostname, in_cluster })
+    let (has_pods_api, has_podman) = (KubeletAccess::is_below, PodmanSource::is_at);
+    Ok(Surroundings { hostname, in_cluster, has_pods_api, has_podman, has_directory })
+}
+
+fn has_directory(path: &Path) -> io::Result<bool> {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.is_dir()),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn with_file<T>(

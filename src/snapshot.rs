@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::iter;
 use std::path::Path;
 
@@ -14,14 +14,16 @@ use rulec_compiler::change::{Change, Origin, Sourced};
 use rulec_compiler::ipvs;
 use rulec_compiler::net::Family;
 use rulec_compiler::nft::chain::ChainId;
+use rulec_compiler::nft::code::Affinity;
 use rulec_compiler::nft::element::Element;
 use rulec_compiler::nft::set::SetId;
 use rulec_compiler::nft::{self, text as nft_text};
 use rulec_compiler::state::{ChainContent, State, Table};
 use rulec_compiler::{Delta, Model, Op, Program, Settings};
+use rulec_sources::{Problem, replace_file};
 use serde::{Deserialize, Serialize};
 
-const API_VERSION: &str = "rulec.io/v1alpha1";
+const API_VERSION: &str = "rulec.io/v1alpha2";
 const KIND: &str = "Snapshot";
 
 /// A snapshot as it is in the file.
@@ -39,32 +41,70 @@ pub struct Snapshot {
     ipvs: ipvs::State,
     /// The objects it was compiled from, if they are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    objects: Option<Vec<Sourced>>,
+    objects: Option<Vec<SavedObject>>,
+    /// What could not be read or used when it was made, so that something may be missing in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    incomplete: Vec<Problem>,
+}
+
+/// An object as it is in the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedObject {
+    /// The source that has it. Snapshots of older versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
+    #[serde(flatten)]
+    sourced: Sourced,
+}
+
+impl SavedObject {
+    /// Returns all objects of a model that are not overridden.
+    pub fn all(model: &Model) -> Vec<Self> {
+        let all = model.objects_by_origin();
+        all.map(|(origin, sourced)| Self { origin: Some(origin), sourced }).collect()
+    }
 }
 
 /// A table. Its constant parts are not saved.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedTable {
-    picks: Vec<ChainId>,
+    /// The classes of session affinity, each with a chain and a map.
+    affinities: Vec<Affinity>,
+    /// True if node ports answer on `localhost`, for which there are chains.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    localhost: bool,
     elements: Vec<Element>,
+}
+
+impl SavedTable {
+    fn sets(&self) -> impl Iterator<Item = SetId> {
+        let of_classes = self.affinities.iter().map(|affinity| SetId::Affinity(*affinity));
+        SetId::CONSTANT.into_iter().chain(of_classes)
+    }
+
+    fn chains(&self) -> impl Iterator<Item = ChainId> {
+        let of_classes = self.affinities.iter().map(|affinity| ChainId::Affinity(*affinity));
+        let of_localhost = ChainId::OF_LOCALHOST.into_iter().filter(|_| self.localhost);
+        ChainId::constant().chain(of_classes).chain(of_localhost)
+    }
 }
 
 impl Snapshot {
     /// Creates a snapshot of a program and the model it was compiled from.
     pub fn of(program: &Program, model: &Model) -> Self {
-        let objects = Some(model.objects().collect());
+        let objects = Some(SavedObject::all(model));
         Self::new(&program.state(), program.settings(), objects)
     }
 
     /// Creates a snapshot of a state; the objects are those it was compiled from, if they are
     /// known.
-    pub fn new(state: &State, settings: &Settings, objects: Option<Vec<Sourced>>) -> Self {
+    pub fn new(state: &State, settings: &Settings, objects: Option<Vec<SavedObject>>) -> Self {
         let tables = state.tables.iter().map(|(family, table)| {
-            let is_pick = |chain: &&ChainId| matches!(chain, ChainId::Pick(..));
-            let picks = table.chains.keys().filter(is_pick).copied().collect();
+            let affinities = table.sets.iter().filter_map(|set| set.affinity()).collect();
             let elements = table.elements.iter().map(|(key, held)| held.element(*key));
-            (*family, SavedTable { picks, elements: elements.collect() })
+            let (localhost, elements) = (table.serves_localhost(), elements.collect());
+            (*family, SavedTable { affinities, localhost, elements })
         });
         Self {
             api_version: API_VERSION.to_owned(),
@@ -73,7 +113,18 @@ impl Snapshot {
             tables: tables.collect(),
             ipvs: state.ipvs.clone(),
             objects,
+            incomplete: Vec::new(),
         }
+    }
+
+    /// Notes what could not be read or used, for whoever reads it.
+    pub fn lacking<'a>(self, errors: impl Iterator<Item = &'a Problem>) -> Self {
+        Self { incomplete: errors.cloned().collect(), ..self }
+    }
+
+    /// Returns what could not be read or used when it was made.
+    pub fn incomplete(&self) -> &[Problem] {
+        &self.incomplete
     }
 
     /// Returns whether the start of the file says that it is a snapshot, of whatever version and
@@ -86,9 +137,31 @@ impl Snapshot {
         {
             return false;
         }
+        Self::begins(&start)
+    }
+
+    /// Returns whether a text begins like a snapshot.
+    pub fn begins(text: &[u8]) -> bool {
+        let start = text.get(..512).unwrap_or(text);
         let start: String =
-            String::from_utf8_lossy(&start).chars().filter(|c| !c.is_whitespace()).collect();
+            String::from_utf8_lossy(start).chars().filter(|c| !c.is_whitespace()).collect();
         start.starts_with('{') && start.contains(&format!("\"kind\":\"{KIND}\""))
+    }
+
+    /// Checks that a snapshot that was not read from a file can be used.
+    ///
+    /// # Errors
+    ///
+    /// If it is of an unknown version, or holds what a kernel could not hold.
+    pub fn checked(self) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            self.api_version == API_VERSION && self.kind == KIND,
+            "{} {} is not {API_VERSION} {KIND}",
+            self.api_version,
+            self.kind
+        );
+        self.check()?;
+        Ok(self)
     }
 
     /// Reads a snapshot.
@@ -99,14 +172,7 @@ impl Snapshot {
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let file = fs::File::open(path)?;
         let snapshot: Self = serde_json::from_reader(std::io::BufReader::new(file))?;
-        anyhow::ensure!(
-            snapshot.api_version == API_VERSION && snapshot.kind == KIND,
-            "{} {} is not {API_VERSION} {KIND}",
-            snapshot.api_version,
-            snapshot.kind
-        );
-        snapshot.check()?;
-        Ok(snapshot)
+        snapshot.checked()
     }
 
     /// Checks that a kernel could hold it: builds it in the reference implementation, which refuses
@@ -121,11 +187,10 @@ impl Snapshot {
                     nft_text::element(alien)
                 );
             }
-            let chains = || ChainId::CONSTANT.iter().chain(&saved.picks);
             let ops = iter::once(nft::Op::AddTable(family))
-                .chain(SetId::ALL.map(|set| nft::Op::AddSet(family, set)))
-                .chain(chains().map(|chain| nft::Op::AddChain(family, *chain)))
-                .chain(chains().map(|chain| nft::Op::FillChain(family, *chain)))
+                .chain(saved.sets().map(|set| nft::Op::AddSet(family, set)))
+                .chain(saved.chains().map(|chain| nft::Op::AddChain(family, chain)))
+                .chain(saved.chains().map(|chain| nft::Op::FillChain(family, chain)))
                 .chain(saved.elements.iter().cloned().map(nft::Op::Add));
             let delta =
                 Delta { shared: ops.map(Op::from).collect::<Vec<Op>>().into(), ..Delta::default() };
@@ -148,12 +213,9 @@ impl Snapshot {
     ///
     /// If it cannot be written.
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let mut name = path.file_name().context("the path names no file")?.to_owned();
-        name.push(".new");
-        let new = path.with_file_name(name);
         let text = serde_json::to_vec(self)?;
-        fs::write(&new, text).with_context(|| format!("writing {}", new.display()))?;
-        fs::rename(&new, path).with_context(|| format!("writing {}", path.display()))
+        replace_file(path, 0o666, |file| file.write_all(&text))
+            .with_context(|| format!("writing {}", path.display()))
     }
 
     /// Returns the settings it was compiled with.
@@ -164,11 +226,10 @@ impl Snapshot {
     /// Returns the state.
     pub fn state(&self) -> State {
         let tables = self.tables.iter().map(|(family, saved)| {
-            let chains = ChainId::CONSTANT.iter().chain(&saved.picks);
             let elements = saved.elements.iter().map(|element| (element.key, element.into()));
             let table = Table {
-                sets: SetId::ALL.into_iter().collect(),
-                chains: chains.map(|chain| (*chain, ChainContent::Complete)).collect(),
+                sets: saved.sets().collect(),
+                chains: saved.chains().map(|chain| (chain, ChainContent::Complete)).collect(),
                 elements: elements.collect(),
                 foreign: Vec::new(),
             };
@@ -179,9 +240,10 @@ impl Snapshot {
 
     /// Returns the model, if it is known.
     pub fn model(&self) -> Option<Model> {
-        let objects = self.objects.clone()?;
         let mut model = Model::default();
-        model.apply(Origin::Manifests, Change::everything(objects));
+        for SavedObject { origin, sourced } in self.objects.clone()? {
+            model.apply(origin.unwrap_or(Origin::Manifests), Change::Apply(sourced));
+        }
         Some(model)
     }
 }
@@ -244,14 +306,33 @@ mod tests {
     }
 
     #[test]
+    fn objects_keep_their_origin_and_older_snapshots_have_none() {
+        let mut json = good();
+        let origins = |json: &Json| {
+            let model = read(json).unwrap().model().unwrap();
+            model.services().map(|entry| entry.origin).collect::<Vec<_>>()
+        };
+        json["objects"]
+            .as_array_mut()
+            .unwrap()
+            .iter_mut()
+            .for_each(|it| it["origin"] = "api".into());
+        assert_eq!(origins(&json), [Origin::Api]);
+        let objects = json["objects"].as_array_mut().unwrap();
+        objects.iter_mut().for_each(|it| drop(it.as_object_mut().unwrap().remove("origin")));
+        assert_eq!(origins(&json), [Origin::Manifests]);
+    }
+
+    #[test]
     fn an_impossible_kernel_state_is_refused_with_a_reason() {
         let refused = |what: &str, damage: &dyn Fn(&mut Json, &mut Json)| {
             let mut json = good();
             let [v4, _] = families(&json);
             let mut table = json["tables"][&v4].take();
-            let (mut picks, mut elements) = (table["picks"].take(), table["elements"].take());
-            damage(&mut picks, &mut elements);
-            json["tables"][&v4] = json!({"picks": picks, "elements": elements});
+            let (mut classes, mut elements) =
+                (table["affinities"].take(), table["elements"].take());
+            damage(&mut classes, &mut elements);
+            json["tables"][&v4] = json!({"affinities": classes, "elements": elements});
             let error = read(&json).unwrap_err().to_string();
             assert!(error.contains(what), "{what}: {error}");
         };
@@ -260,20 +341,18 @@ mod tests {
             let alien = json["tables"][&families(&json)[1]]["elements"][0].clone();
             elements.as_array_mut().unwrap().push(alien);
         });
-        refused("leads to a chain that does not exist: add element ip rulec picks", &|picks, _| {
-            *picks = json!([]);
+        refused(
+            "leads to a chain that does not exist: add element ip rulec classes",
+            &|classes, _| {
+                *classes = json!([]);
+            },
+        );
+        refused("the set already exists: add map ip rulec affinity-10800", &|classes, _| {
+            let twice = classes[0].clone();
+            classes.as_array_mut().unwrap().push(twice);
         });
-        refused("the chain already exists: add chain ip rulec", &|picks, _| {
-            let twice = picks[0].clone();
-            picks.as_array_mut().unwrap().push(twice);
-        });
-        refused("the chain already exists: add chain ip rulec dispatch", &|picks, _| {
-            picks.as_array_mut().unwrap().push(json!("Dispatch"));
-        });
-        refused("has no code", &|picks, _| {
-            let mut other = picks[0].clone();
-            other["Pick"][2]["backends"] = json!(0);
-            picks.as_array_mut().unwrap().push(other);
+        refused("there is no such timeout", &|classes, _| {
+            classes.as_array_mut().unwrap().push(json!({"timeout": 0, "map": 1}));
         });
         refused("the element already exists", &|_, elements| {
             let twice = elements[0].clone();
@@ -283,18 +362,18 @@ mod tests {
             "the value is not valid for the key: add element ip rulec services",
             &|_, elements| {
                 let at = position(elements, "Service");
-                elements[at]["value"] = json!({"Id": 7});
+                elements[at]["value"] = json!("Present");
             },
         );
         refused(
-            "the value is not valid for the key: add element ip rulec endpoints",
+            "the value is not valid for the key: add element ip rulec members",
             &|_, elements| {
-                let at = position(elements, "Endpoint");
+                let at = position(elements, "Member");
                 elements[at]["value"] = json!({"Backend": "[2001:db8::1]:80"});
             },
         );
         refused("the value is not valid for the key", &|_, elements| {
-            let at = position(elements, "Pick");
+            let at = position(elements, "Class");
             elements[at]["value"] = json!("Present");
         });
     }

@@ -2,26 +2,36 @@
 
 mod access;
 mod ipvs;
+mod kubelet;
+mod manifests;
 mod networks;
+mod podman;
 mod read;
 mod servers;
+mod static_pods;
 mod unused;
+mod urls;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use rulec_compiler::Settings;
 use rulec_compiler::name::NodeName;
+use rulec_compiler::nft::traffic::Traffic;
 use rulec_compiler::settings::{MasqueradeBit, ProxyMode};
+use rulec_sources::Ranges;
 
 use access::api;
+use kubelet::kubelet;
 use networks::{detect_local, node_port_addresses};
+use podman::podman;
 use read::{address, duration, flag, text, text_if_given, within};
 use servers::{HEALTHZ, METRICS, server};
+use static_pods::StaticPods;
 
 use crate::config::duration::GoDuration;
 use crate::config::fields::{FIELDS, Field};
-use crate::config::options::{LogArgs, LogFormat, RunArgs, SettingsArgs};
+use crate::config::options::{LogArgs, LogFormat, RangeArgs, RunArgs, SettingsArgs};
 use crate::config::value::Typed;
 use crate::config::values::Values;
 use crate::config::{
@@ -37,17 +47,30 @@ pub(super) fn load(
     let mut values = read(file)?;
     take_flags(&mut values, &run.settings, &run.kube_proxy, file);
     let api = api(&mut values, run, file, surroundings);
+    let kubelet = kubelet(&mut values, run, api.is_some(), surroundings);
+    let podman = podman(&mut values, run, api.is_some() || kubelet.is_some(), surroundings);
     let compiled = compiled(&mut values, &run.settings, surroundings);
     let Compiled { settings, mode, section, bind_address } = compiled;
     let is_v6 = bind_address.is_some_and(|address| address.is_ipv6());
+    let StaticPods { directory, cni_cache } =
+        StaticPods::of(&mut values, run, api.is_some(), &settings.node_name, surroundings);
+    let metrics = server(&mut values, &METRICS, is_v6);
     let config = Config {
-        manifests: run.manifests.clone(),
+        manifests: manifests::paths(&mut values, run, directory),
+        manifest_urls: urls::urls(&mut values, run),
+        cni_cache,
+        ranges: manifests::used_ranges(&mut values, run, api.is_some()),
+        service_route: service_route(&mut values, run, mode),
+        hosts: manifests::hosts(&mut values, run),
         api,
+        kubelet,
+        podman,
         settings,
         mode,
         ipvs: ipvs::node(&mut values, &run.settings.ipvs, mode),
         healthz: server(&mut values, &HEALTHZ, is_v6),
-        metrics: server(&mut values, &METRICS, is_v6),
+        metrics,
+        page: page(&mut values, run, metrics.is_some()),
         bind_address_hard_fail: flag(&mut values, "bindAddressHardFail"),
         conntrack: conntrack(&mut values),
         sync_period: sync_period(&mut values, &section),
@@ -55,6 +78,7 @@ pub(super) fn load(
         log: logging(&mut values, log),
     };
     unused::check(&mut values);
+    unused::options(&mut values, run, config.api.is_some());
     ipvs::tell_of_unused(&mut values, &run.settings.ipvs, mode);
     values.warn_of_the_rest();
     for problems in [&mut values.errors, &mut values.warnings] {
@@ -65,6 +89,17 @@ pub(super) fn load(
     }
     let warnings = std::mem::take(&mut values.warnings);
     Ok(Loaded { config, warnings, values })
+}
+
+/// Returns what Services of manifests are given.
+///
+/// # Errors
+///
+/// If the options are wrong.
+pub(super) fn ranges(args: &RangeArgs) -> Result<Ranges, Invalid> {
+    let mut values = Values::default();
+    let ranges = manifests::ranges(&mut values, args);
+    ranges.filter(|_| values.errors.is_empty()).ok_or(Invalid(values.errors))
 }
 
 pub(super) fn settings(
@@ -121,6 +156,16 @@ fn compiled(values: &mut Values, own: &SettingsArgs, surroundings: &Surroundings
         masquerade_all: flag(values, section.masquerade_all),
         masquerade_bit: masquerade_bit(values, section.masquerade_bit),
         drop_invalid: own.drop_invalid.unwrap_or(drops_invalid),
+        load_balancing: own.load_balancing.unwrap_or_default(),
+        maglev_table_size: own.maglev_table_size.unwrap_or_default(),
+        traffic: match (own.traffic, mode) {
+            (Some(_), Mode::Ipvs) => {
+                // Rules look a frontend up twice there.
+                values.option_unused("--traffic", "IPVS has counters of its own");
+                Traffic::Off
+            }
+            (traffic, _) => traffic.unwrap_or_default(),
+        },
         detect_local: detect_local(values),
         node_port_addresses: node_port_addresses(values, &mode_as_said),
         proxy_mode: match mode {
@@ -233,6 +278,22 @@ fn mode(values: &mut Values, said: &str) -> (Mode, Section) {
             (Mode::Nftables, NFTABLES)
         }
     }
+}
+
+fn service_route(values: &mut Values, run: &RunArgs, mode: Mode) -> bool {
+    let is_local = mode == Mode::Ipvs;
+    if run.service_route && is_local {
+        let reason = "in mode ipvs, the addresses of Services are the node's own";
+        values.option_unused("--service-route", reason);
+    }
+    run.service_route && !is_local
+}
+
+fn page(values: &mut Values, run: &RunArgs, is_served: bool) -> bool {
+    if run.page && !is_served {
+        values.option_unused("--page", "the server of the metrics is turned off");
+    }
+    run.page && is_served
 }
 
 fn node_name(values: &mut Values, surroundings: &Surroundings) -> NodeName {

@@ -5,7 +5,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::options::DuplicateKeyPolicy;
 use serde_saphyr::{
-    Error, Location, MessageFormatter, Options, Spanned, UserMessageFormatter, budget, options,
+    Error, Location, MessageFormatter, Options, Spanned, UserMessageFormatter, alias_limits,
+    budget, options,
 };
 
 /// A configuration is a few kilobytes; a file of another kind is not worth the memory.
@@ -89,6 +90,8 @@ fn reading(last_wins: bool) -> Options {
         if last_wins { DuplicateKeyPolicy::LastWins } else { DuplicateKeyPolicy::Error };
     options! {
         budget: budget! { max_depth: 64, flow_nesting_limit: 64 },
+        // Aliases multiply: a few hundred bytes could otherwise take the memory of the node.
+        alias_limits: alias_limits! { max_total_replayed_events: 10_000 },
         duplicate_keys: duplicate_keys,
         with_snippet: false,
     }

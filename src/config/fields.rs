@@ -294,7 +294,7 @@ pub(crate) const FIELDS: &[Field] = &[
         "iptables-localhost-nodeports",
         FieldType::Bool,
         "true",
-        "node ports are not served on loopback addresses, as in kube-proxy's nftables mode",
+        "`nodePortAddresses` decides, by its word `localhost`",
     )
     .zero_counts(),
     field(
@@ -446,9 +446,10 @@ pub(crate) const FIELDS: &[Field] = &[
         FieldType::List,
         "",
         Role::Used,
-        "the networks whose addresses node ports answer on, or `primary` alone. In a family \
-         without a network, every address answers. The default is `primary`, or every address if \
-         mode is iptables, ipvs or empty",
+        "the addresses that node ports answer on: those in networks, and the words `primary`, \
+         `localhost` (connections of the node itself) and `all` (with localhost). Networks without \
+         a word leave every address to a family that has none among them. The default is \
+         `primary`, or every address but localhost if mode is iptables, ipvs or empty",
     ),
     field(
         "oomScoreAdj",

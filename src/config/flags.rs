@@ -4,6 +4,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::fields::{FIELDS, Field, Role};
+use crate::config::options::heading;
 use crate::config::value::FieldType;
 
 /// The flags that rulec itself has under the same name: they are declared with its other options,
@@ -20,20 +21,51 @@ pub struct KubeProxyFlags {
     pub(crate) given: Vec<(&'static str, String)>,
 }
 
-/// Returns one field for each flag, in the order of the fields.
+/// Returns one field for each flag, in the order of the fields; those without effect come last, as
+/// in the help.
 fn flags() -> impl Iterator<Item = &'static Field> {
-    FIELDS.iter().enumerate().filter_map(|(index, field)| {
+    let of_flags = FIELDS.iter().enumerate().filter_map(|(index, field)| {
         let is_first = FIELDS[..index].iter().all(|other| other.flag != field.flag);
         (!field.flag.is_empty() && !OWN.contains(&field.flag) && is_first).then_some(field)
-    })
+    });
+    let (ignored, used): (Vec<_>, Vec<_>) =
+        of_flags.partition(|field| matches!(field.role, Role::Ignored(_)));
+    used.into_iter().chain(ignored)
 }
 
-/// Returns the help text of a flag.
+/// Returns the help text of a flag. Unlike a cell of a table, it begins like the others.
 fn help(field: &Field) -> String {
-    match field.role {
+    let mut text = match field.role {
         Role::Used => field.note.to_owned(),
         Role::When(condition) => format!("{}; only if {condition}", field.note),
         Role::Ignored(reason) => format!("no effect: {reason}"),
+    };
+    // A sysctl keeps its name.
+    let is_word = text.split(' ').next().is_some_and(|word| !word.contains('_'));
+    if let Some(first) = text.get_mut(..1).filter(|_| is_word) {
+        first.make_ascii_uppercase();
+    }
+    text
+}
+
+/// Returns the heading of a flag in the help.
+fn heading_of(field: &Field) -> &'static str {
+    if let Role::Ignored(_) = field.role {
+        return heading::WITHOUT_EFFECT;
+    }
+    let (section, name) = field.path.split_once('.').unwrap_or((field.path, ""));
+    match (section, name) {
+        // It only decides when the node counts as unhealthy.
+        (_, "syncPeriod") => heading::OBSERVABILITY,
+        ("clientConnection", _) => heading::SOURCES,
+        ("logging", _) => heading::LOGGING,
+        ("bindAddress" | "detectLocalMode" | "detectLocal" | "clusterCIDR", _) => heading::NODE,
+        ("nodePortAddresses", _) => heading::SERVICES,
+        ("mode" | "iptables" | "nftables", _) => heading::RULES,
+        ("ipvs", _) => heading::IPVS,
+        ("conntrack" | "oomScoreAdj", _) => heading::KERNEL,
+        // The addresses and ports of two servers.
+        _ => heading::OBSERVABILITY,
     }
 }
 
@@ -52,8 +84,8 @@ impl Args for KubeProxyFlags {
                 .long(field.flag)
                 .value_name(name)
                 .help(help(field))
-                .help_heading("Options of kube-proxy")
-                .hide_short_help(true)
+                .help_heading(heading_of(field))
+                .hide(matches!(field.role, Role::Ignored(_)))
                 .allow_hyphen_values(matches!(field.kind, FieldType::Int | FieldType::Number))
                 .action(ArgAction::Append);
             let argument = if field.flag == "v" { argument.short('v') } else { argument };

@@ -5,10 +5,14 @@ mod durations;
 mod every_field;
 mod files;
 mod ipvs;
+mod manifests;
 mod precedence;
 mod rules;
 mod sources;
+mod static_pods;
 
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser;
@@ -29,10 +33,30 @@ fn load(options: &[&str], file: Option<&str>) -> Result<Loaded, Invalid> {
 }
 
 fn load_in(options: &[&str], file: Option<&str>, in_cluster: bool) -> Result<Loaded, Invalid> {
+    load_among(|_| Ok(false), options, file, in_cluster)
+}
+
+/// Loads them on a node with these directories.
+fn load_among(
+    has_directory: fn(&Path) -> io::Result<bool>,
+    options: &[&str],
+    file: Option<&str>,
+    in_cluster: bool,
+) -> Result<Loaded, Invalid> {
     let cli = Cli::try_parse_from(["rulec", "run"].iter().chain(options)).unwrap();
     let Command::Run(run) = cli.command else { unreachable!("it says run") };
     let file = file.map(|text| File { name: FILE, bytes: text.as_bytes() });
-    let surroundings = Surroundings { hostname: "Node-A".to_owned(), in_cluster };
+    let has_pods_api = |root: &Path| match root.to_str() {
+        Some("/closed") => Err(io::ErrorKind::PermissionDenied.into()),
+        root => Ok(root == Some("/with-pods-api")),
+    };
+    let has_podman = |socket: &Path| match socket.to_str() {
+        Some("/closed/podman.sock") => Err(io::ErrorKind::PermissionDenied.into()),
+        socket => Ok(socket == Some("/there/podman.sock")),
+    };
+    let hostname = "Node-A".to_owned();
+    let surroundings =
+        Surroundings { hostname, in_cluster, has_pods_api, has_podman, has_directory };
     Config::load(&run, &cli.log, file, &surroundings)
 }
 

@@ -173,9 +173,9 @@ impl Values {
         self.errors.iter().any(|error| error.name == *name)
     }
 
-    /// Notes that an option is missing.
-    pub(crate) fn option_missing(&mut self, option: &str, message: &str) {
-        self.errors.push(option_problem(option, message.to_owned()));
+    /// Notes that the value of an option without a field is missing or invalid.
+    pub(crate) fn refuse_option(&mut self, option: &str, message: impl Into<String>) {
+        self.errors.push(option_problem(option, message.into()));
     }
 
     /// Notes that a flag has no effect because of a file.
@@ -186,7 +186,12 @@ impl Values {
 
     /// Notes that an option without a field has no effect, for a reason.
     pub(crate) fn option_unused(&mut self, option: &str, reason: &str) {
-        self.warnings.push(option_problem(option, format!("has no effect: {reason}")));
+        self.warn_of_option(option, format!("has no effect: {reason}"));
+    }
+
+    /// Notes a warning about an option without a field.
+    pub(crate) fn warn_of_option(&mut self, option: &str, message: impl Into<String>) {
+        self.warnings.push(option_problem(option, message.into()));
     }
 
     /// Notes a warning for the operator.

@@ -140,9 +140,9 @@ impl Seen {
                 continue;
             }
             seen.frontends.insert(*frontend);
-            let local = winner.local().into_iter().flat_map(|slots| slots.iter());
-            let all = winner.target.slots.iter().chain(local);
-            seen.backends.extend(all.map(|slot| slot.backend));
+            let groups = std::iter::once(&winner.target.group).chain(winner.local());
+            let slots = groups.flat_map(|group| group.slots.iter());
+            seen.backends.extend(slots.map(|slot| slot.backend));
         }
         seen
     }

@@ -1,18 +1,21 @@
 //! The thread that deletes flows that contradict the rules.
 //!
 //! The kernel has no index of flows by frontend, so finding some means walking all of them. This is
-//! done beside the commits; all requests that arrive during a walk become one walk afterwards, by
-//! the newest rules. What failed is retried.
+//! done beside the commits, in rounds. A round walks the flows at most once for each family and
+//! kind, whatever the number of frontends and backends. All requests that arrive during a round
+//! become one round afterwards, by the newest rules, so that none waits for more than the round
+//! under way and its own. What failed is retried.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rulec_compiler::flows::{Rules, Which};
+use rulec_compiler::flows::{FlowKind, Pair, Rules, Which};
 use rulec_compiler::net::Family;
-use rulec_compiler::{Frontend, Suspects};
-use rulec_sinks::conntrack::{Conntrack, ConntrackError, Filter, FlowKind};
+use rulec_compiler::{Flow, Frontend, Suspects};
+use rulec_sinks::conntrack::{Conntrack, ConntrackError, Filter};
+use rulec_sources::retry_pause;
 
 use crate::observe::metrics::Metrics;
 use crate::threads::Vital;
@@ -53,8 +56,8 @@ struct Orders {
     lost_at: Option<Instant>,
     /// The time before which nothing is tried.
     not_before: Option<Instant>,
-    /// The length of the last pause after a failure.
-    pause: Option<Duration>,
+    /// How many rounds in a row have failed.
+    failures: u32,
     is_ending: bool,
     has_ended: bool,
 }
@@ -66,13 +69,22 @@ impl ConntrackThread {
     ///
     /// If the thread cannot be started.
     pub fn start(metrics: Arc<Metrics>) -> anyhow::Result<Self> {
+        Self::run(move |shared| {
+            let mut conntrack = None;
+            serve(shared, |filter, is_unwanted| {
+                walk(&mut conntrack, filter, is_unwanted, &metrics)
+            });
+        })
+    }
+
+    fn run(body: impl FnOnce(&Shared) + Send + 'static) -> anyhow::Result<Self> {
         let shared =
             Arc::new(Shared { orders: Mutex::new(Orders::default()), changed: Condvar::new() });
         let ours = Arc::clone(&shared);
         let thread = Vital::start("rulec-conntrack", move || {
             // Also when it dies, so that no other thread waits for it.
             let _ended = Ended(&ours);
-            serve(&ours, &metrics);
+            body(&ours);
         })?;
         Ok(Self { shared, thread })
     }
@@ -202,8 +214,8 @@ impl Orders {
     /// Puts back what failed, and returns the pause before the next try.
     fn put_back(&mut self, suspects: Suspects, now: Instant) -> Duration {
         let (first, longest) = RETRY_PAUSES;
-        let pause = self.pause.map_or(first, |pause| (pause * 2).min(longest));
-        self.pause = Some(pause);
+        self.failures = self.failures.saturating_add(1);
+        let pause = retry_pause(first, longest, self.failures);
         self.not_before = Some(now + pause);
         if !suspects.lost.is_empty() {
             self.lost_at.get_or_insert(now + pause);
@@ -213,26 +225,30 @@ impl Orders {
     }
 }
 
-fn serve(shared: &Shared, metrics: &Metrics) {
-    let mut conntrack = None;
+/// Does the pending work until the end. `walk` deletes those flows of a filter that are unwanted.
+fn serve(
+    shared: &Shared,
+    mut walk: impl FnMut(&Filter, &dyn Fn(&Flow) -> bool) -> Result<(), ConntrackError>,
+) {
     while let Some((suspects, rules)) = shared.next() {
-        let Suspects { udp, came, lost } = suspects;
         let mut failed = Suspects::default();
         let mut error = None;
-        let udp_done =
-            walk(&mut conntrack, FlowKind::Udp, [&udp, &Which::default()], &rules, metrics);
-        if let Err(failure) = udp_done {
-            failed.udp = udp;
+        for kind in [FlowKind::Udp, FlowKind::Unanswered] {
+            let Err(failure) = walk_families(&mut walk, kind, suspects.of(kind), &rules) else {
+                continue;
+            };
             error = Some(failure);
-        }
-        let done = walk(&mut conntrack, FlowKind::Unanswered, [&lost, &came], &rules, metrics);
-        if let Err(failure) = done {
-            (failed.came, failed.lost) = (came, lost);
-            error = Some(failure);
+            match kind {
+                FlowKind::Udp => failed.udp = suspects.udp.clone(),
+                FlowKind::Unanswered => {
+                    failed.came = suspects.came.clone();
+                    failed.lost = suspects.lost.clone();
+                }
+            }
         }
         let mut orders = shared.orders();
         let Some(error) = error else {
-            (orders.pause, orders.not_before) = (None, None);
+            (orders.failures, orders.not_before) = (0, None);
             continue;
         };
         let pause = orders.put_back(failed, Instant::now());
@@ -246,42 +262,44 @@ fn serve(shared: &Shared, metrics: &Metrics) {
     }
 }
 
-/// Walks the flows of a kind once for each family that is concerned. A translated flow is judged if
-/// it is among `translated`, another one if it is among `untranslated`; for UDP, `translated`
-/// applies to both.
-fn walk(
-    conntrack: &mut Option<Conntrack>,
+/// Walks the flows of a kind once for each family that is concerned.
+fn walk_families(
+    walk: &mut impl FnMut(&Filter, &dyn Fn(&Flow) -> bool) -> Result<(), ConntrackError>,
     kind: FlowKind,
-    [translated, untranslated]: [&Which; 2],
+    suspects: Pair<'_>,
     rules: &Rules,
-    metrics: &Metrics,
 ) -> Result<(), ConntrackError> {
-    let untranslated = match kind {
-        FlowKind::Udp => translated,
-        FlowKind::Unanswered => untranslated,
-    };
+    let Pair { translated, untranslated } = suspects;
     for family in Family::ALL {
         if !translated.concerns(family) && !untranslated.concerns(family) {
             continue;
         }
-        let started = Instant::now();
-        // The socket is opened on first use. After a failure a new one is opened, which has nothing
-        // left of the old one's state.
-        let mut open = match conntrack.take() {
-            Some(open) => open,
-            None => Conntrack::open()?,
-        };
         let filter = narrowest(family, kind, [translated, untranslated]);
-        let flows = open.delete(&filter, |flow| {
-            let which = if flow.is_translated() { translated } else { untranslated };
-            rules.contradict(flow, which)
-        })?;
-        *conntrack = Some(open);
-        let took = started.elapsed();
-        metrics.kube_proxy.flows_deleted(family, took, flows);
-        let elapsed_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        tracing::debug!(%family, ?kind, flows, elapsed_us, "deleted flows that contradict the rules");
+        walk(&filter, &|flow| rules.rule_out(flow, suspects))?;
     }
+    Ok(())
+}
+
+fn walk(
+    conntrack: &mut Option<Conntrack>,
+    filter: &Filter,
+    is_unwanted: &dyn Fn(&Flow) -> bool,
+    metrics: &Metrics,
+) -> Result<(), ConntrackError> {
+    let started = Instant::now();
+    // The socket is opened on first use. After a failure a new one is opened, which has nothing
+    // left of the old one's state.
+    let mut open = match conntrack.take() {
+        Some(open) => open,
+        None => Conntrack::open()?,
+    };
+    let flows = open.delete(filter, is_unwanted)?;
+    *conntrack = Some(open);
+    let took = started.elapsed();
+    let Filter { family, kind, .. } = *filter;
+    metrics.kube_proxy.flows_deleted(family, took, flows);
+    let elapsed_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    tracing::debug!(%family, ?kind, flows, elapsed_us, "deleted flows that contradict the rules");
     Ok(())
 }
 
@@ -322,19 +340,15 @@ fn same<T: PartialEq>(mut all: impl Iterator<Item = T>) -> Option<T> {
 impl ConntrackThread {
     /// A handle whose thread dies when `die` is called.
     pub(crate) fn mortal() -> Self {
-        let shared =
-            Arc::new(Shared { orders: Mutex::new(Orders::default()), changed: Condvar::new() });
-        let ours = Arc::clone(&shared);
-        let body = move || {
-            let _ended = Ended(&ours);
-            let mut orders = ours.orders();
+        let body = |shared: &Shared| {
+            let mut orders = shared.orders();
             while !orders.is_ending {
-                orders = ours.wait(orders, None);
+                orders = shared.wait(orders, None);
             }
             drop(orders);
             panic!("on purpose");
         };
-        Self { shared, thread: Vital::start("rulec-conntrack", body).unwrap() }
+        Self::run(body).unwrap()
     }
 
     pub(crate) fn die(&self) {
@@ -346,6 +360,8 @@ impl ConntrackThread {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::net::SocketAddr;
+    use std::sync::mpsc::{self, RecvTimeoutError};
 
     use rulec_compiler::name::NodeName;
     use rulec_compiler::net::Protocol;
@@ -362,10 +378,99 @@ mod tests {
         Which { frontends: ports.map(frontend).collect(), ..Which::default() }
     }
 
-    fn orders() -> Orders {
+    /// The rules of a node without Services: what was translated to a gone frontend contradicts.
+    fn rules() -> Rules {
         let program = Program::new(Arc::new(Settings::new(NodeName::from("na"))));
-        let rules = Rules::new(&program, BTreeSet::new(), BTreeSet::new());
-        Orders { rules: Some(rules), ..Orders::default() }
+        Rules::new(&program, BTreeSet::new(), BTreeSet::new())
+    }
+
+    fn orders() -> Orders {
+        Orders { rules: Some(rules()), ..Orders::default() }
+    }
+
+    fn gone(ports: std::ops::Range<u16>) -> Suspects {
+        let gone = ports.map(frontend).collect();
+        Suspects { udp: Which { gone, ..Which::default() }, ..Suspects::default() }
+    }
+
+    /// Returns how many of these ports have a flow that is unwanted.
+    fn unwanted(is_unwanted: &dyn Fn(&Flow) -> bool, ports: std::ops::Range<u16>) -> usize {
+        let flow = |port| Flow {
+            protocol: Protocol::Udp,
+            destination: SocketAddr::new([10, 96, 0, 1].into(), port),
+            answers: SocketAddr::new([10, 50, 1, 1].into(), port),
+        };
+        ports.filter(|port| is_unwanted(&flow(*port))).count()
+    }
+
+    #[test]
+    fn a_round_takes_one_walk_per_family_and_kind() {
+        let of = |address: IpAddr, protocol| {
+            let ports = (1..=1_000).filter_map(NonZeroU16::new);
+            ports.map(move |port| Frontend::Address { address, protocol, port })
+        };
+        // Two addresses of each family, so that no filter but that by family and kind finds all.
+        let which = |protocol| {
+            let addresses = ["10.96.0.1", "10.96.0.2", "fd00:96::1", "fd00:96::2"];
+            let frontends = addresses.iter().flat_map(|it| of(it.parse().unwrap(), protocol));
+            Which { frontends: frontends.collect(), ..Which::default() }
+        };
+        let shared = Shared { orders: Mutex::new(orders()), changed: Condvar::new() };
+        let lost = which(Protocol::Tcp);
+        let came = which(Protocol::Sctp);
+        shared.orders().remember(Suspects { udp: which(Protocol::Udp), came, lost });
+        shared.orders().lost_at = Some(Instant::now());
+        shared.orders().is_ending = true;
+        let mut walks = Vec::new();
+        serve(&shared, |filter, _| {
+            walks.push(*filter);
+            Ok(())
+        });
+        let (udp, unanswered) = (FlowKind::Udp, FlowKind::Unanswered);
+        let expected = [(udp, Family::Ipv4), (udp, Family::Ipv6)]
+            .into_iter()
+            .chain([(unanswered, Family::Ipv4), (unanswered, Family::Ipv6)])
+            .map(|(kind, family)| Filter { family, kind, port: None, destination: None });
+        assert_eq!(walks, expected.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn requests_that_arrive_during_a_walk_share_the_next_one() {
+        // The thread tells which flows each walk would delete, and then waits.
+        let (began, walks) = mpsc::channel();
+        let (finish, finished) = mpsc::channel();
+        let thread = ConntrackThread::run(move |shared| {
+            serve(shared, |_, is_unwanted| {
+                began.send(unwanted(is_unwanted, 1..2_000)).unwrap();
+                finished.recv().unwrap();
+                Ok(())
+            });
+        });
+        let thread = thread.unwrap();
+        let patience = Duration::from_secs(60);
+        thread.check(gone(1..2), rules());
+        assert_eq!(walks.recv_timeout(patience), Ok(1));
+        for port in 2..1_002 {
+            thread.check(gone(port..port + 1), rules());
+        }
+        assert!(walks.try_recv().is_err(), "the first walk is under way");
+        finish.send(()).unwrap();
+        assert_eq!(walks.recv_timeout(patience), Ok(1_000), "all of them, and not the first again");
+        finish.send(()).unwrap();
+        drop(thread);
+        assert_eq!(walks.recv_timeout(patience), Err(RecvTimeoutError::Disconnected));
+    }
+
+    #[test]
+    fn a_failed_walk_of_one_kind_does_not_repeat_the_other() {
+        let shared = Shared { orders: Mutex::new(orders()), changed: Condvar::new() };
+        shared.orders().remember(Suspects { came: which(2..3), ..gone(1..2) });
+        shared.orders().is_ending = true;
+        serve(&shared, |filter, _| match filter.kind {
+            FlowKind::Udp => Err(std::io::Error::other("refused").into()),
+            FlowKind::Unanswered => Ok(()),
+        });
+        assert_eq!(shared.orders().suspects, gone(1..2));
     }
 
     #[test]

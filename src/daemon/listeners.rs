@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use rulec_compiler::net::{Family, Protocol};
 use rulec_compiler::nft::Key;
-use rulec_compiler::nft::set::View;
 use rulec_compiler::resolve::node_ports;
 use rulec_compiler::{Delta, Frontend, Model, PortKey, Program, Settings};
 
@@ -29,6 +28,8 @@ struct Opened {
     frontend: Frontend,
     /// Its addresses; `None` for all of the node's.
     addresses: Option<Vec<IpAddr>>,
+    /// True if connections to `localhost` go there, too.
+    at_localhost: bool,
     owner: Option<Arc<PortKey>>,
 }
 
@@ -92,17 +93,16 @@ impl Listeners {
                 held.object.addresses.contains(&address).then(|| Some(vec![address]))?
             }
         };
-        self.known.insert(frontend).then_some(Opened { frontend, addresses, owner })
+        let is_node_port = matches!(frontend, Frontend::NodePort { .. });
+        let at_localhost = is_node_port && settings.serves_localhost(frontend.family());
+        let opened = Opened { frontend, addresses, at_localhost, owner };
+        self.known.insert(frontend).then_some(opened)
     }
 }
 
 /// Returns the frontend that an element is about.
 fn frontend_of(key: Key) -> Option<Frontend> {
-    if let Key::Service(View::Cluster, frontend) | Key::Reject(frontend) = key {
-        Some(frontend)
-    } else {
-        None
-    }
+    if let Key::Service(frontend) | Key::Reject(frontend) = key { Some(frontend) } else { None }
 }
 
 /// Reports who listens there, on another thread.
@@ -123,7 +123,7 @@ fn report(opened: &[Opened]) {
                 listener = %listener.at,
                 process = owner_of(listener.inode).unwrap_or_default(),
                 "a process listens where a Service is served: \
-                 connections from outside go to the Service"
+                 connections go to the Service"
             );
         }
     }
@@ -145,9 +145,10 @@ impl Opened {
         match at {
             IpAddr::V6(at) if at.is_unspecified() => true,
             IpAddr::V4(_) | IpAddr::V6(_) if at.is_unspecified() => is_of_family,
+            at if at.is_loopback() => self.at_localhost && at == self.frontend.family().localhost(),
             IpAddr::V4(_) | IpAddr::V6(_) => match &self.addresses {
                 Some(addresses) => addresses.contains(&at),
-                None => is_of_family && !at.is_loopback(),
+                None => is_of_family,
             },
         }
     }
@@ -280,7 +281,7 @@ mod tests {
         // A change of the endpoints.
         let replaced = [op(Op::delete, node_port(30080)), op(Op::add, node_port(30080))];
         assert_eq!(opened(&replaced), []);
-        let served = Element::new(Key::Service(View::Cluster, at(OWN)), Value::Present);
+        let served = Element::new(Key::Service(at(OWN)), Value::Present);
         assert_eq!(opened(&[op(Op::delete, at(OWN)), Op::add(served)]), []);
         assert_eq!(opened(&[op(Op::delete, node_port(30080))]), []);
         assert_eq!(opened(&[op(Op::add, node_port(30080))]), [node_port(30080)]);
@@ -315,13 +316,19 @@ mod tests {
         let opened = |frontend, addresses: Option<&[&str]>| Opened {
             frontend,
             addresses: addresses.map(|all| all.iter().map(|it| it.parse().unwrap()).collect()),
+            at_localhost: false,
             owner: None,
         };
+        let localhost = |at_localhost| Opened { at_localhost, ..opened(node_port(22), None) };
         let cases = [
             (opened(node_port(22), None), "0.0.0.0:22", true),
             (opened(node_port(22), None), "[::]:22", true),
             (opened(node_port(22), None), "192.0.2.10:22", true),
             (opened(node_port(22), None), "127.0.0.1:22", false),
+            (opened(node_port(22), Some(&["127.0.0.2"])), "127.0.0.2:22", false),
+            (localhost(true), "127.0.0.1:22", true),
+            (localhost(true), "127.0.0.2:22", false),
+            (localhost(true), "[::1]:22", false),
             (opened(node_port(22), None), "0.0.0.0:23", false),
             (opened(node_port(22), Some(&[OWN])), "192.0.2.10:22", true),
             (opened(node_port(22), Some(&[OWN])), "[::ffff:192.0.2.10]:22", true),

@@ -154,6 +154,11 @@ impl Problems {
         self.held.get(&Origin::Manifests).map_or(0, |held| held.broken.len())
     }
 
+    /// Returns the current problems of each source.
+    pub(crate) fn held(&self) -> BTreeMap<Origin, OrdSet<Problem>> {
+        self.held.iter().map(|(origin, held)| (*origin, held.problems.clone())).collect()
+    }
+
     fn say(
         &mut self,
         origin: Origin,
@@ -279,6 +284,7 @@ mod tests {
             severity,
             object: Some("Service default/web".to_owned()),
             message: "is broken".to_owned(),
+            skips: false,
         }
     }
 

@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use im::OrdSet;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use rulec_compiler::Origin;
 use rulec_compiler::net::Family;
+use rulec_compiler::nft::traffic::Traffic;
 use rulec_compiler::object::Kind;
 use rulec_engine::{Counts, Engine, Event, Periods, Request};
 use rulec_sinks::nft::Ownership;
@@ -27,19 +29,27 @@ use crate::clock;
 use crate::config::Config;
 use crate::daemon::commits::Commits;
 use crate::daemon::conntrack_thread::ConntrackThread;
+use crate::daemon::hosts_thread::HostsThread;
 use crate::daemon::listeners::Listeners;
+use crate::daemon::node_look::NodeLook;
 use crate::daemon::problems::{Line, Problems};
 use crate::daemon::reload;
 use crate::daemon::remarks::Remarks;
+use crate::daemon::routes_thread::{self, RoutesThread};
 use crate::daemon::sink_thread::SinkThread;
 use crate::daemon::sources::Sources;
 use crate::daemon::systemd::Notify;
+use crate::daemon::traffic_thread::TrafficThread;
+use crate::history::{self, History, Limits, keeper::Keeper};
 use crate::kernel::IpvsStart;
-use crate::observe::endpoints::{Options, Servers};
+use crate::observe::endpoints::{MetricsSite, Options, Servers};
 use crate::observe::monitor::Monitor;
+use crate::observe::settings::DaemonSettings;
 use crate::observe::telemetry;
 use crate::setup;
 use crate::snapshot::Snapshot;
+use crate::tool::diff;
+use crate::tool::show::page;
 
 /// How many updates may wait. A source that is faster than the kernel waits; nothing is lost.
 const UPDATES: usize = 256;
@@ -125,6 +135,9 @@ async fn serve(
         Ownership::Exclusive if !is_ipvs => 3600,
         Ownership::Exclusive | Ownership::Shared => 60,
     });
+    let counted = settings.traffic;
+    let start = || TrafficThread::start(counted);
+    let mut traffic = (counted != Traffic::Off).then(start).transpose()?;
     let periods = Periods { verify: Duration::from_secs(verify), ..Periods::default() };
     let mut engine = Engine::new(settings, periods, Instant::now());
     engine.set_clock(clock::monotonic()?);
@@ -133,23 +146,45 @@ async fn serve(
     let state = state.map(|path| StateDir::new(path.clone()));
     let sources = Sources::start(args, &config, state.as_ref(), &out)?;
     drop(out);
+    // The route comes before the first name of a Service.
+    let start = || RoutesThread::start(sources.networks.iter().copied().collect());
+    let routes = config.service_route.then(start).transpose()?;
     let mut daemon = Daemon::new(engine, sink, sources.origins());
     let show = Options::from(&config);
     daemon.monitor = Monitor::new(show.staleness, sources.origins());
     daemon.monitor.api.clone_from(&sources.api);
     daemon.monitor.state.clone_from(&state);
+    daemon.monitor.traffic = traffic.as_ref().map(TrafficThread::asker);
     daemon.monitor.checks.notes.clone_from(&sources.notes);
     if is_ipvs {
         daemon.monitor.metrics().own.ipvs();
     }
+    daemon.history = History::new(Limits::from(&args.history), diff::tell_change);
+    if daemon.history.is_kept() {
+        daemon.keeper = Some(daemon.history.keep(state.clone())?);
+    }
     let metrics = Arc::clone(daemon.monitor.metrics());
+    let page = config.page.then(|| {
+        let history = daemon.history.clone();
+        daemon.monitor.page_site(history, page::render)
+    });
     let servers = Servers::start(
         &show,
         daemon.monitor.health_site(),
-        daemon.monitor.metrics_site(show.mode, effective),
+        MetricsSite { page, ..daemon.monitor.metrics_site(show.mode, effective) },
+        args.socket().map(|path| {
+            let settings = DaemonSettings::of(args, &config);
+            (path, daemon.monitor.state_site(settings, daemon.history.clone()))
+        }),
     );
     daemon.snapshot.clone_from(&args.snapshot);
     daemon.conntrack = Some(ConntrackThread::start(Arc::clone(daemon.monitor.metrics()))?);
+    daemon.hosts = match &config.hosts {
+        Some(hosts) => Some(HostsThread::start(hosts.clone(), Arc::clone(&metrics))?),
+        None => None,
+    };
+    daemon.routes = routes;
+    daemon.networks.clone_from(&sources.networks);
     daemon.notify = Notify::from_env();
     daemon.nudge = sources.nudge.clone();
     let (asked, reloads) = mpsc::unbounded_channel();
@@ -162,10 +197,20 @@ async fn serve(
             () = changed => ending = Ending::Reconfigured,
         }
     };
+    let uncounted = async {
+        match &mut traffic {
+            Some(traffic) => traffic.death().await,
+            None => pending().await,
+        }
+    };
     tokio::select! {
         outcome = daemon.run(updates, stop) => outcome?,
+        error = uncounted => return Err(error),
         error = sources.failure() => return Err(error),
         error = servers.failure() => return Err(error),
+    }
+    if let Some(keeper) = daemon.keeper.take() {
+        keeper.finish(history::FINISH);
     }
     if let Some(state) = state.filter(|state| !state.finish(SAVING)) {
         let path = state.path().display();
@@ -178,11 +223,42 @@ async fn serve(
     Ok(ending)
 }
 
-/// Resolves with an error when the thread has died; never if there is no thread.
-async fn death(conntrack: &mut Option<ConntrackThread>) -> anyhow::Error {
-    match conntrack {
-        Some(conntrack) => conntrack.death().await,
-        None => pending().await,
+/// Resolves with an error when one of the threads has died; never if there are none.
+async fn death(
+    conntrack: &mut Option<ConntrackThread>,
+    hosts: &mut Option<HostsThread>,
+    routes: &mut Option<RoutesThread>,
+    keeper: &mut Option<Keeper>,
+) -> anyhow::Error {
+    let conntrack = async {
+        match conntrack {
+            Some(conntrack) => conntrack.death().await,
+            None => pending().await,
+        }
+    };
+    let hosts = async {
+        match hosts {
+            Some(hosts) => hosts.death().await,
+            None => pending().await,
+        }
+    };
+    let routes = async {
+        match routes {
+            Some(routes) => routes.death().await,
+            None => pending().await,
+        }
+    };
+    let keeper = async {
+        match keeper {
+            Some(keeper) => keeper.death().await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        error = keeper => error,
+        error = conntrack => error,
+        error = hosts => error,
+        error = routes => error,
     }
 }
 
@@ -215,9 +291,23 @@ pub struct Daemon {
     stale: BTreeMap<Origin, Timestamp>,
     commits: Commits,
     conntrack: Option<ConntrackThread>,
+    /// Writes the names of Services, if that is wanted.
+    hosts: Option<HostsThread>,
+    /// Whether something has happened that may have changed them.
+    names_due: bool,
+    /// Keeps the routes to Services, if that is wanted.
+    routes: Option<RoutesThread>,
+    /// The networks that addresses of Services are given out of.
+    networks: Vec<IpNet>,
+    /// The networks of Services when routes were last asked for.
+    routed: BTreeSet<IpNet>,
     listeners: Listeners,
     monitor: Monitor,
+    /// The changes that are kept.
+    history: History,
+    keeper: Option<Keeper>,
     remarks: Remarks,
+    node: NodeLook,
     observer: Option<mpsc::UnboundedSender<Counts>>,
     notify: Notify,
     /// Requests to read all sources again.
@@ -248,8 +338,16 @@ impl Daemon {
             stale: BTreeMap::new(),
             commits: Commits::new(Instant::now()),
             conntrack: None,
+            hosts: None,
+            names_due: false,
+            routes: None,
+            networks: Vec::new(),
+            routed: BTreeSet::new(),
             listeners: Listeners::default(),
+            history: History::new(Limits::default(), diff::tell_change),
+            keeper: None,
             remarks: Remarks::default(),
+            node: NodeLook::default(),
             observer: None,
             notify: Notify::default(),
             // The sender is dropped, so no request comes unless the receiver is replaced.
@@ -306,6 +404,8 @@ impl Daemon {
                     let now = Instant::now();
                     self.monitor.replied(&reply, now);
                     self.engine.handle(Event::Reply(reply), now);
+                    self.names_due = true;
+                    self.node.changed();
                     if let Some(observer) = &self.observer {
                         let _ = observer.send(self.engine.counts());
                     }
@@ -318,10 +418,13 @@ impl Daemon {
                     None => watched = false,
                 },
                 error = self.sink.threads.death() => return Err(error),
-                error = death(&mut self.conntrack) => return Err(error),
+                error = death(&mut self.conntrack, &mut self.hosts, &mut self.routes, &mut self.keeper) => return Err(error),
                 error = self.monitor.checks.failure() => return Err(error),
                 Some(()) = self.reloads.recv() => self.look_again(),
-                Some(ask) = self.monitor.asks.recv() => self.monitor.tell(ask, &self.engine),
+                Some(ask) = self.monitor.asks.recv() => {
+                    let (problems, networks) = (self.problems.held(), self.service_networks());
+                    self.monitor.tell(ask, &self.engine, self.started, problems, networks);
+                }
                 () = tick => {}
                 () = &mut stop => break,
                 _ = save.recv() => self.save(),
@@ -334,7 +437,11 @@ impl Daemon {
             {
                 conntrack.check(suspects, rules);
             }
+            self.note();
             self.monitor.follow(&mut self.engine);
+            self.name_services();
+            self.route_services();
+            self.look_at_the_node();
             self.tell_of_what_has_no_effect();
             if self.engine.is_settled() && !self.was_settled {
                 self.was_settled = true;
@@ -347,6 +454,10 @@ impl Daemon {
                         .map(|kind| model.count(kind));
                 let held = "in sync with all sources";
                 tracing::info!(services, slices, pods, nodes, "{held}");
+                if self.routes.is_none() {
+                    // Not before the tables are ours: another instance may have set them.
+                    routes_thread::remove_routes();
+                }
                 self.notify.ready(&self.status());
             }
             if self.notify.is_due(Instant::now()) {
@@ -370,15 +481,17 @@ impl Daemon {
         }
     }
 
-    /// Sends the next request to the sink, if there is one.
+    /// Sends the next requests to the sink, if there are any.
     fn ask_the_sink(&mut self) -> anyhow::Result<()> {
-        let started = Instant::now();
-        let Some(request) = self.engine.next_request(started) else { return Ok(()) };
-        self.monitor.requested(&request, started, Instant::now());
-        if let Request::Commit { delta, .. } = &request {
-            self.listeners.follow(delta, self.engine.model(), self.engine.settings());
+        loop {
+            let started = Instant::now();
+            let Some(request) = self.engine.next_request(started) else { return Ok(()) };
+            self.monitor.requested(&request, started, Instant::now());
+            if let Request::Commit { delta, .. } = &request {
+                self.listeners.follow(delta, self.engine.model(), self.engine.settings());
+            }
+            self.sink.request(request)?;
         }
-        self.sink.request(request)
     }
 
     /// Returns one line for the service manager.
@@ -424,6 +537,7 @@ impl Daemon {
         if suppressed > 0 {
             tracing::debug!(%origin, objects = suppressed, "read again, meaning unchanged");
         }
+        self.names_due |= !changes.is_empty();
         let before = self.engine.counts().suppressed;
         let triggers = self.on_our_clock(triggers, now);
         self.engine.handle(Event::Changes(origin, changes, triggers), now);
@@ -473,6 +587,55 @@ impl Daemon {
         self.problems.due(now).iter().for_each(Line::log);
     }
 
+    /// Notes what the kernel has acknowledged in the history.
+    fn note(&mut self) {
+        let Some(acknowledged) = self.engine.take_acknowledged() else { return };
+        self.history.note(acknowledged);
+        match &self.keeper {
+            Some(keeper) => keeper.wake(),
+            None => self.history.tidy(),
+        }
+    }
+
+    /// Writes the names of the Services that the kernel has acknowledged, if they may have changed.
+    fn name_services(&mut self) {
+        let Some(hosts) = &self.hosts else { return };
+        let Some((applied, model)) = self.engine.applied().filter(|_| self.names_due) else {
+            return;
+        };
+        hosts.follow(applied, model);
+        self.names_due = false;
+    }
+
+    /// Keeps routes to the networks of Services. They are known only when all sources have
+    /// delivered.
+    fn route_services(&mut self) {
+        let Some(routes) = self.routes.as_ref().filter(|_| self.incomplete.is_empty()) else {
+            return;
+        };
+        let networks = self.service_networks();
+        if self.routed != networks {
+            routes.keep(networks.clone());
+            self.routed = networks;
+        }
+    }
+
+    /// Returns the networks that Services have addresses of: what is given out, and ServiceCIDRs.
+    fn service_networks(&self) -> BTreeSet<IpNet> {
+        let named = self.engine.model().service_cidrs().flat_map(|entry| &entry.object.cidrs);
+        self.networks.iter().chain(named).copied().collect()
+    }
+
+    /// Logs what is wrong with the node, as far as Services that the kernel holds need it.
+    fn look_at_the_node(&mut self) {
+        if self.engine.is_settled() && self.node.is_due() {
+            let networks = self.service_networks();
+            if let Some((applied, model)) = self.engine.applied() {
+                self.node.follow(applied, model, &networks);
+            }
+        }
+    }
+
     /// Logs what has no effect. That is known only when all sources have delivered.
     fn tell_of_what_has_no_effect(&mut self) {
         let touched = self.engine.take_touched();
@@ -497,6 +660,8 @@ impl Daemon {
 #[cfg(test)]
 mod tests {
     use rulec_compiler::Settings;
+    use rulec_engine::answer;
+    use rulec_engine::fake::FakeSink;
 
     use super::*;
 
@@ -527,10 +692,43 @@ mod tests {
             std::mem::forget(lives);
         });
         assert_eq!(watches.await, "the thread rulec-nft-watch died");
+        let checks = end(|_, mut lives| {
+            drop(lives.remove(1));
+            std::mem::forget(lives);
+        });
+        assert_eq!(checks.await, "the thread rulec-nft-check died");
         let programs = end(|_, mut lives| {
             drop(lives.swap_remove(0));
             std::mem::forget(lives);
         });
         assert_eq!(programs.await, "the thread rulec-nft died");
+    }
+
+    #[tokio::test]
+    async fn a_stop_does_not_wait_for_a_check() {
+        let settings = Settings::new("na".into());
+        let periods = Periods { verify: Duration::ZERO, ..Periods::default() };
+        let mut engine = Engine::new(settings, periods, Instant::now());
+        engine.handle(Event::SourcesReady, Instant::now());
+        let (sink, asked, answers, lives) = SinkThread::mortal();
+        let mut daemon = Daemon::new(engine, sink, []);
+        let (begins, begun) = tokio::sync::oneshot::channel();
+        let kernel = std::thread::spawn(move || {
+            let mut kernel = FakeSink::default();
+            // A check is never answered.
+            while let Some(request) = asked.recv().ok().filter(|request| !request.is_beside()) {
+                answers.send(answer(&mut kernel, request)).unwrap();
+            }
+            begins.send(()).unwrap();
+            answers
+        });
+        let (_out, updates) = mpsc::channel(1);
+        let stop = async {
+            begun.await.unwrap();
+        };
+        let end = daemon.run(updates, stop);
+        tokio::time::timeout(Duration::from_secs(60), end).await.expect("it ends").unwrap();
+        kernel.join().unwrap();
+        drop(lives);
     }
 }

@@ -1,4 +1,7 @@
-//! The sink's thread: netlink blocks, and its sockets stay on the thread that opened them.
+//! The sink's threads: netlink blocks, and its sockets stay on the thread that opened them.
+//!
+//! One thread commits, and one compares the kernel's content with what was committed, with a sink of
+//! its own: reading everything takes long, and no change waits for it.
 
 use std::future::pending;
 use std::sync::mpsc;
@@ -17,10 +20,12 @@ use crate::threads::Vital;
 /// How long the watcher waits before it checks whether it is still needed.
 const WATCH_PAUSE: Duration = Duration::from_millis(500);
 
-/// A sink on its own thread. Dropping it ends the thread after the current request.
+/// A sink on its own threads. Dropping it ends each after its current request.
 #[derive(Debug)]
 pub struct SinkThread {
     requests: mpsc::Sender<Request>,
+    /// Requests that others do not wait for.
+    beside: mpsc::Sender<Request>,
     /// Whether others can change the tables.
     pub ownership: Ownership,
     /// The replies of the sink.
@@ -31,10 +36,11 @@ pub struct SinkThread {
     pub threads: Threads,
 }
 
-/// The threads that program the kernel and watch for changes by other processes.
+/// The threads that program the kernel and look for changes by other processes.
 #[derive(Debug)]
 pub struct Threads {
     sink: Vital,
+    checker: Vital,
     /// `None` if other processes cannot change the tables.
     watcher: Option<Vital>,
 }
@@ -50,13 +56,14 @@ impl Threads {
         };
         tokio::select! {
             error = self.sink.death() => error,
+            error = self.checker.death() => error,
             error = watcher => error,
         }
     }
 }
 
 impl SinkThread {
-    /// Starts the thread, in the network namespace of the caller.
+    /// Starts the threads, in the network namespace of the caller.
     ///
     /// # Errors
     ///
@@ -65,17 +72,30 @@ impl SinkThread {
         let (requests, inbox) = mpsc::channel();
         let (outbox, replies) = channel::unbounded_channel();
         let (alarms, tampering) = channel::unbounded_channel();
+        let options = ipvs.as_ref().map(|ipvs| ipvs.options.clone());
+        let out = outbox.clone();
         let ((ownership, portid), sink) =
             on_thread("rulec-nft", move |opened| match kernel::start(ownership, mark, ipvs) {
                 Ok((mut sink, ownership, portid)) => {
                     let _ = opened.send(Ok((ownership, portid)));
-                    serve(sink.as_mut(), &inbox, &outbox);
+                    serve(sink.as_mut(), &inbox, &out);
                 }
                 Err(error) => {
                     let _ = opened.send(Err(error));
                 }
             })?;
-        let mut threads = Threads { sink, watcher: None };
+        let (beside, asked) = mpsc::channel();
+        let ((), checker) =
+            on_thread("rulec-nft-check", move |opened| match kernel::look(mark, options) {
+                Ok(mut sink) => {
+                    let _ = opened.send(Ok(()));
+                    serve(sink.as_mut(), &asked, &outbox);
+                }
+                Err(error) => {
+                    let _ = opened.send(Err(error));
+                }
+            })?;
+        let mut threads = Threads { sink, checker, watcher: None };
         if ownership == Ownership::Shared {
             let ((), thread) =
                 on_thread("rulec-nft-watch", move |opened| match Watcher::open(portid) {
@@ -90,21 +110,23 @@ impl SinkThread {
                 .context("watching nf_tables")?;
             threads.watcher = Some(thread);
         }
-        Ok(Self { requests, ownership, replies, tampering, threads })
+        Ok(Self { requests, beside, ownership, replies, tampering, threads })
     }
 
-    /// Sends the sink a request. Only one at a time: the next follows the reply.
+    /// Sends the sink a request. Only one at a time: the next follows the reply. A request that
+    /// others do not wait for goes beside them.
     ///
     /// # Errors
     ///
     /// If the thread has died.
     pub fn request(&self, request: Request) -> anyhow::Result<()> {
-        self.requests.send(request).ok().context("the thread of the nft sink died")
+        let inbox = if request.is_beside() { &self.beside } else { &self.requests };
+        inbox.send(request).ok().context("the thread of the nft sink died")
     }
 }
 
 /// Starts a thread and waits until it reports whether it could open what it needs.
-fn on_thread<T: Send + 'static>(
+pub(super) fn on_thread<T: Send + 'static>(
     name: &'static str,
     body: impl FnOnce(mpsc::Sender<anyhow::Result<T>>) + Send + 'static,
 ) -> anyhow::Result<(T, Vital)> {
@@ -148,10 +170,11 @@ fn watch(mut watcher: Watcher, alarms: &channel::UnboundedSender<Tampering>) {
 
 #[cfg(test)]
 impl SinkThread {
-    /// A handle without a kernel. Requests arrive at the returned receiver, and the threads of
-    /// the sink and of the watcher live until the returned senders are dropped, in this order.
+    /// A handle without a kernel. All requests arrive at the returned receiver, and the threads of
+    /// the sink, of checks and of the watcher live until the returned senders are dropped, in this
+    /// order.
     pub(crate) fn mortal()
-    -> (Self, mpsc::Receiver<Request>, channel::UnboundedSender<Reply>, [mpsc::Sender<()>; 2]) {
+    -> (Self, mpsc::Receiver<Request>, channel::UnboundedSender<Reply>, [mpsc::Sender<()>; 3]) {
         let (requests, asked) = mpsc::channel();
         let (answers, replies) = channel::unbounded_channel();
         let (_, tampering) = channel::unbounded_channel();
@@ -162,14 +185,16 @@ impl SinkThread {
             };
             (life, Vital::start(name, body).unwrap())
         };
-        let ((sinks, sink), (watchers, watcher)) = (start("rulec-nft"), start("rulec-nft-watch"));
-        let threads = Threads { sink, watcher: Some(watcher) };
-        let ownership = Ownership::Shared;
+        let (sinks, sink) = start("rulec-nft");
+        let (checkers, checker) = start("rulec-nft-check");
+        let (watchers, watcher) = start("rulec-nft-watch");
+        let threads = Threads { sink, checker, watcher: Some(watcher) };
+        let (beside, ownership) = (requests.clone(), Ownership::Shared);
         (
-            Self { requests, ownership, replies, tampering, threads },
+            Self { requests, beside, ownership, replies, tampering, threads },
             asked,
             answers,
-            [sinks, watchers],
+            [sinks, checkers, watchers],
         )
     }
 }

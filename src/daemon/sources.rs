@@ -4,28 +4,61 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use rulec_compiler::Origin;
+use ipnet::IpNet;
+use rulec_compiler::nft::Key;
+use rulec_compiler::state::Held;
+use rulec_compiler::{Frontend, Origin};
 use rulec_sources::{
-    ApiAccess, ApiOptions, ApiSource, ApiStatus, ApiTiming, InterfaceSource, ManifestOptions,
-    ManifestSource, Notes, Nudge, SourceError, StateDir, Update,
+    AllocatedValue, ApiAccess, ApiOptions, ApiSource, ApiStatus, ApiTiming, InterfaceSource,
+    KubeletSource, ManifestOptions, ManifestRoots, Notes, Nudge, PodmanSource, Ranges, Recall,
+    SourceError, StateDir, Update,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::cli::RunArgs;
 use crate::config::Config;
+use crate::kernel;
+use crate::setup;
 
 /// The sources that are running. Dropping it ends them.
 #[derive(Debug)]
 pub struct Sources {
     tasks: JoinSet<(Origin, Result<(), SourceError>)>,
     origins: Vec<Origin>,
+    /// The networks that addresses of Services are given out of.
+    pub networks: Vec<IpNet>,
     /// The status of the API source, if there is one.
     pub api: Option<Arc<ApiStatus>>,
     /// Sends Events to the API server, if there is one.
     pub notes: Option<Notes>,
     /// Makes the manifest source read its files, if there is one.
     pub nudge: Option<Nudge>,
+}
+
+/// Returns a way to find out which addresses and node ports the kernel holds for whom.
+fn recall(mark: u32) -> Recall {
+    Box::new(move || {
+        let read = kernel::look(mark, None).and_then(|mut sink| Ok(sink.read()?.0));
+        let held = match read {
+            Ok(held) => held,
+            Err(error) => {
+                tracing::warn!("cannot read what Services have been given: {error:#}");
+                return Vec::new();
+            }
+        };
+        let elements = held.tables.into_values().flat_map(|table| table.elements);
+        let value = |(key, held): (Key, Held)| {
+            let (Key::Service(frontend) | Key::Reject(frontend)) = key else { return None };
+            // An external IP is written, so that it does not count as given out for long.
+            let value = match frontend {
+                Frontend::Address { address, .. } => AllocatedValue::ClusterIp(address),
+                Frontend::NodePort { port, .. } => AllocatedValue::NodePort(port),
+            };
+            Some((held.owner?, value))
+        };
+        elements.filter_map(value).collect()
+    })
 }
 
 impl Sources {
@@ -43,31 +76,47 @@ impl Sources {
         let mut sources = Self {
             tasks: JoinSet::new(),
             origins: Vec::new(),
+            networks: Vec::new(),
             api: None,
             notes: None,
             nudge: None,
         };
-        if let Some(path) = &config.manifests {
-            let options = ManifestOptions {
-                rescan: Duration::from_secs(args.rescan_seconds),
-                ..ManifestOptions::default()
-            };
-            let source = ManifestSource::new(path.clone(), options).with_state(state.cloned());
+        if args.has_manifests() {
+            let usual = ManifestOptions::default();
+            let rescan = args.rescan_seconds.map_or(usual.rescan, Duration::from_secs);
+            let options = ManifestOptions { rescan, ..usual };
+            let ranges = setup::free_ranges(config, &args.ranges)?;
+            sources.networks = ranges.iter().flat_map(Ranges::open_networks).collect();
+            let source = ManifestRoots::new(config.manifests.clone(), options)
+                .with_urls(config.manifest_urls.clone())
+                .with_cni(config.cni_cache.clone())
+                .with_state(state.cloned())
+                .giving_out(ranges)
+                .recalling(recall(config.settings.masquerade_bit.mark()));
             sources.nudge = Some(source.nudge());
             sources.spawn(Origin::Manifests, source.run(out.clone()));
         }
         if let Some(access) = &config.api {
             let access =
                 ApiAccess { kubeconfig: access.kubeconfig.clone(), master: access.master.clone() };
-            let grace = Duration::from_secs(args.state_grace_seconds);
+            let usual = ApiTiming::default();
+            let grace = args.state_grace_seconds.map_or(usual.grace, Duration::from_secs);
             let source = ApiSource::new(ApiOptions {
-                timing: ApiTiming { grace, ..ApiTiming::default() },
+                timing: ApiTiming { grace, ..usual },
                 state: state.cloned(),
                 ..ApiOptions::new(access, config.settings.node_name.clone())
             });
             sources.api = Some(source.status());
             sources.notes = Some(source.notes());
             sources.spawn(Origin::Api, source.run(out.clone()));
+        }
+        if let Some(access) = &config.kubelet {
+            let source = KubeletSource::new(access.clone()).with_state(state.cloned());
+            sources.spawn(Origin::Kubelet, source.run(out.clone()));
+        }
+        if let Some(socket) = &config.podman {
+            let source = PodmanSource::new(socket).with_state(state.cloned());
+            sources.spawn(Origin::Podman, source.run(out.clone()));
         }
         let except = config.ipvs.as_ref().map(|ipvs| ipvs.device.clone());
         let interfaces = InterfaceSource { except, ..InterfaceSource::default() };

@@ -1,17 +1,21 @@
-//! The content of the daemon's two servers, as in kube-proxy.
+//! The content of the daemon's two servers by TCP, as in kube-proxy, and the start of all three.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::StatusCode;
+use hyper::{Method, StatusCode};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::http::{Bind, HttpAnswer, Site, serve};
+use super::page::{PAGE, PageSite};
+use super::socket;
+use super::state::StateSite;
 use crate::config::{Config, Mode};
 use crate::observe::health::Health;
 use crate::observe::metrics::{Metrics, scrape};
@@ -57,13 +61,21 @@ pub struct Servers(JoinSet<io::Result<Infallible>>);
 
 impl Servers {
     /// Starts the configured servers. Must be called from within a runtime.
-    pub fn start(options: &Options, health: HealthSite, metrics: MetricsSite) -> Self {
+    pub fn start(
+        options: &Options,
+        health: HealthSite,
+        metrics: MetricsSite,
+        socket: Option<(PathBuf, StateSite)>,
+    ) -> Self {
         let mut servers = JoinSet::new();
         if let Some(address) = options.healthz {
             servers.spawn(serve("healthz".to_owned(), options.bind(address), health));
         }
         if let Some(address) = options.metrics {
             servers.spawn(serve("metrics".to_owned(), options.bind(address), metrics));
+        }
+        if let Some((path, state)) = socket {
+            servers.spawn(socket::serve(path, state));
         }
         Self(servers)
     }
@@ -90,7 +102,7 @@ pub struct HealthSite {
 }
 
 impl Site for HealthSite {
-    async fn answer(&self, path: &str) -> HttpAnswer {
+    async fn answer(&self, path: &str, _: &str) -> HttpAnswer {
         let health = self.health.borrow().clone();
         let (now, wall) = (Instant::now(), Timestamp::now());
         match path {
@@ -132,11 +144,21 @@ pub struct MetricsSite {
     pub mode: Mode,
     /// The effective configuration, as JSON.
     pub config: Arc<serde_json::Value>,
+    /// The page for people, if it is served.
+    pub page: Option<PageSite>,
 }
 
 impl Site for MetricsSite {
-    async fn answer(&self, path: &str) -> HttpAnswer {
+    fn allows(&self, method: &Method, path: &str) -> bool {
+        *method == Method::GET || path != PAGE || self.page.is_none()
+    }
+
+    async fn answer(&self, path: &str, query: &str) -> HttpAnswer {
         match path {
+            PAGE => match &self.page {
+                Some(page) => page.answer(query).await,
+                None => HttpAnswer::not_found(),
+            },
             "/metrics" => exposition(self.scraper.scrape(Arc::clone(&self.metrics)).await),
             "/metrics/slis" => exposition(self.metrics.slis_text().map_err(Into::into)),
             // Here, it says only that the process answers.
@@ -161,7 +183,7 @@ mod tests {
         let monitor = Monitor::new(Duration::from_secs(60), []);
         for (mode, name) in [(Mode::Nftables, "nftables"), (Mode::Ipvs, "ipvs")] {
             let site = monitor.metrics_site(mode, serde_json::Value::Null);
-            assert_eq!(site.answer("/proxyMode").await.body, name);
+            assert_eq!(site.answer("/proxyMode", "").await.body, name);
         }
     }
 }

@@ -17,12 +17,15 @@ pub mod exposition;
 pub mod kube_proxy;
 pub mod own;
 mod process;
+mod records;
 pub mod scrape;
 pub mod slis;
+pub mod traffic;
 
 pub use kube_proxy::KubeProxy;
 pub use own::Own;
 pub use slis::Slis;
+pub use traffic::TrafficSeries;
 
 /// All metrics of a process.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub struct Metrics {
     pub own: Own,
     /// The metrics of `/metrics/slis` only.
     pub slis: Slis,
+    /// The connections of Services, if they are counted.
+    pub traffic: TrafficSeries,
     registry: Registry,
     slis_registry: Registry,
 }
@@ -43,9 +48,11 @@ impl Default for Metrics {
         registry.register_collector(Box::new(process::Process));
         let kube_proxy = KubeProxy::register(registry.sub_registry_with_prefix("kubeproxy"));
         let own = Own::register(registry.sub_registry_with_prefix("rulec"));
+        let traffic = TrafficSeries::default();
+        registry.register_collector(Box::new(traffic.clone()));
         let mut slis_registry = Registry::default();
         let slis = Slis::register(slis_registry.sub_registry_with_prefix("kubernetes"));
-        Self { kube_proxy, own, slis, registry, slis_registry }
+        Self { kube_proxy, own, slis, traffic, registry, slis_registry }
     }
 }
 
@@ -110,6 +117,8 @@ fn family_name(family: Family) -> &'static str {
 /// The values of `source`.
 fn source_name(origin: Origin) -> &'static str {
     match origin {
+        Origin::Kubelet => "kubelet",
+        Origin::Podman => "podman",
         Origin::Manifests => "manifests",
         Origin::Api => "api",
         Origin::Kernel => "kernel",

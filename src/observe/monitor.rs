@@ -3,29 +3,38 @@
 //! ```text
 //!  loop ──counts, times──▶ Monitor ──▶ Metrics ◀────── /metrics ──Ask──▶ loop
 //!                             ├─watch─▶ Health ◀────── /healthz, /livez, /readyz
-//!                             └───────▶ HealthChecks ◀ load balancers
+//!                             ├───────▶ HealthChecks ◀ load balancers
+//!                             └─Asker─▶ StateSite ◀─── rulec show, rulec status, and others
 //! ```
 //!
 //! The cost of a turn of the loop here does not depend on the number of objects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use im::OrdSet;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use rulec_compiler::Origin;
 use rulec_engine::{Counts, Engine, Reply, Request};
 use rulec_sinks::DeltaBase;
-use rulec_sources::{ApiStatus, StateDir};
+use rulec_sources::{ApiStatus, Problem, StateDir};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Mode;
+use crate::history::History;
 use crate::observe::endpoints::{HealthSite, MetricsSite};
 use crate::observe::health::check::{self, HealthChecks};
 use crate::observe::health::{Health, is_eligible};
 use crate::observe::metrics::Metrics;
 use crate::observe::metrics::own::Tally;
-use crate::observe::metrics::scrape::{Ask, Scraper, SourceStatus, View};
+use crate::observe::metrics::scrape::Scraper;
+use crate::observe::page::{PageSite, Render};
+use crate::observe::settings::DaemonSettings;
+use crate::observe::state::StateSite;
+use crate::observe::traffic::CountersAsker;
+use crate::observe::view::{About, Ask, Asker, SourceStatus, View};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -34,7 +43,7 @@ pub struct Monitor {
     health: watch::Sender<Health>,
     /// The servers for load balancers.
     pub checks: HealthChecks,
-    scraper: Scraper,
+    asker: Asker,
     /// Requests for the current state. Each is answered with `tell`.
     pub asks: mpsc::Receiver<Ask>,
     sources: BTreeMap<Origin, SourceStatus>,
@@ -42,8 +51,12 @@ pub struct Monitor {
     pub api: Option<Arc<ApiStatus>>,
     /// Where the state for the next start is written, if anywhere.
     pub state: Option<StateDir>,
+    /// The counters of connections, if they are counted.
+    pub traffic: Option<CountersAsker>,
     under_way: Option<Commit>,
     counts: Counts,
+    /// When the kernel last took a transaction.
+    committed: Option<Timestamp>,
 }
 
 /// The commit that the sink works on.
@@ -64,18 +77,20 @@ impl Monitor {
             sources.into_iter().map(|origin| (origin, SourceStatus::default())).collect();
         sources.keys().for_each(|origin| metrics.own.source(*origin));
         let (health, watched) = watch::channel(Health::new(staleness, Timestamp::now()));
-        let (scraper, asks) = Scraper::new();
+        let (asker, asks) = Asker::new();
         Self {
             metrics,
             health,
             checks: HealthChecks::new(watched),
-            scraper,
+            asker,
             asks,
             sources,
             api: None,
             state: None,
+            traffic: None,
             under_way: None,
             counts: Counts::default(),
+            committed: None,
         }
     }
 
@@ -95,30 +110,44 @@ impl Monitor {
         let config = serde_json::json!({ "kubeproxy.config.k8s.io": config });
         MetricsSite {
             metrics: Arc::clone(&self.metrics),
-            scraper: self.scraper.clone(),
+            scraper: Scraper::new(self.asker.clone(), self.traffic.clone()),
             mode,
             config: Arc::new(config),
+            page: None,
         }
+    }
+
+    /// Returns the page for people, made by a function.
+    pub fn page_site(&self, history: History, render: Render) -> PageSite {
+        PageSite::new(self.asker.clone(), Arc::clone(&self.metrics), history, render)
+    }
+
+    /// Returns the content of the socket, with the settings of the daemon and its history.
+    pub fn state_site(&self, settings: DaemonSettings, history: History) -> StateSite {
+        StateSite::new(self.asker.clone(), settings, history, self.traffic.clone())
     }
 
     /// Notes an update of a source, and how many of its changes had no effect.
     pub fn heard(&mut self, origin: Origin, is_complete: bool, suppressed: u64, now: Instant) {
         let source = self.sources.entry(origin).or_default();
-        source.is_complete |= is_complete;
-        source.heard = Some(now);
+        source.change(|source| {
+            source.is_complete |= is_complete;
+            source.heard = Some(now);
+        });
         self.metrics.kube_proxy.queued(Timestamp::now());
         self.metrics.own.suppressed(origin, suppressed);
     }
 
     /// Notes whether a source is available.
     pub fn available(&mut self, origin: Origin, is_available: bool) {
-        self.sources.entry(origin).or_default().is_unavailable = !is_available;
+        let source = self.sources.entry(origin).or_default();
+        source.change(|source| source.is_unavailable = !is_available);
     }
 
     /// Notes whether a source is served from the state of an earlier run, and the time of that
     /// state.
     pub fn stands_in(&mut self, origin: Origin, stale: Option<Timestamp>) {
-        self.sources.entry(origin).or_default().stale = stale;
+        self.sources.entry(origin).or_default().change(|source| source.stale = stale);
     }
 
     /// Notes a request to the sink, and when the engine began to compute it.
@@ -158,6 +187,9 @@ impl Monitor {
             counts.bytes - before.bytes,
             counts.repairs - before.repairs,
         );
+        if counts.transactions > before.transactions {
+            self.committed = Some(Timestamp::now());
+        }
         for (took, updates) in engine.take_latencies() {
             own.acknowledged(took, updates);
         }
@@ -189,7 +221,14 @@ impl Monitor {
     }
 
     /// Answers a request for the current state.
-    pub fn tell(&self, ask: Ask, engine: &Engine) {
+    pub fn tell(
+        &self,
+        ask: Ask,
+        engine: &Engine,
+        started: Timestamp,
+        problems: BTreeMap<Origin, OrdSet<Problem>>,
+        networks: BTreeSet<IpNet>,
+    ) {
         let now = Instant::now();
         if let Some(state) = &self.state {
             self.metrics.own.state(state);
@@ -207,7 +246,14 @@ impl Monitor {
             };
         }
         // The requester may be gone.
-        let _ = ask.send(View::of(engine, &sources, self.api.as_ref()));
+        let about = About {
+            started,
+            committed: self.committed,
+            health: self.health.borrow().clone(),
+            problems,
+            networks,
+        };
+        let _ = ask.send(View::of(engine, sources, self.api.as_ref(), about));
     }
 
     fn awaited(&self, counts: Counts) -> Vec<String> {

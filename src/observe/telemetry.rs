@@ -5,6 +5,7 @@
 //! lines, but not for ever.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write, stderr};
 use std::os::fd::AsFd;
@@ -114,10 +115,16 @@ impl Drop for Flushed {
     }
 }
 
+/// Writes a line of a tool to stderr. Nothing can be said if that is gone or full, and what the tool
+/// has found counts all the same.
+pub fn complain(line: impl fmt::Display) {
+    let _ = writeln!(anstream::stderr(), "{line}");
+}
+
 /// Writes a last line to stderr. In a daemon, it waits no longer than for the other lines.
 pub fn last_words(line: &str) {
     let Some(queue) = QUEUE.get() else {
-        anstream::eprintln!("{line}");
+        complain(line);
         return;
     };
     if queue.flush(FLUSH_TIMEOUT) {

@@ -1,56 +1,65 @@
 //! `rulec explain`: where a packet goes, by which rules, and why.
 
+mod destination;
 mod json;
 mod reason;
 #[cfg(test)]
 mod tests;
 mod text;
 
+pub(crate) use destination::{Destination, all as destinations};
+pub(crate) use json::word;
+pub(crate) use text::verdict;
+
 use std::net::IpAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context;
 use rulec_compiler::Frontend;
-use rulec_compiler::frontend::PortKey;
+use rulec_compiler::frontend::{PortKey, View};
 use rulec_compiler::net::Family;
-use rulec_compiler::nft::Pick;
-use rulec_compiler::nft::element::{Key, Value};
-use rulec_compiler::nft::set::View;
+use rulec_compiler::nft::element::Key;
 use rulec_compiler::object::Object;
-use rulec_compiler::oracle::{self, Fate, Packet};
+use rulec_compiler::oracle::{self, Fate, Packet, Verdict};
 use rulec_compiler::remark;
-use rulec_compiler::state::{ChainContent, Held, State};
+use rulec_compiler::state::{ChainContent, State};
 
 use crate::cli::{ExplainArgs, ExplainOutput};
-use crate::setup;
-use crate::tool::input::{NodeAddresses, Side};
+use crate::host::node::{self, Needs};
+use crate::observe::telemetry::complain;
+use crate::tool::balancing::Balancing;
+use crate::tool::compiling::{Compiling, remind};
+use crate::tool::input::{Giving, NodeAddresses, Places, Side};
 
 /// A packet and its possible outcomes.
-struct Explanation {
+pub(crate) struct Explanation {
     packet: Packet,
     frontend: Option<Served>,
-    outcomes: Vec<Explained>,
+    pub(crate) outcomes: Vec<Explained>,
     /// The endpoints of the Service port that are not used, and why.
     left_out: Vec<String>,
     /// Differences from what rulec creates: the actual rules may behave differently.
     warnings: Vec<String>,
     /// Remarks about objects that have no effect.
     remarks: Vec<String>,
+    /// What of this node is in the way of such a connection.
+    node: Vec<String>,
 }
 
 /// The frontend that the packet reaches.
-struct Served {
-    frontend: Frontend,
+pub(crate) struct Served {
+    pub(crate) frontend: Frontend,
     owner: Option<PortKey>,
     /// The timeout of session affinity in seconds, if the Service has it.
     affinity: Option<u32>,
+    /// How new connections of such clients are spread over the endpoints.
+    balancing: Balancing,
 }
 
 /// A possible outcome, and its reasons.
-struct Explained {
-    outcome: Fate,
-    reasons: Vec<String>,
+pub(crate) struct Explained {
+    pub(crate) outcome: Fate,
+    pub(crate) reasons: Vec<String>,
 }
 
 /// Explains and prints.
@@ -59,53 +68,105 @@ struct Explained {
 ///
 /// If the state or the manifests cannot be read, or no source address is known.
 pub fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
-    let settings = Arc::new(setup::settings(&args.compile)?);
-    let is_here = args.state == "kernel";
-    let node = NodeAddresses::of(&args.compile, is_here)?;
-    let mut side = Side::read(&args.state, &settings, &node)
-        .with_context(|| format!("--state {}", args.state))?;
+    args.color.apply();
+    let is_here = args.state == ["kernel"];
+    let Compiling { settings, mut giving, node, runners } =
+        Compiling::of(&args.compile, &args.socket, is_here)?;
+    let places = Places::of(&args.api, &args.socket, &settings);
+    let mut side = Side::read(&args.state, &places, &settings, &node, &mut giving)
+        .with_context(|| format!("--state {}", args.state.join(", ")))?;
+    let mut is_whole = tell(&side);
+    if side.state.is_none() || !args.manifests.is_empty() {
+        remind(&runners);
+    }
     let state = match side.state.take() {
         Some(state) => state,
         None => side.compile(&State::default())?.state(),
     };
-    if let Some(path) = &args.manifests {
-        let path = path.to_string_lossy();
-        let known =
-            Side::read(&path, &settings, &node).with_context(|| format!("--manifests {path}"))?;
+    if !args.manifests.is_empty() {
+        let paths: Vec<_> = args.manifests.iter().map(|path| path.to_string_lossy()).collect();
+        let known = Side::read(&paths, &places, &settings, &node, &mut giving)
+            .with_context(|| format!("--manifests {}", paths.join(", ")))?;
+        is_whole &= tell(&known);
         side.model = known.model;
-        side.incomplete |= known.incomplete;
     }
     let mut own = own_addresses(&side, &state, &node)?;
     own.extend(&node.told);
-    let to = args.to.address;
-    let is_same_family = |address: &IpAddr| Family::of(*address) == Family::of(to);
-    let source = match args.from {
-        Some(from) => from,
-        None => {
-            let mut own = own.iter().copied().filter(|it| is_same_family(it) && !it.is_loopback());
-            own.next().context("this node has no address of that family: use --from")?
+    let is_own = is_own(&own);
+    let mut explanations = Vec::new();
+    for (source, (destination, transport)) in flows(&args, &side, &state, &own)? {
+        let interface = args.interface.clone();
+        let packet = Packet { source, interface, destination, transport };
+        let mut explanation = Explanation::of(&side, &state, packet, &is_own);
+        if is_here {
+            let needs = needs(&side, &state, &explanation, &giving, &is_own);
+            let look = node::look(&needs);
+            explanation.node = look.findings.iter().map(ToString::to_string).collect();
+            for error in look.errors {
+                complain(format_args!("{error:#}"));
+                is_whole = false;
+            }
         }
-    };
-    anyhow::ensure!(is_same_family(&source), "{source} and {to} are of different IP families");
-    let packet =
-        Packet { source, interface: args.interface, destination: to, transport: args.to.transport };
-    let is_own = |address: IpAddr| address.is_loopback() || own.contains(&address);
-    let explanation = Explanation::of(&side, &state, packet, &is_own);
+        explanations.push(explanation);
+    }
     let printed = match args.output {
-        ExplainOutput::Text => text::print(&explanation),
-        ExplainOutput::Json => json::print(&explanation),
+        ExplainOutput::Text => text::print(&explanations),
+        ExplainOutput::Json => json::print(&explanations),
     };
     match printed {
         // The reader has closed the pipe.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
         other => other.context("writing to standard output")?,
     }
-    Ok(if side.incomplete { ExitCode::from(2) } else { ExitCode::SUCCESS })
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+/// Reports what is wrong with the manifests of a side. Returns whether all of it could be used.
+fn tell(side: &Side) -> bool {
+    for problem in &side.problems {
+        complain(problem);
+    }
+    side.errors().next().is_none()
+}
+
+/// Returns the packets that were asked for: each source with its destination. Of a Service with
+/// addresses of both families, those are left out whose family the source does not have.
+fn flows(
+    args: &ExplainArgs,
+    side: &Side,
+    state: &State,
+    own: &[IpAddr],
+) -> anyhow::Result<Vec<(IpAddr, Destination)>> {
+    let destinations = destination::all(&args.to, side, state, own)?;
+    let source_of = |to: IpAddr| {
+        let is_same_family = |address: &IpAddr| Family::of(*address) == Family::of(to);
+        let mut own = own.iter().copied().filter(|it| is_same_family(it) && !it.is_loopback());
+        match args.from {
+            Some(from) => Some(from).filter(is_same_family),
+            // The kernel chooses the destination as the source, too.
+            None if to.is_loopback() => Some(to),
+            None => own.next(),
+        }
+    };
+    let flows = destinations.iter().filter_map(|to| Some((source_of(to.0)?, *to)));
+    let flows: Vec<(IpAddr, Destination)> = flows.collect();
+    if let (true, Some((to, _))) = (flows.is_empty(), destinations.first()) {
+        match args.from {
+            Some(from) => anyhow::bail!("{from} and {to} are of different IP families"),
+            None => anyhow::bail!("this node has no address of that family: use --from"),
+        }
+    }
+    anyhow::ensure!(!flows.is_empty(), "{}: no address of this node is known", args.to);
+    Ok(flows)
 }
 
 /// Returns the addresses of this node: those of its interfaces if its kernel is read, otherwise
 /// those that the objects, the settings and the state name.
-fn own_addresses(side: &Side, state: &State, node: &NodeAddresses) -> anyhow::Result<Vec<IpAddr>> {
+pub(crate) fn own_addresses(
+    side: &Side,
+    state: &State,
+    node: &NodeAddresses,
+) -> anyhow::Result<Vec<IpAddr>> {
     if node.is_here {
         let Object::InterfaceAddresses(held) = node.read()?.object else { return Ok(Vec::new()) };
         return Ok(held.addresses.clone());
@@ -122,8 +183,24 @@ fn own_addresses(side: &Side, state: &State, node: &NodeAddresses) -> anyhow::Re
     Ok(own)
 }
 
+/// Returns whether an address is one of this node, which has these.
+pub(crate) fn is_own(own: &[IpAddr]) -> impl Fn(IpAddr) -> bool {
+    move |address| address.is_loopback() || own.contains(&address)
+}
+
 impl Explanation {
-    fn of(side: &Side, state: &State, packet: Packet, is_own: &dyn Fn(IpAddr) -> bool) -> Self {
+    /// Returns the frontend that the packet reaches.
+    pub(crate) fn frontend(&self) -> Option<&Served> {
+        self.frontend.as_ref()
+    }
+
+    /// Follows a packet through the rules of a state.
+    pub(crate) fn of(
+        side: &Side,
+        state: &State,
+        packet: Packet,
+        is_own: &dyn Fn(IpAddr) -> bool,
+    ) -> Self {
         let mark = side.settings.masquerade_bit.mark();
         let outcomes = oracle::explain(state, &packet, mark, is_own);
         let frontend = served(side, state, &outcomes);
@@ -142,6 +219,7 @@ impl Explanation {
             left_out: left_out.unwrap_or_default(),
             warnings: warnings(state, Family::of(packet.destination)),
             remarks: remarks(side, frontend.as_ref()),
+            node: Vec::new(),
             packet,
             frontend,
         }
@@ -153,13 +231,13 @@ impl Explanation {
 /// node ports.
 fn served(side: &Side, state: &State, outcomes: &[Fate]) -> Option<Served> {
     let frontend = outcomes.iter().find_map(|outcome| outcome.frontend)?;
-    let table = state.tables.get(&frontend.family())?;
-    let affinity = match table.elements.get(&Key::Service(View::Cluster, frontend)) {
-        Some(Held { value: Value::Pick(Pick { affinity, .. }), .. }) => *affinity,
-        Some(_) | None => None,
-    };
+    let group = state.group(View::Cluster, frontend);
+    let affinity = group.and_then(|group| Some(group.affinity?.affinity.timeout));
     let owner = state.owner(frontend).map(|comment| side.meant(comment));
-    Some(Served { frontend, owner, affinity })
+    let is_outside = outcomes.iter().any(reason::is_from_outside);
+    let view = if is_outside { View::Local } else { View::Cluster };
+    let balancing = Balancing::of(state, view, frontend);
+    Some(Served { frontend, owner, affinity, balancing })
 }
 
 /// Returns the node port that the packet would reach if node ports answered at its destination.
@@ -168,7 +246,7 @@ fn silent(state: &State, packet: &Packet, is_own: &dyn Fn(IpAddr) -> bool) -> Op
     let family = Family::of(packet.destination);
     let node_port = Frontend::NodePort { family, protocol, port };
     let elements = &state.tables.get(&family)?.elements;
-    let is_one = elements.contains_key(&Key::Service(View::Cluster, node_port))
+    let is_one = elements.contains_key(&Key::Service(node_port))
         || elements.contains_key(&Key::Reject(node_port));
     (is_one && is_own(packet.destination)).then_some(node_port)
 }
@@ -181,6 +259,43 @@ fn remarks(side: &Side, served: Option<&Served>) -> Vec<String> {
     let of_node = remark::of_node(model, &side.settings);
     let all = of_node.into_iter().chain(of_service.into_iter().flatten());
     all.map(|remark| remark.to_string()).collect()
+}
+
+/// Returns what such a connection needs of this node, if it is one to a Service.
+fn needs(
+    side: &Side,
+    state: &State,
+    explanation: &Explanation,
+    giving: &Giving,
+    is_own: &dyn Fn(IpAddr) -> bool,
+) -> Needs {
+    let mut needs = Needs::new(&side.settings);
+    let Explanation { packet, outcomes, .. } = explanation;
+    if explanation.frontend.is_none() {
+        return needs;
+    }
+    let elements = |family| state.tables.get(&family).into_iter().flat_map(|it| it.elements.keys());
+    if is_own(packet.source) {
+        let named = elements(Family::of(packet.destination)).filter_map(|key| {
+            if let Key::ServiceCidr(network) = key { Some(*network) } else { None }
+        });
+        needs.reach(packet.destination, &giving.networks().chain(named).collect());
+        return needs;
+    }
+    for explained in outcomes {
+        let Verdict::Backend(backend) = explained.outcome.verdict else { continue };
+        let address = backend.address;
+        if !is_own(address) {
+            let table = state.tables.get(&Family::of(address));
+            let key = Key::Hairpin(address);
+            let is_local = table.is_some_and(|it| it.elements.contains_key(&key));
+            needs.serve(address, is_local);
+        }
+    }
+    if let Some(interface) = &packet.interface {
+        needs.arrive(packet.source, interface);
+    }
+    needs
 }
 
 fn warnings(state: &State, family: Family) -> Vec<String> {

@@ -19,20 +19,21 @@ pub(super) fn api(
     let master = run.master.clone().filter(|url| !url.is_empty());
     let in_cluster = surroundings.in_cluster;
     let is_named = kubeconfig.is_some() || master.is_some() || run.in_cluster;
-    let is_implied = match (file, &run.manifests) {
+    let has_manifests = run.has_manifests();
+    let is_implied = match (file, has_manifests) {
         // A file that was written only for its settings does not imply a server that is
         // unreachable.
-        (Some(_), Some(_)) => in_cluster,
-        (Some(_), None) => true,
-        (None, Some(_)) => false,
-        (None, None) => in_cluster,
+        (Some(_), true) => in_cluster,
+        (Some(_), false) => true,
+        (None, true) => false,
+        (None, false) => in_cluster,
     };
     let starts_nothing = run.write_config_to.is_some() || run.init_only || run.cleanup;
     if !is_named && !is_implied {
-        if run.manifests.is_none() && !starts_nothing {
-            values.option_missing(
+        if !has_manifests && !starts_nothing {
+            values.refuse_option(
                 "--manifests",
-                "is missing, and so are --kubeconfig, --master and --config: \
+                "is missing, and so are --manifests-url, --kubeconfig, --master and --config: \
                  there is no source of Services",
             );
         }

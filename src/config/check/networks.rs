@@ -1,6 +1,8 @@
 //! Networks and interfaces.
 
-use ipnet::IpNet;
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rulec_compiler::interface::InterfacePattern;
 use rulec_compiler::net::Family;
 use rulec_compiler::settings::{DetectLocal, NodePortAddresses};
@@ -73,20 +75,47 @@ pub(super) fn node_port_addresses(values: &mut Values, mode: &str) -> NodePortAd
         };
     }
     let mut networks = Vec::new();
+    let mut has_primary = false;
     for (index, Element { line, text }) in said.iter().enumerate() {
         let place = (index, *line);
-        match parse_range(text) {
-            Some(network) => networks.push(network),
-            None if text != "primary" => {
-                let message =
-                    format!("{text:?} is neither a network such as 10.0.0.0/8 nor primary");
-                values.refuse_element(PATH, place, message);
-            }
-            None if said.len() > 1 => {
-                values.refuse_element(PATH, place, "primary cannot be combined with networks");
-            }
-            None => return NodePortAddresses::Primary,
+        let is_word = matches!(text.as_str(), "primary" | "localhost" | "all");
+        if is_word && said.iter().take(index).any(|before| before.text == *text) {
+            values.refuse_element(PATH, place, format!("{text} is there twice"));
+        }
+        match text.as_str() {
+            "primary" => has_primary = true,
+            "localhost" => networks.extend(Family::ALL.map(|it| IpNet::from(it.localhost()))),
+            "all" => networks.extend(Family::ALL.into_iter().flat_map(everything)),
+            _ => match parse_range(text) {
+                Some(network) => networks.push(network),
+                None => {
+                    let message = format!(
+                        "{text:?} is neither a network such as 10.0.0.0/8 nor primary, localhost \
+                         or all"
+                    );
+                    values.refuse_element(PATH, place, message);
+                }
+            },
         }
     }
-    NodePortAddresses::Cidrs(networks)
+    let selected = match has_primary {
+        true if networks.is_empty() => NodePortAddresses::Primary,
+        true => NodePortAddresses::PrimaryAnd(networks),
+        false => NodePortAddresses::Cidrs(networks),
+    };
+    let has_localhost = Family::ALL.into_iter().any(|family| selected.has_localhost(family));
+    if mode == "ipvs" && has_localhost {
+        values.warn(PATH, "node ports do not answer on localhost in mode ipvs");
+    }
+    selected
+}
+
+/// Returns every address of a family, and `localhost`, which no wide network means.
+fn everything(family: Family) -> [IpNet; 2] {
+    let localhost = family.localhost();
+    let every = match localhost {
+        IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
+    };
+    [every, IpNet::from(localhost)]
 }

@@ -1,7 +1,8 @@
-//! Rules for fields that have no effect.
+//! Rules for fields and options that have no effect.
 
 use crate::config::check::read::duration;
 use crate::config::duration::GoDuration;
+use crate::config::options::RunArgs;
 use crate::config::value::Typed;
 use crate::config::values::Values;
 
@@ -20,5 +21,20 @@ pub(super) fn check(values: &mut Values) {
         if matches!(values.look(path), Some(Typed::Int(..0 | 32..))) && !values.is_refused(path) {
             values.refuse(path, "must be between 0 and 31");
         }
+    }
+}
+
+/// Warns of options for a source that there is not, or for a state that is not kept.
+pub(super) fn options(values: &mut Values, run: &RunArgs, has_api: bool) {
+    if run.rescan_seconds.is_some() && run.manifests.is_empty() {
+        values.option_unused("--rescan-seconds", "there are no manifests");
+    }
+    const GRACE: &str = "--state-grace-seconds";
+    match run.state_grace_seconds {
+        Some(_) if !has_api => values.option_unused(GRACE, "no API server is waited for"),
+        Some(_) if run.state_dir.is_none() => {
+            values.option_unused(GRACE, "there is no --state-dir");
+        }
+        Some(_) | None => {}
     }
 }

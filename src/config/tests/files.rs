@@ -190,7 +190,7 @@ fn an_invalid_file_is_refused_with_a_reason() {
 #[test]
 fn all_errors_are_reported_at_once_in_the_order_of_the_file() {
     let body = "oomScoreAdj: 2000\nmode: userspace\nconntrack:\n  min: -1\n  udpTimeout: 5\n\
-                nodePortAddresses:\n- 10.0.0.0/8\n- primary\nipvs: no\n";
+                nodePortAddresses:\n- 10.0.0.0/8\n- first\nipvs: no\n";
     let invalid = load_file(body).unwrap_err();
     assert_eq!(
         invalid.to_string(),
@@ -199,7 +199,8 @@ fn all_errors_are_reported_at_once_in_the_order_of_the_file() {
          proxy.conf:4: mode: must be nftables, iptables, ipvs or empty, not \"userspace\"\n  \
          proxy.conf:6: conntrack.min: must not be less than 0, not -1\n  \
          proxy.conf:7: conntrack.udpTimeout: must be a duration such as 30s or 1h0m0s, not 5\n  \
-         proxy.conf:10: nodePortAddresses[1]: primary cannot be combined with networks\n  \
+         proxy.conf:10: nodePortAddresses[1]: \"first\" is neither a network such as \
+         10.0.0.0/8 nor primary, localhost or all\n  \
          proxy.conf:11: ipvs: must be an object"
     );
 }
@@ -226,4 +227,19 @@ fn a_written_configuration_round_trips() {
     let again = load(&[], Some(&first.yaml().unwrap())).unwrap();
     assert_eq!(again.config, first.config);
     assert_eq!(printed(&again.warnings), [""; 0]);
+}
+
+#[test]
+fn aliases_that_multiply_are_refused() {
+    let mut body = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned();
+    for level in 1..10 {
+        let below = level - 1;
+        let nine = vec![format!("*a{below}"); 9].join(",");
+        body += &format!("a{level}: &a{level} [{nine}]\n");
+    }
+    let [error] = <[String; 1]>::try_from(errors(load_file(&body))).unwrap();
+    assert!(error.contains("is not YAML: ") && error.contains("total_replayed_events"), "{error}");
+    // Some are no harm.
+    let few = "nodePortAddresses: &own [192.0.2.0/24]\nipvs: {excludeCIDRs: *own}\n";
+    assert!(load_file(few).is_ok());
 }

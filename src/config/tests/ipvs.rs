@@ -30,7 +30,13 @@ fn compiled_with(
     let words = ["rulec", "diff", "--to=x"].iter().chain(options);
     let Command::Diff(diff) = Cli::try_parse_from(words).unwrap().command else { unreachable!() };
     let file = file.map(|text| File { name: FILE, bytes: text.as_bytes() });
-    let surroundings = Surroundings { hostname: "Node-A".to_owned(), in_cluster: false };
+    let surroundings = Surroundings {
+        hostname: "Node-A".to_owned(),
+        in_cluster: false,
+        has_pods_api: |_| Ok(false),
+        has_podman: |_| Ok(false),
+        has_directory: |_| Ok(false),
+    };
     let flags = diff.compile.flags();
     super::super::settings(&diff.compile.settings, &flags, file, &surroundings)
 }

@@ -122,12 +122,12 @@ fn an_invalid_field_is_refused_with_its_line() {
         ),
         (
             "nodePortAddresses: [secondary]",
-            "3: nodePortAddresses[0]: \"secondary\" is neither a network such as 10.0.0.0/8 nor primary",
+            "3: nodePortAddresses[0]: \"secondary\" is neither a network such as 10.0.0.0/8 nor primary, localhost or all",
         ),
         ("nodePortAddresses: [10.0.0.1]", "3: nodePortAddresses[0]: \"10.0.0.1\" is neither"),
         (
             "nodePortAddresses: [primary, primary]",
-            "3: nodePortAddresses[0]: primary cannot be combined with networks",
+            "3: nodePortAddresses[1]: primary is there twice",
         ),
         ("nodePortAddresses: [1]", "3: nodePortAddresses: must be a list of strings; one is 1"),
         ("hostnameOverride: ' '", "3: hostnameOverride: must not be empty"),
@@ -280,6 +280,50 @@ fn a_family_without_a_network_serves_node_ports_everywhere() {
     assert_eq!(
         loaded.config.settings.node_port_addresses.cidrs(Family::Ipv4),
         within("10.0.0.0/8,11.0.0.0/8")
+    );
+}
+
+/// KEP-6032.
+#[test]
+fn words_and_networks_of_node_port_addresses_add_up() {
+    const FOUR: Family = Family::Ipv4;
+    let selected = |said: &str| {
+        let loaded = load(&["--nodeport-addresses", said], None).unwrap();
+        assert_eq!(printed(&loaded.warnings), [""; 0], "{said}");
+        loaded.config.settings.node_port_addresses
+    };
+    // Whether the primary address, every address and `localhost` are selected, in IPv4 and IPv6.
+    let table = [
+        ("primary", true, [false, false], [false, false]),
+        ("localhost", false, [false, false], [true, true]),
+        ("primary,localhost", true, [false, false], [true, true]),
+        ("all", false, [true, true], [true, true]),
+        ("primary,all", true, [true, true], [true, true]),
+        // Networks say nothing about the other family, but words do.
+        ("10.0.0.0/8", false, [false, true], [false, false]),
+        ("10.0.0.0/8,localhost", false, [false, false], [true, true]),
+        ("10.0.0.0/8,primary", true, [false, false], [false, false]),
+        ("127.0.0.0/8", false, [false, true], [true, false]),
+        ("127.0.0.1/32,::1/128", false, [false, false], [true, true]),
+        // Wider networks and other loopback addresses do not mean it.
+        ("0.0.0.0/0,::/0", false, [true, true], [false, false]),
+        ("127.0.0.2/32", false, [false, true], [false, false]),
+    ];
+    for (said, primary, everywhere, localhost) in table {
+        let it = selected(said);
+        assert_eq!(it.has_primary(), primary, "{said}");
+        let found = Family::ALL.map(|family| it.cidrs(family).is_none());
+        assert_eq!(found, everywhere, "{said}");
+        assert_eq!(Family::ALL.map(|family| it.has_localhost(family)), localhost, "{said}");
+    }
+    let named = selected("primary,10.0.0.0/8,localhost");
+    let words: Vec<String> = named.words().collect();
+    assert_eq!(words, ["primary", "10.0.0.0/8", "127.0.0.1/32", "::1/128"]);
+    assert_eq!(named.cidrs(FOUR).map(|it| it.len()), Some(2));
+    let in_ipvs = load(&["--proxy-mode=ipvs", "--nodeport-addresses=primary,localhost"], None);
+    assert_eq!(
+        printed(&in_ipvs.unwrap().warnings),
+        ["--nodeport-addresses: node ports do not answer on localhost in mode ipvs"]
     );
 }
 

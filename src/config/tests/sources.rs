@@ -1,5 +1,9 @@
 //! Tests of the sources of Services.
 
+use std::path::Path;
+
+use rulec_sources::KubeletAccess;
+
 use super::{HEAD, errors, load_in, printed};
 use crate::config::{ApiAccess, Config};
 
@@ -8,7 +12,7 @@ fn sources(options: &[&str], file: Option<&str>, in_cluster: bool) -> (bool, Opt
     let loaded = load_in(options, file.as_deref(), in_cluster).unwrap();
     assert_eq!(printed(&loaded.warnings), [""; 0]);
     let Config { manifests, api, .. } = loaded.config;
-    (manifests.is_some(), api)
+    (!manifests.is_empty(), api)
 }
 
 fn api(kubeconfig: Option<&str>, master: Option<&str>) -> Option<ApiAccess> {
@@ -56,7 +60,7 @@ fn a_missing_source_is_an_error() {
     assert_eq!(
         errors(load_in(&[], None, false)),
         [
-            "--manifests: is missing, and so are --kubeconfig, --master and --config: there is no source of Services"
+            "--manifests: is missing, and so are --manifests-url, --kubeconfig, --master and --config: there is no source of Services"
         ]
     );
     assert_eq!(
@@ -68,5 +72,210 @@ fn a_missing_source_is_an_error() {
         errors(load_in(&["--manifests=m", "--in-cluster"], None, false)),
         ["--kubeconfig: is missing, and this is not a Pod (KUBERNETES_SERVICE_HOST is not set): \
              the address of the API server is not known"]
+    );
+}
+
+fn kubelet(options: &[&str]) -> Option<KubeletAccess> {
+    let loaded = load_in(options, None, false).unwrap();
+    assert_eq!(printed(&loaded.warnings), [""; 0]);
+    loaded.config.kubelet
+}
+
+#[test]
+fn the_kubelet_is_a_source_if_it_is_there_and_nothing_else_knows_its_pods() {
+    const THERE: &str = "--kubelet-root-dir=/with-pods-api";
+    let root = |path: &str| Some(KubeletAccess::Root(path.into()));
+    let table = [
+        (&["--manifests=m"][..], None),
+        (&["--manifests=m", THERE], root("/with-pods-api")),
+        (&["--manifests=m", "--kubelet=false"], None),
+        (&["--manifests=m", "--kubelet"], root("/var/lib/kubelet")),
+        (&["--manifests=m", "--kubelet", "--kubelet-root-dir=/closed"], root("/closed")),
+        (&["--kubeconfig=/k"], None),
+        (&["--kubeconfig=/k", THERE, "--kubelet"], root("/with-pods-api")),
+        (&["--write-config-to=x"], None),
+    ];
+    for (options, expected) in table {
+        assert_eq!(kubelet(options), expected, "{options:?}");
+    }
+}
+
+/// Returns the warnings; the kubelet must not be a source by its root directory.
+fn unused(options: &[&str]) -> Vec<String> {
+    let loaded = load_in(options, None, false).unwrap();
+    assert!(!matches!(loaded.config.kubelet, Some(KubeletAccess::Root(_))), "{options:?}");
+    printed(&loaded.warnings)
+}
+
+#[test]
+fn options_of_the_kubelet_without_effect_are_named() {
+    const DIRECTORY: &str = "--kubelet-root-dir: has no effect: ";
+    let table = [
+        (&["--manifests=m", "--kubelet-root-dir=/none"][..], "it has no directory pods-api"),
+        (
+            &["--manifests=m", "--kubelet-root-dir=/with-pods-api", "--kubelet=false"],
+            "--kubelet is false",
+        ),
+        (
+            &["--manifests=m", "--kubelet-root-dir=/with-pods-api", "--kubeconfig=/k"],
+            "the API server knows the kubelet's Pods; set --kubelet as well",
+        ),
+        (&["--write-config-to=x", "--kubelet-root-dir=/with-pods-api"], "there are no manifests"),
+        (
+            &["--manifests=m", "--kubelet-root-dir=/with-pods-api", "--kubelet-url=http://a"],
+            "--kubelet-url is asked instead",
+        ),
+    ];
+    for (options, reason) in table {
+        let warnings = unused(options);
+        assert_eq!(warnings.len(), 1, "{options:?}: {warnings:?}");
+        assert!(warnings[0].starts_with(&format!("{DIRECTORY}{reason}")), "{warnings:?}");
+    }
+    let of_url = ["--manifests=m", "--kubelet-poll-seconds=2", "--kubelet-token-file=/t"];
+    let reason = "has no effect: only --kubelet-url needs it";
+    assert_eq!(
+        unused(&of_url),
+        [format!("--kubelet-poll-seconds: {reason}"), format!("--kubelet-token-file: {reason}")]
+    );
+    let plain = ["--manifests=m", "--kubelet-url=http://a", "--kubelet-certificate-authority=/ca"];
+    let reason = "has no effect: --kubelet-url is not https";
+    assert_eq!(unused(&plain), [format!("--kubelet-certificate-authority: {reason}")]);
+}
+
+#[test]
+fn a_kubelet_that_cannot_be_seen_is_not_taken_for_absent() {
+    assert_eq!(
+        unused(&["--manifests=m", "--kubelet-root-dir=/closed"]),
+        ["--kubelet: is not given, and whether the kubelet in /closed has its pods API cannot be \
+          seen: permission denied; it is not followed"]
+    );
+    for others in [&["--kubelet=false"][..], &["--kubeconfig=/k"]] {
+        let options = [&["--manifests=m", "--kubelet-root-dir=/closed"], others].concat();
+        assert!(unused(&options).iter().all(|warning| !warning.contains("cannot be seen")));
+    }
+}
+
+#[test]
+fn options_of_sources_that_there_are_not_are_named() {
+    let rescan = ["--rescan-seconds=9", "--kubeconfig=/k"];
+    assert_eq!(unused(&rescan), ["--rescan-seconds: has no effect: there are no manifests"]);
+    let grace = ["--state-grace-seconds=9", "--manifests=m", "--state-dir=/s"];
+    assert_eq!(
+        unused(&grace),
+        ["--state-grace-seconds: has no effect: no API server is waited for"]
+    );
+    let grace = ["--state-grace-seconds=9", "--kubeconfig=/k"];
+    assert_eq!(unused(&grace), ["--state-grace-seconds: has no effect: there is no --state-dir"]);
+    let all = ["--state-grace-seconds=9", "--kubeconfig=/k", "--state-dir=/s", "--manifests=m"];
+    assert_eq!(unused(&[&all[..], &["--rescan-seconds=9"]].concat()), [""; 0]);
+}
+
+#[test]
+fn the_kubelet_can_be_asked_at_a_url() {
+    let with = |more: &[&str]| {
+        let Some(KubeletAccess::Url(url)) = kubelet(&[&["--manifests=m"], more].concat()) else {
+            panic!("{more:?}")
+        };
+        url
+    };
+    for text in ["http://127.0.0.1:10255", "http://127.0.0.1:10255/pods"] {
+        let url = with(&["--kubelet-url", text]);
+        assert_eq!((url.url, url.period.as_secs()), ("http://127.0.0.1:10255".parse().unwrap(), 2));
+    }
+    let url = with(&[
+        "--kubelet-url=https://na:10250",
+        "--kubelet-certificate-authority=/ca",
+        "--kubelet-client-certificate=/crt",
+        "--kubelet-client-key=/key",
+        "--kubelet-poll-seconds=5",
+    ]);
+    let paths = [url.certificate_authority, url.client_certificate, url.client_key, url.token_file];
+    let expected = [Some("/ca".into()), Some("/crt".into()), Some("/key".into()), None];
+    assert_eq!((paths, url.period.as_secs()), (expected, 5));
+}
+
+#[test]
+fn a_kubelet_that_cannot_be_trusted_is_refused() {
+    let table: [(&[&str], &str); 6] = [
+        (
+            &["127.0.0.1:10255"],
+            "--kubelet-url: \"127.0.0.1:10255\" must begin with http:// or https://",
+        ),
+        (&["ftp://a"], "--kubelet-url: \"ftp://a\" must begin with http:// or https://"),
+        (&["http://a b"], "--kubelet-url: \"http://a b\" is not a URL"),
+        (&["http://a/x"], "--kubelet-url: \"http://a/x\" must have no path other than /pods"),
+        (
+            &["https://a"],
+            "--kubelet-certificate-authority: is missing: nothing else says that the server is the \
+             kubelet",
+        ),
+        (
+            &["http://a", "--kubelet-token-file=/t"],
+            "--kubelet-url: \"http://a\" must be https for credentials",
+        ),
+    ];
+    for (options, expected) in table {
+        let options = [&["--manifests=m", "--kubelet-url"], options].concat();
+        assert_eq!(errors(load_in(&options, None, false)), [expected]);
+    }
+    let unused = ["--manifests=m", "--kubelet", "--kubelet-token-file=/t"];
+    assert_eq!(
+        printed(&load_in(&unused, None, false).unwrap().warnings),
+        ["--kubelet-token-file: has no effect: only --kubelet-url needs it"]
+    );
+    let off = ["--manifests=m", "--kubelet=false", "--kubelet-url=http://a"];
+    assert_eq!(
+        printed(&load_in(&off, None, false).unwrap().warnings),
+        ["--kubelet-url: has no effect: --kubelet is false"]
+    );
+}
+
+#[test]
+fn podman_is_a_source_if_it_is_there_and_nothing_else_knows_the_pods() {
+    const THERE: &str = "--podman-socket=/there/podman.sock";
+    const KUBELET: &str = "--kubelet-root-dir=/with-pods-api";
+    let run = Some("/run/podman/podman.sock");
+    let table = [
+        (&["--manifests=m"][..], None),
+        (&["--manifests=m", THERE], Some("/there/podman.sock")),
+        (&["--manifests=m", "--podman"], run),
+        (&["--manifests=m", "--podman", KUBELET], run),
+        (&["--manifests=m", KUBELET], None),
+        (&["--manifests=m", "--podman=false"], None),
+        (&["--kubeconfig=/k", "--podman"], run),
+        (&["--kubeconfig=/k"], None),
+    ];
+    for (options, expected) in table {
+        let loaded = load_in(options, None, false).unwrap();
+        assert_eq!(printed(&loaded.warnings), [""; 0], "{options:?}");
+        assert_eq!(loaded.config.podman.as_deref(), expected.map(Path::new), "{options:?}");
+    }
+}
+
+#[test]
+fn options_of_podman_without_effect_are_named() {
+    const THERE: &str = "--podman-socket=/there/podman.sock";
+    const SOCKET: &str = "--podman-socket: has no effect: ";
+    let table = [
+        (&["--manifests=m", THERE, "--podman=false"][..], "--podman is false"),
+        (
+            &["--manifests=m", THERE, "--kubeconfig=/k"],
+            "the API server or the kubelet knows the Pods; set --podman as well",
+        ),
+        (
+            &["--manifests=m", "--podman-socket=/none"],
+            "there is no such socket; --podman waits for it",
+        ),
+    ];
+    for (options, reason) in table {
+        let loaded = load_in(options, None, false).unwrap();
+        assert_eq!(printed(&loaded.warnings), [format!("{SOCKET}{reason}")], "{options:?}");
+    }
+    let closed = ["--manifests=m", "--podman-socket=/closed/podman.sock"];
+    let loaded = load_in(&closed, None, false).unwrap();
+    assert_eq!(
+        printed(&loaded.warnings),
+        ["--podman: is not given, and whether /closed/podman.sock exists cannot be seen: \
+             permission denied; podman is not followed"]
     );
 }

@@ -224,7 +224,7 @@ impl CheckSite {
 }
 
 impl Site for CheckSite {
-    async fn answer(&self, _: &str) -> HttpAnswer {
+    async fn answer(&self, _: &str, _: &str) -> HttpAnswer {
         self.at(Instant::now())
     }
 

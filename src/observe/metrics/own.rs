@@ -1,5 +1,6 @@
 //! Metrics of our own: the cost of changes, and what is not as it should be.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -15,11 +16,13 @@ use rulec_compiler::nft;
 use rulec_compiler::nft::set::SetId;
 use rulec_compiler::object::Kind;
 use rulec_compiler::{Delta, Op, Origin};
+use rulec_sinks::nft::records::Maps;
 use rulec_sources::{ApiStatus, ErrorKind, Severity, StateDir};
 
 use super::kube_proxy::put;
 use super::{
-    SourceLabel, amount, catch_up, doubling, events, kind_name, severity_name, source_name,
+    SourceLabel, amount, catch_up, doubling, events, family_name, kind_name, severity_name,
+    source_name,
 };
 
 /// Our own metrics, prefix `rulec_`.
@@ -37,6 +40,8 @@ pub struct Own {
     conflicts: Gauge,
     overridden: Gauge,
     affinity_limited: Gauge,
+    records: Labelled<RecordsLabel, Gauge>,
+    records_limit: Labelled<RecordsLabel, Gauge>,
     objects: Labelled<ObjectLabel, Gauge>,
     source_available: Labelled<SourceLabel, Gauge>,
     source_complete: Labelled<SourceLabel, Gauge>,
@@ -51,6 +56,8 @@ pub struct Own {
     config_refused: Gauge,
     state_bytes: Counter,
     state_write_failures: Counter,
+    hosts_file_names: Gauge,
+    hosts_file_write_failures: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
@@ -67,12 +74,13 @@ impl OperationLabel {
             Op::Nft(nft::Op::AddTable(_)) => ("add", "tables"),
             Op::Nft(nft::Op::DeleteTable(_)) => ("delete", "tables"),
             Op::Nft(nft::Op::AddSet(..)) => ("add", "sets"),
+            Op::Nft(nft::Op::DeleteSet(..)) => ("delete", "sets"),
             Op::Nft(nft::Op::AddChain(..)) => ("add", "chains"),
             Op::Nft(nft::Op::FlushChain(..)) => ("flush", "chains"),
             Op::Nft(nft::Op::FillChain(..)) => ("fill", "chains"),
             Op::Nft(nft::Op::DeleteChain(..)) => ("delete", "chains"),
-            Op::Nft(nft::Op::Add(element)) => ("add", element.key.set().name()),
-            Op::Nft(nft::Op::Delete(element)) => ("delete", element.key.set().name()),
+            Op::Nft(nft::Op::Add(element)) => ("add", set_name(element.key.set())),
+            Op::Nft(nft::Op::Delete(element)) => ("delete", set_name(element.key.set())),
             Op::Ipvs(op) => match op.verb() {
                 Verb::Add => ("add", op.subject()),
                 Verb::Set => ("set", op.subject()),
@@ -83,10 +91,24 @@ impl OperationLabel {
     }
 }
 
+/// Returns the name of a set whose elements we write: packets write those of the others.
+fn set_name(set: SetId) -> &'static str {
+    match set.name() {
+        Cow::Borrowed(name) => name,
+        Cow::Owned(_) => "affinity",
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ObjectLabel {
     kind: &'static str,
     source: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RecordsLabel {
+    set: String,
+    ip_family: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -208,8 +230,20 @@ impl Own {
             affinity_limited: put(
                 to,
                 "affinity_limited_endpoints",
-                "Endpoints beyond the limit of session affinity",
+                "Endpoints beyond the limit of one Service port, which get no connections",
                 Gauge::default(),
+            ),
+            records: put(
+                to,
+                "records",
+                "Records in a map that packets write: those of session affinity, and of turns",
+                Labelled::default(),
+            ),
+            records_limit: put(
+                to,
+                "records_limit",
+                "Records that such a map has room for; beyond, new connections are served without",
+                Labelled::default(),
             ),
             objects: put(to, "objects", "Objects in use, by kind and source", Labelled::default()),
             source_available: put(
@@ -282,13 +316,25 @@ impl Own {
             state_bytes: put(
                 to,
                 "state_bytes",
-                "Bytes of state written to disk for the next start",
+                "Bytes of state and of the history written to disk for the next start",
                 Counter::default(),
             ),
             state_write_failures: put(
                 to,
                 "state_write_failures",
-                "Times that the state for the next start could not be written",
+                "Times that the state for the next start or the history could not be written",
+                Counter::default(),
+            ),
+            hosts_file_names: put(
+                to,
+                "hosts_file_names",
+                "Addresses of Services in the hosts file, each with its names",
+                Gauge::default(),
+            ),
+            hosts_file_write_failures: put(
+                to,
+                "hosts_file_write_failures",
+                "Times that the hosts file could not be written",
                 Counter::default(),
             ),
         };
@@ -298,12 +344,13 @@ impl Own {
 
     /// Creates the series that always exist, because a rate needs a first value.
     fn create(&self) {
-        let of_sets = SetId::ALL.into_iter().flat_map(|set| [("add", set), ("delete", set)]);
-        let of_sets = of_sets.map(|(op, set)| (op, set.name()));
+        let of_sets = SetId::CONSTANT.into_iter().flat_map(|set| [("add", set), ("delete", set)]);
+        let of_sets = of_sets.map(|(op, set)| (op, set_name(set)));
         let others = [
             ("add", "tables"),
             ("delete", "tables"),
             ("add", "sets"),
+            ("delete", "sets"),
             ("add", "chains"),
             ("flush", "chains"),
             ("fill", "chains"),
@@ -424,6 +471,18 @@ impl Own {
         self.affinity_limited.set(amount(endpoints));
     }
 
+    /// Sets how full the maps are that packets write; those of other maps are forgotten.
+    pub(super) fn records(&self, maps: &Maps) {
+        self.records.clear();
+        self.records_limit.clear();
+        for ((family, set), filling) in maps {
+            let (set, ip_family) = (set.name().into_owned(), family_name(*family));
+            let label = RecordsLabel { set, ip_family };
+            self.records.get_or_create(&label).set(filling.records.into());
+            self.records_limit.get_or_create(&label).set(filling.limit.into());
+        }
+    }
+
     pub(super) fn objects(&self, kind: Kind, origin: Origin, count: usize) {
         let label = ObjectLabel { kind: kind_name(kind), source: source_name(origin) };
         self.objects.get_or_create(&label).set(amount(count));
@@ -437,6 +496,16 @@ impl Own {
         };
         up_to(&self.state_bytes, state.bytes());
         up_to(&self.state_write_failures, state.failures());
+    }
+
+    /// Sets how many addresses the hosts file has.
+    pub fn hosts_file(&self, names: usize) {
+        self.hosts_file_names.set(i64::try_from(names).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a failure to write the hosts file.
+    pub fn hosts_file_failed(&self) {
+        self.hosts_file_write_failures.inc();
     }
 
     pub(super) fn available(&self, origin: Origin, is_available: bool) {

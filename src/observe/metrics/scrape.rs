@@ -3,77 +3,23 @@
 //! The daemon's loop returns a view of its state, which is pointers, and continues; counting and
 //! printing happen on another thread.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use jiff::Timestamp;
 use rulec_compiler::Program;
 use rulec_compiler::net::Family;
 use rulec_compiler::object::Kind;
-use rulec_compiler::{Model, Origin};
-use rulec_engine::{Engine, Locals};
-use rulec_sources::ApiStatus;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::Mutex;
 
 use super::Metrics;
 use super::kube_proxy::NoLocal;
-
+use super::records::RecordsLook;
 use crate::observe::telemetry;
-
-/// A request for a view, with the channel for the answer.
-pub type Ask = oneshot::Sender<View>;
-
-/// How many requests may be queued; further ones wait.
-const ASKS: usize = 4;
-
-/// The state of the daemon at one moment.
-#[derive(Debug)]
-pub struct View {
-    model: Model,
-    wanted: Option<Program>,
-    locals: Locals,
-    quarantined: usize,
-    pending_services: usize,
-    pending_endpoints: usize,
-    sources: BTreeMap<Origin, SourceStatus>,
-    api: Option<Arc<ApiStatus>>,
-}
-
-/// The state of a source.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SourceStatus {
-    /// Whether it has delivered its first complete lists.
-    pub is_complete: bool,
-    /// Whether it is unavailable, so that all that it delivered is held.
-    pub is_unavailable: bool,
-    /// When the source was last heard from.
-    pub heard: Option<Instant>,
-    /// The time of the saved state that is used for it, if it is.
-    pub stale: Option<Timestamp>,
-}
+use crate::observe::traffic::{CountersAsker, TrafficReport};
+use crate::observe::view::{Asker, View};
 
 impl View {
-    /// Returns the state of an engine and its sources.
-    pub fn of(
-        engine: &Engine,
-        sources: &BTreeMap<Origin, SourceStatus>,
-        api: Option<&Arc<ApiStatus>>,
-    ) -> Self {
-        let endpoints = [Kind::EndpointSlice, Kind::Pod].map(|kind| engine.pending(kind));
-        Self {
-            model: engine.model().clone(),
-            wanted: engine.wanted().cloned(),
-            locals: engine.applied_locals().clone(),
-            quarantined: engine.quarantined().count(),
-            pending_services: engine.pending(Kind::Service),
-            pending_endpoints: endpoints.iter().sum(),
-            sources: sources.clone(),
-            api: api.cloned(),
-        }
-    }
-
     /// Sets the metrics of the current state.
     fn count(&self, metrics: &Metrics, now: Instant) {
         let own = &metrics.own;
@@ -81,7 +27,7 @@ impl View {
         if let Some(api) = &self.api {
             own.api(api);
         }
-        own.quarantined(self.quarantined);
+        own.quarantined(self.refused.len());
         own.kept(self.wanted.as_ref().map_or(0, |wanted| wanted.kept().count()));
         own.overridden(self.model.overridden().count());
         let wanted = self.wanted.as_ref();
@@ -118,19 +64,18 @@ impl View {
     }
 }
 
-/// Requests views from the daemon.
+/// Renders the metrics, one scrape at a time, so that many at once are handled one after the other.
 #[derive(Clone, Debug)]
 pub struct Scraper {
-    daemon: mpsc::Sender<Ask>,
-    /// Allows one scrape at a time, so that many at once are handled one after the other.
-    turn: Arc<Mutex<()>>,
+    daemon: Asker,
+    traffic: Option<CountersAsker>,
+    records: Arc<Mutex<RecordsLook>>,
 }
 
 impl Scraper {
-    /// Creates a scraper, and the receiver for the daemon.
-    pub fn new() -> (Self, mpsc::Receiver<Ask>) {
-        let (daemon, asks) = mpsc::channel(ASKS);
-        (Self { daemon, turn: Arc::default() }, asks)
+    /// Creates a scraper that asks a daemon, and reads its counters of connections, if it has some.
+    pub fn new(daemon: Asker, traffic: Option<CountersAsker>) -> Self {
+        Self { daemon, traffic, records: Arc::default() }
     }
 
     /// Returns all metrics as text.
@@ -139,14 +84,17 @@ impl Scraper {
     ///
     /// If the daemon is ending.
     pub async fn scrape(&self, metrics: Arc<Metrics>) -> anyhow::Result<String> {
-        let _turn = self.turn.lock().await;
-        let (ask, view) = oneshot::channel();
-        self.daemon.send(ask).await.ok().context("the daemon is ending")?;
-        let view = view.await.context("the daemon is ending")?;
+        let mut records = Arc::clone(&self.records).lock_owned().await;
+        let view = self.daemon.ask().await?;
+        let traffic = self.traffic.clone();
         let count = move || {
             view.count(&metrics, Instant::now());
-            metrics.text()
+            records.look(&metrics.own);
+            if let Some(counters) = &traffic {
+                metrics.traffic.set(TrafficReport::of(&view, counters));
+            }
+            Ok(metrics.text()?)
         };
-        Ok(tokio::task::spawn_blocking(count).await??)
+        tokio::task::spawn_blocking(count).await?
     }
 }

@@ -185,7 +185,8 @@ mod tests {
     #[test]
     fn a_full_pipe_does_not_block_and_lost_lines_are_counted() {
         let (reader, writer) = io::pipe().unwrap();
-        let queue = Arc::new(Queue::new(1 << 16));
+        // More than a pipe holds, also if the thread begins only when all lines are there.
+        let queue = Arc::new(Queue::new(1 << 17));
         start(&queue, writer);
         let all = 10_000;
         for number in 0..all {

@@ -1,225 +1,256 @@
-//! The changes of one Service in terms of Services: frontends and backends.
+//! The changes of each Service in terms of Services: frontends and backends.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use rulec_compiler::Frontend;
 use rulec_compiler::frontend::PortKey;
-use rulec_compiler::ipvs::{Attributes, VirtualServer};
 use rulec_compiler::name::NamespacedName;
-use rulec_compiler::net::Backend;
-use rulec_compiler::nft::element::Value;
-use rulec_compiler::nft::pick::Clients;
-use rulec_compiler::nft::set::View;
-use rulec_compiler::nft::{Key, Pick};
-use rulec_compiler::state::{Held, Table};
-use rulec_compiler::{Group, State};
-use serde::Serialize;
+use rulec_compiler::net::{Backend, Family};
 
+use super::change::{Change, Kind, Move, Sources};
+use super::comparison::Comparison;
+use super::fields::Difference;
+use super::reason::Reasons;
+use super::seen::{Fate, Seen};
+use super::unread::Unread;
+use super::unseen;
 use super::what::What;
-use super::{Comparison, reason};
 
-/// A change of a Service.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct FrontendChange {
-    /// The kind of change.
-    pub(super) what: What,
-    /// The frontends that it concerns, as text.
-    pub(super) frontends: Vec<String>,
-    /// The backend, if it concerns one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) backend: Option<Backend>,
-    /// The reason: the object and the field.
-    pub(super) reason: String,
-}
-
-/// The properties of a frontend in a state.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Seen {
-    owner: Option<PortKey>,
-    /// `None` if connections are rejected.
-    pick: Option<Pick>,
-    backends: BTreeSet<Backend>,
-    /// The backends for clients from outside, if those are handled separately.
-    local: Option<BTreeSet<Backend>>,
-    /// The clients that may connect; `None` for all.
-    sources: Option<BTreeSet<IpNet>>,
-    /// The attributes of its virtual server, if IPVS chooses the backend.
-    attributes: Option<Attributes>,
-}
-
-impl Seen {
-    fn of(state: &State, frontend: Frontend) -> Option<Self> {
-        let table = state.tables.get(&frontend.family())?;
-        let is_firewalled = table.elements.contains_key(&Key::Firewalled(frontend));
-        let sources = is_firewalled.then(|| sources(table, frontend));
-        if let Some(held) = table.elements.get(&Key::Reject(frontend)) {
-            let owner = held.owner.as_deref().cloned();
-            return Some(Self { owner, sources, ..Self::default() });
-        }
-        let Held { value, owner } = table.elements.get(&Key::Service(View::Cluster, frontend))?;
-        let pick = if let Value::Pick(pick) = value { Some(*pick) } else { None };
-        let server = VirtualServer::of(frontend);
-        let server = server.and_then(|server| state.ipvs.servers.get(&server));
-        let server = server.filter(|_| pick.is_some_and(Pick::is_by_ipvs));
-        let backends = |view| -> BTreeSet<Backend> {
-            // The clients of both views have the same real servers, as far as they are allowed to
-            // connect.
-            let is_let_in = view == View::Cluster || state.pick(view, frontend).is_some();
-            match server {
-                Some(server) => server.active().filter(|_| is_let_in).collect(),
-                None => state.slots(view, frontend).into_iter().map(|slot| slot.backend).collect(),
-            }
-        };
-        let is_split = pick.is_some_and(|pick| pick.clients == Clients::Split);
-        Some(Self {
-            owner: owner.as_deref().cloned(),
-            pick,
-            backends: backends(View::Cluster),
-            local: is_split.then(|| backends(View::Local)),
-            sources,
-            attributes: server.and_then(|server| server.attributes),
-        })
+/// Returns the changes of each Service that changes.
+pub(super) fn all(comparison: &Comparison) -> BTreeMap<NamespacedName, Vec<Change>> {
+    let mut reasons = Reasons::of(comparison);
+    let mut found = Found {
+        comparison,
+        reasons: &mut reasons,
+        restrictions: comparison.restrictions(),
+        of_frontends: BTreeMap::new(),
+        of_backends: BTreeMap::new(),
+    };
+    for frontend in comparison.affected() {
+        found.look(frontend);
     }
-
-    /// Returns the fields of a Service that make a difference in how clients are handled.
-    pub(super) fn differing_fields(&self, other: &Self) -> Vec<&'static str> {
-        let mut fields = Vec::new();
-        if let (Some(old), Some(new)) = (self.pick, other.pick) {
-            // If everything is dropped, nothing else is known about how clients are handled.
-            if old != Pick::DROP && new != Pick::DROP {
-                if old.affinity != new.affinity {
-                    fields.push("spec.sessionAffinity");
-                }
-                if old.clients != new.clients {
-                    fields.push("spec.externalTrafficPolicy");
-                }
-            }
-        }
-        if let (Some(old), Some(new)) = (self.attributes, other.attributes) {
-            if old.persistence != new.persistence {
-                fields.push("spec.sessionAffinity");
-            }
-            if old.scheduling != new.scheduling {
-                fields.push("metadata.annotations[rulec.io/ipvs-scheduler] or the settings");
-            }
-        }
-        if self.sources != other.sources {
-            fields.push("spec.loadBalancerSourceRanges");
-        }
-        fields
-    }
-}
-
-fn sources(table: &Table, frontend: Frontend) -> BTreeSet<IpNet> {
-    let from = Key::Firewalled(frontend);
-    let keys = table.elements.range(from..).map(|(key, _)| *key);
-    let ranges = keys
-        .filter_map(|key| if let Key::SourceRange(of, net) = key { Some((of, net)) } else { None });
-    ranges.filter(|(of, _)| *of == frontend).map(|(_, net)| net).collect()
-}
-
-/// Returns the changes of the Service of a group of operations.
-pub(super) fn of(comparison: &Comparison, group: &Group) -> Vec<FrontendChange> {
-    let service = &group.service;
-    let mut frontends: BTreeSet<Frontend> = BTreeSet::new();
-    for op in group.ops.iter() {
-        if let Some(element) = op.element() {
-            frontends.extend(element.key.frontend());
-        }
-        if let Some(op) = op.as_ipvs() {
-            frontends.extend(op.server().map(VirtualServer::frontend));
-        }
-    }
-    // A backend is often added or removed at all frontends of a port at once: it is listed once.
-    let mut backends: BTreeMap<(What, Option<PortKey>, Backend), Vec<String>> = BTreeMap::new();
-    let mut changes = Vec::new();
-    for frontend in frontends {
-        let old = Seen::of(&comparison.old, frontend);
-        let new = Seen::of(&comparison.new, frontend);
-        let fields = match (&old, &new) {
-            (Some(old), Some(new)) => old.differing_fields(new),
-            (Some(_) | None, Some(_) | None) => Vec::new(),
-        };
-        let what = what(old.as_ref(), new.as_ref(), &fields);
-        if let Some(what) = what {
-            changes.push(FrontendChange {
-                what,
-                frontends: vec![frontend.to_string()],
-                backend: None,
-                reason: reason::frontend(comparison, service, what, frontend, &fields),
-            });
-        }
-        let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
-        let owner = new.owner.clone().or_else(|| old.owner.clone());
-        let none = BTreeSet::new();
-        let views = [
-            (frontend.to_string(), &old.backends, &new.backends),
-            (
-                format!("{frontend} from outside"),
-                old.local.as_ref().unwrap_or(&none),
-                new.local.as_ref().unwrap_or(&none),
-            ),
-        ];
-        for (name, old, new) in views {
-            for backend in new.difference(old) {
-                let key = (What::BackendAdded, owner.clone(), *backend);
-                backends.entry(key).or_default().push(name.clone());
-            }
-            if matches!(what, Some(What::FrontendRemoved | What::FrontendMoved)) {
-                // They are removed with their frontend, whose reason applies: they may still be
-                // ready.
-                continue;
-            }
-            for backend in old.difference(new) {
-                let key = (What::BackendRemoved, owner.clone(), *backend);
-                backends.entry(key).or_default().push(name.clone());
-            }
-        }
-    }
-    changes.extend(backends.into_iter().map(|((what, owner, backend), frontends)| {
-        FrontendChange {
-            what,
-            frontends,
-            backend: Some(backend),
-            reason: reason::backend(comparison, owner.as_ref(), what, backend),
-        }
-    }));
-    if changes.is_empty() {
-        changes.push(FrontendChange {
-            what: What::Repaired,
-            frontends: Vec::new(),
-            backend: None,
-            reason: reason::repair(comparison, service),
+    found.refused();
+    let mut changes = found.finish();
+    for group in &comparison.delta.groups {
+        let service = comparison.meant_service(&group.service);
+        changes.entry(service).or_insert_with_key(|service| {
+            let reason = reasons.repair(service);
+            vec![Change { kind: What::Repaired.into(), frontends: Vec::new(), reason }]
         });
     }
+    unseen::add(comparison, &mut changes);
+    let unread = Unread::of(comparison);
+    changes.retain(|service, of_service| {
+        of_service.retain(|change| !unread.explains(service, change));
+        !of_service.is_empty()
+    });
     changes
 }
 
-fn what(old: Option<&Seen>, new: Option<&Seen>, fields: &[&str]) -> Option<What> {
+/// Returns what a change of the fate of connections means, each for all clients or for some.
+fn fates(old: Fate, new: Fate) -> &'static [(What, &'static str)] {
+    use What::{FrontendDropped, FrontendRejected, FrontendServed, FrontendUnservedHere};
     match (old, new) {
-        (None, None) => None,
-        (None, Some(_)) => Some(What::FrontendAdded),
-        (Some(_), None) => Some(What::FrontendRemoved),
-        (Some(old), Some(new)) => {
-            if service(old) != service(new) {
-                Some(What::FrontendMoved)
-            } else if old.pick != new.pick && new.pick.is_none() {
-                Some(What::FrontendRejected)
-            } else if old.pick != new.pick && new.pick == Some(Pick::DROP) {
-                Some(What::FrontendDropped)
-            } else if old.backends.is_empty() && !new.backends.is_empty() {
-                Some(What::FrontendServed)
-            } else if !fields.is_empty() {
-                Some(What::FrontendAltered)
-            } else {
-                None
-            }
+        (Fate::Refused, Fate::Refused)
+        | (Fate::Dropped, Fate::Dropped)
+        | (Fate::DroppedFromOutside, Fate::DroppedFromOutside)
+        | (Fate::Served, Fate::Served) => &[],
+        (_, Fate::Refused) => &[(FrontendRejected, "")],
+        (Fate::Refused, Fate::Dropped) => &[(FrontendUnservedHere, "")],
+        (_, Fate::Dropped) => &[(FrontendDropped, "")],
+        (Fate::Served, Fate::DroppedFromOutside) => &[(FrontendDropped, FROM_OUTSIDE)],
+        (_, Fate::DroppedFromOutside) => {
+            &[(FrontendServed, ""), (FrontendUnservedHere, FROM_OUTSIDE)]
         }
+        (Fate::DroppedFromOutside, Fate::Served) => &[(FrontendServed, FROM_OUTSIDE)],
+        (_, Fate::Served) => &[(FrontendServed, "")],
     }
 }
 
-fn service(seen: &Seen) -> Option<&NamespacedName> {
-    seen.owner.as_ref().map(|owner| &owner.service)
+/// What was found so far. Frontends with the same change, and those that a backend comes or goes
+/// at, are named together.
+struct Found<'a, 'b> {
+    comparison: &'a Comparison,
+    reasons: &'b mut Reasons<'a>,
+    /// Who could connect to load balancers of Services.
+    restrictions: BTreeMap<(NamespacedName, Family), BTreeSet<IpNet>>,
+    of_frontends: BTreeMap<(NamespacedName, Kind, String), Vec<String>>,
+    of_backends: BTreeMap<(PortKey, Family), BTreeMap<AtBackend, Vec<String>>>,
+}
+
+/// What happens to a backend, and under which traffic policy that asks for endpoints of this node.
+type AtBackend = (What, Backend, Option<&'static str>);
+
+impl Found<'_, '_> {
+    fn look(&mut self, frontend: Frontend) {
+        let comparison = self.comparison;
+        let see = |state| {
+            let mut seen = Seen::of(state, frontend)?;
+            seen.owner = seen.owner.map(|comment| comparison.meant(&comment));
+            Some(seen)
+        };
+        let (old, new) = (see(&comparison.old), see(&comparison.new));
+        // An element of others, which names no Service, is an operation of the base.
+        let owner = |seen: &Option<Seen>| seen.as_ref().and_then(|seen| seen.owner.clone());
+        let (before, after) = (owner(&old), owner(&new));
+        match (&old, &new) {
+            (None, None) => {}
+            (None, Some(new)) => {
+                self.tell(after.as_ref(), What::FrontendAdded, frontend, "");
+                let (what, clients) = match new.fate() {
+                    Fate::Refused => (Some(What::FrontendUnserved), ""),
+                    Fate::Dropped => (Some(What::FrontendUnservedHere), ""),
+                    Fate::DroppedFromOutside => (Some(What::FrontendUnservedHere), FROM_OUTSIDE),
+                    Fate::Served => (None, ""),
+                };
+                if let Some(what) = what {
+                    self.tell(after.as_ref(), what, frontend, clients);
+                }
+                self.compare_restrictions(after.as_ref(), frontend, new);
+            }
+            (Some(_), None) => self.tell(before.as_ref(), What::FrontendRemoved, frontend, ""),
+            (Some(old), Some(new)) => self.compare(frontend, old, new),
+        }
+        let is_left = new.is_none() || service(before.as_ref()) != service(after.as_ref());
+        let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+        let Some(owner) = after.or(before) else { return };
+        let none = BTreeSet::new();
+        let views = [
+            (false, &old.backends, &new.backends),
+            (true, old.local.as_ref().unwrap_or(&none), new.local.as_ref().unwrap_or(&none)),
+        ];
+        let policy = |outside| self.reasons.local_policy(&owner.service, frontend, outside);
+        let policies = [false, true].map(policy);
+        let of_owner = self.of_backends.entry((owner, frontend.family())).or_default();
+        for ((is_outside, old, new), policy) in views.into_iter().zip(policies) {
+            let clients = if is_outside { FROM_OUTSIDE } else { "" };
+            let mut note = |what, backend: &Backend| {
+                let at = of_owner.entry((what, *backend, policy)).or_default();
+                at.push(format!("{frontend}{clients}"));
+            };
+            new.difference(old).for_each(|backend| note(What::BackendAdded, backend));
+            // They leave with their frontend, whose reason applies: they may still be ready.
+            if !is_left {
+                old.difference(new).for_each(|backend| note(What::BackendRemoved, backend));
+            }
+        }
+    }
+
+    /// Compares a frontend that is there before and after.
+    fn compare(&mut self, frontend: Frontend, old: &Seen, new: &Seen) {
+        let (before, after) = (old.owner.as_ref(), new.owner.as_ref());
+        let is_moved = service(before) != service(after);
+        if let (Some(from), Some(to), true) = (before, after, is_moved) {
+            let moved = Some(Move { from: from.service.clone(), to: to.service.clone() });
+            let kind = Kind { moved, ..What::FrontendMoved.into() };
+            let reason = self.reasons.frontend(to, &kind, frontend);
+            for service in [&from.service, &to.service] {
+                let key = (service.clone(), kind.clone(), reason.clone());
+                self.of_frontends.entry(key).or_default().push(frontend.to_string());
+            }
+        }
+        let told = fates(old.fate(), new.fate());
+        for (what, clients) in told {
+            self.tell(after, *what, frontend, clients);
+        }
+        let sources = Sources { from: old.sources.clone(), to: new.sources.clone() };
+        let of_sources = sources.what();
+        if let Some(what) = of_sources {
+            let kind = Kind { sources: Some(sources), ..what.into() };
+            self.tell_with(after, kind, frontend, "");
+        }
+        // Another Service has its own ways.
+        let mut different = if is_moved { Vec::new() } else { old.differences(new) };
+        if of_sources.is_none() && old.sources != new.sources {
+            let sources = Sources { from: old.sources.clone(), to: new.sources.clone() };
+            let [from, to] = sources.texts();
+            different.push(Difference::new("spec.loadBalancerSourceRanges", from, to));
+        }
+        if !different.is_empty() && told.is_empty() {
+            let kind = Kind { fields: different, ..What::FrontendAltered.into() };
+            self.tell_with(after, kind, frontend, "");
+        }
+    }
+
+    /// Compares the clients of a new frontend with those that load balancers of its Service had: a
+    /// new address must not hide that there are no source ranges any more.
+    fn compare_restrictions(&mut self, owner: Option<&PortKey>, frontend: Frontend, new: &Seen) {
+        let (Some(of), Frontend::Address { address, .. }) = (owner, frontend) else { return };
+        let Some((service, _)) = self.comparison.to.service(&of.service) else { return };
+        if !service.load_balancer_vips.contains(&address) {
+            return;
+        }
+        let key = (of.service.clone(), frontend.family());
+        let Some(old) = self.restrictions.get(&key) else { return };
+        let sources = Sources { from: Some(old.clone()), to: new.sources.clone() };
+        if let Some(what) = sources.what() {
+            let kind = Kind { sources: Some(sources), ..what.into() };
+            self.tell_with(owner, kind, frontend, "");
+        }
+    }
+
+    /// Tells of claims that lose and did not before.
+    fn refused(&mut self) {
+        let comparison = self.comparison;
+        for (loser, frontend, holder) in comparison.newly_refused() {
+            let held = Seen::of(&comparison.old, frontend).and_then(|seen| seen.owner);
+            let before = held.map(|comment| comparison.meant(&comment).service);
+            // Otherwise the holder takes over what it had, which is told already.
+            if before.as_ref() != Some(&loser.service) || holder.service == loser.service {
+                let kind =
+                    Kind { holder: Some(holder.service.clone()), ..What::FrontendRefused.into() };
+                self.tell_with(Some(loser), kind, frontend, "");
+            }
+        }
+    }
+
+    fn tell(&mut self, owner: Option<&PortKey>, what: What, frontend: Frontend, clients: &str) {
+        self.tell_with(owner, what.into(), frontend, clients);
+    }
+
+    fn tell_with(
+        &mut self,
+        owner: Option<&PortKey>,
+        kind: Kind,
+        frontend: Frontend,
+        clients: &str,
+    ) {
+        let Some(owner) = owner else { return };
+        let reason = self.reasons.frontend(owner, &kind, frontend);
+        let key = (owner.service.clone(), kind, reason);
+        self.of_frontends.entry(key).or_default().push(format!("{frontend}{clients}"));
+    }
+
+    fn finish(self) -> BTreeMap<NamespacedName, Vec<Change>> {
+        let mut changes: BTreeMap<NamespacedName, Vec<Change>> = BTreeMap::new();
+        for ((service, kind, reason), frontends) in self.of_frontends {
+            changes.entry(service).or_default().push(Change { kind, frontends, reason });
+        }
+        let all = self.of_backends.into_iter().filter(|(_, backends)| !backends.is_empty());
+        for ((owner, family), backends) in all {
+            let known = self.reasons.backends(&owner, family);
+            // The same reason may apply under several policies.
+            let mut told: BTreeMap<(What, Backend, String), Vec<String>> = BTreeMap::new();
+            for ((what, backend, policy), frontends) in backends {
+                let is_added = what == What::BackendAdded;
+                let reason =
+                    if is_added { known.added(backend) } else { known.removed(backend, policy) };
+                told.entry((what, backend, reason)).or_default().extend(frontends);
+            }
+            let of_service = changes.entry(owner.service.clone()).or_default();
+            of_service.extend(told.into_iter().map(|((what, backend, reason), frontends)| {
+                let kind = Kind { backend: Some(backend), ..what.into() };
+                Change { kind, frontends, reason }
+            }));
+        }
+        changes
+    }
+}
+
+/// What follows the name of a frontend if only these clients are meant.
+const FROM_OUTSIDE: &str = " from outside";
+
+fn service(owner: Option<&PortKey>) -> Option<&NamespacedName> {
+    owner.map(|owner| &owner.service)
 }

@@ -1,5 +1,6 @@
 //! A difference as JSON. docs/diff-json.md documents the format.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use rulec_compiler::Op;
@@ -8,8 +9,11 @@ use rulec_compiler::net::Family;
 use rulec_compiler::nft::{self, text as nft_text};
 use serde::Serialize;
 
-use super::Comparison;
-use super::changes::{self, FrontendChange};
+use super::change::Change;
+use super::comparison::Comparison;
+use super::flows::{Flows, FlowsDocument};
+use super::report::{Counts, Refusal, Report, ServiceReport};
+use crate::history::change::Presence;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -19,15 +23,23 @@ struct DiffDocument<'a> {
     from: &'a str,
     to: &'a str,
     equal: bool,
+    incomplete: &'a [String],
+    refused: &'a [Refusal],
     summary: Summary,
+    dangers: Vec<Danger<'a>>,
     base: Vec<Operation>,
     services: Vec<ServiceDiff<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flows: Option<FlowsDocument<'a>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Summary {
     services: usize,
+    services_added: usize,
+    services_removed: usize,
+    dangers: usize,
     elements_added: usize,
     elements_deleted: usize,
     other_operations: usize,
@@ -35,11 +47,33 @@ struct Summary {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+struct Danger<'a> {
+    namespace: &'a str,
+    name: &'a str,
+    #[serde(flatten)]
+    change: &'a Change,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct ServiceDiff<'a> {
     namespace: &'a str,
     name: &'a str,
-    changes: Vec<FrontendChange>,
+    presence: Presence,
+    changes: &'a [Change],
     operations: Vec<Operation>,
+}
+
+impl<'a> ServiceDiff<'a> {
+    fn of(report: &'a ServiceReport<'_>) -> Self {
+        Self {
+            namespace: report.service.namespace.as_str(),
+            name: report.service.name.as_str(),
+            presence: report.presence,
+            changes: &report.changes,
+            operations: report.ops.iter().copied().map(operation).collect(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -48,7 +82,7 @@ struct Operation {
     op: &'static str,
     family: Family,
     #[serde(skip_serializing_if = "Option::is_none")]
-    set: Option<&'static str>,
+    set: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     element: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,39 +91,44 @@ struct Operation {
     command: Option<String>,
 }
 
-/// Prints to standard output.
-pub(super) fn print(comparison: &Comparison) -> io::Result<()> {
-    let delta = &comparison.delta;
-    let added = delta.ops().filter(|op| op.added().is_some()).count();
-    let deleted = delta.ops().filter(|op| op.deleted().is_some()).count();
+/// Writes a difference.
+pub(super) fn write(
+    out: &mut impl Write,
+    comparison: &Comparison,
+    report: &Report<'_>,
+    flows: Option<&Flows>,
+) -> io::Result<()> {
+    let counts = Counts::of(report.ops());
+    let dangers = report.dangers().map(|(service, change)| Danger {
+        namespace: service.namespace.as_str(),
+        name: service.name.as_str(),
+        change,
+    });
+    let dangers: Vec<Danger<'_>> = dangers.collect();
     let document = DiffDocument {
         api_version: "rulec.io/v1alpha1",
         kind: "Diff",
         from: &comparison.from.name,
         to: &comparison.to.name,
-        equal: delta.is_empty(),
+        equal: report.is_equal(),
+        incomplete: &report.incomplete,
+        refused: &report.refused,
         summary: Summary {
-            services: delta.groups.len(),
-            elements_added: added,
-            elements_deleted: deleted,
-            other_operations: delta.len() - added - deleted,
+            services: report.services.len(),
+            services_added: report.count(Presence::Added),
+            services_removed: report.count(Presence::Removed),
+            dangers: dangers.len(),
+            elements_added: counts.added,
+            elements_deleted: counts.deleted,
+            other_operations: counts.others(),
         },
-        base: delta.shared.iter().map(operation).collect(),
-        services: delta
-            .groups
-            .iter()
-            .map(|group| ServiceDiff {
-                namespace: group.service.namespace.as_str(),
-                name: group.service.name.as_str(),
-                changes: changes::of(comparison, group),
-                operations: group.ops.iter().map(operation).collect(),
-            })
-            .collect(),
+        dangers,
+        base: report.base.iter().copied().map(operation).collect(),
+        services: report.services.iter().map(ServiceDiff::of).collect(),
+        flows: flows.map(FlowsDocument::from),
     };
-    let mut out = io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, &document)?;
-    writeln!(out)?;
-    out.flush()
+    serde_json::to_writer_pretty(&mut *out, &document)?;
+    writeln!(out)
 }
 
 fn operation(op: &Op) -> Operation {
@@ -122,6 +161,7 @@ fn operation(op: &Op) -> Operation {
         nft::Op::AddTable(family) => plain("addTable", family, None),
         nft::Op::DeleteTable(family) => plain("deleteTable", family, None),
         nft::Op::AddSet(family, set) => plain("addSet", family, Some(set.to_string())),
+        nft::Op::DeleteSet(family, set) => plain("deleteSet", family, Some(set.to_string())),
         nft::Op::AddChain(family, chain) => plain("addChain", family, Some(chain.to_string())),
         nft::Op::FlushChain(family, chain) => plain("flushChain", family, Some(chain.to_string())),
         nft::Op::FillChain(family, chain) => plain("fillChain", family, Some(chain.to_string())),

@@ -1,64 +1,145 @@
-//! A difference as text: by Service, the changes with their reasons, then the element operations.
+//! A difference as text: a summary, then what is dangerous, then flows if asked for, then each
+//! Service.
 
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
+use rulec_compiler::Op;
 use rulec_compiler::ipvs::{self, Verb};
 use rulec_compiler::nft::text as nft_text;
 use rulec_compiler::plural::counted;
-use rulec_compiler::{Delta, Op};
 
-use super::{Comparison, changes};
+use super::flows::{self, Flows};
+use super::lines::{CHANGE, DANGER, HEAD, NAMED, indented, wrapped};
+use super::report::{Counts, Refusal, Report, ServiceReport};
+use super::words::{effect, sign, subject};
+use crate::history::change::Presence;
 
 const ADD: Style = AnsiColor::Green.on_default();
 const DELETE: Style = AnsiColor::Red.on_default();
-const CHANGE: Style = AnsiColor::Yellow.on_default();
-const HEAD: Style = Style::new().bold();
 const FAINT: Style = Style::new().dimmed();
 
-/// Prints to standard output; in colour on a terminal, unless NO_COLOR is set.
-pub(super) fn print(comparison: &Comparison) -> io::Result<()> {
-    let mut out = anstream::stdout().lock();
-    write(&mut out, comparison)?;
-    out.flush()
+/// How many dangerous changes are listed before the Services. All of them are listed there.
+const LISTED: usize = 50;
+
+/// Writes a difference. With a `mark`, all operations are written, too, for rules that use it.
+pub(super) fn write(
+    out: &mut impl Write,
+    report: &Report<'_>,
+    flows: Option<&Flows>,
+    mark: Option<u32>,
+) -> io::Result<()> {
+    writeln!(out, "{HEAD}{}{HEAD:#}", summary(report))?;
+    dangers(out, report)?;
+    if let Some(flows) = flows {
+        flows::write(out, flows, mark.is_some())?;
+    }
+    if let (false, Some(mark)) = (report.base.is_empty(), mark) {
+        writeln!(out, "\n{HEAD}Base{HEAD:#}")?;
+        base(out, &report.base, mark)?;
+    }
+    for it in &report.services {
+        service(out, it, mark.is_some())?;
+    }
+    if !report.refused.is_empty() {
+        writeln!(out, "\n{HEAD}Refused, whether or not it was so before{HEAD:#}")?;
+        for Refusal { namespace, name, holder, frontends } in &report.refused {
+            write!(out, "  ")?;
+            let frontends = frontends.join(", ");
+            wrapped(out, 2, Style::new(), &format!("Service {namespace}/{name}: {frontends}"))?;
+            indented(out, FAINT, &format!("Service {holder} has it"))?;
+        }
+    }
+    if !report.incomplete.is_empty() {
+        writeln!(out, "\n{DANGER}Not compared, so that there may be more differences{DANGER:#}")?;
+        for missing in &report.incomplete {
+            writeln!(out, "  {missing}")?;
+        }
+    }
+    Ok(())
 }
 
-fn write(out: &mut impl Write, comparison: &Comparison) -> io::Result<()> {
-    let delta = &comparison.delta;
-    if delta.is_empty() {
-        return writeln!(out, "No difference.");
+/// Returns the first line.
+fn summary(report: &Report<'_>) -> String {
+    let services = report.services.len();
+    if services == 0 {
+        return match (report.base.is_empty(), report.incomplete.is_empty()) {
+            (true, true) => "No difference.".to_owned(),
+            (true, false) => "No difference in what could be compared.".to_owned(),
+            (false, _) => {
+                let operations = counted(report.base.len(), "operation");
+                format!("No Service changes, but the tables do: {operations} (--verbose).")
+            }
+        };
     }
-    let base: Vec<&Op> = delta.shared.iter().collect();
-    if !base.is_empty() {
-        writeln!(out, "{HEAD}Base{HEAD:#}")?;
-        base_lines(out, &base, comparison.mark())?;
-        writeln!(out)?;
+    let kinds = [
+        (Presence::Added, "added"),
+        (Presence::Removed, "removed"),
+        (Presence::Changed, "changed"),
+    ];
+    let kinds = kinds.map(|(presence, what)| (report.count(presence), what));
+    let mut kinds = kinds.into_iter().filter(|(count, _)| *count > 0);
+    let mut text = kinds
+        .next()
+        .map_or_else(String::new, |(count, what)| format!("{} {what}", counted(count, "Service")));
+    for (count, what) in kinds {
+        text += &format!(", {count} {what}");
     }
-    for group in &delta.groups {
-        writeln!(out, "{HEAD}Service {}{HEAD:#}", group.service)?;
-        for change in changes::of(comparison, group) {
-            let sign = change.what.sign();
-            let style = style(sign);
-            let what = change.what.text();
-            let subject = match change.backend {
-                Some(backend) => format!("{backend} at {}", change.frontends.join(", ")),
-                None => change.frontends.join(", "),
-            };
-            let subject = if subject.is_empty() { subject } else { format!(" {subject}") };
-            writeln!(out, "  {style}{sign} {what}{subject}{style:#}")?;
-            writeln!(out, "      {FAINT}{}{FAINT:#}", change.reason)?;
-        }
-        writeln!(out, "    {}", count(&group.ops.iter().collect::<Vec<_>>()))?;
-        for op in group.ops.iter() {
-            op_line(out, op)?;
-        }
-        writeln!(out)?;
+    match report.dangers().count() {
+        0 => {}
+        dangers => text += &format!("; {}", counted(dangers, "dangerous change")),
     }
-    summary(out, delta)
+    text + "."
 }
 
-fn base_lines(out: &mut impl Write, ops: &[&Op], mark: u32) -> io::Result<()> {
-    writeln!(out, "    {}", count(ops))?;
+fn dangers(out: &mut impl Write, report: &Report<'_>) -> io::Result<()> {
+    let mut dangers = report.dangers().peekable();
+    if dangers.peek().is_none() {
+        return Ok(());
+    }
+    writeln!(out, "\n{HEAD}Dangerous{HEAD:#}")?;
+    for (service, change) in dangers.by_ref().take(LISTED) {
+        let named = change.frontends.iter().take(NAMED).map(String::as_str);
+        let mut named = named.collect::<Vec<_>>().join(", ");
+        if let Some(more) = change.frontends.len().checked_sub(NAMED).filter(|more| *more > 0) {
+            named += &format!(" and {more} more");
+        }
+        write!(out, "  ")?;
+        wrapped(out, 2, DANGER, &format!("! Service {service}: {named}"))?;
+        let effect = effect(&change.kind, service);
+        indented(out, Style::new(), effect.as_deref().unwrap_or("not served any more"))?;
+    }
+    match dangers.count() {
+        0 => Ok(()),
+        more => writeln!(out, "  and {more} more, marked with ! below"),
+    }
+}
+
+fn service(out: &mut impl Write, report: &ServiceReport<'_>, is_verbose: bool) -> io::Result<()> {
+    let ServiceReport { service, presence, changes, ops } = report;
+    let note = presence.note();
+    writeln!(out, "\n{HEAD}Service {service}{note}{HEAD:#}")?;
+    for change in changes {
+        let sign = sign(&change.kind, service);
+        let style = style(sign);
+        let is_dangerous = change.kind.what.is_dangerous();
+        let (mark, of_mark) = if is_dangerous { ('!', DANGER) } else { (' ', Style::new()) };
+        write!(out, " {of_mark}{mark}{of_mark:#}{style}{sign}{style:#} ")?;
+        wrapped(out, 4, style, &subject(change))?;
+        if let Some(effect) = effect(&change.kind, service) {
+            indented(out, style, &effect)?;
+        }
+        indented(out, FAINT, &change.reason)?;
+    }
+    if is_verbose {
+        writeln!(out, "    {}", Counts::of(ops.iter().copied()))?;
+        ops.iter().try_for_each(|op| op_line(out, op))?;
+    }
+    Ok(())
+}
+
+fn base(out: &mut impl Write, ops: &[&Op], mark: u32) -> io::Result<()> {
+    writeln!(out, "    {}", Counts::of(ops.iter().copied()))?;
     for op in ops {
         if op.element().is_some() || op.as_ipvs().is_some() {
             op_line(out, op)?;
@@ -99,27 +180,4 @@ fn style(sign: char) -> Style {
         '-' => DELETE,
         _ => CHANGE,
     }
-}
-
-fn count(ops: &[&Op]) -> String {
-    let added = ops.iter().filter(|op| op.added().is_some()).count();
-    let deleted = ops.iter().filter(|op| op.deleted().is_some()).count();
-    let on_ipvs = ops.iter().filter(|op| op.as_ipvs().is_some()).count();
-    let rest = [
-        (ops.len() - added - deleted - on_ipvs, "tables, sets and chains"),
-        (on_ipvs, "IPVS and addresses"),
-    ];
-    let rest = rest.map(|(number, what)| match number {
-        0 => String::new(),
-        some => format!(", {} on {what}", counted(some, "operation")),
-    });
-    let rest = rest.concat();
-    let total = counted(added + deleted, "element operation");
-    format!("{total}: {added} added, {deleted} deleted{rest}")
-}
-
-fn summary(out: &mut impl Write, delta: &Delta) -> io::Result<()> {
-    let services = counted(delta.groups.len(), "Service");
-    let ops: Vec<&Op> = delta.ops().collect();
-    writeln!(out, "{services} changed. {}", count(&ops))
 }

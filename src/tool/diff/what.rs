@@ -8,6 +8,13 @@ use serde::Serialize;
 pub(super) enum What {
     /// The frontend is newly served.
     FrontendAdded,
+    /// The frontend is new and has no endpoints: connections are rejected.
+    FrontendUnserved,
+    /// The frontend is new, or had no endpoints, and has some now, but none on this node, and its
+    /// policy allows no others: connections are dropped silently.
+    FrontendUnservedHere,
+    /// The Service asks for a frontend that another one has, and did not before.
+    FrontendRefused,
     /// The frontend is no longer served.
     FrontendRemoved,
     /// The frontend moves from one Service to another.
@@ -19,44 +26,96 @@ pub(super) enum What {
     /// The frontend has endpoints, but none on this node, and its policy allows no others:
     /// connections are dropped silently.
     FrontendDropped,
-    /// Clients are handled differently: session affinity, traffic policy, or allowed source ranges.
+    /// Clients may connect that could not.
+    FrontendOpened,
+    /// Clients may not connect any more, and no others may.
+    FrontendRestricted,
+    /// Clients are handled differently: session affinity, traffic policy or load balancing.
     FrontendAltered,
     /// The backend is newly used.
     BackendAdded,
     /// The backend is no longer used.
     BackendRemoved,
+    /// A field of the Service has another value, which no other change names.
+    FieldChanged,
+    /// The Service is new, and served at no frontend.
+    ServiceAdded,
+    /// The Service is gone, and was served at no frontend.
+    ServiceRemoved,
     /// Only the representation in the kernel changes: a repair, or moved slots.
     Repaired,
 }
 
 impl What {
-    pub(super) fn sign(self) -> char {
+    /// Returns whether connections may fail that did not, or reach what they should not.
+    pub(super) fn is_dangerous(self) -> bool {
         match self {
-            Self::FrontendAdded | Self::BackendAdded => '+',
-            Self::FrontendRemoved | Self::BackendRemoved => '-',
-            Self::FrontendMoved
-            | Self::FrontendServed
+            Self::FrontendRefused
+            | Self::FrontendRemoved
+            | Self::FrontendMoved
             | Self::FrontendRejected
             | Self::FrontendDropped
+            | Self::FrontendOpened => true,
+            Self::FrontendAdded
+            | Self::FrontendUnserved
+            | Self::FrontendUnservedHere
+            | Self::FrontendServed
+            | Self::FrontendRestricted
             | Self::FrontendAltered
-            | Self::Repaired => '~',
+            | Self::BackendAdded
+            | Self::BackendRemoved
+            | Self::FieldChanged
+            | Self::ServiceAdded
+            | Self::ServiceRemoved
+            | Self::Repaired => false,
         }
     }
 
-    pub(super) fn text(self) -> &'static str {
+    /// Returns whether it says which frontends a Service asks for.
+    pub(super) fn is_of_claims(self) -> bool {
         match self {
-            Self::FrontendAdded | Self::FrontendRemoved => "frontend",
-            Self::FrontendMoved => "frontend moves to another Service",
-            Self::FrontendServed => "frontend has endpoints now",
-            Self::FrontendRejected => {
-                "frontend has no endpoints any more, connections are rejected"
-            }
-            Self::FrontendDropped => {
-                "frontend has no endpoint on this node any more, connections are dropped"
-            }
-            Self::FrontendAltered => "frontend is handled differently",
-            Self::BackendAdded | Self::BackendRemoved => "backend",
-            Self::Repaired => "elements",
+            Self::FrontendAdded
+            | Self::FrontendRefused
+            | Self::FrontendRemoved
+            | Self::FrontendMoved => true,
+            Self::FrontendUnserved
+            | Self::FrontendUnservedHere
+            | Self::FrontendServed
+            | Self::FrontendRejected
+            | Self::FrontendDropped
+            | Self::FrontendOpened
+            | Self::FrontendRestricted
+            | Self::FrontendAltered
+            | Self::BackendAdded
+            | Self::BackendRemoved
+            | Self::FieldChanged
+            | Self::ServiceAdded
+            | Self::ServiceRemoved
+            | Self::Repaired => false,
+        }
+    }
+
+    /// Returns whether it follows from endpoints that come or go.
+    pub(super) fn is_of_endpoints(self) -> bool {
+        match self {
+            Self::FrontendUnserved
+            | Self::FrontendUnservedHere
+            | Self::FrontendServed
+            | Self::FrontendRejected
+            | Self::FrontendDropped
+            | Self::BackendAdded
+            | Self::BackendRemoved
+            | Self::Repaired => true,
+            Self::FrontendAdded
+            | Self::FrontendRefused
+            | Self::FrontendRemoved
+            | Self::FrontendMoved
+            | Self::FrontendOpened
+            | Self::FrontendRestricted
+            | Self::FrontendAltered
+            | Self::FieldChanged
+            | Self::ServiceAdded
+            | Self::ServiceRemoved => false,
         }
     }
 }

@@ -3,16 +3,14 @@
 use rulec_compiler::Frontend;
 use rulec_compiler::frontend::PortKey;
 use rulec_compiler::net::Backend;
-use rulec_compiler::nft::Pick;
 use rulec_compiler::nft::chain::ChainId;
-use rulec_compiler::nft::set::View;
 use rulec_compiler::object::TrafficPolicy;
 use rulec_compiler::oracle::{Fate, Masquerade, Packet, Verdict};
-use rulec_compiler::resolve::select::{Topology, topology};
-use rulec_compiler::resolve::{Candidate, Place, candidates};
+use rulec_compiler::resolve::candidates;
+use rulec_compiler::resolve::select::Selection;
 
 use super::{Explained, Served};
-use crate::tool::input::{Side, condition};
+use crate::tool::input::Side;
 
 /// Returns the reasons for an outcome. `silent` is a node port that does not answer at the
 /// destination.
@@ -33,18 +31,22 @@ pub(super) fn of(
     match (outcome.verdict, outcome.decided_in) {
         (Verdict::Backend(backend), _) => {
             reasons.extend(owner.and_then(|owner| side.sighting(owner, backend)));
+            let share = served.and_then(|served| served.balancing.share(backend));
+            reasons.extend(share.map(|(share, all)| {
+                format!("its share of new connections is {share} of {all} (annotation rulec.io/weight)")
+            }));
         }
         (Verdict::Drop, Some(ChainId::Firewall)) => reasons.push(field(
             side,
             owner,
             &format!("spec.loadBalancerSourceRanges does not contain {}", packet.source),
         )),
-        (Verdict::Drop, Some(ChainId::Pick(_, _, Pick::DROP))) => reasons.push(field(
+        (Verdict::Drop, Some(ChainId::Dropped)) => reasons.push(field(
             side,
             owner,
             "spec.internalTrafficPolicy is Local, and no endpoint is on this node",
         )),
-        (Verdict::Drop, Some(ChainId::Outside(_))) => reasons.push(field(
+        (Verdict::Drop, Some(ChainId::Outside)) => reasons.push(field(
             side,
             owner,
             &format!(
@@ -71,7 +73,7 @@ pub(super) fn of(
             None => "no rule applies".to_owned(),
         }),
     }
-    if outcome.decided_in.is_some_and(is_of_local_view) {
+    if is_from_outside(outcome) && outcome.verdict != Verdict::Drop {
         let why = format!(
             "spec.externalTrafficPolicy is Local, and {} is neither a Pod nor this node: only \
              endpoints of this node",
@@ -111,42 +113,22 @@ pub(super) fn left_out(
     let zone = model.node(&settings.node_name).and_then(|node| node.object.zone.as_ref());
     let is_cluster_ip = matches!(served.frontend, Frontend::Address { address, .. }
         if service.cluster_ips.of(family) == Some(address));
-    let is_outside = |explained: &Explained| {
-        let decided_in = explained.outcome.decided_in;
-        decided_in.is_some_and(is_of_local_view) || matches!(decided_in, Some(ChainId::Outside(_)))
-    };
-    // With policy Local, topology does not apply.
-    let rule = if outcomes.iter().any(is_outside)
+    let is_outside = |explained: &Explained| is_from_outside(&explained.outcome);
+    let selection = if outcomes.iter().any(is_outside)
         || is_cluster_ip && service.internal_policy == TrafficPolicy::Local
     {
-        None
+        Selection::local(&found)
     } else {
-        Some(topology(&found, &settings.node_name, zone))
+        Selection::cluster(&found, &settings.node_name, zone)
     };
     let verdicts = || outcomes.iter().map(|explained| explained.outcome.verdict);
     let is_used = |backend: &Backend| verdicts().any(|it| it == Verdict::Backend(*backend));
     let left = found.iter().filter(|(backend, _)| !is_used(backend));
-    left.map(|(backend, candidate)| format!("{backend}: {}", why_not(candidate, rule))).collect()
-}
-
-/// Returns why an endpoint is not used by a topology rule, or, without a rule, by policy Local.
-fn why_not(candidate: &Candidate<'_>, rule: Option<Topology<'_>>) -> String {
-    if !candidate.conditions.ready {
-        return condition(candidate.conditions).to_owned();
-    }
-    match rule {
-        None if candidate.place == Place::Elsewhere => "ready, but on another node".to_owned(),
-        None if candidate.place == Place::Unknown => {
-            "ready, but it has no nodeName, so it does not count as local".to_owned()
-        }
-        Some(rule @ Topology::Node(node)) if !rule.prefers(candidate) => {
-            format!("ready, but its hints do not name node {node}, and those of others do")
-        }
-        Some(rule @ Topology::Zone(zone)) if !rule.prefers(candidate) => {
-            format!("ready, but its hints do not name zone {zone}, and those of others do")
-        }
-        Some(_) | None => "ready, but not used".to_owned(),
-    }
+    let why = |candidate| match selection.unused(candidate) {
+        Some(reason) => reason.to_string(),
+        None => "ready, but not used".to_owned(),
+    };
+    left.map(|(backend, candidate)| format!("{backend}: {}", why(candidate))).collect()
 }
 
 fn field(side: &Side, owner: Option<&PortKey>, what: &str) -> String {
@@ -169,8 +151,8 @@ fn range_of(side: &Side, packet: &Packet) -> String {
     format!("{range} contains {address}, but no Service has it")
 }
 
-/// Returns true if the chain chooses among, or translates to, the backends for clients from
-/// outside.
-fn is_of_local_view(chain: ChainId) -> bool {
-    matches!(chain, ChainId::Pick(_, View::Local, _) | ChainId::Translate(_, View::Local))
+/// Returns true if the packet was treated as one of a client from outside.
+pub(super) fn is_from_outside(outcome: &Fate) -> bool {
+    let outside = ChainId::Outside.to_string();
+    outcome.path.iter().any(|rule| rule.chain == outside)
 }

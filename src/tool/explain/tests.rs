@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use rulec_compiler::Settings;
 use rulec_compiler::name::NodeName;
@@ -9,6 +10,8 @@ use rulec_compiler::net::{Backend, Protocol};
 use rulec_compiler::oracle::Verdict;
 
 use super::*;
+use crate::cli::ApiArgs;
+use crate::config::options::SocketArgs;
 
 const NODE: &str = "apiVersion: v1\nkind: Node\nmetadata:\n  name: na\n  labels: \
                     {topology.kubernetes.io/zone: z1}\nstatus:\n  addresses:\n    - {type: \
@@ -38,8 +41,12 @@ fn explain(manifest: &str, from: [u8; 4], to: [u8; 4], port: u16) -> Explanation
     let pods = "10.244.0.0/16".parse().unwrap();
     settings.detect_local = rulec_compiler::settings::DetectLocal::ClusterCidr(vec![pods]);
     let nobody = NodeAddresses::default();
-    let side = Side::read(path.to_str().unwrap(), &Arc::new(settings), &nobody).unwrap();
-    assert!(!side.incomplete, "the manifest is good");
+    let mut giving = Giving::defaults().unwrap();
+    let paths = [path.to_str().unwrap()];
+    let nowhere = SocketArgs { socket: std::path::PathBuf::new() };
+    let places = Places::of(&ApiArgs::default(), &nowhere, &settings);
+    let side = Side::read(&paths, &places, &Arc::new(settings), &nobody, &mut giving).unwrap();
+    assert_eq!(side.problems, [], "the manifest is good");
     let state = side.compile(&State::default()).unwrap().state();
     let packet = Packet {
         source: IpAddr::from(from),

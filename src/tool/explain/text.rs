@@ -6,22 +6,31 @@ use anstyle::{AnsiColor, Style};
 use rulec_compiler::oracle::{Fate, Packet, Verdict};
 
 use super::Explanation;
+use crate::tool::balancing;
 
 const HEAD: Style = Style::new().bold();
 const FAINT: Style = Style::new().dimmed();
 const WARN: Style = AnsiColor::Yellow.on_default();
 
-pub(super) fn print(explanation: &Explanation) -> io::Result<()> {
+pub(super) fn print(explanations: &[Explanation]) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
-    write(&mut out, explanation)?;
+    explanations.iter().try_for_each(|explanation| write(&mut out, explanation))?;
     out.flush()
 }
 
 fn write(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
-    let Explanation { packet, frontend, outcomes, left_out, warnings, remarks } = explanation;
+    let Explanation { packet, frontend, outcomes, left_out, warnings, remarks, node } = explanation;
     writeln!(out, "{HEAD}{}{HEAD:#}", title(packet))?;
-    for warning in warnings.iter().chain(remarks) {
+    for warning in warnings.iter().chain(remarks).chain(node) {
         writeln!(out, "  {WARN}{warning}{WARN:#}")?;
+    }
+    let choice = frontend.as_ref().map(|frontend| frontend.balancing.choice);
+    if let (Some(how), true) = (choice.and_then(balancing::description), outcomes.len() > 1) {
+        writeln!(out, "  {how}")?;
+    }
+    let limit = frontend.as_ref().and_then(|frontend| frontend.balancing.limit);
+    if let Some(limit) = limit {
+        writeln!(out, "  an endpoint with {limit} connections gets no new ones")?;
     }
     let affinity = frontend.as_ref().and_then(|frontend| frontend.affinity);
     if let (Some(seconds), true) = (affinity, outcomes.len() > 1) {
@@ -63,7 +72,8 @@ fn title(packet: &Packet) -> String {
     }
 }
 
-fn verdict(verdict: Verdict) -> String {
+/// Returns what becomes of a packet, for people.
+pub(crate) fn verdict(verdict: Verdict) -> String {
     match verdict {
         Verdict::Pass => "passes unchanged".to_owned(),
         Verdict::Backend(backend) => format!("goes to {backend}"),

@@ -1,0 +1,208 @@
+//! What has changed, when, why and at which cost, for `rulec watch`, `rulec history` and `rulec diff`.
+//!
+//! ```text
+//!  engine ─Acknowledged─▶ loop ─note─▶ Ring ◀─ Entry (states before and after, as pointers)
+//!                                       │ ├──▶ socket: list, one, follow; states
+//!                                       │ └──▶ keeper's thread ─▶ history.jsonl
+//! ```
+//!
+//! The daemon's loop is the only one that notes a change, and only keeps pointers for it: programs
+//! and models are persistent maps. What a change means is found when somebody asks, from the states
+//! before and after it, by the function that is given here: the comparison of `rulec diff`. The
+//! `ring` is bounded by number and by an estimate of its memory, which the `keeper` finds (`weight`);
+//! it also drops what leaves the ring, because that may be much. With a state directory, the keeper also writes what each change
+//! meant to `disk`, so that it outlives the process; states do not.
+//!
+//! `change` is a change as a document, and `moment` names a past state.
+
+pub mod change;
+mod disk;
+pub mod entry;
+pub mod keeper;
+pub mod moment;
+mod ring;
+#[cfg(test)]
+mod tests;
+mod weight;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rulec_engine::Acknowledged;
+use rulec_sources::StateDir;
+use tokio::sync::watch;
+
+use change::Change;
+use entry::{Entry, Point};
+use keeper::Keeper;
+use moment::Moment;
+use ring::Ring;
+pub use ring::{Limits, Next};
+
+/// After how many changes without the keeper others do its work.
+const UNTIDIED: usize = 256;
+
+/// Finds what a change means. It may take long.
+pub type Tell = fn(&Entry) -> Change;
+
+/// The history of a daemon. Clones share it.
+#[derive(Clone, Debug)]
+pub struct History {
+    ring: Arc<Mutex<Ring>>,
+    /// The number of the newest change.
+    newest: watch::Sender<u64>,
+    tell: Tell,
+}
+
+impl History {
+    /// Starts without changes.
+    pub fn new(limits: Limits, tell: Tell) -> Self {
+        let ring = Arc::new(Mutex::new(Ring::new(limits)));
+        Self { ring, newest: watch::Sender::new(0), tell }
+    }
+
+    /// Starts the thread that drops what is no longer kept, and that keeps what changes meant in a
+    /// file of a state directory, if there is one. It takes over what is in it first: changes get their
+    /// numbers when it has read that.
+    ///
+    /// # Errors
+    ///
+    /// If the thread cannot be started. A file that cannot be used is said and replaced.
+    pub fn keep(&self, directory: Option<StateDir>) -> anyhow::Result<Keeper> {
+        Keeper::start(self.clone(), directory)
+    }
+
+    /// Notes a change. The cost does not depend on its size, unless it changes nothing in the kernel.
+    pub fn note(&self, acknowledged: Acknowledged) {
+        if !self.is_kept() {
+            return;
+        }
+        let ready = self.lock().ready(acknowledged, Timestamp::now());
+        self.add(ready);
+        let untidied = self.lock().untidied();
+        if untidied > 0 && untidied.is_multiple_of(UNTIDIED) {
+            self.tidy_elsewhere();
+        }
+    }
+
+    /// Adds changes that need not wait. Only one thread does at a time: the daemon's, or the keeper's while
+    /// that of the daemon has its changes wait.
+    fn add(&self, ready: Vec<(Acknowledged, Timestamp)>) {
+        for (acknowledged, time) in ready {
+            // The objects are compared outside of the lock.
+            let latest = self.lock().latest();
+            if !Ring::is_nothing(latest.as_deref(), &acknowledged) {
+                let newest = self.lock().note(acknowledged, time);
+                self.newest.send_replace(newest);
+            }
+        }
+    }
+
+    /// Takes over changes of earlier processes, each with the length of its text, and when their numbers
+    /// began; returns whether it was soon enough.
+    fn recall(&self, changes: Vec<(Change, usize)>, since: Option<Timestamp>) -> bool {
+        if !self.lock().recall(changes, since) {
+            return false;
+        }
+        let newest = self.lock().newest();
+        self.newest.send_replace(newest);
+        // More may begin to wait meanwhile.
+        loop {
+            let waiting = self.lock().take_waiting();
+            if waiting.is_empty() {
+                return true;
+            }
+            self.add(waiting);
+        }
+    }
+
+    /// Does the work of the keeper's thread, which may wait for a disk for long.
+    fn tidy_elsewhere(&self) {
+        let history = self.clone();
+        let started =
+            std::thread::Builder::new().name("rulec-tidy".to_owned()).spawn(move || history.tidy());
+        if started.is_err() {
+            self.tidy();
+        }
+    }
+
+    /// Finds how much memory the newest changes take, and drops what is no longer kept: both in
+    /// proportion to the changes.
+    pub fn tidy(&self) {
+        // None of it under the lock.
+        let unweighed = self.lock().unweighed();
+        for entry in unweighed {
+            // A fault there must not end the daemon either.
+            let bytes = catch_unwind(AssertUnwindSafe(|| weight::of(&entry)));
+            let bytes = bytes.unwrap_or(weight::ENTRY);
+            self.lock().weigh(entry.id, bytes);
+        }
+        let garbage = self.lock().take_garbage();
+        drop(garbage);
+    }
+
+    /// Returns the changes that are kept, the oldest first.
+    pub fn all(&self) -> Vec<Arc<Entry>> {
+        self.lock().all().cloned().collect()
+    }
+
+    /// Returns a change, if it is kept.
+    pub fn find(&self, id: u64) -> Option<Arc<Entry>> {
+        self.lock().find(id).cloned()
+    }
+
+    /// Returns the first change after one of this number, if there is any.
+    pub fn next(&self, after: u64) -> Option<Next> {
+        self.lock().next(after)
+    }
+
+    /// Returns the state at a past moment.
+    ///
+    /// # Errors
+    ///
+    /// If it is not kept; the error says which are.
+    pub fn state(&self, moment: Moment, now: Timestamp) -> Result<Arc<Point>, String> {
+        self.lock().state(moment, now)
+    }
+
+    /// Returns what a change means. Takes as long as the comparison of its states, the first time.
+    pub fn told(&self, entry: &Entry) -> Arc<Change> {
+        let is_first = !entry.is_told();
+        let change = entry.told(self.tell);
+        if is_first {
+            let bytes = weight::of_change(&change);
+            self.lock().grow(entry.id, bytes);
+        }
+        change
+    }
+
+    /// Returns whether changes of earlier processes are being read, so that newer ones have no number.
+    pub fn is_reading(&self) -> bool {
+        self.lock().is_waiting()
+    }
+
+    /// Returns when the numbers of the changes began: others are of another history.
+    pub fn since(&self) -> Timestamp {
+        self.lock().since()
+    }
+
+    /// Returns the number of the newest change, and its changes.
+    pub fn follow(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    /// Returns whether changes are kept at all.
+    pub fn is_kept(&self) -> bool {
+        self.lock().is_kept()
+    }
+
+    /// Held for a few moves of pointers only.
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long a stop waits for the file.
+pub const FINISH: Duration = Duration::from_secs(5);

@@ -1,0 +1,221 @@
+//! What changes meant, in a file of the state directory: a header, then a change on each line.
+//!
+//! Changes are appended. When the file has grown to several times what is kept, it is replaced by
+//! one with what is kept. A line that cannot be read, such as one that a crash has cut, is said and
+//! passed over; a file of an unknown version is said and replaced.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rulec_sources::{is_replaceable, replace_file};
+use serde::{Deserialize, Serialize};
+
+use super::change::{API_VERSION, Change, KIND};
+
+/// The name of the file.
+const NAME: &str = "history.jsonl";
+
+/// The kind of the header.
+const HEADER: &str = "History";
+
+/// How often the file has what is kept before it is replaced.
+const SURPLUS: usize = 2;
+
+/// The largest file: half of it is kept.
+const BYTES: u64 = 16 << 20;
+
+const MODE: u32 = 0o600;
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Header {
+    api_version: String,
+    kind: String,
+    /// When the numbers began.
+    #[serde(default)]
+    since: Option<Timestamp>,
+}
+
+impl Header {
+    fn new(since: Timestamp) -> Self {
+        let (api_version, kind) = (API_VERSION.to_owned(), HEADER.to_owned());
+        Self { api_version, kind, since: Some(since) }
+    }
+
+    fn is_known(&self) -> bool {
+        self.api_version == API_VERSION && self.kind == HEADER
+    }
+}
+
+/// The file.
+#[derive(Debug)]
+pub(super) struct Disk {
+    path: PathBuf,
+    /// How many changes are kept.
+    changes: usize,
+    /// The file, if it can be appended to.
+    file: Option<File>,
+    lines: usize,
+    bytes: u64,
+}
+
+/// What was found in a file.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The changes, the oldest first, with the lengths of their lines.
+    pub(super) changes: Vec<(Change, usize)>,
+    /// When their numbers began, if the file says so.
+    pub(super) since: Option<Timestamp>,
+    /// What could not be used.
+    pub(super) complaints: Vec<String>,
+}
+
+impl Disk {
+    /// Names the file in a directory. It is replaced at the first write, unless it was read.
+    pub(super) fn new(directory: &Path, changes: usize) -> Self {
+        Self { path: directory.join(NAME), changes, file: None, lines: 0, bytes: 0 }
+    }
+
+    /// Has the next write replace the file.
+    pub(super) fn begin_anew(&mut self) {
+        self.file = None;
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads what is there. If all of it can be used, changes are appended to it.
+    pub(super) fn read(&mut self) -> Found {
+        let mut found = Found::default();
+        match is_replaceable(&self.path) {
+            Ok(false) => return found,
+            Ok(true) => {}
+            Err(error) => {
+                found.complaints.push(error.to_string());
+                return found;
+            }
+        }
+        match self.read_lines(&mut found) {
+            Ok(bytes) if found.complaints.is_empty() => self.go_on(found.changes.len(), bytes),
+            Ok(_) => {}
+            Err(error) => found.complaints.push(error.to_string()),
+        }
+        let surplus = found.changes.len().saturating_sub(self.changes);
+        found.changes.drain(..surplus);
+        found
+    }
+
+    /// Returns the length of the file, with an end of each line.
+    fn read_lines(&self, found: &mut Found) -> io::Result<u64> {
+        let mut bytes = 0;
+        // It cannot become larger by what is written here.
+        let file = BufReader::new(File::open(&self.path)?.take(2 * BYTES));
+        for (number, line) in file.split(b'\n').enumerate() {
+            let line = line?;
+            bytes += line.len() as u64 + 1;
+            if number == 0 {
+                let header: Option<Header> = serde_json::from_slice(&line).ok();
+                let header = header.filter(Header::is_known);
+                found.since = header.as_ref().and_then(|header| header.since);
+                if header.is_none() {
+                    let text = String::from_utf8_lossy(line.get(..80).unwrap_or(&line));
+                    let why = format!("it is not of version {API_VERSION}: it begins with {text}");
+                    found.complaints.push(why);
+                    return Ok(bytes);
+                }
+                continue;
+            }
+            match serde_json::from_slice::<Change>(&line) {
+                Ok(change) if change.api_version == API_VERSION && change.kind == KIND => {
+                    // A header of before did not say it. Later, the oldest are not taken over.
+                    found.since = found.since.or(Some(change.time));
+                    found.changes.push((change, line.len()));
+                }
+                Ok(change) => {
+                    let Change { api_version, kind, .. } = change;
+                    let what = format!("line {}: it is a {api_version} {kind}", number + 1);
+                    found.complaints.push(what);
+                }
+                Err(error) => found.complaints.push(format!("line {}: {error}", number + 1)),
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Appends to the file that is there, if it has this length: otherwise, its last line has no end,
+    /// or somebody else writes it. It is replaced then, and so is one without a header.
+    fn go_on(&mut self, lines: usize, bytes: u64) {
+        let file = OpenOptions::new().append(true).open(&self.path).ok();
+        let is_whole = |file: &File| file.metadata().is_ok_and(|it| it.len() == bytes);
+        self.file = file.filter(|file| bytes > 0 && is_whole(file));
+        (self.lines, self.bytes) = (lines, bytes);
+    }
+
+    /// Adds changes, and returns how many bytes were written. `kept` are all that are kept, these
+    /// included, for a new file, whose numbers began at `since`.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be written. The next write replaces the file.
+    pub(super) fn write(
+        &mut self,
+        changes: &[Arc<Change>],
+        since: Timestamp,
+        kept: impl FnOnce() -> Vec<Arc<Change>>,
+    ) -> io::Result<u64> {
+        let text = lines(changes)?;
+        let is_full = self.lines + changes.len() > SURPLUS * self.changes
+            || self.bytes + text.len() as u64 > BYTES;
+        if let Some(file) = self.file.as_mut().filter(|_| !is_full) {
+            if let Err(error) = file.write_all(&text).and_then(|()| file.sync_data()) {
+                self.file = None;
+                return Err(error);
+            }
+            self.lines += changes.len();
+            self.bytes += text.len() as u64;
+            return Ok(text.len() as u64);
+        }
+        self.replace(&kept(), since)?;
+        Ok(self.bytes)
+    }
+
+    fn replace(&mut self, kept: &[Arc<Change>], since: Timestamp) -> io::Result<()> {
+        self.file = None;
+        if let Some(directory) = self.path.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        }
+        let mut first = 0;
+        let mut text = lines(kept)?;
+        while text.len() as u64 > BYTES / 2 && first < kept.len() {
+            first += (kept.len() - first).div_ceil(2);
+            text = lines(kept.get(first..).unwrap_or_default())?;
+        }
+        let mut header = serde_json::to_vec(&Header::new(since))?;
+        header.push(b'\n');
+        replace_file(&self.path, MODE, |file| {
+            file.write_all(&header)?;
+            file.write_all(&text)
+        })?;
+        self.lines = kept.len() - first;
+        self.bytes = (header.len() + text.len()) as u64;
+        let open = OpenOptions::new().append(true).mode(MODE).open(&self.path);
+        self.file = Some(open?);
+        debug_assert!(fs::metadata(&self.path).is_ok(), "it was just written");
+        Ok(())
+    }
+}
+
+/// Returns changes as lines. JSON has no line breaks.
+fn lines(changes: &[Arc<Change>]) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    for change in changes {
+        serde_json::to_writer(&mut text, change)?;
+        text.push(b'\n');
+    }
+    Ok(text)
+}

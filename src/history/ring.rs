@@ -1,0 +1,370 @@
+//! The changes that are kept: the newest, bounded by number and by an estimate of their memory.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rulec_engine::{Acknowledged, Base};
+
+use super::change::{Change, Cost, Event};
+use super::entry::{Around, Entry, Point};
+use super::moment::{Moment, SIGN};
+use super::weight;
+use crate::config::options::HistoryArgs;
+
+/// How many changes wait until those of earlier processes are read. More are noted without them: the
+/// disk hangs.
+const WAITING: usize = 256;
+
+/// A clock that was set back a little is no reason to refuse a moment.
+const AHEAD: Duration = Duration::from_secs(1);
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many changes; 0 for none.
+    pub changes: usize,
+    /// How many bytes they may take, as an estimate. The newest is kept whatever it takes.
+    pub bytes: usize,
+}
+
+impl From<&HistoryArgs> for Limits {
+    fn from(HistoryArgs { history_changes, history_mib }: &HistoryArgs) -> Self {
+        Self { changes: *history_changes, bytes: history_mib << 20 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { changes: HistoryArgs::CHANGES, bytes: HistoryArgs::MIB << 20 }
+    }
+}
+
+/// A change of the history, for whoever reads one after the other.
+#[derive(Debug)]
+pub struct Next {
+    /// The change.
+    pub entry: Arc<Entry>,
+    /// How many before it are no longer kept.
+    pub lost: u64,
+}
+
+/// An entry with how much memory it takes, as an estimate.
+#[derive(Debug)]
+struct Kept {
+    entry: Arc<Entry>,
+    /// Without its document.
+    bytes: usize,
+    /// What the document takes, if somebody has asked for it.
+    document: usize,
+    /// Whether that is more than the least that an entry takes.
+    is_weighed: bool,
+}
+
+/// Changes that wait for those of earlier processes.
+#[derive(Debug, Default)]
+struct Waiting {
+    changes: Vec<(Acknowledged, Timestamp)>,
+    /// Whether those are there, and these are being added.
+    is_over: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Ring {
+    limits: Limits,
+    entries: VecDeque<Kept>,
+    /// The sum of their bytes.
+    bytes: usize,
+    /// The number of the newest change.
+    newest: u64,
+    /// The state after the newest change of this process.
+    latest: Option<Arc<Point>>,
+    /// When the newest change of this process that is no longer kept was acknowledged.
+    forgotten: Option<Timestamp>,
+    /// What is no longer kept, until somebody has the time to drop it.
+    garbage: Vec<Arc<Entry>>,
+    /// How many changes were noted since somebody had the time.
+    untidied: usize,
+    /// When the numbers began.
+    since: Timestamp,
+    /// While changes of earlier processes are read: those of this one, which get their numbers then.
+    waiting: Option<Waiting>,
+}
+
+impl Ring {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            entries: VecDeque::new(),
+            bytes: 0,
+            newest: 0,
+            latest: None,
+            forgotten: None,
+            garbage: Vec::new(),
+            untidied: 0,
+            since: Timestamp::now(),
+            waiting: None,
+        }
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.limits.changes > 0
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Has changes wait until those of earlier processes are recalled, whose numbers they continue.
+    pub(super) fn wait(&mut self) {
+        self.waiting = Some(Waiting::default());
+    }
+
+    /// Takes over changes of earlier processes, the oldest first, each with the length of its text, and
+    /// when their numbers began. Returns whether that was soon enough.
+    pub(super) fn recall(
+        &mut self,
+        changes: Vec<(Change, usize)>,
+        since: Option<Timestamp>,
+    ) -> bool {
+        let Some(waiting) = &mut self.waiting else { return false };
+        waiting.is_over = true;
+        if let Some((first, _)) = changes.first() {
+            self.since = since.unwrap_or(first.time);
+        }
+        for (change, length) in changes {
+            // Somebody has edited the file.
+            if change.id <= self.newest {
+                continue;
+            }
+            self.newest = change.id;
+            let entry = Arc::new(Entry::recalled(change));
+            let document = weight::of_document(length);
+            self.push(Kept { entry, bytes: size_of::<Entry>(), document, is_weighed: true });
+        }
+        true
+    }
+
+    /// Takes changes that have waited. They wait no longer when none is left.
+    pub(super) fn take_waiting(&mut self) -> Vec<(Acknowledged, Timestamp)> {
+        let left = self.waiting.as_mut().map(|it| std::mem::take(&mut it.changes));
+        let left = left.unwrap_or_default();
+        if left.is_empty() {
+            self.waiting = None;
+        }
+        left
+    }
+
+    /// Returns the number of the newest change.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// Returns which changes can be noted now: this one, unless it has to wait.
+    pub(super) fn ready(
+        &mut self,
+        acknowledged: Acknowledged,
+        time: Timestamp,
+    ) -> Vec<(Acknowledged, Timestamp)> {
+        let Some(waiting) = &mut self.waiting else { return vec![(acknowledged, time)] };
+        waiting.changes.push((acknowledged, time));
+        match waiting.is_over || waiting.changes.len() < WAITING {
+            true => Vec::new(),
+            false => self.waiting.take().map_or_else(Vec::new, |it| it.changes),
+        }
+    }
+
+    /// Returns when the numbers began.
+    pub(super) fn since(&self) -> Timestamp {
+        self.since
+    }
+
+    /// Returns whether this changes nothing since the newest change. Objects that have changed may be as
+    /// before again.
+    pub(super) fn is_nothing(latest: Option<&Point>, acknowledged: &Acknowledged) -> bool {
+        let Acknowledged { model, cost, verdicts, .. } = acknowledged;
+        let is_same = |latest: &Point| latest.model.differing(model).is_empty();
+        cost.operations == 0 && verdicts.is_empty() && latest.is_some_and(is_same)
+    }
+
+    /// Returns the state after the newest change of this process.
+    pub(super) fn latest(&self) -> Option<Arc<Point>> {
+        self.latest.clone()
+    }
+
+    /// Adds a change, and returns its number.
+    pub(super) fn note(&mut self, acknowledged: Acknowledged, time: Timestamp) -> u64 {
+        let Acknowledged { program, model, base, cost, verdicts } = acknowledged;
+        self.untidied += 1;
+        let after = Arc::new(Point { program, model });
+        let before = self.latest.replace(Arc::clone(&after));
+        let event = match (&before, base) {
+            (None, _) => Event::Started,
+            (Some(_), Base::Acknowledged) => Event::Changed,
+            (Some(_), Base::Read) => Event::Reconciled,
+            (Some(_), Base::Tampered) => Event::Repaired,
+        };
+        let settings_before = match event {
+            Event::Started => self.entries.iter().rev().find_map(|kept| kept.entry.settings()),
+            Event::Changed | Event::Reconciled | Event::Repaired => None,
+        };
+        let microseconds = |took: Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let cost = Cost {
+            latency_microseconds: cost.latency.map(microseconds),
+            commit_microseconds: microseconds(cost.commit),
+            operations: cost.operations,
+            transactions: cost.transactions,
+            bytes: cost.bytes,
+        };
+        self.newest += 1;
+        let around = Around { before, after, settings_before };
+        let entry = Arc::new(Entry::new(self.newest, time, event, cost, around, verdicts));
+        self.push(Kept { entry, bytes: weight::ENTRY, document: 0, is_weighed: false });
+        self.newest
+    }
+
+    fn push(&mut self, kept: Kept) {
+        self.bytes += kept.bytes + kept.document;
+        self.entries.push_back(kept);
+        self.trim();
+    }
+
+    /// Returns the entries of which nobody has found yet how much memory they take.
+    pub(super) fn unweighed(&self) -> Vec<Arc<Entry>> {
+        let newest = self.entries.iter().rev().take_while(|kept| !kept.is_weighed);
+        newest.map(|kept| Arc::clone(&kept.entry)).collect()
+    }
+
+    /// Notes how much memory an entry takes, if it is still there.
+    pub(super) fn weigh(&mut self, id: u64, bytes: usize) {
+        let at = self.entries.partition_point(|kept| kept.entry.id < id);
+        if let Some(kept) = self.entries.get_mut(at).filter(|kept| kept.entry.id == id) {
+            self.bytes = self.bytes - kept.bytes + bytes;
+            (kept.bytes, kept.is_weighed) = (bytes, true);
+            self.trim();
+        }
+    }
+
+    /// Notes how much memory the document of a change takes, which somebody has asked for.
+    pub(super) fn grow(&mut self, id: u64, bytes: usize) {
+        let at = self.entries.partition_point(|kept| kept.entry.id < id);
+        if let Some(kept) = self.entries.get_mut(at).filter(|kept| kept.entry.id == id) {
+            self.bytes = self.bytes - kept.document + bytes;
+            kept.document = bytes;
+            self.trim();
+        }
+    }
+
+    fn trim(&mut self) {
+        let Limits { changes, bytes } = self.limits;
+        while self.entries.len() > changes || (self.bytes > bytes && self.entries.len() > 1) {
+            let Some(oldest) = self.entries.pop_front() else { return };
+            let Kept { entry: oldest, bytes, document, .. } = oldest;
+            self.bytes -= bytes + document;
+            if oldest.around.is_some() {
+                self.forgotten = Some(oldest.time);
+            }
+            self.garbage.push(oldest);
+        }
+    }
+
+    /// Takes what is no longer kept.
+    pub(super) fn take_garbage(&mut self) -> Vec<Arc<Entry>> {
+        self.untidied = 0;
+        std::mem::take(&mut self.garbage)
+    }
+
+    /// Returns how many changes were noted since then.
+    pub(super) fn untidied(&self) -> usize {
+        self.untidied
+    }
+
+    /// Returns whether changes wait for those of earlier processes.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// Returns how much memory a change takes.
+    #[cfg(test)]
+    pub(super) fn bytes_of(&self, id: u64) -> Option<usize> {
+        let kept = self.entries.iter().find(|kept| kept.entry.id == id)?;
+        Some(kept.bytes + kept.document)
+    }
+
+    /// Returns the changes, the oldest first.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.iter().map(|kept| &kept.entry)
+    }
+
+    pub(super) fn find(&self, id: u64) -> Option<&Arc<Entry>> {
+        self.all().find(|entry| entry.id == id)
+    }
+
+    /// Returns the first change after one of this number.
+    pub(super) fn next(&self, after: u64) -> Option<Next> {
+        let at = self.entries.partition_point(|kept| kept.entry.id <= after);
+        let entry = Arc::clone(&self.entries.get(at)?.entry);
+        let lost = entry.id - after - 1;
+        Some(Next { entry, lost })
+    }
+
+    /// Returns the state at a moment.
+    pub(super) fn state(&self, moment: Moment, now: Timestamp) -> Result<Arc<Point>, String> {
+        let time = match moment {
+            Moment::Now => {
+                let none = || "the daemon does not know yet what the kernel holds".to_owned();
+                return self.latest.clone().ok_or_else(none);
+            }
+            Moment::After(id) => {
+                let Some(entry) = self.find(id) else {
+                    return Err(format!("{moment}: there is no such change{}", self.kept()));
+                };
+                let Some(around) = &entry.around else {
+                    return Err(self.before_the_start(moment));
+                };
+                return Ok(Arc::clone(&around.after));
+            }
+            Moment::At(time) => time,
+            Moment::Ago(ago) => {
+                let time = now.checked_sub(ago);
+                time.map_err(|_| format!("{moment}: there is no such time"))?
+            }
+        };
+        if now.checked_add(AHEAD).is_ok_and(|soon| time > soon) {
+            return Err(format!("{moment}: that is in the future: it is {now:.0} now"));
+        }
+        let entry = self.entries.iter().rev().map(|kept| &kept.entry).find(|it| it.time <= time);
+        match entry.map(|entry| &entry.around) {
+            Some(Some(around)) => return Ok(Arc::clone(&around.after)),
+            Some(None) => return Err(self.before_the_start(moment)),
+            None => {}
+        }
+        // Between a change that is no longer kept and the oldest one.
+        let oldest = self.all().find_map(|entry| entry.around.as_ref());
+        match (self.forgotten, oldest) {
+            (Some(forgotten), Some(Around { before: Some(before), .. })) if forgotten <= time => {
+                Ok(Arc::clone(before))
+            }
+            _ => Err(format!("{moment}: the state of {time:.0} is not kept{}", self.kept())),
+        }
+    }
+
+    /// Returns why there is no state of a moment before the start.
+    fn before_the_start(&self, moment: Moment) -> String {
+        format!(
+            "{moment}: that was before the daemon started, and states are kept only in memory{}",
+            self.kept()
+        )
+    }
+
+    /// Returns which states are kept, for an error.
+    fn kept(&self) -> String {
+        let mut with_states = self.all().filter(|entry| entry.around.is_some());
+        match with_states.next() {
+            None => ": no change is kept".to_owned(),
+            Some(entry) => format!(": the oldest is {SIGN}{}, of {:.0}", entry.id, entry.time),
+        }
+    }
+}
