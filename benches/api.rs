@@ -164,6 +164,7 @@ fn process<S: Server>(services: usize, endpoints: usize, streaming: bool) {
     let mut child = namespace
         .command(env!("CARGO_BIN_EXE_rulec"), ["run", "--node-name", NODE, "--kubeconfig"])
         .env("RULEC_LOG", "info,rulec_engine=debug")
+        .env("RULEC_SOCKET", "")
         .arg(cluster.kubeconfig())
         .stderr(fs::File::create(&log).unwrap())
         .spawn()
@@ -220,6 +221,7 @@ fn state(services: usize, endpoints: usize) {
     let start = || {
         let child = namespace
             .command(env!("CARGO_BIN_EXE_rulec"), ["run", "--node-name", NODE, "--kubeconfig"])
+            .env("RULEC_SOCKET", "")
             .arg(cluster.kubeconfig())
             .args(["--log-level", "info,rulec_sources::state=debug", "--state-dir"])
             .arg(&path)

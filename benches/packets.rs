@@ -8,30 +8,26 @@
     reason = "a bench prints, and one that cannot go on has failed"
 )]
 
+mod first;
+mod kube_proxy;
+mod network;
 mod table;
 
-use std::fmt::Write as _;
-use std::fs;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rulec_testkit::{Namespace, require_root};
+use rulec_testkit::require_root;
 use socket2::SockRef;
 
-use crate::table::{machine, time, wait_for};
+use crate::network::{
+    Network, OUTSIDE, POD_CLIENT, PODS, balancer, cluster_ip, node_port, one_rule, yaml,
+};
+use crate::table::{machine, time};
 
 const ROUNDS: usize = 60;
 const BATCH: usize = 250;
-
-/// A client that is a Pod of the node: its connections are not masqueraded.
-const POD_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 9);
-/// A client outside the cluster.
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
-const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
-const POD: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 5), 8080);
-const NODE_PORTS: u16 = 30_000;
 
 fn main() {
     // `cargo test --benches` builds and starts benches too, to check that they start.
@@ -40,22 +36,26 @@ fn main() {
     }
     println!("\n## What the rules cost a new connection\n");
     machine();
+    first::first_packets();
+    connections();
+}
+
+/// Measures and prints the table of whole connections.
+fn connections() {
     let mut setups = [
-        Setup::by_hand("routed, without any rule", "", POD),
-        Setup::by_hand("**one DNAT rule, written by hand**", &rule(), cluster_ip(0)),
+        Setup::by_hand("routed, without any rule", "", PODS[0]),
+        Setup::by_hand("**one DNAT rule, written by hand**", &one_rule(), cluster_ip(0)),
         Setup::rulec("1 Service", 1, POD_CLIENT, "", cluster_ip),
         Setup::rulec("1,000 Services", 1_000, POD_CLIENT, "", cluster_ip),
         Setup::rulec("20,000 Services", 20_000, POD_CLIENT, "", cluster_ip),
         Setup::rulec("… with session affinity", 20_000, POD_CLIENT, AFFINITY, cluster_ip),
-        Setup::rulec("… by 1,000 node ports, from outside", 20_000, OUTSIDE, "", |service| {
-            SocketAddrV4::new(NODE, NODE_PORTS + u16::try_from(service % 1_000).unwrap())
-        }),
+        Setup::rulec("… by 1,000 node ports, from outside", 20_000, OUTSIDE, "", node_port),
         Setup::rulec(
             "… by load balancers, policy Local, source ranges",
             20_000,
             OUTSIDE,
             RANGES,
-            |service| SocketAddrV4::new(balancer(service), 80),
+            balancer,
         ),
     ];
     for _ in 0..ROUNDS {
@@ -88,25 +88,10 @@ const AFFINITY: &str = "sessionAffinity: ClientIP";
 const RANGES: &str =
     "externalTrafficPolicy: Local, loadBalancerSourceRanges: [203.0.113.0/24, 198.18.0.0/15]";
 
-fn rule() -> String {
-    format!(
-        "table ip floor {{
-             chain prerouting {{
-                 type nat hook prerouting priority dstnat
-                 ip daddr {} meta l4proto {{ tcp, udp }} th dport {} dnat to {POD}
-             }}
-         }}",
-        cluster_ip(0).ip(),
-        cluster_ip(0).port(),
-    )
-}
-
 /// A row: its world, and the measurements.
 struct Setup {
     what: &'static str,
-    client: Namespace,
-    node: Namespace,
-    _pod: Namespace,
+    network: Network,
     /// The destinations of connections, used one after the other.
     targets: Vec<SocketAddrV4>,
     next: usize,
@@ -119,7 +104,7 @@ struct Setup {
 impl Setup {
     fn by_hand(what: &'static str, rules: &str, target: SocketAddrV4) -> Self {
         let setup = Self::new(what, POD_CLIENT, vec![target]);
-        setup.node.nft(rules);
+        setup.network.node.nft(rules);
         setup
     }
 
@@ -131,62 +116,26 @@ impl Setup {
         target: fn(usize) -> SocketAddrV4,
     ) -> Self {
         let setup = Self::new(what, client, (0..services).map(target).collect());
-        let directory = tempfile::tempdir().unwrap();
-        let [manifests, log] = ["manifests", "log"].map(|name| directory.path().join(name));
-        fs::create_dir(&manifests).unwrap();
-        for service in 0..services {
-            fs::write(manifests.join(format!("{service}.yaml")), yaml(service, more)).unwrap();
-        }
-        let args = ["run", "--node-name", "na", "--cluster-cidr", "10.0.0.0/10"];
-        let mut command = setup.node.command(env!("CARGO_BIN_EXE_rulec"), args);
-        command.args(["--nodeport-addresses", "192.0.2.0/24", "--manifests"]).arg(&manifests);
-        let mut daemon = command.stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
-        wait_for(&log, "in sync with all sources", 1);
-        let said = fs::read_to_string(&log).unwrap();
-        assert!(!said.contains("ERROR"), "{said}");
-        // The rules stay, and the daemon does not run while the rows take turns.
-        daemon.kill().unwrap();
-        daemon.wait().unwrap();
+        setup.network.program("off", (0..services).map(|service| yaml(service, more)));
         setup
     }
 
     fn new(what: &'static str, from: Ipv4Addr, targets: Vec<SocketAddrV4>) -> Self {
-        let [client, node, pod] = ["client", "node", "pod"].map(Namespace::new);
-        for (other, address) in [(&client, from), (&pod, *POD.ip())] {
-            let label = if address == from { "client" } else { "pod" };
-            node.sh(&format!(
-                "ip link add {label} type veth peer name eth0 netns {}
-                 ip link set {label} up
-                 ip addr add 169.254.1.1/32 dev {label}",
-                other.name()
-            ));
-            other.sh(&format!(
-                "ip link set eth0 up
-                 ip addr add {address}/32 dev eth0
-                 ip route add 169.254.1.1 dev eth0
-                 ip route add default via 169.254.1.1 src {address}"
-            ));
-            node.sh(&format!("ip route add {address} dev {label}"));
+        let network = Network::new(from);
+        for pod in PODS {
+            let (listener, socket) = network
+                .pods
+                .run(|| (TcpListener::bind(pod).unwrap(), UdpSocket::bind(pod).unwrap()));
+            thread::spawn(move || listener.incoming().for_each(drop));
+            thread::spawn(move || {
+                let mut buffer = [0; 64];
+                while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+                    let _ = socket.send_to(&buffer[..length], peer);
+                }
+            });
         }
-        // Entries of finished connections expire soon, so that all rounds are alike.
-        node.sh(&format!(
-            "ip addr add {NODE}/32 dev lo
-             sysctl -qw net.ipv4.ip_forward=1
-             sysctl -qw net.netfilter.nf_conntrack_tcp_timeout_close=1
-             sysctl -qw net.netfilter.nf_conntrack_udp_timeout=1
-             sysctl -qw net.netfilter.nf_conntrack_udp_timeout_stream=1"
-        ));
-        let (listener, socket) =
-            pod.run(|| (TcpListener::bind(POD).unwrap(), UdpSocket::bind(POD).unwrap()));
-        thread::spawn(move || listener.incoming().for_each(drop));
-        thread::spawn(move || {
-            let mut buffer = [0; 64];
-            while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
-                let _ = socket.send_to(&buffer[..length], peer);
-            }
-        });
         let (rounds, first) = (Vec::new(), Vec::new());
-        Self { what, client, node, _pod: pod, targets, next: 0, rounds, first }
+        Self { what, network, targets, next: 0, rounds, first }
     }
 
     /// Each connection goes to another Service, whose elements are in no cache of the processor.
@@ -195,7 +144,7 @@ impl Setup {
             .map(|number| self.targets[(self.next + number) * 7_919 % self.targets.len()])
             .collect();
         self.next += BATCH;
-        let (round, first) = self.client.run(|| {
+        let (round, first) = self.network.client.run(|| {
             let started = Instant::now();
             targets.iter().copied().for_each(connect);
             (started.elapsed(), targets.iter().copied().map(ask).collect::<Vec<_>>())
@@ -232,48 +181,4 @@ fn ask(target: SocketAddrV4) -> Duration {
             Err(error) => panic!("{target}: {error}"),
         }
     }
-}
-
-fn cluster_ip(service: usize) -> SocketAddrV4 {
-    SocketAddrV4::new(offset(Ipv4Addr::new(10, 128, 0, 0), service), 80)
-}
-
-fn balancer(service: usize) -> Ipv4Addr {
-    offset(Ipv4Addr::new(198, 51, 0, 0), service)
-}
-
-fn offset(base: Ipv4Addr, number: usize) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(base) + u32::try_from(number).unwrap())
-}
-
-/// Returns a Service and its slice as YAML, for TCP and UDP, with more fields of its spec.
-fn yaml(service: usize, more: &str) -> String {
-    let (address, balancer) = (cluster_ip(service).ip().to_owned(), balancer(service));
-    let node_port = match u16::try_from(service) {
-        Ok(number) if number < 1_000 => format!(", nodePort: {}", NODE_PORTS + number),
-        Ok(_) | Err(_) => String::new(),
-    };
-    let mut text = format!(
-        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: service-{service}}}\n\
-         spec: {{type: LoadBalancer, clusterIP: {address}, {more}{}ports: [",
-        if more.is_empty() { "" } else { ", " }
-    );
-    for protocol in ["TCP", "UDP"] {
-        let name = protocol.to_lowercase();
-        let port = format!("name: {name}, protocol: {protocol}, port: 80{node_port}");
-        write!(text, "{{{port}}}, ").unwrap();
-    }
-    write!(
-        text,
-        "]}}\nstatus: {{loadBalancer: {{ingress: [{{ip: {balancer}}}]}}}}\n\
-         ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
-         metadata: {{name: service-{service}-a, labels: {{kubernetes.io/service-name: service-{service}}}}}\n\
-         addressType: IPv4\n\
-         ports: [{{name: tcp, port: {0}, protocol: TCP}}, {{name: udp, port: {0}, protocol: UDP}}]\n\
-         endpoints: [{{addresses: [{1}], nodeName: na, conditions: {{ready: true}}}}]\n",
-        POD.port(),
-        POD.ip()
-    )
-    .unwrap();
-    text
 }

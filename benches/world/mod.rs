@@ -7,13 +7,14 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use rulec_compiler::change::{Change, Origin, Provenance, Sourced};
+use rulec_compiler::load_balancing::Weight;
 use rulec_compiler::name::{NamespacedName, NodeName};
 use rulec_compiler::net::{Family, Protocol};
 use rulec_compiler::object::{
     ClusterIps, Endpoint, EndpointSlice, Object, Service, ServicePort, SlicePort, TargetPort,
 };
 use rulec_compiler::{Delta, Dirty, Model, Program, Settings};
-use rulec_sinks::{DeltaBase, Sink};
+use rulec_sinks::{DeltaBase, NftSink, Sink, Spent};
 
 /// A kernel with its sink, model and program, without the daemon's loop.
 pub(crate) struct World<S> {
@@ -40,8 +41,15 @@ impl<S: Sink> World<S> {
 
     /// Sets the number of endpoints of a Service.
     pub(crate) fn change(&mut self, service: usize, endpoints: usize) -> Delta {
-        let dirty: Dirty =
-            self.model.apply(Origin::Manifests, Change::Apply(slice(service, endpoints)));
+        self.apply(vec![Change::Apply(slice(service, endpoints))])
+    }
+
+    /// Makes changes, in one batch.
+    pub(crate) fn apply(&mut self, changes: Vec<Change>) -> Delta {
+        let mut dirty = Dirty::default();
+        for change in changes {
+            dirty.merge(self.model.apply(Origin::Manifests, change));
+        }
         let mut wanted = self.applied.clone();
         wanted.update(&self.model, &dirty);
         let delta = Delta::between(&self.applied, &wanted);
@@ -49,15 +57,20 @@ impl<S: Sink> World<S> {
         delta
     }
 
-    /// Removes the pick chains that no frontend uses.
-    pub(crate) fn retire_idle_chains(&mut self) -> Delta {
+    /// Removes the classes of session affinity that no Service uses.
+    pub(crate) fn retire_idle(&mut self) -> Delta {
         let mut wanted = self.applied.clone();
-        for pick in self.applied.idle_picks() {
-            wanted.retire(pick);
+        for class in self.applied.idle_affinities() {
+            wanted.retire(class);
         }
         let delta = Delta::between(&self.applied, &wanted);
         self.applied = wanted;
         delta
+    }
+
+    /// Returns the program of the last change.
+    pub(crate) fn applied(&self) -> &Program {
+        &self.applied
     }
 
     /// Commits a change to the kernel.
@@ -67,12 +80,21 @@ impl<S: Sink> World<S> {
     }
 }
 
+impl World<NftSink> {
+    /// Commits a change, and returns the kernel's processor time.
+    pub(crate) fn metered(&mut self, delta: &Delta) -> Spent {
+        self.sink.meter();
+        self.commit(delta);
+        self.sink.spent()
+    }
+}
+
 /// Returns Services and their slices.
 pub(crate) fn objects(services: usize, endpoints: usize) -> Vec<Sourced> {
     (0..services).flat_map(|service| [self::service(service), slice(service, endpoints)]).collect()
 }
 
-fn name(service: usize) -> NamespacedName {
+pub(crate) fn name(service: usize) -> NamespacedName {
     NamespacedName::new("default", format!("service-{service}").as_str())
 }
 
@@ -93,7 +115,12 @@ pub(crate) fn port(number: u16) -> NonZeroU16 {
 }
 
 fn service(service: usize) -> Sourced {
-    sourced(Object::Service(Arc::new(Service {
+    sourced(Object::Service(Arc::new(plain_service(service))))
+}
+
+/// Returns a Service with one port at its cluster address.
+pub(crate) fn plain_service(service: usize) -> Service {
+    Service {
         cluster_ips: ClusterIps { v4: Some(cluster_ip(service)), v6: None },
         ports: vec![ServicePort {
             name: "http".into(),
@@ -103,7 +130,7 @@ fn service(service: usize) -> Sourced {
             target: TargetPort::Number(port(8080)),
         }],
         ..Service::new(name(service))
-    })))
+    }
 }
 
 /// Returns the slice of a Service.
@@ -119,9 +146,10 @@ pub(crate) fn slice(service: usize, endpoints: usize) -> Sourced {
                 ..Endpoint::ready(IpAddr::V4(endpoint(service, number)))
             })
             .collect(),
+        weight: Weight::default(),
     })))
 }
 
-fn sourced(object: Object) -> Sourced {
+pub(crate) fn sourced(object: Object) -> Sourced {
     Sourced { object, provenance: Provenance("bench.yaml".into()) }
 }

@@ -26,9 +26,10 @@ use tempfile::TempDir;
 use crate::daemon::{Daemon, LOG, Manifests, NODE_NAME, SETTLED, rulec};
 use crate::health::Metrics;
 use crate::log::above_info;
-use crate::support::{Dice, RULEC, eventually, loadable};
+use crate::support::{Dice, RULEC, eventually};
 
 mod state;
+mod watch;
 
 /// A node and an API server, both in the node's namespace.
 struct Cluster<S> {
@@ -75,7 +76,10 @@ impl<S: Server> Cluster<S> {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         let path = self.path("expected.json");
         fs::write(&path, list.to_string()).unwrap();
+        // The server has given out everything.
+        let given = ["--service-cidr=", "--service-node-port-range="];
         let args = ["diff", "--to", path.to_str().unwrap(), "--node-name", NODE_NAME];
+        let args = [&args[..], &given].concat();
         let mut last = None;
         let node = &self.node;
         let daemon = self.daemon.as_mut().expect("the daemon runs");
@@ -190,7 +194,7 @@ fn nothing_is_removed_before_all_sources_are_ready<S: Server>() {
 
     // Another run, with manifests in addition to the server, which does not answer yet.
     cluster.server.down();
-    let manifests = Manifests::of(&loadable(&service(2, 80).to_string()));
+    let manifests = Manifests::of(&service(2, 80).to_string());
     let path = manifests.path();
     cluster.start(&["--manifests", path.to_str().unwrap()]);
     cluster.daemon().wait_for("watching manifests");
@@ -275,6 +279,7 @@ fn a_normal_start_logs_only_info_and_metrics_describe_the_server() {
         return;
     }
     let mut cluster = Cluster::<ApiServer>::new("api-quiet");
+    cluster.node.sh("ip route add default dev lo; sysctl -qw net.ipv4.ip_forward=1");
     cluster.server.apply(&service(1, 80));
     cluster.server.apply(&slice(1, 2));
     cluster.start(&["--log-level", "info"]);
@@ -324,7 +329,7 @@ fn a_pod_finds_the_server_by_its_service_account() {
     let args = ["--mount", "sh", "-ec", script, run.to_str().unwrap()];
     let rulec = [RULEC, "run", "--node-name", NODE_NAME];
     let mut command = cluster.node.command("unshare", args.into_iter().chain(rulec));
-    command.env("RULEC_LOG", LOG).env("NO_COLOR", "1");
+    command.env("RULEC_LOG", LOG).env("NO_COLOR", "1").env("RULEC_SOCKET", "");
     command.env("KUBERNETES_SERVICE_HOST", address.ip().to_string());
     command.env("KUBERNETES_SERVICE_PORT", address.port().to_string());
     cluster.daemon = Some(Daemon::of(command));
@@ -395,6 +400,57 @@ fn endpoint_changes_are_timed_from_their_trigger() {
     // An annotation from a clock that is ahead of ours.
     let ahead = Timestamp::now() + Duration::from_secs(3_600);
     assert_eq!(reach(triggered(7, &ahead.to_string())).0, 2.0);
+}
+
+/// The state `api` is what the server has at this moment.
+#[test]
+fn tools_read_an_api_server() {
+    if !require_root() {
+        return;
+    }
+    let mut cluster = Cluster::<ApiServer>::new("api-tools");
+    cluster.server.apply(&service(1, 80));
+    cluster.server.apply(&slice(1, 2));
+    cluster.start(&[]);
+    cluster.daemon().wait_for(SETTLED);
+    let kubeconfig = cluster.path("kubeconfig");
+    let of_server = ["--kubeconfig", kubeconfig.to_str().unwrap(), "--node-name", NODE_NAME];
+    let run = |args: &[&str]| rulec(&cluster.node, &[args, &of_server].concat());
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let same = run(&["diff", "--from", "api"]);
+    assert_eq!(same.status.code(), Some(0), "{same:?}");
+    let shown = run(&["show", "services", "--state", "api"]);
+    assert!(text(&shown.stdout).contains("10.90.1.2"), "{shown:?}");
+    let explained = run(&["explain", "10.90.1.2:80", "--from=192.0.2.1", "--state", "api"]);
+    assert!(text(&explained.stdout).contains("10.50.1.2:8080"), "{explained:?}");
+
+    // A manifest that is to be applied is compared with what is there.
+    let next = cluster.path("next.json");
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [service(1, 81), slice(1, 2)]});
+    fs::write(&next, list.to_string()).unwrap();
+    let different = run(&["diff", "--from", "api", "--to", next.to_str().unwrap()]);
+    assert_eq!(different.status.code(), Some(1), "{different:?}");
+    assert!(text(&different.stdout).contains("10.90.1.2:81/TCP"), "{different:?}");
+
+    // What the server refuses to list is missing in the comparison.
+    cluster.server.forbid(Resource::ServiceCidrs);
+    let partly = run(&["diff", "--from", "api"]);
+    assert_eq!(partly.status.code(), Some(2), "{partly:?}");
+    assert!(text(&partly.stdout).contains("refused, continuing without"), "{partly:?}");
+
+    // Without permission, without a server and without an address.
+    cluster.server.set_tokens(["another"]);
+    let refused = run(&["diff", "--from", "api"]);
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    assert!(text(&refused.stderr).contains("401"), "{refused:?}");
+    let nobody = ["diff", "--from", "api", "--master", "http://127.0.0.1:9"];
+    let nobody = rulec(&cluster.node, &nobody);
+    assert_eq!(nobody.status.code(), Some(3), "{nobody:?}");
+    assert!(text(&nobody.stderr).contains("--from api: "), "{nobody:?}");
+    let mut unknown = crate::daemon::command(&cluster.node, &["diff", "--from", "api"]);
+    let unknown = unknown.env("HOME", "/nonexistent").env_remove("KUBECONFIG").output().unwrap();
+    assert_eq!(unknown.status.code(), Some(3), "{unknown:?}");
+    assert!(text(&unknown.stderr).contains("no API server is known"), "{unknown:?}");
 }
 
 /// A disturbance of the server after a given number of objects has been written.

@@ -16,6 +16,7 @@ mod packets;
 mod place;
 mod row;
 mod run;
+mod trace;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -153,8 +154,11 @@ section!(k, "k-ipvs.yaml", ipvs: case_105 case_106 case_107 case_108 case_109 ca
 section!(l, "l-files.yaml",
     case_111 case_112 case_113 case_114 case_115 case_117);
 
+section!(m, "m-load-balancing.yaml",
+    case_118 case_119 case_120 case_121 case_122 case_123 case_124);
+
 /// All sections in order.
-const SECTIONS: [(&str, &[(&str, bool)]); 12] = [
+const SECTIONS: [(&str, &[(&str, bool)]); 13] = [
     (a::FILE, a::CASES),
     (b::FILE, b::CASES),
     (c::FILE, c::CASES),
@@ -167,6 +171,7 @@ const SECTIONS: [(&str, &[(&str, bool)]); 12] = [
     (j::FILE, j::CASES),
     (k::FILE, k::CASES),
     (l::FILE, l::CASES),
+    (m::FILE, m::CASES),
 ];
 
 fn number(case: &str) -> u32 {
@@ -192,7 +197,7 @@ fn every_case_has_one_row_and_its_tests() {
         }
         assert_eq!(of_rows, of_tests, "{file}: rows and tests in cases.rs differ");
     }
-    assert_eq!(seen, (1..=117).collect());
+    assert_eq!(seen, (1..=124).collect());
 }
 
 /// docs/deviations.md has an entry `- Case 7:` for exactly those rows that have `deviates`, with

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Child;
@@ -86,13 +87,13 @@ fn a_killed_daemon_leaves_nothing_behind_in_shared_tables() {
     survives_kill(&SHARED, 2);
 }
 
-/// Returns the elements of a listing, sorted, without the slots and numbers that depend on history
-/// and without pick chains that are no longer used.
+/// Returns the elements of a listing, sorted, without what depends on history: slots, the numbers of
+/// groups and classes, and classes that are no longer used.
 fn meaning(namespace: &Namespace) -> Vec<String> {
     let listing = listing(namespace);
     let mut set = String::new();
     let mut family = "";
-    let mut meaning = Vec::new();
+    let mut all: Vec<(&str, String, String)> = Vec::new();
     for line in listing.lines() {
         let line = line.trim();
         if let Some(rest) = line.strip_prefix("table ") {
@@ -104,26 +105,65 @@ fn meaning(namespace: &Namespace) -> Vec<String> {
         if line.starts_with("chain ") {
             set = String::new();
         }
-        let is_elements = line.starts_with("elements = {") || line.contains(" . ");
-        let skip = ["", "picks", "nodeport-picks", "affinity-slots", "nodeport-affinity-slots"];
-        if skip.contains(&set.strip_prefix("local-").unwrap_or(&set)) || !is_elements {
+        let is_elements = line.starts_with("elements = {")
+            || [" . ", " : "].iter().any(|part| line.contains(part));
+        let skip = ["", "classes", "member-groups", "member-slots"];
+        // Maps of affinity records are named after their timeouts.
+        let is_records = set
+            .strip_prefix("affinity-")
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        let is_type = line.starts_with("type ") || line.starts_with("typeof ");
+        if skip.contains(&set.as_str()) || is_records || !is_elements || is_type {
             continue;
         }
         let line = line.trim_start_matches("elements = {").trim_end_matches('}');
         for element in line.split(", ").map(|element| element.trim().trim_end_matches(',')) {
-            // frontend . slot : backend
-            let element = match (set.ends_with("endpoints"), element.split_once(" : ")) {
-                (true, Some((key, backend))) => {
-                    let (frontend, _) = key.rsplit_once(" . ").unwrap();
-                    format!("{frontend} : {backend}")
-                }
-                _ => element.to_owned(),
-            };
-            meaning.push(format!("{family} {set} {element}"));
+            if !element.is_empty() {
+                all.push((family, set.clone(), element.to_owned()));
+            }
         }
     }
+    // A group is known by the Service ports whose frontends lead to it.
+    let mut owners: BTreeMap<(&str, u32), String> = BTreeMap::new();
+    for (family, set, element) in &all {
+        if let ("services" | "nodeports", Some((_, rest))) =
+            (set.as_str(), element.split_once(" comment "))
+        {
+            let (owner, code) = rest.rsplit_once(" : ").unwrap();
+            owners.insert((family, group(code)), owner.to_owned());
+        }
+    }
+    for (family, set, element) in &all {
+        if let ("local-groups", Some((from, to))) = (set.as_str(), element.split_once(" : ")) {
+            let owner = format!("{} outside", owners[&(*family, group(from))]);
+            owners.insert((family, group(to)), owner);
+        }
+    }
+    let mut meaning: Vec<String> = all
+        .iter()
+        .map(|(family, set, element)| {
+            let (key, value) = element.split_once(" : ").unwrap_or((element, ""));
+            match set.as_str() {
+                "services" | "nodeports" => format!("{family} {set} {key}"),
+                "local-groups" => format!("{family} {set} {}", owners[&(*family, group(key))]),
+                "endpoints" | "members" => {
+                    let number = key.split(' ').next().unwrap();
+                    let owner = owners.get(&(*family, group(number)));
+                    format!("{family} {set} {owner:?} {value}")
+                }
+                _ => format!("{family} {set} {element}"),
+            }
+        })
+        .collect();
     meaning.sort();
     meaning
+}
+
+/// Returns the group in a number in the notation of `meta priority`.
+fn group(number: &str) -> u32 {
+    let (major, minor) = number.split_once(':').unwrap_or_else(|| panic!("{number:?}"));
+    let [major, minor] = [major, minor].map(|it| u32::from_str_radix(it.trim(), 16).unwrap());
+    (major << 16 | minor) >> 12
 }
 
 /// `nft monitor`, which prints all changes, whoever makes them.
@@ -320,7 +360,7 @@ fn cleanup_refuses_while_a_daemon_owns_the_tables() {
         return;
     }
     let ran = rulec(&namespace, &["cleanup"]);
-    assert_eq!(ran.status, 2, "{ran:?}");
+    assert_eq!(ran.status, 3, "{ran:?}");
     let owner = format!("owned by another process (rulec, process id {})", daemon.pid());
     assert!(ran.stderr.contains(&owner), "{}", ran.stderr);
     assert!(ran.stderr.contains("stop it first"), "{}", ran.stderr);

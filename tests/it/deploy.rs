@@ -7,7 +7,10 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+mod ci;
+mod kubectl;
 mod kubernetes;
+mod man;
 mod monitoring;
 mod package;
 mod service;
@@ -61,5 +64,5 @@ fn run_args(args: &[&str]) -> (RunArgs, LogArgs) {
     let all = ["rulec"].into_iter().chain(args.iter().copied());
     let cli = Cli::try_parse_from(all).unwrap_or_else(|error| panic!("{args:?}: {error}"));
     let Command::Run(run) = cli.command else { panic!("{args:?}: {:?}", cli.command) };
-    (run, cli.log)
+    (*run, cli.log)
 }

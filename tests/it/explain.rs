@@ -69,6 +69,61 @@ fn the_text_names_rules_objects_and_fields() {
     insta::assert_snapshot!(explained(&["10.90.0.11", "--from", "10.50.1.5"]));
 }
 
+/// Two endpoints of different weights, and a Service that asks for a way of load balancing.
+fn weighted(how: &str) -> String {
+    let asks = format!("metadata: {{name: web, annotations: {{{how}}}}}");
+    let objects = OBJECTS.replace("metadata: {name: web}", &asks);
+    let light = "metadata: {name: web-2, annotations: {rulec.io/weight: '0'}, labels:";
+    let third = "
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-2, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [10.50.1.9], nodeName: na}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-3, annotations: {rulec.io/weight: '3'}, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [10.50.1.8], nodeName: na}]
+";
+    objects + &third.replace("metadata: {name: web-2, labels:", light)
+}
+
+#[test]
+fn load_balancing_and_weights_are_explained() {
+    let ask = |how: &str, more: &[&str]| {
+        let args = [&["198.51.100.20:80", "--from", "203.0.113.7"], more].concat();
+        let Ran { status, stdout, stderr } = offline(&weighted(how), &args);
+        assert_eq!((status, stderr.as_str()), (0, ""), "{how}: {stdout}");
+        stdout
+    };
+    insta::assert_snapshot!(ask(
+        "rulec.io/load-balancing: maglev",
+        &["--maglev-table-size", "251"]
+    ));
+    insta::assert_snapshot!(ask("rulec.io/load-balancing: round-robin", &[]));
+    let json = ask("service.cilium.io/lb-algorithm: maglev", &["-o", "json"]);
+    let said: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(said["frontend"]["loadBalancing"], "maglev");
+    // Clients from outside meet the endpoints on this node: weights 1 and 3, of 16,381 slots.
+    let shares: Vec<&Value> =
+        said["outcomes"].as_array().unwrap().iter().map(|it| &it["share"]).collect();
+    assert_eq!(shares, [&Value::from(vec![4_095, 16_381]), &Value::from(vec![12_286, 16_381])]);
+    let limit = "rulec.io/max-connections: '7'";
+    let json = ask(limit, &["-o", "json", "--proxy-mode", "ipvs"]);
+    let said: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(said["frontend"]["maxConnections"], 7);
+    let text = ask(limit, &["--proxy-mode", "ipvs"]);
+    assert!(text.contains("  an endpoint with 7 connections gets no new ones\n"), "{text}");
+    assert!(text.contains("its share of new connections is 3 of 4"), "{text}");
+    // By default there is nothing to say.
+    assert!(!explained(&["198.51.100.20:80", "--from", "203.0.113.7"]).contains("load balancing"));
+}
+
 /// A slice that matches no port of its Service, and a node name without a Node: `explain`, `diff`
 /// and `run` report both.
 #[test]
@@ -163,9 +218,13 @@ fn a_pod_can_be_recognised_by_its_interface() {
 #[test]
 fn every_field_is_documented() {
     let page = include_str!("../../docs/explain-json.md");
-    let objects = OBJECTS.replace("  type:", "  sessionAffinity: ClientIP\n  type:");
+    let objects = weighted("rulec.io/load-balancing: maglev");
+    let objects = objects.replace("  type:", "  sessionAffinity: ClientIP\n  type:");
     let args = ["10.90.0.10:80", "--from", "203.0.113.7", "--interface", "eth0", "-o", "json"];
     let said: Value = serde_json::from_str(&offline(&objects, &args).stdout).unwrap();
+    assert!(
+        said["frontend"]["loadBalancing"].is_string() && said["outcomes"][0]["share"].is_array()
+    );
     let outcome = &said["outcomes"][0];
     let frontend = &said["frontend"];
     for (prefix, value) in
@@ -197,14 +256,14 @@ fn invalid_queries_get_a_clear_error() {
         (&["10.90.0.10:80/icmp"], "\"icmp\" is not tcp, udp or sctp"),
         (&["10.90.0.10:0"], "10.90.0.10:0"),
         (&["10.90.0.10:65536"], "10.90.0.10:65536"),
-        (&["web:80"], "web:80"),
+        (&["web:81"], "web:81: Service default/web has no such port (81)"),
         (&["10.90.0.10:80", "--from", "nowhere"], "nowhere"),
         (&["10.90.0.10:80", "--from", "2001:db8::2"], "are of different IP families"),
         (&["[fd90::1]:80"], "use --from"),
     ];
     for (args, word) in cases {
         let ran = offline(OBJECTS, args);
-        assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{args:?}: {ran:?}");
+        assert_eq!((ran.status, ran.stdout.as_str()), (3, ""), "{args:?}: {ran:?}");
         assert!(ran.stderr.contains(word), "{args:?}: {ran:?}");
     }
     // Errors in manifests are reported, and the valid objects explained.

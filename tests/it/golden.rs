@@ -18,21 +18,35 @@ use crate::support::{RULEC, SETTINGS, diff, eventually, finish};
 fn each_change_has_the_expected_delta() {
     insta::glob!("../golden", "*/before.yaml", |before| {
         let case = before.parent().unwrap();
-        let mut command = Command::new(RULEC);
-        command.current_dir(case).args(["diff", "--from", "before.yaml", "--to", "after.yaml"]);
-        command.args(["--node-name", "na", "--cluster-cidr", "10.244.0.0/16"]);
-        let ran = finish(command);
-        assert_eq!(ran.stderr, "", "the manifests are good");
-        let is_same = ran.stdout == "No difference.\n";
-        assert_eq!(ran.status, i32::from(!is_same), "status and text agree");
+        let outputs = [
+            ("diff", &[][..]),
+            ("verbose", &["--verbose"]),
+            ("json", &["-o", "json"]),
+            ("nft", &["-o", "nft"]),
+        ];
+        for (name, args) in outputs {
+            let mut command = Command::new(RULEC);
+            command.current_dir(case).args(["diff", "--from", "before.yaml", "--to", "after.yaml"]);
+            command.args(["--node-name", "na", "--cluster-cidr", "10.244.0.0/16"]);
+            command.args(["--state-dir", "/nonexistent"]).args(args);
+            let ran = finish(command);
+            let is_same = case.ends_with("no-op");
+            assert_eq!(ran.status, i32::from(!is_same), "{case:?}: {ran:?}");
+            assert_eq!(ran.stderr, "", "the manifests are good");
+            if name == "diff" {
+                assert_eq!(is_same, ran.stdout == "No difference.\n");
+                let wide = |line: &&str| line.chars().count() > 80;
+                assert_eq!(ran.stdout.lines().find(wide), None, "for a terminal of 80 columns");
+            }
 
-        let mut settings = insta::Settings::clone_current();
-        settings.set_snapshot_path(case);
-        settings.set_prepend_module_to_snapshot(false);
-        settings.remove_snapshot_suffix();
-        settings.remove_input_file();
-        settings.set_omit_expression(true);
-        settings.bind(|| insta::assert_snapshot!("diff", ran.stdout));
+            let mut settings = insta::Settings::clone_current();
+            settings.set_snapshot_path(case);
+            settings.set_prepend_module_to_snapshot(false);
+            settings.remove_snapshot_suffix();
+            settings.remove_input_file();
+            settings.set_omit_expression(true);
+            settings.bind(|| insta::assert_snapshot!(name, ran.stdout));
+        }
     });
 }
 

@@ -129,7 +129,7 @@ fn a_taken_port_is_retried_unless_hard_fail_is_set() {
     assert_eq!(code(&namespace, METRICS, "/healthz"), 200);
     let fatal = ["--bind-address-hard-fail", "--shared-tables", "--metrics-bind-address", ""];
     let (status, log) = Daemon::spawn(&namespace, &manifests.path(), &fatal).wait();
-    assert_eq!(status.code(), Some(2), "{log}");
+    assert_eq!(status.code(), Some(3), "{log}");
     assert!(log.contains("healthz: cannot listen on 0.0.0.0:10256"), "{log}");
     drop(taken);
     await_code(&namespace, HEALTH, "/healthz", 200);
@@ -405,7 +405,7 @@ impl Metrics {
 }
 
 /// All exported metrics with their types.
-pub(crate) const EXPORTED: [(&str, &str); 51] = [
+pub(crate) const EXPORTED: [(&str, &str); 55] = [
     ("kubeproxy_conntrack_reconciler_deleted_entries_total", "counter"),
     ("kubeproxy_conntrack_reconciler_sync_duration_seconds", "histogram"),
     ("kubeproxy_network_programming_duration_seconds", "histogram"),
@@ -443,12 +443,16 @@ pub(crate) const EXPORTED: [(&str, &str); 51] = [
     ("rulec_delta_operations_total", "counter"),
     ("rulec_drift_repairs_total", "counter"),
     ("rulec_frontend_conflicts", "gauge"),
+    ("rulec_hosts_file_names", "gauge"),
+    ("rulec_hosts_file_write_failures_total", "counter"),
     ("rulec_kept_services", "gauge"),
     ("rulec_log_lines_dropped_total", "counter"),
     ("rulec_objects", "gauge"),
     ("rulec_overridden_objects", "gauge"),
     ("rulec_quarantined_services", "gauge"),
     ("rulec_queue_to_ack_seconds", "histogram"),
+    ("rulec_records", "gauge"),
+    ("rulec_records_limit", "gauge"),
     ("rulec_source_available", "gauge"),
     ("rulec_source_complete", "gauge"),
     ("rulec_source_problems", "gauge"),

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod addresses;
+mod balancing;
 mod mode;
 mod traffic;
 
@@ -79,7 +80,7 @@ fn everything() -> Vec<Op> {
             ops.push(Op::AddServer(server, plain(Scheduler::Rr)));
             ops.push(Op::AddReal(server, backend(pod, 8080), RealServer::ACTIVE));
             ops.push(Op::AddReal(server, backend(pod, 8081), RealServer::draining(77)));
-            let heavy = RealServer { weight: 65_535, until: None };
+            let heavy = RealServer { weight: 65_535, threshold: None };
             ops.push(Op::AddReal(server, backend(pod, 8082), heavy));
         }
         let flags: SchedulerFlags = "sh-port,flag-3".parse().unwrap();
@@ -231,7 +232,7 @@ fn foreign_virtual_servers_are_recognised() {
     let reals = &state.servers[&server("10.96.0.14", Protocol::Tcp, 80)].reals;
     assert_eq!(reals[&backend("10.244.1.5", 80)], None, "a tunnel");
     assert_eq!(reals[&backend("10.244.1.6", 8080)], None, "a lower threshold");
-    let real = RealServer { weight: 2, until: Some(9) };
+    let real = RealServer { weight: 2, threshold: Some(9) };
     assert_eq!(reals[&backend("10.244.1.7", 8080)], Some(real));
     // All of them are changed in place to the form that rulec uses.
     namespace.run(|| {

@@ -268,7 +268,7 @@ fn a_table_owned_by_a_process_is_reported_with_its_owner() {
         .unwrap();
     eventually("the table is there", || namespace.nft_list().contains("kube-proxy"));
     let ran = rulec(&namespace, &["cleanup", "--kube-proxy"]);
-    assert_eq!(ran.status, 2, "{ran:?}");
+    assert_eq!(ran.status, 3, "{ran:?}");
     assert!(ran.stderr.contains("table ip kube-proxy is owned by another process (nft"), "{ran:?}");
     let _ = owner.kill();
     let _ = owner.wait();

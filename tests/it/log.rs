@@ -119,7 +119,7 @@ fn a_daemon_with_closed_or_full_stderr_can_be_stopped() {
     let mut daemon = Piped::start(&node, &manifests, "info,nonsense=loud");
     let mut said = String::new();
     daemon.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert_eq!(daemon.ended().0.code(), Some(2));
+    assert_eq!(daemon.ended().0.code(), Some(3));
     assert!(said.contains("--log-level"), "{said}");
 }
 
@@ -185,6 +185,7 @@ fn a_normal_start_from_manifests_logs_nothing_above_info() {
         return;
     }
     let node = Namespace::new("quiet");
+    node.sh("ip route add default dev lo; sysctl -qw net.ipv4.ip_forward=1");
     let object = "apiVersion: v1\nkind: Node\nmetadata: {name: na}\nstatus:\n  addresses:\n    \
                   - {type: InternalIP, address: 192.0.2.10}\n";
     let manifests = Manifests::of(&(services(0..10) + "---\n" + object));

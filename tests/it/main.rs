@@ -2,27 +2,50 @@
 //! namespaces that the tests create.
 
 mod api;
+mod asked;
 mod cases;
+mod check;
+mod check_manifests;
+mod cni;
+mod compiling;
+mod completions;
 mod conntrack;
 mod crash;
 mod daemon;
 mod deploy;
 mod diff;
+mod diff_giving;
+mod diff_reading;
 mod explain;
+mod giving;
 mod golden;
 mod health;
+mod help;
 mod ipvs;
 mod kube_proxy;
+mod kubelet;
 mod log;
 mod manifests;
+mod names;
+mod nft_versions;
+mod node;
+mod page;
+mod podman;
 mod reload;
+mod schemas;
 mod settings;
+mod show;
 mod sink;
+mod status;
 mod support;
 mod sysctl;
 mod tamper;
+mod top;
+mod trace;
 mod traffic;
+mod urls;
 mod user_namespace;
+mod watch;
 
 /// A file that no `mod` names would not be compiled.
 #[test]

@@ -163,10 +163,32 @@ fn irregular_files_are_reported_and_ignored() {
         "{whole}: not read, since their names do not end in .yaml, .yml or .json: notes.txt"
     );
     assert!(log.contains(&left_out), "{log}");
-    for name in ["directory.yaml", "inner.yaml", "hidden.yaml"] {
+    let unread = format!("{whole}: sub-directories are not read: directory.yaml");
+    assert!(log.contains(&unread), "{log}");
+    for name in ["inner.yaml", "hidden.yaml"] {
         assert!(!log.contains(name), "{name} is not a manifest: {log}");
     }
     assert_eq!(daemon.count("pipe.yaml: not a regular file"), 1, "said once: {log}");
+}
+
+/// The warning about a sub-directory ends where its advice was followed.
+#[test]
+fn a_directory_in_a_directory_can_be_a_path_of_its_own() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("nested-paths");
+    let manifests = Manifests::of(&good());
+    let nest = manifests.path();
+    for name in ["named", "other"] {
+        fs::create_dir(nest.join(name)).unwrap();
+    }
+    let named = nest.join("named");
+    let paths = [nest.to_str().unwrap(), "--manifests", named.to_str().unwrap()];
+    let args = [&["--manifests"], &paths[..], &SETTINGS].concat();
+    let mut daemon = Daemon::spawn_with(&namespace, &args);
+    daemon.wait_for(crate::daemon::SETTLED);
+    daemon.wait_for("sub-directories are not read: other; name them, too");
 }
 
 /// A file just below the size limit is read.

@@ -35,7 +35,7 @@ impl Configured {
         let args = ["run", "--node-name", NODE_NAME, "--config", path];
         let mut command = node.command(program, args);
         command.args(["--manifests", read.to_str().unwrap()]);
-        command.env("RULEC_LOG", LOG).env("NO_COLOR", "1");
+        command.env("RULEC_LOG", LOG).env("NO_COLOR", "1").env("RULEC_SOCKET", "");
         let mut daemon = Daemon::of(command);
         daemon.wait_for(SETTLED);
         Self { daemon, node, _manifests: manifests, directory }

@@ -170,12 +170,12 @@ fn options_replaced_by_a_file_are_reported() {
     let warning = "--cluster-cidr: has no effect: config.conf is used instead\n";
     assert_eq!((replaced.status, replaced.stderr.as_str()), (0, warning));
     let wrong = ran("clusterCIDR: nowhere\n", &[]);
-    assert_eq!((wrong.status, wrong.stdout.as_str()), (2, ""));
+    assert_eq!((wrong.status, wrong.stdout.as_str()), (3, ""));
     assert!(wrong.stderr.contains("config.conf:3: clusterCIDR: \"nowhere\""), "{}", wrong.stderr);
     fs::remove_file(&file).unwrap();
     let mut missing = Command::new(RULEC);
     missing.args(["diff", "--to", ".", "--config", "/nonexistent"]);
     let missing = finish(missing);
-    assert_eq!(missing.status, 2);
+    assert_eq!(missing.status, 3);
     assert!(missing.stderr.contains("reading /nonexistent"), "{}", missing.stderr);
 }

@@ -2,12 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, io, panic, thread};
@@ -16,6 +15,7 @@ use rulec_testkit::{Namespace, Options, Protocol, ask, patience};
 use tempfile::TempDir;
 
 use crate::daemon::command;
+use crate::schemas;
 
 /// The program under test.
 pub(crate) const RULEC: &str = env!("CARGO_BIN_EXE_rulec");
@@ -47,6 +47,18 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never: {what}");
         thread::sleep(patience(Duration::from_millis(20)));
     }
+}
+
+/// Opens some connections, and returns what servers say that speak first; nothing if one fails.
+pub(crate) fn answers(from: &Namespace, to: SocketAddr) -> Option<BTreeSet<String>> {
+    let answer = || {
+        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(1)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        Some(text.trim().to_owned())
+    };
+    from.run(|| (0..16).map(|_| answer()).collect())
 }
 
 /// Makes flows continuously on each of the ways while `meanwhile` runs, which gets the number of
@@ -143,14 +155,21 @@ pub(crate) struct Ran {
     pub(crate) stderr: String,
 }
 
-/// Runs a command until it ends.
+/// Runs a command until it ends. If it has printed JSON, or should have, that is as its schema says.
 pub(crate) fn finish(mut command: Command) -> Ran {
     let output = command.stdin(Stdio::null()).output().unwrap();
-    Ran {
+    let ran = Ran {
         status: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    };
+    let args: Vec<&str> = command.get_args().filter_map(|arg| arg.to_str()).collect();
+    let is_json = args.windows(2).any(|it| ["-o", "--output"].contains(&it[0]) && it[1] == "json");
+    match is_json && !ran.stdout.is_empty() {
+        true => schemas::check_document(&ran.stdout),
+        false => schemas::check_output(&ran.stdout),
     }
+    ran
 }
 
 /// The settings of all tests, so that states of different runs can be compared.
@@ -171,42 +190,6 @@ pub(crate) fn diff(namespace: &Namespace, from: &str, to: &str, more: &[&str]) -
 /// Returns what `nft` lists of our tables.
 pub(crate) fn listing(namespace: &Namespace) -> String {
     namespace.sh("nft list table ip rulec; nft list table ip6 rulec")
-}
-
-/// Returns whether `nft` can load a rule that writes to a map with a key wider than one address.
-///
-/// Before 1.1.0, `nft` reserves too few registers for such a key: it aborts, or loads a rule that
-/// mixes them up. The kernel and the output of `nft list` are not affected, but such an `nft`
-/// cannot load session affinity over IPv6.
-fn nft_writes_wide_maps() -> bool {
-    static ANSWER: LazyLock<bool> = LazyLock::new(|| {
-        let namespace = Namespace::new("wide-maps");
-        let script = "add table ip6 t
-            add map ip6 t m { type ipv6_addr . ipv6_addr : classid; flags dynamic,timeout; }
-            add chain ip6 t c
-            add rule ip6 t c update @m { ip6 daddr . ip6 saddr timeout 1s : meta priority }";
-        let mut child = namespace
-            .command("nft", ["-f", "-"])
-            .stdin(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-        child.wait().unwrap().success()
-    });
-    *ANSWER
-}
-
-/// Removes from a Service what the installed `nft` cannot load.
-pub(crate) fn loadable(text: &str) -> String {
-    if nft_writes_wide_maps() || !text.contains("fd00:96::") {
-        return text.to_owned();
-    }
-    let words = ["sessionAffinity", "clientIP:", "timeoutSeconds"];
-    let is_affinity = |line: &&str| words.iter().any(|word| line.trim_start().starts_with(word));
-    text.lines()
-        .filter(|line| !is_affinity(line))
-        .fold(String::new(), |text, line| text + line + "\n")
 }
 
 /// Another process that commits continuously to its own table in the same network namespace. Ends
@@ -456,7 +439,7 @@ pub(crate) fn random_directory(seed: u64, services: u64) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     for number in 0..services {
         if dice.roll(5) > 0 {
-            let text = loadable(&random_service(&mut dice, number));
+            let text = random_service(&mut dice, number);
             fs::write(directory.path().join(format!("s{number}.yaml")), text).unwrap();
         }
     }

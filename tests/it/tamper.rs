@@ -88,9 +88,9 @@ fn changes_by_others_are_repaired_and_the_culprit_is_named() {
     let before = sorted(&served.world);
     let cases = [
         "delete element ip rulec services { 10.96.0.10 . tcp . 80 }",
-        "delete element ip rulec endpoints { 10.96.0.10 . tcp . 80 . none }",
+        "delete element ip rulec endpoints { 0:1000 . tcp . 0 }",
         "add element ip rulec cluster-ips { 10.96.0.99 }",
-        "add element ip rulec services { 10.96.0.99 . tcp . 80 : 0:1 }",
+        "add element ip rulec services { 10.96.0.99 . tcp . 80 : 0:1401 }",
         "flush chain ip rulec prerouting",
         "insert rule ip rulec prerouting counter drop",
         "add rule ip6 rulec filter-forward drop",
@@ -128,6 +128,31 @@ fn changes_by_others_are_repaired_and_the_culprit_is_named() {
 /// Returns the number of repairs of the tables.
 fn repairs(node: &Namespace) -> f64 {
     Metrics::of(node).value("rulec_drift_repairs_total", "")
+}
+
+/// Checks run beside the changes, and take none of them for one of another process.
+#[test]
+fn checks_find_nothing_while_changes_go_on() {
+    if !require_root() {
+        return;
+    }
+    let often = ["--verify-seconds", "1", "--log-level", "debug"];
+    for args in [&SETTINGS[..], &SHARED] {
+        let served = Served::new();
+        let args = [args, &often].concat();
+        let mut daemon = Daemon::start(&served.world.node, &served.manifests.path(), &args);
+        let compared = |daemon: &Daemon| daemon.count("compared the kernel's content");
+        let mut changes = 0_u8;
+        while compared(&daemon) < 3 {
+            let other = service("other", &format!("10.96.0.{}", 20 + changes % 100), "");
+            daemon.after(|| served.manifests.write("other.yaml", &file(&[other])));
+            changes += 1;
+        }
+        let log = daemon.log();
+        assert!(!log.contains("differs=true"), "{log}");
+        assert_eq!(daemon.count("repairing"), 0, "{log}");
+        served.works();
+    }
 }
 
 fn sorted_or_none(world: &World) -> Option<Vec<String>> {

@@ -9,6 +9,7 @@
 //! | `a`  | a pod of the node | `10.50.1.5`, `2001:db8:50:1::5` |
 //! | `b`  | a pod of the node | `10.50.1.6`, `2001:db8:50:1::6` |
 //! | `c`  | a pod of another node | `10.50.2.5`, `2001:db8:50:2::5` |
+//! | `d`, `e`, `f` | more pods of the node, only in [`balancing`] | `10.50.1.8` to `.10`, `2001:db8:50:1::8` to `::10` |
 //!
 //! They listen on 8080 and 9090. The clients are [`Sender`].
 #![expect(
@@ -18,12 +19,17 @@
 )]
 
 mod affinity;
+mod balancing;
 mod changes;
+mod churn;
 mod cluster_ip;
+mod counted;
 mod endpoints;
 mod external;
+mod flows;
 mod invalid;
 mod local;
+mod localhost;
 mod node_port_addresses;
 mod pods;
 mod priority;
@@ -148,10 +154,18 @@ impl Site {
     /// Like `start`, with other arguments for the daemon.
     fn start_with(args: &[&'static str], yaml: &str) -> Self {
         let world = World::new(WorldSpec { local_pods: 3, remote_pods: 1 });
-        let servers = BACKENDS
-            .into_iter()
-            .map(|name| (name, Server::start(namespace_of(&world, name), name, &everywhere())))
-            .collect();
+        Self::start_in(world, &BACKENDS, args, yaml)
+    }
+
+    /// Like `start_with`, in another world and with other backends.
+    fn start_in(
+        world: World,
+        backends: &[&'static str],
+        args: &[&'static str],
+        yaml: &str,
+    ) -> Self {
+        let serve = |name: &str| Server::start(namespace_of(&world, name), name, &everywhere());
+        let servers = backends.iter().map(|name| (*name, serve(name))).collect();
         let manifests = Manifests::of(yaml);
         let daemon = Daemon::start(&world.node, &manifests.path(), args);
         Self { daemon, manifests, args: args.to_vec(), servers, world }
@@ -267,6 +281,9 @@ fn namespace_of<'w>(world: &'w World, backend: &str) -> &'w Namespace {
         "a" => &world.pod(0).namespace,
         "b" => &world.pod(1).namespace,
         "c" => &world.remote_pod(0).namespace,
+        "d" => &world.pod(3).namespace,
+        "e" => &world.pod(4).namespace,
+        "f" => &world.pod(5).namespace,
         other => panic!("no backend is named {other}"),
     }
 }
@@ -351,6 +368,9 @@ fn endpoint(family: Family, backend: &str, conditions: &str) -> String {
         "a" => (address::pod(0), "na"),
         "b" => (address::pod(1), "na"),
         "c" => (address::remote_pod(0), "nb"),
+        "d" => (address::pod(3), "na"),
+        "e" => (address::pod(4), "na"),
+        "f" => (address::pod(5), "na"),
         other => panic!("no backend is named {other}"),
     };
     let ip = family.of(ips);

@@ -58,7 +58,25 @@ impl Question {
         Self { is_at_most: true, ..Self::new(from, to, outcome) }
     }
 
-    fn frontend(&self) -> String {
+    pub(super) fn from(&self) -> IpAddr {
+        self.from
+    }
+
+    pub(super) fn to(&self) -> To {
+        self.to
+    }
+
+    /// Returns whether a trace ends as one of the outcomes.
+    pub(super) fn allows(&self, trace: &Value) -> Result<bool, String> {
+        let is_masqueraded = trace["masqueraded"] == Value::Bool(true);
+        let mut outcome = trace.clone();
+        if is_masqueraded {
+            outcome["masquerade"] = Value::Bool(true);
+        }
+        Ok(self.fates.contains(&fate(&outcome)?))
+    }
+
+    pub(super) fn frontend(&self) -> String {
         match self.to {
             To::Port(protocol, at) => format!("{at}/{}", protocol.to_string().to_uppercase()),
             To::Ping(ip) => ip.to_string(),

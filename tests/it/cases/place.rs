@@ -220,7 +220,11 @@ impl Place {
     pub(super) fn settings(&self) -> Vec<String> {
         let others = ["--shared-tables", "--iptables-sync-period", "--ipvs-sync-period", PERIOD];
         let own = self.args.iter().filter(|it| !others.contains(&it.as_str()));
-        ["--node-name", NODE_NAME].map(str::to_owned).iter().chain(own).cloned().collect()
+        // With an API server, the daemon gives out nothing.
+        let given = ["--service-cidr=", "--service-node-port-range="].map(str::to_owned);
+        let given = given.iter().filter(|_| self.api.is_some());
+        let name = ["--node-name", NODE_NAME].map(str::to_owned);
+        name.iter().chain(own).chain(given).cloned().collect()
     }
 
     /// Waits until the daemon has read everything that was written so far. Files are read in

@@ -29,6 +29,13 @@ pub(super) fn run(file: &str, case: u32, family: Family, mode: Mode) {
     for (number, step) in (1..).zip(&row.steps) {
         run.step(number, &row, step);
     }
+    // IPVS chooses where no rule is. On an emulated machine, a trace takes as long as a case; there,
+    // the tests of the command itself are enough.
+    let is_emulated = patience(A_MOMENT) > A_MOMENT;
+    let last = row.steps.iter().rev().find_map(|step| step.packets.as_ref());
+    if let (Some(text), Mode::Nftables, false) = (last, mode, is_emulated) {
+        traffic::trace(&run.place, text);
+    }
 }
 
 struct Run {

@@ -15,6 +15,7 @@ use rulec_testkit::{
 use super::oracle::{self, Question};
 use super::packets::{Backend, Client, Expected, Line, SeenSource, To, Whom, parse};
 use super::place::{A_MOMENT, LONG_PORT, Place, client_of};
+use super::trace::{self, Traced};
 
 /// The time limit of an answer; only an overloaded machine takes that long.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -113,6 +114,28 @@ pub(super) fn check(place: &Place, memory: &mut Memory, text: &str) {
     });
     assert!(wrong.is_empty(), "packets:\n  {}", wrong.join("\n  "));
     oracle::check(place, questions);
+}
+
+/// Traces a packet of each client to each frontend of a text.
+///
+/// # Panics
+///
+/// When a packet goes another way than `rulec explain` says.
+pub(super) fn trace(place: &Place, text: &str) {
+    let lines: Vec<Line> = parse(text).into_iter().filter(can_be_sent).collect();
+    let _listeners = listeners(place, &lines);
+    let mut traced: BTreeMap<(String, String), Traced<'_>> = BTreeMap::new();
+    // Only the first packet of a flow is seen, and only the first address of a client is needed.
+    for line in lines.iter().filter(|line| line.flow.is_none()) {
+        for client in line.clients.iter().rev() {
+            let sender = sender(place, client, line.to);
+            let question = Question::new(sender.ip, line.to, &line.outcome);
+            let key = (client.name.clone(), question.frontend());
+            let options = sender.options(0, trace::PATIENCE);
+            traced.insert(key, Traced { namespace: sender.namespace, options, question });
+        }
+    }
+    trace::check(place, traced.into_values().collect());
 }
 
 /// Returns the questions for lines. A flow that exists already is left out; of many addresses of

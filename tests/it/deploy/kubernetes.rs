@@ -131,7 +131,14 @@ fn the_kubeadm_overlay_replaces_the_config_map_volume() {
 fn the_arguments_and_the_configuration_are_accepted() {
     let pod = pod();
     let (config, kubeconfig) = (read(&format!("{BASE}/config.conf")), "kubeconfig.conf");
-    let surroundings = Surroundings { hostname: "host".to_owned(), in_cluster: true };
+    let has_pods_api = |_: &std::path::Path| Ok(false);
+    let surroundings = Surroundings {
+        hostname: "host".to_owned(),
+        in_cluster: true,
+        has_pods_api,
+        has_podman: |_| Ok(false),
+        has_directory: |_| Ok(false),
+    };
     for container in containers(&pod) {
         let mount = named(container, "/volumeMounts", "config");
         let directory = Path::new(string(mount, "/mountPath"));
@@ -184,6 +191,20 @@ fn the_state_is_on_a_host_path() {
     assert_ne!(mount["readOnly"], true);
     let host = &named(&pod, "/volumes", "state")["hostPath"];
     assert_eq!(*host, json!({ "path": state, "type": "DirectoryOrCreate" }));
+}
+
+/// The file system of the container is read-only, and a `kubectl exec` finds the socket by its
+/// default path.
+#[test]
+fn the_socket_is_in_a_directory_of_the_pod() {
+    let pod = pod();
+    let daemon = named(&pod, "/containers", "rulec");
+    let (run, _) = run_args(&args(daemon));
+    let mount = named(daemon, "/volumeMounts", "socket");
+    let directory = run.socket.path().and_then(Path::parent).expect("there is a socket");
+    assert_eq!(Path::new(string(mount, "/mountPath")), directory);
+    assert_ne!(mount["readOnly"], true);
+    assert!(named(&pod, "/volumes", "socket")["emptyDir"].is_object());
 }
 
 #[test]

@@ -9,7 +9,6 @@ use clap::CommandFactory;
 use rulec::cli::Cli;
 
 use super::{path, read, run_args};
-use crate::support::{RULEC, finish};
 
 /// Returns the assignments of the unit, by section and key.
 fn unit() -> BTreeMap<(String, String), Vec<String>> {
@@ -68,6 +67,12 @@ fn the_unit_runs_the_installed_program_with_valid_options() {
 #[test]
 fn the_unit_has_a_directory_for_the_state() {
     assert_eq!(value("Service", "StateDirectory"), "rulec");
+    // The file of names is in the one other directory that it may write to.
+    let names = value("Service", "ReadWritePaths");
+    let names = names.strip_prefix('-').expect("it need not exist").to_owned() + "/hosts";
+    for file in ["deploy/systemd/rulec.default", "docs/without-api-server.md"] {
+        assert!(read(file).contains(&format!("--hosts-file {names}")), "{file}");
+    }
     let run = Cli::command();
     let run = run.find_subcommand("run").unwrap();
     let option = run.get_arguments().find(|option| option.get_long() == Some("state-dir"));
@@ -77,9 +82,18 @@ fn the_unit_has_a_directory_for_the_state() {
 }
 
 #[test]
+fn the_unit_has_a_directory_for_the_socket() {
+    let directory = Path::new(rulec::config::options::SocketArgs::DEFAULT).parent().unwrap();
+    assert_eq!(directory, Path::new("/run").join(value("Service", "RuntimeDirectory")));
+    assert_eq!(value("Service", "RuntimeDirectoryMode"), "0700");
+}
+
+#[test]
 fn the_unit_grants_one_capability() {
-    for key in ["CapabilityBoundingSet", "AmbientCapabilities"] {
-        assert_eq!(value("Service", key), "CAP_NET_ADMIN");
+    assert_eq!(value("Service", "CapabilityBoundingSet"), "CAP_NET_ADMIN");
+    for key in ["User", "DynamicUser"] {
+        let given = unit().remove(&("Service".to_owned(), key.to_owned()));
+        assert_eq!(given, None, "only root may connect to the kubelet and to podman");
     }
     assert_eq!(value("Service", "NoNewPrivileges"), "yes");
     assert_eq!(value("Service", "ProtectSystem"), "strict");
@@ -134,33 +148,4 @@ fn accepted(shell: &str, script: &str) -> bool {
     let mut child = Command::new(shell).args(["-n", "-s"]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
     child.wait().unwrap().success()
-}
-
-#[test]
-fn completions_contain_every_option() {
-    let run = Cli::command();
-    let run = run.find_subcommand("run").unwrap();
-    let options: Vec<&str> = run
-        .get_arguments()
-        .filter(|option| !option.is_hide_set())
-        .filter_map(clap::Arg::get_long)
-        .collect();
-    assert!(options.contains(&"manifests"));
-    for shell in ["bash", "zsh", "fish"] {
-        let mut command = Command::new(RULEC);
-        command.args(["completions", shell]);
-        let ran = finish(command);
-        assert_eq!(ran.status, 0, "{}", ran.stderr);
-        for option in &options {
-            assert!(ran.stdout.contains(option), "{shell} does not know --{option}");
-        }
-        if shell == "bash" {
-            assert!(accepted("bash", &ran.stdout));
-        }
-    }
-    let mut command = Command::new(RULEC);
-    command.args(["completions", "cmd.exe"]);
-    let ran = finish(command);
-    assert_eq!(ran.status, 2);
-    assert!(ran.stderr.contains("bash"), "it lists the known shells: {}", ran.stderr);
 }

@@ -1,12 +1,15 @@
 //! The daemon under a service manager: its notifications, and the rights that it needs.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use rulec_testkit::{Namespace, require_root};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::read;
@@ -19,10 +22,36 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A process that is killed when this value is dropped.
 struct Killed(Child);
 
+impl Killed {
+    /// Starts a daemon whose log is shown if the test fails.
+    fn start(mut command: Command, log: &Path) -> (Self, Log) {
+        command.stdout(Stdio::null()).stderr(File::create(log).unwrap());
+        (Self(command.spawn().unwrap()), Log(log.to_owned()))
+    }
+}
+
 impl Drop for Killed {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// The log of a daemon.
+struct Log(PathBuf);
+
+impl Log {
+    fn text(&self) -> String {
+        fs::read_to_string(&self.0).unwrap_or_default()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        #[expect(clippy::print_stderr, reason = "a test that fails shows it")]
+        if thread::panicking() {
+            eprintln!("The daemon's log:\n{}", self.text());
+        }
     }
 }
 
@@ -64,8 +93,7 @@ fn readiness_and_liveness_are_reported_to_the_service_manager() {
     let to = manifests.to_str().unwrap();
     let mut daemon = command(&node, &["run", "--manifests", to, "--node-name", NODE_NAME]);
     daemon.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "100000");
-    daemon.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut daemon = Killed(daemon.spawn().unwrap());
+    let (mut daemon, _log) = Killed::start(daemon, &directory.path().join("log"));
 
     assert!(heard(&manager).starts_with("WATCHDOG=1\nSTATUS="));
     for _ in 0..3 {
@@ -129,8 +157,8 @@ fn a_restart_in_place_is_not_reported_as_stopping() {
     let [manifests, config] = [&manifests, &config].map(|path| path.to_str().unwrap());
     let args = ["run", "--manifests", manifests, "--config", config, "--node-name", NODE_NAME];
     let mut daemon = command(&node, &args);
-    daemon.env("NOTIFY_SOCKET", &socket).stdout(Stdio::null()).stderr(Stdio::null());
-    let _daemon = Killed(daemon.spawn().unwrap());
+    daemon.env("NOTIFY_SOCKET", &socket);
+    let (_daemon, _log) = Killed::start(daemon, &directory.path().join("log"));
     heard_until(&manager, "READY=1");
     assert!(listing(&node).contains("0x00004000"), "bit 14");
     write(15);
@@ -157,8 +185,8 @@ fn a_reload_is_reported_from_start_to_end() {
     let path = manifests.path();
     let args = ["run", "--manifests", path.to_str().unwrap(), "--node-name", NODE_NAME];
     let mut daemon = command(&node, &args);
-    daemon.env("NOTIFY_SOCKET", &socket).stdout(Stdio::null()).stderr(Stdio::null());
-    let daemon = Killed(daemon.spawn().unwrap());
+    daemon.env("NOTIFY_SOCKET", &socket);
+    let (daemon, _log) = Killed::start(daemon, &directory.path().join("log"));
     heard_until(&manager, "READY=1");
     node.sh(&format!("kill -HUP {}", daemon.0.id()));
     let (before, reloading) = heard_until(&manager, "RELOADING=1");
@@ -195,14 +223,71 @@ fn one_capability_is_enough() {
             command.args([set, &capabilities]);
         }
         command.arg(&program).args(["run", "--node-name", NODE_NAME, "--manifests"]);
-        command.arg(&manifests).stderr(Stdio::piped()).stdout(Stdio::null());
+        command
+            .env("RULEC_SOCKET", "")
+            .arg(&manifests)
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null());
         Killed(command.spawn().unwrap())
     };
     let mut daemon = run("");
-    assert_eq!(daemon.0.wait().unwrap().code(), Some(2), "without CAP_NET_ADMIN it fails");
+    assert_eq!(daemon.0.wait().unwrap().code(), Some(3), "without CAP_NET_ADMIN it fails");
     let _daemon = run(",+net_admin");
     eventually("an ordinary user with CAP_NET_ADMIN programs the node", || {
-        let output = node.command("nft", ["list", "table", "ip", "rulec"]).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).contains("172.30.0.1")
+        rules(&node).contains("172.30.0.1")
     });
+}
+
+fn rules(node: &Namespace) -> String {
+    let output = node.command("nft", ["list", "table", "ip", "rulec"]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// As the unit runs it: root with this one capability. What root owns can be read, and nothing
+/// else can be got at.
+#[test]
+fn root_with_one_capability_reads_what_is_for_root_only() {
+    if !require_root() {
+        return;
+    }
+    let node = Namespace::new("root");
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    for name in ["manifests", "static", "cni"] {
+        fs::create_dir(path(name)).unwrap();
+        fs::set_permissions(path(name), Permissions::from_mode(0o700)).unwrap();
+    }
+    // A Service without an address, a static Pod without one, and what CNI says of it.
+    let service = |name: &str, address: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n{address}  \
+             selector: {{app: web}}\n  ports: [{{port: 80, targetPort: http}}]\n"
+        )
+    };
+    fs::write(path("manifests/web.yaml"), service("web", "")).unwrap();
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\n  labels: {app: web}\nspec:\n  \
+               containers: [{name: web, ports: [{name: http, containerPort: 8080}]}]\n";
+    fs::write(path("static/web.yaml"), pod).unwrap();
+    let record = json!({
+        "kind": "cniCacheV1", "containerId": "c1", "ifName": "eth0", "networkName": "net",
+        "cniArgs": [["K8S_POD_NAMESPACE", "default"], ["K8S_POD_NAME", format!("web-{NODE_NAME}")]],
+        "result": {"cniVersion": "1.0.0", "ips": [{"address": "10.50.1.7/24"}]},
+    });
+    fs::write(path("cni/net-c1-eth0"), record.to_string()).unwrap();
+    let secret = path("manifests/other.yaml");
+    fs::write(&secret, service("other", "  clusterIP: 172.30.0.9\n")).unwrap();
+    fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+    chown(&secret, Some(65534), None).unwrap();
+
+    let capabilities = "--bounding-set=-all,+net_admin";
+    let mut command = node.command("setpriv", ["--no-new-privs", capabilities, "--inh-caps=-all"]);
+    command.arg(RULEC).args(["run", "--node-name", NODE_NAME]);
+    command.arg("--socket").arg(path("rulec.sock"));
+    command.arg("--manifests").arg(path("manifests"));
+    command.arg("--pod-manifest-path").arg(path("static"));
+    command.arg("--cni-cache").arg(path("cni"));
+    let (_daemon, log) = Killed::start(command, &path("log"));
+    eventually("the static Pod is served", || rules(&node).contains("10.50.1.7 . 8080"));
+    eventually("the unreadable file is named", || log.text().contains("other.yaml"));
+    assert!(!rules(&node).contains("172.30.0.9"), "that file is another user's");
 }

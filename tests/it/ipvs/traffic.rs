@@ -86,7 +86,7 @@ fn changes_in_place_keep_connections_and_weight_0_gets_no_new_ones() {
             let counted = ipvs.connections(&[web]).unwrap();
             assert_eq!(counted, BTreeMap::from([((web, e0), 2), ((web, e1), 2)]));
 
-            let heavy = RealServer { weight: 3, until: None };
+            let heavy = RealServer { weight: 3, threshold: None };
             let sticky = Attributes { persistence: Some(60), ..plain(Scheduler::Wlc) };
             for op in [
                 Op::SetServer(web, plain(Scheduler::Wlc)),

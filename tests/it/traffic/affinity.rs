@@ -3,15 +3,20 @@
 //! The clients are one machine with many addresses, see [`clients`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
+use rulec_compiler::net;
+use rulec_compiler::nft::set::SetId;
+use rulec_sinks::nft::records::{Filling, Records};
 use rulec_testkit::{
     Family, Options, Protocol, address, ask, ask_many, ask_many_with, patience, require_root,
 };
 
-use super::{PROTOCOLS, Site, cluster_ip, endpoints, service};
+use super::{CLUSTER_CIDR, PROTOCOLS, Site, cluster_ip, endpoints, service};
+use crate::health::Metrics;
+use crate::support::eventually;
 
 /// The ports of the EndpointSlices.
 const WEB: &str = "[{name: http, port: 8080}, {name: echo, port: 8080, protocol: UDP}]";
@@ -48,7 +53,7 @@ fn frontends(family: Family) -> [SocketAddr; 3] {
 }
 
 /// Returns thirteen addresses, each of which represents a client.
-fn clients(family: Family) -> Vec<IpAddr> {
+pub(super) fn clients(family: Family) -> Vec<IpAddr> {
     (78..=90)
         .map(|host: u8| match family {
             Family::V4 => Ipv4Addr::new(203, 0, 113, host).into(),
@@ -60,13 +65,18 @@ fn clients(family: Family) -> Vec<IpAddr> {
 /// Starts everything, and gives the client machine all those addresses.
 fn start(yaml: &str) -> Site {
     let site = Site::start(yaml);
+    add_clients(&site);
+    site
+}
+
+/// Gives the client machine the addresses of all [`clients`].
+pub(super) fn add_clients(site: &Site) {
     let add = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => format!("ip addr add {ip}/32 dev eth0\n"),
         IpAddr::V6(ip) => format!("ip addr add {ip}/128 dev eth0 nodad\n"),
     };
     let script: String = Family::BOTH.into_iter().flat_map(clients).map(add).collect();
     site.world.client.sh(&script);
-    site
 }
 
 /// Makes some flows of one client and returns the backend that all of them reached.
@@ -80,7 +90,7 @@ fn stuck(site: &Site, client: IpAddr, protocol: Protocol, to: SocketAddr, flows:
 
 /// Returns the backend of each client.
 #[track_caller]
-fn all_stuck(
+pub(super) fn all_stuck(
     site: &Site,
     clients: &[IpAddr],
     protocol: Protocol,
@@ -124,8 +134,10 @@ fn clients_are_spread_and_each_keeps_its_backend() {
                 let before = all_stuck(&site, &clients, protocol, to);
                 // The backends see only the node's address, but the affinity records contain the
                 // clients': otherwise all of them would be one client.
+                // Each client's first backend is a random one: all 13 get the same one with a
+                // probability of 1 in 500,000.
                 let used: BTreeSet<&String> = before.values().collect();
-                assert_eq!(used.len(), 3, "{protocol} {to}: {before:?}");
+                assert!(used.len() > 1, "{protocol} {to}: {before:?}");
                 assert_eq!(all_stuck(&site, &clients, protocol, to), before);
             }
         }
@@ -206,6 +218,107 @@ fn an_affinity_record_is_kept_while_it_is_used() {
         let used: BTreeSet<&String> = found.values().collect();
         assert!(used.len() > 1, "no client has moved: {flow:?}: {found:?}");
     }
+}
+
+/// The records of one Service port are bounded, so those of others have room whoever sends to it.
+#[test]
+fn a_flood_of_clients_leaves_room_for_the_records_of_others() {
+    const CLIENTS: u32 = 70_000;
+    if !require_root() {
+        return;
+    }
+    let other = service(
+        "other",
+        11,
+        &format!("\n        {STICKY}\n        ports: [{{name: http, port: 80}}]"),
+    );
+    let all = ["a", "b", "c"];
+    let site = start(
+        &(web(STICKY) + &endpoints("web", WEB, &all) + &other + &endpoints("other", WEB, &all)),
+    );
+    let flooded = cluster_ip(Family::V4, 10, 80);
+    flood(&site, CLIENTS, flooded);
+    let listing = site.world.node.sh("nft list map ip rulec affinity-10800");
+    let records = listing.matches(" expires ").count();
+    assert!((3_500..=4_096).contains(&records), "{records} records of {CLIENTS} clients");
+    for client in clients(Family::V4) {
+        stuck(&site, client, Protocol::Tcp, cluster_ip(Family::V4, 11, 80), 25);
+        stuck(&site, client, Protocol::Udp, flooded, 25);
+    }
+}
+
+/// Sends a datagram from each of this many addresses of 198.18.0.0/15.
+fn flood(site: &Site, clients: u32, to: SocketAddr) {
+    // Any address of this network is one of the client's.
+    site.world.client.sh("ip route add local 198.18.0.0/15 dev lo");
+    site.world.node.sh("ip route add 198.18.0.0/15 via 203.0.113.77");
+    site.world.client.run(|| {
+        for number in 0..clients {
+            let source = Ipv4Addr::from(0xc612_0000 + number);
+            let socket = UdpSocket::bind((source, 0)).unwrap();
+            socket.send_to(b"?", to).unwrap();
+        }
+    });
+}
+
+#[test]
+fn metrics_tell_how_full_a_map_of_records_is_and_a_full_one_serves_without_affinity() {
+    const RECORDS: &str = "{set=\"affinity-10800\",ip_family=\"IPv4\"}";
+    const LIMIT: u32 = 65_535;
+    if !require_root() {
+        return;
+    }
+    // Only of shared tables can others write records.
+    let args = [CLUSTER_CIDR[0], CLUSTER_CIDR[1], "--shared-tables"];
+    let manifests = web(STICKY) + &endpoints("web", WEB, &["a", "b", "c"]);
+    let site = Site::start_with(&args, &manifests);
+    add_clients(&site);
+    let node = &site.world.node;
+    let told = |name: &str| Metrics::of(node).value(name, RECORDS);
+    assert_eq!((told("rulec_records"), told("rulec_records_limit")), (0.0, f64::from(LIMIT)));
+    let to = cluster_ip(Family::V4, 10, 80);
+    flood(&site, 300, to);
+    let count = || {
+        let listing = node.sh("nft list map ip rulec affinity-10800");
+        u32::try_from(listing.matches(" expires ").count()).unwrap()
+    };
+    // Packets may still be under way.
+    let mut records = count();
+    eventually("no more records come", || {
+        let before = std::mem::replace(&mut records, count());
+        (200..=300).contains(&records) && records == before
+    });
+    eventually("the metric tells them", || told("rulec_records") == f64::from(records));
+    // Kernels that do not tell the number list the records.
+    let map = (net::Family::Ipv4, SetId::from_name("affinity-10800").unwrap());
+    let listed = node.run(|| Records::open().unwrap().by_listing().read().unwrap()[&map]);
+    assert_eq!(listed, Filling { records, limit: LIMIT });
+
+    // Records of groups that were deleted stay until they expire: here, of groups that never were.
+    let left = 0..LIMIT - records;
+    let record = |number: u32| {
+        let group = 0x1000 + number / 4_096;
+        format!(
+            "{:x}:{:x} . {} : {:x}:1",
+            group >> 4,
+            (group & 15) << 12,
+            number % 4_096,
+            group >> 4
+        )
+    };
+    for some in left.collect::<Vec<u32>>().chunks(8_192) {
+        let some: Vec<String> = some.iter().map(|number| record(*number)).collect();
+        node.nft(&format!("add element ip rulec affinity-10800 {{ {} }}", some.join(", ")));
+    }
+    eventually("the metric tells that it is full", || told("rulec_records") == f64::from(LIMIT));
+    let counts = clients(Family::V4).into_iter().map(|client| {
+        let options = Options { source: Some((client, 0).into()), ..Options::default() };
+        ask_many_with(&site.world.client, Protocol::Tcp, to, 25, options)
+    });
+    let counts: Vec<BTreeMap<String, usize>> = counts.collect();
+    // All are served. A client in the bucket of another one, which has a record, sticks.
+    assert!(counts.iter().any(|backends| backends.len() > 1), "{counts:?}");
+    assert_eq!(told("rulec_records"), f64::from(LIMIT));
 }
 
 #[test]

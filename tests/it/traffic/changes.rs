@@ -101,7 +101,7 @@ fn connections_survive_every_change() {
 /// # Panics
 ///
 /// When a flow fails: with a gap in the rules, it is not translated or is refused.
-fn hammer(world: &rulec_testkit::World, change: impl FnOnce()) -> BTreeSet<String> {
+pub(super) fn hammer(world: &rulec_testkit::World, change: impl FnOnce()) -> BTreeSet<String> {
     let done = AtomicBool::new(false);
     let ask = |sender: Sender, to: SocketAddr| {
         let mut names = BTreeSet::new();
@@ -208,5 +208,34 @@ fn restarts_lose_no_connection() {
     let site = Site { daemon, manifests, args: CLUSTER_CIDR.to_vec(), servers, world };
     for family in Family::BOTH {
         site.served(Sender::Pod, Protocol::Tcp, cluster_ip(family, 10, 80), &["a", "c"], Seen::Own);
+    }
+}
+
+/// The tables as the release before groups left them, for `web_with(&["a", "b"])`.
+const FIRST_LAYOUT: &str = include_str!("fixtures/first-layout.nft");
+
+/// An update from the first layout: its tables are replaced at one moment, while flows go on.
+#[test]
+fn an_update_from_the_first_layout_loses_no_connection() {
+    if !require_root() {
+        return;
+    }
+    let Site { daemon, manifests, servers, world, .. } = Site::start(&web_with(&["a", "b"]));
+    daemon.stop();
+    let node = &world.node;
+    node.nft(&format!("delete table ip rulec\ndelete table ip6 rulec\n{FIRST_LAYOUT}"));
+    assert!(node.nft_list().contains("map picks"), "the first layout is there");
+    let mut last = None;
+    hammer(&world, || {
+        last = Some(Daemon::start(node, &manifests.path(), &CLUSTER_CIDR));
+    });
+    let listing = node.nft_list();
+    assert!(listing.contains("map classes") && !listing.contains("map picks"), "{listing}");
+    let daemon = last.unwrap();
+    let log = daemon.log();
+    assert!(log.contains("it was made by an earlier release"), "{log}");
+    let site = Site { daemon, manifests, args: CLUSTER_CIDR.to_vec(), servers, world };
+    for family in Family::BOTH {
+        site.served(Sender::Pod, Protocol::Tcp, cluster_ip(family, 10, 80), &["a", "b"], Seen::Own);
     }
 }

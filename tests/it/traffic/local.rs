@@ -161,7 +161,7 @@ fn a_mode_without_its_interface_is_refused() {
         let run = ["run", "--manifests", "/nowhere", "--detect-local-mode", mode];
         for more in [&[][..], &[flag, "sixteen-letters!"], &[flag, "a/b"]] {
             let ran = rulec(&namespace, &[&run[..], more].concat());
-            assert_eq!(ran.status, 2, "{ran:?}");
+            assert_eq!(ran.status, 3, "{ran:?}");
             assert!(ran.stderr.contains(flag), "{ran:?}");
         }
     }

@@ -45,8 +45,10 @@ fn send(node: &Namespace, family: Family, to: SocketAddr) {
         Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
     };
     node.run(|| {
-        for _ in 0..FLOWS {
-            let socket = UdpSocket::bind((unspecified, 0)).unwrap();
+        // All are open at once, so that no two have the same port and are one flow.
+        let sockets: Vec<UdpSocket> =
+            (0..FLOWS).map(|_| UdpSocket::bind((unspecified, 0)).unwrap()).collect();
+        for socket in &sockets {
             socket.send_to(b"?", to).unwrap();
         }
     });

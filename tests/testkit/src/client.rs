@@ -199,6 +199,12 @@ fn ask_here(protocol: Protocol, to: SocketAddr, options: Options) -> io::Result<
         Protocol::Tcp | Protocol::Sctp => read_all(socket.into(), deadline)?,
         Protocol::Udp => exchange(&socket.into(), deadline)?,
     };
+    answer(line.as_bytes())
+}
+
+/// Reads the line of a server.
+pub(crate) fn answer(line: &[u8]) -> io::Result<Answer> {
+    let line = String::from_utf8_lossy(line);
     parse(&line).ok_or_else(|| {
         io::Error::new(ErrorKind::InvalidData, format!("not a server's answer: {line:?}"))
     })
@@ -230,7 +236,7 @@ fn exchange(socket: &UdpSocket, deadline: Instant) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&datagram[..length]).into_owned())
 }
 
-fn remaining(deadline: Instant) -> io::Result<Duration> {
+pub(crate) fn remaining(deadline: Instant) -> io::Result<Duration> {
     let remaining = deadline.saturating_duration_since(Instant::now());
     // A timeout of zero would mean no timeout.
     if remaining.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(remaining) }

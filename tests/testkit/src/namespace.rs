@@ -60,6 +60,12 @@ impl Namespace {
         let script: String =
             namespaces.iter().map(|namespace| format!("netns add {}\n", namespace.name)).collect();
         ip_batch(None, &script);
+        for namespace in &namespaces {
+            // A new namespace inherits this from the machine, where something may have set it.
+            namespace.run(|| {
+                std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").expect("a sysctl is set");
+            });
+        }
         namespaces
     }
 

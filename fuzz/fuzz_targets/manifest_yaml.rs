@@ -1,0 +1,4 @@
+//! The target `manifest_yaml` of `tests/fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rulec_fuzz::run("manifest_yaml", bytes));

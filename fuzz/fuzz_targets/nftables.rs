@@ -1,0 +1,4 @@
+//! The target `nftables` of `tests/fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rulec_fuzz::run("nftables", bytes));
