@@ -8,6 +8,7 @@ rulec=$(realpath "${1:?usage: demo.sh PATH-OF-RULEC}")
 here=$(dirname "$(realpath "$0")")
 node=rulec-demo-node
 work=$(mktemp -d)
+export RULEC_SOCKET="$work/rulec.sock"
 manifests=$work/manifests
 
 cleanup() {
@@ -70,8 +71,8 @@ say "The manifests"
 cp -r "$here/manifests" "$manifests"
 show ls "$manifests"
 
-say "The last lines of rulec diff: what rulec run would change"
-on_node "$rulec" diff --to "$manifests" --node-name demo | tail -n 25 || true
+say "rulec diff: what rulec run would change"
+on_node "$rulec" diff --to "$manifests" --node-name demo || true
 
 say "rulec run"
 echo "$ rulec run --manifests $manifests --node-name demo --cluster-cidr 10.244.0.0/16 &"
