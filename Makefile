@@ -3,19 +3,32 @@
 #   make demo   install what is needed, build, and run the demonstration
 #   make test   install what is needed, and run all tests
 #
-# Both need root: they create network namespaces and program the kernel. A third one is for
-# packagers:
+# Both need root: they create network namespaces and program the kernel. More are for nodes
+# without an API server, and for packagers:
 #
+#   make demo-node
+#               install what is needed, build, and run the demonstration with podman, or with the
+#               kubelet that TEST_ASSET_KUBELET names
 #   make deb    install what is needed, and build the Debian package in target/debian
+#   make image  install what is needed, and make the image, target/rulec.oci.tar
+#   make release
+#               install what is needed, and make the files of a release, in target/dist/release
 
-PACKAGES = build-essential pkg-config libmnl-dev libnftnl-dev iproute2 procps nftables iptables conntrack socat
+PACKAGES = build-essential pkg-config libmnl-dev libnftnl-dev iproute2 procps nftables iptables conntrack socat dnsmasq-base podman crun netavark catatonit busybox-static ethtool
+
+ifdef TEST_ASSET_KUBELET
+PACKAGES += containerd containernetworking-plugins
+endif
 
 CARGO_DEB = 3.8.0
 
-.PHONY: demo test build setup bench deb
+.PHONY: demo demo-node test build setup bench deb deb-tool deb-files image release
 
 demo: build
 	deploy/demo/demo.sh target/release/rulec
+
+demo-node: build
+	deploy/demo/node.sh target/release/rulec
 
 test: setup
 	cargo test --workspace --locked
@@ -24,19 +37,33 @@ build: setup
 	cargo build --release --locked
 
 bench: setup
-	cargo bench --locked --bench figures --bench api --bench packets
+	cargo bench --locked --bench changes --bench figures --bench api --bench packets --bench pods
 	tests/vm/run --bench
 
-# cargo-deb is built on first use. Its own build would not create the man pages and completions.
-deb: build
-	@target/tools/bin/cargo-deb --version 2>/dev/null | grep -qF $(CARGO_DEB) || \
-		cargo install cargo-deb --version $(CARGO_DEB) --locked --root target/tools
+# Its own build would not create the man pages and completions.
+deb: deb-tool deb-files
+	rm -f target/debian/rulec_*.deb
+	target/tools/bin/cargo-deb --locked --no-build
+
+# Built on first use.
+deb-tool:
+	deploy/release/tool cargo-deb $(CARGO_DEB)
+
+deb-files: build
 	rm -rf target/deb && mkdir -p target/deb/completions
 	cargo run --locked --example man -- target/deb/man
 	target/release/rulec completions bash >target/deb/completions/rulec.bash
 	target/release/rulec completions zsh >target/deb/completions/_rulec
 	target/release/rulec completions fish >target/deb/completions/rulec.fish
-	target/tools/bin/cargo-deb --locked --no-build
+
+# For this architecture; deploy/release/build names others.
+release: setup
+	deploy/release/build
+	deploy/release/assemble
+
+# The libraries of this machine are put into it: deploy/image/README.md.
+image: build
+	deploy/image/build --output target/rulec.oci.tar $$(dpkg --print-architecture)=target/release/rulec
 
 # Runs the package manager only if something is missing.
 setup:
