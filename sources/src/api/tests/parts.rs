@@ -2,7 +2,7 @@
 
 use rulec_compiler::name::NodeName;
 
-use super::super::fault::ErrorKind;
+use super::super::fault::{ErrorKind, Fault};
 use super::super::status::ApiStatus;
 use super::{Resource, document, service, slice};
 
