@@ -39,6 +39,8 @@ mod proxy;
 mod record;
 mod resource;
 mod saved;
+#[cfg(feature = "simulation")]
+pub(crate) mod simulation;
 mod status;
 mod store;
 mod version;
@@ -219,8 +221,9 @@ impl ApiSource {
             .name("rulec-api".to_owned())
             .spawn(move || {
                 let _ = ended.send(block_on(async {
+                    let access = Access::new(options, status, leash);
                     tokio::select! {
-                        () = follow(options, status, updates, left, leash) => {}
+                        () = follow(access, updates, left) => {}
                         _ = unwanted => {}
                     }
                 }));
@@ -255,19 +258,13 @@ fn block_on(task: impl Future<Output = ()>) -> std::io::Result<()> {
 }
 
 /// Follows all resources until the receiver is dropped.
-async fn follow(
-    options: ApiOptions,
-    status: Arc<ApiStatus>,
-    out: mpsc::Sender<Update>,
-    left: mpsc::Receiver<Note>,
-    leash: Leash,
-) {
-    let patience = options.timing.optional;
-    let absent = options.timing.absent;
+async fn follow(access: Access, out: mpsc::Sender<Update>, left: mpsc::Receiver<Note>) {
+    let ApiOptions { timing, state, .. } = &access.options;
+    let ApiTiming { optional: patience, absent, grace, .. } = *timing;
     // The time starts when this is first polled.
     let patience = async move { sleep(patience).await };
-    let (state, grace) = (options.state.clone(), options.timing.grace);
-    let access = Rc::new(Access::new(options, status, leash));
+    let state = state.clone();
+    let access = Rc::new(access);
     info!(server = %access.name(), "following the API server");
     let memory = state.map(|state| Memory::load(&state, grace, &access));
     let (events, received) = mpsc::channel(EVENTS);

@@ -41,6 +41,9 @@ mod pods;
 mod problem;
 mod replace;
 mod rtnetlink;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation;
 mod state;
 mod update;
 

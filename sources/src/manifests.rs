@@ -30,6 +30,8 @@ mod overlap;
 mod roots;
 mod scan;
 mod signal;
+#[cfg(feature = "simulation")]
+pub(crate) mod simulation;
 mod survey;
 mod tell;
 pub(crate) mod text;

@@ -79,6 +79,14 @@ struct Shared {
     pace: Pace,
     counts: Arc<Counts>,
     savers: Mutex<Vec<Arc<dyn Finish + Send + Sync>>>,
+    /// Whether states are written by those that hand them over, so that a simulation has no threads.
+    at_once: bool,
+}
+
+impl Shared {
+    fn new(path: PathBuf, pace: Pace, at_once: bool) -> Self {
+        Self { path, pace, counts: Arc::default(), savers: Mutex::default(), at_once }
+    }
 }
 
 /// Counters of writes since the start.
@@ -108,8 +116,14 @@ impl StateDir {
 
     /// Like [`new`](Self::new), with another pace.
     pub fn with_pace(path: PathBuf, pace: Pace) -> Self {
-        let (counts, savers) = (Arc::default(), Mutex::default());
-        Self { shared: Arc::new(Shared { path, pace, counts, savers }) }
+        Self { shared: Arc::new(Shared::new(path, pace, false)) }
+    }
+
+    /// Like [`new`](Self::new), without threads: a state that is news is on disk when it has been
+    /// handed over, and others never are.
+    #[cfg(feature = "simulation")]
+    pub fn at_once(path: PathBuf) -> Self {
+        Self { shared: Arc::new(Shared::new(path, Pace::default(), true)) }
     }
 
     /// Returns the path of the directory.
@@ -172,6 +186,9 @@ impl StateDir {
         name: &str,
     ) -> std::io::Result<Saver<T>> {
         let counts = self.shared.counts.clone();
+        if self.shared.at_once {
+            return Ok(Saver::at_once(self.file(name), self.shared.pace, counts));
+        }
         let saver = Saver::start(self.file(name), self.shared.pace, counts)?;
         let mut savers = self.shared.savers.lock().unwrap_or_else(PoisonError::into_inner);
         savers.push(saver.end());

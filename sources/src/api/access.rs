@@ -61,6 +61,9 @@ pub(super) struct Access {
     pub(super) reached: Notify,
     /// Identifies the server, once it was asked.
     pub(super) identity: OnceCell<Identity>,
+    /// Makes connections in place of the network.
+    #[cfg(feature = "simulation")]
+    dialer: Option<super::simulation::Dialer>,
 }
 
 struct Held {
@@ -97,7 +100,29 @@ impl Access {
             streams: Cell::new(true),
             reached: Notify::new(),
             identity: OnceCell::new(),
+            #[cfg(feature = "simulation")]
+            dialer: None,
         }
+    }
+
+    /// Connects in this way instead of by the network.
+    #[cfg(feature = "simulation")]
+    pub(super) fn dialing(self, dialer: super::simulation::Dialer) -> Self {
+        Self { dialer: Some(dialer), ..self }
+    }
+
+    #[cfg(feature = "simulation")]
+    fn connect(&self, config: &Config, proxy: Option<Proxy>) -> kube::Result<Client> {
+        match &self.dialer {
+            Some(dialer) => client_by(config, dialer.clone()),
+            None => client_of(config, proxy),
+        }
+    }
+
+    #[cfg(not(feature = "simulation"))]
+    #[allow(clippy::unused_self, reason = "a simulation connects in another way")]
+    fn connect(&self, config: &Config, proxy: Option<Proxy>) -> kube::Result<Client> {
+        client_of(config, proxy)
     }
 
     /// Returns the name of the server for logs and for the saved state.
@@ -204,7 +229,7 @@ impl Access {
             info!(proxy = name.as_deref().unwrap_or("none"), "proxy for the API server");
             *self.proxy.borrow_mut() = name;
         }
-        let client = client_of(&config, proxy).map_err(|error| unusable(&error))?;
+        let client = self.connect(&config, proxy).map_err(|error| unusable(&error))?;
         let mut held = self.held.borrow_mut();
         let generation = held.as_ref().map_or(0, |held| held.generation + 1);
         *held = Some(Held { client, generation, until, doubtful: false });

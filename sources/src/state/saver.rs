@@ -17,6 +17,8 @@ use super::{Counts, Pace, file};
 #[derive(Debug)]
 pub(crate) struct Saver<T> {
     slot: Arc<Slot<T>>,
+    /// What the thread would do, if there is none.
+    writer: Option<Mutex<Writer<T>>>,
 }
 
 /// The value that waits to be written.
@@ -47,11 +49,16 @@ pub(super) trait Finish {
 
 impl<T: Serialize + Send + 'static> Saver<T> {
     pub(super) fn start(path: PathBuf, pace: Pace, counts: Arc<Counts>) -> std::io::Result<Self> {
-        let held = Held { newest: None, due: false, ending: false, ended: false };
-        let slot = Arc::new(Slot { held: Mutex::new(held), changed: Condvar::new() });
-        let writer = Writer { slot: slot.clone(), path, pace, counts, failures: 0 };
+        let writer = Writer::new(path, pace, counts);
+        let slot = writer.slot.clone();
         thread::Builder::new().name("rulec-state".to_owned()).spawn(move || writer.run())?;
-        Ok(Self { slot })
+        Ok(Self { slot, writer: None })
+    }
+
+    /// Creates one without a thread: `save` writes, and `keep` does nothing.
+    pub(super) fn at_once(path: PathBuf, pace: Pace, counts: Arc<Counts>) -> Self {
+        let writer = Writer::new(path, pace, counts);
+        Self { slot: writer.slot.clone(), writer: Some(Mutex::new(writer)) }
     }
 
     /// Returns a handle to end it from elsewhere.
@@ -61,6 +68,10 @@ impl<T: Serialize + Send + 'static> Saver<T> {
 
     /// Writes this value as soon as the pace allows.
     pub(crate) fn save(&self, value: T) {
+        if let Some(writer) = &self.writer {
+            writer.lock().unwrap_or_else(PoisonError::into_inner).write(&value);
+            return;
+        }
         let replaced = {
             let mut held = self.slot.lock();
             held.due = true;
@@ -74,6 +85,9 @@ impl<T: Serialize + Send + 'static> Saver<T> {
     /// Writes this value in place of one that is due, or else at the end: it is newer than the
     /// file, but nothing is lost without it.
     pub(crate) fn keep(&self, value: T) {
+        if self.writer.is_some() {
+            return;
+        }
         let replaced = self.slot.lock().newest.replace(value);
         drop(replaced);
     }
@@ -108,6 +122,7 @@ impl<T: Send> Finish for Slot<T> {
     }
 }
 
+#[derive(Debug)]
 struct Writer<T> {
     slot: Arc<Slot<T>>,
     path: PathBuf,
@@ -117,23 +132,36 @@ struct Writer<T> {
 }
 
 impl<T: Serialize + Send> Writer<T> {
+    fn new(path: PathBuf, pace: Pace, counts: Arc<Counts>) -> Self {
+        let held = Held { newest: None, due: false, ending: false, ended: false };
+        let slot = Arc::new(Slot { held: Mutex::new(held), changed: Condvar::new() });
+        Self { slot, path, pace, counts, failures: 0 }
+    }
+
     fn run(mut self) {
         let mut not_before = Instant::now();
         while let Some(value) = self.next(not_before) {
-            let rest = match file::write(&self.path, &value) {
-                Ok(bytes) => self.wrote(bytes),
-                Err(error) => {
-                    self.failed(&error);
-                    let mut held = self.slot.lock();
-                    // At the end there is only one attempt.
-                    if !held.ending {
-                        held.newest.get_or_insert(value);
-                        held.due = true;
-                    }
-                    self.pace.retry(self.failures)
+            let rest = self.write(&value).unwrap_or_else(|| {
+                let mut held = self.slot.lock();
+                // At the end there is only one attempt.
+                if !held.ending {
+                    held.newest.get_or_insert(value);
+                    held.due = true;
                 }
-            };
+                self.pace.retry(self.failures)
+            });
             not_before = Instant::now() + rest;
+        }
+    }
+
+    /// Writes a value, and returns how long to rest; `None` if it cannot be written.
+    fn write(&mut self, value: &T) -> Option<Duration> {
+        match file::write(&self.path, value) {
+            Ok(bytes) => Some(self.wrote(bytes)),
+            Err(error) => {
+                self.failed(&error);
+                None
+            }
         }
     }
 

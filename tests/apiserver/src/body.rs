@@ -146,6 +146,7 @@ impl Outlet {
     /// Returns when the faults change.
     pub(crate) async fn disturbed(&mut self) -> Result<(), Closed> {
         tokio::select! {
+            biased;
             () = self.pieces.closed() => Err(Closed),
             changed = self.changes.changed() => changed.map_err(|_| Closed),
         }

@@ -5,14 +5,16 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::io::DuplexStream;
 
 use crate::faults::{Fault, FaultId, Faults, Injection, Scope};
 use crate::http::{Shared, converse};
+use crate::inward::Inward;
 use crate::journal::{RecordedEvent, Request};
 use crate::kubeconfig::{Credential, kubeconfig};
 use crate::options::{Expiry, Features};
@@ -51,8 +53,16 @@ impl Default for Settings {
 #[derive(Debug)]
 pub struct ApiServer {
     shared: Arc<Shared>,
-    tls: Arc<Mutex<Tls>>,
-    serving: Serving,
+    reached: Reached,
+}
+
+/// How clients reach it.
+#[derive(Debug)]
+enum Reached {
+    /// By TLS over TCP.
+    Outside { tls: Arc<Mutex<Tls>>, serving: Serving },
+    /// In their own runtime.
+    Inside(Inward),
 }
 
 impl ApiServer {
@@ -76,27 +86,76 @@ impl ApiServer {
         let Settings { listen, names, tokens, streaming_lists } = settings;
         let port = Port::reserve(listen).expect("the test's address can be bound");
         let tls = Arc::new(Mutex::new(Tls::of(port.address().ip(), names)));
-        let shared = Arc::new(Shared {
-            store: Mutex::new(Store::new()),
-            faults: Arc::new(Faults::new()),
-            journal: Arc::default(),
-            tokens: Mutex::new(tokens),
-            features: Mutex::new(Features { streaming_lists, expiry: Expiry::Event }),
-        });
+        let shared = Self::shared(tokens, streaming_lists);
         let (its_tls, its_shared) = (Arc::clone(&tls), Arc::clone(&shared));
         let serving = Serving::start(port, move |stream| {
             let config = its_tls.lock().unwrap().config();
             converse(stream, config.into(), Arc::clone(&its_shared))
         });
-        Self { shared, tls, serving }
+        Self { shared, reached: Reached::Outside { tls, serving } }
+    }
+
+    /// Creates a server without a network, which serves in the runtime of its clients:
+    /// [`connect`](Self::connect) them. It has no URL and no certificates.
+    #[must_use]
+    pub fn inside() -> Self {
+        let shared = Self::shared(BTreeSet::new(), true);
+        Self { shared, reached: Reached::Inside(Inward::default()) }
+    }
+
+    fn shared(tokens: BTreeSet<String>, streaming_lists: bool) -> Arc<Shared> {
+        Arc::new(Shared {
+            store: Mutex::new(Store::new()),
+            faults: Arc::new(Faults::new()),
+            journal: Arc::default(),
+            tokens: Mutex::new(tokens),
+            features: Mutex::new(Features { streaming_lists, expiry: Expiry::Event }),
+        })
+    }
+
+    /// Connects a client in the runtime of the caller. It needs no credentials.
+    ///
+    /// # Errors
+    ///
+    /// If the server is down.
+    ///
+    /// # Panics
+    ///
+    /// If the server is reached by the network.
+    pub fn connect(&self) -> std::io::Result<DuplexStream> {
+        match &self.reached {
+            Reached::Inside(inward) => inward.connect(&self.shared),
+            Reached::Outside { .. } => panic!("this server is reached by the network"),
+        }
+    }
+
+    fn order(&self, order: Order) {
+        match &self.reached {
+            Reached::Outside { serving, .. } => serving.order(order),
+            Reached::Inside(inward) => inward.order(order),
+        }
+    }
+
+    fn tls(&self) -> MutexGuard<'_, Tls> {
+        match &self.reached {
+            Reached::Outside { tls, .. } => tls.lock().unwrap(),
+            Reached::Inside(_) => panic!("a server without a network has no certificates"),
+        }
     }
 
     // Addresses and credentials.
 
     /// Returns the address that the server listens on.
+    ///
+    /// # Panics
+    ///
+    /// If it is not reached by the network.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.serving.address()
+        match &self.reached {
+            Reached::Outside { serving, .. } => serving.address(),
+            Reached::Inside(_) => panic!("a server without a network has no address"),
+        }
     }
 
     /// Returns `https://` and the address.
@@ -108,13 +167,13 @@ impl ApiServer {
     /// Returns the certificate of the authority that signed the server's, in PEM.
     #[must_use]
     pub fn authority_pem(&self) -> String {
-        self.tls.lock().unwrap().authority_pem()
+        self.tls().authority_pem()
     }
 
     /// Returns a certificate and key for a client, in PEM.
     #[must_use]
     pub fn client_certificate(&self, common_name: &str) -> (String, String) {
-        self.tls.lock().unwrap().client(common_name)
+        self.tls().client(common_name)
     }
 
     /// Writes a kubeconfig that trusts the current authority.
@@ -123,7 +182,7 @@ impl ApiServer {
     ///
     /// When the file cannot be written.
     pub fn write_kubeconfig(&self, path: &Path, credential: &Credential) {
-        let text = kubeconfig(&self.url(), &self.tls.lock().unwrap(), credential);
+        let text = kubeconfig(&self.url(), &self.tls(), credential);
         fs::write(path, text).expect("a kubeconfig is written");
     }
 
@@ -318,12 +377,12 @@ impl ApiServer {
 
     /// Refuses connections and closes all open ones. The port stays reserved.
     pub fn down(&self) {
-        self.serving.order(Order::Down);
+        self.order(Order::Down);
     }
 
     /// Listens again, on the same port.
     pub fn up(&self) {
-        self.serving.order(Order::Up);
+        self.order(Order::Up);
     }
 
     /// Goes down, loses the data that `what` says, and comes up.
@@ -336,22 +395,22 @@ impl ApiServer {
     /// While it is deaf, the server accepts connections but sends nothing on them, not even in the
     /// TLS handshake. Connections accepted meanwhile stay silent for good.
     pub fn set_deaf(&self, deaf: bool) {
-        self.serving.order(Order::Deaf(deaf));
+        self.order(Order::Deaf(deaf));
     }
 
     /// Closes all connections; new ones are accepted.
     pub fn drop_connections(&self) {
-        self.serving.order(Order::Drop);
+        self.order(Order::Drop);
     }
 
     /// Presents a new certificate of the same authority on new connections.
     pub fn rotate_certificate(&self) {
-        self.tls.lock().unwrap().rotate_certificate();
+        self.tls().rotate_certificate();
     }
 
     /// Presents a certificate of a new authority on new connections. Kubeconfigs written earlier do
     /// not trust it; clients' certificates stay valid.
     pub fn rotate_authority(&self) {
-        self.tls.lock().unwrap().rotate_authority();
+        self.tls().rotate_authority();
     }
 }

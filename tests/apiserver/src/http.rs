@@ -27,7 +27,7 @@ use crate::body::{Body, Outlet};
 use crate::discovery::{self, Document};
 use crate::faults::{Fault, Faults, line};
 use crate::journal::{Journal, RecordedEvent, Request};
-use crate::link::{Link, Wire};
+use crate::link::{Link, Stream, Wire};
 use crate::list::list;
 use crate::object;
 use crate::options::{Expiry, Features, Options};
@@ -69,6 +69,15 @@ pub(crate) async fn converse(stream: TcpStream, acceptor: TlsAcceptor, shared: A
     let _best_effort = stream.set_nodelay(true);
     let Ok(stream) = acceptor.accept(stream).await else { return };
     let certified = stream.get_ref().1.peer_certificates().is_some();
+    converse_over(stream, certified, shared).await;
+}
+
+/// Serves one connection whose client is known.
+pub(crate) async fn converse_over(
+    stream: impl Stream + Send + 'static,
+    certified: bool,
+    shared: Arc<Shared>,
+) {
     let peer = Peer { link: Arc::default(), certified };
     let wire = Wire::new(stream, Arc::clone(&peer.link));
     let service = service_fn(move |request| answer(Arc::clone(&shared), peer.clone(), request));

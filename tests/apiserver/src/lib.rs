@@ -73,6 +73,7 @@ mod discovery;
 mod faults;
 mod handle;
 mod http;
+mod inward;
 mod journal;
 mod kubeconfig;
 mod link;

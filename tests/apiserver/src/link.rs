@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -25,29 +25,46 @@ impl Link {
     }
 }
 
+/// A stream that can be closed by a reset.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// Makes closing send a reset.
+    fn close_by_reset(&self);
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn close_by_reset(&self) {
+        // Closing a socket with zero linger time sends a reset.
+        let _best_effort = self.get_ref().0.set_zero_linger();
+    }
+}
+
+/// It knows only one way to close.
+impl Stream for DuplexStream {
+    fn close_by_reset(&self) {}
+}
+
 /// The stream given to hyper. It fails after the flush that follows a cut; hyper then drops it,
 /// which closes the socket without a close_notify of TLS.
 #[derive(Debug)]
-pub(crate) struct Wire {
-    stream: TlsStream<TcpStream>,
+pub(crate) struct Wire<S> {
+    stream: S,
     link: Arc<Link>,
 }
 
-impl Wire {
-    pub(crate) fn new(stream: TlsStream<TcpStream>, link: Arc<Link>) -> Self {
+impl<S: Stream> Wire<S> {
+    pub(crate) fn new(stream: S, link: Arc<Link>) -> Self {
         Self { stream, link }
     }
 
     fn broken(&self, how: Cut) -> io::Error {
         if how == Cut::Reset {
-            // Closing a socket with zero linger time sends a reset.
-            let _best_effort = self.stream.get_ref().0.set_zero_linger();
+            self.stream.close_by_reset();
         }
         io::Error::new(io::ErrorKind::ConnectionAborted, "cut by the test")
     }
 }
 
-impl AsyncRead for Wire {
+impl<S: Stream> AsyncRead for Wire<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -57,7 +74,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl<S: Stream> AsyncWrite for Wire<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,0 +1,88 @@
+//! What must hold.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use rulec_compiler::State;
+use rulec_compiler::net::Protocol;
+use rulec_compiler::oracle::{self, Packet, Verdict};
+
+use crate::cluster::{self, BASE, From};
+
+/// The mark that requests masquerading, by default.
+const MARK: u32 = 0x4000;
+
+/// A law that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breach {
+    /// Which one.
+    pub law: &'static str,
+    /// What was seen.
+    pub what: String,
+}
+
+impl Breach {
+    pub(crate) fn new(law: &'static str, what: String) -> Self {
+        Self { law, what }
+    }
+}
+
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the law {:?} does not hold: {}", self.law, self.what)
+    }
+}
+
+/// The Services that nobody touches, once they are in the kernel: no packet to them is ever refused,
+/// lost or sent elsewhere, whatever happens to others, to the sources or to the daemon.
+#[derive(Debug, Default)]
+pub(crate) struct Served {
+    from_server: Watched,
+    from_file: Watched,
+}
+
+/// Whether a Service must be served.
+#[derive(Debug, Default)]
+struct Watched(bool);
+
+impl Served {
+    /// Others have changed the kernel: nothing is expected until it is mended.
+    pub(crate) fn excuse(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Looks at a state that packets may meet.
+    pub(crate) fn look(&mut self, state: &State) -> Result<(), Breach> {
+        self.from_server.look(state, From::Server)?;
+        self.from_file.look(state, From::File)
+    }
+}
+
+impl Watched {
+    fn look(&mut self, state: &State, from: From) -> Result<(), Breach> {
+        let backends: BTreeSet<Verdict> =
+            cluster::base_backends(from).into_iter().map(Verdict::Backend).collect();
+        let fates = fates(state, from, BASE, 80);
+        let is_served = fates == backends;
+        if self.0 && !is_served {
+            let what = format!("packets to {}: {fates:?}", cluster::name(from, BASE));
+            return Err(Breach::new("what nobody touches is served at every moment", what));
+        }
+        self.0 |= is_served;
+        Ok(())
+    }
+}
+
+/// Returns what may happen to the first packet of a Pod to a Service.
+pub(crate) fn fates(state: &State, from: From, number: u8, port: u16) -> BTreeSet<Verdict> {
+    let packet = Packet {
+        source: IpAddr::V4(Ipv4Addr::new(10, 50, 9, 9)),
+        interface: Some("veth0".to_owned()),
+        destination: cluster::address(from, number),
+        transport: Some((Protocol::Tcp, cluster::port(port))),
+    };
+    let is_local = |address| address == IpAddr::V4(Ipv4Addr::new(192, 168, 0, 1));
+    let fates = oracle::explain(state, &packet, MARK, &is_local);
+    fates.into_iter().map(|fate| fate.verdict).collect()
+}
