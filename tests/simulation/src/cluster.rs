@@ -13,6 +13,9 @@ const OTHER: &str = "there";
 /// The number of the Service that is never touched.
 pub(crate) const BASE: u8 = 100;
 
+/// The number of the Service whose only endpoint says how many changes the server has seen.
+pub(crate) const CLOCK: u8 = 101;
+
 /// Where a Service comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum From {
@@ -156,6 +159,29 @@ pub(crate) fn endpoint(from: From, number: u8, index: u8) -> IpAddr {
 pub(crate) fn base_backends(from: From) -> Vec<Backend> {
     let backend = |index| Backend { address: endpoint(from, BASE, index), port: port(8080) };
     (0..3).map(backend).collect()
+}
+
+/// The EndpointSlice after this many changes.
+pub(crate) fn clock(changes: u16) -> Value {
+    let mut slice = slice(From::Server, CLOCK, 1);
+    slice["endpoints"][0]["addresses"][0] = time(changes).to_string().into();
+    slice
+}
+
+fn time(changes: u16) -> IpAddr {
+    let [high, low] = changes.to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(10, 60, high, low))
+}
+
+/// Returns how many changes a backend of the clock stands for.
+pub(crate) fn changes(backend: Backend) -> Option<u16> {
+    match backend.address {
+        IpAddr::V4(address) => match address.octets() {
+            [10, 60, high, low] => Some(u16::from_be_bytes([high, low])),
+            _ => None,
+        },
+        IpAddr::V6(_) => None,
+    }
 }
 
 pub(crate) fn node(zone: u8) -> Value {

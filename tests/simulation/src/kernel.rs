@@ -58,6 +58,11 @@ impl Simulated {
         self.breach.take()
     }
 
+    /// A daemon starts that cannot know what the one before has seen.
+    pub(crate) fn forget_the_time(&mut self) {
+        self.served.forget_the_time();
+    }
+
     /// Returns how long the next request takes.
     pub(crate) fn latency(&mut self) -> Duration {
         let most = u64::try_from(self.slowness.as_micros()).expect("short");

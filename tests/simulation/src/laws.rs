@@ -8,7 +8,7 @@ use rulec_compiler::State;
 use rulec_compiler::net::Protocol;
 use rulec_compiler::oracle::{self, Packet, Verdict};
 
-use crate::cluster::{self, BASE, From};
+use crate::cluster::{self, BASE, CLOCK, From};
 
 /// The mark that requests masquerading, by default.
 const MARK: u32 = 0x4000;
@@ -40,7 +40,12 @@ impl fmt::Display for Breach {
 pub(crate) struct Served {
     from_server: Watched,
     from_file: Watched,
+    clock: Clock,
 }
+
+/// How many changes of the server the kernel has seen: never fewer than before.
+#[derive(Debug, Default)]
+struct Clock(u16);
 
 /// Whether a Service must be served.
 #[derive(Debug, Default)]
@@ -49,13 +54,37 @@ struct Watched(bool);
 impl Served {
     /// Others have changed the kernel: nothing is expected until it is mended.
     pub(crate) fn excuse(&mut self) {
-        *self = Self::default();
+        self.from_server = Watched::default();
+        self.from_file = Watched::default();
+    }
+
+    /// A daemon has started that cannot know what the one before has seen.
+    pub(crate) fn forget_the_time(&mut self) {
+        self.clock = Clock::default();
     }
 
     /// Looks at a state that packets may meet.
     pub(crate) fn look(&mut self, state: &State) -> Result<(), Breach> {
         self.from_server.look(state, From::Server)?;
-        self.from_file.look(state, From::File)
+        self.from_file.look(state, From::File)?;
+        self.clock.look(state)
+    }
+}
+
+impl Clock {
+    fn look(&mut self, state: &State) -> Result<(), Breach> {
+        let fates = fates(state, From::Server, CLOCK, 80);
+        let seen = fates.iter().filter_map(|fate| match fate {
+            Verdict::Backend(backend) => cluster::changes(*backend),
+            Verdict::Pass | Verdict::Reject | Verdict::Drop => None,
+        });
+        let Some(now) = seen.min() else { return Ok(()) };
+        if now < self.0 {
+            let what = format!("after {} changes, those of {now} are in the kernel", self.0);
+            return Err(Breach::new("endpoints never go back in time", what));
+        }
+        self.0 = now;
+        Ok(())
     }
 }
 

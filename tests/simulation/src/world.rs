@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
 
-use crate::cluster::{self, BASE, From};
+use crate::cluster::{self, BASE, CLOCK, From};
 use crate::kernel::Simulated;
 use crate::laws::{self, Breach};
 use crate::node::{Node, Site};
@@ -73,6 +73,8 @@ struct World {
     node: Option<Node>,
     /// How many copies of the states were kept.
     kept: u32,
+    /// How many changes the server has seen.
+    changes: u16,
     /// The version from which on the server has the objects that nobody touches.
     base_version: u64,
     summary: Summary,
@@ -97,7 +99,7 @@ impl World {
             epoch: (SystemTime::now(), Instant::now()),
         };
         let summary = Summary::default();
-        Self { home, server, site, node: None, kept: 0, base_version: 0, summary }
+        Self { home, server, site, node: None, kept: 0, changes: 0, base_version: 0, summary }
     }
 
     async fn carry_out(&mut self, plan: &Plan) -> Result<Summary, Breach> {
@@ -135,12 +137,14 @@ impl World {
         self.server.apply(&cluster::node(0));
         self.server.apply(&cluster::service_cidr());
         self.server.apply(&cluster::service(From::Server, BASE, 0));
+        self.server.apply(&cluster::service(From::Server, CLOCK, 0));
+        self.server.apply(&cluster::clock(0));
         self.base_version = self.server.apply(&cluster::slice(From::Server, BASE, 3));
         let base = [cluster::service(From::File, BASE, 0), cluster::slice(From::File, BASE, 3)];
         self.write_file("base.json", &text(&base));
     }
 
-    fn change(&self, what: &Cluster) {
+    fn change(&mut self, what: &Cluster) {
         let delete = |resource, number: u8| {
             self.server.delete(resource, "default", &cluster::name(From::Server, number));
         };
@@ -162,6 +166,8 @@ impl World {
                 self.server.apply(&service);
             }
         }
+        self.changes += 1;
+        self.server.apply(&cluster::clock(self.changes));
     }
 
     fn hinder(&self, what: &Server) {
@@ -289,6 +295,9 @@ impl World {
                     let _ = fs::write(entry.path(), &bytes[..bytes.len() / 2]);
                 }
             }
+        }
+        if disk != Disk::Newest {
+            self.site.kernel.borrow_mut().forget_the_time();
         }
         self.kept += 1;
         replace(state, &copy(self.kept));

@@ -158,12 +158,15 @@ fn a_version_that_is_forgotten_leads_to_a_new_list() {
 /// kubernetes/kubernetes#67875.
 #[test]
 fn a_replica_that_lags_does_not_bring_back_what_is_gone() {
-    for disk in [Disk::Newest, Disk::Empty] {
+    for streams in [true, false] {
         let mut steps = begin();
+        steps.push((0.0, What::Server(Server::Streams(streams))));
         steps.push((0.0, cluster(Cluster::Slice(0, 1))));
-        steps.push((1.0, What::Server(Server::Hinder(Hindrance::Old(3), 6))));
+        steps.push((1.0, What::Expect { service: 0, backends: 1 }));
+        steps.push((0.0, What::Server(Server::Garble(1))));
+        steps.push((0.0, What::Server(Server::Hinder(Hindrance::Old(6), 8))));
         steps.push((0.0, What::Server(Server::Drop)));
-        steps.push((2.0, What::Kill { away: Duration::from_millis(10), disk }));
+        steps.push((2.0, What::Kill { away: Duration::from_millis(10), disk: Disk::Newest }));
         laws_hold(&steps);
     }
 }
