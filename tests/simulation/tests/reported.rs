@@ -163,9 +163,10 @@ fn a_replica_that_lags_does_not_bring_back_what_is_gone() {
         steps.push((0.0, What::Server(Server::Streams(streams))));
         steps.push((0.0, cluster(Cluster::Slice(0, 1))));
         steps.push((1.0, What::Expect { service: 0, backends: 1 }));
-        steps.push((0.0, What::Server(Server::Garble(1))));
         steps.push((0.0, What::Server(Server::Hinder(Hindrance::Old(6), 8))));
-        steps.push((0.0, What::Server(Server::Drop)));
+        // It must be listed again, by the replica that lags.
+        steps.push((0.0, What::Server(Server::Garble(1))));
+        steps.push((5.0, What::Server(Server::Drop)));
         steps.push((2.0, What::Kill { away: Duration::from_millis(10), disk: Disk::Newest }));
         laws_hold(&steps);
     }
