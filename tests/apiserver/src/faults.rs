@@ -49,6 +49,9 @@ pub enum Fault {
     /// The server treats an earlier version as the current one, like a replica that lags: lists go
     /// back in time. If that version is compacted, lists and watches "from now" expire.
     AsOf(u64),
+    /// A replica whose cache has seen no later version than this one. What is asked of etcd, without
+    /// any version, is the newest all the same.
+    Lagging(u64),
     /// The connections of lists and watches break once each has sent this many more bytes of its
     /// body.
     CutAfter {

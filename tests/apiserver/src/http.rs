@@ -197,7 +197,7 @@ fn listed(
     let bytes = match replaced {
         Some(bytes) => bytes,
         None => {
-            let as_of = faults.strike(Verb::List, kind, as_of);
+            let as_of = as_of(faults, Verb::List, target.resource, &options);
             let store = shared.store.lock().unwrap();
             list(&store, target, &options, as_of)?.to_string().into_bytes()
         }
@@ -239,7 +239,7 @@ fn watched(
 ) -> Result<Response<Body>, Status> {
     let features = *shared.features.lock().unwrap();
     let options = Options::parse(target.resource, query, features)?;
-    let as_of = shared.faults.strike(Verb::Watch, Some(target.resource), as_of);
+    let as_of = as_of(&shared.faults, Verb::Watch, target.resource, &options);
     let watch = Watch::begin(&mut shared.store.lock().unwrap(), target, options, as_of);
     let (mut outlet, body) = Outlet::open(Verb::Watch, target.resource, &shared.faults, &peer.link);
     match watch {
@@ -259,8 +259,14 @@ fn watched(
     Ok(streamed(body))
 }
 
-fn as_of(fault: &Fault) -> Option<u64> {
-    if let Fault::AsOf(version) = fault { Some(*version) } else { None }
+/// Returns the version that counts as the current one for a request, if it is another one.
+fn as_of(faults: &Faults, verb: Verb, resource: Resource, options: &Options) -> Option<u64> {
+    let of_cache = options.version.is_some();
+    faults.strike(verb, Some(resource), |fault| match fault {
+        Fault::AsOf(version) => Some(*version),
+        Fault::Lagging(version) if of_cache => Some(*version),
+        _ => None,
+    })
 }
 
 async fn written(

@@ -195,7 +195,7 @@ impl World {
                     // Never before the objects that nobody touches.
                     Hindrance::Old(back) => {
                         let version = server.version().saturating_sub(back.into());
-                        Fault::AsOf(version.max(self.base_version))
+                        Fault::Lagging(version.max(self.base_version))
                     }
                     Hindrance::Duplicates => Fault::Duplicates,
                     Hindrance::Nonsense => Fault::ListBody(b"{\"kind\":\"List\",\"items\":[{".to_vec()),
