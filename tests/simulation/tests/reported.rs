@@ -45,9 +45,11 @@ fn begin() -> Vec<(f64, What)> {
 /// cilium/cilium#48050, #45198.
 #[test]
 fn removals_while_the_server_is_away_are_not_lost() {
-    for (down, up) in
-        [(Server::Down, Server::Up), (Server::Deaf(true), Server::Deaf(false)), (Server::Freeze, Server::Drop)]
-    {
+    for (down, up) in [
+        (Server::Down, Server::Up),
+        (Server::Deaf(true), Server::Deaf(false)),
+        (Server::Freeze, Server::Drop),
+    ] {
         for forgets in [false, true] {
             let mut steps = begin();
             steps.push((0.0, What::Server(down.clone())));

