@@ -47,7 +47,7 @@ pub enum CheckOutput {
 pub enum Rule {
     /// A file or directory cannot be read
     Unreadable,
-    /// A file is not text, not YAML or not JSON
+    /// A file is not text, not YAML or not JSON, or there is nothing in it
     Syntax,
     /// A document has no kind, a misspelt one, or a version that is not read
     UnknownKind,

@@ -186,12 +186,17 @@ spec: {clusterIP: None, selector: {app: web}}
 #[test]
 fn the_exit_status_shows_the_result() {
     let clean = Manifests::of(CLEAN);
-    let cases: [(&[&str], i32, &str); 13] = [
+    let cases: [(&[&str], i32, &str); 14] = [
         (&["."], 0, "1 file read, nothing found.\n"),
         (&["all.yaml", "-o", "json"], 0, "\"findings\": []"),
         // A note is nothing to mend.
         (&["noted"], 0, "1 file read: 1 note.\n"),
         (&["empty"], 1, "no manifests in it: nothing was checked [not-read]\n"),
+        (
+            &["hollow/a.yaml"],
+            1,
+            "has no document: there is nothing in it but blank lines, comments or ---\n",
+        ),
         (&["odd.yaml"], 1, "1 file read: 1 warning.\n"),
         (&["odd.yaml", "--ignore", "not-read,unknown-field"], 0, "nothing found"),
         (&["missing", "odd.yaml"], 2, "1 file read: 1 error, 1 warning.\n"),
@@ -203,11 +208,12 @@ fn the_exit_status_shows_the_result() {
         (&[], 3, "PATH"),
     ];
     let root = clean.path();
-    for directory in ["noted", "linked", "empty"] {
+    for directory in ["noted", "linked", "empty", "hollow"] {
         fs::create_dir(root.join(directory)).unwrap();
     }
     fs::write(root.join("noted/README.md"), "").unwrap();
     fs::write(root.join("noted/a.json"), "{\"apiVersion\": \"v1\", \"kind\": \"List\"}").unwrap();
+    fs::write(root.join("hollow/a.yaml"), "---\n# nothing\n").unwrap();
     symlink("nowhere", root.join("linked/a.yaml")).unwrap();
     let odd = CLEAN.replace("spec: {clusterIP: None", "spec: {clusterIP: None, tpyo: 1");
     for (args, status, word) in cases {

@@ -12,9 +12,13 @@ use crate::flaw::Flaw;
 use crate::manifests::file::{self, LARGEST};
 use crate::manifests::scan::listing::Listing;
 use crate::manifests::text::{Content, Format, Parsed, read, tree};
+use crate::problem::Severity;
 
 /// The deepest directory in which manifests are looked for that are not read.
 const DEEPEST: usize = 16;
+
+/// What is said of a file that could be read, and in which there is nothing.
+const HOLLOW: &str = "has no document: there is nothing in it but blank lines, comments or ---";
 
 /// See the module's documentation.
 pub(super) struct Reader<'a> {
@@ -118,6 +122,10 @@ impl<'a> Reader<'a> {
             read(bytes, format, &mut self.interner, usize::MAX, outline);
         if bytes.is_empty() {
             flaws.push(Flaw::of_syntax(None, "is empty (0 bytes)"));
+        } else if decoded.blank && flaws.is_empty() {
+            // Whoever wants no objects writes a comment; whoever checks a file expects some.
+            let severity = Severity::Warning;
+            flaws.push(Flaw { severity, ..Flaw::of_syntax(None, HOLLOW) });
         }
         let is_whole = !decoded.unreadable && !bytes.is_empty();
         let objects = decoded.objects;

@@ -7,6 +7,7 @@ use rulec_compiler::object::Object;
 
 use super::{plain, write};
 use crate::manifests::{Node, Reason, Survey, read_all};
+use crate::problem::Severity;
 
 fn survey(paths: &[&Path]) -> Survey {
     Survey::of(&paths.iter().map(|path| path.to_path_buf()).collect::<Vec<_>>())
@@ -90,6 +91,51 @@ fn every_flaw_is_found_and_other_files_are_read() {
     assert!(a.flaws.iter().all(|flaw| flaw.place.is_some()));
     assert!(!b.is_whole && !c.is_whole);
     assert_eq!(c.flaws[0].message, "is empty (0 bytes)");
+}
+
+/// A file in which there is nothing must not pass for one that was checked.
+#[test]
+fn a_file_without_documents_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let hollow = [
+        ("a.yaml", "\n \n\t\n"),
+        ("b.yaml", "# nothing here\n"),
+        ("c.yaml", "---\n---\n"),
+        ("d.yaml", "\u{feff}"),
+        ("e.yaml", "\u{feff}# nothing\r\n---\r\n...\r\n"),
+        ("f.yaml", "null\n"),
+    ];
+    let full = [("u.yaml", "# one\n---\n"), ("v.yaml", "---\n")];
+    hollow.iter().for_each(|(name, text)| write(directory.path(), name, text));
+    full.iter().for_each(|(name, head)| {
+        write(directory.path(), name, &format!("{head}{}---\n", plain("a", 80)));
+    });
+    write(
+        directory.path(),
+        "w.json",
+        "{\"apiVersion\": \"v1\", \"kind\": \"List\", \"items\": []}",
+    );
+    write(directory.path(), "x.json", "\n");
+    let found = survey(&[directory.path()]);
+    let said: Vec<(String, Vec<(Severity, &str)>)> = found
+        .manifests
+        .iter()
+        .map(|manifest| {
+            let name = manifest.path.rsplit('/').next().unwrap_or_default().to_owned();
+            let flaws = manifest.flaws.iter().map(|flaw| (flaw.severity, &*flaw.message));
+            (name, flaws.collect())
+        })
+        .collect();
+    let nothing = "has no document: there is nothing in it but blank lines, comments or ---";
+    for (name, flaws) in &said {
+        let is_hollow = hollow.iter().any(|(hollow, _)| hollow == name);
+        match &**name {
+            "x.json" => assert_eq!(flaws.len(), 1, "{name}: {flaws:?}"),
+            _ if is_hollow => assert_eq!(flaws[..], [(Severity::Warning, nothing)], "{name}"),
+            _ => assert_eq!(flaws[..], [], "{name}"),
+        }
+    }
+    assert_eq!(said.len(), 10);
 }
 
 #[test]
