@@ -3,15 +3,16 @@
 //! ```text
 //!  engine ─Acknowledged─▶ loop ─note─▶ Ring ◀─ Entry (states before and after, as pointers)
 //!                                       │ ├──▶ socket: list, one, follow; states
-//!                                       │ └──▶ keeper's thread ─▶ history.jsonl
+//!                                       │ └──▶ keeper's thread ─▶ history.jsonl, states-N.jsonl
 //! ```
 //!
 //! The daemon's loop is the only one that notes a change, and only keeps pointers for it: programs
 //! and models are persistent maps. What a change means is found when somebody asks, from the states
 //! before and after it, by the function that is given here: the comparison of `rulec diff`. The
 //! `ring` is bounded by number and by an estimate of its memory, which the `keeper` finds (`weight`);
-//! it also drops what leaves the ring, because that may be much. With a state directory, the keeper also writes what each change
-//! meant to `disk`, so that it outlives the process; states do not.
+//! it also drops what leaves the ring, because that may be much. With a state directory, the keeper also
+//! writes what each change meant to `disk`, and the state after it to `states`, so that both outlive
+//! the process. States are read there when somebody asks.
 //!
 //! `change` is a change as a document, and `moment` names a past state.
 
@@ -21,12 +22,14 @@ pub mod entry;
 pub mod keeper;
 pub mod moment;
 mod ring;
+mod states;
 #[cfg(test)]
 mod tests;
 mod weight;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -38,8 +41,11 @@ use change::Change;
 use entry::{Entry, Point};
 use keeper::Keeper;
 use moment::Moment;
-use ring::Ring;
 pub use ring::{Limits, Next};
+use ring::{Ring, Whereabouts};
+use states::After;
+
+use crate::snapshot::Snapshot;
 
 /// After how many changes without the keeper others do its work.
 const UNTIDIED: usize = 256;
@@ -53,14 +59,35 @@ pub struct History {
     ring: Arc<Mutex<Ring>>,
     /// The number of the newest change.
     newest: watch::Sender<u64>,
+    /// Where states of earlier processes are.
+    states: Arc<OnceLock<PathBuf>>,
     tell: Tell,
+}
+
+/// A state of the past.
+#[derive(Debug)]
+pub enum Past {
+    /// One since the start, as pointers.
+    Held(Arc<Point>),
+    /// One from the disk.
+    Read(Box<Snapshot>),
+}
+
+impl Past {
+    /// Returns it as a document. That takes as long as the state is large.
+    pub fn snapshot(self) -> Box<Snapshot> {
+        match self {
+            Self::Held(point) => Box::new(Snapshot::of(&point.program, &point.model)),
+            Self::Read(snapshot) => snapshot,
+        }
+    }
 }
 
 impl History {
     /// Starts without changes.
     pub fn new(limits: Limits, tell: Tell) -> Self {
         let ring = Arc::new(Mutex::new(Ring::new(limits)));
-        Self { ring, newest: watch::Sender::new(0), tell }
+        Self { ring, newest: watch::Sender::new(0), states: Arc::default(), tell }
     }
 
     /// Starts the thread that drops what is no longer kept, and that keeps what changes meant in a
@@ -118,6 +145,11 @@ impl History {
         }
     }
 
+    /// Has changes wait no longer for those of earlier processes, which come too late from now on.
+    fn give_up(&self) {
+        self.recall(Vec::new(), None);
+    }
+
     /// Does the work of the keeper's thread, which may wait for a disk for long.
     fn tidy_elsewhere(&self) {
         let history = self.clone();
@@ -158,13 +190,27 @@ impl History {
         self.lock().next(after)
     }
 
-    /// Returns the state at a past moment.
+    /// Returns the state at a past moment. Reads the disk, if it was before the daemon started.
     ///
     /// # Errors
     ///
     /// If it is not kept; the error says which are.
-    pub fn state(&self, moment: Moment, now: Timestamp) -> Result<Arc<Point>, String> {
-        self.lock().state(moment, now)
+    pub fn state(&self, moment: Moment, now: Timestamp) -> Result<Past, String> {
+        let whereabouts = self.lock().state(moment, now)?;
+        let after = match whereabouts {
+            Whereabouts::Here(point) => return Ok(Past::Held(point)),
+            Whereabouts::Before(after) => after,
+        };
+        let read = match self.states.get() {
+            Some(directory) => states::read(directory, after),
+            None => Err("states are kept only in memory".to_owned()),
+        };
+        let After { id, time } = after;
+        let change = format!("change @{id} of {time:.0}");
+        read.map(|snapshot| Past::Read(Box::new(snapshot))).map_err(|why| {
+            let kept = self.lock().kept();
+            format!("{moment}: {change} was before the daemon started, and {why}{kept}")
+        })
     }
 
     /// Returns what a change means. Takes as long as the comparison of its states, the first time.
@@ -181,6 +227,11 @@ impl History {
     /// Returns whether changes of earlier processes are being read, so that newer ones have no number.
     pub fn is_reading(&self) -> bool {
         self.lock().is_waiting()
+    }
+
+    /// Returns when the oldest change was that is kept.
+    fn oldest(&self) -> Option<Timestamp> {
+        self.lock().oldest()
     }
 
     /// Returns when the numbers of the changes began: others are of another history.

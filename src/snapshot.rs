@@ -2,6 +2,10 @@
 //!
 //! A snapshot has the elements, slots included, so that it represents a kernel exactly; and, if it
 //! was made from manifests, the objects they were compiled from, so that reasons can be given.
+//!
+//! `step` is the way from one to the next.
+
+mod step;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,6 +26,8 @@ use rulec_compiler::state::{ChainContent, State, Table};
 use rulec_compiler::{Delta, Model, Op, Program, Settings};
 use rulec_sources::{Problem, replace_file};
 use serde::{Deserialize, Serialize};
+
+pub use step::{Replay, Step};
 
 const API_VERSION: &str = "rulec.io/v1alpha2";
 const KIND: &str = "Snapshot";

@@ -80,11 +80,6 @@ impl Disk {
         Self { path: directory.join(NAME), changes, file: None, lines: 0, bytes: 0 }
     }
 
-    /// Has the next write replace the file.
-    pub(super) fn begin_anew(&mut self) {
-        self.file = None;
-    }
-
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

@@ -1,12 +1,14 @@
 //! The thread that bounds the memory of changes, reads the file of earlier ones, and writes what they
-//! meant to it.
+//! meant to it, and their states to others.
 //!
 //! Neither delays a commit. What it writes, it has to find out first, so it rests after each round for
 //! many times as long as the round took, and longer if it has written much: a node with many changes
 //! has a part of them in the file.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rulec_sources::{Pace, StateDir};
@@ -14,6 +16,8 @@ use rulec_sources::{Pace, StateDir};
 use super::History;
 use super::change::Change;
 use super::disk::{Disk, Found};
+use super::entry::Entry;
+use super::states::{Bounds, States, Written};
 use crate::newest;
 use crate::threads::Vital;
 
@@ -22,6 +26,9 @@ const REST: u32 = 20;
 
 /// How many changes are written in one round.
 const ROUND: usize = 64;
+
+/// How long changes wait for those of earlier processes. Longer, and the disk hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A handle of the thread. Dropping it ends the thread after a last round.
 #[derive(Debug)]
@@ -32,17 +39,30 @@ pub struct Keeper {
 
 impl Keeper {
     pub(super) fn start(history: History, directory: Option<StateDir>) -> anyhow::Result<Self> {
+        Self::start_with(history, directory, PATIENCE, OnDisk::read)
+    }
+
+    /// Like `start`, with another patience, and another way to read what is on the disk.
+    pub(super) fn start_with(
+        history: History,
+        directory: Option<StateDir>,
+        patience: Duration,
+        read: impl FnOnce(Disk, &StateDir) -> OnDisk + Send + 'static,
+    ) -> anyhow::Result<Self> {
         let limits = history.lock().limits();
         let file = directory.map(|directory| {
             let disk = Disk::new(directory.path(), limits.changes);
-            File { disk, directory, written: 0, failures: 0 }
+            // A history has one keeper.
+            let _ = history.states.set(directory.path().to_owned());
+            File::new(disk, directory)
         });
         if file.is_some() {
             history.lock().wait();
         }
         let (changes, noted) = newest::channel();
         let worker = Worker { history, file };
-        let thread = Vital::start("rulec-history", move || worker.run(&noted))?;
+        let work = move || worker.run(&noted, patience, read);
+        let thread = Vital::start("rulec-history", work)?;
         Ok(Self { changes, thread })
     }
 
@@ -71,9 +91,14 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, noted: &newest::Receiver<()>) {
+    fn run(
+        mut self,
+        noted: &newest::Receiver<()>,
+        patience: Duration,
+        read: impl FnOnce(Disk, &StateDir) -> OnDisk + Send + 'static,
+    ) {
         if let Some(file) = &mut self.file {
-            file.read(&self.history);
+            file.read(&self.history, patience, read);
         }
         let mut is_due = false;
         let mut earliest = Instant::now();
@@ -97,7 +122,7 @@ impl Worker {
 
     /// Writes the rest, as far as that is possible.
     fn end(mut self) {
-        while self.round().0 && self.file.as_ref().is_some_and(|file| file.failures == 0) {}
+        while self.round().0 && self.file.as_ref().is_some_and(|file| !file.fails()) {}
     }
 
     /// Writes changes; returns whether there are more to write, and the pause before that.
@@ -109,37 +134,105 @@ impl Worker {
     }
 }
 
-/// The file, with how far it is.
+/// What earlier processes have left.
+#[derive(Debug)]
+pub(super) struct OnDisk {
+    disk: Disk,
+    found: Found,
+    states: States,
+}
+
+impl OnDisk {
+    pub(super) fn read(mut disk: Disk, directory: &StateDir) -> Self {
+        let mut found = disk.read();
+        let (states, complaints) = States::find(directory.path(), Bounds::default());
+        found.complaints.extend(complaints);
+        Self { disk, found, states }
+    }
+}
+
+/// The files, with how far they are.
 struct File {
     disk: Disk,
+    /// The states, once it is known which are there.
+    states: Option<States>,
     /// Counts writes and failures.
     directory: StateDir,
-    /// The number of the newest change that is in the file.
+    /// The number of the newest change that is in the file, and of that whose state is in another.
     written: u64,
-    /// How many writes have failed in a row.
+    stated: u64,
+    /// How many writes of either have failed in a row.
     failures: u32,
+    unstated: u32,
 }
 
 impl File {
-    /// Takes over what is in the file.
-    fn read(&mut self, history: &History) {
-        let Found { changes, since, complaints } = self.disk.read();
-        let path = self.disk.path().display();
-        if let Some(first) = complaints.first() {
-            let more = complaints.len() - 1;
-            tracing::warn!(%path, more, "a part of the history cannot be read and is ignored: {first}");
+    fn new(disk: Disk, directory: StateDir) -> Self {
+        let (written, stated, failures, unstated) = Default::default();
+        Self { disk, states: None, directory, written, stated, failures, unstated }
+    }
+
+    fn fails(&self) -> bool {
+        self.failures > 0 || self.unstated > 0
+    }
+
+    /// Takes over what is in the files. A thread of its own reads them, because a disk that hangs
+    /// cannot be waited for with a limit.
+    fn read(
+        &mut self,
+        history: &History,
+        patience: Duration,
+        read: impl FnOnce(Disk, &StateDir) -> OnDisk + Send + 'static,
+    ) {
+        let path = self.disk.path().display().to_string();
+        let changes = history.lock().limits().changes;
+        let (disk, directory) = (Disk::new(self.directory.path(), changes), self.directory.clone());
+        let (done, on_disk) = mpsc::channel();
+        let body = move || drop(done.send(read(disk, &directory)));
+        let started = thread::Builder::new().name("rulec-recall".to_owned()).spawn(body);
+        if let Err(error) = started {
+            tracing::warn!(path, %error, "cannot read the history, which begins anew");
+            history.give_up();
+            return;
         }
-        let newest = changes.last().map_or(0, |(change, _)| change.id);
-        if history.recall(changes, since) {
-            self.written = newest;
-        } else {
-            tracing::warn!(%path, "reading the history took too long; it begins anew");
-            self.disk.begin_anew();
+        let recalled = on_disk.recv_timeout(patience).ok().is_some_and(|on_disk| {
+            let OnDisk { disk, found: Found { changes, since, complaints }, states } = on_disk;
+            if let Some(first) = complaints.first() {
+                let more = complaints.len() - 1;
+                tracing::warn!(
+                    path,
+                    more,
+                    "a part of the history cannot be read and is ignored: {first}"
+                );
+            }
+            let newest = changes.last().map_or(0, |(change, _)| change.id);
+            let is_in_time = history.recall(changes, since);
+            if is_in_time {
+                self.disk = disk;
+                (self.written, self.stated) = (newest, newest);
+            }
+            self.states = Some(states);
+            is_in_time
+        });
+        if !recalled {
+            history.give_up();
+            tracing::warn!(path, "reading the history took too long; it begins anew");
         }
     }
 
     /// See [`Worker::round`].
     fn round(&mut self, history: &History) -> (bool, Duration) {
+        let (is_due, pause) = self.tell(history);
+        // Each state has its change.
+        if self.failures > 0 {
+            return (is_due, pause);
+        }
+        let (has_states, rest) = self.state(history);
+        (is_due || has_states, pause.max(rest))
+    }
+
+    /// Writes what changes meant.
+    fn tell(&mut self, history: &History) -> (bool, Duration) {
         let mut changes: Vec<Arc<Change>> = Vec::new();
         let mut lost = 0;
         let mut written = self.written;
@@ -177,6 +270,62 @@ impl File {
                     tracing::warn!(path, %error, "cannot write the history, will keep retrying");
                 }
                 (true, pace.retry(self.failures))
+            }
+        }
+    }
+
+    /// Writes the states after changes that are written. It rests for the steps alone: a whole state
+    /// is not written again before steps have become as large.
+    fn state(&mut self, history: &History) -> (bool, Duration) {
+        let mut entries: Vec<Arc<Entry>> = Vec::new();
+        let mut stated = self.stated;
+        while let Some(next) = history.next(stated)
+            && next.entry.id <= self.written
+            && entries.len() < ROUND
+        {
+            stated = next.entry.id;
+            entries.push(next.entry);
+        }
+        let pace = Pace::default();
+        if entries.is_empty() {
+            return (false, pace.least);
+        }
+        let directory = self.directory.path();
+        let path = directory.display().to_string();
+        let states =
+            self.states.get_or_insert_with(|| States::find(directory, Bounds::default()).0);
+        let oldest = history.oldest();
+        // A fault there must not end the daemon.
+        let written = catch_unwind(AssertUnwindSafe(|| states.write(&entries, oldest)));
+        let Ok(written) = written else {
+            tracing::error!(path, "it cannot be found what leads to a state; it is not on disk");
+            // The next one begins a file.
+            (self.stated, self.states) = (stated, None);
+            return (true, pace.least);
+        };
+        match written {
+            Ok(Written { steps, wholes, too_large }) => {
+                self.stated = stated;
+                if steps + wholes > 0 {
+                    self.directory.count_write(steps + wholes);
+                }
+                if let Some(bytes) = too_large {
+                    let mib = bytes >> 20;
+                    tracing::info!(path, mib, "states are too large to keep them on disk");
+                }
+                if std::mem::take(&mut self.unstated) > 0 {
+                    tracing::info!(path, "states of the history can be written again");
+                }
+                (entries.len() == ROUND, pace.rest(steps))
+            }
+            Err(error) => {
+                self.unstated = self.unstated.saturating_add(1);
+                self.directory.count_failure();
+                if self.unstated == 1 {
+                    let what = "cannot write states of the history, will keep retrying";
+                    tracing::warn!(path, %error, "{what}");
+                }
+                (true, pace.retry(self.unstated))
             }
         }
     }

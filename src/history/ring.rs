@@ -10,6 +10,7 @@ use rulec_engine::{Acknowledged, Base};
 use super::change::{Change, Cost, Event};
 use super::entry::{Around, Entry, Point};
 use super::moment::{Moment, SIGN};
+use super::states::After;
 use super::weight;
 use crate::config::options::HistoryArgs;
 
@@ -48,6 +49,15 @@ pub struct Next {
     pub entry: Arc<Entry>,
     /// How many before it are no longer kept.
     pub lost: u64,
+}
+
+/// Where a state is.
+#[derive(Debug)]
+pub(super) enum Whereabouts {
+    /// In memory.
+    Here(Arc<Point>),
+    /// It was before the daemon started.
+    Before(After),
 }
 
 /// An entry with how much memory it takes, as an estimate.
@@ -130,6 +140,9 @@ impl Ring {
         since: Option<Timestamp>,
     ) -> bool {
         let Some(waiting) = &mut self.waiting else { return false };
+        if waiting.is_over {
+            return false;
+        }
         waiting.is_over = true;
         if let Some((first, _)) = changes.first() {
             self.since = since.unwrap_or(first.time);
@@ -294,7 +307,7 @@ impl Ring {
     }
 
     /// Returns the changes, the oldest first.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Entry>> {
+    pub(super) fn all(&self) -> impl DoubleEndedIterator<Item = &Arc<Entry>> {
         self.entries.iter().map(|kept| &kept.entry)
     }
 
@@ -310,21 +323,18 @@ impl Ring {
         Some(Next { entry, lost })
     }
 
-    /// Returns the state at a moment.
-    pub(super) fn state(&self, moment: Moment, now: Timestamp) -> Result<Arc<Point>, String> {
+    /// Returns where the state at a moment is.
+    pub(super) fn state(&self, moment: Moment, now: Timestamp) -> Result<Whereabouts, String> {
         let time = match moment {
             Moment::Now => {
                 let none = || "the daemon does not know yet what the kernel holds".to_owned();
-                return self.latest.clone().ok_or_else(none);
+                return self.now().map(Whereabouts::Here).ok_or_else(none);
             }
             Moment::After(id) => {
                 let Some(entry) = self.find(id) else {
                     return Err(format!("{moment}: there is no such change{}", self.kept()));
                 };
-                let Some(around) = &entry.around else {
-                    return Err(self.before_the_start(moment));
-                };
-                return Ok(Arc::clone(&around.after));
+                return Ok(whereabouts(entry));
             }
             Moment::At(time) => time,
             Moment::Ago(ago) => {
@@ -335,36 +345,61 @@ impl Ring {
         if now.checked_add(AHEAD).is_ok_and(|soon| time > soon) {
             return Err(format!("{moment}: that is in the future: it is {now:.0} now"));
         }
-        let entry = self.entries.iter().rev().map(|kept| &kept.entry).find(|it| it.time <= time);
-        match entry.map(|entry| &entry.around) {
-            Some(Some(around)) => return Ok(Arc::clone(&around.after)),
-            Some(None) => return Err(self.before_the_start(moment)),
-            None => {}
+        let mut after = None;
+        for entry in self.all().rev() {
+            if entry.time > time {
+                after = Some(entry);
+                continue;
+            }
+            // Of a burst, the file has only a part.
+            if let (None, Some(after)) = (&entry.around, after)
+                && after.id > entry.id + 1
+            {
+                let (first, last) = (entry.id + 1, after.id - 1);
+                return Err(format!(
+                    "{moment}: it is not known when changes {SIGN}{first} to {SIGN}{last} were{}",
+                    self.kept()
+                ));
+            }
+            return Ok(whereabouts(entry));
         }
         // Between a change that is no longer kept and the oldest one.
         let oldest = self.all().find_map(|entry| entry.around.as_ref());
         match (self.forgotten, oldest) {
             (Some(forgotten), Some(Around { before: Some(before), .. })) if forgotten <= time => {
-                Ok(Arc::clone(before))
+                Ok(Whereabouts::Here(Arc::clone(before)))
             }
             _ => Err(format!("{moment}: the state of {time:.0} is not kept{}", self.kept())),
         }
     }
 
-    /// Returns why there is no state of a moment before the start.
-    fn before_the_start(&self, moment: Moment) -> String {
-        format!(
-            "{moment}: that was before the daemon started, and states are kept only in memory{}",
-            self.kept()
-        )
+    /// Returns the newest state, also if its change has no number yet.
+    fn now(&self) -> Option<Arc<Point>> {
+        let waiting = self.waiting.as_ref().and_then(|it| it.changes.last());
+        let point = waiting.map(|(Acknowledged { program, model, .. }, _)| {
+            Arc::new(Point { program: program.clone(), model: model.clone() })
+        });
+        point.or_else(|| self.latest.clone())
+    }
+
+    /// Returns when the oldest change that is kept was.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        self.entries.front().map(|kept| kept.entry.time)
     }
 
     /// Returns which states are kept, for an error.
-    fn kept(&self) -> String {
+    pub(super) fn kept(&self) -> String {
         let mut with_states = self.all().filter(|entry| entry.around.is_some());
         match with_states.next() {
             None => ": no change is kept".to_owned(),
             Some(entry) => format!(": the oldest is {SIGN}{}, of {:.0}", entry.id, entry.time),
         }
+    }
+}
+
+fn whereabouts(entry: &Entry) -> Whereabouts {
+    match &entry.around {
+        Some(around) => Whereabouts::Here(Arc::clone(&around.after)),
+        None => Whereabouts::Before(After { id: entry.id, time: entry.time }),
     }
 }

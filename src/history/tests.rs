@@ -18,6 +18,7 @@ use rulec_compiler::{Model, Origin, Program, Settings, State};
 use rulec_engine::{Base, Cost, Verdicts};
 
 use super::change::{Event, ServiceChange};
+use super::keeper::OnDisk;
 use super::*;
 use crate::tool::diff::tell_change;
 
@@ -57,13 +58,13 @@ impl Source {
 }
 
 /// Starts the keeper, and waits until it has read the file.
-fn keep(history: &History, directory: &Path) -> Keeper {
+pub(super) fn keep(history: &History, directory: &Path) -> Keeper {
     let keeper = history.keep(Some(StateDir::new(directory.to_owned()))).unwrap();
     wait_until(|| !history.is_reading());
     keeper
 }
 
-fn wait_until(is_so: impl Fn() -> bool) {
+pub(super) fn wait_until(is_so: impl Fn() -> bool) {
     let deadline = std::time::Instant::now() + Duration::from_secs(30);
     while !is_so() {
         assert!(std::time::Instant::now() < deadline, "waited too long");
@@ -71,7 +72,7 @@ fn wait_until(is_so: impl Fn() -> bool) {
     }
 }
 
-fn limits(changes: usize) -> Limits {
+pub(super) fn limits(changes: usize) -> Limits {
     Limits { changes, ..Limits::default() }
 }
 
@@ -153,7 +154,7 @@ fn the_state_of_a_moment_is_that_after_the_last_change_before_it() {
     let state = |moment: &str| {
         let moment: Moment = moment.parse().unwrap();
         let state = history.state(moment, Timestamp::now());
-        state.map(|point| point.model.count(Kind::Service))
+        state.map(|past| past.snapshot().model().unwrap().count(Kind::Service))
     };
     assert!(state("@now").unwrap_err().contains("does not know yet"));
     let start = Timestamp::now();
@@ -164,11 +165,12 @@ fn the_state_of_a_moment_is_that_after_the_last_change_before_it() {
     assert!(state("@2").unwrap_err().contains("no such change: the oldest is @3"));
     // After the change that was forgotten last, and before the oldest one.
     let times: Vec<Timestamp> = history.all().iter().map(|entry| entry.time).collect();
-    let forgotten = history.lock().state(Moment::At(start), Timestamp::now());
+    let forgotten = history.state(Moment::At(start), Timestamp::now());
     assert!(forgotten.unwrap_err().contains("is not kept: the oldest is @3"));
     let between = times[0].checked_sub(Duration::from_nanos(1)).unwrap();
     let between = history.state(Moment::At(between), Timestamp::now());
-    assert!(between.is_err() || between.unwrap().model.count(Kind::Service) == 2);
+    let count = |past: Past| past.snapshot().model().unwrap().count(Kind::Service);
+    assert!(between.is_err() || count(between.unwrap()) == 2);
 }
 
 fn file(directory: &Path) -> String {
@@ -194,7 +196,6 @@ fn what_changes_meant_outlives_the_process() {
     let history = History::new(limits(3), tell_change);
     let keeper = keep(&history, &path);
     assert_eq!(told(&history), before);
-    assert!(history.state(Moment::After(2), Timestamp::now()).is_err(), "states are not kept");
     Source::new().note(&history, 2);
     assert_eq!(ids(&history), [2, 3, 4]);
     assert_eq!(history.all()[1].event, Event::Started);
@@ -309,11 +310,11 @@ fn weights(
     [each, estimate]
 }
 
-fn of(object: Object) -> change::Change {
+pub(super) fn of(object: Object) -> change::Change {
     change::Change::Apply(Sourced { object, provenance: Provenance("web.yaml".into()) })
 }
 
-fn served(number: u16, port: u16) -> Object {
+pub(super) fn served(number: u16, port: u16) -> Object {
     let mut service = Service::new(NamespacedName::new("default", &*format!("s{number}")));
     let [high, low] = number.to_be_bytes();
     service.cluster_ips.v4 = Some(Ipv4Addr::new(10, 96, high, low));
@@ -324,7 +325,7 @@ fn served(number: u16, port: u16) -> Object {
     Object::Service(Arc::new(service))
 }
 
-fn endpoints(of: u16, count: u16) -> Object {
+pub(super) fn endpoints(of: u16, count: u16) -> Object {
     let all = (0..count).map(|number| {
         let [high, low] = number.to_be_bytes();
         Endpoint::ready(Ipv4Addr::new(10, 50, high, low).into())
@@ -476,8 +477,48 @@ fn changes_wait_for_those_of_earlier_processes_but_not_for_ever() {
     assert!(hung.since() != history.since(), "it has numbers of its own");
 }
 
+/// However long a disk hangs, what the kernel holds is known, and the numbers are known soon.
 #[test]
-fn a_moment_in_the_future_or_before_the_start_is_named_as_such() {
+fn changes_wait_for_a_disk_that_hangs_only_for_a_while() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDir::new(directory.path().to_owned());
+    let before = History::new(limits(9), tell_change);
+    let keeper = keep(&before, directory.path());
+    Source::new().note(&before, 3);
+    keeper.finish(FINISH);
+
+    let (work, works) = std::sync::mpsc::channel::<()>();
+    let hang = move |disk, directory: &StateDir| {
+        // Until the test ends.
+        let _ = works.recv();
+        OnDisk::read(disk, directory)
+    };
+    let history = History::new(limits(9), tell_change);
+    // The clock of a disk that answers in time, at first.
+    history.lock().wait();
+    Source::new().note(&history, 1);
+    assert!(history.is_reading() && history.all().is_empty());
+    assert!(history.state(Moment::Now, Timestamp::now()).is_ok(), "it has no number yet");
+    history.give_up();
+    assert!(!history.is_reading());
+    assert_eq!(ids(&history), [1]);
+
+    let history = History::new(limits(9), tell_change);
+    let patience = Duration::from_millis(20);
+    let keeper = Keeper::start_with(history.clone(), Some(state.clone()), patience, hang).unwrap();
+    Source::new().note(&history, 2);
+    keeper.wake();
+    wait_until(|| !history.is_reading());
+    assert_eq!(ids(&history), [1, 2], "it has numbers of its own");
+    drop(work);
+    keeper.finish(FINISH);
+    let found = disk::Disk::new(directory.path(), 9).read();
+    assert_eq!(found.changes.len(), 2, "the file is replaced");
+    assert_eq!(found.since, Some(history.since()));
+}
+
+#[test]
+fn a_moment_in_the_future_or_without_a_state_is_named_as_such() {
     let directory = tempfile::tempdir().unwrap();
     let history = History::new(limits(9), tell_change);
     let keeper = keep(&history, directory.path());
@@ -492,8 +533,16 @@ fn a_moment_in_the_future_or_before_the_start_is_named_as_such() {
     let error = |moment| next.state(moment, now).unwrap_err();
     let future = now.checked_add(Duration::from_secs(60)).unwrap();
     assert!(error(Moment::At(future)).contains("that is in the future"), "{:?}", future);
+    assert!(next.state(Moment::At(then), now).is_ok(), "it is on disk");
+    for file in fs::read_dir(directory.path()).unwrap() {
+        let path = file.unwrap().path();
+        if path.to_string_lossy().contains("states-") {
+            fs::remove_file(path).unwrap();
+        }
+    }
     let before = error(Moment::At(then));
-    assert!(before.contains("before the daemon started, and states are kept only in"), "{before}");
+    let words = "was before the daemon started, and its state is not in /";
+    assert!(before.contains("change @1 of ") && before.contains(words), "{before}");
     assert!(next.state(Moment::At(now), now).is_ok());
 }
 
@@ -542,6 +591,6 @@ fn a_file_that_cannot_be_written_is_tried_again_after_a_pause() {
     assert!(state.failures() < 3, "{} tries", state.failures());
     fs::remove_file(&path).unwrap();
     keeper.finish(FINISH);
-    assert_eq!(state.writes(), 1);
+    assert_eq!(state.writes(), 2, "the changes, and their states");
     assert_eq!(file(&path).lines().count(), 7, "a header and all changes");
 }

@@ -19,7 +19,6 @@ use super::http::HttpAnswer;
 use crate::history::change::{API_VERSION, Change, ChangeList, Line};
 use crate::history::moment::Moment;
 use crate::history::{History, Next};
-use crate::snapshot::Snapshot;
 
 /// The path of a `ChangeList`, and of one `Change` below it.
 pub const CHANGES: &str = "/v1alpha1/changes";
@@ -168,9 +167,7 @@ fn answer(history: &History, path: &str) -> HttpAnswer {
         (None, Some(moment)) => {
             let state = moment.parse::<Moment>();
             match state.and_then(|moment| history.state(moment, Timestamp::now())) {
-                Ok(point) => {
-                    HttpAnswer::json(StatusCode::OK, &Snapshot::of(&point.program, &point.model))
-                }
+                Ok(past) => HttpAnswer::json(StatusCode::OK, &past.snapshot()),
                 Err(why) => gone(why),
             }
         }

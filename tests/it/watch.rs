@@ -482,9 +482,15 @@ fn a_restart_continues_the_history() {
     assert_eq!((&fields[0]["field"], &fields[0]["to"]), (&"masqueradeAll".into(), &"true".into()));
     watch.wait_for("the daemon has started with other settings");
     assert!(watch.complaints().contains("the daemon is back"), "{}", watch.complaints());
-    let ran = place.ask(&["diff", "--from", "@1", "--to", "@now"]);
-    assert_eq!(ran.status, 3, "{ran:?}");
-    assert!(ran.stderr.contains("that was before the daemon started"), "{}", ran.stderr);
+    // States are on disk, too.
+    let diff = |from: &str, to: &str| {
+        let ran = place.ask(&["diff", "--from", from, "--to", to]);
+        assert_eq!(ran.status, 1, "{ran:?}");
+        ran.stdout
+    };
+    let second = diff("@1", "@2");
+    assert!(second.contains("10.50.1.1:8080") && !second.contains("default/marker"), "{second}");
+    assert!(diff("@2", "@3").contains("default/marker"));
 
     // What is of another version is left out, and replaced.
     daemon.stop();
@@ -495,6 +501,39 @@ fn a_restart_continues_the_history() {
         fs::read_to_string(&file).unwrap().starts_with("{\"apiVersion\":\"rulec.io/v1alpha1\"")
     });
     assert_eq!(place.history().len(), 1);
+}
+
+/// What was written is there after a kill: `rulec diff` goes back behind it.
+#[test]
+fn states_outlive_a_daemon_that_is_killed() {
+    if !require_root() {
+        return;
+    }
+    let place = Place::new("killed");
+    let mut daemon = place.start_with_state(&[]);
+    daemon.after(|| place.manifests.write("slice.yaml", &slice("web", &["10.50.1.2"])));
+    eventually("the change is there", || place.history().len() == 2);
+    let before = place.history();
+    let states = || fs::read_to_string(place.state().join("states-1.jsonl")).unwrap_or_default();
+    eventually("its state is on disk", || states().lines().count() == 3);
+    let live = place.ask(&["diff", "--from", "@1", "--to", "@2"]);
+    daemon.kill9();
+    let mut daemon = place.start_with_state(&[]);
+    eventually("the start is there", || place.history().len() == 3);
+    daemon.after(|| place.manifests.write("slice.yaml", &slice("web", &["10.50.1.3"])));
+    eventually("the change is there", || place.history().len() == 4);
+    let later = place.ask(&["diff", "--from", "@1", "--to", "@2"]);
+    assert_eq!((later.status, &later.stdout), (1, &live.stdout), "{later:?}");
+    // By time: that of the second change, before the kill.
+    let time = format!("@{}", before[1]["time"].as_str().unwrap());
+    let ran = place.ask(&["diff", "--from", &time, "--to", "@now"]);
+    assert_eq!(ran.status, 1, "{ran:?}");
+    for endpoint in ["10.50.1.2:8080", "10.50.1.3:8080"] {
+        assert!(ran.stdout.contains(endpoint), "{endpoint}: {}", ran.stdout);
+    }
+    assert!(!ran.stdout.contains("10.50.1.1:8080"), "{}", ran.stdout);
+    let shown = place.ask(&["show", "endpoints", "web", "--state", "@1"]);
+    assert!(shown.stdout.contains("10.50.1.1:8080"), "{shown:?}");
 }
 
 /// Its numbers begin again: what it has done before somebody follows again must be told all the same.

@@ -1,0 +1,294 @@
+//! States outlive the process, exactly, within their bounds.
+
+use std::time::Duration;
+
+use rulec_compiler::change::Change;
+use rulec_compiler::name::{NamespacedName, NodeName};
+use rulec_compiler::object::{Affinity, Object, ObjectKey};
+use rulec_compiler::settings::{IpvsSettings, ProxyMode};
+use rulec_compiler::{Origin, Program, Settings, State};
+use rulec_engine::{Acknowledged, Base, Cost, Verdicts};
+
+use super::*;
+use crate::history::moment::Moment;
+use crate::history::tests::{endpoints, keep, limits, of, served};
+use crate::history::{FINISH, History};
+use crate::tool::diff::tell_change;
+
+/// A daemon whose objects change.
+struct Daemon {
+    model: Model,
+    program: Program,
+    history: History,
+}
+
+impl Daemon {
+    fn start(history: &History, settings: Settings, objects: Vec<Change>) -> Self {
+        let mut model = Model::default();
+        for object in objects {
+            model.apply(Origin::Manifests, object);
+        }
+        let program = Program::compile(&model, Arc::new(settings), &State::default());
+        let daemon = Self { model, program, history: history.clone() };
+        daemon.note();
+        daemon
+    }
+
+    fn change(&mut self, change: Change) {
+        let dirty = self.model.apply(Origin::Manifests, change);
+        self.program.update(&self.model, &dirty);
+        self.note();
+    }
+
+    fn note(&self) {
+        let (program, model) = (self.program.clone(), self.model.clone());
+        let cost = Cost { operations: 1, ..Cost::default() };
+        let (base, verdicts) = (Base::Acknowledged, Verdicts::default());
+        self.history.note(Acknowledged { program, model, base, cost, verdicts });
+    }
+}
+
+fn settings() -> Settings {
+    Settings::new(NodeName::from("na"))
+}
+
+/// A Service with session affinity.
+fn sticky(number: u16) -> Object {
+    let Object::Service(service) = served(number, 80) else { panic!("it is one") };
+    let mut service = Arc::unwrap_or_clone(service);
+    service.affinity = Affinity::ClientIp { timeout: 600 };
+    Object::Service(Arc::new(service))
+}
+
+/// Changes of every kind that leave something in a state.
+fn changes() -> Vec<Change> {
+    let key = |number| NamespacedName::new("default", &*format!("s{number}"));
+    vec![
+        of(served(1, 80)),
+        of(endpoints(1, 3)),
+        of(endpoints(1, 2)),
+        of(sticky(2)),
+        of(endpoints(2, 5)),
+        of(served(1, 81)),
+        Change::Remove(ObjectKey::Service(key(2))),
+        of(endpoints(1, 0)),
+        of(served(3, 80)),
+        of(endpoints(3, 40)),
+        Change::Remove(ObjectKey::Service(key(1))),
+    ]
+}
+
+/// Returns the snapshots of all moments, as the daemon says them.
+fn snapshots(history: &History, ids: std::ops::RangeInclusive<u64>) -> Vec<Snapshot> {
+    let state = |id| history.state(Moment::After(id), Timestamp::now()).unwrap();
+    ids.map(|id| *state(id).snapshot()).collect()
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut all: Vec<PathBuf> = entries.filter(|it| is_states(it)).collect();
+    all.sort();
+    all
+}
+
+fn is_states(path: &Path) -> bool {
+    path.file_name().and_then(|name| Segment::number_of(name.to_str()?)).is_some()
+}
+
+#[test]
+fn every_state_is_the_same_after_a_restart() {
+    for mode in [ProxyMode::Nftables, ProxyMode::Ipvs(IpvsSettings::default())] {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = Settings { proxy_mode: mode, ..settings() };
+        let history = History::new(limits(99), tell_change);
+        let keeper = keep(&history, directory.path());
+        let mut daemon = Daemon::start(&history, settings.clone(), Vec::new());
+        changes().into_iter().for_each(|change| daemon.change(change));
+        let newest = changes().len() as u64 + 1;
+        let before = snapshots(&history, 1..=newest);
+        let times: Vec<Timestamp> = history.all().iter().map(|entry| entry.time).collect();
+        keeper.finish(FINISH);
+        drop(daemon);
+
+        let next = History::new(limits(99), tell_change);
+        let keeper = keep(&next, directory.path());
+        for (id, (time, snapshot)) in (1..).zip(times.iter().zip(&before)) {
+            let now = Timestamp::now();
+            let by_number = *next.state(Moment::After(id), now).unwrap().snapshot();
+            assert!(by_number == *snapshot, "the state after change {id}");
+            // The change after it was later.
+            if times.get(id as usize).is_none_or(|next| next > time) {
+                let by_time = *next.state(Moment::At(*time), now).unwrap().snapshot();
+                assert!(by_time == *snapshot, "the state after change {id}, by its time");
+            }
+        }
+        // What is done from now on has files of its own.
+        let mut daemon = Daemon::start(&next, settings, Vec::new());
+        daemon.change(of(served(9, 80)));
+        let after = snapshots(&next, newest + 1..=newest + 2);
+        keeper.finish(FINISH);
+        assert_eq!(files(directory.path()).len(), 2);
+        let last = History::new(limits(99), tell_change);
+        let _keeper = keep(&last, directory.path());
+        let all: Vec<Snapshot> = before.into_iter().chain(after).collect();
+        assert!(snapshots(&last, 1..=newest + 2) == all);
+    }
+}
+
+/// What a process has written is there, however it ends.
+#[test]
+fn a_process_that_is_killed_leaves_what_it_has_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut states, complaints) = States::find(directory.path(), Bounds::default());
+    assert_eq!(complaints, [""; 0]);
+    let history = History::new(limits(99), tell_change);
+    let mut daemon = Daemon::start(&history, settings(), vec![of(served(1, 80))]);
+    daemon.change(of(endpoints(1, 3)));
+    daemon.change(of(endpoints(1, 4)));
+    let all = history.all();
+    states.write(&all[..2], None).unwrap();
+    states.write(&all[2..], None).unwrap();
+    let after = |index: usize| After { id: all[index].id, time: all[index].time };
+    let expected = snapshots(&history, 1..=3);
+    // The write of the third was cut, and what would have followed it is not there.
+    let [path] = &files(directory.path())[..] else { panic!("one file") };
+    let whole = fs::read(path).unwrap();
+    let lines: Vec<usize> =
+        whole.iter().enumerate().filter(|it| *it.1 == b'\n').map(|it| it.0).collect();
+    for cut in [lines[2] + 1, lines[2] + 9, lines[3] - 1] {
+        fs::write(path, &whole[..cut]).unwrap();
+        assert!(read(directory.path(), after(1)).unwrap() == expected[1]);
+        let error = read(directory.path(), after(2)).unwrap_err();
+        assert!(error.contains("its state is not in "), "{cut}: {error}");
+    }
+    // A block that never reached the disk.
+    let mut zeros = whole.clone();
+    zeros[lines[2] + 1..].fill(0);
+    fs::write(path, &zeros).unwrap();
+    assert!(read(directory.path(), after(1)).unwrap() == expected[1]);
+    let error = read(directory.path(), after(2)).unwrap_err();
+    assert!(error.contains("states-1.jsonl: line 4: "), "{error}");
+    // Another step than that which was written there.
+    let mut swapped = String::from_utf8(whole).unwrap();
+    let second = swapped.lines().nth(2).unwrap().to_owned() + "\n";
+    swapped = swapped.replacen(&second, "", 1);
+    fs::write(path, swapped).unwrap();
+    let error = read(directory.path(), after(2)).unwrap_err();
+    assert!(error.contains("its state cannot be read: /"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_used_is_said_and_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::write(path("states-3.jsonl"), "{\"apiVersion\":\"rulec.io/v9\",\"kind\":\"States\"}\n")
+        .unwrap();
+    fs::write(path("states-4.jsonl"), "").unwrap();
+    fs::write(path(".states-5.jsonl.new"), "half").unwrap();
+    fs::write(path("states-x.jsonl"), "of somebody else").unwrap();
+    fs::create_dir(path("states-6.jsonl")).unwrap();
+    let (states, mut complaints) = States::find(directory.path(), Bounds::default());
+    complaints.sort();
+    let [third, fourth, directories @ ..] = &complaints[..] else { panic!("{complaints:?}") };
+    let known = "it is not of version rulec.io/v1alpha1: it begins with ";
+    let other = r#"{"apiVersion":"rulec.io/v9","kind":"States"}"#;
+    assert_eq!((third, fourth), (&complaint(3, known, other), &complaint(4, known, "")));
+    assert!(directories.iter().any(|it| it.contains("this is a directory")), "{directories:?}");
+    assert_eq!((states.segments.len(), states.next), (0, 7));
+    let mut left: Vec<_> =
+        fs::read_dir(directory.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["states-6.jsonl", "states-x.jsonl"]);
+}
+
+fn complaint(number: u64, known: &str, other: &str) -> String {
+    format!("states-{number}.jsonl: {known}{other}")
+}
+
+#[test]
+fn files_are_bounded_and_go_with_the_changes() {
+    let directory = tempfile::tempdir().unwrap();
+    let history = History::new(limits(999), tell_change);
+    let objects = (1..20).flat_map(|number| [of(served(number, 80)), of(endpoints(number, 3))]);
+    let mut daemon = Daemon::start(&history, settings(), objects.collect());
+    let bounds = Bounds { total: 400_000, whole: 100_000, steps: 10_000 };
+    let (mut states, _) = States::find(directory.path(), bounds);
+    let mut wholes = 0;
+    for round in 0..200_u16 {
+        daemon.change(of(endpoints(1 + round % 19, 1 + round % 7)));
+        let all = history.all();
+        let written = states.write(&all[all.len() - 1..], None).unwrap();
+        wholes += u32::from(written.wholes > 0);
+        let each = written.wholes / 19;
+        assert!(each == 0 || (1_000..4_000).contains(&each), "{each} bytes for a Service");
+        assert_eq!(written.too_large, None);
+        let sizes = files(directory.path()).into_iter().map(|it| fs::metadata(it).unwrap().len());
+        let total: u64 = sizes.sum();
+        assert_eq!(total, states.segments.iter().map(|it| it.bytes).sum::<u64>());
+        assert!(total <= bounds.total, "{total}");
+        let newest = all.last().unwrap();
+        let after = After { id: newest.id, time: newest.time };
+        assert!(round % 20 > 0 || read(directory.path(), after).is_ok());
+    }
+    assert!((3..100).contains(&wholes), "{wholes} whole states for 200 changes");
+    assert!(files(directory.path()).len() > 1);
+    // No change is kept any more that is older than the last two.
+    let all = history.all();
+    daemon.change(of(served(1, 81)));
+    states.write(&history.all()[all.len()..], Some(history.all()[all.len()].time)).unwrap();
+    assert_eq!(files(directory.path()).len(), 1);
+}
+
+#[test]
+fn a_state_that_is_too_large_is_not_written_until_it_is_smaller() {
+    let directory = tempfile::tempdir().unwrap();
+    let history = History::new(limits(999), tell_change);
+    let many: Vec<u16> = (1..200).collect();
+    let objects = many.iter().map(|number| of(served(*number, 80)));
+    let mut daemon = Daemon::start(&history, settings(), objects.collect());
+    let bounds = Bounds { whole: 30_000, ..Bounds::default() };
+    let (mut states, _) = States::find(directory.path(), bounds);
+    let mut write = |history: &History| states.write(&history.all()[..], None).unwrap();
+    assert_eq!(write(&history).too_large, Some(30_000));
+    daemon.change(of(served(1, 81)));
+    assert_eq!(write(&history), Written::default(), "it is said once");
+    assert_eq!(files(directory.path()), [""; 0].map(PathBuf::from));
+    for number in many.into_iter().skip(5) {
+        let key = NamespacedName::new("default", &*format!("s{number}"));
+        daemon.change(Change::Remove(ObjectKey::Service(key)));
+    }
+    let all = history.all();
+    assert!(states.write(&all[all.len() - 1..], None).unwrap().wholes > 0);
+    let newest = all.last().unwrap();
+    let expected = snapshots(&history, newest.id..=newest.id);
+    let found = read(directory.path(), After { id: newest.id, time: newest.time }).unwrap();
+    assert!(found == expected[0]);
+}
+
+/// Of a burst, the file has a part: nobody knows what held between.
+#[test]
+fn a_time_among_changes_that_were_lost_has_no_state() {
+    let directory = tempfile::tempdir().unwrap();
+    let history = History::new(limits(99), tell_change);
+    let keeper = keep(&history, directory.path());
+    let mut daemon = Daemon::start(&history, settings(), Vec::new());
+    for port in 1..5 {
+        std::thread::sleep(Duration::from_millis(2));
+        daemon.change(of(served(1, port)));
+    }
+    let times: Vec<Timestamp> = history.all().iter().map(|entry| entry.time).collect();
+    keeper.finish(FINISH);
+    let path = directory.path().join("history.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    // The header, and changes 1, 2 and 5.
+    fs::write(&path, [lines[0], lines[1], lines[2], lines[5], ""].join("\n")).unwrap();
+    let next = History::new(limits(99), tell_change);
+    let _keeper = keep(&next, directory.path());
+    let now = Timestamp::now();
+    let at = |time: Timestamp| next.state(Moment::At(time), now).map(|_| ());
+    assert_eq!(at(times[0]), Ok(()));
+    let error = at(times[2]).unwrap_err();
+    assert!(error.contains("it is not known when changes @3 to @4 were"), "{error}");
+    assert_eq!(at(times[4]), Ok(()));
+}
