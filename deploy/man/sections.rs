@@ -235,6 +235,10 @@ pub(crate) const PAGES: &[Page] = &[
                 "rulec show endpoints :30080 -o json",
             ),
             (
+                "How many flows each endpoint of a Service has now:",
+                "rulec show endpoints default/web --flows",
+            ),
+            (
                 "What manifests would be, without a daemon and without root:",
                 "rulec show services --state /etc/rulec/manifests",
             ),

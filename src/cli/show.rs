@@ -31,6 +31,11 @@ pub struct ShowArgs {
     /// Without a daemon, the kernel's state is shown.
     #[arg(long, value_name = "STATE")]
     pub state: Vec<String>,
+    /// Count the flows that conntrack has now, per endpoint
+    ///
+    /// All flows of this machine are read once, which needs CAP_NET_ADMIN. Only of `endpoints`.
+    #[arg(long)]
+    pub flows: bool,
     /// Where the daemon listens
     #[command(flatten)]
     pub socket: SocketArgs,

@@ -6,6 +6,7 @@
 
 use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,9 +15,10 @@ use anyhow::Context;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rulec_compiler::nft::traffic::Traffic;
-use rulec_sinks::nft::traffic::Counters;
+use rulec_sinks::nft::traffic::{Counters, Totals};
 
 use crate::daemon::sink_thread::on_thread;
+use crate::observe::traffic::course::Course;
 use crate::observe::traffic::{AskTotals, CountersAsker};
 use crate::threads::Vital;
 
@@ -40,17 +42,28 @@ impl TrafficThread {
     ///
     /// If nf_tables is unreachable.
     pub fn start(counted: Traffic) -> anyhow::Result<Self> {
+        Self::start_with(counted, Counters::totals)
+    }
+
+    /// Like `start`, with another first reading.
+    fn start_with(
+        counted: Traffic,
+        first: impl FnOnce(&mut Counters) -> io::Result<Arc<Totals>> + Send + 'static,
+    ) -> anyhow::Result<Self> {
         let (asker, asks, woken) = CountersAsker::new()?;
-        let ((), thread) = on_thread("rulec-traffic", move |opened| match begin(counted) {
-            Ok(counters) => {
+        let course = asker.course().clone();
+        let work = move |opened: mpsc::Sender<anyhow::Result<()>>| match Counters::open(counted) {
+            Ok(mut counters) => {
+                begin(first(&mut counters), &course);
                 let _ = opened.send(Ok(()));
-                serve(counters, &asks, woken);
+                serve(counters, &asks, woken, &course);
             }
             Err(error) => {
                 let _ = opened.send(Err(error.into()));
             }
-        })
-        .context("opening nf_tables to read its counters")?;
+        };
+        let ((), thread) =
+            on_thread("rulec-traffic", work).context("opening nf_tables to read its counters")?;
         Ok(Self { asker, thread })
     }
 
@@ -65,26 +78,33 @@ impl TrafficThread {
     }
 }
 
-/// Reads all counters before the first change is made: whose an element was is not told when it is
-/// deleted. If that fails, Services are served nevertheless.
-fn begin(counted: Traffic) -> io::Result<Counters> {
-    let mut counters = Counters::open(counted)?;
-    if let Err(error) = counters.totals() {
-        tracing::error!(%error, "cannot read the counters of connections");
+/// Takes the first reading, which is before the first change: whose an element was is not told when it
+/// is deleted. If that has failed, Services are served nevertheless.
+fn begin(first: io::Result<Arc<Totals>>, course: &Course) {
+    match first {
+        Ok(totals) => course.take(&totals),
+        Err(error) => tracing::error!(%error, "cannot read the counters of connections"),
     }
-    Ok(counters)
 }
 
 /// Listens and answers until nobody can ask any more.
-fn serve(mut counters: Counters, asks: &mpsc::Receiver<AskTotals>, mut woken: PipeReader) {
+fn serve(
+    mut counters: Counters,
+    asks: &mpsc::Receiver<AskTotals>,
+    mut woken: PipeReader,
+    course: &Course,
+) {
     let mut read = Instant::now();
     loop {
         let left = READ.saturating_sub(read.elapsed());
         let heard = wait(&counters, &mut woken, left).and_then(|()| counters.hear());
         loop {
             match asks.try_recv() {
-                // Whoever asked may be gone.
-                Ok(ask) => drop(ask.send(counters.totals())),
+                Ok(ask) => {
+                    let totals = counters.totals().inspect(|totals| course.take(totals));
+                    // Whoever asked may be gone.
+                    drop(ask.send(totals));
+                }
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return,
             }
@@ -94,7 +114,8 @@ fn serve(mut counters: Counters, asks: &mpsc::Receiver<AskTotals>, mut woken: Pi
         if is_due {
             read = Instant::now();
         }
-        let outcome = if is_due { heard.and(counters.totals().map(drop)) } else { heard };
+        let reading = is_due.then(|| counters.totals()).transpose();
+        let outcome = heard.and(reading.map(|totals| totals.iter().for_each(|it| course.take(it))));
         if let Err(error) = outcome {
             tracing::error!(%error, "cannot read the counters of connections");
             thread::sleep(PAUSE);
@@ -118,4 +139,53 @@ fn wait(counters: &Counters, woken: &mut PipeReader, patience: Duration) -> io::
         woken.read(&mut [0; 64]).map(drop)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Mutex;
+
+    use rulec_testkit::{Namespace, require_root};
+
+    use super::*;
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_first_reading_that_fails_is_said_and_the_thread_answers_all_the_same() {
+        if !require_root() {
+            return;
+        }
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let dispatch = tracing::Dispatch::new(subscriber);
+        let namespace = Namespace::new("first-reading");
+        let totals = namespace.run(|| {
+            let failing = move |_: &mut Counters| {
+                // Until the thread ends.
+                std::mem::forget(tracing::dispatcher::set_default(&dispatch));
+                Err(Errno::ENOBUFS.into())
+            };
+            let thread = TrafficThread::start_with(Traffic::Services, failing).unwrap();
+            thread.asker().totals().unwrap()
+        });
+        assert!(totals.ports.is_empty() && totals.at.is_some(), "it has read them: {totals:?}");
+        let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert!(said.contains("cannot read the counters of connections"), "{said}");
+        assert!(said.contains("No buffer space available"), "{said}");
+    }
 }

@@ -119,7 +119,8 @@ impl Monitor {
 
     /// Returns the page for people, made by a function.
     pub fn page_site(&self, history: History, render: Render) -> PageSite {
-        PageSite::new(self.asker.clone(), Arc::clone(&self.metrics), history, render)
+        let (metrics, counters) = (Arc::clone(&self.metrics), self.traffic.clone());
+        PageSite::new(self.asker.clone(), metrics, history, counters, render)
     }
 
     /// Returns the content of the socket, with the settings of the daemon and its history.

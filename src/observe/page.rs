@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 
 use super::http::HttpAnswer;
 use super::metrics::Metrics;
+use super::traffic::CountersAsker;
 use super::view::{Asker, View};
 use crate::history::History;
 
@@ -31,7 +32,20 @@ const HEADERS: &[(&str, &str)] = &[
 ];
 
 /// Makes the document. It may take long.
-pub type Render = fn(&View, &Metrics, &History, &Wanted) -> anyhow::Result<String>;
+pub type Render = fn(&Shown, &Wanted) -> anyhow::Result<String>;
+
+/// What a page is made of.
+#[derive(Debug)]
+pub struct Shown {
+    /// What the daemon knows.
+    pub view: View,
+    /// Its metrics.
+    pub metrics: Arc<Metrics>,
+    /// Its changes.
+    pub history: History,
+    /// Who counts connections, if somebody does.
+    pub counters: Option<CountersAsker>,
+}
 
 /// Which Services are wanted, as the query says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,6 +119,7 @@ pub struct PageSite {
     daemon: Asker,
     metrics: Arc<Metrics>,
     history: History,
+    counters: Option<CountersAsker>,
     render: Render,
     /// Allows one document at a time.
     turn: Arc<Mutex<()>>,
@@ -116,9 +131,10 @@ impl PageSite {
         daemon: Asker,
         metrics: Arc<Metrics>,
         history: History,
+        counters: Option<CountersAsker>,
         render: Render,
     ) -> Self {
-        Self { daemon, metrics, history, render, turn: Arc::default() }
+        Self { daemon, metrics, history, counters, render, turn: Arc::default() }
     }
 
     /// Returns the page for a query.
@@ -136,12 +152,12 @@ impl PageSite {
             Ok(view) => view,
             Err(error) => return unavailable(&error),
         };
-        let (render, metrics) = (self.render, Arc::clone(&self.metrics));
-        let history = self.history.clone();
+        let Self { metrics, history, counters, render, .. } = self.clone();
+        let shown = Shown { view, metrics, history, counters };
         let make = move || {
             // Kept here: the reader may leave before the work is done.
             let _turn = turn;
-            render(&view, &metrics, &history, &wanted)
+            render(&shown, &wanted)
         };
         match tokio::task::spawn_blocking(make).await.map_err(anyhow::Error::new) {
             Ok(Ok(document)) => HttpAnswer {

@@ -1,6 +1,8 @@
 //! How many connections Services have got, as a document: what `rulec top` asks for, and what the
 //! metrics show.
 
+pub(crate) mod course;
+
 use std::collections::BTreeMap;
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::sync::{Arc, mpsc};
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::status::API_VERSION;
 use super::view::View;
+use course::{Busiest, Course, Minute};
 
 /// The path of a `TrafficReport`.
 pub const TRAFFIC: &str = "/v1alpha1/traffic";
@@ -32,6 +35,7 @@ pub struct CountersAsker {
     asks: mpsc::Sender<AskTotals>,
     /// Wakes the thread; closed when nobody can ask any more.
     wake: Arc<PipeWriter>,
+    course: Course,
 }
 
 impl CountersAsker {
@@ -43,11 +47,27 @@ impl CountersAsker {
     pub fn new() -> io::Result<(Self, mpsc::Receiver<AskTotals>, PipeReader)> {
         let (woken, wake) = io::pipe()?;
         let (asks, asked) = mpsc::channel();
-        Ok((Self { asks, wake: Arc::new(wake) }, asked, woken))
+        let course = Course::default();
+        Ok((Self { asks, wake: Arc::new(wake), course }, asked, woken))
+    }
+
+    /// Returns where the thread tells its readings.
+    pub(crate) fn course(&self) -> &Course {
+        &self.course
+    }
+
+    /// Returns the connections of each minute, and the Services that are busiest now.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel cannot be asked.
+    pub(crate) fn busy(&self, view: &View) -> anyhow::Result<(Vec<Minute>, Busiest)> {
+        let totals = self.totals()?;
+        Ok((self.course.minutes(), self.course.busiest(&totals, &whole_names(view))))
     }
 
     /// Waits for the totals.
-    fn totals(&self) -> anyhow::Result<Arc<Totals>> {
+    pub(crate) fn totals(&self) -> anyhow::Result<Arc<Totals>> {
         let (answer, answered) = mpsc::channel();
         self.asks.send(answer).ok().context("the daemon is ending")?;
         (&*self.wake).write_all(&[0]).context("waking the thread that counts")?;

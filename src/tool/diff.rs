@@ -58,6 +58,7 @@ use crate::tool::input::{INPUT, Named, NodeAddresses, Places, Side};
 use crate::tool::pager::Pager;
 use crate::tool::progress::Progress;
 use comparison::Comparison;
+pub(crate) use flows::BY_IPVS;
 use flows::Flows;
 pub(crate) use lines::wrapped;
 use report::Report;

@@ -2,8 +2,10 @@
 //! one, as the kernel or another state tells.
 //!
 //! A state becomes one value (`service`, `node`, `source`), which is printed in every format. The
-//! reasons why an endpoint is not used come from the compiler's own decision (`port`).
+//! reasons why an endpoint is not used come from the compiler's own decision (`port`). What is counted of
+//! connections and flows is added to that (`counts`).
 
+mod counts;
 mod frontend;
 mod known;
 mod node;
@@ -19,11 +21,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use jiff::Timestamp;
+use rulec_compiler::nft::traffic::Traffic;
 use serde::Serialize;
 
 use crate::cli::name::Asked;
 use crate::cli::show::{ShowArgs, ShowOutput, Subject};
 use crate::observe::status::API_VERSION;
+use counts::Counted;
 use known::Known;
 use node::NodeView;
 use service::ServiceView;
@@ -36,6 +40,9 @@ struct List<T> {
     kind: &'static str,
     /// Which state this is.
     state: String,
+    /// Which new connections are counted, if any are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counted: Option<Traffic>,
     items: Vec<T>,
 }
 
@@ -63,6 +70,10 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         }
         Subject::Node | Subject::Sources => None,
     };
+    anyhow::ensure!(
+        !args.flows || args.what == Subject::Endpoints,
+        "--flows: only with rulec show endpoints"
+    );
     let known = Known::read(args)?;
     let text = match args.what {
         Subject::Services | Subject::Endpoints => services(args, &known, asked.as_ref())?,
@@ -93,6 +104,7 @@ fn services(args: &ShowArgs, known: &Known, asked: Option<&Asked>) -> anyhow::Re
             known.side.name
         );
     }
+    let counted = Counted::add(args, known, &mut found)?;
     let mut out = Vec::new();
     let is_wide = args.output == ShowOutput::Wide;
     match (args.output, args.what) {
@@ -108,19 +120,21 @@ fn services(args: &ShowArgs, known: &Known, asked: Option<&Asked>) -> anyhow::Re
                     })
                 })
             });
-            print(args, known, "EndpointList", rows.collect(), &mut out)?;
+            print(args, known, "EndpointList", rows.collect(), counted, &mut out)?;
         }
         (ShowOutput::Json | ShowOutput::Yaml, _) => {
-            print(args, known, "ServiceList", found, &mut out)?;
+            print(args, known, "ServiceList", found, counted, &mut out)?;
         }
         (ShowOutput::Text | ShowOutput::Wide, Subject::Endpoints) => {
-            text::endpoints(&mut out, &found, is_wide)?;
+            text::endpoints(&mut out, &found, is_wide, counted)?;
         }
         // One that was asked for is described; several are listed, to choose from.
         (ShowOutput::Text, _) if asked.is_some() && found.len() == 1 => {
             found.iter().try_for_each(|service| text::describe(&mut out, service))?;
         }
-        (ShowOutput::Text | ShowOutput::Wide, _) => text::services(&mut out, &found, is_wide)?,
+        (ShowOutput::Text | ShowOutput::Wide, _) => {
+            text::services(&mut out, &found, is_wide, counted)?;
+        }
     }
     Ok(out)
 }
@@ -152,7 +166,7 @@ fn node(args: &ShowArgs, known: &Known) -> anyhow::Result<Vec<u8>> {
     let mut out = Vec::new();
     match args.output {
         ShowOutput::Json | ShowOutput::Yaml => {
-            print(args, known, "NodeList", vec![view], &mut out)?;
+            print(args, known, "NodeList", vec![view], Counted::default(), &mut out)?;
         }
         ShowOutput::Text | ShowOutput::Wide => node::write(&mut out, &view)?,
     }
@@ -169,7 +183,7 @@ fn sources(args: &ShowArgs, known: &Known) -> anyhow::Result<Vec<u8>> {
     };
     match (args.output, found.as_slice()) {
         (ShowOutput::Json | ShowOutput::Yaml, _) => {
-            print(args, known, "SourceList", found, &mut out)?;
+            print(args, known, "SourceList", found, Counted::default(), &mut out)?;
         }
         (ShowOutput::Text | ShowOutput::Wide, [one]) if args.name.is_some() => {
             source::describe(&mut out, one, now)?;
@@ -187,9 +201,11 @@ fn print<T: Serialize>(
     known: &Known,
     kind: &'static str,
     items: Vec<T>,
+    counted: Counted,
     out: &mut Vec<u8>,
 ) -> anyhow::Result<()> {
-    let list = List { api_version: API_VERSION, kind, state: known.side.name.clone(), items };
+    let (state, counted) = (known.side.name.clone(), counted.connections);
+    let list = List { api_version: API_VERSION, kind, state, counted, items };
     if args.output == ShowOutput::Yaml {
         // By way of JSON, so that both have the same content.
         let value = serde_json::to_value(&list)?;

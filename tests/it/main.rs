@@ -35,6 +35,7 @@ mod reload;
 mod schemas;
 mod settings;
 mod show;
+mod show_counts;
 mod sink;
 mod status;
 mod support;

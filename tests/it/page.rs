@@ -4,13 +4,14 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::net::UdpSocket;
 use std::process::Command;
 
 use rulec_testkit::{Namespace, require_root};
 use tempfile::TempDir;
 
 use crate::daemon::{Daemon, Manifests};
-use crate::support::{file, get, request, service, slice};
+use crate::support::{eventually, file, get, request, service, slice};
 
 const METRICS: &str = "127.0.0.1:10249";
 
@@ -57,12 +58,45 @@ fn the_page_shows_services_and_the_reasons_of_their_endpoints() {
     assert!(!answer.body.contains("<script"), "{}", answer.body);
     assert!(answer.body.contains(">@1</td>"), "the change of the start: {}", answer.body);
     assert!(answer.body.contains("<svg"), "how long the first commit took: {}", answer.body);
+    assert!(!answer.body.contains("New connections"), "they are not counted: {}", answer.body);
 
     let one = get(&namespace, METRICS, "/page?q=10.96.0.11:80&namespace=default").body;
     assert!(one.contains("1 of 2 Services") && one.contains("default/idle"), "{one}");
     assert!(!one.contains("default/web"), "{one}");
     let none = get(&namespace, METRICS, "/page?namespace=other").body;
     assert!(none.contains("0 of 2 Services"), "{none}");
+}
+
+#[test]
+fn the_page_draws_connections_if_they_are_counted() {
+    if !require_root() {
+        return;
+    }
+    let namespace = Namespace::new("page-traffic");
+    namespace
+        .sh("ip link set lo up; ip addr add 192.0.2.10/32 dev lo; ip route add default dev lo");
+    let manifests = manifests();
+    let udp =
+        service("web", "10.96.0.10", "").replace("port: 80\n", "port: 80\n      protocol: UDP\n");
+    let endpoints =
+        slice("web", &["10.50.1.1"]).replace("port: 8080\n", "port: 8080\n    protocol: UDP\n");
+    manifests.write(
+        "udp.yaml",
+        &file(&[udp.replace("web", "dns").replace(".10", ".20"), endpoints.replace("web", "dns")]),
+    );
+    let _daemon =
+        Daemon::start(&namespace, &manifests.path(), &["--page", "--traffic", "services"]);
+    namespace.run(|| {
+        for port in 22_000..22_020 {
+            let socket = UdpSocket::bind(("192.0.2.10", port)).unwrap();
+            socket.send_to(b"x", "10.96.0.20:80").unwrap();
+        }
+    });
+    eventually("the Service is drawn", || {
+        let body = get(&namespace, METRICS, "/page").body;
+        assert!(body.contains("id=\"traffic\"") && body.contains("Busiest Services"), "{body}");
+        body.contains("default/dns: ") && body.contains("1 Service with new connections")
+    });
 }
 
 #[test]
@@ -127,7 +161,8 @@ fn a_browser_shows_the_page_and_it_fits_a_phone() {
     let manifests = manifests();
     let long = "a-very-long-name-that-nothing-breaks-".repeat(2);
     manifests.write("long.yaml", &service(&long[..62], "10.96.0.12", ""));
-    let _daemon = Daemon::start(&namespace, &manifests.path(), &["--page"]);
+    let args = ["--page", "--traffic", "services"];
+    let _daemon = Daemon::start(&namespace, &manifests.path(), &args);
     let profile = TempDir::new().unwrap();
     let url = format!("http://{METRICS}/page");
 

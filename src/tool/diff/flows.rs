@@ -32,7 +32,8 @@ pub(super) use found::Flows;
 pub(super) use json::FlowsDocument;
 pub(super) use text::write;
 
-const BY_IPVS: &str = "--flows: not available in mode ipvs: IPVS decides about connections by \
+/// Why flows are not told in mode ipvs.
+pub(crate) const BY_IPVS: &str = "--flows: not available in mode ipvs: IPVS decides about connections by \
                        records of its own";
 
 /// Refuses what `--flows` cannot be asked for.

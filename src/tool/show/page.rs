@@ -2,8 +2,9 @@
 //!
 //! `html` escapes everything that does not come from this program. What is listed is bounded (`list`,
 //! `parts`), so that the page of a large cluster can still be read. `plot` draws what `histogram`
-//! reads from the metrics.
+//! reads from the metrics, and `traffic` new connections, both with `bars`.
 
+mod bars;
 mod changes;
 mod histogram;
 mod html;
@@ -14,17 +15,16 @@ mod services;
 mod state;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use super::known::Known;
 use super::node::NodeView;
-use crate::history::History;
-use crate::observe::metrics::Metrics;
-use crate::observe::page::Wanted;
+use crate::observe::page::{Shown, Wanted};
 use crate::observe::status::Status;
-use crate::observe::view::View;
 use histogram::Durations;
 use html::Html;
 use list::List;
+use traffic::Traffic;
 
 const STYLE: &str = include_str!("page/style.css");
 
@@ -37,6 +37,8 @@ struct Page {
     list: List,
     changes: Vec<[String; 6]>,
     durations: [Durations; 3],
+    /// Or why it cannot be read; `None` if connections are not counted.
+    traffic: Option<Result<Traffic, String>>,
 }
 
 /// Makes the page of a daemon. This takes time in proportion to what it knows.
@@ -44,12 +46,8 @@ struct Page {
 /// # Errors
 ///
 /// If the metrics cannot be read.
-pub fn render(
-    view: &View,
-    metrics: &Metrics,
-    history: &History,
-    wanted: &Wanted,
-) -> anyhow::Result<String> {
+pub fn render(shown: &Shown, wanted: &Wanted) -> anyhow::Result<String> {
+    let Shown { view, metrics, history, counters } = shown;
     let known = Known::of_view(view);
     let mut node = NodeView::of(&known, None).map_err(|error| format!("{error:#}"));
     let list = List::of(&known, wanted);
@@ -60,12 +58,17 @@ pub fn render(
         programmed.notes.retain(|note| !status.node_findings.contains(note));
     }
     let metrics = metrics.text()?;
+    let traffic = counters.as_ref().map(|counters| match counters.busy(view) {
+        Ok((minutes, busiest)) => Ok(Traffic { minutes, busiest }),
+        Err(error) => Err(format!("{error:#}")),
+    });
     let page = Page {
         is_acknowledged: view.applied.is_some(),
         node,
         list,
         changes: changes::last(history),
         durations: HISTOGRAMS.map(|(name, label, ..)| Durations::read(&metrics, name, label)),
+        traffic,
         status,
     };
     Ok(page.document(wanted))
@@ -128,6 +131,7 @@ impl Page {
                     }
                 });
             });
+            traffic::traffic(html, self.traffic.as_ref());
             services::services(html, &self.list, wanted);
             changes::changes(html, &self.changes);
             state::sources(html, &self.status);

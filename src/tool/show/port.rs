@@ -54,6 +54,12 @@ pub(super) struct EndpointView {
     pub(super) weight: Option<u8>,
     /// Whether it gets new connections, under any policy.
     pub(super) used: bool,
+    /// New connections to it, if they are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) connections: Option<u64>,
+    /// The flows that conntrack has to it, if they are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) flows: Option<u64>,
     /// Why it is not used.
     pub(super) unused: Vec<Reason>,
 }

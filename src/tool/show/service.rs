@@ -49,6 +49,9 @@ pub(super) struct ServiceView {
     pub(super) load_balancing: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) source_ranges: Vec<IpNet>,
+    /// New connections to all of its ports, if they are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) connections: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) refused: Option<RefusedService>,
     /// What else there is to know, for people.
@@ -108,6 +111,7 @@ impl ServiceView {
             session_affinity_seconds: affinity,
             load_balancing: Some(balancing),
             source_ranges: service.source_ranges.clone(),
+            connections: None,
             refused: known.refused(key).cloned(),
             notes: notes(known, model, service),
             ports: ports.collect(),
@@ -192,6 +196,7 @@ fn held(known: &Known) -> Vec<ServiceView> {
             session_affinity_seconds: frontends().find_map(|it| it.affinity),
             load_balancing: frontends().find_map(|it| it.load_balancing.clone()),
             source_ranges: ranges.into_iter().collect(),
+            connections: None,
             refused: None,
             notes: Vec::new(),
             ports,

@@ -7,6 +7,7 @@ use rulec_compiler::load_balancing::Weight;
 use rulec_compiler::object::TrafficPolicy;
 use rulec_compiler::plural::counted;
 
+use super::counts::Counted;
 use super::frontend::{From, FrontendView, Outcome, PathView};
 use super::port::{EndpointView, PortView};
 use super::service::ServiceView;
@@ -16,16 +17,22 @@ use crate::tool::input::condition;
 /// What objects tell and the kernel does not.
 const UNKNOWN: &str = "<unknown>";
 
+/// What was not counted.
+const UNCOUNTED: &str = "-";
+
 /// Writes a table of Services.
 pub(super) fn services(
     out: &mut impl Write,
     services: &[ServiceView],
     is_wide: bool,
+    counted: Counted,
 ) -> io::Result<()> {
     let columns = ["NAMESPACE", "NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "USED"];
     let more = ["INTERNAL", "EXTERNAL", "AFFINITY", "BALANCING", "RANGES", "SOURCE", "FROM"];
-    let header: Vec<&str> =
-        columns.into_iter().chain(more.into_iter().filter(|_| is_wide)).collect();
+    let is_counted = is_wide && counted.connections.is_some();
+    let of_traffic = ["CONNECTIONS"].into_iter().filter(|_| is_counted);
+    let more = of_traffic.chain(more.into_iter().filter(|_| is_wide));
+    let header: Vec<&str> = columns.into_iter().chain(more).collect();
     let mut table = Table::new(&header);
     for service in services {
         let (used, all) = service.endpoints();
@@ -57,7 +64,9 @@ pub(super) fn services(
             service.source.map_or(UNKNOWN.to_owned(), |source| source.to_string()),
             service.from.clone().unwrap_or_else(|| UNKNOWN.to_owned()),
         ];
-        table.push(row.into_iter().chain(wide.into_iter().filter(|_| is_wide)));
+        let connections = [number(service.connections)].into_iter().filter(|_| is_counted);
+        let wide = connections.chain(wide.into_iter().filter(|_| is_wide));
+        table.push(row.into_iter().chain(wide));
     }
     table.write(out, "")
 }
@@ -67,21 +76,33 @@ pub(super) fn endpoints(
     out: &mut impl Write,
     services: &[ServiceView],
     is_wide: bool,
+    counted: Counted,
 ) -> io::Result<()> {
+    let is_counted = is_wide && counted.connections.is_some();
+    let of_traffic = ["CONNECTIONS"].into_iter().filter(|_| is_counted);
+    let of_flows = ["FLOWS"].into_iter().filter(|_| counted.flows);
     let more = ["NODE", "OBJECT", "FROM"].into_iter().filter(|_| is_wide);
-    let header = ["SERVICE", "ENDPOINT", "USED"].into_iter().chain(more).chain(["WHY NOT"]);
-    let mut table = Table::new(&header.collect::<Vec<_>>());
+    let header = ["SERVICE", "ENDPOINT", "USED"].into_iter().chain(of_traffic).chain(of_flows);
+    let mut table = Table::new(&header.chain(more).chain(["WHY NOT"]).collect::<Vec<_>>());
     for port in services.iter().flat_map(|service| &service.ports) {
         for endpoint in &port.endpoints {
             let used = if endpoint.used { "yes" } else { "no" };
             let first = [port.key.to_string(), endpoint.endpoint.clone(), used.to_owned()];
+            let connections = [number(endpoint.connections)].into_iter().filter(|_| is_counted);
+            let flows = [number(endpoint.flows)].into_iter().filter(|_| counted.flows);
+            let numbers = connections.chain(flows);
             let wide = [&endpoint.node, &endpoint.object, &endpoint.from];
             let wide = wide.map(|it| it.clone().unwrap_or_default()).into_iter();
+            let wide = wide.filter(|_| is_wide);
             let why = reasons(endpoint).join("; ");
-            table.push(first.into_iter().chain(wide.filter(|_| is_wide)).chain([why]));
+            table.push(first.into_iter().chain(numbers).chain(wide).chain([why]));
         }
     }
     table.write(out, "")
+}
+
+fn number(counted: Option<u64>) -> String {
+    counted.map_or_else(|| UNCOUNTED.to_owned(), |number| number.to_string())
 }
 
 /// Describes a Service.

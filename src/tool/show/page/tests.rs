@@ -17,7 +17,9 @@ use super::super::service::ServiceView;
 use super::list::{LISTED, Level};
 use super::parts::LINES;
 use super::*;
+use crate::observe::metrics::Metrics;
 use crate::observe::status::{LastError, RefusedService};
+use crate::observe::traffic::course::{Busiest, MINUTES, Minute};
 
 /// Makes each text of a page: as the test wants it.
 type Text<'a> = &'a mut dyn FnMut(&'static str) -> String;
@@ -76,6 +78,7 @@ fn service(text: Text<'_>) -> ServiceView {
         session_affinity_seconds: None,
         load_balancing: Some(text("load balancing")),
         source_ranges: vec![],
+        connections: None,
         refused: None,
         notes: vec![],
         ports: vec![port],
@@ -144,6 +147,19 @@ fn page(text: Text<'_>) -> Page {
         list: List::ordered(vec![service(text), spoilt], 2),
         changes: vec![COLUMNS.map(&mut *text)],
         durations: HISTOGRAMS.map(|(name, label, ..)| Durations::read(&metrics, name, label)),
+        traffic: Some(Ok(traffic(text))),
+    }
+}
+
+/// Three minutes, and a busy Service beside others.
+fn traffic(text: Text<'_>) -> Traffic {
+    let minute =
+        |n: i64, rate| Minute { to: Timestamp::from_second(1_796_040_000 + 60 * n).unwrap(), rate };
+    let busy = NamespacedName::new("default", &*text("busy"));
+    let idle = NamespacedName::new("default", "idle");
+    Traffic {
+        minutes: vec![minute(0, 0.0), minute(1, 1234.5), minute(2, 17.25)],
+        busiest: Busiest { seconds: 59.6, services: vec![(busy, 123.4), (idle, 0.25)] },
     }
 }
 
@@ -269,4 +285,40 @@ fn of_many_endpoints_those_that_are_not_used_come_first() {
     let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("no {what}: {text}"));
     assert!(at("last endpoint no: last reason") < at("endpoint yes"));
     assert!(text.contains("and 31 more"), "{text}");
+}
+
+/// Returns the text of the plots of connections.
+fn plots(of: Option<Result<Traffic, String>>) -> String {
+    let page = Page { traffic: of, ..page(&mut |name| name.to_owned()) };
+    let text = checked(&page.document(&Wanted::default()));
+    let after = text.split_once("New connections").map_or("", |(_, after)| after);
+    after.split_once("2 Services").map_or("", |(plots, _)| plots).trim().to_owned()
+}
+
+#[test]
+fn connections_that_are_not_counted_have_no_plots() {
+    assert_eq!(plots(None), "");
+    let failed = plots(Some(Err("no buffer".to_owned())));
+    assert!(failed.starts_with("cannot be read: no buffer\nServices"), "{failed}");
+    let none = Traffic { minutes: vec![], busiest: Busiest::default() };
+    let none = plots(Some(Ok(none)));
+    assert!(none.contains("nothing yet: the first minute is not over"), "{none}");
+    assert!(none.contains("none had a new connection"), "{none}");
+}
+
+#[test]
+fn the_plots_of_connections_end_somewhere() {
+    let to = |n: usize| Timestamp::from_second(60 * n as i64).unwrap();
+    let minutes = (0..MINUTES).map(|n| Minute { to: to(n), rate: n as f64 });
+    let name = |n: u32| format!("{}-{n:02}", "long".repeat(15));
+    let services = (0..30).map(|n| (NamespacedName::new("default", &*name(n)), 30.0));
+    let busiest = Busiest { seconds: 60.0, services: services.collect() };
+    let text = plots(Some(Ok(Traffic { minutes: minutes.collect(), busiest })));
+    assert!(text.contains("59.0 a second in the last minute · 59.0 at the most"), "{text}");
+    assert!(text.contains("8 of 30 Services with new connections"), "{text}");
+    assert!(text.contains("-53 min") && text.contains("-5 min"), "{text}");
+    let drawn = text.matches("…").count();
+    assert_eq!(drawn, 8, "their ends, which differ: {text}");
+    assert!(text.contains(&format!("default/{}: 30.0 a second", name(7))), "in a title: {text}");
+    assert!(!text.contains(&name(8)), "{text}");
 }
