@@ -195,6 +195,15 @@ class Chart(unittest.TestCase):
             wanted = {"requests": {"memory": "64Mi"}, "limits": {"memory": "1Gi"}}
             self.assertEqual(container["resources"], wanted)
 
+    def test_the_daemon_alone_is_told_what_to_count(self):
+        plain = pod(rendered({}))
+        self.assertNotIn("--traffic", json.dumps(plain))
+        for traffic in ["services", "endpoints"]:
+            found = pod(rendered({"traffic": traffic, "extraArgs": ["--log-level=debug"]}))
+            (daemon,) = found["containers"]
+            self.assertEqual(daemon["args"][-2:], [f"--traffic={traffic}", "--log-level=debug"])
+            self.assertNotIn("--traffic", json.dumps(found["initContainers"]))
+
     def test_without_sysctls_nothing_is_privileged(self):
         without = pod(rendered({"sysctls": {"enabled": False}}))
         self.assertNotIn("initContainers", without)
@@ -214,6 +223,8 @@ class Chart(unittest.TestCase):
             {"config": {"healthzBindAddress": "0.0.0.0"}},
             {"existingConfigMap": "Kube_Proxy"},
             {"extraArgs": ["debug"]},
+            {"traffic": "all"},
+            {"traffic": False},
             {"sysctls": {"enabled": "no"}},
             {"metrics": {"service": "yes"}},
             {"maxUnavailable": 0},

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{list, read, string, yaml};
-use crate::health::EXPORTED;
+use crate::health::{EXPORTED, OF_TRAFFIC};
 
 const DASHBOARD: &str = "deploy/monitoring/dashboard.json";
 const ALERTS: &str = "deploy/monitoring/alerts.yaml";
@@ -43,7 +43,7 @@ fn expressions() -> Vec<String> {
 
 #[test]
 fn expressions_use_existing_metrics_according_to_their_type() {
-    let types = BTreeMap::from(EXPORTED);
+    let types: BTreeMap<_, _> = EXPORTED.into_iter().chain(OF_TRAFFIC).collect();
     for expression in expressions() {
         let mentioned = metrics(&expression);
         assert!(!mentioned.is_empty(), "{expression}");

@@ -1,15 +1,16 @@
 //! `--traffic`: what the kernel counts, and what becomes of it.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rulec_testkit::{Family, address, patience, require_root};
+use rulec_testkit::{Family, Options, address, ask, patience, require_root};
 
 use super::balancing::{annotated, weighted};
 use super::{
     CLUSTER_CIDR, NODE, PATIENCE, PROTOCOLS, Sender, Site, cluster_ip, endpoints, service,
 };
+use crate::health::OF_TRAFFIC;
 use crate::support::{get, with_flows};
 
 /// Where the daemon serves its metrics by default, in the namespace of the node.
@@ -43,6 +44,20 @@ fn frontends() -> Vec<SocketAddr> {
         [cluster_ip(family, 10, 80), SocketAddr::new(family.of(address::NODE), 30080)]
     };
     Family::BOTH.into_iter().flat_map(of).collect()
+}
+
+/// Connects from the node to the node port on `localhost`, over both protocols, and returns how many
+/// connections that were to each port.
+fn connect_locally(site: &Site) -> u64 {
+    let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 30080);
+    const TIMES: u64 = 3;
+    for _ in 0..TIMES {
+        for protocol in PROTOCOLS {
+            let answer = ask(&site.world.node, protocol, to, Options::default());
+            answer.unwrap_or_else(|failure| panic!("{protocol} {to}: {failure:?}"));
+        }
+    }
+    TIMES
 }
 
 /// Makes connections from all clients to all frontends, and returns how many there were to each
@@ -113,6 +128,32 @@ fn each_connection_is_counted_once_for_its_service_and_once_for_its_endpoint() {
         site.apply(&(balanced + slices + NODE));
         expected += connect(&site);
         counted(&site, expected);
+    }
+}
+
+/// Those of the node to its own node ports on `localhost` take other chains, and count as well.
+#[test]
+fn connections_to_localhost_are_counted_with_the_others() {
+    if !require_root() {
+        return;
+    }
+    let all = endpoints("web", PORTS, &["a", "b", "c"]);
+    let at_localhost = ["--nodeport-addresses", "primary,localhost"];
+    let args = [&args("endpoints")[..], &at_localhost].concat();
+    let mut site = Site::start_with(&args, &(web("") + &all + NODE));
+    let mut expected = connect_locally(&site);
+    counted(&site, expected);
+    expected += connect(&site);
+    counted(&site, expected);
+    // The endpoint that some of them were counted for goes.
+    site.apply(&(web("") + &endpoints("web", PORTS, &["b"]) + NODE));
+    expected += connect_locally(&site);
+    counted(&site, expected);
+    let text = get(&site.world.node, METRICS, "/metrics").body;
+    for (name, kind) in OF_TRAFFIC {
+        let base = name.strip_suffix("_total").unwrap_or(name);
+        let is_told = [name, base].iter().any(|it| text.contains(&format!("# TYPE {it} {kind}\n")));
+        assert!(is_told, "{name} is a {kind}: {text}");
     }
 }
 
