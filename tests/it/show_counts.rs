@@ -31,9 +31,11 @@ fn tcp(backends: &[&str]) -> String {
 fn place(name: &str) -> Asked {
     let both = ["10.50.1.1", "10.50.1.2"];
     let place = Asked::new(name, Manifests::of(&file(&[udp(&both), tcp(&both)])));
+    // Flows do not end while a test looks at them.
     place
         .node
-        .sh("ip link set lo up; ip addr add 192.0.2.10/32 dev lo; ip route add default dev lo");
+        .sh("ip link set lo up; ip addr add 192.0.2.10/32 dev lo; ip route add default dev lo
+         sysctl -qw net.netfilter.nf_conntrack_udp_timeout=3600");
     place
 }
 
