@@ -62,6 +62,8 @@ pub struct Manifests {
     root: PathBuf,
     /// Whether files are named with the path of the root, since there are other roots.
     in_full: bool,
+    /// Whether an error anywhere in a file refuses all of it.
+    is_whole: bool,
     entries: BTreeMap<OsString, FileEntry>,
     /// The files that define an object. Invariant: sorted, no duplicates, never empty.
     definitions: BTreeMap<ObjectKey, Vec<OsString>>,
@@ -162,6 +164,7 @@ impl Manifests {
         Self {
             root: path,
             in_full: false,
+            is_whole: false,
             entries: BTreeMap::new(),
             definitions: BTreeMap::new(),
             current: BTreeMap::new(),
@@ -194,6 +197,11 @@ impl Manifests {
     /// Names files with the path of the root.
     pub(crate) fn named_in_full(self) -> Self {
         Self { in_full: true, ..self }
+    }
+
+    /// Refuses all of a file if there is an error anywhere in it.
+    pub(crate) fn whole(self) -> Self {
+        Self { is_whole: true, ..self }
     }
 
     /// Knows all roots.
@@ -480,6 +488,7 @@ impl Manifests {
             is_first: !self.delivered,
             ahead: &mut round.ahead,
             writers: &self.writers,
+            is_whole: self.is_whole,
         };
         let before: Vec<Problem> = entry.problems().cloned().collect();
         let news = entry.load(path, &mut context);

@@ -7,6 +7,7 @@ mod survey;
 mod texts;
 mod url;
 mod watch;
+mod whole;
 mod writers;
 mod yaml_1_1;
 

@@ -54,11 +54,13 @@ pub struct ManifestOptions {
     pub rescan: Duration,
     /// How long there must be no event before files are read; the wait is at most ten times this.
     pub settle: Duration,
+    /// Whether an error anywhere in a file refuses all of it, so that its last good content stays.
+    pub is_whole: bool,
 }
 
 impl Default for ManifestOptions {
     fn default() -> Self {
-        Self { rescan: Duration::from_secs(20), settle: Duration::from_millis(10) }
+        Self { rescan: Duration::from_secs(20), settle: Duration::from_millis(10), is_whole: false }
     }
 }
 
@@ -230,6 +232,7 @@ impl Watching {
         let manifests = Manifests::beside(path.clone(), signal.writers.clone()).among(source.roots);
         let manifests = if source.in_full { manifests.named_in_full() } else { manifests };
         let options = source.options;
+        let manifests = if options.is_whole { manifests.whole() } else { manifests };
         let name = Memory::name("manifests", source.position);
         let memory = source.state.map(|state| Memory::load(&state, &name, &path));
         Self {

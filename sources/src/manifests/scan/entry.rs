@@ -62,6 +62,8 @@ pub(super) struct Context<'a> {
     /// What has been decoded ahead.
     pub(super) ahead: &'a mut Ahead,
     pub(super) writers: &'a Writers,
+    /// Whether an error anywhere in the file refuses all of it.
+    pub(super) is_whole: bool,
 }
 
 /// The result of reading a file.
@@ -287,7 +289,7 @@ impl FileEntry {
             self.stamp = Some(stamp);
             return self.keep("is empty (0 bytes)", context);
         }
-        let decoded = context
+        let mut decoded = context
             .ahead
             .take(&self.name, hash)
             .unwrap_or_else(|| decode(&self.path, bytes, self.format, context.interner));
@@ -301,10 +303,26 @@ impl FileEntry {
         }
         self.restless = None;
         self.stamp = Some(stamp);
+        if context.is_whole && !decoded.unreadable {
+            self.demand_all(&mut decoded);
+        }
         if decoded.unreadable {
             self.miss(context);
         }
         self.settle(decoded, hash, context.is_first)
+    }
+
+    /// Refuses content of which a part cannot be used.
+    fn demand_all(&self, decoded: &mut Decoded) {
+        if self.is_alien {
+            decoded.problems.push(self.problem(Severity::Error, ALIEN));
+        }
+        if decoded.problems.iter().any(|it| it.severity == Severity::Error) {
+            decoded.unreadable = true;
+            let kept = if self.read { "; its last good content stays" } else { "" };
+            let message = format!("nothing of it is used, because of an error{kept}");
+            decoded.problems.push(self.problem(Severity::Error, &message));
+        }
     }
 
     /// Returns what is wrong if it is read for itself, and there is nothing in it that is read: as

@@ -434,7 +434,11 @@ async fn dropping_the_future_ends_the_thread() {
 async fn a_slow_receiver_gets_everything() {
     let directory = tempfile::tempdir().unwrap();
     let (out, mut updates) = mpsc::channel(1);
-    let options = ManifestOptions { rescan: NEVER, settle: Duration::from_millis(1) };
+    let options = ManifestOptions {
+        rescan: NEVER,
+        settle: Duration::from_millis(1),
+        ..ManifestOptions::default()
+    };
     let task = tokio::spawn(ManifestSource::new(directory.path().to_owned(), options).run(out));
     for number in 1..50 {
         put(directory.path(), &format!("f{number}.yaml"), &plain(&format!("s{number}"), 1));

@@ -123,7 +123,11 @@ fn write_slowly(path: PathBuf, parts: Vec<String>) -> std::thread::JoinHandle<()
 
 /// Makes the source read the directory all the time, in all ways.
 fn restless() -> ManifestOptions {
-    ManifestOptions { rescan: Duration::from_millis(20), settle: Duration::from_millis(1) }
+    ManifestOptions {
+        rescan: Duration::from_millis(20),
+        settle: Duration::from_millis(1),
+        ..ManifestOptions::default()
+    }
 }
 
 fn removals(running: &Running) -> usize {
