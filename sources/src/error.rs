@@ -28,6 +28,9 @@ pub enum SourceError {
     /// The thread of the source ended although it was not asked to. This is a bug.
     #[error("the thread of the source ended unexpectedly")]
     Ended,
+    /// A recording that is replayed cannot be read.
+    #[error("the recording cannot be read")]
+    Recording(#[source] Box<dyn Error + Send + Sync>),
     /// The thread that receives file events ended although it was not asked to.
     #[error("the thread that receives file events ended unexpectedly")]
     Deaf,

@@ -16,6 +16,7 @@
 //! - All share what they send (`update`, `problem`, `flaw`), why they end (`error`), how long they wait
 //!   after a failure (`backoff`), and what is kept on disk for the next start (`state`, by
 //!   `replace`).
+//! - `recording` writes what all have sent to a file, and is a source that sends it again.
 //!
 //! Input is checked here, so that the compiler cannot fail: the objects that leave this crate are
 //! valid, defaulted and normalised, and are sent only if their meaning changed. A source decides by
@@ -39,6 +40,7 @@ mod networks;
 mod podman;
 mod pods;
 mod problem;
+pub mod recording;
 mod replace;
 mod rtnetlink;
 #[cfg(feature = "simulation")]

@@ -25,7 +25,7 @@ const MIB: usize = 1 << 20;
 /// What a target may allocate is a constant and a multiple of the length of its input, about three
 /// times of what was found. The constants of YAML follow from its limits: how much aliases may
 /// repeat.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     Target { name: "manifest_yaml", run: target::yaml, least: 192 * MIB, factor: 4096 },
     Target { name: "manifest_json", run: target::json, least: 4 * MIB, factor: 1024 },
     Target { name: "api_list", run: sources::api_list, least: 64 * KIB, factor: 512 },
@@ -42,6 +42,7 @@ pub const TARGETS: [Target; 17] = [
     Target { name: "links_and_routes", run: sinks::links_and_routes, least: 64 * KIB, factor: 64 },
     Target { name: "configuration", run: target::configuration, least: 16 * MIB, factor: 4096 },
     Target { name: "name", run: target::name, least: 64 * KIB, factor: 512 },
+    Target { name: "recording", run: target::recording, least: 4 * MIB, factor: 4096 },
     Target { name: "snapshot", run: target::snapshot, least: 4 * MIB, factor: 4096 },
 ];
 

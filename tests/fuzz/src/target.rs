@@ -9,6 +9,7 @@ use rulec::config::{Config, File, Surroundings};
 use rulec::snapshot::Snapshot;
 use rulec_compiler::name::NodeName;
 use rulec_compiler::{Change, Delta, Model, Origin, Program, Settings, State};
+use rulec_sources::recording::{Mask, MaskKey, Moment};
 use rulec_sources::{fuzzing, read_text};
 
 /// A reader of bytes.
@@ -66,6 +67,19 @@ pub(crate) fn snapshot(bytes: &[u8]) {
     if let Some(model) = snapshot.model() {
         program(&model, snapshot.settings().clone());
     }
+}
+
+/// Reads a recording; its last state is compiled, and so is that with pseudonyms.
+pub(crate) fn recording(bytes: &[u8]) {
+    let Some((settings, entries)) = fuzzing::recording(bytes) else { return };
+    let mut mask = Mask::new(MaskKey::from([7; 32]));
+    let (mut moment, mut masked) = (Moment::default(), Moment::default());
+    for entry in &entries {
+        moment.add(entry);
+        masked.add(&mask.entry(entry));
+    }
+    program(masked.model(), mask.settings(&settings));
+    program(moment.model(), settings);
 }
 
 /// Reads a name as typed: each line is one.
