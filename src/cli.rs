@@ -10,6 +10,7 @@ use rulec_compiler::ipvs::Scheduler;
 mod check;
 pub mod completions;
 pub mod name;
+pub mod replay;
 pub mod show;
 pub mod top;
 pub mod trace;
@@ -132,6 +133,12 @@ pub enum Command {
     /// `rulec diff --from @-5m --to @now` compares the states of two moments. Exits with 0, or with 3
     /// if there is no daemon, it does not answer, or it does not keep the change.
     History(watch::HistoryArgs),
+    /// List what a recording has, or write a part of it to another file
+    ///
+    /// `rulec run --to-file` records, and `rulec run --replay` programs a node from it. As a state,
+    /// `rulec diff`, `rulec show` and `rulec explain` take FILE, which is its last one, or FILE@TIME.
+    /// Exits with 0, with 2 if a part of it is torn and was left out, or with 3 if it cannot be read.
+    Replay(replay::ReplayArgs),
     /// Remove everything that rulec, or kube-proxy, has put into this node's kernel
     ///
     /// Connections to Services are translated only while a proxy's rules are in place: let the next
@@ -356,8 +363,11 @@ impl NodeArgs {
 /// `rulec diff`
 #[derive(Debug, Args)]
 pub struct DiffArgs {
-    /// The state to start from: `kernel`, a manifest directory or file, a snapshot, `api` for what
-    /// an API server has, `-` for manifests on standard input, or a moment of the daemon
+    /// The state to start from: `kernel`, a manifest directory or file, a snapshot, a recording,
+    /// `api` for what an API server has, `-` for manifests on standard input, or a moment of the
+    /// daemon
+    ///
+    /// A recording is FILE, for its last state, or FILE@TIME.
     ///
     /// A moment is `@now`, `@-5m`, a time such as `@2026-11-30T22:10:00Z`, or `@17` for the state after
     /// change 17 of `rulec history`.
@@ -441,8 +451,10 @@ pub struct ExplainArgs {
     /// The interface that the packet arrives on, where Pods are recognised by interface
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
-    /// The state to look at: `kernel`, a manifest directory or file, a snapshot, `api` for what an
-    /// API server has, or `-` for manifests on standard input
+    /// The state to look at: `kernel`, a manifest directory or file, a snapshot, a recording, `api`
+    /// for what an API server has, or `-` for manifests on standard input
+    ///
+    /// A recording is FILE, for its last state, or FILE@TIME.
     ///
     /// May be given several times with manifests; the last that defines an object takes precedence.
     #[arg(long, value_name = "STATE", default_value = "kernel")]

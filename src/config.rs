@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rulec_compiler::Settings;
+use rulec_sources::recording::ReplayOptions;
 use rulec_sources::{CniCache, KubeletAccess, ManifestUrls, Ranges};
 
 use self::options::{IpvsAddresses, LogArgs, LogFormat, RangeArgs, RunArgs, SettingsArgs};
@@ -63,6 +64,12 @@ pub struct Config {
     pub kubelet: Option<KubeletAccess>,
     /// The socket of podman, if it is a source.
     pub podman: Option<PathBuf>,
+    /// The file of manifests that is the whole source, if there is one.
+    pub state_file: Option<PathBuf>,
+    /// Where to record what the sources send, if anywhere.
+    pub recording: Option<Recording>,
+    /// The recording that is the only source, if there is one.
+    pub replay: Option<ReplayOptions>,
     /// Settings of the compiler. The primary address of the node is kube-proxy's bindAddress,
     /// unless it is unspecified: nothing is bound to it.
     pub settings: Settings,
@@ -100,6 +107,17 @@ pub struct HostsFile {
 impl HostsFile {
     /// The default domain, as in Kubernetes.
     pub const DOMAIN: &str = "cluster.local";
+}
+
+/// Where to record what the sources send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recording {
+    /// The file.
+    pub path: PathBuf,
+    /// How many bytes it may have.
+    pub most: u64,
+    /// Whether names and addresses are replaced.
+    pub is_masked: bool,
 }
 
 /// How to reach the API server.

@@ -5,7 +5,7 @@
 //!   reports processes that listen where a Service is served, `hosts_thread` writes the `names` of
 //!   Services to a file, `reload` notices a changed configuration, and `systemd` reports to a
 //!   service manager. `routes_thread` keeps the routes to Services, and `traffic_thread` hears of
-//!   counters of connections that go.
+//!   counters of connections that go. `record_thread` records what the sources send.
 //! - `commits`, `problems` and `remarks` log what is committed and what is wrong with objects, and
 //!   `node_look` what is wrong with the node itself.
 
@@ -16,6 +16,7 @@ pub mod listeners;
 mod names;
 mod node_look;
 pub mod problems;
+pub mod record_thread;
 pub mod reload;
 mod remarks;
 pub mod routes_thread;

@@ -7,7 +7,9 @@ use rulec::cleanup;
 use rulec::cli::{Cli, Command, completions};
 use rulec::daemon::run;
 use rulec::observe::telemetry;
-use rulec::tool::{check, complete, diff, explain, history, show, status, top, trace, watch};
+use rulec::tool::{
+    check, complete, diff, explain, history, replay, show, status, top, trace, watch,
+};
 
 fn main() -> ExitCode {
     let Cli { command, log, .. } = match Cli::read(std::env::args_os()) {
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         Command::Top(args) => telemetry::init(&log.log()).and_then(|()| top::run(&args)),
         Command::Watch(args) => telemetry::init(&log.log()).and_then(|()| watch::run(&args)),
         Command::History(args) => telemetry::init(&log.log()).and_then(|()| history::run(&args)),
+        Command::Replay(args) => telemetry::init(&log.log()).and_then(|()| replay::run(&args)),
         Command::Cleanup(args) => telemetry::init(&log.log()).and_then(|()| cleanup::run(&args)),
         Command::Completions(args) => completions::run(&args),
         Command::Complete(args) => complete::run(&args),

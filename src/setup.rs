@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rulec_compiler::Settings;
 use rulec_compiler::net::Family;
+use rulec_sources::recording::Reader;
 use rulec_sources::{KubeletAccess, PodmanSource, Ranges, UsedNetwork, used_networks};
 
 use crate::cli::{CompileArgs, LogArgs, RangeArgs, RunArgs};
@@ -26,7 +27,20 @@ use crate::observe::telemetry::complain;
 /// If the file cannot be read, or anything in it or in the options is wrong.
 pub fn load(run: &RunArgs, log: &LogArgs) -> anyhow::Result<Loaded> {
     let surroundings = surroundings()?;
-    with_file(run.config.as_deref(), |file| Ok(Config::load(run, log, file, &surroundings)?))
+    let load = |file: Option<File<'_>>| Ok(Config::load(run, log, file, &surroundings)?);
+    let mut loaded = with_file(run.config.as_deref(), load)?;
+    if let Some(replay) = &loaded.config.replay {
+        let header = Reader::open(&replay.path).context("--replay")?.header().clone();
+        let is_ipvs = header.settings.ipvs().is_some();
+        anyhow::ensure!(
+            is_ipvs == (loaded.config.mode == Mode::Ipvs),
+            "--replay {}: it was recorded in mode {other}: add --proxy-mode {other}",
+            replay.path.display(),
+            other = if is_ipvs { Mode::Ipvs.name() } else { Mode::Nftables.name() },
+        );
+        loaded.config.settings = header.settings;
+    }
+    Ok(loaded)
 }
 
 /// Reads the settings for compiling manifests, and reports options that have no effect.

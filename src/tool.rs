@@ -1,5 +1,5 @@
-//! The commands that only look: `check`, `diff`, `explain`, `history`, `show`, `status`, `top`, `trace`
-//! and `watch`. `input` is a state as the command line names it, `daemon` asks the running daemon for its
+//! The commands that only look: `check`, `diff`, `explain`, `history`, `replay`, `show`, `status`,
+//! `top`, `trace` and `watch`. `input` is a state as the command line names it, `daemon` asks the running daemon for its
 //! own, `balancing` is what a state tells of load balancing, and `past` a change of the history as
 //! text. `progress` and `pager` are for terminals. `complete` is for shells.
 
@@ -15,6 +15,7 @@ mod input;
 mod pager;
 pub(crate) mod past;
 mod progress;
+pub mod replay;
 pub mod show;
 pub mod status;
 pub mod top;

@@ -326,6 +326,29 @@ pub(crate) const PAGES: &[Page] = &[
         see_also: &["less(1)"],
     },
     Page {
+        command: "replay",
+        examples: &[
+            ("What a recording has:", "rulec replay /var/tmp/rulec.rec"),
+            (
+                "Ten minutes of it, with pseudonyms, to send to somebody:",
+                "rulec replay /var/tmp/rulec.rec --from 2026-11-30T22:10:00Z --until \
+                 2026-11-30T22:20:00Z --mask --save part.rec",
+            ),
+            ("All of it, for a program:", "rulec replay /var/tmp/rulec.rec -o json"),
+        ],
+        exit_status: &[
+            ("0", "It is listed or written."),
+            ("2", "A part of it is torn. It is named, and the rest is listed or written."),
+            CANNOT_RUN,
+        ],
+        files: &[(
+            "FILE.old",
+            "What was recorded before FILE was begun. It is read, too, if it is there.",
+        )],
+        environment: &[RULEC_LOG],
+        see_also: &[],
+    },
+    Page {
         command: "cleanup",
         examples: &[
             ("Remove all that rulec has put into the kernel:", "rulec cleanup"),

@@ -7,6 +7,7 @@ mod manifests;
 mod networks;
 mod podman;
 mod read;
+mod recording;
 mod servers;
 mod static_pods;
 mod unused;
@@ -26,6 +27,7 @@ use kubelet::kubelet;
 use networks::{detect_local, node_port_addresses};
 use podman::podman;
 use read::{address, duration, flag, text, text_if_given, within};
+use recording::{recording, replay, state_file};
 use servers::{HEALTHZ, METRICS, server};
 use static_pods::StaticPods;
 
@@ -46,7 +48,12 @@ pub(super) fn load(
 ) -> Result<Loaded, Invalid> {
     let mut values = read(file)?;
     take_flags(&mut values, &run.settings, &run.kube_proxy, file);
-    let api = api(&mut values, run, file, surroundings);
+    let replay = replay(&mut values, run, file);
+    let state_file = state_file(&mut values, run, surroundings);
+    let api = match (&replay, &state_file) {
+        (Some(_), _) | (_, Some(_)) => None,
+        (None, None) => api(&mut values, run, file, surroundings),
+    };
     let kubelet = kubelet(&mut values, run, api.is_some(), surroundings);
     let podman = podman(&mut values, run, api.is_some() || kubelet.is_some(), surroundings);
     let compiled = compiled(&mut values, &run.settings, surroundings);
@@ -65,6 +72,9 @@ pub(super) fn load(
         api,
         kubelet,
         podman,
+        state_file,
+        recording: recording(&mut values, run),
+        replay,
         settings,
         mode,
         ipvs: ipvs::node(&mut values, &run.settings.ipvs, mode),

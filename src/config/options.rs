@@ -17,10 +17,12 @@ use super::{KubeProxyFlags, Log, go_bool};
 pub(crate) mod heading;
 mod kubelet;
 mod podman;
+mod recording;
 mod urls;
 
 pub use kubelet::KubeletArgs;
 pub use podman::PodmanArgs;
+pub use recording::RecordingArgs;
 pub use urls::UrlArgs;
 
 /// How to log
@@ -217,6 +219,12 @@ pub struct RunArgs {
     /// kinds are ignored. If several paths define an object, the last of them takes precedence.
     #[arg(long, help_heading = heading::SOURCES, value_name = "PATH")]
     pub manifests: Vec<PathBuf>,
+    /// A file of manifests that is the whole source, and is taken as a whole
+    ///
+    /// An error anywhere in it refuses all of it, and its last good content stays. Nothing is given out
+    /// to its Services, and no other source is followed. Replace it in one step, by a rename.
+    #[arg(long, help_heading = heading::SOURCES, value_name = "FILE")]
+    pub state_file: Option<PathBuf>,
     /// The address of the API server; overrides the kubeconfig
     #[arg(long, help_heading = heading::SOURCES, value_name = "URL")]
     pub master: Option<String>,
@@ -255,6 +263,9 @@ pub struct RunArgs {
     /// podman as a source of Pods
     #[command(flatten)]
     pub podman: PodmanArgs,
+    /// Recording, and replaying
+    #[command(flatten)]
+    pub recording: RecordingArgs,
     /// What Services of manifests are given
     #[command(flatten)]
     pub ranges: RangeArgs,

@@ -19,6 +19,7 @@ use rulec_compiler::nft::traffic::Traffic;
 use rulec_compiler::object::Kind;
 use rulec_engine::{Counts, Engine, Event, Periods, Request};
 use rulec_sinks::nft::Ownership;
+use rulec_sources::recording::Begin;
 use rulec_sources::{Nudge, Problem, Severity, StateDir, Trigger, Update};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -33,6 +34,7 @@ use crate::daemon::hosts_thread::HostsThread;
 use crate::daemon::listeners::Listeners;
 use crate::daemon::node_look::NodeLook;
 use crate::daemon::problems::{Line, Problems};
+use crate::daemon::record_thread::{self, Heard, RecordThread};
 use crate::daemon::reload;
 use crate::daemon::remarks::Remarks;
 use crate::daemon::routes_thread::{self, RoutesThread};
@@ -183,6 +185,20 @@ async fn serve(
         Some(hosts) => Some(HostsThread::start(hosts.clone(), Arc::clone(&metrics))?),
         None => None,
     };
+    daemon.recording = match &config.recording {
+        Some(recording) => {
+            let begin = Begin {
+                path: recording.path.clone(),
+                most: recording.most,
+                is_masked: recording.is_masked,
+                program: env!("CARGO_PKG_VERSION").to_owned(),
+                settings: config.settings.clone(),
+                sources: sources.origins(),
+            };
+            Some(RecordThread::start(begin, Arc::clone(&metrics)).context("--to-file")?)
+        }
+        None => None,
+    };
     daemon.routes = routes;
     daemon.networks.clone_from(&sources.networks);
     daemon.notify = Notify::from_env();
@@ -209,6 +225,9 @@ async fn serve(
         error = sources.failure() => return Err(error),
         error = servers.failure() => return Err(error),
     }
+    if let Some(recording) = daemon.recording.take() {
+        recording.finish(record_thread::FINISH);
+    }
     if let Some(keeper) = daemon.keeper.take() {
         keeper.finish(history::FINISH);
     }
@@ -229,6 +248,7 @@ async fn death(
     hosts: &mut Option<HostsThread>,
     routes: &mut Option<RoutesThread>,
     keeper: &mut Option<Keeper>,
+    recording: &mut Option<RecordThread>,
 ) -> anyhow::Error {
     let conntrack = async {
         match conntrack {
@@ -254,7 +274,14 @@ async fn death(
             None => pending().await,
         }
     };
+    let recording = async {
+        match recording {
+            Some(recording) => recording.death().await,
+            None => pending().await,
+        }
+    };
     tokio::select! {
+        error = recording => error,
         error = keeper => error,
         error = conntrack => error,
         error = hosts => error,
@@ -306,6 +333,8 @@ pub struct Daemon {
     /// The changes that are kept.
     history: History,
     keeper: Option<Keeper>,
+    /// Records what the sources send, if that is wanted.
+    recording: Option<RecordThread>,
     remarks: Remarks,
     node: NodeLook,
     observer: Option<mpsc::UnboundedSender<Counts>>,
@@ -346,6 +375,7 @@ impl Daemon {
             listeners: Listeners::default(),
             history: History::new(Limits::default(), diff::tell_change),
             keeper: None,
+            recording: None,
             remarks: Remarks::default(),
             node: NodeLook::default(),
             observer: None,
@@ -383,6 +413,7 @@ impl Daemon {
                 self.problems.deadline(),
                 self.commits.deadline(),
                 self.remarks.deadline(),
+                self.recording.as_ref().and_then(RecordThread::deadline),
             ];
             let deadline = deadlines.into_iter().flatten().min();
             let tick = async {
@@ -418,7 +449,7 @@ impl Daemon {
                     None => watched = false,
                 },
                 error = self.sink.threads.death() => return Err(error),
-                error = death(&mut self.conntrack, &mut self.hosts, &mut self.routes, &mut self.keeper) => return Err(error),
+                error = death(&mut self.conntrack, &mut self.hosts, &mut self.routes, &mut self.keeper, &mut self.recording) => return Err(error),
                 error = self.monitor.checks.failure() => return Err(error),
                 Some(()) = self.reloads.recv() => self.look_again(),
                 Some(ask) = self.monitor.asks.recv() => {
@@ -438,6 +469,9 @@ impl Daemon {
                 conntrack.check(suspects, rules);
             }
             self.note();
+            if let Some(recording) = &mut self.recording {
+                recording.follow(self.engine.model());
+            }
             self.monitor.follow(&mut self.engine);
             self.name_services();
             self.route_services();
@@ -517,6 +551,7 @@ impl Daemon {
 
     fn update(&mut self, update: Update) {
         let now = Instant::now();
+        let heard = self.recording.as_ref().map(|_| Heard::of(&update));
         let Update {
             origin,
             changes,
@@ -541,6 +576,9 @@ impl Daemon {
         let before = self.engine.counts().suppressed;
         let triggers = self.on_our_clock(triggers, now);
         self.engine.handle(Event::Changes(origin, changes, triggers), now);
+        if let (Some(recording), Some(heard)) = (&mut self.recording, heard) {
+            recording.record(heard, self.engine.model());
+        }
         self.unread.insert(origin, unread);
         self.engine.handle(Event::Unread(self.unread.values().sum()), now);
         let here = u64::try_from(self.engine.counts().suppressed - before).unwrap_or_default();

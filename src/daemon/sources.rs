@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use rulec_compiler::nft::Key;
 use rulec_compiler::state::Held;
 use rulec_compiler::{Frontend, Origin};
+use rulec_sources::recording::{Reader, ReplaySource};
 use rulec_sources::{
     AllocatedValue, ApiAccess, ApiOptions, ApiSource, ApiStatus, ApiTiming, InterfaceSource,
     KubeletSource, ManifestOptions, ManifestRoots, Notes, Nudge, PodmanSource, Ranges, Recall,
@@ -24,7 +25,7 @@ use crate::setup;
 /// The sources that are running. Dropping it ends them.
 #[derive(Debug)]
 pub struct Sources {
-    tasks: JoinSet<(Origin, Result<(), SourceError>)>,
+    tasks: JoinSet<(String, Result<(), SourceError>)>,
     origins: Vec<Origin>,
     /// The networks that addresses of Services are given out of.
     pub networks: Vec<IpNet>,
@@ -81,9 +82,23 @@ impl Sources {
             notes: None,
             nudge: None,
         };
+        if let Some(replay) = &config.replay {
+            let reader = Reader::open(&replay.path)?;
+            sources.origins.clone_from(&reader.header().sources);
+            let source = ReplaySource::new(reader, replay.clone()).run(out.clone());
+            let name = replay.path.display().to_string();
+            sources.tasks.spawn(async move { (name, source.await) });
+            return Ok(sources);
+        }
+        let usual = ManifestOptions::default();
+        let rescan = args.rescan_seconds.map_or(usual.rescan, Duration::from_secs);
+        if let Some(path) = &config.state_file {
+            let options = ManifestOptions { rescan, is_whole: true, ..usual };
+            let source = ManifestRoots::new(vec![path.clone()], options).with_state(state.cloned());
+            sources.nudge = Some(source.nudge());
+            sources.spawn(Origin::Manifests, source.run(out.clone()));
+        }
         if args.has_manifests() {
-            let usual = ManifestOptions::default();
-            let rescan = args.rescan_seconds.map_or(usual.rescan, Duration::from_secs);
             let options = ManifestOptions { rescan, ..usual };
             let ranges = setup::free_ranges(config, &args.ranges)?;
             sources.networks = ranges.iter().flat_map(Ranges::open_networks).collect();
@@ -130,7 +145,7 @@ impl Sources {
         source: impl Future<Output = Result<(), SourceError>> + Send + 'static,
     ) {
         self.origins.push(origin);
-        self.tasks.spawn(async move { (origin, source.await) });
+        self.tasks.spawn(async move { (origin.to_string(), source.await) });
     }
 
     /// Returns which sources there are.
@@ -143,10 +158,10 @@ impl Sources {
         match self.tasks.join_next().await {
             None => anyhow::anyhow!("there is no source"),
             Some(Err(error)) => anyhow::Error::new(error).context("a source died"),
-            Some(Ok((origin, outcome))) => {
+            Some(Ok((name, outcome))) => {
                 let ended = outcome.context("it ended").err();
                 let ended = ended.unwrap_or_else(|| anyhow::anyhow!("it ended"));
-                ended.context(format!("the source {origin}"))
+                ended.context(format!("the source {name}"))
             }
         }
     }

@@ -5,6 +5,7 @@ mod api;
 mod manifests;
 mod named;
 mod places;
+pub(crate) mod recorded;
 mod sightings;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -225,6 +226,19 @@ impl Side {
                     model,
                     state: Some(held),
                     settings: Arc::new(snapshot.settings().clone()),
+                    problems,
+                })
+            }
+            Content::Recording(recorded) => {
+                let (header, moment) = *recorded;
+                let model = moment.model().clone();
+                let problems = moment.problems().cloned().collect();
+                Ok(Self {
+                    name,
+                    shortened: shortened(&model),
+                    model: Some(model),
+                    state: None,
+                    settings: Arc::new(header.settings),
                     problems,
                 })
             }

@@ -89,7 +89,7 @@ fn a_killed_daemon_leaves_nothing_behind_in_shared_tables() {
 
 /// Returns the elements of a listing, sorted, without what depends on history: slots, the numbers of
 /// groups and classes, and classes that are no longer used.
-fn meaning(namespace: &Namespace) -> Vec<String> {
+pub(crate) fn meaning(namespace: &Namespace) -> Vec<String> {
     let listing = listing(namespace);
     let mut set = String::new();
     let mut family = "";

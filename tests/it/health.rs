@@ -413,7 +413,7 @@ pub(crate) const OF_TRAFFIC: [(&str, &str); 4] = [
 ];
 
 /// All other exported metrics with their types.
-pub(crate) const EXPORTED: [(&str, &str); 55] = [
+pub(crate) const EXPORTED: [(&str, &str); 58] = [
     ("kubeproxy_conntrack_reconciler_deleted_entries_total", "counter"),
     ("kubeproxy_conntrack_reconciler_sync_duration_seconds", "histogram"),
     ("kubeproxy_network_programming_duration_seconds", "histogram"),
@@ -459,6 +459,9 @@ pub(crate) const EXPORTED: [(&str, &str); 55] = [
     ("rulec_overridden_objects", "gauge"),
     ("rulec_quarantined_services", "gauge"),
     ("rulec_queue_to_ack_seconds", "histogram"),
+    ("rulec_recording_bytes_total", "counter"),
+    ("rulec_recording_lost_updates_total", "counter"),
+    ("rulec_recording_write_failures_total", "counter"),
     ("rulec_records", "gauge"),
     ("rulec_records_limit", "gauge"),
     ("rulec_source_available", "gauge"),

@@ -31,6 +31,7 @@ mod nft_versions;
 mod node;
 mod page;
 mod podman;
+mod recording;
 mod reload;
 mod schemas;
 mod settings;

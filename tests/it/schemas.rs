@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use validator::{check_schema, validate};
 
 /// The schema of each kind of document.
-const KINDS: [(&str, &str); 14] = [
+const KINDS: [(&str, &str); 15] = [
     ("Change", "history.json"),
     ("ChangeList", "history.json"),
     ("Check", "check.json"),
@@ -24,6 +24,7 @@ const KINDS: [(&str, &str); 14] = [
     ("Explanation", "explain.json"),
     ("ExplanationList", "explain.json"),
     ("NodeList", "show.json"),
+    ("Recording", "recording.json"),
     ("ServiceList", "show.json"),
     ("SourceList", "show.json"),
     ("Status", "status.json"),
@@ -33,11 +34,12 @@ const KINDS: [(&str, &str); 14] = [
 ];
 
 /// The document that describes the fields of a schema, if they are not those of a standard.
-const DOCUMENTS: [(&str, &str); 8] = [
+const DOCUMENTS: [(&str, &str); 9] = [
     ("check.json", "docs/check-json.md"),
     ("diff.json", "docs/diff-json.md"),
     ("explain.json", "docs/explain-json.md"),
     ("history.json", "docs/watch.md"),
+    ("recording.json", "docs/recording.md"),
     ("show.json", "docs/show.md"),
     ("status.json", "docs/show.md"),
     ("trace.json", "docs/trace.md"),

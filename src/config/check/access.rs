@@ -33,7 +33,8 @@ pub(super) fn api(
         if !has_manifests && !starts_nothing {
             values.refuse_option(
                 "--manifests",
-                "is missing, and so are --manifests-url, --kubeconfig, --master and --config: \
+                "is missing, and so are --manifests-url, --kubeconfig, --master, --config, \
+                 --state-file and --replay: \
                  there is no source of Services",
             );
         }

@@ -26,7 +26,7 @@ pub(super) fn check(values: &mut Values) {
 
 /// Warns of options for a source that there is not, or for a state that is not kept.
 pub(super) fn options(values: &mut Values, run: &RunArgs, has_api: bool) {
-    if run.rescan_seconds.is_some() && run.manifests.is_empty() {
+    if run.rescan_seconds.is_some() && run.manifests.is_empty() && run.state_file.is_none() {
         values.option_unused("--rescan-seconds", "there are no manifests");
     }
     const GRACE: &str = "--state-grace-seconds";

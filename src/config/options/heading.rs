@@ -11,6 +11,8 @@ pub(crate) const URLS: &str = "Manifests by URL";
 pub(crate) const KUBELET: &str = "The kubelet as a source";
 /// podman as a source of Pods.
 pub(crate) const PODMAN: &str = "podman as a source";
+/// What the sources send, in a file.
+pub(crate) const RECORDING: &str = "Recording and replaying";
 /// What Services of manifests are given, and where Services answer.
 pub(crate) const SERVICES: &str = "Addresses and names of Services";
 /// What is compiled for: the node, and how its Pods are recognised.

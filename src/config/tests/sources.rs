@@ -60,7 +60,7 @@ fn a_missing_source_is_an_error() {
     assert_eq!(
         errors(load_in(&[], None, false)),
         [
-            "--manifests: is missing, and so are --manifests-url, --kubeconfig, --master and --config: there is no source of Services"
+            "--manifests: is missing, and so are --manifests-url, --kubeconfig, --master, --config, --state-file and --replay: there is no source of Services"
         ]
     );
     assert_eq!(
@@ -278,4 +278,39 @@ fn options_of_podman_without_effect_are_named() {
         ["--podman: is not given, and whether /closed/podman.sock exists cannot be seen: \
              permission denied; podman is not followed"]
     );
+}
+
+#[test]
+fn a_recording_and_a_state_file_are_the_only_source() {
+    let others =
+        ["--manifests=m", "--master=https://a", "--in-cluster", "--kubelet", "--kubeconfig=/k"];
+    for only in ["--replay", "--state-file"] {
+        let given = format!("{only}=x");
+        for other in others {
+            let name = other.split('=').next().unwrap();
+            let found = errors(load_in(&[&given, other], None, true));
+            let expected = format!("{name}: cannot be combined with {only}: ");
+            assert!(found.iter().any(|it| it.starts_with(&expected)), "{found:?}");
+        }
+        let config = load_in(&[&given], None, true).unwrap().config;
+        assert_eq!(config.api, None, "also in a Pod");
+        assert_eq!((config.manifests.len(), config.cni_cache, config.ranges), (0, None, None));
+    }
+    let both = errors(load_in(&["--replay=x", "--state-file=y"], None, false));
+    assert!(both[0].starts_with("--state-file: cannot be combined with --replay: "), "{both:?}");
+    let same = errors(load_in(&["--replay=x", "--to-file=x"], None, false));
+    assert_eq!(same, ["--to-file: is the recording that is replayed: name another file"]);
+    let times = ["--replay=x", "--replay-from=2026-01-02T00:00:00Z"];
+    let times = [&times[..], &["--replay-until=2026-01-01T00:00:00Z"]].concat();
+    let error = errors(load_in(&times, None, false));
+    assert_eq!(error, ["--replay-from: is after --replay-until, 2026-01-01T00:00:00Z"]);
+    let unused = load_in(&["--manifests=m", "--replay-speed=2", "--to-file-mask"], None, false);
+    let warnings = unused.unwrap().warnings;
+    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    for expected in [
+        "--to-file-mask: has no effect: there is no --to-file",
+        "--replay-speed: has no effect: there is no --replay",
+    ] {
+        assert!(warnings.iter().any(|it| it == expected), "{warnings:?}");
+    }
 }

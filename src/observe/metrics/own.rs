@@ -58,6 +58,9 @@ pub struct Own {
     state_write_failures: Counter,
     hosts_file_names: Gauge,
     hosts_file_write_failures: Counter,
+    recording_bytes: Counter,
+    recording_write_failures: Counter,
+    recording_lost_updates: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
@@ -337,6 +340,24 @@ impl Own {
                 "Times that the hosts file could not be written",
                 Counter::default(),
             ),
+            recording_bytes: put(
+                to,
+                "recording_bytes",
+                "Bytes written to the recording of what the sources send",
+                Counter::default(),
+            ),
+            recording_write_failures: put(
+                to,
+                "recording_write_failures",
+                "Times that the recording could not be written",
+                Counter::default(),
+            ),
+            recording_lost_updates: put(
+                to,
+                "recording_lost_updates",
+                "Updates that are not in the recording: a whole state is in their place",
+                Counter::default(),
+            ),
         };
         own.create();
         own
@@ -506,6 +527,21 @@ impl Own {
     /// Counts a failure to write the hosts file.
     pub fn hosts_file_failed(&self) {
         self.hosts_file_write_failures.inc();
+    }
+
+    /// Counts what was written to the recording.
+    pub fn recorded(&self, bytes: u64) {
+        self.recording_bytes.inc_by(bytes);
+    }
+
+    /// Counts a failure to write the recording.
+    pub fn recording_failed(&self) {
+        self.recording_write_failures.inc();
+    }
+
+    /// Counts updates that are not recorded.
+    pub fn recording_lost(&self, updates: u64) {
+        self.recording_lost_updates.inc_by(updates);
     }
 
     pub(super) fn available(&self, origin: Origin, is_available: bool) {

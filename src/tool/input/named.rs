@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use rulec_compiler::{Settings, State};
+use rulec_sources::recording::{self, Header};
 use rulec_sources::{Overlap, Reading, Shared};
 
 use super::api::API;
-use super::{INPUT, NodeAddresses, Places};
+use super::{INPUT, NodeAddresses, Places, recorded};
 use crate::history::moment::{Moment, SIGN};
 use crate::kernel;
 use crate::observe::changes::STATES;
@@ -18,7 +19,7 @@ use crate::observe::telemetry::complain;
 use crate::snapshot::Snapshot;
 use crate::tool::daemon::ask;
 
-/// A state as arguments name it: `kernel`, `api`, a snapshot, or manifests in one or more paths or on
+/// A state as arguments name it: `kernel`, `api`, a snapshot, a recording, or manifests in one or more paths or on
 /// standard input.
 pub(crate) struct Named<'a> {
     pub(super) states: Vec<&'a str>,
@@ -29,6 +30,8 @@ pub(super) enum Content {
     /// It is read later.
     Kernel,
     Snapshot(Box<Snapshot>),
+    /// A state of a recording, and what could not be read of it.
+    Recording(Box<(Header, recording::Moment)>),
     /// Objects, of manifests or of an API server.
     Manifests(Reading),
 }
@@ -50,6 +53,7 @@ impl<'a> Named<'a> {
             ["kernel", API].contains(state)
                 || state.starts_with(SIGN)
                 || Snapshot::is_one(Path::new(state))
+                || recorded::names_one(state)
         };
         let other = states.iter().copied().find(is_other);
         let alone = other.or_else(|| states.iter().copied().find(|state| *state == INPUT));
@@ -66,6 +70,9 @@ impl<'a> Named<'a> {
             }
             Some(moment) if moment.starts_with(SIGN) => {
                 Content::Snapshot(Box::new(past(moment, places.socket())?))
+            }
+            Some(state) if recorded::names_one(state) => {
+                Content::Recording(Box::new(recorded::read(state)?))
             }
             Some(path) => Content::Snapshot(Box::new(Snapshot::read(Path::new(path))?)),
             None => Content::Manifests(manifests(&states, &places.shared)?),

@@ -1,0 +1,315 @@
+//! The thread that records what the sources send.
+//!
+//! It never delays a change: an update is handed over as pointers, and if too many wait because the
+//! disk is slow, they are dropped, and a whole state is recorded in their place. The daemon also
+//! hands over a whole state when the file is full, since a file begins with one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::time::{Duration, Instant};
+
+use im::OrdSet;
+use jiff::Timestamp;
+use rulec_compiler::{Change, Model, Origin};
+use rulec_sources::recording::{
+    Begin, Entry, Recorded, Recorder, Said, Status, What, Whole, WholeReason,
+};
+use rulec_sources::{Problem, Update, retry_pause};
+
+use crate::observe::metrics::Metrics;
+use crate::threads::Vital;
+
+/// How many updates may wait for the thread, and how many for the disk.
+const WAITING: usize = 1024;
+
+/// How soon a whole state is tried again in place of updates that were dropped.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The first and the longest pause after a failure.
+const RETRY_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// How long a stop waits for the last entries.
+pub const FINISH: Duration = Duration::from_secs(2);
+
+/// What an update says, before the daemon has taken it in.
+#[derive(Debug)]
+pub struct Heard {
+    time: Timestamp,
+    origin: Origin,
+    status: Status,
+    suppressed: u64,
+    changes: Vec<Change>,
+}
+
+impl Heard {
+    /// Copies the pointers of an update.
+    pub fn of(update: &Update) -> Self {
+        Self {
+            time: Timestamp::now(),
+            origin: update.origin,
+            status: Status { said: Said::of(update), problems: update.problems.clone() },
+            suppressed: update.suppressed,
+            changes: update.changes.clone(),
+        }
+    }
+}
+
+enum Message {
+    Whole(Box<State>),
+    Update { heard: Heard, has_other_problems: bool },
+}
+
+/// Everything that the sources have sent so far.
+struct State {
+    time: Timestamp,
+    reason: WholeReason,
+    model: Model,
+    sources: BTreeMap<Origin, Status>,
+}
+
+/// A handle of the thread. Dropping it ends the thread after the last entry.
+#[derive(Debug)]
+pub struct RecordThread {
+    messages: SyncSender<Message>,
+    /// Whether the thread wants a whole state, to begin a file with.
+    is_full: Arc<AtomicBool>,
+    /// How each source is.
+    sources: BTreeMap<Origin, Status>,
+    /// How many updates were dropped since the last that was handed over.
+    lost: u64,
+    metrics: Arc<Metrics>,
+    thread: Vital,
+}
+
+impl RecordThread {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// If the file is something else than a recording, or the thread cannot be started.
+    pub fn start(begin: Begin, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
+        let sources = begin.sources.iter().map(|origin| (*origin, Status::default())).collect();
+        let recorder = Recorder::new(begin)?;
+        let (messages, received) = mpsc::sync_channel(WAITING);
+        let is_full = Arc::new(AtomicBool::new(false));
+        let worker = Worker {
+            recorder,
+            is_full: Arc::clone(&is_full),
+            has_asked: false,
+            due: Vec::new(),
+            lost: 0,
+            failures: 0,
+            metrics: Arc::clone(&metrics),
+        };
+        let thread = Vital::start("rulec-record", move || worker.run(&received))?;
+        let mut this = Self { messages, is_full, sources, lost: 0, metrics, thread };
+        this.send_whole(WholeReason::Start, Model::default());
+        Ok(this)
+    }
+
+    /// Records an update that the daemon has taken in, without waiting. `model` is what is known
+    /// since.
+    pub fn record(&mut self, heard: Heard, model: &Model) {
+        let before = self.sources.insert(heard.origin, heard.status.clone());
+        if self.lost > 0 || self.is_full.swap(false, Relaxed) {
+            self.lost += u64::from(self.lost > 0);
+            return self.catch_up(model);
+        }
+        let has_other_problems =
+            before.is_none_or(|before| differ(&before.problems, &heard.status.problems));
+        let message = Message::Update { heard, has_other_problems };
+        if let Err(TrySendError::Full(_)) = self.messages.try_send(message) {
+            self.lose(1);
+        }
+    }
+
+    /// Records the whole state in place of updates that were dropped, if there is room now.
+    pub fn follow(&mut self, model: &Model) {
+        if self.lost > 0 {
+            self.catch_up(model);
+        }
+    }
+
+    /// Returns when to call [`Self::follow`] at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        (self.lost > 0).then(|| Instant::now() + AGAIN)
+    }
+
+    fn catch_up(&mut self, model: &Model) {
+        let reason = match self.lost {
+            0 => WholeReason::Full,
+            lost => WholeReason::Gap(lost),
+        };
+        self.send_whole(reason, model.clone());
+    }
+
+    fn send_whole(&mut self, reason: WholeReason, model: Model) {
+        let (time, sources) = (Timestamp::now(), self.sources.clone());
+        let state = Box::new(State { time, reason, model, sources });
+        match self.messages.try_send(Message::Whole(state)) {
+            // If the thread has died, the daemon ends.
+            Ok(()) | Err(TrySendError::Disconnected(_)) => self.lost = 0,
+            Err(TrySendError::Full(_)) if self.lost == 0 => self.lose(1),
+            Err(TrySendError::Full(_)) => {}
+        }
+    }
+
+    fn lose(&mut self, updates: u64) {
+        self.lost += updates;
+        self.metrics.own.recording_lost(updates);
+    }
+
+    /// Resolves with an error when the thread has died.
+    pub async fn death(&mut self) -> anyhow::Error {
+        self.thread.death().await
+    }
+
+    /// Ends the thread after the last entry, for which it waits no longer than this.
+    pub fn finish(self, patience: Duration) {
+        let Self { messages, mut thread, .. } = self;
+        drop(messages);
+        thread.wait(patience);
+    }
+}
+
+fn differ(one: &OrdSet<Problem>, other: &OrdSet<Problem>) -> bool {
+    !one.ptr_eq(other) && one != other
+}
+
+struct Worker {
+    recorder: Recorder,
+    is_full: Arc<AtomicBool>,
+    /// Whether a whole state was asked for, and has not come.
+    has_asked: bool,
+    /// Entries that are not written yet.
+    due: Vec<Entry>,
+    /// How many updates were dropped because the disk has failed for too long.
+    lost: u64,
+    failures: u32,
+    metrics: Arc<Metrics>,
+}
+
+impl Worker {
+    fn run(mut self, messages: &Receiver<Message>) {
+        let path = self.recorder.path().display().to_string();
+        match self.recorder.go_on() {
+            Ok(None) => {}
+            Ok(Some(notice)) => tracing::warn!(path, "{notice}"),
+            Err(error) => tracing::warn!("{error}; the recording goes on in a new file"),
+        }
+        let mut earliest = Instant::now();
+        loop {
+            let pause = (self.failures > 0).then(|| earliest.duration_since(Instant::now()));
+            let first = match pause {
+                Some(pause) => messages.recv_timeout(pause),
+                None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let is_over = matches!(first, Err(RecvTimeoutError::Disconnected));
+            // What has arrived meanwhile is one frame.
+            for message in first.into_iter().chain(messages.try_iter().take(WAITING)) {
+                self.take(message);
+            }
+            if self.failures > 0 && Instant::now() < earliest && !is_over {
+                continue;
+            }
+            self.write(&path);
+            if self.failures > 0 {
+                let (least, longest) = RETRY_PAUSES;
+                earliest = Instant::now() + retry_pause(least, longest, self.failures);
+            }
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    /// Makes an entry of a message.
+    fn take(&mut self, message: Message) {
+        let entry = match message {
+            Message::Whole(state) => {
+                let State { time, mut reason, model, sources } = *state;
+                self.has_asked = false;
+                if let WholeReason::Gap(lost) = reason {
+                    tracing::warn!(updates = lost, "the disk is slow: updates were not recorded");
+                }
+                if self.lost > 0 {
+                    let more = if let WholeReason::Gap(lost) = reason { lost } else { 0 };
+                    reason = WholeReason::Gap(self.lost + more);
+                    self.lost = 0;
+                }
+                let sources = sources.iter().map(|(origin, status)| (*origin, status));
+                Entry { time, what: What::Whole(Whole::of(reason, &model, sources)) }
+            }
+            Message::Update { .. } if self.lost > 0 => return self.lose(1),
+            Message::Update { heard, has_other_problems } => {
+                let Heard { time, origin, status, suppressed, changes } = heard;
+                let problems = has_other_problems.then(|| status.problems.into_iter().collect());
+                let changes = changes.into_iter().map(Into::into).collect();
+                let said = status.said;
+                let what = What::Update(Recorded { origin, said, suppressed, problems, changes });
+                Entry { time, what }
+            }
+        };
+        if matches!(&entry.what, What::Whole(_)) && self.failures > 0 {
+            // It has all that the others change.
+            self.due.clear();
+        }
+        if self.due.len() >= WAITING {
+            let dropped = self.due.len() as u64 + 1;
+            self.due.clear();
+            return self.lose(dropped);
+        }
+        self.due.push(entry);
+    }
+
+    /// Drops updates, and asks for a whole state instead.
+    fn lose(&mut self, updates: u64) {
+        self.lost += updates;
+        self.metrics.own.recording_lost(updates);
+        self.ask();
+    }
+
+    /// Asks for a whole state, once.
+    fn ask(&mut self) {
+        if !self.has_asked {
+            self.has_asked = true;
+            self.is_full.store(true, Relaxed);
+        }
+    }
+
+    /// Writes what is due, a frame for each whole state with what follows it.
+    fn write(&mut self, path: &str) {
+        while !self.due.is_empty() {
+            let is_whole = |entry: &Entry| matches!(entry.what, What::Whole(_));
+            let next = self.due.iter().skip(1).position(is_whole);
+            let end = next.map_or(self.due.len(), |position| position + 1);
+            match self.recorder.write(self.due.get(..end).unwrap_or_default()) {
+                Ok(bytes) => {
+                    self.due.drain(..end);
+                    self.metrics.own.recorded(bytes);
+                    if std::mem::take(&mut self.failures) > 0 {
+                        tracing::info!(path, "the recording can be written again");
+                    }
+                }
+                Err(error) => {
+                    self.failures = self.failures.saturating_add(1);
+                    self.metrics.own.recording_failed();
+                    if self.failures == 1 {
+                        tracing::warn!(path, %error, "cannot write the recording, will keep retrying");
+                    }
+                    if !self.recorder.has_begun() && !self.due.first().is_some_and(is_whole) {
+                        let dropped = self.due.len() as u64;
+                        self.due.clear();
+                        self.lose(dropped);
+                    }
+                    return;
+                }
+            }
+        }
+        if self.recorder.is_full() {
+            self.ask();
+        }
+    }
+}
