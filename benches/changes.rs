@@ -12,41 +12,36 @@
     reason = "a bench prints, and one that cannot go on has failed"
 )]
 
+mod kinds;
 mod large;
 mod other;
 mod table;
 mod world;
 
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rulec_compiler::change::{Change, Sourced};
-use rulec_compiler::load_balancing::{LoadBalancing, Weight};
+use rulec_compiler::change::Change;
 use rulec_compiler::name::NodeName;
-use rulec_compiler::object::{
-    Affinity, Conditions, EndpointSlice, Hints, Node, Object, ObjectKey, Service, ServiceType,
-    TrafficPolicy,
-};
+use rulec_compiler::object::{ObjectKey, Service};
 use rulec_compiler::settings::DetectLocal;
 use rulec_compiler::{Delta, Settings};
 use rulec_sinks::nft::Ownership;
 use rulec_sinks::{NftSink, Spent};
 use rulec_testkit::{Namespace, require_root};
 
+use crate::kinds::{
+    ENDPOINTS, NODE, UNREADY, balanced, by_table, endpoints, exposed, hinted, hinted_elsewhere,
+    in_turn, internal, local, moved, node, on_this_node, plain, put, reachable, restricted, slices,
+    sticky, weights,
+};
 use crate::other::Other;
 use crate::table::{machine, row, time};
-use crate::world::{World, name, plain_service, port, slice, sourced};
+use crate::world::{World, name, port};
 
 /// How often each kind of change is made, and undone.
 const ROUNDS: usize = 100;
 /// How often again, while the kernel's processor time is measured.
 const METERED: usize = 20;
-/// The endpoints of each Service: a slot is drawn among 12.
-const ENDPOINTS: usize = 10;
-/// This node, and its zone.
-const NODE: &str = "na";
-const ZONE: &str = "here";
 
 fn main() {
     // `cargo test --benches` builds and starts benches too, to check that they start.
@@ -169,18 +164,6 @@ fn install(services: usize) -> World<NftSink> {
     world
 }
 
-/// Returns the Node of this machine.
-fn node() -> Sourced {
-    sourced(Object::Node(Arc::new(Node {
-        name: NodeName::from(NODE),
-        addresses: vec!["192.0.2.10".parse().unwrap()],
-        pod_cidrs: Vec::new(),
-        zone: Some(ZONE.into()),
-        taints: Vec::new(),
-        deleting: false,
-    })))
-}
-
 /// The source ranges of each load balancer in `source_ranges`.
 const RANGES: usize = 50;
 /// The load balancers that go at once.
@@ -291,121 +274,4 @@ fn measure(world: &mut World<NftSink>, services: usize, pair: Pair) -> Costs {
         world.commit(&idle);
     }
     costs
-}
-
-fn endpoints(service: usize, endpoints: usize) -> Vec<Change> {
-    vec![Change::Apply(slice(service, endpoints))]
-}
-
-/// The slice of a Service, changed.
-fn slices(service: usize, change: impl FnOnce(&mut EndpointSlice)) -> Vec<Change> {
-    let sourced = slice(service, ENDPOINTS);
-    let Object::EndpointSlice(slice) = sourced.object else { panic!("it is a slice") };
-    let mut changed = Arc::unwrap_or_clone(slice);
-    change(&mut changed);
-    vec![Change::Apply(self::sourced(Object::EndpointSlice(Arc::new(changed))))]
-}
-
-const UNREADY: Conditions = Conditions { ready: false, serving: false, terminating: false };
-
-/// One endpoint is in a slice of its own, which has a weight.
-fn weights(service: usize, weight: u8) -> Vec<Change> {
-    let others = slices(service, |it| it.endpoints = it.endpoints.split_off(1));
-    let Object::EndpointSlice(heavy) = slice(service, 1).object else { panic!("it is a slice") };
-    let mut heavy = Arc::unwrap_or_clone(heavy);
-    heavy.key.name = format!("service-{service}-heavy").as_str().into();
-    heavy.weight = Weight::try_from(weight).unwrap();
-    let heavy = Change::Apply(sourced(Object::EndpointSlice(Arc::new(heavy))));
-    [others, vec![heavy]].concat()
-}
-
-fn by_table(service: Service) -> Service {
-    Service { load_balancing: Some(LoadBalancing::Maglev), ..service }
-}
-
-fn in_turn(service: Service) -> Service {
-    Service { load_balancing: Some(LoadBalancing::RoundRobin), ..service }
-}
-
-/// Half of the endpoints are for the zone of the node.
-fn hinted(slice: &mut EndpointSlice) {
-    hint(slice, 0);
-}
-
-/// The other half is.
-fn hinted_elsewhere(slice: &mut EndpointSlice) {
-    hint(slice, 1);
-}
-
-fn hint(slice: &mut EndpointSlice, odd: usize) {
-    for (number, endpoint) in slice.endpoints.iter_mut().enumerate() {
-        let zone = if number % 2 == odd { ZONE } else { "elsewhere" };
-        endpoint.hints = Some(Box::new(Hints { zones: [zone.into()].into(), nodes: [].into() }));
-    }
-}
-
-/// Some of the endpoints are on the node.
-fn on_this_node(slice: &mut EndpointSlice) {
-    for endpoint in slice.endpoints.iter_mut().take(2) {
-        endpoint.node = Some(NodeName::from(NODE));
-    }
-}
-
-fn internal(service: Service) -> Service {
-    Service { internal_policy: TrafficPolicy::Local, ..service }
-}
-
-fn balanced(service: Service, number: usize, addresses: usize) -> Service {
-    let balancers = (0..addresses).map(|it| external(number * 2 + it)).collect();
-    Service { kind: ServiceType::LoadBalancer, load_balancer_vips: balancers, ..service }
-}
-
-fn put(service: usize, change: impl FnOnce(Service) -> Service) -> Vec<Change> {
-    let changed = change(plain_service(service));
-    vec![Change::Apply(sourced(Object::Service(Arc::new(changed))))]
-}
-
-fn plain(service: Service) -> Service {
-    service
-}
-
-fn sticky(service: Service, timeout: u32) -> Service {
-    Service { affinity: Affinity::ClientIp { timeout }, ..service }
-}
-
-fn exposed(mut service: Service, number: usize) -> Service {
-    service.kind = ServiceType::NodePort;
-    for it in &mut service.ports {
-        it.node_port = Some(port(30_000 + u16::try_from(number % 2_700).unwrap()));
-    }
-    service
-}
-
-fn local(service: Service) -> Service {
-    Service { external_policy: TrafficPolicy::Local, ..service }
-}
-
-fn external(number: usize) -> IpAddr {
-    let number = u32::try_from(number).unwrap();
-    IpAddr::from(std::net::Ipv4Addr::from(0xc612_0000 + number % 0x1_0000))
-}
-
-fn reachable(service: Service, number: usize) -> Service {
-    Service { external_ips: vec![external(number)], ..service }
-}
-
-fn restricted(service: Service, number: usize, ranges: usize) -> Service {
-    let all = ["192.0.2.0/24", "203.0.113.0/24"];
-    Service {
-        kind: ServiceType::LoadBalancer,
-        load_balancer_vips: vec![external(number)],
-        source_ranges: all.iter().take(ranges).map(|net| net.parse().unwrap()).collect(),
-        ..service
-    }
-}
-
-fn moved(mut service: Service, number: usize) -> Service {
-    let number = u32::try_from(number).unwrap();
-    service.cluster_ips.v4 = Some(std::net::Ipv4Addr::from(0x0afe_0000 + number % 0x1_0000));
-    service
 }

@@ -18,10 +18,11 @@ use rulec_compiler::object::{
 use rulec_sinks::NftSink;
 use rulec_testkit::Namespace;
 
+use crate::install;
+use crate::kinds::{put, sticky};
 use crate::other::Other;
 use crate::table::{row, time};
 use crate::world::{World, plain_service, port, sourced};
-use crate::{install, put, sticky};
 
 /// How often each change is made.
 const TIMES: usize = 5;
