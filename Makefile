@@ -14,7 +14,7 @@
 #   make release
 #               install what is needed, and make the files of a release, in target/dist/release
 
-PACKAGES = build-essential pkg-config libmnl-dev libnftnl-dev iproute2 procps nftables iptables conntrack socat dnsmasq-base podman crun netavark catatonit busybox-static ethtool
+PACKAGES = build-essential pkg-config libmnl-dev libnftnl-dev iproute2 procps nftables iptables conntrack socat dnsmasq-base podman crun netavark catatonit busybox-static ethtool valgrind
 
 ifdef TEST_ASSET_KUBELET
 PACKAGES += containerd containernetworking-plugins

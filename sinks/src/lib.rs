@@ -14,6 +14,9 @@ mod ffi;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod ipvs;
+#[cfg(feature = "measuring")]
+#[doc(hidden)]
+pub mod measuring;
 mod netlink;
 pub mod nft;
 mod owner;

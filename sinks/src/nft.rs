@@ -10,6 +10,8 @@ pub mod forward;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod identity;
+#[cfg(feature = "measuring")]
+pub(crate) mod measuring;
 mod objects;
 pub mod records;
 pub mod trace;
@@ -323,21 +325,18 @@ impl NftSink {
         // Commits of others do not matter if they cannot change our tables.
         let is_open = self.ownership == Ownership::Shared;
         let generation = progress.checked_generation().filter(|_| is_open);
-        let Part { shared, mut groups } = part;
+        let mut part = part;
         // If a Service was refused, its deletions are left out, too.
-        groups.retain(|(service, _)| !progress.is_refused(service));
+        part.groups.retain(|(service, _)| !progress.is_refused(service));
         loop {
             let flags = self.table_flags();
             self.batch.begin(self.seq, generation);
-            self.batch.push(None, shared.iter().copied(), self.mark, flags);
-            for (service, ops) in &groups {
-                self.batch.push(Some(service), ops.iter().copied(), self.mark, flags);
-            }
+            self.batch.put(&part, self.mark, flags);
             if self.batch.n_ops() == 0 {
                 return Ok(());
             }
             if self.batch.finish().len() > self.socket.largest() {
-                return self.cut(Part { shared, groups }, progress);
+                return self.cut(part, progress);
             }
             let (ops, bytes) = (self.batch.n_ops(), self.batch.len_bytes());
             let refused = match self.exchange_batch()? {
@@ -372,7 +371,7 @@ impl NftSink {
                     Some(None) | None => return Err(self.explain(&refused)),
                 }
             }
-            groups.retain(|(service, _)| !blamed.contains(*service));
+            part.groups.retain(|(service, _)| !blamed.contains(*service));
         }
     }
 

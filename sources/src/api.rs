@@ -33,6 +33,8 @@ mod faults;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod identify;
+#[cfg(feature = "measuring")]
+pub(crate) mod measuring;
 mod plugin;
 mod position;
 mod proxy;

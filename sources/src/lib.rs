@@ -36,6 +36,9 @@ pub mod fuzzing;
 mod interfaces;
 mod kubelet;
 mod manifests;
+#[cfg(feature = "measuring")]
+#[doc(hidden)]
+pub mod measuring;
 mod networks;
 mod podman;
 mod pods;

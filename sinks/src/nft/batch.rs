@@ -9,6 +9,7 @@ use rulec_compiler::nft::ruleset::{self, TABLE};
 use rulec_compiler::nft::set::SetId;
 
 use super::objects;
+use super::transactions::Part;
 use super::wire::{self, nfproto};
 use crate::netlink::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, Open, Writer};
 
@@ -55,6 +56,15 @@ impl Batch {
             self.writer.be32(wire::NFNL_BATCH_GENID, generation);
         }
         self.writer.close_message(begin);
+    }
+
+    /// Adds the operations of a part.
+    pub(super) fn put(&mut self, part: &Part<'_>, mark: u32, table_flags: u32) {
+        let Part { shared, groups } = part;
+        self.push(None, shared.iter().copied(), mark, table_flags);
+        for (service, ops) in groups {
+            self.push(Some(service), ops.iter().copied(), mark, table_flags);
+        }
     }
 
     /// Adds operations of one Service, or of none.
