@@ -208,7 +208,7 @@ impl Worker {
             };
             let is_over = matches!(first, Err(RecvTimeoutError::Disconnected));
             // What has arrived meanwhile is one frame.
-            for message in first.into_iter().chain(messages.try_iter().take(WAITING)) {
+            for message in first.into_iter().chain(messages.try_iter().take(WAITING - 1)) {
                 self.take(message);
             }
             if self.failures > 0 && Instant::now() < earliest && !is_over {
@@ -227,7 +227,7 @@ impl Worker {
 
     /// Makes an entry of a message.
     fn take(&mut self, message: Message) {
-        let entry = match message {
+        let mut entry = match message {
             Message::Whole(state) => {
                 let State { time, mut reason, model, sources } = *state;
                 self.has_asked = false;
@@ -252,19 +252,31 @@ impl Worker {
                 Entry { time, what }
             }
         };
-        if matches!(&entry.what, What::Whole(_)) && self.failures > 0 {
-            // It has all that the others change.
-            self.due.clear();
+        if let What::Whole(whole) = &mut entry.what
+            && self.failures > 0
+        {
+            // It has all that the others change, which were not written in time.
+            let dropped = self.drop_due();
+            self.metrics.own.recording_lost(dropped);
+            let before = if let WholeReason::Gap(lost) = whole.reason { lost } else { 0 };
+            if before + dropped > 0 {
+                whole.reason = WholeReason::Gap(before + dropped);
+            }
         }
         if self.due.len() >= WAITING {
-            let dropped = self.due.len() as u64 + 1;
-            self.due.clear();
+            let dropped = self.drop_due() + 1;
             return self.lose(dropped);
         }
         self.due.push(entry);
     }
 
-    /// Drops updates, and asks for a whole state instead.
+    /// Drops what is not written yet. Returns how many updates that are.
+    fn drop_due(&mut self) -> u64 {
+        let is_update = |entry: &Entry| matches!(entry.what, What::Update(_));
+        self.due.drain(..).filter(is_update).count() as u64
+    }
+
+    /// Notes that updates were dropped, and asks for a whole state instead.
     fn lose(&mut self, updates: u64) {
         self.lost += updates;
         self.metrics.own.recording_lost(updates);
@@ -300,8 +312,7 @@ impl Worker {
                         tracing::warn!(path, %error, "cannot write the recording, will keep retrying");
                     }
                     if !self.recorder.has_begun() && !self.due.first().is_some_and(is_whole) {
-                        let dropped = self.due.len() as u64;
-                        self.due.clear();
+                        let dropped = self.drop_due();
                         self.lose(dropped);
                     }
                     return;
@@ -311,5 +322,92 @@ impl Worker {
         if self.recorder.is_full() {
             self.ask();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rulec_compiler::Settings;
+    use rulec_sources::recording::Reader;
+
+    use super::*;
+
+    fn worker(path: &Path) -> Worker {
+        let begin = Begin {
+            path: path.to_owned(),
+            most: 1 << 20,
+            is_masked: false,
+            program: "0.0.0".to_owned(),
+            settings: Settings::new("na".into()),
+            sources: vec![Origin::Manifests],
+        };
+        Worker {
+            recorder: Recorder::new(begin).unwrap(),
+            is_full: Arc::default(),
+            has_asked: false,
+            due: Vec::new(),
+            lost: 0,
+            failures: 0,
+            metrics: Arc::default(),
+        }
+    }
+
+    fn whole(reason: WholeReason) -> Message {
+        let (time, model) = (Timestamp::now(), Model::default());
+        let sources = BTreeMap::from([(Origin::Manifests, Status::default())]);
+        Message::Whole(Box::new(State { time, reason, model, sources }))
+    }
+
+    fn update() -> Message {
+        let (origin, status) = (Origin::Manifests, Status::default());
+        let time = Timestamp::now();
+        let heard = Heard { time, origin, status, suppressed: 0, changes: Vec::new() };
+        Message::Update { heard, has_other_problems: false }
+    }
+
+    /// Returns the whole states of a recording, and how many updates it has.
+    fn recorded(path: &Path) -> (Vec<WholeReason>, usize) {
+        let mut reader = Reader::open(path).unwrap();
+        let (mut reasons, mut updates) = (Vec::new(), 0);
+        while let Some(entry) = reader.read().unwrap() {
+            match entry.what {
+                What::Whole(whole) => reasons.push(whole.reason),
+                What::Update(_) => updates += 1,
+            }
+        }
+        (reasons, updates)
+    }
+
+    #[test]
+    fn a_disk_that_fails_for_long_costs_updates_which_are_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("missing/a.rec");
+        let mut worker = worker(&path);
+        worker.take(whole(WholeReason::Start));
+        worker.write("a.rec");
+        assert_eq!((worker.failures, worker.due.len()), (1, 1), "it is tried again");
+        for _ in 0..WAITING {
+            worker.take(update());
+        }
+        assert!(worker.due.is_empty());
+        assert!(worker.is_full.swap(false, Relaxed), "a whole state is asked for");
+        worker.take(update());
+        assert!(worker.due.is_empty(), "it changes what is not known");
+        assert!(!worker.is_full.load(Relaxed), "it was asked for already");
+        worker.take(whole(WholeReason::Full));
+        worker.take(update());
+        std::fs::create_dir(directory.path().join("missing")).unwrap();
+        worker.write("a.rec");
+        assert_eq!(worker.failures, 0);
+        let lost = WholeReason::Gap(WAITING as u64 + 1);
+        assert_eq!(recorded(&path), (vec![lost], 1));
+        // What waits when a whole state comes is not needed any more.
+        worker.failures = 1;
+        worker.take(update());
+        worker.take(whole(WholeReason::Gap(4)));
+        worker.write("a.rec");
+        assert_eq!(recorded(&path).0, [lost, WholeReason::Gap(5)]);
     }
 }
