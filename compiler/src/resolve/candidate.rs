@@ -143,6 +143,7 @@ pub fn candidates<'a>(
     port: &ServicePort,
     family: Family,
 ) -> BTreeMap<Backend, Candidate<'a>> {
+    let node = &settings.node_name;
     let mut found = BTreeMap::new();
     look(model, settings, service, port, family, |seen| {
         let (Seen::Endpoint(backend, candidate, _) | Seen::Pod(backend, candidate, _)) = seen
@@ -152,7 +153,7 @@ pub fn candidates<'a>(
         found
             .entry(backend)
             .and_modify(|known: &mut Candidate<'a>| {
-                if preference(&candidate) > preference(known) {
+                if preference(&candidate, node) > preference(known, node) {
                     *known = candidate;
                 }
             })
@@ -225,9 +226,12 @@ pub fn look<'a>(
     }
 }
 
-fn preference<'a>(candidate: &Candidate<'a>) -> impl Ord + use<'a> {
+/// Of the nodes in hints, only this one makes a difference, so that a copy of an object that names
+/// no other node decides alike.
+fn preference<'a>(candidate: &Candidate<'a>, node: &NodeName) -> impl Ord + use<'a> {
     let Conditions { ready, serving, terminating } = candidate.conditions;
     let Candidate { hints, place, weight, .. } = *candidate;
+    let hints = hints.map(|hints| (&hints.zones, candidate.is_for_node(node)));
     (!terminating, ready, serving, candidate.is_local(), hints, place, weight)
 }
 

@@ -313,7 +313,12 @@ impl<'a> Cluster<'a> {
         let worth = |found: &Found<'_>| {
             let Conditions { ready, serving, terminating } = found.conditions;
             let Found { local, placeless, weight, .. } = *found;
-            (!terminating, ready, serving, local, found.hints.cloned(), placeless, weight)
+            let nodes = |hints: &Hints| {
+                let is_ours = hints.nodes.contains(&self.settings.node_name);
+                (!hints.nodes.is_empty()).then_some(is_ours)
+            };
+            let hints = found.hints.map(|hints| (hints.zones.clone(), nodes(hints)));
+            (!terminating, ready, serving, local, hints, placeless, weight)
         };
         all.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| worth(one).cmp(&worth(other))));
         all.into_iter().collect()
