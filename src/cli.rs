@@ -10,6 +10,7 @@ use rulec_compiler::ipvs::Scheduler;
 mod check;
 pub mod completions;
 pub mod name;
+pub mod relay;
 pub mod replay;
 pub mod show;
 pub mod top;
@@ -139,6 +140,11 @@ pub enum Command {
     /// `rulec diff`, `rulec show` and `rulec explain` take FILE, which is its last one, or FILE@TIME.
     /// Exits with 0, with 2 if a part of it is torn and was left out, or with 3 if it cannot be read.
     Replay(replay::ReplayArgs),
+    /// Follow the API server once, and serve many nodes with what each of them needs
+    ///
+    /// Nodes follow it with `rulec run --relay`. It keeps no state, so that any number of relays can
+    /// run behind one address. Exits with 0 on SIGTERM or SIGINT, and 3 if it cannot run.
+    Relay(relay::RelayServerArgs),
     /// Remove everything that rulec, or kube-proxy, has put into this node's kernel
     ///
     /// Connections to Services are translated only while a proxy's rules are in place: let the next

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use rulec_compiler::Settings;
 use rulec_sources::recording::ReplayOptions;
-use rulec_sources::{CniCache, KubeletAccess, ManifestUrls, Ranges};
+use rulec_sources::{CniCache, KubeletAccess, ManifestUrls, Ranges, RelayAccess};
 
 use self::options::{IpvsAddresses, LogArgs, LogFormat, RangeArgs, RunArgs, SettingsArgs};
 pub(crate) use duration::GoDuration;
@@ -60,6 +60,8 @@ pub struct Config {
     pub hosts: Option<HostsFile>,
     /// How to reach the API server, if it is a source.
     pub api: Option<ApiAccess>,
+    /// How to reach the relay, if it is a source: in the place of the API server.
+    pub relay: Option<RelayAccess>,
     /// How to reach the kubelet, if it is a source.
     pub kubelet: Option<KubeletAccess>,
     /// The socket of podman, if it is a source.

@@ -9,6 +9,7 @@
 //! ```
 //!
 //! - `cli` is the command line as typed, and `config` what it and a configuration file mean.
+//! - `relay` serves other nodes with what the API server says.
 //! - `daemon` runs the engine, `observe` shows what it does, and `tool` has the commands that only
 //!   look. `cleanup` removes everything that rulec has put into the kernel.
 //! - `kernel` opens what is programmed, and `setup` takes the steps before the daemon starts.
@@ -28,6 +29,7 @@ pub mod kernel;
 pub mod limits;
 pub mod newest;
 pub mod observe;
+pub mod relay;
 pub mod setup;
 pub mod snapshot;
 pub mod threads;

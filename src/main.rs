@@ -7,6 +7,7 @@ use rulec::cleanup;
 use rulec::cli::{Cli, Command, completions};
 use rulec::daemon::run;
 use rulec::observe::telemetry;
+use rulec::relay;
 use rulec::tool::{
     check, complete, diff, explain, history, replay, show, status, top, trace, watch,
 };
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Watch(args) => telemetry::init(&log.log()).and_then(|()| watch::run(&args)),
         Command::History(args) => telemetry::init(&log.log()).and_then(|()| history::run(&args)),
         Command::Replay(args) => telemetry::init(&log.log()).and_then(|()| replay::run(&args)),
+        Command::Relay(args) => telemetry::init(&log.log()).and_then(|()| relay::run(&args)),
         Command::Cleanup(args) => telemetry::init(&log.log()).and_then(|()| cleanup::run(&args)),
         Command::Completions(args) => completions::run(&args),
         Command::Complete(args) => complete::run(&args),

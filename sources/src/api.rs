@@ -98,6 +98,8 @@ pub struct ApiOptions {
     pub access: ApiAccess,
     /// This node: its Node object is followed, and no other.
     pub node_name: NodeName,
+    /// Whether all Nodes are followed instead. The name above is then that of the reporter in Events.
+    pub all_nodes: bool,
     /// The proxy variables of the environment. A kubeconfig's `proxy-url` takes precedence.
     pub proxies: ProxyVariables,
     /// How long to wait for answers and between retries.
@@ -110,7 +112,14 @@ impl ApiOptions {
     /// Returns options with the default timing, and the proxies of this process's environment.
     pub fn new(access: ApiAccess, node_name: NodeName) -> Self {
         let proxies = ProxyVariables::from_environment();
-        Self { access, node_name, proxies, timing: ApiTiming::default(), state: None }
+        Self {
+            access,
+            node_name,
+            all_nodes: false,
+            proxies,
+            timing: ApiTiming::default(),
+            state: None,
+        }
     }
 }
 

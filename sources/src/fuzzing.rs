@@ -9,6 +9,7 @@ pub use crate::kubelet::fuzzing::{kubelet_list, kubelet_stream};
 pub use crate::manifests::fuzzing::{STACK_BYTES, cni_cache, json, yaml};
 pub use crate::podman::fuzzing::podman;
 pub use crate::recording::decode as recording;
+pub use crate::relay::fuzzing::relay;
 
 /// Reads messages of rtnetlink as addresses of interfaces and as routes.
 pub fn addresses_and_routes(bytes: &[u8]) {

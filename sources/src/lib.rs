@@ -6,10 +6,11 @@
 //!  API server ─▶ api: answer ─▶ watch ─▶ store ────┼▶ decode ─▶ Object ─┤            ├▶ Update
 //!  kubelet ────▶ kubelet: stream, poll ─▶ pods ────┤                    └────────────┤
 //!  podman ─────▶ podman: follow ─▶ pod ─▶ pods ────┘                                 │
+//!  relay ──────▶ relay: session ─▶ store ─────────────────────▶ Object ──────────────┤
 //!  rtnetlink ──▶ interfaces ──────────────────────────────────▶ Object
 //! ```
 //!
-//! - Each source is a module: `manifests`, `api`, `kubelet`, `podman` and `interfaces`. None knows
+//! - Each source is a module: `manifests`, `api`, `relay`, `kubelet`, `podman` and `interfaces`. None knows
 //!   another; `pods` is what the kubelet and podman have in common.
 //! - `decode` makes objects of documents, for all that have objects.
 //! - `allocate` gives out the addresses and node ports that manifests do not write.
@@ -44,6 +45,7 @@ mod podman;
 mod pods;
 mod problem;
 pub mod recording;
+mod relay;
 mod replace;
 mod rtnetlink;
 #[cfg(feature = "simulation")]
@@ -75,6 +77,9 @@ pub use manifests::{
 pub use networks::{UsedNetwork, used_networks};
 pub use podman::{PodmanSource, PodmanTiming};
 pub use problem::{Problem, Severity};
+pub use relay::{
+    RELAY_PORT, RelayAccess, RelayOptions, RelayReports, RelaySource, RelayStatus, RelayTiming,
+};
 pub use replace::{is_replaceable, replace_file};
 pub use state::{Pace, StateDir, StateError};
 pub use update::{Trigger, Update};

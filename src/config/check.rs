@@ -8,6 +8,7 @@ mod networks;
 mod podman;
 mod read;
 mod recording;
+mod relay;
 mod servers;
 mod static_pods;
 mod unused;
@@ -28,6 +29,7 @@ use networks::{detect_local, node_port_addresses};
 use podman::podman;
 use read::{address, duration, flag, text, text_if_given, within};
 use recording::{recording, replay, state_file};
+use relay::relay;
 use servers::{HEALTHZ, METRICS, server};
 use static_pods::StaticPods;
 
@@ -48,28 +50,32 @@ pub(super) fn load(
 ) -> Result<Loaded, Invalid> {
     let mut values = read(file)?;
     take_flags(&mut values, &run.settings, &run.kube_proxy, file);
+    let relay = relay(&mut values, run);
     let replay = replay(&mut values, run, file);
     let state_file = state_file(&mut values, run, surroundings);
     let api = match (&replay, &state_file) {
         (Some(_), _) | (_, Some(_)) => None,
         (None, None) => api(&mut values, run, file, surroundings),
     };
-    let kubelet = kubelet(&mut values, run, api.is_some(), surroundings);
-    let podman = podman(&mut values, run, api.is_some() || kubelet.is_some(), surroundings);
+    // A relay knows what the API server knows.
+    let has_api = api.is_some() || relay.is_some();
+    let kubelet = kubelet(&mut values, run, has_api, surroundings);
+    let podman = podman(&mut values, run, has_api || kubelet.is_some(), surroundings);
     let compiled = compiled(&mut values, &run.settings, surroundings);
     let Compiled { settings, mode, section, bind_address } = compiled;
     let is_v6 = bind_address.is_some_and(|address| address.is_ipv6());
     let StaticPods { directory, cni_cache } =
-        StaticPods::of(&mut values, run, api.is_some(), &settings.node_name, surroundings);
+        StaticPods::of(&mut values, run, has_api, &settings.node_name, surroundings);
     let metrics = server(&mut values, &METRICS, is_v6);
     let config = Config {
         manifests: manifests::paths(&mut values, run, directory),
         manifest_urls: urls::urls(&mut values, run),
         cni_cache,
-        ranges: manifests::used_ranges(&mut values, run, api.is_some()),
+        ranges: manifests::used_ranges(&mut values, run, has_api),
         service_route: service_route(&mut values, run, mode),
         hosts: manifests::hosts(&mut values, run),
         api,
+        relay,
         kubelet,
         podman,
         state_file,
@@ -88,7 +94,7 @@ pub(super) fn load(
         log: logging(&mut values, log),
     };
     unused::check(&mut values);
-    unused::options(&mut values, run, config.api.is_some());
+    unused::options(&mut values, run, has_api);
     ipvs::tell_of_unused(&mut values, &run.settings.ipvs, mode);
     values.warn_of_the_rest();
     for problems in [&mut values.errors, &mut values.warnings] {

@@ -18,11 +18,13 @@ pub(crate) mod heading;
 mod kubelet;
 mod podman;
 mod recording;
+mod relay;
 mod urls;
 
 pub use kubelet::KubeletArgs;
 pub use podman::PodmanArgs;
 pub use recording::RecordingArgs;
+pub use relay::RelayArgs;
 pub use urls::UrlArgs;
 
 /// How to log
@@ -254,6 +256,9 @@ pub struct RunArgs {
     /// [default: 1]
     #[arg(long, help_heading = heading::SOURCES, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub state_grace_seconds: Option<u64>,
+    /// A relay in the place of the API server
+    #[command(flatten)]
+    pub relay: RelayArgs,
     /// Manifests by URL
     #[command(flatten)]
     pub urls: UrlArgs,

@@ -20,7 +20,7 @@ use rulec_compiler::object::Kind;
 use rulec_engine::{Counts, Engine, Event, Periods, Request};
 use rulec_sinks::nft::Ownership;
 use rulec_sources::recording::Begin;
-use rulec_sources::{Nudge, Problem, Severity, StateDir, Trigger, Update};
+use rulec_sources::{Nudge, Problem, RelayReports, Severity, StateDir, Trigger, Update};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -155,6 +155,8 @@ async fn serve(
     let show = Options::from(&config);
     daemon.monitor = Monitor::new(show.staleness, sources.origins());
     daemon.monitor.api.clone_from(&sources.api);
+    daemon.monitor.relay.clone_from(&sources.relay);
+    daemon.reports.clone_from(&sources.reports);
     daemon.monitor.state.clone_from(&state);
     daemon.monitor.traffic = traffic.as_ref().map(TrafficThread::asker);
     daemon.monitor.checks.notes.clone_from(&sources.notes);
@@ -301,6 +303,17 @@ fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
+/// The most refused Services that a relay is told of by name.
+const REPORTED: usize = 20;
+
+/// Returns which Services the kernel refuses, and why, if it refuses any.
+fn refused(engine: &Engine) -> Option<String> {
+    let mut refusals = engine.refusals().peekable();
+    refusals.peek()?;
+    let lines = refusals.take(REPORTED).map(|(service, error, _)| format!("{service}: {error}"));
+    Some(lines.collect::<Vec<_>>().join("; "))
+}
+
 /// The engine, the sink's thread, and the loop that joins them.
 #[derive(Debug)]
 pub struct Daemon {
@@ -330,6 +343,8 @@ pub struct Daemon {
     routed: BTreeSet<IpNet>,
     listeners: Listeners,
     monitor: Monitor,
+    /// Tells the relay which Services the kernel refuses, if there is a relay.
+    reports: Option<RelayReports>,
     /// The changes that are kept.
     history: History,
     keeper: Option<Keeper>,
@@ -373,6 +388,7 @@ impl Daemon {
             networks: Vec::new(),
             routed: BTreeSet::new(),
             listeners: Listeners::default(),
+            reports: None,
             history: History::new(Limits::default(), diff::tell_change),
             keeper: None,
             recording: None,
@@ -473,6 +489,9 @@ impl Daemon {
                 recording.follow(self.engine.model());
             }
             self.monitor.follow(&mut self.engine);
+            if let Some(reports) = &self.reports {
+                reports.report(refused(&self.engine));
+            }
             self.name_services();
             self.route_services();
             self.look_at_the_node();

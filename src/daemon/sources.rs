@@ -12,7 +12,8 @@ use rulec_sources::recording::{Reader, ReplaySource};
 use rulec_sources::{
     AllocatedValue, ApiAccess, ApiOptions, ApiSource, ApiStatus, ApiTiming, InterfaceSource,
     KubeletSource, ManifestOptions, ManifestRoots, Notes, Nudge, PodmanSource, Ranges, Recall,
-    SourceError, StateDir, Update,
+    RelayOptions, RelayReports, RelaySource, RelayStatus, RelayTiming, SourceError, StateDir,
+    Update,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -33,6 +34,10 @@ pub struct Sources {
     pub api: Option<Arc<ApiStatus>>,
     /// Sends Events to the API server, if there is one.
     pub notes: Option<Notes>,
+    /// The status of the relay source, if there is one.
+    pub relay: Option<Arc<RelayStatus>>,
+    /// Tells the relay what is not programmed, if there is one.
+    pub reports: Option<RelayReports>,
     /// Makes the manifest source read its files, if there is one.
     pub nudge: Option<Nudge>,
 }
@@ -80,6 +85,8 @@ impl Sources {
             networks: Vec::new(),
             api: None,
             notes: None,
+            relay: None,
+            reports: None,
             nudge: None,
         };
         if let Some(replay) = &config.replay {
@@ -123,6 +130,19 @@ impl Sources {
             });
             sources.api = Some(source.status());
             sources.notes = Some(source.notes());
+            sources.spawn(Origin::Api, source.run(out.clone()));
+        }
+        if let Some(access) = &config.relay {
+            let usual = RelayTiming::default();
+            let grace = args.state_grace_seconds.map_or(usual.grace, Duration::from_secs);
+            let source = RelaySource::new(RelayOptions {
+                access: access.clone(),
+                node_name: config.settings.node_name.clone(),
+                timing: RelayTiming { grace, ..usual },
+                state: state.cloned(),
+            });
+            sources.relay = Some(source.status());
+            sources.reports = Some(source.reports());
             sources.spawn(Origin::Api, source.run(out.clone()));
         }
         if let Some(access) = &config.kubelet {

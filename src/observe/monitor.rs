@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use rulec_compiler::Origin;
 use rulec_engine::{Counts, Engine, Reply, Request};
 use rulec_sinks::DeltaBase;
-use rulec_sources::{ApiStatus, Problem, StateDir};
+use rulec_sources::{ApiStatus, Problem, RelayStatus, StateDir};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Mode;
@@ -49,6 +49,8 @@ pub struct Monitor {
     sources: BTreeMap<Origin, SourceStatus>,
     /// The status of the API source, if there is one.
     pub api: Option<Arc<ApiStatus>>,
+    /// The status of the relay source, if there is one.
+    pub relay: Option<Arc<RelayStatus>>,
     /// Where the state for the next start is written, if anywhere.
     pub state: Option<StateDir>,
     /// The counters of connections, if they are counted.
@@ -86,6 +88,7 @@ impl Monitor {
             asks,
             sources,
             api: None,
+            relay: None,
             state: None,
             traffic: None,
             under_way: None,
@@ -236,14 +239,18 @@ impl Monitor {
         }
         let mut sources = self.sources.clone();
         for (origin, source) in &mut sources {
-            source.heard = match &self.api {
+            source.heard = match (&self.api, &self.relay) {
                 // A quiet cluster still sends bookmarks.
-                Some(api) if *origin == Origin::Api => {
+                (Some(api), _) if *origin == Origin::Api => {
                     api.silence().and_then(|silence| now.checked_sub(silence))
+                }
+                // A connection to a relay that is silent is asked whether it is there.
+                (_, Some(relay)) if *origin == Origin::Api && !relay.is_connected() => {
+                    relay.silence().and_then(|silence| now.checked_sub(silence))
                 }
                 // The other sources are on this node: they are followed as long as the process
                 // runs.
-                Some(_) | None => source.heard.map(|_| now),
+                (_, _) => source.heard.map(|_| now),
             };
         }
         // The requester may be gone.

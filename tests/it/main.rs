@@ -32,6 +32,7 @@ mod node;
 mod page;
 mod podman;
 mod recording;
+mod relay;
 mod reload;
 mod schemas;
 mod settings;

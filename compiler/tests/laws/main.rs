@@ -11,6 +11,7 @@ mod packets;
 mod parts;
 mod pieces;
 mod reference;
+mod relay;
 mod steps;
 #[path = "../support/mod.rs"]
 mod support;

@@ -84,7 +84,8 @@ pub(super) async fn ask(
     query: Query<'_>,
 ) -> Result<BodyLines, Fault> {
     let labels = resource.label_selector().map(str::to_owned);
-    let fields = resource.field_selector(&access.options.node_name);
+    let fields =
+        resource.field_selector((!access.options.all_nodes).then_some(&access.options.node_name));
     let path = Request::new(resource.path());
     let list = ListParams {
         label_selector: labels.clone(),

@@ -17,7 +17,7 @@ use crate::decode::field::{Field, Text};
 pub(crate) enum Resource {
     Services,
     EndpointSlices,
-    /// Only this node.
+    /// Only this node, unless all are followed.
     Nodes,
     ServiceCidrs,
 }
@@ -44,10 +44,10 @@ impl Resource {
         }
     }
 
-    pub(super) fn field_selector(self, node: &NodeName) -> Option<String> {
+    pub(super) fn field_selector(self, node: Option<&NodeName>) -> Option<String> {
         match self {
             Self::Services => Some("spec.clusterIP!=None".to_owned()),
-            Self::Nodes => Some(format!("metadata.name={node}")),
+            Self::Nodes => node.map(|node| format!("metadata.name={node}")),
             Self::EndpointSlices | Self::ServiceCidrs => None,
         }
     }

@@ -40,6 +40,7 @@ pub async fn follow_api(
         proxies: ProxyVariables::default(),
         timing: ApiTiming::default(),
         state,
+        all_nodes: false,
     };
     let (_notes, left) = Notes::new();
     let access = Access::new(options, Arc::default(), Leash::default()).dialing(Dialer(dial));

@@ -320,7 +320,8 @@ impl Follower {
     /// Reports at once if our Node does not exist, with the names of existing ones. Other resources
     /// may have any number of objects, also none.
     async fn tell_of_absence(&self, client: &Client, count: usize) {
-        if self.resource == Resource::Nodes && count == 0 {
+        let follows_one = !self.access.options.all_nodes;
+        if self.resource == Resource::Nodes && count == 0 && follows_one {
             self.tell(What::Absent(absent::message(&self.access, client).await)).await;
         }
     }

@@ -18,6 +18,22 @@ pub(super) fn api(
         .map(PathBuf::from);
     let master = run.master.clone().filter(|url| !url.is_empty());
     let in_cluster = surroundings.in_cluster;
+    if run.relay.relay.as_ref().is_some_and(|relay| !relay.is_empty()) {
+        let named = [
+            ("--kubeconfig", kubeconfig.is_some() && file.is_none()),
+            ("--master", master.is_some()),
+            ("--in-cluster", run.in_cluster),
+        ];
+        for (option, _) in named.iter().filter(|(_, is_given)| *is_given) {
+            values.refuse_option(option, "cannot be given with --relay, which takes its place");
+        }
+        if kubeconfig.is_some() && file.is_some() {
+            let message =
+                "takes the place of the API server that clientConnection.kubeconfig names";
+            values.warn_of_option("--relay", message);
+        }
+        return None;
+    }
     let is_named = kubeconfig.is_some() || master.is_some() || run.in_cluster;
     let has_manifests = run.has_manifests();
     let is_implied = match (file, has_manifests) {
@@ -33,7 +49,7 @@ pub(super) fn api(
         if !has_manifests && !starts_nothing {
             values.refuse_option(
                 "--manifests",
-                "is missing, and so are --manifests-url, --kubeconfig, --master, --config, \
+                "is missing, and so are --manifests-url, --relay, --kubeconfig, --master, --config, \
                  --state-file and --replay: \
                  there is no source of Services",
             );

@@ -99,6 +99,7 @@ fn refuse_others(values: &mut Values, run: &RunArgs, only: &str, why: &str) {
     let others = [
         ("--manifests", !run.manifests.is_empty()),
         ("--manifests-url", !run.urls.manifests_url.is_empty()),
+        ("--relay", run.relay.relay.as_ref().is_some_and(|url| !url.is_empty())),
         ("--master", run.master.as_ref().is_some_and(|url| !url.is_empty())),
         ("--in-cluster", run.in_cluster),
         ("--kubelet", run.kubelet.kubelet == Some(true)),

@@ -5,6 +5,8 @@
 
 /// Where objects come from.
 pub(crate) const SOURCES: &str = "Sources";
+/// A relay as the source.
+pub(crate) const RELAY: &str = "A relay as a source";
 /// Manifests that are fetched.
 pub(crate) const URLS: &str = "Manifests by URL";
 /// The kubelet as a source of Pods.

@@ -19,9 +19,11 @@ fn api(kubeconfig: Option<&str>, master: Option<&str>) -> Option<ApiAccess> {
     Some(ApiAccess { kubeconfig: kubeconfig.map(Into::into), master: master.map(Into::into) })
 }
 
+/// A file that names an API server.
+const KUBECONFIG: Option<&str> = Some("clientConnection: {kubeconfig: /k}\n");
+
 #[test]
 fn the_api_server_is_a_source_if_named_or_if_nothing_else_is() {
-    const KUBECONFIG: Option<&str> = Some("clientConnection: {kubeconfig: /k}\n");
     let in_pod = api(None, None);
     let table = [
         (&["--manifests=m"][..], None, false, (true, None)),
@@ -60,7 +62,7 @@ fn a_missing_source_is_an_error() {
     assert_eq!(
         errors(load_in(&[], None, false)),
         [
-            "--manifests: is missing, and so are --manifests-url, --kubeconfig, --master, --config, --state-file and --replay: there is no source of Services"
+            "--manifests: is missing, and so are --manifests-url, --relay, --kubeconfig, --master, --config, --state-file and --replay: there is no source of Services"
         ]
     );
     assert_eq!(
@@ -73,6 +75,60 @@ fn a_missing_source_is_an_error() {
         ["--kubeconfig: is missing, and this is not a Pod (KUBERNETES_SERVICE_HOST is not set): \
              the address of the API server is not known"]
     );
+}
+
+#[test]
+fn a_relay_takes_the_place_of_the_api_server() {
+    const FILES: [&str; 3] = [
+        "--relay-certificate-authority=/ca",
+        "--relay-client-certificate=/crt",
+        "--relay-client-key=/key",
+    ];
+    let with = |options: &[&'static str]| load_in(&[options, &FILES].concat(), None, true);
+    for (given, url) in [
+        ("--relay=relay", "https://relay/"),
+        ("--relay=relay.example:7", "https://relay.example:7/"),
+        ("--relay=https://[2001:db8::1]:18000", "https://[2001:db8::1]:18000/"),
+    ] {
+        let config = with(&[given]).unwrap().config;
+        let relay = config.relay.unwrap();
+        assert_eq!(relay.url.to_string(), url);
+        assert_eq!(relay.client_key, Some("/key".into()));
+        assert_eq!(config.api, None, "also in a Pod");
+        assert_eq!(config.ranges, None, "the API server has given out everything");
+    }
+    let open = load_in(&["--relay=http://127.0.0.1:18000", "--manifests=m"], None, false).unwrap();
+    assert!(open.config.relay.is_some() && !open.config.manifests.is_empty());
+    let refused = "cannot be given with --relay, which takes its place";
+    for option in ["--kubeconfig", "--master", "--in-cluster"] {
+        let text: &'static str = match option {
+            "--in-cluster" => option,
+            "--master" => "--master=https://a",
+            _ => "--kubeconfig=/k",
+        };
+        assert_eq!(errors(with(&["--relay=relay", text])), [format!("{option}: {refused}")]);
+    }
+    for (url, reason) in [
+        ("--relay=ftp://relay", "\"ftp://relay\" must begin with https:// or http://"),
+        ("--relay=https://relay/x", "\"https://relay/x\" must have no path"),
+        ("--relay=a b", "\"a b\" is not an address"),
+    ] {
+        assert_eq!(errors(with(&[url])), [format!("--relay: {reason}")]);
+    }
+    assert_eq!(
+        errors(load_in(&["--relay=relay"], None, false)),
+        [
+            "--relay-certificate-authority: is missing: nothing else says that the server is the \
+             relay",
+            "--relay-client-certificate: is missing: a relay serves only nodes that show who they \
+             are",
+        ]
+    );
+    let file = format!("{HEAD}mode: nftables\n{}", KUBECONFIG.unwrap());
+    let file = load_in(&["--relay=http://a"], Some(&file), false).unwrap();
+    let warning =
+        "--relay: takes the place of the API server that clientConnection.kubeconfig names";
+    assert!(printed(&file.warnings).contains(&warning.to_owned()), "{:?}", file.warnings);
 }
 
 fn kubelet(options: &[&str]) -> Option<KubeletAccess> {

@@ -25,7 +25,7 @@ const MIB: usize = 1 << 20;
 /// What a target may allocate is a constant and a multiple of the length of its input, about three
 /// times of what was found. The constants of YAML follow from its limits: how much aliases may
 /// repeat.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
     Target { name: "manifest_yaml", run: target::yaml, least: 192 * MIB, factor: 4096 },
     Target { name: "manifest_json", run: target::json, least: 4 * MIB, factor: 1024 },
     Target { name: "api_list", run: sources::api_list, least: 64 * KIB, factor: 512 },
@@ -33,6 +33,7 @@ pub const TARGETS: [Target; 18] = [
     Target { name: "kubelet_stream", run: sources::kubelet_stream, least: 64 * KIB, factor: 128 },
     Target { name: "kubelet_list", run: sources::kubelet_list, least: 64 * KIB, factor: 512 },
     Target { name: "podman", run: sources::podman, least: 64 * KIB, factor: 512 },
+    Target { name: "relay", run: sources::relay, least: 64 * KIB, factor: 2048 },
     Target { name: "cni_cache", run: sources::cni_cache, least: 64 * KIB, factor: 64 },
     Target { name: "state", run: sources::state, least: 4 * MIB, factor: 1024 },
     Target { name: "addresses", run: sources::addresses_and_routes, least: 64 * KIB, factor: 64 },

@@ -125,7 +125,7 @@ macro_rules! targets {
 
 targets! {
     addresses api_event api_list cni_cache configuration conntrack ipvs kubelet_list kubelet_stream
-    links_and_routes manifest_json manifest_yaml name nftables podman recording snapshot state
+    links_and_routes manifest_json manifest_yaml name nftables podman recording relay snapshot state
 }
 
 #[test]

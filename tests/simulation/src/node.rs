@@ -87,6 +87,11 @@ impl Node {
         Self { engine, tasks, tampering, files }
     }
 
+    /// Returns false if a part of it has ended, which none does by itself.
+    pub(crate) fn lives(&self) -> bool {
+        !self.tasks.iter().any(JoinHandle::is_finished)
+    }
+
     /// Announces that others have changed the kernel.
     pub(crate) fn tell_of_tampering(&self) {
         // The loop runs as long as this lives.
@@ -177,7 +182,9 @@ impl Loop {
         let mut requests = JoinSet::new();
         loop {
             self.ask(&mut requests, &answers);
-            while requests.try_join_next().is_some() {}
+            while let Some(ended) = requests.try_join_next() {
+                ended.expect("the kernel answers");
+            }
             let deadline = self.engine.borrow().deadline();
             let tick = async {
                 match deadline {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::Write;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -53,14 +54,17 @@ pub fn run(plan: &Plan) -> Result<Summary, Breach> {
         .start_paused(true)
         .build()
         .expect("a runtime starts");
-    let local = LocalSet::new();
-    let outcome = local.block_on(&runtime, async {
-        let mut world = World::new(plan);
-        world.carry_out(plan).await
-    });
-    // Whatever is left of connections ends with it.
-    drop(local);
-    outcome
+    // What the world itself stumbles over is a breach, too, so that its seed is known.
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+        LocalSet::new().block_on(&runtime, async {
+            let mut world = World::new(plan);
+            world.carry_out(plan).await
+        })
+    }));
+    outcome.unwrap_or_else(|_| {
+        let what = "it has panicked, see above".to_owned();
+        Err(Breach::new("the world goes on", what))
+    })
 }
 
 /// See the module's documentation.
@@ -128,6 +132,10 @@ impl World {
     }
 
     fn check(&self) -> Result<(), Breach> {
+        if self.node.as_ref().is_some_and(|node| !node.lives()) {
+            let what = "a task of the daemon has ended: it has panicked, see above".to_owned();
+            return Err(Breach::new("the daemon lives", what));
+        }
         self.site.kernel.borrow_mut().breach().map_or(Ok(()), Err)
     }
 

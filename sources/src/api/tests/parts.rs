@@ -64,5 +64,5 @@ fn objects_are_identified_by_kind_and_name() {
     nameless["metadata"]["name"] = serde_json::Value::Null;
     assert_eq!(key(Resource::Services, nameless), None);
     let node = NodeName::from("node-1");
-    assert_eq!(Resource::Nodes.field_selector(&node).unwrap(), "metadata.name=node-1");
+    assert_eq!(Resource::Nodes.field_selector(Some(&node)).unwrap(), "metadata.name=node-1");
 }

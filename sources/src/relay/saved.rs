@@ -1,0 +1,81 @@
+//! The resources of a relay, saved for the next start.
+//!
+//! Their versions are hashes of their content, so that any relay can continue from them.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use rulec_compiler::name::NodeName;
+use rulec_compiler::object::Object;
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use crate::state::{Saver, StateDir};
+
+/// The name of the state file.
+const NAME: &str = "relay.state";
+
+/// The version of this program. Another version may read fields that this one ignores: its objects
+/// can stand in for the relay, but are asked for again.
+const PROGRAM: &str = env!("CARGO_PKG_VERSION");
+
+/// All resources of a relay.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Saved {
+    program: String,
+    /// The node that they were sent to: another one gets others.
+    node: String,
+    /// When all of it was last known to be current.
+    pub(super) at: Timestamp,
+    pub(super) objects: Vec<Object>,
+    pub(super) versions: Versions,
+}
+
+/// Versions by type, as in its URL, and name.
+pub(super) type Versions = BTreeMap<String, BTreeMap<String, String>>;
+
+/// Saves the state of this run.
+pub(super) struct Memory {
+    saver: Option<Saver<Saved>>,
+    node: String,
+}
+
+impl Memory {
+    /// Reads the state of an earlier run. If it cannot be used, the start continues without it.
+    pub(super) fn load(state: &StateDir, node: &NodeName) -> (Self, Option<Saved>) {
+        let path = state.path().join(NAME);
+        let path = path.display();
+        let mut held = match state.load::<Saved>(NAME) {
+            Ok(held) => held,
+            Err(error) => {
+                warn!("saved state ignored: {error}");
+                None
+            }
+        };
+        if let Some(other) = held.take_if(|held| held.node != node.as_str()) {
+            warn!("saved state ignored: {path}: it is of the node {}, not {node}", other.node);
+        }
+        if let Some(held) = &mut held {
+            info!(%path, objects = held.objects.len(), at = %held.at, "read the state of the relay");
+            if held.program != PROGRAM {
+                held.versions.clear();
+            }
+        }
+        let saver = match state.saver(NAME) {
+            Ok(saver) => Some(saver),
+            Err(error) => {
+                warn!("no state is saved: {path}: {error}");
+                None
+            }
+        };
+        (Self { saver, node: node.to_string() }, held)
+    }
+
+    /// Saves the state.
+    pub(super) fn remember(&self, (objects, versions): (Vec<Object>, Versions)) {
+        let Some(saver) = &self.saver else { return };
+        let (program, node) = (PROGRAM.to_owned(), self.node.clone());
+        saver.save(Saved { program, node, at: Timestamp::now(), objects, versions });
+    }
+}

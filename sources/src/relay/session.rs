@@ -1,0 +1,212 @@
+//! A connection to a relay: TLS, HTTP/2, and one call with a stream in each direction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use http::uri::PathAndQuery;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rulec_compiler::name::NodeName;
+use rulec_relay::discovery::{DeltaRequest, DeltaResponse, METHOD, Node, Status};
+use rulec_relay::{Known, Topic};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::body::Body;
+use tonic::client::Grpc;
+
+use super::codec::RelayCodec;
+use super::fault::Fault;
+use super::{RELAY_PORT, RelayAccess, RelayStatus, RelayTiming};
+use crate::error::printable;
+
+/// The longest response. A relay cuts them far below that, but cannot cut a resource.
+const LONGEST_RESPONSE: usize = 16 << 20;
+
+/// How many bytes may be on their way.
+const WINDOW: u32 = 1 << 20;
+
+/// The code of gRPC for a request that cannot be used.
+const INVALID_ARGUMENT: i32 = 3;
+
+/// The most bytes of the reasons for which resources are refused.
+const LONGEST_REASON: usize = 4 << 10;
+
+/// A call that is being answered.
+pub(super) struct Session {
+    requests: mpsc::Sender<DeltaRequest>,
+    responses: Streaming<DeltaResponse>,
+    /// Moves the bytes.
+    _connection: JoinSet<()>,
+}
+
+/// Connects, and asks for all resources but those that are known.
+pub(super) async fn open(
+    access: RelayAccess,
+    node: NodeName,
+    timing: RelayTiming,
+    known: Known,
+    status: Arc<RelayStatus>,
+) -> Result<Session, Fault> {
+    let opening = async {
+        let session = match tls(&access)? {
+            Some(connector) => {
+                let host = access.url.host().unwrap_or_default();
+                let bare = host.trim_matches(['[', ']']).to_owned();
+                let name = ServerName::try_from(bare).map_err(|_| Fault::Host(host.to_owned()))?;
+                let socket = connect(&access.url).await?;
+                let socket = connector.connect(name, socket).await.map_err(Fault::Tls)?;
+                call(socket, &access.url, &node, timing.ping, known).await?
+            }
+            None => {
+                let socket = connect(&access.url).await?;
+                call(socket, &access.url, &node, timing.ping, known).await?
+            }
+        };
+        status.opened();
+        Ok(session)
+    };
+    timeout(timing.answer, opening).await.unwrap_or(Err(Fault::Silence(timing.answer)))
+}
+
+/// Returns how the connection is made secure; `None` if it is not.
+fn tls(access: &RelayAccess) -> Result<Option<TlsConnector>, Fault> {
+    if access.url.scheme_str() != Some("https") {
+        return Ok(None);
+    }
+    let mut roots = RootCertStore::empty();
+    if let Some(path) = &access.certificate_authority {
+        let fault = |reason: String| Fault::File { path: path.clone(), reason };
+        let all = CertificateDer::pem_file_iter(path).map_err(|it| fault(it.to_string()))?;
+        for certificate in all {
+            let certificate = certificate.map_err(|it| fault(it.to_string()))?;
+            roots.add(certificate).map_err(|it| fault(it.to_string()))?;
+        }
+        if roots.is_empty() {
+            return Err(fault("it has no certificate".to_owned()));
+        }
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(Fault::Settings)?
+        .with_root_certificates(roots);
+    let mut config = match (&access.client_certificate, &access.client_key) {
+        (Some(certificate), Some(key)) => {
+            let fault = |path: &std::path::Path, reason: String| Fault::File {
+                path: path.to_owned(),
+                reason,
+            };
+            let chain = CertificateDer::pem_file_iter(certificate)
+                .and_then(Iterator::collect)
+                .map_err(|error| fault(certificate, error.to_string()))?;
+            let secret =
+                PrivateKeyDer::from_pem_file(key).map_err(|error| fault(key, error.to_string()))?;
+            let config = config.with_client_auth_cert(chain, secret);
+            config.map_err(|error| fault(certificate, error.to_string()))?
+        }
+        (_, _) => config.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Some(TlsConnector::from(Arc::new(config))))
+}
+
+async fn connect(url: &Uri) -> Result<TcpStream, Fault> {
+    let host = url.host().unwrap_or_default();
+    let port = url.port_u16().unwrap_or(RELAY_PORT);
+    let address = format!("{host}:{port}");
+    let socket = TcpStream::connect(&address).await;
+    let socket = socket.map_err(|error| Fault::Connect(address, error))?;
+    // Answers are small and must not wait.
+    let _ = socket.set_nodelay(true);
+    Ok(socket)
+}
+
+async fn call(
+    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    url: &Uri,
+    node: &NodeName,
+    ping: Duration,
+    known: Known,
+) -> Result<Session, Fault> {
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(ping)
+        .keep_alive_timeout(ping)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .handshake::<_, Body>(TokioIo::new(socket))
+        .await
+        .map_err(Fault::Connection)?;
+    let mut task = JoinSet::new();
+    // Its failure reaches the call as well.
+    task.spawn(async move { drop(connection.await) });
+    let service = tower::service_fn(move |request| {
+        let mut sender = sender.clone();
+        async move { sender.send_request(request).await }
+    });
+    let (requests, sent) = mpsc::channel(2 * Topic::ALL.len());
+    for (topic, versions) in Topic::ALL.into_iter().zip(known) {
+        let id = (topic == Topic::ALL[0]).then(|| Node {
+            id: node.to_string(),
+            user_agent: concat!("rulec/", env!("CARGO_PKG_VERSION")).to_owned(),
+        });
+        let request = DeltaRequest {
+            node: id,
+            type_url: topic.url().to_owned(),
+            initial_versions: versions,
+            ..DeltaRequest::default()
+        };
+        // There is room for all of them.
+        let _ = requests.try_send(request);
+    }
+    let mut grpc =
+        Grpc::with_origin(service, url.clone()).max_decoding_message_size(LONGEST_RESPONSE);
+    grpc.ready().await.map_err(Fault::Connection)?;
+    let stream = tonic::Request::new(ReceiverStream::new(sent));
+    let path = PathAndQuery::from_static(METHOD);
+    let answer = grpc.streaming(stream, path, RelayCodec).await.map_err(refused)?;
+    Ok(Session { requests, responses: answer.into_inner(), _connection: task })
+}
+
+fn refused(status: tonic::Status) -> Fault {
+    Fault::Status { code: status.code().into(), message: printable(status.message()) }
+}
+
+impl Session {
+    /// Returns the next response. Nothing is lost if this future is dropped.
+    pub(super) async fn next(&mut self) -> Result<DeltaResponse, Fault> {
+        self.responses.message().await.map_err(refused)?.ok_or(Fault::Ended)
+    }
+
+    /// Answers a response: with the reasons why resources cannot be used, if there are any. A
+    /// connection that is gone is noticed by `next`.
+    pub(super) async fn answer(&mut self, type_url: String, nonce: String, refused: &[String]) {
+        let error = (!refused.is_empty()).then(|| {
+            let mut message = refused.join("; ");
+            message.truncate(message.floor_char_boundary(LONGEST_REASON));
+            Status { code: INVALID_ARGUMENT, message }
+        });
+        let _ = self
+            .requests
+            .send(DeltaRequest { type_url, nonce, error, ..DeltaRequest::default() })
+            .await;
+    }
+
+    /// Reports what this node does not program; an empty report if there is nothing.
+    pub(super) async fn report(&mut self, report: Option<String>) {
+        let type_url = Topic::Services.url().to_owned();
+        let error = report.map(|message| Status { code: INVALID_ARGUMENT, message });
+        let _ =
+            self.requests.send(DeltaRequest { type_url, error, ..DeltaRequest::default() }).await;
+    }
+}

@@ -1,0 +1,302 @@
+//! The resources as last received, and what of them is new.
+//!
+//! There are no connections and no clock in here. Responses are gathered until a position says that
+//! they are a whole, and are then used at once. Invariant: between calls, `objects` is what the
+//! receiver of all changes has, except for objects of an earlier run that were not sent yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::sync::Arc;
+
+use im::{OrdMap, OrdSet};
+use jiff::Timestamp;
+use rulec_compiler::name::NodeName;
+use rulec_compiler::object::{Kind, Object, ObjectKey};
+use rulec_compiler::{Change, Provenance, Sourced};
+use rulec_relay::discovery::{DeltaResponse, Resource};
+use rulec_relay::{Known, Topic, decode, is_needed};
+
+use super::fault::Fault;
+use super::saved::{self, Saved};
+use crate::problem::{Problem, Problems, Severity};
+
+/// The name that stands for a file in problems and provenances.
+const PLACE: &str = "relay";
+
+/// The kinds of all resources.
+const KINDS: &[Kind] = &[Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::ServiceCidr];
+
+/// The versions of the resources of a type, by name.
+type Versions = OrdMap<String, String>;
+
+pub(super) struct Store {
+    node: NodeName,
+    place: Arc<str>,
+    objects: OrdMap<ObjectKey, Object>,
+    versions: [Versions; Topic::ALL.len()],
+    /// What has come since the last position.
+    gathered: Vec<Gathered>,
+    changes: Vec<Change>,
+    problems: Problems,
+    /// Why resources cannot be used.
+    broken: BTreeMap<(Topic, String), Problem>,
+    /// Why nothing comes at the moment.
+    obstacle: Option<Problem>,
+    /// Whether the receiver has the objects.
+    told: bool,
+    /// Whether this connection has sent everything once.
+    current: bool,
+    /// Whether any has.
+    listed: bool,
+    /// Whether the Node is not waited for.
+    given_up: bool,
+    /// When the state of an earlier run was current, and whether it was sent.
+    left_at: Option<Timestamp>,
+    stood_in: bool,
+}
+
+/// A resource that has come, or that is gone.
+struct Gathered {
+    topic: Topic,
+    name: String,
+    what: What,
+}
+
+enum What {
+    Object(Object, String),
+    Broken(Problem),
+    Gone,
+}
+
+impl Store {
+    pub(super) fn new(node: NodeName) -> Self {
+        Self {
+            node,
+            place: PLACE.into(),
+            objects: OrdMap::new(),
+            versions: Default::default(),
+            gathered: Vec::new(),
+            changes: Vec::new(),
+            problems: Problems::default(),
+            broken: BTreeMap::new(),
+            obstacle: None,
+            told: false,
+            current: false,
+            listed: false,
+            given_up: false,
+            left_at: None,
+            stood_in: false,
+        }
+    }
+
+    /// Takes over the state of an earlier run, without sending it yet.
+    pub(super) fn take_over(&mut self, saved: Saved) {
+        self.left_at = Some(saved.at);
+        self.objects = saved.objects.into_iter().map(|object| (object.key(), object)).collect();
+        for topic in Topic::ALL {
+            let versions = saved.versions.get(topic.url()).into_iter().flatten();
+            // A version without its object would keep the object away.
+            let held = versions.filter(|(name, _)| {
+                topic.key(name).is_some_and(|key| self.objects.contains_key(&key))
+            });
+            let held = held.map(|(name, version)| (name.clone(), version.clone()));
+            self.versions[topic.index()] = held.collect();
+        }
+    }
+
+    /// Returns everything, to be saved.
+    pub(super) fn saved(&self) -> (Vec<Object>, saved::Versions) {
+        let versions = Topic::ALL.into_iter().map(|topic| {
+            let all = self.versions[topic.index()].iter();
+            let all = all.map(|(name, version)| (name.clone(), version.clone()));
+            (topic.url().to_owned(), all.collect())
+        });
+        (self.objects.values().cloned().collect(), versions.collect())
+    }
+
+    /// Sends the state of an earlier run. Returns false if that is not needed.
+    pub(super) fn stand_in(&mut self) -> bool {
+        if self.listed || self.left_at.is_none() {
+            return false;
+        }
+        self.stood_in = true;
+        self.replace();
+        true
+    }
+
+    /// Returns when the sent state was current, if it is from an earlier run.
+    pub(super) fn stale(&self) -> Option<Timestamp> {
+        self.left_at.filter(|_| self.stood_in && !self.listed)
+    }
+
+    /// Returns the resources that need not be sent again.
+    pub(super) fn known(&self) -> Known {
+        Topic::ALL.map(|topic| {
+            let all = self.versions[topic.index()].iter();
+            all.map(|(name, version)| (name.clone(), version.clone())).collect()
+        })
+    }
+
+    /// Notes that a connection begins: what the last one has left unfinished is dropped.
+    pub(super) fn begin(&mut self) {
+        self.gathered.clear();
+        self.current = false;
+    }
+
+    /// Notes why nothing comes.
+    pub(super) fn hinder(&mut self, reason: &str) {
+        self.begin();
+        let severity = if self.listed { Severity::Warning } else { Severity::Error };
+        let problem = Problem::of_file(&self.place, severity, reason);
+        self.problems.replace(self.obstacle.as_slice(), [&problem].into_iter());
+        self.obstacle = Some(problem);
+    }
+
+    /// Gathers a response, and uses all that was gathered if it has a position. Returns why
+    /// resources cannot be used; their last good versions stay.
+    ///
+    /// # Errors
+    ///
+    /// If the response is none to our requests. The connection cannot be used any more.
+    pub(super) fn take(&mut self, response: DeltaResponse) -> Result<Vec<String>, Fault> {
+        let DeltaResponse { position, resources, type_url, removed, .. } = response;
+        let Some(topic) = Topic::of_url(&type_url) else { return Err(Fault::Type(type_url)) };
+        let mut refused = Vec::new();
+        for Resource { version, resource, name } in resources {
+            let what = match self.read(topic, &name, resource) {
+                Ok(object) => What::Object(object, version),
+                Err(reason) => {
+                    let problem = Problem::of_file(&self.place, Severity::Error, reason.clone());
+                    refused.push(reason);
+                    What::Broken(problem)
+                }
+            };
+            self.gathered.push(Gathered { topic, name, what });
+        }
+        let gone = removed.into_iter().map(|name| Gathered { topic, name, what: What::Gone });
+        self.gathered.extend(gone);
+        if !position.is_empty() {
+            self.use_gathered();
+        }
+        Ok(refused)
+    }
+
+    fn read(
+        &self,
+        topic: Topic,
+        name: &str,
+        any: Option<rulec_relay::discovery::Any>,
+    ) -> Result<Object, String> {
+        let Some(any) = any else {
+            return Err(format!("{topic} {}: it is empty", name.escape_default()));
+        };
+        if any.type_url != topic.url() {
+            let found = any.type_url.escape_default();
+            return Err(format!("{topic} {}: it is of type {found}", name.escape_default()));
+        }
+        let object = decode(topic, name, &any.value, &self.node).map_err(|it| it.to_string())?;
+        if !is_needed(&object, &self.node) {
+            return Err(format!("{topic} {name}: it is not for this node"));
+        }
+        Ok(object)
+    }
+
+    fn use_gathered(&mut self) {
+        let mut touched: BTreeSet<ObjectKey> = BTreeSet::new();
+        let before = self.objects.clone();
+        for Gathered { topic, name, what } in mem::take(&mut self.gathered) {
+            let versions = &mut self.versions[topic.index()];
+            let part = (topic, name.clone());
+            let old: Vec<Problem> = self.broken.remove(&part).into_iter().collect();
+            let mut new = None;
+            match (what, topic.key(&name)) {
+                (What::Object(object, version), _) => {
+                    touched.insert(object.key());
+                    self.objects.insert(object.key(), object);
+                    versions.insert(name, version);
+                }
+                (What::Broken(problem), _) => {
+                    self.broken.insert(part, problem.clone());
+                    new = Some(problem);
+                }
+                (What::Gone, Some(key)) => {
+                    self.objects.remove(&key);
+                    versions.remove(&name);
+                    touched.insert(key);
+                }
+                // What has no name was never there.
+                (What::Gone, None) => {}
+            }
+            self.problems.replace(&old, new.iter());
+        }
+        self.problems.replace(self.obstacle.take().as_slice(), [].iter());
+        let was_current = mem::replace(&mut self.current, true);
+        self.listed = true;
+        touched.retain(|key| before.get(key) != self.objects.get(key));
+        if !self.told || !was_current && !touched.is_empty() {
+            // After a gap, a complete list leaves nothing behind.
+            return self.replace();
+        }
+        for key in touched {
+            self.changes.push(match self.objects.get(&key) {
+                Some(object) => Change::Apply(self.sourced(object)),
+                None => Change::Remove(key),
+            });
+        }
+    }
+
+    fn replace(&mut self) {
+        self.told = true;
+        let objects = self.objects.values().map(|object| self.sourced(object)).collect();
+        self.changes.push(Change::Replace { kinds: KINDS, objects });
+    }
+
+    fn sourced(&self, object: &Object) -> Sourced {
+        Sourced { object: object.clone(), provenance: Provenance(self.place.clone()) }
+    }
+
+    /// Returns the changes since the last call.
+    pub(super) fn changes(&mut self) -> Vec<Change> {
+        mem::take(&mut self.changes)
+    }
+
+    pub(super) fn has_news(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// Returns whether the relay has sent everything on this connection.
+    pub(super) fn is_current(&self) -> bool {
+        self.current
+    }
+
+    /// Returns whether there has been a complete state, with a Node that has an address, unless that
+    /// is not waited for any more.
+    pub(super) fn is_complete(&self) -> bool {
+        self.stood_in || self.listed && (self.given_up || self.has_address())
+    }
+
+    /// Returns whether only the Node is missing.
+    pub(super) fn waits_for_node(&self) -> bool {
+        self.listed && !self.is_complete()
+    }
+
+    /// Continues without the Node.
+    pub(super) fn lose_patience(&mut self) {
+        self.given_up = true;
+    }
+
+    fn has_address(&self) -> bool {
+        let node = self.objects.get(&ObjectKey::Node(self.node.clone()));
+        matches!(node, Some(Object::Node(node)) if !node.addresses.is_empty())
+    }
+
+    /// Returns whether the problems differ from those at the last call.
+    pub(super) fn problems_changed(&mut self) -> bool {
+        self.problems.changed()
+    }
+
+    /// Returns all current problems, in order of place.
+    pub(super) fn problems(&self) -> &OrdSet<Problem> {
+        self.problems.all()
+    }
+}

@@ -1,0 +1,140 @@
+//! Tests of the store, with responses as a relay could send them. `sinks/relay/tests` has both ends.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+use bytes::Bytes;
+use rulec_compiler::Change;
+use rulec_compiler::name::NodeName;
+use rulec_relay::Topic;
+use rulec_relay::discovery::{Any, DeltaResponse, Resource};
+
+use super::store::Store;
+
+fn store() -> Store {
+    Store::new(NodeName::from("here"))
+}
+
+/// Returns a ServiceCIDR: its message is a list of networks.
+fn range(name: &str, third: u8) -> Resource {
+    let value = Bytes::copy_from_slice(&[0x0a, 5, 10, 96, third, 0, 24]);
+    let any = Any { type_url: Topic::ServiceCidrs.url().to_owned(), value };
+    Resource { version: format!("{name}-{third}"), resource: Some(any), name: name.to_owned() }
+}
+
+fn response(position: &str, resources: Vec<Resource>, removed: &[&str]) -> DeltaResponse {
+    DeltaResponse {
+        position: position.to_owned(),
+        resources,
+        type_url: Topic::ServiceCidrs.url().to_owned(),
+        nonce: "1".to_owned(),
+        removed: removed.iter().map(|name| (*name).to_owned()).collect(),
+    }
+}
+
+/// Returns the changes in words.
+fn changes(store: &mut Store) -> Vec<String> {
+    let told = |change| match change {
+        Change::Apply(sourced) => format!("apply {}", sourced.object.key()),
+        Change::Remove(key) => format!("remove {key}"),
+        Change::Replace { objects, .. } => {
+            let keys = objects.iter().map(|it| it.object.key().to_string());
+            format!("replace by {}", keys.collect::<Vec<_>>().join(", "))
+        }
+    };
+    store.changes().into_iter().map(told).collect()
+}
+
+fn problems(store: &Store) -> Vec<String> {
+    store.problems().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn responses_count_once_a_position_is_reached() {
+    let mut store = store();
+    assert_eq!(store.take(response("", vec![range("a", 1)], &[])).unwrap(), [""; 0]);
+    assert_eq!(changes(&mut store), [""; 0]);
+    assert!(!store.is_current());
+    store.take(response("1", vec![range("b", 2)], &[])).unwrap();
+    assert_eq!(changes(&mut store), ["replace by ServiceCIDR a, ServiceCIDR b"]);
+    assert!(store.is_current());
+
+    store.take(response("2", vec![range("a", 3)], &["b"])).unwrap();
+    assert_eq!(changes(&mut store), ["apply ServiceCIDR a", "remove ServiceCIDR b"]);
+    // The same again, and something that was never there.
+    store.take(response("3", vec![range("a", 3)], &["c", "\n"])).unwrap();
+    assert_eq!(changes(&mut store), [""; 0]);
+}
+
+#[test]
+fn half_of_a_change_is_dropped_with_its_connection() {
+    let mut store = store();
+    store.take(response("1", vec![range("a", 1)], &[])).unwrap();
+    assert_eq!(changes(&mut store), ["replace by ServiceCIDR a"]);
+    store.take(response("", vec![range("b", 2)], &["a"])).unwrap();
+    store.hinder("gone");
+    assert_eq!(problems(&store), ["relay: gone"]);
+    store.begin();
+    let known = &store.known()[Topic::ServiceCidrs.index()];
+    assert!(known.keys().eq(["a"]), "the rest must be sent again");
+    // Nothing has changed meanwhile.
+    store.take(response("1", Vec::new(), &[])).unwrap();
+    assert_eq!((changes(&mut store), problems(&store)), (Vec::new(), Vec::new()));
+    // After the next gap, something has.
+    store.hinder("gone");
+    store.begin();
+    store.take(response("5", vec![range("c", 3)], &[])).unwrap();
+    assert_eq!(changes(&mut store), ["replace by ServiceCIDR a, ServiceCIDR c"]);
+}
+
+#[test]
+fn a_resource_that_cannot_be_used_has_a_reason() {
+    let mut store = store();
+    store.take(response("1", vec![range("a", 1)], &[])).unwrap();
+    changes(&mut store);
+    let mut broken = range("a", 2);
+    broken.resource.as_mut().unwrap().value = Bytes::from_static(&[0x0a, 1, 7]);
+    let empty = Resource { resource: None, ..range("b", 1) };
+    let mut other = range("c", 1);
+    other.resource.as_mut().unwrap().type_url = "type.googleapis.com/x\n".to_owned();
+    let refused =
+        store.take(response("2", vec![broken, empty, other, range("d", 4)], &[])).unwrap();
+    let expected = [
+        "ServiceCIDR a: cidrs[0]: 0 bytes are no address",
+        "ServiceCIDR b: it is empty",
+        "ServiceCIDR c: it is of type type.googleapis.com/x\\n",
+    ];
+    assert_eq!(refused, expected);
+    assert_eq!(problems(&store), expected.map(|reason| format!("relay: {reason}")));
+    assert_eq!(changes(&mut store), ["apply ServiceCIDR d"]);
+    // What is known is the last good version, so that a new connection sends the other one again.
+    assert_eq!(store.known()[Topic::ServiceCidrs.index()]["a"], "a-1");
+    store.take(response("3", vec![range("a", 2)], &["b", "c"])).unwrap();
+    assert_eq!(
+        (changes(&mut store), problems(&store)),
+        (vec!["apply ServiceCIDR a".to_owned()], Vec::new())
+    );
+
+    // The Node of another node.
+    let any = Any { type_url: Topic::Nodes.url().to_owned(), value: Bytes::new() };
+    let node = Resource { version: "1".to_owned(), resource: Some(any), name: "there".to_owned() };
+    let type_url = Topic::Nodes.url().to_owned();
+    let refused = store.take(DeltaResponse { type_url, ..response("4", vec![node], &[]) }).unwrap();
+    assert_eq!(refused, ["Node there: it is not for this node"]);
+
+    let type_url = "type.googleapis.com/envoy.config.cluster.v3.Cluster".to_owned();
+    let fault = store.take(DeltaResponse { type_url, ..response("5", Vec::new(), &[]) });
+    assert_eq!(
+        fault.unwrap_err().to_string(),
+        "it sends resources of type \"type.googleapis.com/envoy.config.cluster.v3.Cluster\", which \
+         were not asked for"
+    );
+}
+
+#[test]
+fn a_node_is_waited_for() {
+    let mut store = store();
+    store.take(response("1", Vec::new(), &[])).unwrap();
+    assert_eq!(changes(&mut store), ["replace by "]);
+    assert!(!store.is_complete() && store.waits_for_node());
+    store.lose_patience();
+    assert!(store.is_complete());
+}

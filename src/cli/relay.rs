@@ -1,0 +1,51 @@
+//! The command line of `rulec relay`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::options::heading;
+
+/// `rulec relay`
+#[derive(Debug, Args)]
+pub struct RelayServerArgs {
+    /// Where nodes connect
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:18000")]
+    pub listen: SocketAddr,
+    /// The certificate of the relay
+    #[arg(long, value_name = "FILE", required_unless_present = "insecure", requires = "key")]
+    pub certificate: Option<PathBuf>,
+    /// The key of --certificate
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "insecure",
+        requires = "certificate"
+    )]
+    pub key: Option<PathBuf>,
+    /// The certificates that verify those of nodes
+    ///
+    /// A node shows a certificate like that of its kubelet: the common name system:node:NAME in the
+    /// organization system:nodes. It gets what node NAME may know, and nothing else.
+    #[arg(long, value_name = "FILE", required_unless_present = "insecure")]
+    pub client_certificate_authority: Option<PathBuf>,
+    /// Serve without TLS, whoever asks: anybody who can connect may read what any node may
+    #[arg(long, conflicts_with_all = ["certificate", "key", "client_certificate_authority"])]
+    pub insecure: bool,
+    /// Where to serve /metrics and /healthz; empty for nowhere
+    #[arg(long, help_heading = heading::OBSERVABILITY, value_name = "ADDRESS", default_value = "127.0.0.1:18001")]
+    pub metrics_bind_address: String,
+    /// A file with the API server's address and credentials [default: the service account of a Pod]
+    #[arg(long, help_heading = heading::SOURCES, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The address of the API server; overrides the kubeconfig
+    #[arg(long, help_heading = heading::SOURCES, value_name = "URL")]
+    pub master: Option<String>,
+    /// A directory of Kubernetes manifests, or a single file; may be given several times
+    ///
+    /// They take precedence over the API server, on all nodes. Services must write their addresses:
+    /// a relay gives none out. Pods are not sent to nodes.
+    #[arg(long, help_heading = heading::SOURCES, value_name = "PATH")]
+    pub manifests: Vec<PathBuf>,
+}

@@ -1,0 +1,107 @@
+//! `rulec relay`: the API server is followed once, and many nodes are served.
+//!
+//! ```text
+//!  sources ──Update──▶ Model ──differences──▶ Catalogue ──▶ server ──▶ nodes
+//! ```
+//!
+//! There is no state that outlives the process: what a node has, it says when it connects.
+
+mod site;
+mod upstream;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use rulec_relay_server::{Relay, Security, TlsFiles, serve};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::relay::RelayServerArgs;
+use crate::observe::http::{self, Bind};
+use site::RelaySite;
+use upstream::Upstream;
+
+/// Serves nodes until it is told to stop.
+///
+/// # Errors
+///
+/// If the options cannot be used, the address is not available, or a source dies.
+pub fn run(args: &RelayServerArgs) -> anyhow::Result<ExitCode> {
+    let security = security(args)?;
+    let metrics = metrics(&args.metrics_bind_address)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            ended = serve_all(args, security, metrics) => ended.map(|never| match never {}),
+            _ = terminate.recv() => Ok(ExitCode::SUCCESS),
+            _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
+        }
+    });
+    // Does not wait for the threads of the sources: one may be in the middle of reading a file.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve_all(
+    args: &RelayServerArgs,
+    security: Security,
+    metrics: Option<SocketAddr>,
+) -> anyhow::Result<Infallible> {
+    let relay = Relay::default();
+    let upstream = Upstream::start(args, relay.clone())?;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", args.listen))?;
+    let address = listener.local_addr()?;
+    match &security {
+        Security::Tls(_) => tracing::info!(%address, "serving nodes"),
+        Security::None => tracing::warn!(%address, "serving whoever asks, without TLS"),
+    }
+    let site = RelaySite::new(relay.clone(), upstream.status());
+    let watched = async {
+        match metrics {
+            Some(address) => {
+                let bind = Bind { address, v6_only: false, hard_fail: false };
+                http::serve("metrics".to_owned(), bind, site).await
+            }
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = serve(listener, security, relay) => Ok(ended?),
+        ended = watched => Ok(ended?),
+        error = upstream.run() => Err(error),
+    }
+}
+
+fn security(args: &RelayServerArgs) -> anyhow::Result<Security> {
+    if args.insecure {
+        return Ok(Security::None);
+    }
+    let files = (&args.certificate, &args.key, &args.client_certificate_authority);
+    let (Some(certificate), Some(key), Some(client_authority)) = files else {
+        bail!("--certificate, --key and --client-certificate-authority are needed, or --insecure");
+    };
+    let files = TlsFiles {
+        certificate: certificate.clone(),
+        key: key.clone(),
+        client_authority: client_authority.clone(),
+    };
+    // Before anything else is started: most mistakes are here.
+    files.load()?;
+    Ok(Security::Tls(files))
+}
+
+fn metrics(text: &str) -> anyhow::Result<Option<SocketAddr>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let address = text.parse().with_context(|| {
+        format!("--metrics-bind-address: {text:?} is not an address with a port")
+    })?;
+    Ok(Some(address))
+}

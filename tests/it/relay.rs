@@ -1,0 +1,285 @@
+//! A relay between the API server and a node: the kernel holds what the server says.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rulec_apiserver::{ApiServer, Credential, Resource};
+use rulec_testkit::{Namespace, require_root};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::daemon::{Daemon, NODE_NAME, command, rulec};
+use crate::support::get;
+
+/// A node with an API server, a relay and a daemon.
+struct Place {
+    // Fields are dropped in this order.
+    daemon: Option<Daemon>,
+    relay: Option<Daemon>,
+    server: ApiServer,
+    node: Namespace,
+    directory: TempDir,
+}
+
+const ADDRESS: &str = "127.0.0.1:18000";
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let node = Namespace::new(name);
+        node.sh("ip link set lo up");
+        let server = node.run(ApiServer::start);
+        let directory = TempDir::new().unwrap();
+        let place = Self { daemon: None, relay: None, server, node, directory };
+        place
+            .server
+            .write_kubeconfig(&place.path("kubeconfig"), &Credential::Token("token".to_owned()));
+        place.make_certificates();
+        for node in [NODE_NAME, "nb"] {
+            place.server.apply(&json!({
+                "apiVersion": "v1", "kind": "Node", "metadata": {"name": node},
+                "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.10"}]},
+            }));
+        }
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    fn make_certificates(&self) {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        fs::write(self.path("authority"), authority.pem()).unwrap();
+        let node = format!("system:node:{NODE_NAME}");
+        for (file, organization, name) in
+            [("server", "relays", "relay"), ("node", "system:nodes", node.as_str())]
+        {
+            let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+            params.distinguished_name.push(DnType::OrganizationName, organization);
+            params.distinguished_name.push(DnType::CommonName, name);
+            let key = KeyPair::generate().unwrap();
+            let certificate = params.signed_by(&key, &authority).unwrap();
+            fs::write(self.path(file), certificate.pem()).unwrap();
+            fs::write(self.path(&format!("{file}.key")), key.serialize_pem()).unwrap();
+        }
+    }
+
+    fn start_relay(&mut self) {
+        let (kubeconfig, server) = (self.text("kubeconfig"), self.text("server"));
+        let (key, authority) = (self.text("server.key"), self.text("authority"));
+        let args = ["relay", "--listen", ADDRESS, "--kubeconfig", &kubeconfig];
+        let tls = ["--certificate", &server, "--key", &key];
+        let clients = ["--client-certificate-authority", &authority];
+        let all = [&args[..], &tls, &clients].concat();
+        let mut relay = Daemon::of(command(&self.node, &all));
+        relay.wait_for("all sources have delivered, nodes are served");
+        self.relay = Some(relay);
+    }
+
+    fn start_daemon(&mut self) {
+        let (authority, certificate) = (self.text("authority"), self.text("node"));
+        let (key, state) = (self.text("node.key"), self.text("state"));
+        let args = ["--relay", ADDRESS, "--relay-certificate-authority", &authority];
+        let own = ["--relay-client-certificate", &certificate, "--relay-client-key", &key];
+        let all = [&args[..], &own, &["--state-dir", &state]].concat();
+        self.daemon = Some(Daemon::spawn_with(&self.node, &all));
+    }
+
+    /// Waits until the kernel holds what the objects of the server compile to.
+    fn holds(&mut self, objects: &[Value]) {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        let path = self.path("expected.json");
+        fs::write(&path, list.to_string()).unwrap();
+        let given = ["--service-cidr=", "--service-node-port-range="];
+        let args = ["diff", "--to", path.to_str().unwrap(), "--node-name", NODE_NAME];
+        let args = [&args[..], &given].concat();
+        let mut last = None;
+        let (node, daemon) = (&self.node, self.daemon.as_mut().unwrap());
+        let same = daemon.wait_until(|_| {
+            let output = rulec(node, &args);
+            let same = output.status.success();
+            last = Some(output);
+            same
+        });
+        assert!(same, "the kernel differs: {last:?}; the log:\n{}", daemon.log());
+    }
+
+    /// Returns a metric of the relay.
+    fn metric(&self, name: &str) -> u64 {
+        let answer = get(&self.node, "127.0.0.1:18001", "/metrics");
+        let line = answer.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap().parse().unwrap()
+    }
+}
+
+fn service(number: u8) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": format!("web-{number}"), "namespace": "default"},
+        "spec": {
+            "type": "NodePort",
+            "clusterIP": format!("10.90.0.{number}"),
+            "externalTrafficPolicy": "Local",
+            "ports": [{
+                "name": "http", "port": 80, "protocol": "TCP", "nodePort": 30000 + u16::from(number),
+            }],
+        },
+    })
+}
+
+fn slice(number: u8, nodes: &[&str]) -> Value {
+    let endpoint = |(index, node): (usize, &&str)| {
+        json!({
+            "addresses": [format!("10.50.{number}.{}", index + 1)],
+            "conditions": {"ready": true}, "nodeName": node,
+        })
+    };
+    let endpoints: Vec<Value> = nodes.iter().enumerate().map(endpoint).collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("web-{number}-x"), "namespace": "default",
+            "labels": {"kubernetes.io/service-name": format!("web-{number}")},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "endpoints": endpoints,
+    })
+}
+
+fn node_object() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE_NAME},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.10"}]},
+    })
+}
+
+#[test]
+fn the_kernel_follows_the_server_through_a_relay() {
+    if !require_root() {
+        return;
+    }
+    let mut place = Place::new("relay");
+    let nodes = [NODE_NAME, "nb", "nc"];
+    let mut objects =
+        vec![node_object(), service(1), slice(1, &nodes), service(2), slice(2, &["nb"])];
+    for object in &objects {
+        place.server.apply(object);
+    }
+    place.start_relay();
+    place.start_daemon();
+    place.holds(&objects);
+    assert_eq!(place.metric("rulec_relay_nodes"), 1);
+    assert_eq!(place.metric("rulec_relay_nodes_refusing"), 0);
+    let first = place.metric("rulec_relay_resources_total");
+    assert_eq!(first, 5, "two Services, two slices, and one of the two Nodes");
+
+    // A change of an endpoint, a Service that is gone, and one that is new.
+    place.server.apply(&slice(1, &["nb", NODE_NAME]));
+    place.server.delete(Resource::Services, "default", "web-2").unwrap();
+    place.server.apply(&service(3));
+    objects[2] = slice(1, &["nb", NODE_NAME]);
+    objects[3] = service(3);
+    place.holds(&objects);
+
+    // The relay goes. What the kernel holds stays, also over a restart of the daemon.
+    place.relay.take().unwrap().kill9();
+    place.daemon.take().unwrap().stop();
+    place.start_daemon();
+    place.daemon.as_mut().unwrap().wait_for("the state of the last run");
+    place.holds(&objects);
+
+    // Another one comes, which has nothing to send: the node has everything.
+    place.start_relay();
+    place.daemon.as_mut().unwrap().wait_for("the relay has delivered");
+    assert_eq!(place.metric("rulec_relay_resources_total"), 0);
+    place.server.apply(&service(4));
+    objects.push(service(4));
+    place.holds(&objects);
+    assert_eq!(place.metric("rulec_relay_resources_total"), 1);
+    let log = place.relay.take().unwrap().stop();
+    assert!(!log.contains(" WARN ") && !log.contains("ERROR"), "{log}");
+}
+
+/// Returns a slice with 100 endpoints as the endpoints controller writes it, of which one may be
+/// unready.
+fn large_slice(unready: Option<usize>) -> Value {
+    let endpoint = |index: usize| {
+        let pod = format!("web-1-7d9c5bf6d8-{index:05}");
+        let is_ready = unready != Some(index);
+        json!({
+            "addresses": [format!("10.244.{index}.17")],
+            "conditions": {"ready": is_ready, "serving": is_ready, "terminating": false},
+            "nodeName": format!("worker-{index:03}.example.com"),
+            "targetRef": {
+                "kind": "Pod", "name": pod, "namespace": "default",
+                "uid": format!("3c1f1c6e-0f3a-4a57-9a62-{index:012}"),
+            },
+            "zone": "zone-a",
+        })
+    };
+    let mut slice = slice(1, &[]);
+    slice["endpoints"] = (0..100).map(endpoint).collect();
+    slice
+}
+
+#[test]
+fn a_change_costs_a_node_a_small_part_of_what_the_server_sends() {
+    if !require_root() {
+        return;
+    }
+    let mut place = Place::new("relay-bytes");
+    let objects = [node_object(), service(1), large_slice(None)];
+    for object in &objects {
+        place.server.apply(object);
+    }
+    place.start_relay();
+    place.start_daemon();
+    place.holds(&objects);
+    let before = place.metric("rulec_relay_sent_bytes_total");
+    let changed = large_slice(Some(3));
+    place.server.apply(&changed);
+    place.holds(&[node_object(), service(1), changed.clone()]);
+    let bytes = place.metric("rulec_relay_sent_bytes_total") - before;
+    // The server's event has the whole object, and the names of fields in each endpoint.
+    let event = json!({"type": "MODIFIED", "object": changed}).to_string().len() as u64;
+    assert!(bytes < 900, "{bytes} bytes");
+    assert!(event > 25 * bytes, "{bytes} of {event} bytes");
+}
+
+#[test]
+fn a_relay_that_cannot_run_says_why() {
+    if !require_root() {
+        return;
+    }
+    let node = Namespace::new("relay-not");
+    let said = |args: &[&str]| {
+        let output = rulec(&node, &[&["relay"], args].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    };
+    let (code, text) = said(&["--insecure"]);
+    assert_eq!(code, Some(3));
+    assert!(
+        text.contains("there is no source: give --kubeconfig, --master or --manifests"),
+        "{text}"
+    );
+    let (code, text) = said(&[
+        "--certificate=/none",
+        "--key=/none",
+        "--client-certificate-authority=/none",
+        "--master=http://127.0.0.1:1",
+    ]);
+    assert_eq!(code, Some(3));
+    assert!(text.contains("/none: "), "{text}");
+    let (code, text) = said(&["--master=http://127.0.0.1:1"]);
+    assert_eq!(code, Some(3));
+    assert!(text.contains("--certificate <FILE>"), "{text}");
+}
