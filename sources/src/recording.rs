@@ -31,7 +31,7 @@ pub use entry::{
 pub use frame::RecordingError;
 pub use mask::{Mask, MaskKey};
 pub use moment::Moment;
-pub use reader::{LeftOut, Reader};
+pub use reader::{LeftOut, Reader, overlap};
 pub use recorder::{Begin, Recorder, write_whole};
 pub use replay::{ReplayOptions, ReplaySource, Speed};
 

@@ -86,6 +86,20 @@ pub enum RecordingError {
     },
 }
 
+impl RecordingError {
+    /// Returns what is wrong, without the name of the file.
+    pub(super) fn reason(&self) -> String {
+        let (Self::Io { path, .. }
+        | Self::Foreign { path }
+        | Self::Format { path, .. }
+        | Self::Empty { path, .. }
+        | Self::Unreadable { path, .. }) = self;
+        let text = self.to_string();
+        let start = format!("{}: ", path.display());
+        text.strip_prefix(&start).map(ToOwned::to_owned).unwrap_or(text)
+    }
+}
+
 /// Returns what comes before the first frame.
 pub(super) fn head() -> [u8; HEAD] {
     let mut head = [0; HEAD];

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
@@ -44,7 +44,11 @@ pub struct LeftOut {
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, at, reason } = self;
-        write!(f, "{}: from byte {at} on, it is torn and left out: {reason}", path.display())
+        let path = path.display();
+        match at {
+            0 => write!(f, "{path}: it is left out: {reason}"),
+            at => write!(f, "{path}: from byte {at} on, it is torn and left out: {reason}"),
+        }
     }
 }
 
@@ -59,6 +63,22 @@ pub(super) fn old(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".old");
     name.into()
+}
+
+/// Returns whether two files are one.
+pub(super) fn is_same(one: io::Result<Metadata>, other: io::Result<Metadata>) -> bool {
+    let place = |data: io::Result<Metadata>| data.ok().map(|data| (data.dev(), data.ino()));
+    let one = place(one);
+    one.is_some() && one == place(other)
+}
+
+/// Returns whether two recordings have a file in common.
+#[must_use]
+pub fn overlap(one: &Path, other: &Path) -> bool {
+    let of_other = [other.to_owned(), old(other)];
+    [one.to_owned(), old(one)]
+        .iter()
+        .any(|one| of_other.iter().any(|other| is_same(one.metadata(), other.metadata())))
 }
 
 impl Reader {
@@ -82,12 +102,24 @@ impl Reader {
             header.id == newer_header.id && header.generation + 1 == newer_header.generation
         };
         let mut parts = VecDeque::from([newer]);
+        let mut left_out = Vec::new();
         let mut header = newer_header.clone();
-        if let Some((before, part)) = Part::open(&older).ok().filter(is_of) {
-            header = before;
-            parts.push_front(part);
+        // Before the first file, there is none, whatever has its name.
+        if newer_header.generation > 1 {
+            match Part::open(&older).map(|found| Some(found).filter(is_of)) {
+                Ok(Some((before, part))) => {
+                    header = before;
+                    parts.push_front(part);
+                }
+                Ok(None) => {}
+                Err(RecordingError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    left_out.push(LeftOut { path: older, at: 0, reason: error.reason() });
+                }
+            }
         }
-        Ok(Self { header, parts, ready: VecDeque::new(), left_out: Vec::new() })
+        Ok(Self { header, parts, ready: VecDeque::new(), left_out })
     }
 
     /// Reads a recording that is in memory.
@@ -162,6 +194,10 @@ impl Part {
         if !file.metadata().map_err(io)?.is_file() {
             return Err(RecordingError::Foreign { path: path.to_owned() });
         }
+        Self::of_file(path, file)
+    }
+
+    fn of_file(path: &Path, file: File) -> Result<(Header, Self), RecordingError> {
         Self::of(path, Box::new(BufReader::with_capacity(64 << 10, file)))
     }
 
@@ -233,8 +269,11 @@ impl Part {
 }
 
 /// Returns the header of a file, and its length or why it is not whole.
-pub(super) fn verify(path: &Path) -> Result<(Header, Result<u64, String>), RecordingError> {
-    let (header, mut part) = Part::open(path)?;
+pub(super) fn verify(
+    path: &Path,
+    file: File,
+) -> Result<(Header, Result<u64, String>), RecordingError> {
+    let (header, mut part) = Part::of_file(path, file)?;
     let whole = part.verify();
     let whole = whole.map_err(|source| RecordingError::Io { path: path.to_owned(), source })?;
     Ok((header, whole))

@@ -127,6 +127,7 @@ fn a_killed_writer_leaves_all_but_its_last_frame() {
         assert!(torn[0].contains(&format!("from byte {whole_length} on")), "{torn:?}");
     }
     // The next daemon begins another file, and both are read.
+    drop(recorder);
     let mut next = Recorder::new(begin(&path, 1 << 20)).unwrap();
     let notice = next.go_on().unwrap().unwrap();
     assert!(notice.contains("torn"), "{notice}");
@@ -137,6 +138,7 @@ fn a_killed_writer_leaves_all_but_its_last_frame() {
     assert_eq!(entries, [start(0), apply(1, "a"), start(3), apply(4, "c")]);
     assert_eq!(torn.len(), 1);
     // A whole file is gone on with.
+    drop(next);
     let mut third = Recorder::new(begin(&path, 1 << 20)).unwrap();
     assert_eq!(third.go_on().unwrap(), None);
     assert!(third.has_begun());
@@ -199,8 +201,12 @@ fn another_file_is_not_replaced_and_other_settings_begin_another_recording() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.rec");
     fs::write(&path, "something else").unwrap();
-    let error = Recorder::new(begin(&path, 1 << 20)).unwrap_err().to_string();
+    let mut recorder = Recorder::new(begin(&path, 1 << 20)).unwrap();
+    let error = recorder.go_on().unwrap_err().to_string();
     assert!(error.ends_with("a.rec: is not a recording of rulec"), "{error}");
+    let error = recorder.write(&[start(0)]).unwrap_err().to_string();
+    assert!(error.ends_with("a.rec: is not a recording of rulec, and is not replaced"), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "something else");
     let error = Reader::open(&path).unwrap_err().to_string();
     assert!(error.ends_with("a.rec: is not a recording of rulec"), "{error}");
     let mut bytes = frame::head().to_vec();
@@ -212,6 +218,7 @@ fn another_file_is_not_replaced_and_other_settings_begin_another_recording() {
     let mut recorder = Recorder::new(begin(&path, 1 << 20)).unwrap();
     recorder.write(&[start(0)]).unwrap();
     recorder.write(&[apply(1, "a")]).unwrap();
+    drop(recorder);
     let settings = Settings::new("nb".into());
     let mut other = Recorder::new(Begin { settings, ..begin(&path, 1 << 20) }).unwrap();
     let notice = other.go_on().unwrap().unwrap();
@@ -219,6 +226,156 @@ fn another_file_is_not_replaced_and_other_settings_begin_another_recording() {
     other.write(&[start(2)]).unwrap();
     assert_eq!(all(&path).0, [start(2)], "what was before is another recording");
     assert_eq!(all(&old(&path)).0, [start(0), apply(1, "a")]);
+}
+
+#[test]
+fn a_file_that_others_own_or_read_is_not_gone_on_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.rec");
+    let mut recorder = Recorder::new(begin(&path, 1 << 20)).unwrap();
+    recorder.write(&[start(0)]).unwrap();
+    drop(recorder);
+    let id = |path: &Path| Reader::open(path).unwrap().header().id.clone();
+    let before = id(&path);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    let mut next = Recorder::new(begin(&path, 1 << 20)).unwrap();
+    let notice = next.go_on().unwrap().unwrap();
+    assert!(notice.ends_with("another user owns it or can read it"), "{notice}");
+    next.write(&[start(1)]).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(all(&path).0, [start(1)]);
+    assert_ne!(id(&path), before);
+    assert_eq!(id(&old(&path)), before);
+    // What a link leads to is another's choice.
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let mut linked = Recorder::new(begin(&link, 1 << 20)).unwrap();
+    for error in [linked.go_on().unwrap_err().to_string(), {
+        linked.write(&[start(2)]).unwrap_err().to_string()
+    }] {
+        assert!(error.contains("a symbolic link"), "{error}");
+    }
+}
+
+#[test]
+fn a_file_has_one_writer() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.rec");
+    let mut first = Recorder::new(begin(&path, 8 << 10)).unwrap();
+    let mut second = Recorder::new(begin(&path, 8 << 10)).unwrap();
+    assert_eq!(second.go_on().unwrap(), None, "there is nothing yet");
+    first.write(&[start(0)]).unwrap();
+    let busy = "a.rec: another program records to it";
+    let error = second.write(&[start(1)]).unwrap_err().to_string();
+    assert!(error.ends_with(busy), "{error}");
+    // The next file of the first is locked, too.
+    let mut second_of_recording = 1;
+    while !first.is_full() {
+        second_of_recording += 1;
+        first.write(&[apply(second_of_recording, "a")]).unwrap();
+    }
+    first.write(&[whole(1 << 20, WholeReason::Full, &["a"], true)]).unwrap();
+    let error = second.go_on().unwrap_err().to_string();
+    assert!(error.ends_with(busy), "{error}");
+    drop(first);
+    assert_eq!(second.go_on().unwrap(), None);
+    assert!(second.has_begun());
+    second.write(&[start(1 << 21)]).unwrap();
+    assert_eq!(all(&path).0.last(), Some(&start(1 << 21)));
+}
+
+#[test]
+fn a_file_that_goes_away_is_followed_by_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let [path, away] = ["a.rec", "away.rec"].map(|name| directory.path().join(name));
+    let mut recorder = Recorder::new(begin(&path, 1 << 20)).unwrap();
+    for is_moved in [true, false] {
+        recorder.write(&[start(0)]).unwrap();
+        if is_moved {
+            fs::rename(&path, &away).unwrap();
+        } else {
+            fs::remove_file(&path).unwrap();
+        }
+        let error = recorder.write(&[apply(1, "a")]).unwrap_err().to_string();
+        assert!(error.starts_with("it was removed or renamed"), "{error}");
+        assert!(!recorder.has_begun());
+        let state = whole(2, WholeReason::Gap(1), &["a"], true);
+        recorder.write(std::slice::from_ref(&state)).unwrap();
+        assert_eq!(all(&path).0, [state]);
+        assert_eq!(all(&away).0, [start(0)]);
+    }
+}
+
+#[test]
+fn a_file_has_more_than_the_whole_state_that_it_begins_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.rec");
+    let names: Vec<String> = (0..200).map(|it| format!("s{}", it * it)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let state = whole(0, WholeReason::Start, &names, true);
+    let mut recorder = Recorder::new(begin(&path, 1 << 10)).unwrap();
+    let length = recorder.write(std::slice::from_ref(&state)).unwrap();
+    assert!(length > 1 << 9, "{length}");
+    assert!(!recorder.is_full());
+    assert_eq!(recorder.excess(), Some(4 * length));
+    let mut updates = 0;
+    while !recorder.is_full() {
+        updates += 1;
+        recorder.write(&[apply(updates, &format!("s{updates}"))]).unwrap();
+    }
+    assert!(fs::metadata(&path).unwrap().len() >= 2 * length);
+    let small = directory.path().join("b.rec");
+    let mut recorder = Recorder::new(begin(&small, 1 << 20)).unwrap();
+    recorder.write(&[state]).unwrap();
+    assert_eq!(recorder.excess(), None);
+}
+
+#[test]
+fn an_older_file_that_cannot_be_read_is_named_and_not_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.rec");
+    let older = old(&path);
+    fs::write(&older, "a backup").unwrap();
+    let mut recorder = Recorder::new(begin(&path, 8 << 10)).unwrap();
+    recorder.write(&[start(0)]).unwrap();
+    assert_eq!(all(&path).1, Vec::<String>::new(), "the first file has none before it");
+    let mut second = 1;
+    while !recorder.is_full() {
+        second += 1;
+        recorder.write(&[apply(second, "a")]).unwrap();
+    }
+    let state = whole(1 << 20, WholeReason::Full, &["a"], true);
+    let error = recorder.write(std::slice::from_ref(&state)).unwrap_err().to_string();
+    assert!(error.ends_with("a.rec.old: is not a recording of rulec, and is not replaced"));
+    assert_eq!(fs::read_to_string(&older).unwrap(), "a backup");
+    recorder.write(&[apply(second, "b")]).unwrap();
+    fs::remove_file(&older).unwrap();
+    recorder.write(std::slice::from_ref(&state)).unwrap();
+    assert!(all(&path).0.len() > 2);
+    let mut bytes = fs::read(&older).unwrap();
+    bytes[30] ^= 1;
+    fs::write(&older, &bytes).unwrap();
+    let (entries, torn) = all(&path);
+    assert_eq!(entries, [state]);
+    assert_eq!(torn.len(), 1);
+    assert!(
+        torn[0].contains("a.rec.old: it is left out: has nothing that can be used"),
+        "{torn:?}"
+    );
+}
+
+#[test]
+fn recordings_that_share_a_file_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    for name in ["a", "b.old", "c"] {
+        fs::write(path(name), "").unwrap();
+    }
+    fs::hard_link(path("a"), path("a2")).unwrap();
+    let overlaps = |one: &str, other: &str| overlap(&path(one), &path(other));
+    assert!(overlaps("a", "./a") && overlaps("a", "a2"));
+    assert!(overlaps("b", "b.old") && overlaps("b.old", "b"));
+    assert!(!overlaps("a", "c") && !overlaps("missing", "missing"));
 }
 
 #[test]
@@ -331,6 +488,7 @@ fn a_masked_recording_names_nobody() {
     }
     assert!(text.contains("default"), "everybody has it");
     // Another key begins another recording.
+    drop(recorder);
     let mut next = Recorder::new(begin).unwrap();
     assert!(next.go_on().unwrap().unwrap().contains("masked"));
 }
