@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,8 @@ use im::OrdSet;
 use jiff::Timestamp;
 use rulec_compiler::{Change, Model, Origin};
 use rulec_sources::recording::{
-    Begin, Entry, Recorded, Recorder, Said, Status, What, Whole, WholeReason,
+    Begin, Entry, Recorded, RecordedChange, Recorder, RecordingError, Said, Status, What, Whole,
+    WholeReason,
 };
 use rulec_sources::{Problem, Update, retry_pause};
 
@@ -23,6 +24,10 @@ use crate::threads::Vital;
 
 /// How many updates may wait for the thread, and how many for the disk.
 const WAITING: usize = 1024;
+
+/// How many objects they may have, of which some may be nowhere else any more. One update may have
+/// more: there are lists of any length.
+const OBJECTS: usize = 1 << 17;
 
 /// How soon a whole state is tried again in place of updates that were dropped.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -54,6 +59,32 @@ impl Heard {
             changes: update.changes.clone(),
         }
     }
+
+    /// Returns how many objects it keeps in memory, about.
+    fn objects(&self) -> usize {
+        let of = |change: &Change| match change {
+            Change::Replace { objects, .. } => objects.len(),
+            Change::Apply(_) | Change::Remove(_) => 1,
+        };
+        self.changes.iter().map(of).sum()
+    }
+}
+
+/// Returns the same of an entry. A whole state has those of the daemon.
+fn objects(entry: &Entry) -> usize {
+    let of = |change: &RecordedChange| match change {
+        RecordedChange::Replace { objects, .. } => objects.len(),
+        RecordedChange::Apply(_) | RecordedChange::Remove(_) => 1,
+    };
+    match &entry.what {
+        What::Update(update) => update.changes.iter().map(of).sum(),
+        What::Whole(_) => 0,
+    }
+}
+
+/// Returns whether so many more objects may wait.
+fn has_room(waiting: usize, more: usize) -> bool {
+    waiting == 0 || waiting.saturating_add(more) <= OBJECTS
 }
 
 enum Message {
@@ -75,6 +106,8 @@ pub struct RecordThread {
     messages: SyncSender<Message>,
     /// Whether the thread wants a whole state, to begin a file with.
     is_full: Arc<AtomicBool>,
+    /// How many objects wait for the thread.
+    waiting: Arc<AtomicUsize>,
     /// How each source is.
     sources: BTreeMap<Origin, Status>,
     /// How many updates were dropped since the last that was handed over.
@@ -88,23 +121,28 @@ impl RecordThread {
     ///
     /// # Errors
     ///
-    /// If the file is something else than a recording, or the thread cannot be started.
+    /// If the thread cannot be started.
     pub fn start(begin: Begin, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
         let sources = begin.sources.iter().map(|origin| (*origin, Status::default())).collect();
         let recorder = Recorder::new(begin)?;
         let (messages, received) = mpsc::sync_channel(WAITING);
         let is_full = Arc::new(AtomicBool::new(false));
+        let waiting = Arc::new(AtomicUsize::new(0));
         let worker = Worker {
             recorder,
+            has_gone_on: false,
             is_full: Arc::clone(&is_full),
             has_asked: false,
+            is_warned: false,
+            waiting: Arc::clone(&waiting),
             due: Vec::new(),
+            objects: 0,
             lost: 0,
             failures: 0,
             metrics: Arc::clone(&metrics),
         };
         let thread = Vital::start("rulec-record", move || worker.run(&received))?;
-        let mut this = Self { messages, is_full, sources, lost: 0, metrics, thread };
+        let mut this = Self { messages, is_full, waiting, sources, lost: 0, metrics, thread };
         this.send_whole(WholeReason::Start, Model::default());
         Ok(this)
     }
@@ -113,15 +151,29 @@ impl RecordThread {
     /// since.
     pub fn record(&mut self, heard: Heard, model: &Model) {
         let before = self.sources.insert(heard.origin, heard.status.clone());
-        if self.lost > 0 || self.is_full.swap(false, Relaxed) {
-            self.lost += u64::from(self.lost > 0);
+        if self.lost > 0 {
+            self.lose(1);
+            // The whole state that follows is also what the thread has asked for.
+            self.is_full.store(false, Relaxed);
             return self.catch_up(model);
         }
         let has_other_problems =
             before.is_none_or(|before| differ(&before.problems, &heard.status.problems));
+        let more = heard.objects();
         let message = Message::Update { heard, has_other_problems };
-        if let Err(TrySendError::Full(_)) = self.messages.try_send(message) {
+        if !has_room(self.waiting.load(Relaxed), more) {
             self.lose(1);
+        } else {
+            // Before the thread can have it.
+            self.waiting.fetch_add(more, Relaxed);
+            if let Err(TrySendError::Full(_)) = self.messages.try_send(message) {
+                self.waiting.fetch_sub(more, Relaxed);
+                self.lose(1);
+            }
+        }
+        // The file that is full has the update, too.
+        if self.is_full.swap(false, Relaxed) {
+            self.catch_up(model);
         }
     }
 
@@ -151,7 +203,8 @@ impl RecordThread {
         match self.messages.try_send(Message::Whole(state)) {
             // If the thread has died, the daemon ends.
             Ok(()) | Err(TrySendError::Disconnected(_)) => self.lost = 0,
-            Err(TrySendError::Full(_)) if self.lost == 0 => self.lose(1),
+            // Nothing is lost yet, and it is still wanted.
+            Err(TrySendError::Full(_)) if self.lost == 0 => self.is_full.store(true, Relaxed),
             Err(TrySendError::Full(_)) => {}
         }
     }
@@ -180,11 +233,19 @@ fn differ(one: &OrdSet<Problem>, other: &OrdSet<Problem>) -> bool {
 
 struct Worker {
     recorder: Recorder,
+    /// Whether the files of before were looked at.
+    has_gone_on: bool,
     is_full: Arc<AtomicBool>,
     /// Whether a whole state was asked for, and has not come.
     has_asked: bool,
+    /// Whether the log says that the files become larger than they may be.
+    is_warned: bool,
+    /// How many objects wait for us.
+    waiting: Arc<AtomicUsize>,
     /// Entries that are not written yet.
     due: Vec<Entry>,
+    /// How many objects they have.
+    objects: usize,
     /// How many updates were dropped because the disk has failed for too long.
     lost: u64,
     failures: u32,
@@ -194,11 +255,6 @@ struct Worker {
 impl Worker {
     fn run(mut self, messages: &Receiver<Message>) {
         let path = self.recorder.path().display().to_string();
-        match self.recorder.go_on() {
-            Ok(None) => {}
-            Ok(Some(notice)) => tracing::warn!(path, "{notice}"),
-            Err(error) => tracing::warn!("{error}; the recording goes on in a new file"),
-        }
         let mut earliest = Instant::now();
         loop {
             let pause = (self.failures > 0).then(|| earliest.duration_since(Instant::now()));
@@ -227,6 +283,9 @@ impl Worker {
 
     /// Makes an entry of a message.
     fn take(&mut self, message: Message) {
+        if let Message::Update { heard, .. } = &message {
+            self.waiting.fetch_sub(heard.objects(), Relaxed);
+        }
         let mut entry = match message {
             Message::Whole(state) => {
                 let State { time, mut reason, model, sources } = *state;
@@ -263,16 +322,19 @@ impl Worker {
                 whole.reason = WholeReason::Gap(before + dropped);
             }
         }
-        if self.due.len() >= WAITING {
+        let more = objects(&entry);
+        if self.due.len() >= WAITING || !has_room(self.objects, more) {
             let dropped = self.drop_due() + 1;
             return self.lose(dropped);
         }
+        self.objects += more;
         self.due.push(entry);
     }
 
     /// Drops what is not written yet. Returns how many updates that are.
     fn drop_due(&mut self) -> u64 {
         let is_update = |entry: &Entry| matches!(entry.what, What::Update(_));
+        self.objects = 0;
         self.due.drain(..).filter(is_update).count() as u64
     }
 
@@ -291,26 +353,53 @@ impl Worker {
         }
     }
 
+    /// Goes on with the files of before, once. Returns whether something can be written.
+    fn go_on(&mut self, path: &str) -> bool {
+        if self.has_gone_on {
+            return true;
+        }
+        match self.recorder.go_on() {
+            Ok(None) => {}
+            Ok(Some(notice)) => tracing::warn!(path, "{notice}"),
+            // They must stay as they are. That may change.
+            Err(error @ (RecordingError::Foreign { .. } | RecordingError::Io { .. })) => {
+                self.fail(path, &error);
+                return false;
+            }
+            Err(error) => tracing::warn!("{error}; the recording goes on in a new file"),
+        }
+        self.has_gone_on = true;
+        true
+    }
+
+    fn fail(&mut self, path: &str, error: &dyn std::error::Error) {
+        self.failures = self.failures.saturating_add(1);
+        self.metrics.own.recording_failed();
+        if self.failures == 1 {
+            tracing::warn!(path, %error, "cannot write the recording, will keep retrying");
+        }
+    }
+
     /// Writes what is due, a frame for each whole state with what follows it.
     fn write(&mut self, path: &str) {
+        if self.due.is_empty() || !self.go_on(path) {
+            return;
+        }
         while !self.due.is_empty() {
             let is_whole = |entry: &Entry| matches!(entry.what, What::Whole(_));
             let next = self.due.iter().skip(1).position(is_whole);
             let end = next.map_or(self.due.len(), |position| position + 1);
             match self.recorder.write(self.due.get(..end).unwrap_or_default()) {
                 Ok(bytes) => {
-                    self.due.drain(..end);
+                    self.objects -=
+                        self.due.drain(..end).map(|entry| objects(&entry)).sum::<usize>();
                     self.metrics.own.recorded(bytes);
                     if std::mem::take(&mut self.failures) > 0 {
                         tracing::info!(path, "the recording can be written again");
                     }
                 }
                 Err(error) => {
-                    self.failures = self.failures.saturating_add(1);
-                    self.metrics.own.recording_failed();
-                    if self.failures == 1 {
-                        tracing::warn!(path, %error, "cannot write the recording, will keep retrying");
-                    }
+                    self.fail(path, &error);
                     if !self.recorder.has_begun() && !self.due.first().is_some_and(is_whole) {
                         let dropped = self.drop_due();
                         self.lose(dropped);
@@ -318,6 +407,15 @@ impl Worker {
                     return;
                 }
             }
+        }
+        if let Some(bytes) = self.recorder.excess()
+            && !std::mem::replace(&mut self.is_warned, true)
+        {
+            tracing::warn!(
+                path,
+                bytes,
+                "the state is too large for --to-file-mib, which is exceeded"
+            );
         }
         if self.recorder.is_full() {
             self.ask();
@@ -345,9 +443,13 @@ mod tests {
         };
         Worker {
             recorder: Recorder::new(begin).unwrap(),
+            has_gone_on: false,
             is_full: Arc::default(),
             has_asked: false,
+            is_warned: false,
+            waiting: Arc::default(),
             due: Vec::new(),
+            objects: 0,
             lost: 0,
             failures: 0,
             metrics: Arc::default(),
@@ -378,6 +480,50 @@ mod tests {
             }
         }
         (reasons, updates)
+    }
+
+    #[test]
+    fn the_change_that_fills_a_file_is_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.rec");
+        let begin = Begin {
+            path: path.clone(),
+            most: 1 << 20,
+            is_masked: false,
+            program: "0.0.0".to_owned(),
+            settings: Settings::new("na".into()),
+            sources: vec![Origin::Manifests],
+        };
+        let mut thread = RecordThread::start(begin, Arc::default()).unwrap();
+        let Message::Update { heard, .. } = update() else { panic!("it is one") };
+        thread.is_full.store(true, Relaxed);
+        thread.record(heard, &Model::default());
+        thread.finish(Duration::from_secs(600));
+        assert_eq!(recorded(&path), (vec![WholeReason::Start, WholeReason::Full], 1));
+    }
+
+    #[test]
+    fn one_list_of_any_length_may_wait_but_not_many() {
+        assert!(has_room(0, OBJECTS + 1));
+        assert!(has_room(1, OBJECTS - 1));
+        assert!(!has_room(1, OBJECTS));
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.rec");
+        std::fs::write(&path, "something else").unwrap();
+        let mut worker = worker(&path);
+        worker.take(whole(WholeReason::Start));
+        for failures in [1, 2] {
+            worker.write("a.rec");
+            assert_eq!((worker.failures, worker.due.len()), (failures, 1));
+        }
+        std::fs::remove_file(&path).unwrap();
+        worker.write("a.rec");
+        assert_eq!(worker.failures, 0);
+        assert_eq!(recorded(&path), (vec![WholeReason::Start], 0));
     }
 
     #[test]
