@@ -221,18 +221,20 @@ async fn serve(
             None => pending().await,
         }
     };
-    tokio::select! {
-        outcome = daemon.run(updates, stop) => outcome?,
-        error = uncounted => return Err(error),
-        error = sources.failure() => return Err(error),
-        error = servers.failure() => return Err(error),
-    }
+    let outcome = tokio::select! {
+        outcome = daemon.run(updates, stop) => outcome,
+        error = uncounted => Err(error),
+        error = sources.failure() => Err(error),
+        error = servers.failure() => Err(error),
+    };
+    // The last entries tell most of all how an error came about.
     if let Some(recording) = daemon.recording.take() {
         recording.finish(record_thread::FINISH);
     }
     if let Some(keeper) = daemon.keeper.take() {
         keeper.finish(history::FINISH);
     }
+    outcome?;
     if let Some(state) = state.filter(|state| !state.finish(SAVING)) {
         let path = state.path().display();
         tracing::warn!(%path, "the newest state was not written in time; an older one remains");
