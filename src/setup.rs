@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rulec_compiler::Settings;
 use rulec_compiler::net::Family;
-use rulec_sources::recording::Reader;
+use rulec_sources::recording::{Reader, overlap};
 use rulec_sources::{KubeletAccess, PodmanSource, Ranges, UsedNetwork, used_networks};
 
 use crate::cli::{CompileArgs, LogArgs, RangeArgs, RunArgs};
@@ -38,6 +38,13 @@ pub fn load(run: &RunArgs, log: &LogArgs) -> anyhow::Result<Loaded> {
             replay.path.display(),
             other = if is_ipvs { Mode::Ipvs.name() } else { Mode::Nftables.name() },
         );
+        if let Some(recording) = &loaded.config.recording {
+            anyhow::ensure!(
+                !overlap(&recording.path, &replay.path),
+                "--to-file {}: is the recording that is replayed: name another file",
+                recording.path.display(),
+            );
+        }
         loaded.config.settings = header.settings;
     }
     Ok(loaded)

@@ -47,6 +47,13 @@ fn ok(ran: Ran) -> String {
     ran.stdout
 }
 
+/// Writes a part of a recording. What was being written when its daemon was killed may be torn.
+fn saved(ran: &Ran) {
+    let is_whole = ran.status == 0 && ran.stderr.is_empty();
+    let is_torn = ran.status == 2 && ran.stderr.contains("it is torn and left out: ");
+    assert!(is_whole || is_torn, "{ran:?}");
+}
+
 /// A daemon that is killed while Services change, and goes on with the recording; another kernel,
 /// which knows nothing but the recording, must get the same.
 #[test]
@@ -74,10 +81,12 @@ fn a_replay_leads_to_the_same_kernel() {
     daemon.settle(&node, &manifests.path(), &SETTINGS);
     let log = daemon.stop();
     assert!(!log.contains("recorded"), "nothing was lost: {log}");
-    let items = listed(&node, &[text(&recording)]);
-    let items = items["items"].as_array().unwrap();
+    let list = listed(&node, &[text(&recording)]);
+    let items = list["items"].as_array().unwrap();
     let starts = items.iter().filter(|item| item["state"] == "start").count();
-    assert_eq!(starts, 5, "{} items", items.len());
+    // Of the files that end torn, only the last one stays.
+    let is_whole = list["leftOut"].as_array().is_none_or(Vec::is_empty);
+    assert!(if is_whole { starts == 5 } else { (2..=5).contains(&starts) }, "{starts}");
 
     let other = Namespace::new("rep");
     let args = ["--replay", text(&recording), "--replay-speed", "max"];
@@ -93,13 +102,13 @@ fn a_replay_leads_to_the_same_kernel() {
     let part = directory.path().join("part.rec");
     let middle = items[items.len() / 2]["time"].as_str().unwrap();
     let args = ["replay", text(&recording), "--from", middle, "--save", text(&part)];
-    assert_eq!(ok(rulec(&node, &args)), "");
+    saved(&rulec(&node, &args));
     assert_eq!(diff(&other, text(&part), "kernel", &[]).status, 0);
     assert_eq!(listed(&node, &[text(&part)])["items"][0]["state"], "part");
     // With pseudonyms, a kernel has as many elements.
     let masked = directory.path().join("masked.rec");
     let args = ["replay", text(&recording), "--mask", "--save", text(&masked)];
-    assert_eq!(ok(rulec(&node, &args)), "");
+    saved(&rulec(&node, &args));
     let list = ok(rulec(&node, &["replay", text(&masked)]));
     assert!(list.contains("pseudonyms") && !list.contains("s1.yaml"), "{list}");
     let third = Namespace::new("mask");
@@ -153,6 +162,12 @@ fn a_recording_lists_what_has_changed_and_is_a_state_at_any_time() {
     let ran = rulec(&node, &["explain", "10.96.0.10:80", "--from", "10.50.9.9", "--state", &then]);
     assert_eq!(ran.status, 0, "{ran:?}");
     assert!(ran.stdout.contains("10.50.1.2:8080"), "{}", ran.stdout);
+    // A replay is not recorded to the file that it reads, whatever name that has.
+    let link = directory.path().join("link.rec");
+    fs::hard_link(&recording, &link).unwrap();
+    let ran = rulec(&node, &["run", "--replay", text(&recording), "--to-file", text(&link)]);
+    assert_eq!(ran.status, 3, "{ran:?}");
+    assert!(ran.stderr.contains("is the recording that is replayed"), "{}", ran.stderr);
     // What is wrong is named.
     let early = format!("{}@2001-01-01T00:00:00Z", text(&recording));
     let ran = diff(&node, &early, &then, &[]);
