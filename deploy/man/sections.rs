@@ -348,13 +348,13 @@ pub(crate) const PAGES: &[Page] = &[
     Page {
         command: "replay",
         examples: &[
-            ("What a recording has:", "rulec replay /var/tmp/rulec.rec"),
+            ("What a recording has:", "rulec replay /var/lib/rulec/rulec.rec"),
             (
                 "Ten minutes of it, with pseudonyms, to send to somebody:",
-                "rulec replay /var/tmp/rulec.rec --from 2026-11-30T22:10:00Z --until \
+                "rulec replay /var/lib/rulec/rulec.rec --from 2026-11-30T22:10:00Z --until \
                  2026-11-30T22:20:00Z --mask --save part.rec",
             ),
-            ("All of it, for a program:", "rulec replay /var/tmp/rulec.rec -o json"),
+            ("All of it, for a program:", "rulec replay /var/lib/rulec/rulec.rec -o json"),
         ],
         exit_status: &[
             ("0", "It is listed or written."),

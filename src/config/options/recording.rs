@@ -14,8 +14,9 @@ pub struct RecordingArgs {
     /// Record all that the sources send to FILE, with times, for `--replay` and `rulec replay`
     ///
     /// The recording goes on over restarts. When FILE is full, it is renamed to FILE.old, and a new
-    /// FILE begins with the whole state. Only root and the user of the
-    /// daemon can read it. A disk that is slow or full delays no change.
+    /// FILE begins with the whole state. Only root and the user of the daemon can read it. A disk that
+    /// is slow or full delays no change. A FILE that is no recording stays as it is, and nothing is
+    /// recorded.
     #[arg(long, help_heading = heading::RECORDING, value_name = "FILE")]
     pub to_file: Option<PathBuf>,
     /// How much FILE and FILE.old may have together, in MiB [default: 64]
@@ -23,7 +24,8 @@ pub struct RecordingArgs {
     pub to_file_mib: Option<u64>,
     /// Record pseudonyms instead of names and addresses
     ///
-    /// The key that they follow from is new at each start, and is not kept.
+    /// The key that they follow from is new at each start, and is not kept. So each start begins
+    /// another FILE, and FILE.old has what was before this start, but nothing before the last one.
     #[arg(long, help_heading = heading::RECORDING)]
     pub to_file_mask: bool,
     /// Program the node from a recording, and from nothing else
