@@ -42,7 +42,7 @@ use std::sync::Arc;
 use rulec_compiler::object::{Object, ObjectKey};
 
 use crate::flaw::Flaw;
-use crate::problem::Problem;
+use crate::problem::{Problem, Severity};
 use at::{At, PathStep};
 use document::Document;
 pub(crate) use identity::is_label;
@@ -71,6 +71,8 @@ pub(crate) struct Decoded {
     pub(crate) blank: bool,
     /// Whether any document is of a kind that is read, or a list.
     pub(crate) ours: bool,
+    /// Whether anything that is written is left out: also because of a problem that is not kept.
+    pub(crate) lacking: bool,
 }
 
 /// Collects the results of all documents of a file.
@@ -95,6 +97,8 @@ pub(crate) struct Sink<'a> {
     pub(crate) kinds: bool,
     /// Whether any document is of a kind that is read, or a list.
     pub(crate) ours: bool,
+    /// Whether anything that is written is left out: also because of a problem that is not kept.
+    pub(crate) lacking: bool,
 }
 
 impl<'a> Sink<'a> {
@@ -112,10 +116,12 @@ impl<'a> Sink<'a> {
             untold: 0,
             kinds: false,
             ours: false,
+            lacking: false,
         }
     }
 
     pub(crate) fn tell(&mut self, finding: Finding) {
+        self.lacking |= finding.flaw.skips || finding.flaw.severity == Severity::Error;
         if self.has_room() {
             self.findings.push(finding);
         }
@@ -161,5 +167,6 @@ pub(crate) fn decode_known(
         unreadable: false,
         blank: !sink.kinds,
         ours: sink.ours,
+        lacking: sink.lacking,
     }
 }

@@ -67,6 +67,8 @@ pub(super) fn decode_object(
         }
         (None, None) => {
             check.odd_kind(Severity::Warning, at, "the document has no kind, ignored");
+            // It may have been an object of ours; among manifests, it is probably none.
+            sink.lacking = true;
             return;
         }
         (Some(kind), _) => (version.or(stated.map(|stated| stated.0)), kind),

@@ -116,6 +116,7 @@ pub(crate) fn read<T>(
     }
     decoded.blank = !sink.kinds;
     decoded.ours = sink.ours;
+    decoded.lacking = sink.lacking || sink.nameless || !sink.broken.is_empty();
     decoded.objects = sink.objects;
     decoded.broken = sink.broken;
     decoded.nameless = sink.nameless;

@@ -62,7 +62,7 @@ pub(super) struct Context<'a> {
     /// What has been decoded ahead.
     pub(super) ahead: &'a mut Ahead,
     pub(super) writers: &'a Writers,
-    /// Whether an error anywhere in the file refuses all of it.
+    /// Whether an error anywhere in the file, or a part that is left out, refuses all of it.
     pub(super) is_whole: bool,
 }
 
@@ -317,10 +317,13 @@ impl FileEntry {
         if self.is_alien {
             decoded.problems.push(self.problem(Severity::Error, ALIEN));
         }
-        if decoded.problems.iter().any(|it| it.severity == Severity::Error) {
+        // Only the first problems are kept, so that none of them may be an error.
+        if decoded.lacking || self.is_alien {
             decoded.unreadable = true;
+            let is_error = decoded.problems.iter().any(|it| it.severity == Severity::Error);
+            let why = if is_error { "of an error" } else { "a part of it would be left out" };
             let kept = if self.read { "; its last good content stays" } else { "" };
-            let message = format!("nothing of it is used, because of an error{kept}");
+            let message = format!("nothing of it is used, because {why}{kept}");
             decoded.problems.push(self.problem(Severity::Error, &message));
         }
     }

@@ -72,3 +72,33 @@ fn a_start_with_an_error_knows_that_objects_are_missing() {
     let told = problems(&manifests);
     assert!(told.iter().any(|it| it.ends_with("nothing of it is used, because of an error")));
 }
+
+#[test]
+fn a_part_that_would_be_left_out_refuses_all_of_it_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let set = |text: &str| write(directory.path(), "state.yaml", text);
+    set(&[plain("a", 80), plain("b", 80)].join("---\n"));
+    let mut manifests = Manifests::new(directory.path().join("state.yaml")).whole();
+    manifests.rescan(later());
+    // Of so many problems, the error is not kept.
+    let unknown = |name: &str| plain(name, 80).replace("spec:", "odd: 1\nspec:");
+    let warned: Vec<String> = (0..101).map(|number| unknown(&format!("c{number}"))).collect();
+    let late = [warned.join("---\n"), wrong("b")].join("---\n");
+    let no_kind = [plain("a", 80), plain("b", 80).replace("kind: Service\n", "")].join("---\n");
+    let items = "apiVersion: v1\nkind: List\nitems:\n- metadata: {name: a}\n";
+    let old = "apiVersion: discovery.k8s.io/v1beta1\nkind: EndpointSlice\n\
+               metadata: {name: a}\naddressType: IPv4\nendpoints: []\n";
+    let old = [plain("a", 80), plain("b", 80), old.to_owned()].join("---\n");
+    for text in [&late, &no_kind, items, &old] {
+        set(text);
+        assert_eq!(manifests.rescan(later()).changes, [], "{text}");
+        assert_eq!(names(&manifests), ["Service default/a", "Service default/b"]);
+        let all = "because a part of it would be left out; its last good content stays";
+        let told = problems(&manifests);
+        assert!(told.iter().any(|it| it.ends_with(all)), "{told:?}");
+    }
+    // Other warnings refuse nothing, however many there are.
+    set(&warned.join("---\n"));
+    manifests.rescan(later());
+    assert_eq!((names(&manifests).len(), manifests.problems().len()), (101, 101));
+}
