@@ -25,13 +25,17 @@ const fn v6(first: u16, length: u32, is_whole: bool) -> Kept {
     Kept { bits: (first as u128) << 112, length, is_whole }
 }
 
+const BROADCAST: Kept = Kept { bits: (u32::MAX as u128) << 96, length: 32, is_whole: true };
+
 /// Private addresses stay private, but are replaced.
-const KEPT_V4: [Kept; 9] = [
+const KEPT_V4: [Kept; 10] = [
     v4(0, 0, 8, true),
     v4(127, 0, 8, true),
     v4(169, 254, 16, true),
     v4(224, 0, 4, true),
-    v4(240, 0, 4, true),
+    // Some clouds give these to Pods.
+    v4(240, 0, 4, false),
+    BROADCAST,
     v4(10, 0, 8, false),
     v4(100, 64, 10, false),
     v4(172, 16, 12, false),
@@ -39,9 +43,11 @@ const KEPT_V4: [Kept; 9] = [
 ];
 
 /// `::` and `::1` are in a network of one bit less.
-const KEPT_V6: [Kept; 5] = [
+const KEPT_V6: [Kept; 6] = [
     v6(0, 127, true),
-    v6(0xfe80, 10, true),
+    // The rest of such an address often has that of the network card.
+    v6(0xfe80, 10, false),
+    v6(0xfe80, 64, false),
     v6(0xff00, 8, true),
     v6(0xfc00, 7, false),
     v6(0x2000, 3, false),
@@ -205,7 +211,7 @@ mod tests {
             IpAddr::V6(it) => it.is_unique_local(),
         };
         let named = ["0.0.0.0", "127.0.0.1", "169.254.20.10", "224.0.0.1", "255.255.255.255"];
-        let named = named.into_iter().chain(["::", "::1", "fe80::1", "ff02::1"]);
+        let named = named.into_iter().chain(["::", "::1", "ff02::1"]);
         let named: Vec<IpAddr> = named.map(|it| it.parse().unwrap()).collect();
         for key in 0..4 {
             let mut addresses = Addresses::new([key; 32]);
@@ -218,6 +224,24 @@ mod tests {
                 assert_eq!(private(&address), private(&masked), "{address} {masked}");
             }
         }
+    }
+
+    #[test]
+    fn link_local_addresses_and_class_e_stay_in_their_networks_alone() {
+        let mut addresses = Addresses::new([7; 32]);
+        for (text, network) in [
+            ("fe80::211:22ff:fe33:4455", "fe80::/64"),
+            ("fe80:0:0:7::1", "fe80::/10"),
+            ("240.10.1.2", "240.0.0.0/4"),
+        ] {
+            let (address, network): (IpAddr, IpNet) =
+                (text.parse().unwrap(), network.parse().unwrap());
+            let masked = addresses.address(address);
+            assert_ne!(masked, address);
+            assert!(network.contains(&masked), "{masked}");
+        }
+        let network: IpNet = "fe80::/64".parse().unwrap();
+        assert_eq!(addresses.network(&network), network);
     }
 
     #[test]
