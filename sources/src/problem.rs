@@ -45,7 +45,7 @@ pub struct Problem {
     pub message: String,
     /// Whether something that is written is left out because of it, while the rest is used. To a
     /// comparison, it is missing.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skips: bool,
 }
 
