@@ -20,8 +20,9 @@ pub(super) fn head(out: &mut impl Write, header: &Header) -> io::Result<()> {
 
 /// Writes an entry.
 pub(super) fn entry(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
+    // A time that is copied to FILE@TIME is that of this entry, and not of the moment before.
     let mut line =
-        |source: &str, what: &str| writeln!(out, "{:.3}  {source:SOURCE$}  {what}", entry.time);
+        |source: &str, what: &str| writeln!(out, "{:.9}  {source:SOURCE$}  {what}", entry.time);
     match &entry.what {
         What::Whole(Whole { reason, sources }) => {
             let objects = sources.iter().map(|held| held.objects.len()).sum::<usize>();
