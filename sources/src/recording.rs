@@ -9,6 +9,7 @@
 //! - `recorder` writes it, within a limit: a full file is followed by one that begins with the whole
 //!   state, and only the last two of them stay.
 //! - `moment` adds entries up to the state at a time, and `replay` is the source that sends them.
+//! - `strange` checks the names of a recording that anybody may have written.
 //! - `mask` replaces names and addresses by pseudonyms.
 //!
 //! No file is trusted: what is torn or damaged is left out up to the next whole state, and named.
@@ -21,6 +22,7 @@ mod random;
 mod reader;
 mod recorder;
 mod replay;
+mod strange;
 
 #[cfg(test)]
 mod tests;

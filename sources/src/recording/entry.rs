@@ -7,6 +7,7 @@ use rulec_compiler::object::{Kind, ObjectKey};
 use rulec_compiler::{Change, Model, Origin, Settings};
 use serde::{Deserialize, Serialize};
 
+use super::strange;
 use crate::problem::Problem;
 use crate::update::Update;
 
@@ -38,6 +39,7 @@ pub struct Entry {
     /// When the daemon heard of it, by the clock of its node.
     pub time: Timestamp,
     /// What it heard.
+    #[serde(deserialize_with = "strange::what")]
     pub what: What,
 }
 

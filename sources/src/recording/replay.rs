@@ -84,9 +84,14 @@ pub struct ReplayOptions {
 pub(super) struct Timetable {
     pub(super) speed: Speed,
     pub(super) from: Option<Timestamp>,
-    /// The time in the recording when the replay began.
-    pub(super) first: Option<Timestamp>,
+    /// The time of the entry before.
+    pub(super) last: Option<Timestamp>,
+    /// How long it was from the first entry to this, without what is cut off.
+    pub(super) passed: Duration,
 }
+
+/// The longest pause. A node whose clock was set after its start has one of many years.
+const LONGEST: Duration = Duration::from_secs(3600);
 
 impl Timetable {
     /// Returns how long after the begin an entry is sent; `None` if it is sent at once.
@@ -94,10 +99,14 @@ impl Timetable {
         if self.from.is_some_and(|from| time < from) || self.speed == Speed::Max {
             return None;
         }
-        let first = *self.first.get_or_insert(self.from.unwrap_or(time));
+        let before = self.last.replace(time).or(self.from).unwrap_or(time);
         // A clock that was set back makes no pause.
-        let after = Duration::try_from(time.duration_since(first)).unwrap_or_default();
-        Some(self.speed.shorten(after))
+        let pause = Duration::try_from(time.duration_since(before)).unwrap_or_default();
+        if pause > LONGEST {
+            info!(?pause, %time, "a pause of the recording is cut to an hour");
+        }
+        self.passed += pause.min(LONGEST);
+        Some(self.speed.shorten(self.passed))
     }
 }
 
@@ -135,7 +144,7 @@ impl ReplaySource {
         let thread = thread::Builder::new().name("rulec-replay".to_owned()).spawn(body);
         thread.map_err(SourceError::Thread)?;
         let mut moment = Moment::default();
-        let mut timetable = Timetable { speed, from, first: None };
+        let mut timetable = Timetable { speed, from, last: None, passed: Duration::ZERO };
         let mut begun = None;
         let mut sent: u64 = 0;
         while let Some(read) = entries.recv().await {

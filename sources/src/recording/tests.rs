@@ -3,6 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rulec_compiler::change::{Provenance, Sourced};
@@ -417,6 +418,53 @@ fn a_restart_keeps_what_was_there_until_the_first_list() {
     assert_eq!(names(&copy), ["d"]);
 }
 
+#[test]
+fn a_restart_with_an_unread_file_keeps_what_may_be_in_it() {
+    let list = |names: &[&str]| RecordedChange::Replace {
+        kinds: Kind::ALL.to_vec(),
+        objects: names.iter().map(|name| service(name)).collect(),
+    };
+    let unread = |second, changes| {
+        let mut entry = update(second, changes);
+        if let What::Update(recorded) = &mut entry.what {
+            recorded.said.unread = 1;
+        }
+        entry
+    };
+    let mut moment = Moment::default();
+    moment.add(&start(0));
+    moment.add(&update(1, vec![list(&["a", "x", "y"])]));
+    moment.add(&start(2));
+    let updates = moment.updates(&unread(3, vec![list(&["a"])]));
+    assert_eq!(updates[0].changes, [Change::Apply(service("a"))]);
+    assert_eq!(names(&moment), ["a", "x", "y"]);
+    let updates = moment.updates(&apply(4, "x"));
+    let gone = ObjectKey::Service(NamespacedName::new("default", "y"));
+    assert_eq!(updates[0].changes, [Change::Apply(service("x")), Change::Remove(gone)]);
+    assert_eq!(names(&moment), ["a", "x"]);
+    // Without a restart before, a list is a list.
+    moment.add(&unread(5, vec![list(&["a"])]));
+    assert_eq!(names(&moment), ["a"]);
+    // A start says nothing of files that it has not looked at.
+    assert_eq!(moment.updates(&start(6))[0].unread, 1);
+}
+
+#[test]
+fn a_name_that_is_none_and_texts_that_steer_a_terminal_do_no_harm() {
+    let file = |name: &str, path: &str| {
+        let mut sourced = service(name);
+        sourced.provenance = Provenance(path.into());
+        let text = serde_json::to_string(&update(1, vec![RecordedChange::Apply(sourced)]));
+        serde_json::from_str::<Entry>(&text.unwrap())
+    };
+    for name in ["a\u{1b}[2J", "a\n10.0.0.1 b", "a b", ""] {
+        let error = file(name, "web.yaml").unwrap_err().to_string();
+        assert!(error.contains(&format!("{name:?} is not a name")), "{error}");
+    }
+    let cleaned = format!("{:?}", file("a", "web\u{1b}.yaml").unwrap());
+    assert!(cleaned.contains("web\u{fffd}.yaml"), "{cleaned}");
+}
+
 #[tokio::test]
 async fn a_recording_is_replayed_to_its_end_and_no_further() {
     let directory = tempfile::tempdir().unwrap();
@@ -450,15 +498,21 @@ async fn a_recording_is_replayed_to_its_end_and_no_further() {
 #[test]
 fn a_timetable_is_that_of_the_recording_or_shorter() {
     let times = |speed, from| {
-        let mut timetable = Timetable { speed, from, first: None };
+        let mut timetable = Timetable { speed, from, last: None, passed: Duration::ZERO };
         [0, 10, 40, 30, 100].map(|it| timetable.after(at(it)).map(|it| it.as_secs()))
     };
-    let [zero, one, three, four, ten] = [0, 1, 3, 4, 10].map(Some);
-    assert_eq!(times(Speed::Times(1.0), None), [zero, ten, Some(40), Some(30), Some(100)]);
-    assert_eq!(times(Speed::Times(10.0), None), [zero, one, four, three, ten]);
-    assert_eq!(times(Speed::Times(0.5), None), [zero, Some(20), Some(80), Some(60), Some(200)]);
+    let [zero, one, four, ten] = [0, 1, 4, 10].map(Some);
+    assert_eq!(times(Speed::Times(1.0), None), [zero, ten, Some(40), Some(40), Some(110)]);
+    assert_eq!(times(Speed::Times(10.0), None), [zero, one, four, four, Some(11)]);
+    assert_eq!(times(Speed::Times(0.5), None), [zero, Some(20), Some(80), Some(80), Some(220)]);
     assert_eq!(times(Speed::Times(1.0), Some(at(39))), [None, None, one, None, Some(61)]);
     assert_eq!(times(Speed::Max, None), [None; 5]);
+    // A clock that was set by years is no pause of years.
+    let (speed, last) = (Speed::Times(1.0), None);
+    let mut timetable = Timetable { speed, from: None, last, passed: Duration::ZERO };
+    let boot = Timestamp::from_second(5).unwrap();
+    let after = [boot, at(0), at(1)].map(|it| timetable.after(it).map(|it| it.as_secs()));
+    assert_eq!(after, [zero, Some(3600), Some(3601)]);
 }
 
 #[test]
