@@ -27,6 +27,8 @@
 mod absent;
 mod access;
 mod answer;
+#[cfg(feature = "simulation")]
+mod dialer;
 mod events;
 mod fault;
 mod faults;

@@ -63,7 +63,7 @@ pub(super) struct Access {
     pub(super) identity: OnceCell<Identity>,
     /// Makes connections in place of the network.
     #[cfg(feature = "simulation")]
-    dialer: Option<super::simulation::Dialer>,
+    dialer: Option<super::dialer::Dialer>,
 }
 
 struct Held {
@@ -107,7 +107,7 @@ impl Access {
 
     /// Connects in this way instead of by the network.
     #[cfg(feature = "simulation")]
-    pub(super) fn dialing(self, dialer: super::simulation::Dialer) -> Self {
+    pub(super) fn dialing(self, dialer: super::dialer::Dialer) -> Self {
         Self { dialer: Some(dialer), ..self }
     }
 

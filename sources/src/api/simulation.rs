@@ -1,31 +1,21 @@
 //! The API source in the runtime of its caller, with connections that the caller makes.
 
-use std::future::{Ready, ready};
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use http::Uri;
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::TokioIo;
 use rulec_compiler::name::NodeName;
-use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
-use tower::Service;
 
 use super::access::Access;
+use super::dialer::Dialer;
 use super::plugin::Leash;
 use super::{ApiAccess, ApiOptions, ApiTiming, Notes, ProxyVariables, follow};
 use crate::state::StateDir;
 use crate::update::Update;
 
+pub use super::dialer::Dial;
+
 /// The server's name. Nothing resolves it.
 const URL: &str = "http://api.simulation";
-
-/// Makes a connection to the server.
-pub type Dial = Arc<dyn Fn() -> io::Result<DuplexStream> + Send + Sync>;
 
 /// Follows the server until the receiver is dropped. It needs no credentials.
 pub async fn follow_api(
@@ -43,61 +33,6 @@ pub async fn follow_api(
         all_nodes: false,
     };
     let (_notes, left) = Notes::new();
-    let access = Access::new(options, Arc::default(), Leash::default()).dialing(Dialer(dial));
+    let access = Access::new(options, Arc::default(), Leash::default()).dialing(Dialer::new(dial));
     follow(access, out, left).await;
-}
-
-/// The connector of an HTTP client.
-#[derive(Clone)]
-pub(super) struct Dialer(Dial);
-
-impl Service<Uri> for Dialer {
-    type Response = Line;
-    type Error = io::Error;
-    type Future = Ready<io::Result<Line>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        ready((self.0)().map(|stream| Line(TokioIo::new(stream))))
-    }
-}
-
-/// A connection.
-pub(super) struct Line(TokioIo<DuplexStream>);
-
-impl Connection for Line {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl Read for Line {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl Write for Line {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
 }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use rulec_compiler::change::Sourced;
 use rulec_compiler::object::{Kind, ObjectKey};
 use rulec_compiler::{Change, Model, Origin, Settings};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::strange;
 use crate::problem::Problem;
@@ -39,8 +39,34 @@ pub struct Entry {
     /// When the daemon heard of it, by the clock of its node.
     pub time: Timestamp,
     /// What it heard.
-    #[serde(deserialize_with = "strange::what")]
+    #[serde(deserialize_with = "what")]
     pub what: What,
+}
+
+/// Reads what an entry says.
+fn what<'de, D: Deserializer<'de>>(deserializer: D) -> Result<What, D::Error> {
+    let mut what = What::deserialize(deserializer)?;
+    check(&mut what).map_err(serde::de::Error::custom)?;
+    Ok(what)
+}
+
+fn check(what: &mut What) -> Result<(), String> {
+    match what {
+        What::Whole(whole) => whole.sources.iter_mut().try_for_each(|held| {
+            held.problems.iter_mut().for_each(strange::clean);
+            held.objects.iter_mut().try_for_each(strange::sourced)
+        }),
+        What::Update(recorded) => {
+            recorded.problems.iter_mut().flatten().for_each(strange::clean);
+            recorded.changes.iter_mut().try_for_each(|change| match change {
+                RecordedChange::Apply(one) => strange::sourced(one),
+                RecordedChange::Remove(removed) => strange::key(removed),
+                RecordedChange::Replace { objects, .. } => {
+                    objects.iter_mut().try_for_each(strange::sourced)
+                }
+            })
+        }
+    }
 }
 
 /// What an entry says.

@@ -3,37 +3,11 @@
 
 use rulec_compiler::change::{Provenance, Sourced};
 use rulec_compiler::object::{HostName, Object, ObjectKey, TargetPort};
-use serde::de::Error;
-use serde::{Deserialize, Deserializer};
 
-use super::entry::{RecordedChange, What};
 use crate::problem::Problem;
 
-/// Reads what an entry says.
-pub(super) fn what<'de, D: Deserializer<'de>>(deserializer: D) -> Result<What, D::Error> {
-    let mut what = What::deserialize(deserializer)?;
-    check(&mut what).map_err(D::Error::custom)?;
-    Ok(what)
-}
-
-fn check(what: &mut What) -> Result<(), String> {
-    match what {
-        What::Whole(whole) => whole.sources.iter_mut().try_for_each(|held| {
-            held.problems.iter_mut().for_each(clean);
-            held.objects.iter_mut().try_for_each(sourced)
-        }),
-        What::Update(recorded) => {
-            recorded.problems.iter_mut().flatten().for_each(clean);
-            recorded.changes.iter_mut().try_for_each(|change| match change {
-                RecordedChange::Apply(one) => sourced(one),
-                RecordedChange::Remove(removed) => key(removed),
-                RecordedChange::Replace { objects, .. } => objects.iter_mut().try_for_each(sourced),
-            })
-        }
-    }
-}
-
-fn sourced(sourced: &mut Sourced) -> Result<(), String> {
+/// Checks an object.
+pub(super) fn sourced(sourced: &mut Sourced) -> Result<(), String> {
     if let Some(path) = cleaned(&sourced.provenance.0) {
         sourced.provenance = Provenance(path.into());
     }
@@ -60,7 +34,8 @@ fn sourced(sourced: &mut Sourced) -> Result<(), String> {
     }
 }
 
-fn key(key: &ObjectKey) -> Result<(), String> {
+/// Checks the name of an object.
+pub(super) fn key(key: &ObjectKey) -> Result<(), String> {
     match key {
         ObjectKey::Service(key) | ObjectKey::EndpointSlice(key) | ObjectKey::Pod(key) => {
             name(key.namespace.as_str())?;
@@ -83,7 +58,7 @@ fn name(text: &str) -> Result<(), String> {
 }
 
 /// Takes what steers a terminal out of texts that may be anything.
-fn clean(problem: &mut Problem) {
+pub(super) fn clean(problem: &mut Problem) {
     if let Some(path) = cleaned(&problem.path) {
         problem.path = path.into();
     }

@@ -262,10 +262,11 @@ fn watched(
 /// Returns the version that counts as the current one for a request, if it is another one.
 fn as_of(faults: &Faults, verb: Verb, resource: Resource, options: &Options) -> Option<u64> {
     let of_cache = options.version.is_some();
-    faults.strike(verb, Some(resource), |fault| match fault {
-        Fault::AsOf(version) => Some(*version),
-        Fault::Lagging(version) if of_cache => Some(*version),
-        _ => None,
+    faults.strike(verb, Some(resource), |fault| {
+        if let Fault::Lagging(version) = fault {
+            return of_cache.then_some(*version);
+        }
+        if let Fault::AsOf(version) = fault { Some(*version) } else { None }
     })
 }
 
