@@ -38,6 +38,7 @@ use rulec_sources::StateDir;
 use tokio::sync::watch;
 
 use change::Change;
+use disk::Found;
 use entry::{Entry, Point};
 use keeper::Keeper;
 use moment::Moment;
@@ -127,10 +128,9 @@ impl History {
         }
     }
 
-    /// Takes over changes of earlier processes, each with the length of its text, and when their numbers
-    /// began; returns whether it was soon enough.
-    fn recall(&self, changes: Vec<(Change, usize)>, since: Option<Timestamp>) -> bool {
-        if !self.lock().recall(changes, since) {
+    /// Takes over changes of earlier processes; returns whether it was soon enough.
+    fn recall(&self, found: Found) -> bool {
+        if !self.lock().recall(found) {
             return false;
         }
         let newest = self.lock().newest();
@@ -147,7 +147,7 @@ impl History {
 
     /// Has changes wait no longer for those of earlier processes, which come too late from now on.
     fn give_up(&self) {
-        self.recall(Vec::new(), None);
+        self.recall(Found::default());
     }
 
     /// Does the work of the keeper's thread, which may wait for a disk for long.

@@ -2,7 +2,10 @@
 //!
 //! Changes are appended. When the file has grown to several times what is kept, it is replaced by
 //! one with what is kept. A line that cannot be read, such as one that a crash has cut, is said and
-//! passed over; a file of an unknown version is said and replaced.
+//! passed over; a file of an unknown version is said and replaced. A second file (`end`) says whether
+//! the last change in it is the last one that there was.
+
+mod end;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -15,6 +18,7 @@ use rulec_sources::{is_replaceable, replace_file};
 use serde::{Deserialize, Serialize};
 
 use super::change::{API_VERSION, Change, KIND};
+use super::states::After;
 
 /// The name of the file.
 const NAME: &str = "history.jsonl";
@@ -70,8 +74,19 @@ pub(super) struct Found {
     pub(super) changes: Vec<(Change, usize)>,
     /// When their numbers began, if the file says so.
     pub(super) since: Option<Timestamp>,
+    /// The last change of a process that has written all of them.
+    pub(super) end: Option<After>,
     /// What could not be used.
     pub(super) complaints: Vec<String>,
+}
+
+impl Found {
+    /// Returns whether the last change here is the last one that there was.
+    pub(super) fn is_whole(&self) -> bool {
+        let last =
+            self.changes.last().map(|(change, _)| After { id: change.id, time: change.time });
+        last.is_none() || last == self.end
+    }
 }
 
 impl Disk {
@@ -87,6 +102,11 @@ impl Disk {
     /// Reads what is there. If all of it can be used, changes are appended to it.
     pub(super) fn read(&mut self) -> Found {
         let mut found = Found::default();
+        match self.path.parent().map_or(Ok(None), end::take) {
+            Ok(end) => found.end = end,
+            Err(error) => found.complaints.push(format!("{}: {error}", end::NAME)),
+        }
+        let before = found.complaints.len();
         match is_replaceable(&self.path) {
             Ok(false) => return found,
             Ok(true) => {}
@@ -96,7 +116,7 @@ impl Disk {
             }
         }
         match self.read_lines(&mut found) {
-            Ok(bytes) if found.complaints.is_empty() => self.go_on(found.changes.len(), bytes),
+            Ok(bytes) if found.complaints.len() == before => self.go_on(found.changes.len(), bytes),
             Ok(_) => {}
             Err(error) => found.complaints.push(error.to_string()),
         }
@@ -177,6 +197,15 @@ impl Disk {
         }
         self.replace(&kept(), since)?;
         Ok(self.bytes)
+    }
+
+    /// Notes that this change is the last one, and that all of them are written.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be written.
+    pub(super) fn end(&self, last: After) -> io::Result<()> {
+        self.path.parent().map_or(Ok(()), |directory| end::write(directory, last))
     }
 
     fn replace(&mut self, kept: &[Arc<Change>], since: Timestamp) -> io::Result<()> {

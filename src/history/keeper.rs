@@ -7,6 +7,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use super::History;
 use super::change::Change;
 use super::disk::{Disk, Found};
 use super::entry::Entry;
-use super::states::{Bounds, States, Written};
+use super::states::{After, Bounds, States, Written};
 use crate::newest;
 use crate::threads::Vital;
 
@@ -35,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Keeper {
     changes: newest::Sender<()>,
     thread: Vital,
+    /// Whether no change comes any more that the kernel has acknowledged.
+    is_over: Arc<AtomicBool>,
 }
 
 impl Keeper {
@@ -60,10 +63,11 @@ impl Keeper {
             history.lock().wait();
         }
         let (changes, noted) = newest::channel();
-        let worker = Worker { history, file };
+        let is_over = Arc::new(AtomicBool::new(false));
+        let worker = Worker { history, file, is_over: Arc::clone(&is_over) };
         let work = move || worker.run(&noted, patience, read);
         let thread = Vital::start("rulec-history", work)?;
-        Ok(Self { changes, thread })
+        Ok(Self { changes, thread, is_over })
     }
 
     /// Tells the thread that there may be something to do, without waiting.
@@ -77,9 +81,11 @@ impl Keeper {
         self.thread.death().await
     }
 
-    /// Ends the thread after a last round, for which it waits no longer than this.
+    /// Ends the thread after a last round, for which it waits no longer than this. All changes were
+    /// noted.
     pub fn finish(self, patience: Duration) {
-        let Self { changes, mut thread } = self;
+        let Self { changes, mut thread, is_over } = self;
+        is_over.store(true, Relaxed);
         drop(changes);
         thread.wait(patience);
     }
@@ -88,6 +94,7 @@ impl Keeper {
 struct Worker {
     history: History,
     file: Option<File>,
+    is_over: Arc<AtomicBool>,
 }
 
 impl Worker {
@@ -123,6 +130,9 @@ impl Worker {
     /// Writes the rest, as far as that is possible.
     fn end(mut self) {
         while self.round().0 && self.file.as_ref().is_some_and(|file| !file.fails()) {}
+        if let Some(file) = self.file.as_ref().filter(|_| self.is_over.load(Relaxed)) {
+            file.mark(&self.history);
+        }
     }
 
     /// Writes changes; returns whether there are more to write, and the pause before that.
@@ -196,17 +206,18 @@ impl File {
             return;
         }
         let recalled = on_disk.recv_timeout(patience).ok().is_some_and(|on_disk| {
-            let OnDisk { disk, found: Found { changes, since, complaints }, states } = on_disk;
-            if let Some(first) = complaints.first() {
-                let more = complaints.len() - 1;
+            let OnDisk { disk, found, states } = on_disk;
+            if let Some(first) = found.complaints.first() {
+                let more = found.complaints.len() - 1;
                 tracing::warn!(
                     path,
                     more,
                     "a part of the history cannot be read and is ignored: {first}"
                 );
             }
-            let newest = changes.last().map_or(0, |(change, _)| change.id);
-            let is_in_time = history.recall(changes, since);
+            let newest = found.changes.last().map_or(0, |(change, _)| change.id);
+            let newest = newest + u64::from(!found.is_whole());
+            let is_in_time = history.recall(found);
             if is_in_time {
                 self.disk = disk;
                 (self.written, self.stated) = (newest, newest);
@@ -271,6 +282,17 @@ impl File {
                 }
                 (true, pace.retry(self.failures))
             }
+        }
+    }
+
+    /// Notes that all changes are written, if they are.
+    fn mark(&self, history: &History) {
+        let is_whole = self.failures == 0 && history.next(self.written).is_none();
+        // It is not there if changes are missing before it, and none has come since.
+        let Some(last) = history.find(self.written).filter(|_| is_whole) else { return };
+        if let Err(error) = self.disk.end(After { id: last.id, time: last.time }) {
+            let path = self.disk.path().display().to_string();
+            tracing::debug!(path, %error, "the next start takes the history for cut");
         }
     }
 

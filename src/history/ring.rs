@@ -7,7 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rulec_engine::{Acknowledged, Base};
 
-use super::change::{Change, Cost, Event};
+use super::change::{Cost, Event};
+use super::disk::Found;
 use super::entry::{Around, Entry, Point};
 use super::moment::{Moment, SIGN};
 use super::states::After;
@@ -99,6 +100,8 @@ pub(super) struct Ring {
     untidied: usize,
     /// When the numbers began.
     since: Timestamp,
+    /// Whether the last process may have had changes that were not recalled.
+    is_cut: bool,
     /// While changes of earlier processes are read: those of this one, which get their numbers then.
     waiting: Option<Waiting>,
 }
@@ -115,6 +118,7 @@ impl Ring {
             garbage: Vec::new(),
             untidied: 0,
             since: Timestamp::now(),
+            is_cut: false,
             waiting: None,
         }
     }
@@ -132,18 +136,15 @@ impl Ring {
         self.waiting = Some(Waiting::default());
     }
 
-    /// Takes over changes of earlier processes, the oldest first, each with the length of its text, and
-    /// when their numbers began. Returns whether that was soon enough.
-    pub(super) fn recall(
-        &mut self,
-        changes: Vec<(Change, usize)>,
-        since: Option<Timestamp>,
-    ) -> bool {
+    /// Takes over changes of earlier processes. Returns whether that was soon enough.
+    pub(super) fn recall(&mut self, found: Found) -> bool {
         let Some(waiting) = &mut self.waiting else { return false };
         if waiting.is_over {
             return false;
         }
         waiting.is_over = true;
+        self.is_cut = !found.is_whole();
+        let Found { changes, since, .. } = found;
         if let Some((first, _)) = changes.first() {
             self.since = since.unwrap_or(first.time);
         }
@@ -157,6 +158,8 @@ impl Ring {
             let document = weight::of_document(length);
             self.push(Kept { entry, bytes: size_of::<Entry>(), document, is_weighed: true });
         }
+        // The numbers of changes that are lost are not known, but readers have to notice a gap.
+        self.newest += u64::from(self.is_cut);
         true
     }
 
@@ -351,17 +354,10 @@ impl Ring {
                 after = Some(entry);
                 continue;
             }
-            // Of a burst, the file has only a part.
-            if let (None, Some(after)) = (&entry.around, after)
-                && after.id > entry.id + 1
-            {
-                let (first, last) = (entry.id + 1, after.id - 1);
-                return Err(format!(
-                    "{moment}: it is not known when changes {SIGN}{first} to {SIGN}{last} were{}",
-                    self.kept()
-                ));
-            }
-            return Ok(whereabouts(entry));
+            return match self.gap(entry, after).filter(|_| entry.time < time) {
+                Some(gap) => Err(format!("{moment}: {gap}{}", self.kept())),
+                None => Ok(whereabouts(entry)),
+            };
         }
         // Between a change that is no longer kept and the oldest one.
         let oldest = self.all().find_map(|entry| entry.around.as_ref());
@@ -370,6 +366,28 @@ impl Ring {
                 Ok(Whereabouts::Here(Arc::clone(before)))
             }
             _ => Err(format!("{moment}: the state of {time:.0} is not kept{}", self.kept())),
+        }
+    }
+
+    /// Returns what is not known between a change and the next one that is kept.
+    fn gap(&self, entry: &Entry, next: Option<&Arc<Entry>>) -> Option<String> {
+        // Since the start, nothing is missing.
+        if entry.around.is_some() {
+            return None;
+        }
+        let is_gap = next.map_or(self.is_cut, |next| next.id > entry.id + 1);
+        match next.filter(|next| next.event != Event::Started) {
+            _ if !is_gap => None,
+            // Of a burst, the file has only a part.
+            Some(next) => {
+                let (first, last) = (entry.id + 1, next.id - 1);
+                Some(format!("it is not known when changes {SIGN}{first} to {SIGN}{last} were"))
+            }
+            None => Some(format!(
+                "it is not known what the kernel held after change {SIGN}{} until the next start: \
+                 later changes may have been lost before they were written",
+                entry.id
+            )),
         }
     }
 

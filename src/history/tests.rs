@@ -459,9 +459,9 @@ fn changes_wait_for_those_of_earlier_processes_but_not_for_ever() {
     next.lock().wait();
     Source::new().note(&next, 2);
     assert!(next.all().is_empty());
-    let disk::Found { changes, since, .. } = found();
-    assert_eq!(since, Some(history.since()));
-    assert!(next.recall(changes, since));
+    let found_first = found();
+    assert_eq!(found_first.since, Some(history.since()));
+    assert!(next.recall(found_first));
     assert_eq!(ids(&next), [1, 2, 3, 4]);
     assert_eq!((next.since(), *next.follow().borrow()), (history.since(), 4));
 
@@ -472,8 +472,7 @@ fn changes_wait_for_those_of_earlier_processes_but_not_for_ever() {
     let mut source = Source::new();
     source.note(&hung, 1);
     assert_eq!(hung.all().len(), 256, "the disk takes too long");
-    let disk::Found { changes, since, .. } = found();
-    assert!(!hung.recall(changes, since));
+    assert!(!hung.recall(found()));
     assert!(hung.since() != history.since(), "it has numbers of its own");
 }
 

@@ -292,3 +292,57 @@ fn a_time_among_changes_that_were_lost_has_no_state() {
     assert!(error.contains("it is not known when changes @3 to @4 were"), "{error}");
     assert_eq!(at(times[4]), Ok(()));
 }
+
+/// What a process has lost at its end leaves no gap in its numbers.
+#[test]
+fn after_a_kill_it_is_not_known_what_held_until_the_next_start() {
+    for is_killed in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let history = History::new(limits(99), tell_change);
+        let keeper = keep(&history, directory.path());
+        let mut daemon = Daemon::start(&history, settings(), Vec::new());
+        daemon.change(of(served(1, 80)));
+        let written = history.all();
+        if is_killed {
+            daemon.change(of(served(2, 80)));
+        }
+        keeper.finish(FINISH);
+        if is_killed {
+            let text = fs::read_to_string(path("history.jsonl")).unwrap();
+            let lines: Vec<&str> = text.lines().take(3).collect();
+            fs::write(path("history.jsonl"), lines.join("\n") + "\n").unwrap();
+            fs::remove_file(path("history-end.json")).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(2));
+        let then = Timestamp::now();
+        std::thread::sleep(Duration::from_millis(2));
+        let check = |history: &History| {
+            let state = |moment| history.state(moment, Timestamp::now()).map(|_| ());
+            assert_eq!(state(Moment::After(2)), Ok(()));
+            assert_eq!(state(Moment::At(written[1].time)), Ok(()));
+            assert_eq!(state(Moment::At(written[0].time)), Ok(()));
+            match state(Moment::At(then)) {
+                Ok(()) => assert!(!is_killed),
+                Err(error) => {
+                    let words = "what the kernel held after change @2 until the next start";
+                    assert!(is_killed && error.contains(words), "{error}");
+                }
+            }
+        };
+        let next = History::new(limits(99), tell_change);
+        let keeper = keep(&next, directory.path());
+        assert!(!path("history-end.json").exists(), "it is not of this process");
+        check(&next);
+        Daemon::start(&next, settings(), Vec::new());
+        check(&next);
+        let lost = next.next(2).map(|next| (next.entry.id, next.lost));
+        assert_eq!(lost, Some(if is_killed { (4, 1) } else { (3, 0) }), "a watch notices");
+        keeper.finish(FINISH);
+        // Also when that one has ended; and it had written everything.
+        let last = History::new(limits(99), tell_change);
+        let _keeper = keep(&last, directory.path());
+        check(&last);
+        assert!(last.state(Moment::At(Timestamp::now()), Timestamp::now()).is_ok());
+    }
+}
