@@ -107,40 +107,86 @@ impl Worker {
         if let Some(file) = &mut self.file {
             file.read(&self.history, patience, read);
         }
-        let mut is_due = false;
-        let mut earliest = Instant::now();
+        let mut turns = Turns::new();
         loop {
-            let pause = is_due.then(|| earliest.saturating_duration_since(Instant::now()));
-            match noted.recv(pause) {
-                Ok(()) => is_due = true,
+            match noted.recv(turns.pause(Instant::now())) {
+                Ok(()) => turns.tell.is_due = true,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.end(),
             }
             // At once, so that bursts of large changes do not take more memory than they may.
             self.history.tidy();
-            let start = Instant::now();
-            if start >= earliest {
-                let pause;
-                (is_due, pause) = self.round();
-                earliest = Instant::now() + pause.max(start.elapsed() * REST);
-            }
+            self.round(&mut turns);
         }
     }
 
     /// Writes the rest, as far as that is possible.
     fn end(mut self) {
-        while self.round().0 && self.file.as_ref().is_some_and(|file| !file.fails()) {}
-        if let Some(file) = self.file.as_ref().filter(|_| self.is_over.load(Relaxed)) {
+        let Some(file) = &mut self.file else { return };
+        while file.tell(&self.history).0 && file.failures == 0 {}
+        if self.is_over.load(Relaxed) {
             file.mark(&self.history);
         }
+        // Each state has its change.
+        while file.failures == 0 && file.state(&self.history).0 && file.unstated == 0 {}
     }
 
-    /// Writes changes; returns whether there are more to write, and the pause before that.
-    fn round(&mut self) -> (bool, Duration) {
-        match &mut self.file {
-            Some(file) => file.round(&self.history),
-            None => (false, Duration::ZERO),
+    /// Writes what is due.
+    fn round(&mut self, turns: &mut Turns) {
+        let Turns { tell, state } = turns;
+        let Some(file) = &mut self.file else {
+            (tell.is_due, state.is_due) = (false, false);
+            return;
+        };
+        if tell.take(|| file.tell(&self.history)) {
+            // Each state has its change.
+            state.is_due = file.failures == 0;
         }
+        state.take(|| file.state(&self.history));
+    }
+}
+
+/// When what changes meant is written, and when their states are: a large state delays only the next
+/// ones.
+#[derive(Debug)]
+struct Turns {
+    tell: Turn,
+    state: Turn,
+}
+
+#[derive(Debug)]
+struct Turn {
+    /// Whether there may be something to write.
+    is_due: bool,
+    /// When it may be written.
+    earliest: Instant,
+}
+
+impl Turns {
+    fn new() -> Self {
+        let turn = || Turn { is_due: false, earliest: Instant::now() };
+        Self { tell: turn(), state: turn() }
+    }
+
+    /// Returns how long there is nothing to do; `None` if nothing is due.
+    fn pause(&self, now: Instant) -> Option<Duration> {
+        let due = [&self.tell, &self.state].into_iter().filter(|turn| turn.is_due);
+        due.map(|turn| turn.earliest.saturating_duration_since(now)).min()
+    }
+}
+
+impl Turn {
+    /// Writes, if it is time; returns whether it was. `write` returns whether there is more to write,
+    /// and the pause before that.
+    fn take(&mut self, write: impl FnOnce() -> (bool, Duration)) -> bool {
+        let start = Instant::now();
+        if !self.is_due || start < self.earliest {
+            return false;
+        }
+        let pause;
+        (self.is_due, pause) = write();
+        self.earliest = Instant::now() + pause.max(start.elapsed() * REST);
+        true
     }
 }
 
@@ -180,10 +226,6 @@ impl File {
     fn new(disk: Disk, directory: StateDir) -> Self {
         let (written, stated, failures, unstated) = Default::default();
         Self { disk, states: None, directory, written, stated, failures, unstated }
-    }
-
-    fn fails(&self) -> bool {
-        self.failures > 0 || self.unstated > 0
     }
 
     /// Takes over what is in the files. A thread of its own reads them, because a disk that hangs
@@ -231,18 +273,7 @@ impl File {
         }
     }
 
-    /// See [`Worker::round`].
-    fn round(&mut self, history: &History) -> (bool, Duration) {
-        let (is_due, pause) = self.tell(history);
-        // Each state has its change.
-        if self.failures > 0 {
-            return (is_due, pause);
-        }
-        let (has_states, rest) = self.state(history);
-        (is_due || has_states, pause.max(rest))
-    }
-
-    /// Writes what changes meant.
+    /// Writes what changes meant. Returns whether there is more to write, and the pause before that.
     fn tell(&mut self, history: &History) -> (bool, Duration) {
         let mut changes: Vec<Arc<Change>> = Vec::new();
         let mut lost = 0;
@@ -350,5 +381,22 @@ impl File {
                 (true, pace.retry(self.unstated))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_state_does_not_delay_what_changes_meant() {
+        let now = Instant::now();
+        let hour = Duration::from_secs(3600);
+        let turn = |earliest| Turn { is_due: true, earliest };
+        let mut turns = Turns { tell: turn(now), state: turn(now + hour) };
+        assert_eq!(turns.pause(now), Some(Duration::ZERO));
+        assert!(turns.tell.take(|| (false, Duration::ZERO)));
+        assert!(!turns.state.take(|| panic!("it rests")));
+        assert_eq!(turns.pause(now), Some(hour));
     }
 }
