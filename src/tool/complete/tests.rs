@@ -49,7 +49,7 @@ fn values_are_completed_by_their_type() {
         ("completions f", "fish"),
         (
             "nonsense ",
-            "run diff explain trace check show status watch top history replay cleanup completions help",
+            "run diff explain trace check show status watch top history replay relay cleanup completions help",
         ),
     ] {
         assert_eq!(found(line), expected, "{line:?}");
