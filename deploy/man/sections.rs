@@ -326,26 +326,6 @@ pub(crate) const PAGES: &[Page] = &[
         see_also: &["less(1)"],
     },
     Page {
-        command: "relay",
-        examples: &[
-            (
-                "Serve nodes that show certificates of the cluster's authority:",
-                "rulec relay --kubeconfig relay.kubeconfig --certificate relay.crt --key relay.key --client-certificate-authority ca.crt",
-            ),
-            (
-                "On one machine, from manifests, to try it:",
-                "rulec relay --insecure --listen 127.0.0.1:18000 --manifests /etc/rulec/manifests",
-            ),
-        ],
-        exit_status: &[
-            ("0", "It was told to stop by SIGTERM or SIGINT."),
-            ("3", "It could not run, or the command line is wrong."),
-        ],
-        files: &[KUBECONFIG],
-        environment: &[RULEC_LOG],
-        see_also: &[],
-    },
-    Page {
         command: "replay",
         examples: &[
             ("What a recording has:", "rulec replay /var/lib/rulec/rulec.rec"),
@@ -365,6 +345,26 @@ pub(crate) const PAGES: &[Page] = &[
             "FILE.old",
             "What was recorded before FILE was begun. It is read, too, if it is there.",
         )],
+        environment: &[RULEC_LOG],
+        see_also: &[],
+    },
+    Page {
+        command: "relay",
+        examples: &[
+            (
+                "Serve nodes that show certificates of the cluster's authority:",
+                "rulec relay --kubeconfig relay.kubeconfig --certificate relay.crt --key relay.key --client-certificate-authority ca.crt",
+            ),
+            (
+                "On one machine, from manifests, to try it:",
+                "rulec relay --insecure --listen 127.0.0.1:18000 --manifests /etc/rulec/manifests",
+            ),
+        ],
+        exit_status: &[
+            ("0", "It was told to stop by SIGTERM or SIGINT."),
+            ("3", "It could not run, or the command line is wrong."),
+        ],
+        files: &[KUBECONFIG],
         environment: &[RULEC_LOG],
         see_also: &[],
     },

@@ -390,7 +390,8 @@ impl Follower {
             changes,
             triggers: Vec::new(),
             complete,
-            unread: 0,
+            // What the kernel holds of them stays.
+            unread: self.store.unread(),
             unavailable: false,
             stale,
             suppressed: 0,

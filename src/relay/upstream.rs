@@ -8,11 +8,12 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use rulec_compiler::name::NodeName;
 use rulec_compiler::object::Kind;
-use rulec_compiler::{Model, Origin};
+use rulec_compiler::{Change, Model, Origin};
 use rulec_relay::{Catalogue, Topic};
 use rulec_relay_server::Relay;
 use rulec_sources::{
-    ApiAccess, ApiOptions, ApiSource, ManifestOptions, ManifestRoots, SourceError, Update,
+    ApiAccess, ApiOptions, ApiSource, ManifestOptions, ManifestRoots, Problem, Severity,
+    SourceError, Update,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -58,6 +59,8 @@ pub(super) struct Upstream {
     model: Model,
     catalogue: Catalogue,
     complete: BTreeMap<Origin, bool>,
+    /// Whether the Nodes are still to be listed. Without them, each node would lose its own.
+    lacks_nodes: bool,
     problems: Problems,
     /// Whether it was said that Pods are not sent.
     is_told_of_pods: bool,
@@ -77,6 +80,7 @@ impl Upstream {
             model: Model::default(),
             catalogue: Catalogue::default(),
             complete: BTreeMap::new(),
+            lacks_nodes: false,
             problems: Problems::new(Instant::now()),
             is_told_of_pods: false,
         };
@@ -89,6 +93,7 @@ impl Upstream {
                 ApiAccess { kubeconfig: args.kubeconfig.clone(), master: args.master.clone() };
             let options =
                 ApiOptions { all_nodes: true, ..ApiOptions::new(access, NodeName::from("relay")) };
+            upstream.lacks_nodes = true;
             upstream.spawn(Origin::Api, ApiSource::new(options).run(out));
         }
         if upstream.complete.is_empty() {
@@ -153,12 +158,21 @@ impl Upstream {
     fn take(&mut self, update: Update) {
         let Update { origin, changes, complete, unread, problems, .. } = update;
         for change in changes {
+            let is_list = |kinds: &[Kind]| origin == Origin::Api && kinds.contains(&Kind::Node);
+            if matches!(&change, Change::Replace { kinds, .. } if is_list(kinds)) {
+                self.lacks_nodes = false;
+            }
             self.model.apply(origin, change);
         }
-        // A file that cannot be read may have any Service: nodes keep what they have.
-        let is_complete = complete && unread == 0;
+        // A file or an object of a manifest that cannot be read may be one that nodes hold: they
+        // keep what they have.
+        let is_broken = |problem: &Problem| problem.severity == Severity::Error;
+        let is_read = origin != Origin::Manifests || !problems.iter().any(is_broken);
         let held = self.complete.entry(origin).or_default();
-        *held |= is_complete;
+        if complete && self.lacks_nodes && !*held {
+            tracing::warn!("no node is served before the Nodes are listed");
+        }
+        *held |= complete && unread == 0 && is_read;
         let lines = self.problems.replace(origin, problems, Instant::now());
         lines.iter().for_each(Line::log);
     }
@@ -169,7 +183,7 @@ impl Upstream {
             self.is_told_of_pods = true;
             tracing::warn!("Pods of manifests are not sent to nodes: only EndpointSlices are");
         }
-        let is_complete = self.complete.values().all(|it| *it);
+        let is_complete = self.complete.values().all(|it| *it) && !self.lacks_nodes;
         let is_first = is_complete && !self.held.is_complete();
         if !(is_first || is_complete && changed > 0) {
             return;

@@ -23,9 +23,9 @@ const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Saved {
-    program: String,
+    pub(super) program: String,
     /// The node that they were sent to: another one gets others.
-    node: String,
+    pub(super) node: String,
     /// When all of it was last known to be current.
     pub(super) at: Timestamp,
     pub(super) objects: Vec<Object>,

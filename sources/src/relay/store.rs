@@ -102,6 +102,19 @@ impl Store {
             let held = held.map(|(name, version)| (name.clone(), version.clone()));
             self.versions[topic.index()] = held.collect();
         }
+        // What is held is known to the relay by its name, if its version is another program's: it
+        // sends it again, or says that it is gone.
+        for (topic, name) in self.objects.keys().filter_map(Topic::of) {
+            self.versions[topic.index()].entry(name).or_default();
+        }
+    }
+
+    /// Returns how many resources could not be read and have no last good version.
+    pub(super) fn unread(&self) -> usize {
+        let is_held = |(topic, name): &(Topic, String)| {
+            topic.key(name).is_some_and(|key| self.objects.contains_key(&key))
+        };
+        self.broken.keys().filter(|part| !is_held(part)).count()
     }
 
     /// Returns everything, to be saved.

@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use rulec_compiler::Change;
 use rulec_compiler::name::NodeName;
 use rulec_relay::Topic;
 use rulec_relay::discovery::{Any, DeltaResponse, Resource};
 
+use super::saved::{Saved, Versions};
 use super::store::Store;
 
 fn store() -> Store {
@@ -62,6 +64,35 @@ fn responses_count_once_a_position_is_reached() {
     // The same again, and something that was never there.
     store.take(response("3", vec![range("a", 3)], &["c", "\n"])).unwrap();
     assert_eq!(changes(&mut store), [""; 0]);
+}
+
+#[test]
+fn what_another_program_has_saved_can_be_gone() {
+    let mut before = store();
+    before.take(response("1", vec![range("a", 1), range("b", 2)], &[])).unwrap();
+    let (objects, _) = before.saved();
+    let at = Timestamp::UNIX_EPOCH;
+    let (program, node, versions) = ("older".to_owned(), "here".to_owned(), Versions::new());
+    let mut store = store();
+    store.take_over(Saved { program, node, at, objects, versions });
+    let known = &store.known()[Topic::ServiceCidrs.index()];
+    assert!(known.keys().eq(["a", "b"]), "so the relay says what is gone");
+    assert!(known.values().all(String::is_empty), "and sends the rest");
+    store.take(response("2", vec![range("b", 2)], &["a"])).unwrap();
+    assert_eq!(changes(&mut store), ["replace by ServiceCIDR b"]);
+}
+
+#[test]
+fn what_was_never_read_is_counted() {
+    let mut store = store();
+    let broken = |name: &str| Resource { resource: None, ..range(name, 1) };
+    assert_eq!(store.take(response("1", vec![broken("a"), range("b", 1)], &[])).unwrap().len(), 1);
+    assert_eq!(store.unread(), 1);
+    // The last good version stays.
+    store.take(response("2", vec![broken("b")], &[])).unwrap();
+    assert_eq!(store.unread(), 1);
+    store.take(response("3", vec![range("a", 2)], &[])).unwrap();
+    assert_eq!(store.unread(), 0);
 }
 
 #[test]
