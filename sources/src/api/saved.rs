@@ -98,14 +98,14 @@ impl Memory {
 
     /// Saves the state: soon if its meaning has changed, and otherwise at the end.
     pub(super) fn remember(&self, store: &Store, is_news: bool) {
-        let Some(saver) = self.saver.as_ref().filter(|_| store.is_current()) else { return };
+        let Some((saver, at)) = self.saver.as_ref().zip(store.current_at()) else { return };
         let Saved { program, server, node, .. } = &self.blank;
         let saved = Saved {
             program: program.clone(),
             server: server.clone(),
             node: node.clone(),
             cluster: store.cluster().map(str::to_owned),
-            at: Timestamp::now(),
+            at,
             resources: store.saved(),
         };
         if is_news { saver.save(saved) } else { saver.keep(saved) }

@@ -68,6 +68,8 @@ struct ResourceStore {
     told: bool,
     /// Whether the objects are from an earlier run, and the server has not confirmed them.
     left: bool,
+    /// Whether the server continues from the position of an earlier run, so that it is the same one.
+    resumed: bool,
     faults: Faults,
     /// A list that is being received.
     listing: Option<Listing>,
@@ -154,8 +156,19 @@ impl Store {
     }
 
     /// Returns whether all objects are those of the server.
-    pub(super) fn is_current(&self) -> bool {
+    fn is_current(&self) -> bool {
         self.is_complete() && !self.all().into_iter().any(|it| it.left && !it.given_up)
+    }
+
+    /// Returns since when the objects are known to be current, if they are to be saved: all of them
+    /// are the server's, or some are and those of an earlier run stand in for the rest. The kernel
+    /// has these together, and a start must not go back behind it.
+    pub(super) fn current_at(&self) -> Option<Timestamp> {
+        if self.is_current() {
+            return Some(Timestamp::now());
+        }
+        let is_mixed = self.stood_in && self.all().into_iter().any(|it| it.listed);
+        self.left_at.filter(|_| is_mixed)
     }
 
     /// Returns the uid of the cluster, if known.
@@ -165,11 +178,15 @@ impl Store {
 
     /// Returns all objects, to be saved.
     pub(super) fn saved(&self) -> Vec<SavedResource> {
-        let listed = Resource::ALL.into_iter().zip(self.all()).filter(|(_, it)| it.listed);
-        let saved = listed.map(|(resource, resource_store)| {
-            let ResourceStore { version, objects, faults, .. } = resource_store;
+        let is_kept = |it: &ResourceStore| it.listed || it.left && !it.given_up;
+        let kept = Resource::ALL.into_iter().zip(self.all()).filter(|(_, it)| is_kept(it));
+        // A list may be of another server, which does not know what an earlier run has reached.
+        let is_same = !self.all().into_iter().any(|it| it.listed && !it.resumed);
+        let saved = kept.map(|(resource, resource_store)| {
+            let ResourceStore { version, objects, faults, left, .. } = resource_store;
             // The problem of an object whose name cannot be read is found again only by a list.
-            let version = version.clone().filter(|_| faults.nameless.is_empty());
+            let is_usable = faults.nameless.is_empty() && (!left || is_same);
+            let version = version.clone().filter(|_| is_usable);
             SavedResource { resource, version, objects: objects.clone(), faults: faults.clone() }
         });
         saved.collect()
@@ -353,6 +370,7 @@ impl ResourceStore {
         self.absent = false;
         self.listed = true;
         self.left = false;
+        self.resumed = false;
         // The version of the list follows. A server that has gone back has other versions.
         self.version = None;
         if self.objects != listing.objects {
@@ -378,6 +396,7 @@ impl ResourceStore {
     fn confirm(&mut self, resource: Resource, context: &mut Context, news: &mut News) {
         self.listed = true;
         self.left = false;
+        self.resumed = true;
         self.hinder(None, context);
         self.tell(resource, context, news);
     }

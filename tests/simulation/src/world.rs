@@ -78,8 +78,6 @@ struct World {
     kept: u32,
     /// How many changes the server has seen.
     changes: u16,
-    /// Whether something was wrong with the server since the last rest.
-    is_hindered: bool,
     /// The version from which on the server has the objects that nobody touches.
     base_version: u64,
     summary: Summary,
@@ -104,17 +102,7 @@ impl World {
             epoch: (SystemTime::now(), Instant::now()),
         };
         let summary = Summary::default();
-        Self {
-            home,
-            server,
-            site,
-            node: None,
-            kept: 0,
-            changes: 0,
-            is_hindered: false,
-            base_version: 0,
-            summary,
-        }
+        Self { home, server, site, node: None, kept: 0, changes: 0, base_version: 0, summary }
     }
 
     async fn carry_out(&mut self, plan: &Plan) -> Result<Summary, Breach> {
@@ -125,10 +113,7 @@ impl World {
             self.check()?;
             match &step.what {
                 What::Cluster(what) => self.change(what),
-                What::Server(what) => {
-                    self.is_hindered = true;
-                    self.hinder(what);
-                }
+                What::Server(what) => self.hinder(what),
                 What::Files(what) => self.write(what),
                 What::Kernel(what) => {
                     let is_told = self.site.kernel.borrow_mut().meet(what);
@@ -320,8 +305,7 @@ impl World {
                 }
             }
         }
-        // What is heard while a saved state stands in is saved only once all lists are the server's.
-        if disk != Disk::Newest || self.is_hindered {
+        if disk != Disk::Newest {
             self.site.kernel.borrow_mut().forget_the_time();
         }
         self.kept += 1;
@@ -351,7 +335,6 @@ impl World {
         self.is_at_rest()?;
         self.a_new_daemon_has_nothing_to_do().await?;
         self.summary.rests += 1;
-        self.is_hindered = false;
         Ok(())
     }
 
