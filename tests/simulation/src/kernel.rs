@@ -166,6 +166,9 @@ impl Sink for Simulated {
         let before = self.fake.state.clone();
         let outcome = self.fake.commit(delta, base);
         self.look(before);
+        if outcome.is_ok() {
+            self.served.committed(&self.fake.state);
+        }
         outcome
     }
 

@@ -45,7 +45,11 @@ pub(crate) struct Served {
 
 /// How many changes of the server the kernel has seen: never fewer than before.
 #[derive(Debug, Default)]
-struct Clock(u16);
+struct Clock {
+    seen: u16,
+    /// Whether the daemon cannot know what was seen, and has committed nothing yet.
+    is_forgotten: bool,
+}
 
 /// Whether a Service must be served.
 #[derive(Debug, Default)]
@@ -60,7 +64,14 @@ impl Served {
 
     /// A daemon has started that cannot know what the one before has seen.
     pub(crate) fn forget_the_time(&mut self) {
-        self.clock = Clock::default();
+        self.clock.is_forgotten = true;
+    }
+
+    /// A daemon has committed all that it wants.
+    pub(crate) fn committed(&mut self, state: &State) {
+        if std::mem::take(&mut self.clock.is_forgotten) {
+            self.clock.seen = Clock::of(state).unwrap_or_default();
+        }
     }
 
     /// Looks at a state that packets may meet.
@@ -72,18 +83,23 @@ impl Served {
 }
 
 impl Clock {
-    fn look(&mut self, state: &State) -> Result<(), Breach> {
+    /// Returns how many changes the content of a kernel has seen, if it has the clock.
+    fn of(state: &State) -> Option<u16> {
         let fates = fates(state, From::Server, CLOCK, 80);
         let seen = fates.iter().filter_map(|fate| match fate {
             Verdict::Backend(backend) => cluster::changes(*backend),
             Verdict::Pass | Verdict::Reject | Verdict::Drop => None,
         });
-        let Some(now) = seen.min() else { return Ok(()) };
-        if now < self.0 {
-            let what = format!("after {} changes, those of {now} are in the kernel", self.0);
+        seen.min()
+    }
+
+    fn look(&mut self, state: &State) -> Result<(), Breach> {
+        let Some(now) = Self::of(state).filter(|_| !self.is_forgotten) else { return Ok(()) };
+        if now < self.seen {
+            let what = format!("after {} changes, those of {now} are in the kernel", self.seen);
             return Err(Breach::new("endpoints never go back in time", what));
         }
-        self.0 = now;
+        self.seen = now;
         Ok(())
     }
 }
