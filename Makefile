@@ -31,7 +31,7 @@ demo-node: build
 	deploy/demo/node.sh target/release/rulec
 
 test: setup
-	cargo test --workspace --locked
+	cargo test --workspace --locked --no-fail-fast
 
 build: setup
 	cargo build --release --locked
