@@ -589,6 +589,7 @@ fn update(change: Change) -> Update {
         unread: 0,
         unavailable: false,
         stale: None,
+        positions: None,
         suppressed: 0,
         problems: Default::default(),
     }

@@ -3,6 +3,7 @@
 pub mod changes;
 mod diagnosis;
 pub mod endpoints;
+pub mod followed;
 pub mod health;
 pub mod http;
 pub mod metrics;

@@ -65,6 +65,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rulec_compiler::Origin;
 use rulec_compiler::name::NodeName;
+use rulec_relay::Position;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -72,7 +73,7 @@ use tracing::{debug, info, warn};
 
 use crate::error::SourceError;
 use crate::state::StateDir;
-use crate::update::Update;
+use crate::update::{Positions, Update};
 use access::Access;
 use plugin::Leash;
 use resource::Resource;
@@ -108,6 +109,10 @@ pub struct ApiOptions {
     pub timing: ApiTiming,
     /// Where the state of the server is saved for the next start, if it is.
     pub state: Option<StateDir>,
+    /// What is known of the server's changes from elsewhere: no list may be older.
+    pub floor: Position,
+    /// Whether [`Update::positions`] are sent when nothing else has changed.
+    pub tells_positions: bool,
 }
 
 impl ApiOptions {
@@ -121,6 +126,8 @@ impl ApiOptions {
             proxies,
             timing: ApiTiming::default(),
             state: None,
+            floor: Position::default(),
+            tells_positions: false,
         }
     }
 }
@@ -196,8 +203,13 @@ pub struct ApiSource {
 impl ApiSource {
     /// Opens no connection yet. The server need not be available.
     pub fn new(options: ApiOptions) -> Self {
+        Self::with_status(options, Arc::default())
+    }
+
+    /// Like `new`, with a status that goes on from another source.
+    pub(crate) fn with_status(options: ApiOptions, status: Arc<ApiStatus>) -> Self {
         let (notes, left) = Notes::new();
-        Self { options, status: Arc::new(ApiStatus::default()), notes, left }
+        Self { options, status, notes, left }
     }
 
     /// Returns the sender of notes, which become Events of the API while the source runs.
@@ -284,9 +296,11 @@ async fn follow(access: Access, out: mpsc::Sender<Update>, left: mpsc::Receiver<
     // Each follower is a task of its own, so that an event wakes only that task.
     let local = LocalSet::new();
     let mut tasks = JoinSet::new();
-    for resource in Resource::ALL {
+    let tells_positions = access.options.tells_positions;
+    for (resource, floor) in Resource::ALL.into_iter().zip(access.options.floor.versions) {
         let position = memory.as_ref().and_then(|memory| memory.position(resource));
-        let follower = Follower::new(resource, access.clone(), events.clone(), position);
+        let mut follower = Follower::new(resource, access.clone(), events.clone(), position);
+        follower.floor = floor.map(|version| version.to_string());
         tasks.spawn_local_on(follower.run(), &local);
     }
     if memory.as_ref().is_none_or(|memory| memory.held.is_none()) {
@@ -299,7 +313,7 @@ async fn follow(access: Access, out: mpsc::Sender<Update>, left: mpsc::Receiver<
     tasks.spawn_local_on(writing, &local);
     let work = async {
         tokio::select! {
-            () = tell(received, patience, absent, memory, out) => {}
+            () = tell(received, patience, absent, memory, tells_positions, out) => {}
             // No task ends by itself.
             _ = tasks.join_next() => {}
         }
@@ -362,6 +376,7 @@ async fn tell(
     patience: impl Future<Output = ()>,
     absent: Duration,
     mut memory: Option<Memory>,
+    tells_positions: bool,
     out: mpsc::Sender<Update>,
 ) {
     let mut patience = pin!(patience);
@@ -377,6 +392,7 @@ async fn tell(
     // The number of events that changed nothing and are not reported yet.
     let mut untold = 0;
     let mut telling: Option<Instant> = None;
+    let mut told: Option<Positions> = None;
     // Until when to wait for a Node that is known not to exist.
     let mut registering: Option<Instant> = None;
     loop {
@@ -432,14 +448,16 @@ async fn tell(
             memory.remember(&store, !news.changes.is_empty() || problems_changed || completed);
         }
         let is_news = !news.changes.is_empty() || problems_changed || completed || freshened;
+        let positions = store.positions();
         if !is_news && !is_due {
-            if news.suppressed > 0 {
+            if news.suppressed > 0 || tells_positions && told != positions {
                 untold = news.suppressed;
                 telling.get_or_insert_with(|| Instant::now() + QUIET);
             }
             continue;
         }
         telling = None;
+        told.clone_from(&positions);
         let News { changes, triggers, suppressed } = news;
         debug!(changes = changes.len(), suppressed, complete, "changes from the API server");
         let problems = store.problems().clone();
@@ -452,6 +470,7 @@ async fn tell(
             unread: 0,
             unavailable: false,
             stale,
+            positions,
             suppressed,
             problems,
         };

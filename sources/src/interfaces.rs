@@ -120,6 +120,7 @@ fn update(addresses: InterfaceAddresses, is_first: bool) -> Update {
         unread: 0,
         unavailable: false,
         stale: None,
+        positions: None,
         suppressed: 0,
         problems: OrdSet::new(),
     }

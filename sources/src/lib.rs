@@ -78,8 +78,9 @@ pub use networks::{UsedNetwork, used_networks};
 pub use podman::{PodmanSource, PodmanTiming};
 pub use problem::{Problem, Severity};
 pub use relay::{
-    RELAY_PORT, RelayAccess, RelayOptions, RelayReports, RelaySource, RelayStatus, RelayTiming,
+    RELAY_PORT, RelayAccess, RelayFallback, RelayOptions, RelayReports, RelaySource, RelayStatus,
+    RelayTiming,
 };
 pub use replace::{is_replaceable, replace_file};
 pub use state::{Pace, StateDir, StateError};
-pub use update::{Trigger, Update};
+pub use update::{Positions, Trigger, Update};

@@ -5,6 +5,8 @@
 //!  (TLS, gRPC, answers)       (what was sent, by version)
 //! ```
 //!
+//! A relay that is away can be replaced by the API server itself for a while (`substitute`).
+//!
 //! The objects are those of the API server, so they have its origin. A batch of responses ends with
 //! a position: until then, nothing of it is used, so that a connection that breaks in between leaves
 //! no half of a change. The versions of all resources are known at both ends, so that a new
@@ -21,6 +23,7 @@ mod saved;
 mod session;
 mod status;
 mod store;
+mod substitute;
 
 #[cfg(test)]
 mod tests;
@@ -35,11 +38,13 @@ use http::Uri;
 use jiff::Timestamp;
 use rulec_compiler::Origin;
 use rulec_compiler::name::NodeName;
+use rulec_relay::Position;
 use rulec_relay::discovery::DeltaResponse;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
+use crate::api::ApiStatus;
 use crate::backoff::Backoff;
 use crate::error::{SourceError, chain};
 use crate::state::StateDir;
@@ -48,8 +53,10 @@ use fault::Fault;
 use saved::Memory;
 use session::Session;
 use store::Store;
+use substitute::Substitute;
 
 pub use status::RelayStatus;
+pub use substitute::RelayFallback;
 
 /// The port of a relay whose address names none: the usual one of such servers.
 pub const RELAY_PORT: u16 = 18000;
@@ -83,6 +90,10 @@ pub struct RelayTiming {
     pub optional: Duration,
     /// How long the relay may take at a start before the state of an earlier run stands in for it.
     pub grace: Duration,
+    /// How long a relay may know less than this node does before it is followed all the same. API
+    /// servers tell about once a minute how far they are, so one that needs longer has gone back, as
+    /// after a restore.
+    pub behind: Duration,
 }
 
 impl Default for RelayTiming {
@@ -94,6 +105,7 @@ impl Default for RelayTiming {
             longest_retry: Duration::from_secs(30),
             optional: Duration::from_secs(30),
             grace: Duration::from_secs(1),
+            behind: Duration::from_secs(180),
         }
     }
 }
@@ -109,6 +121,8 @@ pub struct RelayOptions {
     pub timing: RelayTiming,
     /// Where the state is saved for the next start, if it is.
     pub state: Option<StateDir>,
+    /// What takes its place while it is away, if anything does.
+    pub fallback: Option<RelayFallback>,
 }
 
 /// Tells the relay which Services this node does not program, and why. Only the newest word counts.
@@ -127,6 +141,7 @@ impl RelayReports {
 pub struct RelaySource {
     options: RelayOptions,
     status: Arc<RelayStatus>,
+    api_status: Arc<ApiStatus>,
     reports: RelayReports,
 }
 
@@ -134,12 +149,17 @@ impl RelaySource {
     /// Opens no connection yet. The relay need not be available.
     pub fn new(options: RelayOptions) -> Self {
         let reports = RelayReports(Arc::new(watch::Sender::new(None)));
-        Self { options, status: Arc::default(), reports }
+        Self { options, status: Arc::default(), api_status: Arc::default(), reports }
     }
 
     /// Returns the status of the source, which can be read at any time and from any thread.
     pub fn status(&self) -> Arc<RelayStatus> {
         self.status.clone()
+    }
+
+    /// Returns the status of the API server in its place.
+    pub fn api_status(&self) -> Arc<ApiStatus> {
+        self.api_status.clone()
     }
 
     /// Returns the sender of reports to the relay.
@@ -239,6 +259,11 @@ struct Follower {
     memory: Option<Memory>,
     link: Link,
     backoff: Backoff,
+    substitute: Substitute,
+    /// What the relay must know, on this connection.
+    asked: Position,
+    /// Until when the relay may know less than this node.
+    behind: Option<Instant>,
     /// Until when the state of an earlier run is not used.
     grace: Option<Instant>,
     /// Until when the Node is waited for.
@@ -249,7 +274,7 @@ struct Follower {
 
 impl Follower {
     fn new(source: RelaySource, out: mpsc::Sender<Update>) -> Self {
-        let RelaySource { options, status, reports } = source;
+        let RelaySource { options, status, api_status, reports } = source;
         let timing = options.timing;
         Self {
             reports: reports.0.subscribe(),
@@ -259,6 +284,9 @@ impl Follower {
             memory: None,
             link: Link::Pause(Instant::now()),
             backoff: Backoff::new(timing.first_retry, timing.longest_retry),
+            substitute: Substitute::new(options.fallback.clone(), api_status),
+            asked: Position::default(),
+            behind: None,
             grace: None,
             patience: None,
             was_complete: false,
@@ -280,7 +308,10 @@ impl Follower {
         }
         let out = self.out.clone();
         loop {
+            // What only the relay has must not go with it.
+            self.substitute.note(self.is_heard() || self.store.has_manifests());
             let (grace, patience) = (until(self.grace), until(self.patience));
+            let behind = until(self.behind);
             let is_open = matches!(self.link, Link::Open(_));
             tokio::select! {
                 biased;
@@ -295,7 +326,9 @@ impl Follower {
                     self.patience = None;
                     self.store.lose_patience();
                 }
+                () = behind => self.lower_floor(),
                 step = self.link.step() => self.proceed(step).await,
+                step = self.substitute.step() => self.replace(step),
                 Ok(()) = self.reports.changed(), if is_open => self.report().await,
             }
             if !self.tell().await {
@@ -309,9 +342,11 @@ impl Follower {
             Step::Due => {
                 let RelayOptions { access, node_name, timing, .. } = &self.options;
                 let known = self.store.known();
+                let floor = self.substitute.floor().unwrap_or(self.store.floor()).clone();
+                self.asked.clone_from(&floor);
+                let (access, node) = (access.clone(), node_name.clone());
                 let status = self.status.clone();
-                let opening =
-                    session::open(access.clone(), node_name.clone(), *timing, known, status);
+                let opening = session::open(access, node, *timing, known, floor, status);
                 self.link = Link::Opening(Box::pin(opening));
             }
             Step::Opened(session) => {
@@ -334,8 +369,9 @@ impl Follower {
                         session.answer(type_url, nonce, &refused).await;
                         if self.store.has_news() || self.store.is_current() {
                             self.backoff.reset();
-                            self.status.connect(true);
+                            self.status.connect(self.is_heard());
                         }
+                        self.compare();
                     }
                     Err(fault) => self.fail(fault),
                 }
@@ -353,8 +389,74 @@ impl Follower {
         debug!(%reason, ?wait, "the relay cannot be followed");
         self.status.fail(&reason);
         self.status.connect(false);
-        self.store.hinder(&reason);
+        self.store.hinder(&reason, self.substitute.serves());
+        self.behind = None;
         self.link = Link::Pause(Instant::now() + wait);
+    }
+
+    /// Returns whether the relay has sent everything and is not cut off itself.
+    fn is_heard(&self) -> bool {
+        let is_open = matches!(self.link, Link::Open(_));
+        is_open && self.store.is_current() && !self.store.standing().is_cut_off
+    }
+
+    /// Compares what the relay knows with what this node has.
+    fn compare(&mut self) {
+        let is_heard = self.is_heard();
+        let position = &self.store.standing().position;
+        let is_behind = is_heard && position.is_behind_in_any(&self.asked);
+        if !is_behind {
+            self.behind = None;
+        } else if self.behind.is_none() {
+            self.behind = Some(Instant::now() + self.options.timing.behind);
+        }
+        if let Some(floor) = self.substitute.floor().filter(|_| is_heard && !is_behind) {
+            if position.is_behind_in_any(floor) {
+                // The server has gone on meanwhile.
+                self.link = Link::Pause(Instant::now() + self.options.timing.first_retry);
+            } else {
+                info!(relay = %self.options.access.url, "the relay is back");
+                self.substitute.end();
+                self.store.replace();
+            }
+        }
+    }
+
+    /// Follows a relay that knows less than this node has for too long.
+    fn lower_floor(&mut self) {
+        self.behind = None;
+        if self.substitute.serves() {
+            return;
+        }
+        warn!(
+            relay = %self.options.access.url,
+            known = ?self.store.standing().position,
+            held = ?self.asked,
+            "the relay does not get to what is known of the API server, following it nevertheless"
+        );
+        self.store.lower_floor();
+        self.link = Link::Pause(Instant::now());
+    }
+
+    /// Goes on with what the API server says in the place of the relay.
+    fn replace(&mut self, step: substitute::Step) {
+        match step {
+            substitute::Step::Due => {
+                warn!(relay = %self.options.access.url, "the relay is away, asking the API server");
+                self.substitute.start(self.store.floor().clone());
+            }
+            substitute::Step::Update(update) => {
+                if self.substitute.take(*update) {
+                    info!("the API server has taken the place of the relay");
+                }
+            }
+            // It is started again as after the relay has gone.
+            substitute::Step::Ended => {
+                warn!("following the API server has ended");
+                self.substitute.end();
+                self.store.replace();
+            }
+        }
     }
 
     async fn report(&mut self) {
@@ -366,20 +468,27 @@ impl Follower {
 
     /// Sends what is new. Returns false if nobody receives it any more.
     async fn tell(&mut self) -> bool {
-        let complete = self.store.is_complete();
+        let serves = self.substitute.serves();
+        self.status.replace(serves);
+        let complete = self.was_complete || self.store.is_complete() || serves;
         let completed = !mem::replace(&mut self.was_complete, complete) && complete;
-        let stale = self.store.stale();
+        let stale = self.store.stale().filter(|_| !serves);
         let freshened = mem::replace(&mut self.was_stale, stale.is_some()) && stale.is_none();
         if freshened {
-            info!("the relay has delivered, the state of the last run is no longer used");
+            info!("the state of the last run is no longer used");
         }
-        let problems_changed = self.store.problems_changed();
+        let problems_changed = self.store.problems_changed() | self.substitute.has_news();
         let changes = self.store.changes();
+        let changes = if serves { self.substitute.changes() } else { changes };
         let is_news = !changes.is_empty() || problems_changed || completed || freshened;
-        if self.store.is_current()
-            && let Some(memory) = self.memory.as_ref().filter(|_| is_news)
+        let whole = || match self.substitute.saved() {
+            None if self.store.is_current() => Some(self.store.saved()),
+            whole => whole,
+        };
+        if let Some(memory) = self.memory.as_ref().filter(|_| is_news)
+            && let Some(whole) = whole()
         {
-            memory.remember(self.store.saved());
+            memory.remember(whole);
         }
         if !is_news {
             return true;
@@ -391,11 +500,12 @@ impl Follower {
             triggers: Vec::new(),
             complete,
             // What the kernel holds of them stays.
-            unread: self.store.unread(),
+            unread: if serves { 0 } else { self.store.unread() },
             unavailable: false,
             stale,
+            positions: None,
             suppressed: 0,
-            problems: self.store.problems().clone(),
+            problems: self.store.problems().clone().union(self.substitute.problems()),
         };
         self.out.send(update).await.is_ok()
     }

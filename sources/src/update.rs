@@ -4,6 +4,7 @@ use im::OrdSet;
 use jiff::Timestamp;
 use rulec_compiler::net::Family;
 use rulec_compiler::{Change, Origin};
+use rulec_relay::Position;
 
 use crate::problem::Problem;
 
@@ -29,11 +30,22 @@ pub struct Update {
     /// When the delivered content was last known to be current, if it comes from the state of an
     /// earlier run because the source has not answered yet.
     pub stale: Option<Timestamp>,
+    /// How much of the API server's changes this and the updates before have, if it can be told.
+    pub positions: Option<Positions>,
     /// The number of objects that were written to without a change of meaning.
     pub suppressed: u64,
     /// All current problems of the source's objects, in order of place. It shares memory with the
     /// update before.
     pub problems: OrdSet<Problem>,
+}
+
+/// How much of the API server's changes a source has delivered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Positions {
+    /// The versions up to which all changes are known. They advance without changes, too.
+    pub seen: Position,
+    /// Those of the last change or list: what is not behind them has everything.
+    pub changed: Position,
 }
 
 /// The trigger of a change of an EndpointSlice: the change of a Pod or Service, as noted by the

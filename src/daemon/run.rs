@@ -45,6 +45,7 @@ use crate::daemon::traffic_thread::TrafficThread;
 use crate::history::{self, History, Limits, keeper::Keeper};
 use crate::kernel::IpvsStart;
 use crate::observe::endpoints::{MetricsSite, Options, Servers};
+use crate::observe::followed::Followed;
 use crate::observe::monitor::Monitor;
 use crate::observe::settings::DaemonSettings;
 use crate::observe::telemetry;
@@ -154,8 +155,7 @@ async fn serve(
     let mut daemon = Daemon::new(engine, sink, sources.origins());
     let show = Options::from(&config);
     daemon.monitor = Monitor::new(show.staleness, sources.origins());
-    daemon.monitor.api.clone_from(&sources.api);
-    daemon.monitor.relay.clone_from(&sources.relay);
+    daemon.monitor.followed = Followed { api: sources.api.clone(), relay: sources.relay.clone() };
     daemon.reports.clone_from(&sources.reports);
     daemon.monitor.state.clone_from(&state);
     daemon.monitor.traffic = traffic.as_ref().map(TrafficThread::asker);
@@ -583,6 +583,8 @@ impl Daemon {
             stale,
             suppressed,
             problems,
+            // Only a relay tells of them.
+            positions: _,
         } = update;
         self.report(origin, problems, now);
         self.monitor.available(origin, !unavailable);

@@ -12,8 +12,8 @@ use rulec_sources::recording::{Reader, ReplaySource};
 use rulec_sources::{
     AllocatedValue, ApiAccess, ApiOptions, ApiSource, ApiStatus, ApiTiming, InterfaceSource,
     KubeletSource, ManifestOptions, ManifestRoots, Notes, Nudge, PodmanSource, Ranges, Recall,
-    RelayOptions, RelayReports, RelaySource, RelayStatus, RelayTiming, SourceError, StateDir,
-    Update,
+    RelayFallback, RelayOptions, RelayReports, RelaySource, RelayStatus, RelayTiming, SourceError,
+    StateDir, Update,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -67,6 +67,16 @@ fn recall(mark: u32) -> Recall {
     })
 }
 
+/// Returns how the API server is followed, if access to it is configured.
+fn api_options(config: &Config, args: &RunArgs) -> Option<ApiOptions> {
+    let access = config.api.as_ref()?;
+    let access = ApiAccess { kubeconfig: access.kubeconfig.clone(), master: access.master.clone() };
+    let usual = ApiTiming::default();
+    let grace = args.state_grace_seconds.map_or(usual.grace, Duration::from_secs);
+    let timing = ApiTiming { grace, ..usual };
+    Some(ApiOptions { timing, ..ApiOptions::new(access, config.settings.node_name.clone()) })
+}
+
 impl Sources {
     /// Starts the configured sources.
     ///
@@ -118,32 +128,30 @@ impl Sources {
             sources.nudge = Some(source.nudge());
             sources.spawn(Origin::Manifests, source.run(out.clone()));
         }
-        if let Some(access) = &config.api {
-            let access =
-                ApiAccess { kubeconfig: access.kubeconfig.clone(), master: access.master.clone() };
-            let usual = ApiTiming::default();
-            let grace = args.state_grace_seconds.map_or(usual.grace, Duration::from_secs);
-            let source = ApiSource::new(ApiOptions {
-                timing: ApiTiming { grace, ..usual },
-                state: state.cloned(),
-                ..ApiOptions::new(access, config.settings.node_name.clone())
-            });
-            sources.api = Some(source.status());
-            sources.notes = Some(source.notes());
-            sources.spawn(Origin::Api, source.run(out.clone()));
-        }
-        if let Some(access) = &config.relay {
-            let usual = RelayTiming::default();
-            let grace = args.state_grace_seconds.map_or(usual.grace, Duration::from_secs);
-            let source = RelaySource::new(RelayOptions {
-                access: access.clone(),
-                node_name: config.settings.node_name.clone(),
-                timing: RelayTiming { grace, ..usual },
-                state: state.cloned(),
-            });
-            sources.relay = Some(source.status());
-            sources.reports = Some(source.reports());
-            sources.spawn(Origin::Api, source.run(out.clone()));
+        match (api_options(config, args), &config.relay) {
+            (Some(api), None) => {
+                let source = ApiSource::new(ApiOptions { state: state.cloned(), ..api });
+                sources.api = Some(source.status());
+                sources.notes = Some(source.notes());
+                sources.spawn(Origin::Api, source.run(out.clone()));
+            }
+            (api, Some(access)) => {
+                let usual = RelayTiming::default();
+                let grace = args.state_grace_seconds.map_or(usual.grace, Duration::from_secs);
+                let has_api = api.is_some();
+                let source = RelaySource::new(RelayOptions {
+                    access: access.clone(),
+                    node_name: config.settings.node_name.clone(),
+                    timing: RelayTiming { grace, ..usual },
+                    state: state.cloned(),
+                    fallback: api.map(|api| RelayFallback { after: args.relay.fallback(), api }),
+                });
+                sources.relay = Some(source.status());
+                sources.api = has_api.then(|| source.api_status());
+                sources.reports = Some(source.reports());
+                sources.spawn(Origin::Api, source.run(out.clone()));
+            }
+            (None, None) => {}
         }
         if let Some(access) = &config.kubelet {
             let source = KubeletSource::new(access.clone()).with_state(state.cloned());

@@ -9,6 +9,7 @@ use rulec_compiler::object::Kind;
 use rulec_compiler::plural::counted;
 use rulec_sources::{Problem, Severity};
 
+use super::followed::Followed;
 use super::status::{
     API_VERSION, Condition, KernelStatus, LastError, Objects, RefusedService, SourceState, Status,
 };
@@ -92,15 +93,15 @@ impl KernelStatus {
 impl SourceState {
     fn of(view: &View, origin: Origin, clocks: &Clocks) -> Self {
         let status = view.sources.get(&origin).copied().unwrap_or_default();
-        let api = view.api.as_ref().filter(|_| origin == Origin::Api);
-        let is_away = status.is_unavailable || api.is_some_and(|api| !api.is_connected());
+        let followed = Some(&view.followed).filter(|_| origin == Origin::Api);
+        let is_away = status.is_unavailable || followed.is_some_and(Followed::is_away);
         let state = match status {
             _ if status.stale.is_some() => Condition::Stale,
             _ if !status.is_complete => Condition::Waiting,
             _ if is_away => Condition::Unavailable,
             _ => Condition::InSync,
         };
-        let last_error = api.and_then(|api| api.last_error()).map(|(time, message)| LastError {
+        let last_error = followed.and_then(Followed::last_error).map(|(time, message)| LastError {
             time,
             message: message.to_string(),
             lasts: is_away,
@@ -216,7 +217,7 @@ mod tests {
             problems: BTreeMap::new(),
             networks: BTreeSet::new(),
         };
-        View::of(&engine, BTreeMap::from([(Origin::Manifests, source)]), None, about)
+        View::of(&engine, BTreeMap::from([(Origin::Manifests, source)]), Followed::default(), about)
     }
 
     impl Status {

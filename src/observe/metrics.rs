@@ -18,6 +18,7 @@ pub mod kube_proxy;
 pub mod own;
 mod process;
 mod records;
+mod relay;
 pub mod scrape;
 pub mod slis;
 pub mod traffic;

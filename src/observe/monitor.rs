@@ -19,12 +19,13 @@ use jiff::Timestamp;
 use rulec_compiler::Origin;
 use rulec_engine::{Counts, Engine, Reply, Request};
 use rulec_sinks::DeltaBase;
-use rulec_sources::{ApiStatus, Problem, RelayStatus, StateDir};
+use rulec_sources::{Problem, StateDir};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Mode;
 use crate::history::History;
 use crate::observe::endpoints::{HealthSite, MetricsSite};
+use crate::observe::followed::Followed;
 use crate::observe::health::check::{self, HealthChecks};
 use crate::observe::health::{Health, is_eligible};
 use crate::observe::metrics::Metrics;
@@ -47,10 +48,8 @@ pub struct Monitor {
     /// Requests for the current state. Each is answered with `tell`.
     pub asks: mpsc::Receiver<Ask>,
     sources: BTreeMap<Origin, SourceStatus>,
-    /// The status of the API source, if there is one.
-    pub api: Option<Arc<ApiStatus>>,
-    /// The status of the relay source, if there is one.
-    pub relay: Option<Arc<RelayStatus>>,
+    /// What tells of the objects of the API.
+    pub followed: Followed,
     /// Where the state for the next start is written, if anywhere.
     pub state: Option<StateDir>,
     /// The counters of connections, if they are counted.
@@ -87,8 +86,7 @@ impl Monitor {
             asker,
             asks,
             sources,
-            api: None,
-            relay: None,
+            followed: Followed::default(),
             state: None,
             traffic: None,
             under_way: None,
@@ -239,18 +237,14 @@ impl Monitor {
         }
         let mut sources = self.sources.clone();
         for (origin, source) in &mut sources {
-            source.heard = match (&self.api, &self.relay) {
-                // A quiet cluster still sends bookmarks.
-                (Some(api), _) if *origin == Origin::Api => {
-                    api.silence().and_then(|silence| now.checked_sub(silence))
-                }
-                // A connection to a relay that is silent is asked whether it is there.
-                (_, Some(relay)) if *origin == Origin::Api && !relay.is_connected() => {
-                    relay.silence().and_then(|silence| now.checked_sub(silence))
+            source.heard = match origin {
+                Origin::Api => {
+                    let silence = self.followed.silence();
+                    silence.and_then(|silence| now.checked_sub(silence))
                 }
                 // The other sources are on this node: they are followed as long as the process
                 // runs.
-                (_, _) => source.heard.map(|_| now),
+                _ => source.heard.map(|_| now),
             };
         }
         // The requester may be gone.
@@ -261,7 +255,7 @@ impl Monitor {
             problems,
             networks,
         };
-        let _ = ask.send(View::of(engine, sources, self.api.as_ref(), about));
+        let _ = ask.send(View::of(engine, sources, self.followed.clone(), about));
     }
 
     fn awaited(&self, counts: Counts) -> Vec<String> {

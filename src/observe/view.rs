@@ -15,9 +15,10 @@ use rulec_compiler::name::NamespacedName;
 use rulec_compiler::object::Kind;
 use rulec_compiler::{Model, Origin, Program, Settings};
 use rulec_engine::{Counts, Engine, Failure, Locals};
-use rulec_sources::{ApiStatus, Problem};
+use rulec_sources::Problem;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::observe::followed::Followed;
 use crate::observe::health::Health;
 
 /// A request for a view, with the channel for the answer.
@@ -44,7 +45,7 @@ pub struct View {
     pub(crate) compared: Option<Instant>,
     pub(crate) counts: Counts,
     pub(crate) sources: BTreeMap<Origin, SourceStatus>,
-    pub(crate) api: Option<Arc<ApiStatus>>,
+    pub(crate) followed: Followed,
     /// What only the daemon around the engine knows.
     pub(crate) about: About,
 }
@@ -95,7 +96,7 @@ impl View {
     pub fn of(
         engine: &Engine,
         sources: BTreeMap<Origin, SourceStatus>,
-        api: Option<&Arc<ApiStatus>>,
+        followed: Followed,
         about: About,
     ) -> Self {
         let endpoints = [Kind::EndpointSlice, Kind::Pod].map(|kind| engine.pending(kind));
@@ -114,7 +115,7 @@ impl View {
             compared: engine.compared(),
             counts: engine.counts(),
             sources,
-            api: api.cloned(),
+            followed,
             about,
         }
     }

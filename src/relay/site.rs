@@ -90,6 +90,11 @@ impl Collector for Numbers {
         let gauges = [
             ("nodes", "Nodes that follow now", stats.nodes()),
             ("nodes_refusing", "Nodes that do not use something now", refusals.len() as u64),
+            (
+                "upstream_cut_off",
+                "Whether nothing is heard from the API server",
+                self.held.is_cut_off().into(),
+            ),
         ];
         for (name, help, value) in gauges {
             let gauge = gauge(value);

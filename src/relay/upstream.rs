@@ -3,21 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rulec_compiler::name::NodeName;
 use rulec_compiler::object::Kind;
 use rulec_compiler::{Change, Model, Origin};
-use rulec_relay::{Catalogue, Topic};
+use rulec_relay::{Catalogue, Position, Standing, Topic};
 use rulec_relay_server::Relay;
 use rulec_sources::{
-    ApiAccess, ApiOptions, ApiSource, ManifestOptions, ManifestRoots, Problem, Severity,
+    ApiAccess, ApiOptions, ApiSource, ApiStatus, ManifestOptions, ManifestRoots, Problem, Severity,
     SourceError, Update,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::sleep_until;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use crate::cli::relay::RelayServerArgs;
 use crate::daemon::problems::{Line, Problems};
@@ -25,11 +25,18 @@ use crate::daemon::problems::{Line, Problems};
 /// How many updates may wait.
 const UPDATES: usize = 256;
 
+/// How often to look whether the API server is followed.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long it is not followed before nodes are told. Watches end and begin again now and then.
+const CUT_OFF: Duration = Duration::from_secs(10);
+
 /// What a relay holds, which can be read at any time.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     is_complete: AtomicBool,
     publications: AtomicU64,
+    is_cut_off: AtomicBool,
     counts: [AtomicU64; Topic::ALL.len()],
 }
 
@@ -44,9 +51,34 @@ impl Held {
         self.publications.load(Relaxed)
     }
 
+    /// Returns whether nothing is heard from the API server.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.is_cut_off.load(Relaxed)
+    }
+
     /// Returns the number of resources of a type, for all nodes together.
     pub(super) fn count(&self, topic: Topic) -> u64 {
         self.counts[topic.index()].load(Relaxed)
+    }
+}
+
+/// What is known of following the API server.
+struct Api {
+    status: Arc<ApiStatus>,
+    /// Since when nothing is followed.
+    away: Option<Instant>,
+    /// How much of its changes is in the model; `None` before all was listed.
+    position: Option<Position>,
+}
+
+impl Api {
+    /// Returns whether nothing was heard for so long that nodes should know.
+    fn is_cut_off(&mut self, now: Instant) -> bool {
+        if self.status.is_connected() {
+            self.away = None;
+            return false;
+        }
+        now.duration_since(*self.away.get_or_insert(now)) >= CUT_OFF
     }
 }
 
@@ -58,6 +90,9 @@ pub(super) struct Upstream {
     held: Arc<Held>,
     model: Model,
     catalogue: Catalogue,
+    api: Option<Api>,
+    /// What nodes are told of where this relay stands.
+    standing: Standing,
     complete: BTreeMap<Origin, bool>,
     /// Whether the Nodes are still to be listed. Without them, each node would lose its own.
     lacks_nodes: bool,
@@ -79,6 +114,8 @@ impl Upstream {
             held: Arc::default(),
             model: Model::default(),
             catalogue: Catalogue::default(),
+            api: None,
+            standing: Standing { has_manifests: !args.manifests.is_empty(), ..Standing::default() },
             complete: BTreeMap::new(),
             lacks_nodes: false,
             problems: Problems::new(Instant::now()),
@@ -91,10 +128,15 @@ impl Upstream {
         if is_named || in_cluster {
             let access =
                 ApiAccess { kubeconfig: args.kubeconfig.clone(), master: args.master.clone() };
-            let options =
-                ApiOptions { all_nodes: true, ..ApiOptions::new(access, NodeName::from("relay")) };
+            let options = ApiOptions {
+                all_nodes: true,
+                tells_positions: true,
+                ..ApiOptions::new(access, NodeName::from("relay"))
+            };
+            let source = ApiSource::new(options);
+            upstream.api = Some(Api { status: source.status(), away: None, position: None });
             upstream.lacks_nodes = true;
-            upstream.spawn(Origin::Api, ApiSource::new(options).run(out));
+            upstream.spawn(Origin::Api, source.run(out));
         }
         if upstream.complete.is_empty() {
             bail!(
@@ -121,6 +163,8 @@ impl Upstream {
     /// Publishes what the sources say, until one of them ends, which none does on its own. Returns
     /// the reason.
     pub(super) async fn run(mut self) -> anyhow::Error {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let due = self.problems.deadline();
             let tick = async {
@@ -130,6 +174,7 @@ impl Upstream {
                 }
             };
             tokio::select! {
+                _ = looks.tick(), if self.api.is_some() => self.look(),
                 Some(update) = self.updates.recv() => {
                     let before = self.model.clone();
                     self.take(update);
@@ -155,8 +200,31 @@ impl Upstream {
         }
     }
 
+    /// Looks whether the API server is followed, and tells nodes if that has changed.
+    fn look(&mut self) {
+        let Some(api) = &mut self.api else { return };
+        let is_cut_off = api.is_cut_off(Instant::now());
+        if is_cut_off == self.standing.is_cut_off {
+            return;
+        }
+        if is_cut_off {
+            let error = api.status.last_error().map(|(_, error)| error.to_string());
+            tracing::warn!(error, "nothing is heard from the API server, nodes are told");
+        } else {
+            tracing::info!("the API server is followed again, nodes are told");
+        }
+        self.standing.is_cut_off = is_cut_off;
+        self.held.is_cut_off.store(is_cut_off, Relaxed);
+        if self.held.is_complete() {
+            self.relay.publish(self.catalogue.clone(), self.standing.clone());
+        }
+    }
+
     fn take(&mut self, update: Update) {
-        let Update { origin, changes, complete, unread, problems, .. } = update;
+        let Update { origin, changes, complete, unread, positions, problems, .. } = update;
+        if let (Some(api), Some(positions)) = (&mut self.api, positions) {
+            api.position = Some(positions.seen);
+        }
         for change in changes {
             let is_list = |kinds: &[Kind]| origin == Origin::Api && kinds.contains(&Kind::Node);
             if matches!(&change, Change::Replace { kinds, .. } if is_list(kinds)) {
@@ -183,11 +251,15 @@ impl Upstream {
             self.is_told_of_pods = true;
             tracing::warn!("Pods of manifests are not sent to nodes: only EndpointSlices are");
         }
-        let is_complete = self.complete.values().all(|it| *it) && !self.lacks_nodes;
+        let has_position = self.api.as_ref().is_none_or(|api| api.position.is_some());
+        let is_complete = self.complete.values().all(|it| *it) && !self.lacks_nodes && has_position;
         let is_first = is_complete && !self.held.is_complete();
-        if !(is_first || is_complete && changed > 0) {
+        let position = self.api.as_ref().and_then(|api| api.position.clone()).unwrap_or_default();
+        let is_further = position != self.standing.position;
+        if !(is_first || is_complete && (changed > 0 || is_further)) {
             return;
         }
+        self.standing.position = position;
         if is_first {
             tracing::info!("all sources have delivered, nodes are served");
         }
@@ -195,8 +267,10 @@ impl Upstream {
             let count = self.catalogue.count(topic);
             self.held.counts[topic.index()].store(count as u64, Relaxed);
         }
-        let number = self.held.publications.fetch_add(1, Relaxed) + 1;
+        if is_first || changed > 0 {
+            self.held.publications.fetch_add(1, Relaxed);
+        }
         self.held.is_complete.store(true, Relaxed);
-        self.relay.publish(self.catalogue.clone(), number.to_string());
+        self.relay.publish(self.catalogue.clone(), self.standing.clone());
     }
 }

@@ -44,9 +44,39 @@ pub struct Node {
     /// The name of the node.
     #[prost(string, tag = "1")]
     pub id: String,
+    /// More about it.
+    #[prost(message, optional, tag = "3")]
+    pub metadata: Option<Struct>,
     /// The program that asks.
     #[prost(string, tag = "6")]
     pub user_agent: String,
+}
+
+/// The name in `Node::metadata` of the position of what the node has (`Standing`).
+pub const POSITION: &str = "rulec.io/position";
+
+impl Node {
+    /// Returns a text of the metadata.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        let value = self.metadata.as_ref()?.fields.get(name)?;
+        Some(&value.string)
+    }
+}
+
+/// `google.protobuf.Struct`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Struct {
+    /// Values by name.
+    #[prost(btree_map = "string, message", tag = "1")]
+    pub fields: BTreeMap<String, Value>,
+}
+
+/// `google.protobuf.Value`, as far as it is a text.
+#[derive(Clone, PartialEq, Message)]
+pub struct Value {
+    /// The text.
+    #[prost(string, tag = "3")]
+    pub string: String,
 }
 
 /// `google.rpc.Status`.
@@ -63,8 +93,8 @@ pub struct Status {
 /// `DeltaDiscoveryResponse`: what has changed.
 #[derive(Clone, PartialEq, Message)]
 pub struct DeltaResponse {
-    /// The position that is reached with this response. Only the last response of a batch has one:
-    /// what came before is complete with it, and belongs together.
+    /// Where the relay stands with this response (`Standing`). Only the last response of a batch has
+    /// it: what came before is complete with it, and belongs together.
     #[prost(string, tag = "1")]
     pub position: String,
     /// Resources that are new or have changed.

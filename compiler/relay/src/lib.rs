@@ -19,6 +19,7 @@ pub mod discovery;
 mod encode;
 mod fold;
 mod offer;
+mod position;
 mod topic;
 mod wire;
 
@@ -26,4 +27,5 @@ pub use catalogue::{Catalogue, News};
 pub use decode::{Invalid, decode};
 pub use fold::{ELSEWHERE, fold, is_needed};
 pub use offer::{Known, Offer, Response, Version};
+pub use position::{Position, Standing};
 pub use topic::Topic;

@@ -24,7 +24,7 @@ mod tls;
 
 use std::sync::Arc;
 
-use rulec_relay::Catalogue;
+use rulec_relay::{Catalogue, Standing};
 use tokio::sync::{Semaphore, watch};
 
 pub use certificate::node_of_certificate;
@@ -47,7 +47,7 @@ pub struct Relay {
 #[derive(Debug)]
 struct Published {
     catalogue: Catalogue,
-    position: String,
+    standing: Standing,
 }
 
 impl Default for Relay {
@@ -63,8 +63,8 @@ impl Default for Relay {
 impl Relay {
     /// Publishes a state. Until the first one, nodes wait: a relay that has just started knows of
     /// nothing, and must not say that there is nothing.
-    pub fn publish(&self, catalogue: Catalogue, position: String) {
-        self.state.send_replace(Some(Arc::new(Published { catalogue, position })));
+    pub fn publish(&self, catalogue: Catalogue, standing: Standing) {
+        self.state.send_replace(Some(Arc::new(Published { catalogue, standing })));
     }
 
     /// Returns the counts of what nodes do.

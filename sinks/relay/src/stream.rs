@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rulec_compiler::name::NodeName;
-use rulec_relay::discovery::DeltaRequest;
-use rulec_relay::{Catalogue, News, Response, Topic};
+use rulec_relay::discovery::{DeltaRequest, POSITION};
+use rulec_relay::{Catalogue, News, Position, Response, Standing, Topic};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Status, Streaming};
@@ -51,7 +51,10 @@ pub(crate) async fn follow(
     };
     relay.stats.began();
     debug!(%node, "a node follows");
+    let floor = floor(&first);
     let mut stream = Stream {
+        floor,
+        told: None,
         state: relay.state.subscribe(),
         topics: Default::default(),
         batch: None,
@@ -91,7 +94,17 @@ fn identify(first: &DeltaRequest, peer: &Peer) -> Result<NodeName, Status> {
     }
 }
 
+/// Returns how much of the API server's changes the node has: nothing older may be sent.
+fn floor(first: &DeltaRequest) -> Position {
+    let text = first.node.as_ref().and_then(|node| node.text(POSITION));
+    text.and_then(Standing::parse).unwrap_or_default().position
+}
+
 struct Stream {
+    /// How much of the API server's changes the node has from before.
+    floor: Position,
+    /// What else the node was told of where this relay stands.
+    told: Option<(bool, bool)>,
     relay: Relay,
     node: NodeName,
     state: watch::Receiver<Option<Arc<Published>>>,
@@ -217,7 +230,10 @@ impl Stream {
     fn next_batch(&mut self) -> Option<Batch> {
         let published = self.state.borrow_and_update().clone()?;
         let mut news = Vec::new();
-        let mut is_first = false;
+        let Standing { position, is_cut_off, has_manifests } = &published.standing;
+        let words = Some((*is_cut_off, *has_manifests));
+        // The first time, the node must learn that it has everything, even if that is nothing.
+        let mut is_due = self.told != words;
         let mut is_whole = true;
         for topic in Topic::ALL {
             let subscription = &mut self.topics[topic.index()];
@@ -227,18 +243,20 @@ impl Stream {
                     is_whole = false;
                     continue;
                 }
+                // What the node has is newer. It stays until this relay knows no less.
+                Subscription::Known(_) if position.is_behind(&self.floor, topic) => continue,
                 Subscription::Known(known) => {
-                    is_first = true;
+                    is_due = true;
                     catalogue.topic_beside(topic, known, &self.node)
                 }
                 Subscription::Sent(old) => catalogue.topic_since(topic, old, &self.node),
             });
             *subscription = Subscription::Sent(catalogue.clone());
         }
-        // The first time, the node must learn that it has everything, even if that is nothing.
-        if news.is_empty() && !is_first {
+        if news.is_empty() && !is_due {
             return None;
         }
+        self.told = words;
         Some(Batch { news: news.into_iter().peekable(), published, is_whole })
     }
 
@@ -258,9 +276,9 @@ impl Stream {
             }
         }
         let is_last = batch.news.peek().is_none();
-        let position = (is_last && batch.is_whole).then_some(batch.published.position.as_str());
+        let standing = (is_last && batch.is_whole).then(|| batch.published.standing.to_string());
         let count = response.count;
-        let bytes = response.finish(position);
+        let bytes = response.finish(standing.as_deref());
         self.relay.stats.sent(count, bytes.len());
         if is_last {
             let is_whole = batch.is_whole;

@@ -18,10 +18,11 @@ use rulec_compiler::object::{
     ClusterIps, Endpoint, EndpointSlice, Node, Object, Service, ServicePort, SlicePort, TargetPort,
 };
 use rulec_compiler::{Change, Model, Origin, Provenance, Sourced};
-use rulec_relay::{Catalogue, ELSEWHERE};
+use rulec_relay::{Catalogue, ELSEWHERE, Standing};
 use rulec_relay_server::{Relay, Security, TlsFiles, serve};
 use rulec_sources::{
-    RelayAccess, RelayOptions, RelayReports, RelaySource, RelayTiming, StateDir, Update,
+    RelayAccess, RelayFallback, RelayOptions, RelayReports, RelaySource, RelayTiming, StateDir,
+    Update,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -96,7 +97,7 @@ struct Server {
     address: SocketAddr,
     model: Model,
     catalogue: Catalogue,
-    published: u64,
+    standing: Standing,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -124,7 +125,7 @@ impl Server {
             address,
             model: Model::default(),
             catalogue: Catalogue::default(),
-            published: 0,
+            standing: Standing::default(),
             stop: Some(stop),
             thread: Some(thread),
         }
@@ -137,8 +138,7 @@ impl Server {
         let all = objects.iter().cloned().map(sourced).collect();
         self.model.apply(Origin::Api, Change::everything(all));
         self.catalogue.update(&old, &self.model);
-        self.published += 1;
-        self.relay.publish(self.catalogue.clone(), self.published.to_string());
+        self.relay.publish(self.catalogue.clone(), self.standing.clone());
     }
 
     /// Waits until a count has a value.
@@ -174,6 +174,15 @@ struct Client {
 
 impl Client {
     fn start(access: RelayAccess, node: &str, state: Option<&Path>) -> Self {
+        Self::with(access, node, state, None)
+    }
+
+    fn with(
+        access: RelayAccess,
+        node: &str,
+        state: Option<&Path>,
+        fallback: Option<RelayFallback>,
+    ) -> Self {
         let timing = RelayTiming {
             first_retry: Duration::from_millis(20),
             longest_retry: Duration::from_millis(100),
@@ -186,6 +195,7 @@ impl Client {
             node_name: NodeName::from(node),
             timing,
             state: state.clone(),
+            fallback,
         });
         let (out, updates) = mpsc::channel(1);
         let reports = source.reports();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rulec_compiler::name::NodeName;
+use rulec_relay::Position;
 use tokio::sync::mpsc;
 
 use super::access::Access;
@@ -31,6 +32,8 @@ pub async fn follow_api(
         timing: ApiTiming::default(),
         state,
         all_nodes: false,
+        floor: Position::default(),
+        tells_positions: false,
     };
     let (_notes, left) = Notes::new();
     let access = Access::new(options, Arc::default(), Leash::default()).dialing(Dialer::new(dial));

@@ -11,6 +11,7 @@ use im::OrdSet;
 use jiff::Timestamp;
 use rulec_compiler::object::{Object, ObjectKey};
 use rulec_compiler::{Change, Provenance, Sourced};
+use rulec_relay::Position;
 
 use super::faults::Faults;
 use super::record::{Objects, Saved, SavedResource};
@@ -20,7 +21,7 @@ use crate::decode::document::Document;
 use crate::decode::field::{Field, Text};
 use crate::decode::intern::Interner;
 use crate::problem::{Problem, Problems, Severity};
-use crate::update::Trigger;
+use crate::update::{Positions, Trigger};
 
 /// The name that stands for a file in problems and provenances.
 const PLACE: &str = "API server";
@@ -64,6 +65,8 @@ struct ResourceStore {
     objects: Objects,
     /// The version to watch from for changes since; `None` if it is not known.
     version: Option<String>,
+    /// The version of the last change or list.
+    changed: Option<String>,
     /// Whether the receiver has the objects.
     told: bool,
     /// Whether the objects are from an earlier run, and the server has not confirmed them.
@@ -176,6 +179,22 @@ impl Store {
         self.cluster.as_deref()
     }
 
+    /// Returns how much of the server's changes was taken in; `None` between a list and its version.
+    pub(super) fn positions(&self) -> Option<Positions> {
+        let is_known = |it: &ResourceStore| it.given_up || it.listed && it.version.is_some();
+        if !self.all().into_iter().all(is_known) {
+            return None;
+        }
+        let position = |of: fn(&ResourceStore) -> &Option<String>| Position {
+            cluster: self.cluster.clone(),
+            versions: self.all().map(|it| {
+                let version = of(it).as_ref().filter(|_| it.listed);
+                version.and_then(|version| version.parse().ok())
+            }),
+        };
+        Some(Positions { seen: position(|it| &it.version), changed: position(|it| &it.changed) })
+    }
+
     /// Returns all objects, to be saved.
     pub(super) fn saved(&self) -> Vec<SavedResource> {
         let is_kept = |it: &ResourceStore| it.listed || it.left && !it.given_up;
@@ -223,7 +242,10 @@ impl Store {
             What::Apply(document) => resource_store.apply(resource, &document, context, news),
             What::Delete(document) => resource_store.delete(resource, &document, context, news),
             What::Resumed => resource_store.confirm(resource, context, news),
-            What::Reached(version) => resource_store.version = Some(version),
+            What::Reached(version) => {
+                resource_store.changed.get_or_insert_with(|| version.clone());
+                resource_store.version = Some(version);
+            }
             What::Cluster(_) => {}
             What::Fine => resource_store.hinder(None, context),
             What::Failing(reason) => {
@@ -373,6 +395,7 @@ impl ResourceStore {
         self.resumed = false;
         // The version of the list follows. A server that has gone back has other versions.
         self.version = None;
+        self.changed = None;
         if self.objects != listing.objects {
             self.objects = listing.objects;
             self.told = false;
@@ -397,6 +420,7 @@ impl ResourceStore {
         self.listed = true;
         self.left = false;
         self.resumed = true;
+        self.changed.clone_from(&self.version);
         self.hinder(None, context);
         self.tell(resource, context, news);
     }
@@ -451,6 +475,7 @@ impl ResourceStore {
     /// Notes that the watch has reached the version of this object.
     fn reach(&mut self, document: &Document) {
         if let Some(version) = version(document) {
+            self.changed = Some(version.clone());
             self.version = Some(version);
         }
     }

@@ -105,7 +105,7 @@ pub(super) struct Follower {
     /// The version up to which all changes are known; `None` if a complete list is needed.
     version: Option<String>,
     /// The last version that was reached before a list became necessary: no list may be older.
-    floor: Option<String>,
+    pub(super) floor: Option<String>,
     /// Whether the server's cache had no list that is new enough, so that the newest is requested.
     newest: bool,
     /// Whether there has ever been a complete list.

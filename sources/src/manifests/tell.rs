@@ -68,6 +68,7 @@ impl Teller {
             unread: scan.unread,
             unavailable: scan.held,
             stale: self.stale,
+            positions: None,
             suppressed,
             problems,
         })

@@ -186,6 +186,7 @@ fn nothing() -> Update {
         unread: 0,
         unavailable: false,
         stale: None,
+        positions: None,
         suppressed: 0,
         problems: OrdSet::new(),
     }

@@ -97,6 +97,7 @@ impl Teller {
                 unread,
                 unavailable: self.store.is_away(),
                 stale: self.stale,
+                positions: None,
                 suppressed: mem::take(&mut suppressed),
                 problems: self.store.problems().clone(),
             };

@@ -96,6 +96,7 @@ impl Moment {
             unread: said.unread,
             unavailable: said.unavailable,
             stale: said.stale,
+            positions: None,
             suppressed,
             problems,
         }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use rulec_compiler::name::NodeName;
 use rulec_compiler::object::Object;
+use rulec_relay::Standing;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
@@ -30,6 +31,17 @@ pub(super) struct Saved {
     pub(super) at: Timestamp,
     pub(super) objects: Vec<Object>,
     pub(super) versions: Versions,
+    /// Where the relay stood, as it says it.
+    #[serde(default)]
+    pub(super) standing: String,
+}
+
+/// What is saved of a moment.
+pub(super) struct Whole {
+    pub(super) objects: Vec<Object>,
+    /// Those of the relay, if the objects are its.
+    pub(super) versions: Versions,
+    pub(super) standing: Standing,
 }
 
 /// Versions by type, as in its URL, and name.
@@ -73,9 +85,11 @@ impl Memory {
     }
 
     /// Saves the state.
-    pub(super) fn remember(&self, (objects, versions): (Vec<Object>, Versions)) {
+    pub(super) fn remember(&self, whole: Whole) {
         let Some(saver) = &self.saver else { return };
+        let Whole { objects, versions, standing } = whole;
         let (program, node) = (PROGRAM.to_owned(), self.node.clone());
-        saver.save(Saved { program, node, at: Timestamp::now(), objects, versions });
+        let standing = standing.to_string();
+        saver.save(Saved { program, node, at: Timestamp::now(), objects, versions, standing });
     }
 }

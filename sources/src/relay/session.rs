@@ -8,8 +8,10 @@ use http::uri::PathAndQuery;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rulec_compiler::name::NodeName;
-use rulec_relay::discovery::{DeltaRequest, DeltaResponse, METHOD, Node, Status};
-use rulec_relay::{Known, Topic};
+use rulec_relay::discovery::{
+    DeltaRequest, DeltaResponse, METHOD, Node, POSITION, Status, Struct, Value,
+};
+use rulec_relay::{Known, Position, Standing, Topic};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -50,12 +52,14 @@ pub(super) struct Session {
     _connection: JoinSet<()>,
 }
 
-/// Connects, and asks for all resources but those that are known.
+/// Connects, and asks for all resources but those that are known, as soon as the relay is not behind
+/// a position.
 pub(super) async fn open(
     access: RelayAccess,
     node: NodeName,
     timing: RelayTiming,
     known: Known,
+    floor: Position,
     status: Arc<RelayStatus>,
 ) -> Result<Session, Fault> {
     let opening = async {
@@ -66,11 +70,11 @@ pub(super) async fn open(
                 let name = ServerName::try_from(bare).map_err(|_| Fault::Host(host.to_owned()))?;
                 let socket = connect(&access.url).await?;
                 let socket = connector.connect(name, socket).await.map_err(Fault::Tls)?;
-                call(socket, &access.url, &node, timing.ping, known).await?
+                call(socket, &access.url, &node, timing.ping, known, &floor).await?
             }
             None => {
                 let socket = connect(&access.url).await?;
-                call(socket, &access.url, &node, timing.ping, known).await?
+                call(socket, &access.url, &node, timing.ping, known, &floor).await?
             }
         };
         status.opened();
@@ -137,6 +141,7 @@ async fn call(
     node: &NodeName,
     ping: Duration,
     known: Known,
+    floor: &Position,
 ) -> Result<Session, Fault> {
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -156,12 +161,9 @@ async fn call(
     });
     let (requests, sent) = mpsc::channel(2 * Topic::ALL.len());
     for (topic, versions) in Topic::ALL.into_iter().zip(known) {
-        let id = (topic == Topic::ALL[0]).then(|| Node {
-            id: node.to_string(),
-            user_agent: concat!("rulec/", env!("CARGO_PKG_VERSION")).to_owned(),
-        });
+        let node = (topic == Topic::ALL[0]).then(|| self_description(node, floor));
         let request = DeltaRequest {
-            node: id,
+            node,
             type_url: topic.url().to_owned(),
             initial_versions: versions,
             ..DeltaRequest::default()
@@ -176,6 +178,16 @@ async fn call(
     let path = PathAndQuery::from_static(METHOD);
     let answer = grpc.streaming(stream, path, RelayCodec).await.map_err(refused)?;
     Ok(Session { requests, responses: answer.into_inner(), _connection: task })
+}
+
+fn self_description(node: &NodeName, floor: &Position) -> Node {
+    let standing = Standing { position: floor.clone(), ..Standing::default() };
+    let position = (POSITION.to_owned(), Value { string: standing.to_string() });
+    Node {
+        id: node.to_string(),
+        metadata: Some(Struct { fields: [position].into() }),
+        user_agent: concat!("rulec/", env!("CARGO_PKG_VERSION")).to_owned(),
+    }
 }
 
 fn refused(status: tonic::Status) -> Fault {

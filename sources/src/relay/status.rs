@@ -16,6 +16,7 @@ pub struct RelayStatus {
     /// Milliseconds from `start` to the last response, plus one; zero means never.
     heard: AtomicU64,
     connected: AtomicBool,
+    replaced: AtomicBool,
     connections: AtomicU64,
     received: AtomicU64,
     resources: AtomicU64,
@@ -30,6 +31,7 @@ impl Default for RelayStatus {
             start: Instant::now(),
             heard: AtomicU64::default(),
             connected: AtomicBool::default(),
+            replaced: AtomicBool::default(),
             connections: AtomicU64::default(),
             received: AtomicU64::default(),
             resources: AtomicU64::default(),
@@ -41,9 +43,14 @@ impl Default for RelayStatus {
 }
 
 impl RelayStatus {
-    /// Returns whether the relay is being followed and has sent everything once.
+    /// Returns whether the relay is being followed, has sent everything once, and hears the API server.
     pub fn is_connected(&self) -> bool {
         self.connected.load(Relaxed)
+    }
+
+    /// Returns whether the API server has taken its place.
+    pub fn is_replaced(&self) -> bool {
+        self.replaced.load(Relaxed)
     }
 
     /// Returns for how long no response has come; `None` if none has ever come.
@@ -88,6 +95,10 @@ impl RelayStatus {
 
     pub(super) fn connect(&self, is_connected: bool) {
         self.connected.store(is_connected, Relaxed);
+    }
+
+    pub(super) fn replace(&self, is_replaced: bool) {
+        self.replaced.store(is_replaced, Relaxed);
     }
 
     pub(super) fn hear(&self, response: &DeltaResponse) {

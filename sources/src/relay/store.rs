@@ -14,17 +14,18 @@ use rulec_compiler::name::NodeName;
 use rulec_compiler::object::{Kind, Object, ObjectKey};
 use rulec_compiler::{Change, Provenance, Sourced};
 use rulec_relay::discovery::{DeltaResponse, Resource};
-use rulec_relay::{Known, Topic, decode, is_needed};
+use rulec_relay::{Known, Position, Standing, Topic, decode, is_needed};
 
 use super::fault::Fault;
-use super::saved::{self, Saved};
+use super::saved::{Saved, Whole};
 use crate::problem::{Problem, Problems, Severity};
 
 /// The name that stands for a file in problems and provenances.
 const PLACE: &str = "relay";
 
 /// The kinds of all resources.
-const KINDS: &[Kind] = &[Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::ServiceCidr];
+pub(super) const KINDS: &[Kind] =
+    &[Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::ServiceCidr];
 
 /// The versions of the resources of a type, by name.
 type Versions = OrdMap<String, String>;
@@ -44,6 +45,12 @@ pub(super) struct Store {
     obstacle: Option<Problem>,
     /// Whether the receiver has the objects.
     told: bool,
+    /// How much of the API server's changes the objects have.
+    floor: Position,
+    /// Whether some of them may be from manifests of the relay.
+    has_manifests: bool,
+    /// Where the relay of this connection stands.
+    standing: Standing,
     /// Whether this connection has sent everything once.
     current: bool,
     /// Whether any has.
@@ -81,6 +88,9 @@ impl Store {
             broken: BTreeMap::new(),
             obstacle: None,
             told: false,
+            floor: Position::default(),
+            has_manifests: false,
+            standing: Standing::default(),
             current: false,
             listed: false,
             given_up: false,
@@ -92,6 +102,9 @@ impl Store {
     /// Takes over the state of an earlier run, without sending it yet.
     pub(super) fn take_over(&mut self, saved: Saved) {
         self.left_at = Some(saved.at);
+        let standing = Standing::parse(&saved.standing).unwrap_or_default();
+        self.floor = standing.position;
+        self.has_manifests = standing.has_manifests;
         self.objects = saved.objects.into_iter().map(|object| (object.key(), object)).collect();
         for topic in Topic::ALL {
             let versions = saved.versions.get(topic.url()).into_iter().flatten();
@@ -118,13 +131,21 @@ impl Store {
     }
 
     /// Returns everything, to be saved.
-    pub(super) fn saved(&self) -> (Vec<Object>, saved::Versions) {
+    pub(super) fn saved(&self) -> Whole {
         let versions = Topic::ALL.into_iter().map(|topic| {
             let all = self.versions[topic.index()].iter();
             let all = all.map(|(name, version)| (name.clone(), version.clone()));
             (topic.url().to_owned(), all.collect())
         });
-        (self.objects.values().cloned().collect(), versions.collect())
+        Whole {
+            objects: self.objects.values().cloned().collect(),
+            versions: versions.collect(),
+            standing: Standing {
+                position: self.floor.clone(),
+                has_manifests: self.has_manifests,
+                ..Standing::default()
+            },
+        }
     }
 
     /// Sends the state of an earlier run. Returns false if that is not needed.
@@ -153,16 +174,20 @@ impl Store {
     /// Notes that a connection begins: what the last one has left unfinished is dropped.
     pub(super) fn begin(&mut self) {
         self.gathered.clear();
+        self.standing = Standing::default();
         self.current = false;
     }
 
-    /// Notes why nothing comes.
-    pub(super) fn hinder(&mut self, reason: &str) {
+    /// Notes why nothing comes, and whether something else serves meanwhile.
+    pub(super) fn hinder(&mut self, reason: &str, is_served: bool) {
         self.begin();
-        let severity = if self.listed { Severity::Warning } else { Severity::Error };
-        let problem = Problem::of_file(&self.place, severity, reason);
-        self.problems.replace(self.obstacle.as_slice(), [&problem].into_iter());
-        self.obstacle = Some(problem);
+        let severity = if self.listed || is_served { Severity::Warning } else { Severity::Error };
+        self.obstruct(Some(Problem::of_file(&self.place, severity, reason)));
+    }
+
+    fn obstruct(&mut self, obstacle: Option<Problem>) {
+        self.problems.replace(self.obstacle.as_slice(), obstacle.iter());
+        self.obstacle = obstacle;
     }
 
     /// Gathers a response, and uses all that was gathered if it has a position. Returns why
@@ -189,6 +214,8 @@ impl Store {
         let gone = removed.into_iter().map(|name| Gathered { topic, name, what: What::Gone });
         self.gathered.extend(gone);
         if !position.is_empty() {
+            // One that says something else does not know of positions.
+            self.standing = Standing::parse(&position).unwrap_or_default();
             self.use_gathered();
         }
         Ok(refused)
@@ -217,7 +244,11 @@ impl Store {
     fn use_gathered(&mut self) {
         let mut touched: BTreeSet<ObjectKey> = BTreeSet::new();
         let before = self.objects.clone();
-        for Gathered { topic, name, what } in mem::take(&mut self.gathered) {
+        let gathered = mem::take(&mut self.gathered);
+        if !self.current {
+            self.forget_broken(&gathered);
+        }
+        for Gathered { topic, name, what } in gathered {
             let versions = &mut self.versions[topic.index()];
             let part = (topic, name.clone());
             let old: Vec<Problem> = self.broken.remove(&part).into_iter().collect();
@@ -242,7 +273,12 @@ impl Store {
             }
             self.problems.replace(&old, new.iter());
         }
-        self.problems.replace(self.obstacle.take().as_slice(), [].iter());
+        let cut_off = self.standing.is_cut_off.then(|| {
+            Problem::of_file(&self.place, Severity::Warning, "it hears nothing from its API server")
+        });
+        self.obstruct(cut_off);
+        self.floor.advance(&self.standing.position);
+        self.has_manifests = self.standing.has_manifests;
         let was_current = mem::replace(&mut self.current, true);
         self.listed = true;
         touched.retain(|key| before.get(key) != self.objects.get(key));
@@ -258,7 +294,24 @@ impl Store {
         }
     }
 
-    fn replace(&mut self) {
+    /// Forgets what could not be read on an earlier connection and is not sent on this one: it is
+    /// gone, since the relay was not told of a version of it that we have.
+    fn forget_broken(&mut self, gathered: &[Gathered]) {
+        let sent: BTreeSet<(Topic, &str)> =
+            gathered.iter().map(|it| (it.topic, it.name.as_str())).collect();
+        let Self { broken, problems, floor, standing, .. } = self;
+        broken.retain(|(topic, name), problem| {
+            let is_there = sent.contains(&(*topic, name.as_str()))
+                || standing.position.is_behind(floor, *topic);
+            if !is_there {
+                problems.replace(std::slice::from_ref(problem), [].iter());
+            }
+            is_there
+        });
+    }
+
+    /// Sends all objects.
+    pub(super) fn replace(&mut self) {
         self.told = true;
         let objects = self.objects.values().map(|object| self.sourced(object)).collect();
         self.changes.push(Change::Replace { kinds: KINDS, objects });
@@ -280,6 +333,26 @@ impl Store {
     /// Returns whether the relay has sent everything on this connection.
     pub(super) fn is_current(&self) -> bool {
         self.current
+    }
+
+    /// Returns how much of the API server's changes the objects have.
+    pub(super) fn floor(&self) -> &Position {
+        &self.floor
+    }
+
+    /// Returns whether some of them may be from manifests of the relay, which no other source has.
+    pub(super) fn has_manifests(&self) -> bool {
+        self.has_manifests
+    }
+
+    /// Forgets how much that is, so that any relay may go on.
+    pub(super) fn lower_floor(&mut self) {
+        self.floor = Position::default();
+    }
+
+    /// Returns where the relay of this connection stands.
+    pub(super) fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// Returns whether there has been a complete state, with a Node that has an address, unless that

@@ -70,11 +70,12 @@ fn responses_count_once_a_position_is_reached() {
 fn what_another_program_has_saved_can_be_gone() {
     let mut before = store();
     before.take(response("1", vec![range("a", 1), range("b", 2)], &[])).unwrap();
-    let (objects, _) = before.saved();
+    let objects = before.saved().objects;
     let at = Timestamp::UNIX_EPOCH;
     let (program, node, versions) = ("older".to_owned(), "here".to_owned(), Versions::new());
     let mut store = store();
-    store.take_over(Saved { program, node, at, objects, versions });
+    let standing = String::new();
+    store.take_over(Saved { program, node, at, objects, versions, standing });
     let known = &store.known()[Topic::ServiceCidrs.index()];
     assert!(known.keys().eq(["a", "b"]), "so the relay says what is gone");
     assert!(known.values().all(String::is_empty), "and sends the rest");
@@ -101,7 +102,7 @@ fn half_of_a_change_is_dropped_with_its_connection() {
     store.take(response("1", vec![range("a", 1)], &[])).unwrap();
     assert_eq!(changes(&mut store), ["replace by ServiceCIDR a"]);
     store.take(response("", vec![range("b", 2)], &["a"])).unwrap();
-    store.hinder("gone");
+    store.hinder("gone", false);
     assert_eq!(problems(&store), ["relay: gone"]);
     store.begin();
     let known = &store.known()[Topic::ServiceCidrs.index()];
@@ -110,7 +111,7 @@ fn half_of_a_change_is_dropped_with_its_connection() {
     store.take(response("1", Vec::new(), &[])).unwrap();
     assert_eq!((changes(&mut store), problems(&store)), (Vec::new(), Vec::new()));
     // After the next gap, something has.
-    store.hinder("gone");
+    store.hinder("gone", false);
     store.begin();
     store.take(response("5", vec![range("c", 3)], &[])).unwrap();
     assert_eq!(changes(&mut store), ["replace by ServiceCIDR a, ServiceCIDR c"]);

@@ -1,6 +1,7 @@
 //! The sources of Services.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::config::check::read::text_if_given;
 use crate::config::options::RunArgs;
@@ -18,25 +19,24 @@ pub(super) fn api(
         .map(PathBuf::from);
     let master = run.master.clone().filter(|url| !url.is_empty());
     let in_cluster = surroundings.in_cluster;
-    if run.relay.relay.as_ref().is_some_and(|relay| !relay.is_empty()) {
+    let has_relay = run.relay.relay.as_ref().is_some_and(|relay| !relay.is_empty());
+    if has_relay && run.relay.fallback() == Duration::ZERO {
         let named = [
             ("--kubeconfig", kubeconfig.is_some() && file.is_none()),
             ("--master", master.is_some()),
             ("--in-cluster", run.in_cluster),
         ];
         for (option, _) in named.iter().filter(|(_, is_given)| *is_given) {
-            values.refuse_option(option, "cannot be given with --relay, which takes its place");
-        }
-        if kubeconfig.is_some() && file.is_some() {
-            let message =
-                "takes the place of the API server that clientConnection.kubeconfig names";
-            values.warn_of_option("--relay", message);
+            let message = "has no effect: --relay-fallback-seconds is 0";
+            values.refuse_option(option, message);
         }
         return None;
     }
     let is_named = kubeconfig.is_some() || master.is_some() || run.in_cluster;
     let has_manifests = run.has_manifests();
     let is_implied = match (file, has_manifests) {
+        // In the place of the relay, where that is possible.
+        _ if has_relay => in_cluster,
         // A file that was written only for its settings does not imply a server that is
         // unreachable.
         (Some(_), true) => in_cluster,
@@ -46,7 +46,7 @@ pub(super) fn api(
     };
     let starts_nothing = run.write_config_to.is_some() || run.init_only || run.cleanup;
     if !is_named && !is_implied {
-        if !has_manifests && !starts_nothing {
+        if !has_manifests && !has_relay && !starts_nothing {
             values.refuse_option(
                 "--manifests",
                 "is missing, and so are --manifests-url, --relay, --kubeconfig, --master, --config, \

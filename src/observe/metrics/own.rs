@@ -17,9 +17,10 @@ use rulec_compiler::nft::set::SetId;
 use rulec_compiler::object::Kind;
 use rulec_compiler::{Delta, Op, Origin};
 use rulec_sinks::nft::records::Maps;
-use rulec_sources::{ApiStatus, ErrorKind, Severity, StateDir};
+use rulec_sources::{ApiStatus, ErrorKind, RelayStatus, Severity, StateDir};
 
 use super::kube_proxy::put;
+use super::relay::RelayMetrics;
 use super::{
     SourceLabel, amount, catch_up, doubling, events, family_name, kind_name, severity_name,
     source_name,
@@ -52,6 +53,7 @@ pub struct Own {
     api_lists: Counter,
     api_events: Counter,
     api_watched: Labelled<ResourceLabel, Gauge>,
+    relay: RelayMetrics,
     log_lines_dropped: Counter,
     config_refused: Gauge,
     state_bytes: Counter,
@@ -304,6 +306,7 @@ impl Own {
                 "Whether a resource of the API server is watched at the moment",
                 Labelled::default(),
             ),
+            relay: RelayMetrics::new(to),
             log_lines_dropped: put(
                 to,
                 "log_lines_dropped",
@@ -434,6 +437,11 @@ impl Own {
             let label = ResourceLabel { resource };
             self.api_watched.get_or_create(&label).set(i64::from(is_watched));
         }
+    }
+
+    /// Sets what is counted of a relay.
+    pub(super) fn relay(&self, status: &RelayStatus) {
+        self.relay.set(status);
     }
 
     /// Sets how many log lines were lost so far.

@@ -124,6 +124,7 @@ fn update(changes: Vec<Change>) -> Update {
         unread: 0,
         unavailable: false,
         stale: None,
+        positions: None,
         suppressed: 0,
         problems: OrdSet::new(),
     }

@@ -495,7 +495,7 @@ impl Telling {
                     std::future::pending().await
                 }
             };
-            tell(received, patience, Duration::from_secs(3600), None, out).await;
+            tell(received, patience, Duration::from_secs(3600), None, false, out).await;
         });
         Self { events, updates, impatience }
     }

@@ -1,0 +1,230 @@
+//! The API server in the place of a relay that is away.
+//!
+//! ```text
+//!  Idle ──the relay is not heard──▶ Due ──after a time──▶ Running ──all lists──▶ it serves
+//!   ▲ ◀──────it is heard──────────── ┘                       │                      │
+//!   └────────it is heard────────────────────────────────────┴── and not behind ────┘
+//! ```
+//!
+//! The lists are no older than what the relay has sent, and the relay serves again once it knows no
+//! less than what the server has sent: endpoints never go back in time.
+
+use std::future::pending;
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use im::{OrdMap, OrdSet};
+use rulec_compiler::object::{Object, ObjectKey};
+use rulec_compiler::{Change, Sourced};
+use rulec_relay::{Position, Standing};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::saved::{Versions, Whole};
+use super::store::KINDS;
+use crate::api::{ApiOptions, ApiSource, ApiStatus};
+use crate::error::SourceError;
+use crate::problem::Problem;
+use crate::update::{Positions, Update};
+
+/// How many updates of the server may wait.
+const UPDATES: usize = 16;
+
+/// The API server that takes the place of a relay, and when.
+#[derive(Clone, Debug)]
+pub struct RelayFallback {
+    /// How long the relay must not be heard. Up to a quarter is added, differently for each node: all
+    /// of them lose a relay at the same moment.
+    pub after: Duration,
+    /// How the server is followed.
+    pub api: ApiOptions,
+}
+
+pub(super) struct Substitute {
+    fallback: Option<RelayFallback>,
+    /// What is added to the time.
+    spread: Duration,
+    status: Arc<ApiStatus>,
+    state: State,
+    changes: Vec<Change>,
+    has_news: bool,
+}
+
+enum State {
+    Idle,
+    Due(Instant),
+    Running(Box<Server>),
+}
+
+struct Server {
+    updates: mpsc::Receiver<Update>,
+    /// Follows the server until it is dropped.
+    _task: JoinSet<Result<(), SourceError>>,
+    objects: OrdMap<ObjectKey, Sourced>,
+    positions: Positions,
+    problems: OrdSet<Problem>,
+    serves: bool,
+}
+
+/// What has happened.
+pub(super) enum Step {
+    /// The relay was not heard for long enough.
+    Due,
+    /// The server has sent something.
+    Update(Box<Update>),
+    /// The thread that follows the server has died.
+    Ended,
+}
+
+impl Substitute {
+    pub(super) fn new(fallback: Option<RelayFallback>, status: Arc<ApiStatus>) -> Self {
+        let spread = fallback.as_ref().map_or(Duration::ZERO, |fallback| {
+            let hash = blake3::hash(fallback.api.node_name.as_str().as_bytes());
+            fallback.after.mul_f64(f64::from(hash.as_bytes()[0]) / 1024.0)
+        });
+        let state = State::Idle;
+        Self { fallback, spread, status, state, changes: Vec::new(), has_news: false }
+    }
+
+    /// Waits for what happens next. Nothing is lost if this future is dropped.
+    pub(super) async fn step(&mut self) -> Step {
+        match &mut self.state {
+            State::Idle => pending().await,
+            State::Due(at) => {
+                sleep_until(*at).await;
+                Step::Due
+            }
+            State::Running(server) => match server.updates.recv().await {
+                Some(update) => Step::Update(Box::new(update)),
+                None => Step::Ended,
+            },
+        }
+    }
+
+    /// Notes whether the relay is heard.
+    pub(super) fn note(&mut self, is_heard: bool) {
+        match &self.state {
+            State::Idle if !is_heard => {
+                if let Some(fallback) = &self.fallback {
+                    self.state = State::Due(Instant::now() + fallback.after + self.spread);
+                }
+            }
+            State::Due(_) if is_heard => self.state = State::Idle,
+            State::Running(server) if is_heard && !server.serves => self.end(),
+            State::Idle | State::Due(_) | State::Running(_) => {}
+        }
+    }
+
+    /// Follows the server. No list may be older than the position.
+    pub(super) fn start(&mut self, floor: Position) {
+        let Some(fallback) = &self.fallback else { return };
+        let options = ApiOptions { floor, ..fallback.api.clone() };
+        let (out, updates) = mpsc::channel(UPDATES);
+        let mut task = JoinSet::new();
+        task.spawn(ApiSource::with_status(options, self.status.clone()).run(out));
+        self.state = State::Running(Box::new(Server {
+            updates,
+            _task: task,
+            objects: OrdMap::new(),
+            positions: Positions::default(),
+            problems: OrdSet::new(),
+            serves: false,
+        }));
+    }
+
+    /// Ends following the server.
+    pub(super) fn end(&mut self) {
+        self.state = State::Idle;
+        self.changes.clear();
+        self.has_news = true;
+    }
+
+    /// Takes in what the server sends. Returns true if it takes the place of the relay with that.
+    pub(super) fn take(&mut self, update: Update) -> bool {
+        let State::Running(server) = &mut self.state else { return false };
+        let Update { changes, complete, positions, problems, .. } = update;
+        for change in &changes {
+            server.apply(change);
+        }
+        self.has_news |= server.problems != problems;
+        server.problems = problems;
+        if let Some(positions) = positions {
+            server.positions = positions;
+        }
+        if server.serves {
+            self.changes.extend(changes);
+            return false;
+        }
+        server.serves = complete;
+        if complete {
+            // All at once, and nothing of the relay is left.
+            let objects = server.objects.values().cloned().collect();
+            self.changes.push(Change::Replace { kinds: KINDS, objects });
+        }
+        complete
+    }
+
+    fn serving(&self) -> Option<&Server> {
+        match &self.state {
+            State::Running(server) => Some(&**server).filter(|server| server.serves),
+            State::Idle | State::Due(_) => None,
+        }
+    }
+
+    /// Returns whether the server has taken the place of the relay.
+    pub(super) fn serves(&self) -> bool {
+        self.serving().is_some()
+    }
+
+    /// Returns what the relay must know to take its place again.
+    pub(super) fn floor(&self) -> Option<&Position> {
+        self.serving().map(|server| &server.positions.changed)
+    }
+
+    /// Returns what is to be saved, if the server has taken the place of the relay.
+    pub(super) fn saved(&self) -> Option<Whole> {
+        let server = self.serving()?;
+        let objects: Vec<Object> = server.objects.values().map(|it| it.object.clone()).collect();
+        let standing = Standing { position: server.positions.seen.clone(), ..Standing::default() };
+        Some(Whole { objects, versions: Versions::new(), standing })
+    }
+
+    /// Returns the changes since the last call.
+    pub(super) fn changes(&mut self) -> Vec<Change> {
+        mem::take(&mut self.changes)
+    }
+
+    /// Returns whether there is more news than changes.
+    pub(super) fn has_news(&mut self) -> bool {
+        mem::take(&mut self.has_news)
+    }
+
+    /// Returns the problems of following the server.
+    pub(super) fn problems(&self) -> OrdSet<Problem> {
+        match &self.state {
+            State::Running(server) => server.problems.clone(),
+            State::Idle | State::Due(_) => OrdSet::new(),
+        }
+    }
+}
+
+impl Server {
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Replace { kinds, objects } => {
+                let others = mem::take(&mut self.objects);
+                let others = others.into_iter().filter(|(key, _)| !kinds.contains(&key.kind()));
+                let new = objects.iter().map(|it| (it.object.key(), it.clone()));
+                self.objects = others.chain(new).collect();
+            }
+            Change::Apply(sourced) => {
+                self.objects.insert(sourced.object.key(), sourced.clone());
+            }
+            Change::Remove(key) => {
+                self.objects.remove(key);
+            }
+        }
+    }
+}
