@@ -40,6 +40,9 @@ def collect(binary, architecture, root, licence):
         "etc/passwd": (0o644, b"root:x:0:0:root:/:/sbin/nologin\n"),
         "etc/group": (0o644, b"root:x:0:\n"),
         "etc/nsswitch.conf": (0o644, b"hosts: files dns\n"),
+        # A name may have several addresses in /etc/hosts, as with `hostAliases` of a Pod: without this,
+        # only the first one is found.
+        "etc/host.conf": (0o644, b"multi on\n"),
     }
     directory = f"usr/lib/{TRIPLETS[architecture]}"
     loader = Path(program.interpreter).name

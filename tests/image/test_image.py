@@ -93,6 +93,7 @@ class Built(unittest.TestCase):
         with tarfile.open(fileobj=io.BytesIO(gzip.decompress(self.blobs.bytes(layer)))) as tar:
             entries = tar.getmembers()
             libraries = tar.extractfile("usr/share/doc/rulec/libraries").read().decode()
+            self.assertEqual(tar.extractfile("etc/host.conf").read(), b"multi on\n")
         names = [entry.name for entry in entries]
         self.assertEqual(names, sorted(names))
         for entry in entries:
