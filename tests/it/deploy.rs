@@ -13,13 +13,16 @@ mod kubernetes;
 mod man;
 mod monitoring;
 mod package;
+mod relay;
 mod service;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use rulec::cli::{Cli, Command, LogArgs, RunArgs};
+use rulec::config::Surroundings;
 use serde_json::Value;
 
 /// Returns the path of a file of the repository.
@@ -57,6 +60,50 @@ fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
 fn named<'a>(value: &'a Value, pointer: &str, name: &str) -> &'a Value {
     let found = list(value, pointer).iter().find(|member| member["name"] == name);
     found.unwrap_or_else(|| panic!("no {name} in {pointer} of {value:#}"))
+}
+
+/// Returns the strings of a list that may be absent.
+fn strings(value: &Value) -> impl Iterator<Item = &str> {
+    value.as_array().into_iter().flatten().map(|member| member.as_str().unwrap())
+}
+
+/// Returns the object of a kind and name in a file.
+fn object(file: &str, kind: &str, name: &str) -> Value {
+    let mut found = yaml(file);
+    found.retain(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+    assert_eq!(found.len(), 1, "{kind} {name} in {file}");
+    found.remove(0)
+}
+
+/// Returns the arguments of a container.
+fn args(container: &Value) -> Vec<&str> {
+    list(container, "/args").iter().map(|arg| arg.as_str().unwrap()).collect()
+}
+
+/// Returns what a ClusterRole grants, as `VERB RESOURCE.GROUP`.
+fn granted(role: &Value) -> BTreeSet<String> {
+    let mut granted = BTreeSet::new();
+    for rule in list(role, "/rules") {
+        for group in strings(&rule["apiGroups"]) {
+            for resource in strings(&rule["resources"]) {
+                for verb in strings(&rule["verbs"]) {
+                    granted.insert(format!("{verb} {resource}.{group}"));
+                }
+            }
+        }
+    }
+    granted
+}
+
+/// Returns what the daemon finds in a Pod.
+fn surroundings() -> Surroundings {
+    Surroundings {
+        hostname: "host".to_owned(),
+        in_cluster: true,
+        has_pods_api: |_| Ok(false),
+        has_podman: |_| Ok(false),
+        has_directory: |_| Ok(false),
+    }
 }
 
 /// Parses the arguments of `rulec run`, which begin with `run`.

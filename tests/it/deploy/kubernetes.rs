@@ -5,22 +5,17 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use rulec::config::{Config, File, Surroundings};
+use rulec::config::{Config, File};
 use serde_json::{Value, json};
 
-use super::{list, named, parse, path, read, run_args, string, yaml};
+use super::{
+    args, granted, list, named, object, parse, path, read, run_args, string, strings, surroundings,
+    yaml,
+};
 
 const ROOT: &str = "deploy/kubernetes";
 const BASE: &str = "deploy/kubernetes/base";
 const DAEMON_SET: &str = "deploy/kubernetes/base/daemonset.yaml";
-
-/// Returns the object of a kind and name in a file.
-fn object(file: &str, kind: &str, name: &str) -> Value {
-    let mut found = yaml(file);
-    found.retain(|object| object["kind"] == kind && object["metadata"]["name"] == name);
-    assert_eq!(found.len(), 1, "{kind} {name} in {file}");
-    found.remove(0)
-}
 
 /// Returns the Pod of the DaemonSet.
 fn pod() -> Value {
@@ -30,10 +25,6 @@ fn pod() -> Value {
 /// Returns all containers, the init containers first.
 fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
     ["/initContainers", "/containers"].into_iter().flat_map(|pointer| list(pod, pointer))
-}
-
-fn args(container: &Value) -> Vec<&str> {
-    list(container, "/args").iter().map(|arg| arg.as_str().unwrap()).collect()
 }
 
 /// Returns the directories with a kustomization, as paths in the repository.
@@ -55,15 +46,12 @@ fn kustomizations() -> Vec<String> {
     found
 }
 
-/// Returns the strings of a list that may be absent.
-fn strings(value: &Value) -> impl Iterator<Item = &str> {
-    value.as_array().into_iter().flatten().map(|member| member.as_str().unwrap())
-}
-
 #[test]
 fn kustomizations_list_exactly_the_existing_files() {
     let all = kustomizations();
-    assert_eq!(all, ["base", "components/metrics", "kubeadm"].map(|name| format!("{ROOT}/{name}")));
+    let components = ["components/metrics", "components/relay", "components/relay-nodes"];
+    let wanted = ["base"].into_iter().chain(components).chain(["kubeadm"]);
+    assert_eq!(all, wanted.map(|name| format!("{ROOT}/{name}")).collect::<Vec<_>>());
     for directory in all {
         let kustomization = yaml(&format!("{directory}/kustomization.yaml")).remove(0);
         let mut wanted = BTreeSet::from(["kustomization.yaml".to_owned()]);
@@ -101,7 +89,13 @@ fn patches_target_existing_objects() {
         let file = format!("{directory}/kustomization.yaml");
         let kustomization = yaml(&file).remove(0);
         for patch in kustomization["patches"].as_array().into_iter().flatten() {
+            let target = &patch["target"];
             let patch = parse(&file, string(patch, "/patch")).remove(0);
+            // A list of operations names its target beside them.
+            if patch.is_array() {
+                drop(object(DAEMON_SET, string(target, "/kind"), string(target, "/name")));
+                continue;
+            }
             assert_eq!(patch["metadata"]["namespace"], "kube-system", "{file}");
             let name = &patch["metadata"]["name"];
             match string(&patch, "/kind") {
@@ -131,14 +125,6 @@ fn the_kubeadm_overlay_replaces_the_config_map_volume() {
 fn the_arguments_and_the_configuration_are_accepted() {
     let pod = pod();
     let (config, kubeconfig) = (read(&format!("{BASE}/config.conf")), "kubeconfig.conf");
-    let has_pods_api = |_: &std::path::Path| Ok(false);
-    let surroundings = Surroundings {
-        hostname: "host".to_owned(),
-        in_cluster: true,
-        has_pods_api,
-        has_podman: |_| Ok(false),
-        has_directory: |_| Ok(false),
-    };
     for container in containers(&pod) {
         let mount = named(container, "/volumeMounts", "config");
         let directory = Path::new(string(mount, "/mountPath"));
@@ -146,7 +132,7 @@ fn the_arguments_and_the_configuration_are_accepted() {
         assert_eq!(run.config.as_deref(), Some(directory.join("config.conf").as_path()));
         assert_eq!(run.init_only, container["name"] == "sysctls");
         let file = File { name: "config.conf", bytes: config.as_bytes() };
-        let loaded = Config::load(&run, &log, Some(file), &surroundings).unwrap();
+        let loaded = Config::load(&run, &log, Some(file), &surroundings()).unwrap();
         let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
         assert!(warnings.is_empty(), "{warnings:?}");
         let api = loaded.config.api.expect("an API server is the source");
@@ -264,16 +250,7 @@ fn the_pod_has_minimal_privileges() {
 #[test]
 fn the_role_grants_exactly_what_the_program_needs() {
     let file = format!("{BASE}/rbac.yaml");
-    let mut granted = BTreeSet::new();
-    for rule in list(&object(&file, "ClusterRole", "rulec"), "/rules") {
-        for group in strings(&rule["apiGroups"]) {
-            for resource in strings(&rule["resources"]) {
-                for verb in strings(&rule["verbs"]) {
-                    granted.insert(format!("{verb} {resource}.{group}"));
-                }
-            }
-        }
-    }
+    let granted = granted(&object(&file, "ClusterRole", "rulec"));
     let needed = [
         "create events.events.k8s.io",
         "get nodes.",
@@ -305,6 +282,8 @@ fn the_image_has_the_version_of_the_program() {
     let version = env!("CARGO_PKG_VERSION");
     let kustomization = yaml(&format!("{BASE}/kustomization.yaml")).remove(0);
     assert_eq!(kustomization["images"], json!([{ "name": "rulec", "newTag": version }]));
+    let relay = yaml(&format!("{ROOT}/components/relay/kustomization.yaml")).remove(0);
+    assert_eq!(relay["images"], kustomization["images"]);
     let pod = pod();
     assert!(containers(&pod).all(|container| container["image"] == "rulec"));
     let containerfile = read("deploy/Containerfile");
