@@ -12,6 +12,7 @@ import yaml
 KNOWN = set(
     "apiVersion kind namespace labels resources components configMapGenerator images patches".split()
 )
+KNOWN_IN_COMPONENTS = set("apiVersion kind resources images patches replacements".split())
 CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding"}
 
 
@@ -30,10 +31,10 @@ def build(directory):
         data = {file: (directory / file).read_text() for file in generator["files"]}
         metadata = {"name": generator["name"]}
         objects.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
-    for patch in kustomization.get("patches", []):
-        objects = patched(objects, yaml.safe_load(patch["patch"]))
     for component in kustomization.get("components", []):
         objects = with_component(objects, directory / component)
+    for patch in kustomization.get("patches", []):
+        objects = patched(objects, patch)
     for object in objects:
         if "namespace" in kustomization and object["kind"] not in CLUSTER_WIDE:
             object["metadata"]["namespace"] = kustomization["namespace"]
@@ -47,12 +48,17 @@ def build(directory):
 def with_component(objects, directory):
     """The objects, with those of a component and its patches."""
     component = load(directory / "kustomization.yaml")[0]
-    assert component.keys() <= {"apiVersion", "kind", "resources", "patches"}, directory
+    assert component.keys() <= KNOWN_IN_COMPONENTS, directory
     objects = list(objects)
     for resource in component.get("resources", []):
         objects += load(directory / resource)
     for patch in component.get("patches", []):
-        objects = patched(objects, yaml.safe_load(patch["patch"]))
+        objects = patched(objects, patch)
+    for object in objects:
+        for image in component.get("images", []):
+            tag(object, image)
+    for replacement in component.get("replacements", []):
+        replace(objects, replacement)
     return objects
 
 
@@ -76,14 +82,68 @@ def tag(object, image):
             container["image"] = f"{image['name']}:{image['newTag']}"
 
 
+def selected(objects, kind, name):
+    """The only object of a kind and name."""
+    found = [it for it in objects if (it["kind"], it["metadata"]["name"]) == (kind, name)]
+    assert len(found) == 1, f"{kind} {name} is there {len(found)} times"
+    return found[0]
+
+
 def patched(objects, patch):
-    """The objects after a strategic merge patch of one of them."""
-    wanted = (patch["kind"], patch["metadata"]["name"])
-    found = [it for it in objects if (it["kind"], it["metadata"]["name"]) == wanted]
-    assert len(found) == 1, f"{wanted} is there {len(found)} times"
-    if patch.get("$patch") == "delete":
-        return [object for object in objects if object is not found[0]]
-    return [merged(object, patch) if object is found[0] else object for object in objects]
+    """The objects after a patch of one of them: a strategic merge, or a list of operations."""
+    assert patch.keys() <= {"patch", "target"}, patch
+    content = yaml.safe_load(patch["patch"])
+    if isinstance(content, list):
+        old = selected(objects, **patch["target"])
+        new = copy.deepcopy(old)
+        for operation in content:
+            operate(new, operation)
+    else:
+        assert "target" not in patch, patch
+        old = selected(objects, content["kind"], content["metadata"]["name"])
+        if content.get("$patch") == "delete":
+            return [object for object in objects if object is not old]
+        new = merged(old, content)
+    return [new if object is old else object for object in objects]
+
+
+def operate(object, operation):
+    """Does one operation of a JSON patch: only those that add are understood."""
+    assert operation.keys() == {"op", "path", "value"} and operation["op"] == "add", operation
+    *way, last = operation["path"].split("/")[1:]
+    for step in way:
+        object = object[int(step) if isinstance(object, list) else step]
+    if isinstance(object, list):
+        assert last == "-", operation
+        object.append(operation["value"])
+    else:
+        object[last] = operation["value"]
+
+
+def replace(objects, replacement):
+    """Takes the value of a field of one object over into others."""
+    assert replacement.keys() == {"source", "targets"}, replacement
+    source = dict(replacement["source"])
+    holder, last = parent(source.pop("fieldPath"), objects, source)
+    for target in replacement["targets"]:
+        assert target.keys() == {"select", "fieldPaths"}, target
+        for path in target["fieldPaths"]:
+            other, field = parent(path, objects, target["select"])
+            assert field in other, path
+            other[field] = holder[last]
+
+
+def parent(path, objects, selection):
+    """What holds the field at a path such as `spec.volumes.[name=config].secret`, and its name."""
+    value = selected(objects, **selection)
+    *way, last = path.split(".")
+    for step in way:
+        if step.startswith("["):
+            key, wanted = step.strip("[]").split("=")
+            (value,) = [it for it in value if it[key] == wanted]
+        else:
+            value = value[step]
+    return value, last
 
 
 def merged(old, patch):

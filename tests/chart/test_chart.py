@@ -49,14 +49,14 @@ def valid(values):
     return values
 
 
-def rendered(values):
+def rendered(values, namespace="kube-system"):
     """The objects that the chart makes of values."""
     chart = chart_file("Chart.yaml")
     names = {"Name": "name", "Version": "version", "AppVersion": "appVersion"}
     root = {
         "Values": valid(values),
         "Chart": {ours: chart[theirs] for ours, theirs in names.items()},
-        "Release": {"Name": "rulec", "Namespace": "kube-system", "Service": "Helm"},
+        "Release": {"Name": "rulec", "Namespace": namespace, "Service": "Helm"},
     }
     files = {it.name: it.read_text() for it in sorted((CHART / "templates").iterdir())}
     templates = Templates(files)
@@ -87,47 +87,70 @@ def comparable(objects):
     return found
 
 
-def pod(objects):
-    (found,) = [it for it in objects if it["kind"] == "DaemonSet"]
+def pod(objects, kind="DaemonSet"):
+    (found,) = [it for it in objects if it["kind"] == kind]
     return found["spec"]["template"]["spec"]
 
 
+ALIASES = [
+    {"ip": "192.0.2.11", "hostnames": ["rulec-relay.kube-system.svc"]},
+    {"ip": "192.0.2.12", "hostnames": ["rulec-relay.kube-system.svc"]},
+]
+FOUND_BY_ALIASES = {"op": "add", "path": "/spec/template/spec/hostAliases", "value": ALIASES}
+
+# Values, and what they must be equal to: an overlay, components, and a patch of the DaemonSet.
 VARIANTS = {
-    "base": {},
-    "kubeadm": {"existingConfigMap": "kube-proxy"},
-    "metrics": {"metrics": {"service": True}},
+    "base": ({}, "base", [], []),
+    "kubeadm": ({"existingConfigMap": "kube-proxy"}, "kubeadm", [], []),
+    "metrics": ({"metrics": {"service": True}}, "base", ["metrics"], []),
+    "relay": ({"relay": {"enabled": True}}, "base", ["relay"], []),
+    "relay elsewhere": ({"relay": {"follow": True}}, "base", ["relay-nodes"], []),
+    "everything": (
+        {
+            "existingConfigMap": "kube-proxy",
+            "metrics": {"service": True},
+            "relay": {"enabled": True, "follow": True},
+            "hostAliases": ALIASES,
+        },
+        "kubeadm",
+        ["metrics", "relay", "relay-nodes"],
+        [FOUND_BY_ALIASES],
+    ),
 }
 
 
 def plain(variant):
     """The objects of deploy/kubernetes that a variant must be equal to."""
-    if variant != "metrics":
-        return kustomize.build(PLAIN / variant)
     with tempfile.TemporaryDirectory() as directory:
-        write_metrics(directory)
-        return kustomize.build(directory)
+        return kustomize.build(write_kustomization(directory, variant))
 
 
-def write_metrics(directory):
-    """A kustomization like that of the README, with the component."""
-    base, component = (PLAIN / it for it in ("base", "components/metrics"))
+def write_kustomization(directory, variant):
+    """Writes a kustomization like that of the README, if there are components; says where it is."""
+    _, overlay, components, patch = VARIANTS[variant]
+    if not components:
+        return PLAIN / overlay
     own = {
-        "resources": [os.path.relpath(base, directory)],
-        "components": [os.path.relpath(component, directory)],
+        "resources": [os.path.relpath(PLAIN / overlay, directory)],
+        "components": [os.path.relpath(PLAIN / "components" / it, directory) for it in components],
     }
+    if patch:
+        target = {"kind": "DaemonSet", "name": "rulec"}
+        own["patches"] = [{"target": target, "patch": yaml.safe_dump(patch)}]
     (Path(directory) / "kustomization.yaml").write_text(yaml.safe_dump(own))
+    return directory
 
 
 class Chart(unittest.TestCase):
     maxDiff = None
 
     def test_every_variant_equals_the_plain_manifests(self):
-        for variant, values in VARIANTS.items():
+        for variant, (values, *_) in VARIANTS.items():
             with self.subTest(variant):
                 self.assertEqual(comparable(rendered(values)), comparable(plain(variant)))
 
     def test_every_object_has_the_standard_labels(self):
-        for object in rendered({"metrics": {"service": True}}):
+        for object in rendered(VARIANTS["everything"][0]):
             self.assertLessEqual(ADDED, object["metadata"]["labels"].keys(), object["kind"])
 
     def test_the_versions_are_those_of_the_program(self):
@@ -154,7 +177,7 @@ class Chart(unittest.TestCase):
         self.assertEqual(service["spec"]["ports"][0]["port"], 9001)
         self.assertEqual(service["metadata"]["annotations"]["prometheus.io/port"], "9001")
 
-    def test_the_image_is_that_of_both_containers(self):
+    def test_the_image_is_that_of_all_containers(self):
         version = chart_file("Chart.yaml")["appVersion"]
         digest = "sha256:" + "0123456789abcdef" * 4
         cases = [
@@ -163,8 +186,9 @@ class Chart(unittest.TestCase):
             ({"tag": "main", "digest": digest}, f"rulec@{digest}"),
         ]
         for image, wanted in cases:
-            found = pod(rendered({"image": {**image, "pullPolicy": "Always"}}))
-            for container in found["initContainers"] + found["containers"]:
+            values = {"image": {**image, "pullPolicy": "Always"}, "relay": {"enabled": True}}
+            found, relay = (pod(rendered(values), kind) for kind in ("DaemonSet", "Deployment"))
+            for container in found["initContainers"] + found["containers"] + relay["containers"]:
                 self.assertEqual(container["image"], wanted)
                 self.assertEqual(container["imagePullPolicy"], "Always")
 
@@ -194,6 +218,53 @@ class Chart(unittest.TestCase):
             self.assertEqual(container["args"][-2:], extra)
             wanted = {"requests": {"memory": "64Mi"}, "limits": {"memory": "1Gi"}}
             self.assertEqual(container["resources"], wanted)
+
+    def test_every_value_of_the_relay_is_where_it_belongs(self):
+        values = {
+            "imagePullSecrets": [{"name": "registry"}],
+            "existingConfigMap": "own",
+            "relay": {
+                "enabled": True,
+                "follow": True,
+                "address": "relay.example:18000",
+                "certificateSecret": "a",
+                "certificateAuthorityConfigMap": "b",
+                "replicas": 3,
+                "maxUnavailable": 1,
+                "extraArgs": ["--log-level=debug"],
+                "resources": {"requests": None, "limits": {"memory": "1Gi"}},
+                "priorityClassName": "",
+                "nodeSelector": {"node-role.kubernetes.io/control-plane": None, "pool": "relay"},
+                "tolerations": [],
+            },
+        }
+        objects = comparable(rendered(values))
+        spec = objects["Deployment", "rulec-relay"]["spec"]
+        self.assertEqual(spec["replicas"], 3)
+        rolling = {"maxUnavailable": 1, "maxSurge": 0}
+        self.assertEqual(spec["strategy"]["rollingUpdate"], rolling)
+        found = spec["template"]["spec"]
+        self.assertEqual(found["imagePullSecrets"], [{"name": "registry"}])
+        self.assertEqual(found["nodeSelector"], {"kubernetes.io/os": "linux", "pool": "relay"})
+        self.assertEqual(found.keys() & {"priorityClassName", "tolerations"}, set())
+        (relay,) = found["containers"]
+        self.assertEqual(relay["args"][-1], "--log-level=debug")
+        self.assertEqual(relay["resources"], {"limits": {"memory": "1Gi"}})
+        config, certificate = found["volumes"]
+        self.assertEqual(config["configMap"]["name"], "own")
+        self.assertEqual(certificate["secret"]["secretName"], "a")
+        nodes = pod(rendered(values))
+        self.assertIn("--relay=relay.example:18000", nodes["containers"][0]["args"])
+        (volume,) = [it for it in nodes["volumes"] if it["name"] == "relay"]
+        self.assertEqual(volume["projected"]["sources"][1]["configMap"]["name"], "b")
+
+    def test_a_relay_knows_the_nodes_of_its_own_namespace(self):
+        objects = rendered({"relay": {"enabled": True, "follow": True}}, namespace="network")
+        self.assertNotIn("kube-system", json.dumps(objects))
+        (relay,) = pod(objects, "Deployment")["containers"]
+        self.assertIn("--token-service-account=network/rulec", relay["args"])
+        (daemon,) = pod(objects)["containers"]
+        self.assertIn("--relay=rulec-relay.network.svc:18000", daemon["args"])
 
     def test_the_daemon_alone_is_told_what_to_count(self):
         plain = pod(rendered({}))
@@ -231,6 +302,18 @@ class Chart(unittest.TestCase):
             {"maxUnavailable": "0%"},
             {"nodeSelector": {"a": True}},
             {"resources": {"request": {}}},
+            {"hostAliases": [{"ip": "relay", "hostnames": ["a"]}]},
+            {"hostAliases": [{"ip": "192.0.2.1", "hostnames": []}]},
+            {"relay": None},
+            {"relay": {"enable": True}},
+            {"relay": {"follow": "yes"}},
+            {"relay": {"address": "http://relay:18000"}},
+            {"relay": {"certificateSecret": ""}},
+            {"relay": {"certificateAuthorityConfigMap": "A"}},
+            {"relay": {"replicas": 0}},
+            {"relay": {"maxUnavailable": "10%"}},
+            {"relay": {"extraArgs": ["debug"]}},
+            {"relay": {"resources": {"request": {}}}},
         ]
         for values in wrong:
             with self.subTest(values), self.assertRaises(jsonschema.ValidationError):
@@ -243,7 +326,7 @@ class Chart(unittest.TestCase):
         self.assertEqual(values.keys(), schema["properties"].keys() - {"global"})
         readme = (CHART / "README.md").read_text()
         for name, value in values.items():
-            nested = value if name in ("image", "apiServer", "sysctls", "metrics") else [None]
+            nested = value if name in ("image", "apiServer", "sysctls", "metrics", "relay") else [None]
             for inner in nested:
                 self.assertIn(f"| `{name}.{inner}` |" if inner else f"| `{name}` |", readme)
 
@@ -296,7 +379,7 @@ class Real(unittest.TestCase):
     def test_helm_renders_the_same(self):
         helm = self.program("TEST_ASSET_HELM")
         self.output(helm, "lint", "--strict", CHART)
-        for variant, values in VARIANTS.items():
+        for variant, (values, *_) in VARIANTS.items():
             with self.subTest(variant), tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
                 file.write(yaml.safe_dump(values))
                 file.flush()
@@ -308,8 +391,7 @@ class Real(unittest.TestCase):
         kubectl = self.program("TEST_ASSET_KUBECTL")
         for variant in VARIANTS:
             with self.subTest(variant), tempfile.TemporaryDirectory() as directory:
-                write_metrics(directory)
-                source = directory if variant == "metrics" else PLAIN / variant
+                source = write_kustomization(directory, variant)
                 # Without the hash of the name, which the volume has, too.
                 free = "--load-restrictor=LoadRestrictionsNone"
                 built = self.output(kubectl, "kustomize", free, source)

@@ -1,5 +1,14 @@
 {{- define "rulec.labels" -}}
 app.kubernetes.io/name: rulec
+{{ include "rulec.commonLabels" . }}
+{{- end }}
+
+{{- define "rulec.relayLabels" -}}
+app.kubernetes.io/name: rulec-relay
+{{ include "rulec.commonLabels" . }}
+{{- end }}
+
+{{- define "rulec.commonLabels" -}}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
@@ -27,6 +36,14 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 
 {{- define "rulec.metricsPort" -}}
 {{ .Values.config.metricsBindAddress | default "127.0.0.1:10249" | regexFind "[0-9]+$" }}
+{{- end }}
+
+{{- define "rulec.relayAddress" -}}
+{{- if .Values.relay.address -}}
+{{ .Values.relay.address }}
+{{- else -}}
+rulec-relay.{{ .Release.Namespace }}.svc:18000
+{{- end }}
 {{- end }}
 
 {{- define "rulec.kubeconfig" -}}
