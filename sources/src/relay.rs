@@ -149,7 +149,8 @@ impl RelaySource {
     /// Opens no connection yet. The relay need not be available.
     pub fn new(options: RelayOptions) -> Self {
         let reports = RelayReports(Arc::new(watch::Sender::new(None)));
-        Self { options, status: Arc::default(), api_status: Arc::default(), reports }
+        let status = Arc::new(RelayStatus::new(options.access.url.to_string()));
+        Self { options, status, api_status: Arc::default(), reports }
     }
 
     /// Returns the status of the source, which can be read at any time and from any thread.
@@ -260,6 +261,8 @@ struct Follower {
     link: Link,
     backoff: Backoff,
     substitute: Substitute,
+    /// Which of several addresses is next. Nodes begin with different ones.
+    turn: usize,
     /// What the relay must know, on this connection.
     asked: Position,
     /// Until when the relay may know less than this node.
@@ -285,6 +288,7 @@ impl Follower {
             link: Link::Pause(Instant::now()),
             backoff: Backoff::new(timing.first_retry, timing.longest_retry),
             substitute: Substitute::new(options.fallback.clone(), api_status),
+            turn: usize::from(blake3::hash(options.node_name.as_str().as_bytes()).as_bytes()[1]),
             asked: Position::default(),
             behind: None,
             grace: None,
@@ -346,7 +350,9 @@ impl Follower {
                 self.asked.clone_from(&floor);
                 let (access, node) = (access.clone(), node_name.clone());
                 let status = self.status.clone();
-                let opening = session::open(access, node, *timing, known, floor, status);
+                let turn = self.turn;
+                self.turn = turn.wrapping_add(1);
+                let opening = session::open(access, node, *timing, known, floor, turn, status);
                 self.link = Link::Opening(Box::pin(opening));
             }
             Step::Opened(session) => {
@@ -475,7 +481,8 @@ impl Follower {
         let stale = self.store.stale().filter(|_| !serves);
         let freshened = mem::replace(&mut self.was_stale, stale.is_some()) && stale.is_none();
         if freshened {
-            info!("the state of the last run is no longer used");
+            let who = if serves { "the API server" } else { "the relay" };
+            info!("{who} has delivered, the state of the last run is no longer used");
         }
         let problems_changed = self.store.problems_changed() | self.substitute.has_news();
         let changes = self.store.changes();

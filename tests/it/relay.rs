@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rulec_apiserver::{ApiServer, Credential, Resource};
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::daemon::{Daemon, NODE_NAME, command, rulec};
+use crate::health::Metrics;
 use crate::support::get;
 
 /// A node with an API server, a relay and a daemon.
@@ -72,6 +74,12 @@ impl Place {
         }
     }
 
+    fn apply(&self, objects: &[Value]) {
+        for object in objects {
+            self.server.apply(object);
+        }
+    }
+
     fn start_relay(&mut self) {
         let (kubeconfig, server) = (self.text("kubeconfig"), self.text("server"));
         let (key, authority) = (self.text("server.key"), self.text("authority"));
@@ -85,11 +93,15 @@ impl Place {
     }
 
     fn start_daemon(&mut self) {
+        self.start_daemon_with(&[]);
+    }
+
+    fn start_daemon_with(&mut self, more: &[&str]) {
         let (authority, certificate) = (self.text("authority"), self.text("node"));
         let (key, state) = (self.text("node.key"), self.text("state"));
         let args = ["--relay", ADDRESS, "--relay-certificate-authority", &authority];
         let own = ["--relay-client-certificate", &certificate, "--relay-client-key", &key];
-        let all = [&args[..], &own, &["--state-dir", &state]].concat();
+        let all = [&args[..], &own, &["--state-dir", &state], more].concat();
         self.daemon = Some(Daemon::spawn_with(&self.node, &all));
     }
 
@@ -211,6 +223,48 @@ fn the_kernel_follows_the_server_through_a_relay() {
 
 /// Returns a slice with 100 endpoints as the endpoints controller writes it, of which one may be
 /// unready.
+#[test]
+fn the_api_server_takes_the_place_of_a_relay_that_is_away() {
+    if !require_root() {
+        return;
+    }
+    let mut place = Place::new("relay-away");
+    let mut objects = vec![node_object(), service(1), slice(1, &["nb"])];
+    place.apply(&objects[1..]);
+    place.start_relay();
+    let kubeconfig = place.text("kubeconfig");
+    place.start_daemon_with(&["--kubeconfig", &kubeconfig, "--relay-fallback-seconds", "1"]);
+    place.holds(&objects);
+    let replaced = |place: &Place| {
+        let metrics = Metrics::of(&place.node);
+        let label = "{relay=\"https://127.0.0.1:18000/\"}";
+        ["rulec_relay_replaced", "rulec_relay_connected"].map(|name| metrics.value(name, label))
+    };
+    assert_eq!(replaced(&place), [0.0, 1.0]);
+    assert_eq!(place.server.open_watches(Resource::Services), 1, "that of the relay");
+
+    place.relay.take().unwrap().kill9();
+    let daemon = place.daemon.as_mut().unwrap();
+    daemon.wait_for("the API server has taken the place of the relay");
+    objects.extend([service(2), slice(2, &["nb"])]);
+    place.apply(&objects[3..]);
+    place.holds(&objects);
+    assert_eq!(replaced(&place), [1.0, 0.0]);
+    let is_followed = |server: &ApiServer| server.open_watches(Resource::Services) == 1;
+    let within = Duration::from_secs(60);
+    assert!(place.server.wait_until(within, is_followed), "by the daemon");
+    let warnings = "{source=\"api\",severity=\"warning\"}";
+    assert_eq!(Metrics::of(&place.node).value("rulec_source_problems", warnings), 1.0);
+
+    place.start_relay();
+    place.daemon.as_mut().unwrap().wait_for("the relay is back");
+    assert!(place.server.wait_until(within, is_followed), "only by the relay");
+    objects.extend([service(3), slice(3, &[NODE_NAME])]);
+    place.apply(&objects[5..]);
+    place.holds(&objects);
+    assert_eq!(replaced(&place), [0.0, 1.0]);
+}
+
 fn large_slice(unready: Option<usize>) -> Value {
     let endpoint = |index: usize| {
         let pod = format!("web-1-7d9c5bf6d8-{index:05}");

@@ -54,6 +54,7 @@ pub(crate) async fn follow(
     let floor = floor(&first);
     let mut stream = Stream {
         floor,
+        owes: false,
         told: None,
         state: relay.state.subscribe(),
         topics: Default::default(),
@@ -103,6 +104,8 @@ fn floor(first: &DeltaRequest) -> Position {
 struct Stream {
     /// How much of the API server's changes the node has from before.
     floor: Position,
+    /// Whether the node must learn that it has everything of a type, even if that is nothing new.
+    owes: bool,
     /// What else the node was told of where this relay stands.
     told: Option<(bool, bool)>,
     relay: Relay,
@@ -232,8 +235,6 @@ impl Stream {
         let mut news = Vec::new();
         let Standing { position, is_cut_off, has_manifests } = &published.standing;
         let words = Some((*is_cut_off, *has_manifests));
-        // The first time, the node must learn that it has everything, even if that is nothing.
-        let mut is_due = self.told != words;
         let mut is_whole = true;
         for topic in Topic::ALL {
             let subscription = &mut self.topics[topic.index()];
@@ -246,17 +247,21 @@ impl Stream {
                 // What the node has is newer. It stays until this relay knows no less.
                 Subscription::Known(_) if position.is_behind(&self.floor, topic) => continue,
                 Subscription::Known(known) => {
-                    is_due = true;
+                    self.owes = true;
                     catalogue.topic_beside(topic, known, &self.node)
                 }
                 Subscription::Sent(old) => catalogue.topic_since(topic, old, &self.node),
             });
             *subscription = Subscription::Sent(catalogue.clone());
         }
+        let is_due = is_whole && (self.owes || self.told != words);
         if news.is_empty() && !is_due {
             return None;
         }
-        self.told = words;
+        if is_whole {
+            self.owes = false;
+            self.told = words;
+        }
         Some(Batch { news: news.into_iter().peekable(), published, is_whole })
     }
 

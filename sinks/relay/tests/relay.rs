@@ -1,6 +1,9 @@
 //! A relay and nodes that follow it, over TLS, in one process.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+#[path = "relay/positions.rs"]
+mod positions;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,8 +24,7 @@ use rulec_compiler::{Change, Model, Origin, Provenance, Sourced};
 use rulec_relay::{Catalogue, ELSEWHERE, Standing};
 use rulec_relay_server::{Relay, Security, TlsFiles, serve};
 use rulec_sources::{
-    RelayAccess, RelayFallback, RelayOptions, RelayReports, RelaySource, RelayTiming, StateDir,
-    Update,
+    RelayAccess, RelayOptions, RelayReports, RelaySource, RelayTiming, StateDir, Update,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -174,29 +176,27 @@ struct Client {
 
 impl Client {
     fn start(access: RelayAccess, node: &str, state: Option<&Path>) -> Self {
-        Self::with(access, node, state, None)
+        let state = state.map(|path| StateDir::new(path.to_owned()));
+        Self::of(RelayOptions { state, ..Self::options(access, node) })
     }
 
-    fn with(
-        access: RelayAccess,
-        node: &str,
-        state: Option<&Path>,
-        fallback: Option<RelayFallback>,
-    ) -> Self {
-        let timing = RelayTiming {
+    fn timing() -> RelayTiming {
+        RelayTiming {
             first_retry: Duration::from_millis(20),
             longest_retry: Duration::from_millis(100),
             answer: PATIENCE,
             ..RelayTiming::default()
-        };
-        let state = state.map(|path| StateDir::new(path.to_owned()));
-        let source = RelaySource::new(RelayOptions {
-            access,
-            node_name: NodeName::from(node),
-            timing,
-            state: state.clone(),
-            fallback,
-        });
+        }
+    }
+
+    fn options(access: RelayAccess, node: &str) -> RelayOptions {
+        let (node_name, timing) = (NodeName::from(node), Self::timing());
+        RelayOptions { access, node_name, timing, state: None, fallback: None }
+    }
+
+    fn of(options: RelayOptions) -> Self {
+        let state = options.state.clone();
+        let source = RelaySource::new(options);
         let (out, updates) = mpsc::channel(1);
         let reports = source.reports();
         let task = tokio::spawn(async move {

@@ -1,5 +1,7 @@
 //! A connection to a relay: TLS, HTTP/2, and one call with a stream in each direction.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use rulec_relay::discovery::{
 };
 use rulec_relay::{Known, Position, Standing, Topic};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -31,6 +33,9 @@ use super::codec::RelayCodec;
 use super::fault::Fault;
 use super::{RELAY_PORT, RelayAccess, RelayStatus, RelayTiming};
 use crate::error::printable;
+
+/// How long an address may take to accept a connection, if it has nothing to do but that.
+const CONNECT: Duration = Duration::from_secs(3);
 
 /// The longest response. A relay cuts them far below that, but cannot cut a resource.
 const LONGEST_RESPONSE: usize = 16 << 20;
@@ -60,6 +65,7 @@ pub(super) async fn open(
     timing: RelayTiming,
     known: Known,
     floor: Position,
+    turn: usize,
     status: Arc<RelayStatus>,
 ) -> Result<Session, Fault> {
     let opening = async {
@@ -68,12 +74,12 @@ pub(super) async fn open(
                 let host = access.url.host().unwrap_or_default();
                 let bare = host.trim_matches(['[', ']']).to_owned();
                 let name = ServerName::try_from(bare).map_err(|_| Fault::Host(host.to_owned()))?;
-                let socket = connect(&access.url).await?;
+                let socket = connect(&access.url, turn).await?;
                 let socket = connector.connect(name, socket).await.map_err(Fault::Tls)?;
                 call(socket, &access.url, &node, timing.ping, known, &floor).await?
             }
             None => {
-                let socket = connect(&access.url).await?;
+                let socket = connect(&access.url, turn).await?;
                 call(socket, &access.url, &node, timing.ping, known, &floor).await?
             }
         };
@@ -124,15 +130,36 @@ fn tls(access: &RelayAccess) -> Result<Option<TlsConnector>, Fault> {
     Ok(Some(TlsConnector::from(Arc::new(config))))
 }
 
-async fn connect(url: &Uri) -> Result<TcpStream, Fault> {
+/// Connects to one of the addresses: to that of our turn, and to the next ones if it does not answer.
+/// So the nodes spread over several relays, and a node tries another one each time.
+async fn connect(url: &Uri, turn: usize) -> Result<TcpStream, Fault> {
     let host = url.host().unwrap_or_default();
     let port = url.port_u16().unwrap_or(RELAY_PORT);
-    let address = format!("{host}:{port}");
-    let socket = TcpStream::connect(&address).await;
-    let socket = socket.map_err(|error| Fault::Connect(address, error))?;
-    // Answers are small and must not wait.
-    let _ = socket.set_nodelay(true);
-    Ok(socket)
+    let name = format!("{host}:{port}");
+    let fault = |error| Fault::Connect(name.clone(), error);
+    let addresses = lookup_host(&name).await.map_err(fault)?.collect();
+    let mut last = io::ErrorKind::NotFound.into();
+    for address in in_turn(addresses, turn) {
+        match timeout(CONNECT, TcpStream::connect(address)).await {
+            Ok(Ok(socket)) => {
+                // Answers are small and must not wait.
+                let _ = socket.set_nodelay(true);
+                return Ok(socket);
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(fault(last))
+}
+
+/// Returns each address once, whatever order the resolver prefers, beginning with that of a turn.
+fn in_turn(mut addresses: Vec<SocketAddr>, turn: usize) -> Vec<SocketAddr> {
+    addresses.sort_unstable();
+    addresses.dedup();
+    let turn = turn.checked_rem(addresses.len()).unwrap_or_default();
+    addresses.rotate_left(turn);
+    addresses
 }
 
 async fn call(
@@ -220,5 +247,22 @@ impl Session {
         let error = report.map(|message| Status { code: INVALID_ARGUMENT, message });
         let _ =
             self.requests.send(DeltaRequest { type_url, error, ..DeltaRequest::default() }).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_turn_begins_with_another_address() {
+        let all = |numbers: &[u8]| -> Vec<SocketAddr> {
+            numbers.iter().map(|it| SocketAddr::from(([192, 0, 2, *it], 18000))).collect()
+        };
+        let given = all(&[3, 1, 3, 2]);
+        for (turn, expected) in [(0, [1, 2, 3]), (1, [2, 3, 1]), (5, [3, 1, 2])] {
+            assert_eq!(in_turn(given.clone(), turn), all(&expected));
+        }
+        assert_eq!(in_turn(Vec::new(), 7), []);
     }
 }

@@ -12,6 +12,7 @@ use rulec_relay::discovery::DeltaResponse;
 /// moment.
 #[derive(Debug)]
 pub struct RelayStatus {
+    url: String,
     start: Instant,
     /// Milliseconds from `start` to the last response, plus one; zero means never.
     heard: AtomicU64,
@@ -25,9 +26,10 @@ pub struct RelayStatus {
     last_error: Mutex<Option<(Timestamp, Arc<str>)>>,
 }
 
-impl Default for RelayStatus {
-    fn default() -> Self {
+impl RelayStatus {
+    pub(super) fn new(url: String) -> Self {
         Self {
+            url,
             start: Instant::now(),
             heard: AtomicU64::default(),
             connected: AtomicBool::default(),
@@ -40,9 +42,12 @@ impl Default for RelayStatus {
             last_error: Mutex::default(),
         }
     }
-}
 
-impl RelayStatus {
+    /// Returns the address of the relay.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Returns whether the relay is being followed, has sent everything once, and hears the API server.
     pub fn is_connected(&self) -> bool {
         self.connected.load(Relaxed)

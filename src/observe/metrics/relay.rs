@@ -9,19 +9,19 @@ use rulec_sources::RelayStatus;
 use super::catch_up;
 use super::kube_proxy::put;
 
-/// There is one series, or none.
-type Optional<M> = Labelled<[(&'static str, &'static str); 0], M>;
+/// By address of the relay: there is one series, or none.
+type ByUrl<M> = Labelled<[(&'static str, String); 1], M>;
 
 /// What is counted of a relay.
 #[derive(Debug)]
 pub(super) struct RelayMetrics {
-    connected: Optional<Gauge>,
-    replaced: Optional<Gauge>,
-    connections: Optional<Counter>,
-    errors: Optional<Counter>,
-    received_bytes: Optional<Counter>,
-    received_resources: Optional<Counter>,
-    refused_resources: Optional<Counter>,
+    connected: ByUrl<Gauge>,
+    replaced: ByUrl<Gauge>,
+    connections: ByUrl<Counter>,
+    errors: ByUrl<Counter>,
+    received_bytes: ByUrl<Counter>,
+    received_resources: ByUrl<Counter>,
+    refused_resources: ByUrl<Counter>,
 }
 
 impl RelayMetrics {
@@ -73,8 +73,9 @@ impl RelayMetrics {
     }
 
     pub(super) fn set(&self, status: &RelayStatus) {
-        let gauge = |metric: &Optional<Gauge>, is: bool| {
-            metric.get_or_create(&[]).set(i64::from(is));
+        let label = [("relay", status.url().to_owned())];
+        let gauge = |metric: &ByUrl<Gauge>, is: bool| {
+            metric.get_or_create(&label).set(i64::from(is));
         };
         gauge(&self.connected, status.is_connected());
         gauge(&self.replaced, status.is_replaced());
@@ -85,7 +86,7 @@ impl RelayMetrics {
             (&self.received_resources, status.resources()),
             (&self.refused_resources, status.refused()),
         ] {
-            catch_up(&metric.get_or_create(&[]), total);
+            catch_up(&metric.get_or_create(&label), total);
         }
     }
 }
