@@ -14,14 +14,18 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use rulec_relay_server::{Relay, Security, TlsFiles, serve};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rulec_relay_server::{Bounds, Relay, Security, TlsFiles, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::relay::RelayServerArgs;
-use crate::observe::http::{self, Bind};
-use site::RelaySite;
+use crate::observe::http::{self, Bind, Site};
+use site::{HealthSite, RelaySite};
 use upstream::Upstream;
+
+/// How many open files are not for connections of nodes.
+const RESERVED: u64 = 256;
 
 /// Serves nodes until it is told to stop.
 ///
@@ -30,13 +34,14 @@ use upstream::Upstream;
 /// If the options cannot be used, the address is not available, or a source dies.
 pub fn run(args: &RelayServerArgs) -> anyhow::Result<ExitCode> {
     let security = security(args)?;
-    let metrics = metrics(&args.metrics_bind_address)?;
+    let health = address("--healthz-bind-address", &args.healthz_bind_address)?;
+    let metrics = address("--metrics-bind-address", &args.metrics_bind_address)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         tokio::select! {
-            ended = serve_all(args, security, metrics) => ended.map(|never| match never {}),
+            ended = serve_all(args, security, [health, metrics]) => ended.map(|never| match never {}),
             _ = terminate.recv() => Ok(ExitCode::SUCCESS),
             _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
         }
@@ -49,9 +54,9 @@ pub fn run(args: &RelayServerArgs) -> anyhow::Result<ExitCode> {
 async fn serve_all(
     args: &RelayServerArgs,
     security: Security,
-    metrics: Option<SocketAddr>,
+    [health, metrics]: [Option<SocketAddr>; 2],
 ) -> anyhow::Result<Infallible> {
-    let relay = Relay::default();
+    let relay = Relay::new(Bounds { connections: connections(), ..Bounds::default() });
     let upstream = Upstream::start(args, relay.clone())?;
     let listener = TcpListener::bind(args.listen)
         .await
@@ -61,19 +66,12 @@ async fn serve_all(
         Security::Tls(_) => tracing::info!(%address, "serving nodes"),
         Security::None => tracing::warn!(%address, "serving whoever asks, without TLS"),
     }
-    let site = RelaySite::new(relay.clone(), upstream.status());
-    let watched = async {
-        match metrics {
-            Some(address) => {
-                let bind = Bind { address, v6_only: false, hard_fail: false };
-                http::serve("metrics".to_owned(), bind, site).await
-            }
-            None => std::future::pending().await,
-        }
-    };
+    let held = upstream.status();
+    let site = RelaySite::new(relay.clone(), held.clone());
     tokio::select! {
         ended = serve(listener, security, relay) => Ok(ended?),
-        ended = watched => Ok(ended?),
+        ended = watch("healthz", health, HealthSite(held)) => Ok(ended?),
+        ended = watch("metrics", metrics, site) => Ok(ended?),
         error = upstream.run() => Err(error),
     }
 }
@@ -96,12 +94,43 @@ fn security(args: &RelayServerArgs) -> anyhow::Result<Security> {
     Ok(Security::Tls(files))
 }
 
-fn metrics(text: &str) -> anyhow::Result<Option<SocketAddr>> {
+fn address(option: &str, text: &str) -> anyhow::Result<Option<SocketAddr>> {
     if text.is_empty() {
         return Ok(None);
     }
-    let address = text.parse().with_context(|| {
-        format!("--metrics-bind-address: {text:?} is not an address with a port")
-    })?;
+    let address = text
+        .parse()
+        .with_context(|| format!("{option}: {text:?} is not an address with a port"))?;
     Ok(Some(address))
+}
+
+/// Serves a site, if it has an address.
+async fn watch(
+    what: &str,
+    address: Option<SocketAddr>,
+    site: impl Site,
+) -> std::io::Result<Infallible> {
+    match address {
+        Some(address) => {
+            let bind = Bind { address, v6_only: false, hard_fail: false };
+            http::serve(what.to_owned(), bind, site).await
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Allows this process as many open files as it may have, and returns how many of them may be
+/// connections of nodes: the rest is for the sources, the log and whoever looks at the relay.
+fn connections() -> usize {
+    let most = Bounds::default().connections;
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, hard)| {
+        let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        if raised.is_ok() { hard } else { soft }
+    });
+    let Ok(files) = files else { return most };
+    let room = usize::try_from(files.saturating_sub(RESERVED)).unwrap_or(most).max(1);
+    if room < most {
+        tracing::warn!(files, "few files may be open, so that few nodes can connect");
+    }
+    room.min(most)
 }

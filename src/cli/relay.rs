@@ -33,7 +33,12 @@ pub struct RelayServerArgs {
     /// Serve without TLS, whoever asks: anybody who can connect may read what any node may
     #[arg(long, conflicts_with_all = ["certificate", "key", "client_certificate_authority"])]
     pub insecure: bool,
-    /// Where to serve /metrics and /healthz; empty for nowhere
+    /// Where to serve /readyz and /livez, for the probes of a kubelet; empty for nowhere
+    ///
+    /// /readyz fails until the sources have delivered, so that nodes are served.
+    #[arg(long, help_heading = heading::OBSERVABILITY, value_name = "ADDRESS", default_value = "[::]:18002")]
+    pub healthz_bind_address: String,
+    /// Where to serve /metrics; empty for nowhere
     #[arg(long, help_heading = heading::OBSERVABILITY, value_name = "ADDRESS", default_value = "127.0.0.1:18001")]
     pub metrics_bind_address: String,
     /// A file with the API server's address and credentials [default: the service account of a Pod]

@@ -1,4 +1,4 @@
-//! `/metrics` and `/healthz` of a relay.
+//! `/metrics`, `/readyz` and `/livez` of a relay.
 
 use std::sync::Arc;
 
@@ -15,10 +15,28 @@ use rulec_relay_server::Relay;
 use super::upstream::Held;
 use crate::observe::http::{HttpAnswer, Site};
 
-/// The content of the server.
+/// Whether nodes are served: what the probes of a kubelet ask for.
+#[derive(Clone, Debug)]
+pub(super) struct HealthSite(pub(super) Arc<Held>);
+
+impl Site for HealthSite {
+    async fn answer(&self, path: &str, _: &str) -> HttpAnswer {
+        match path {
+            // A relay that knows nothing yet must get no nodes, but a restart would not help it.
+            "/healthz" | "/readyz" if !self.0.is_complete() => {
+                let message = "the sources have not delivered\n";
+                HttpAnswer::text(StatusCode::SERVICE_UNAVAILABLE, message)
+            }
+            "/healthz" | "/readyz" | "/livez" => HttpAnswer::text(StatusCode::OK, "ok\n"),
+            _ => HttpAnswer::not_found(),
+        }
+    }
+}
+
+/// The numbers, and the same as at a [`HealthSite`]. They name nodes.
 #[derive(Clone, Debug)]
 pub(super) struct RelaySite {
-    held: Arc<Held>,
+    health: HealthSite,
     registry: Arc<Registry>,
 }
 
@@ -27,12 +45,12 @@ impl RelaySite {
         let mut registry = Registry::default();
         let own = registry.sub_registry_with_prefix("rulec_relay");
         own.register_collector(Box::new(Numbers { relay, held: held.clone() }));
-        Self { held, registry: Arc::new(registry) }
+        Self { health: HealthSite(held), registry: Arc::new(registry) }
     }
 }
 
 impl Site for RelaySite {
-    async fn answer(&self, path: &str, _: &str) -> HttpAnswer {
+    async fn answer(&self, path: &str, query: &str) -> HttpAnswer {
         match path {
             "/metrics" => {
                 let mut text = String::new();
@@ -46,13 +64,7 @@ impl Site for RelaySite {
                     }
                 }
             }
-            // Ready to serve: a relay that knows nothing yet must get no nodes.
-            "/healthz" | "/readyz" if !self.held.is_complete() => {
-                let message = "the sources have not delivered\n";
-                HttpAnswer::text(StatusCode::SERVICE_UNAVAILABLE, message)
-            }
-            "/healthz" | "/readyz" | "/livez" => HttpAnswer::text(StatusCode::OK, "ok\n"),
-            _ => HttpAnswer::not_found(),
+            _ => self.health.answer(path, query).await,
         }
     }
 }
@@ -74,6 +86,13 @@ impl Collector for Numbers {
             ("batches", "Batches of changes sent to nodes", stats.batches()),
             ("refusals", "Times that a node has refused something", stats.rejections()),
             ("turned_away", "Connections that did not prove to be a node's", stats.turned_away()),
+            (
+                "crowded_out",
+                "Connections closed because there were too many, or too many strangers'",
+                stats.crowded_out(),
+            ),
+            ("replaced", "Streams ended by a newer one of the same node", stats.replaced()),
+            ("overdue", "Streams whose node did not read or answer in time", stats.overdue()),
             ("publications", "States that nodes were to be sent", self.held.publications()),
         ];
         for (name, help, value) in counters {
@@ -88,6 +107,7 @@ impl Collector for Numbers {
         let refusals = stats.refusals();
         let gauge = |value: u64| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
         let gauges = [
+            ("connections", "Connections that there are", self.relay.connections() as u64),
             ("nodes", "Nodes that follow now", stats.nodes()),
             ("nodes_refusing", "Nodes that do not use something now", refusals.len() as u64),
             (

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::daemon::{Daemon, NODE_NAME, command, rulec};
 use crate::health::Metrics;
-use crate::support::get;
+use crate::support::{get, request};
 
 /// A node with an API server, a relay and a daemon.
 struct Place {
@@ -189,7 +189,9 @@ fn the_kernel_follows_the_server_through_a_relay() {
     place.start_relay();
     place.start_daemon();
     place.holds(&objects);
+    assert_eq!(get(&place.node, "127.0.0.1:18002", "/readyz").code, 200);
     assert_eq!(place.metric("rulec_relay_nodes"), 1);
+    assert_eq!(place.metric("rulec_relay_connections"), 1);
     assert_eq!(place.metric("rulec_relay_nodes_refusing"), 0);
     let first = place.metric("rulec_relay_resources_total");
     assert_eq!(first, 5, "two Services, two slices, and one of the two Nodes");
@@ -307,6 +309,26 @@ fn a_change_costs_a_node_a_small_part_of_what_the_server_sends() {
     let event = json!({"type": "MODIFIED", "object": changed}).to_string().len() as u64;
     assert!(bytes < 900, "{bytes} bytes");
     assert!(event > 25 * bytes, "{bytes} of {event} bytes");
+}
+
+#[test]
+fn a_relay_is_alive_before_it_is_ready() {
+    if !require_root() {
+        return;
+    }
+    let node = Namespace::new("relay-ready");
+    node.sh("ip link set lo up");
+    // Nothing answers there.
+    let args = ["relay", "--insecure", "--listen", ADDRESS, "--master", "http://127.0.0.1:1"];
+    let mut relay = Daemon::of(command(&node, &args));
+    relay.wait_for("serving whoever asks");
+    // The address for probes is not the one for numbers: a kubelet reaches only the former.
+    let status = |address: &str, path: &str| get(&node, address, path).code;
+    assert!(relay.wait_until(|_| request(&node, "GET", "127.0.0.1:18002", "/livez").is_ok()));
+    assert_eq!(status("127.0.0.1:18002", "/livez"), 200);
+    assert_eq!(status("127.0.0.1:18002", "/readyz"), 503);
+    assert_eq!(status("127.0.0.1:18002", "/metrics"), 404);
+    relay.stop();
 }
 
 #[test]

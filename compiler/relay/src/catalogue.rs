@@ -14,6 +14,9 @@ use crate::fold::{fold, is_needed, named, nobody};
 use crate::offer::{Known, Offer};
 use crate::topic::Topic;
 
+/// The bytes of a version in a request, and of what is around it and a name.
+const KNOWN: usize = 36;
+
 /// All resources at a moment. Clones share memory, so that each client can keep the state that it
 /// has been sent: that is all that a relay remembers of it.
 #[derive(Clone, Debug, Default)]
@@ -115,6 +118,12 @@ impl Catalogue {
     /// Returns the number of resources of a type.
     pub fn count(&self, topic: Topic) -> usize {
         self.topics[topic.index()].len()
+    }
+
+    /// Returns how many bytes of requests name each resource and its version once, or a little more.
+    pub fn known_length(&self) -> usize {
+        let names = self.topics.iter().flat_map(OrdMap::keys);
+        names.map(|name| name.len() + KNOWN).sum()
     }
 
     /// Returns what has changed for a node since an earlier state, in the order of the types. The

@@ -11,35 +11,53 @@
 //! misses what lies in between, and there is no queue that could grow. Bytes that several nodes get
 //! are encoded once.
 //!
+//! Nobody can keep the relay from serving others: `bounds` has what each may take, `door` decides
+//! which connections stay, `seats` which stream of a node does, and `intake` how long a request is.
+//!
 //! The server knows nothing of where its resources come from.
 #![forbid(unsafe_code)]
 
+mod bounds;
+mod call;
 mod certificate;
 mod codec;
+mod door;
+mod intake;
 mod peer;
+mod refusals;
+mod seats;
 mod serve;
 mod stats;
 mod stream;
 mod tls;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rulec_relay::{Catalogue, Standing};
 use tokio::sync::{Semaphore, watch};
 
+use door::Door;
+use seats::Seats;
+
+pub use bounds::Bounds;
 pub use certificate::node_of_certificate;
+pub use refusals::Refusal;
 pub use serve::{Security, serve};
-pub use stats::{Refusal, Stats};
+pub use stats::Stats;
 pub use tls::{TlsError, TlsFiles};
 
-/// How many nodes may read and send their first state at once: these need memory for all names.
-const SYNCING: usize = 32;
+/// What the first requests of a node may name beside twice the resources that there are: those that
+/// have gone while it was away, and those of another relay.
+const NAMES_GONE: usize = 2 << 20;
 
 /// What is published, shared by all connections.
 #[derive(Clone, Debug)]
 pub struct Relay {
     state: Arc<watch::Sender<Option<Arc<Published>>>>,
-    syncing: Arc<Semaphore>,
+    bounds: Bounds,
+    door: Arc<Door>,
+    seats: Arc<Seats>,
+    beginners: Arc<Semaphore>,
     stats: Arc<Stats>,
 }
 
@@ -48,27 +66,50 @@ pub struct Relay {
 struct Published {
     catalogue: Catalogue,
     standing: Standing,
+    /// The length of all names and versions, once somebody has asked.
+    length: OnceLock<usize>,
+}
+
+impl Published {
+    /// Returns how long the first requests of a node may plausibly be, all together.
+    fn longest_request(&self) -> usize {
+        2 * self.length.get_or_init(|| self.catalogue.known_length()) + NAMES_GONE
+    }
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Self {
-            state: Arc::new(watch::Sender::new(None)),
-            syncing: Arc::new(Semaphore::new(SYNCING)),
-            stats: Arc::default(),
-        }
+        Self::new(Bounds::default())
     }
 }
 
 impl Relay {
-    /// Publishes a state. Until the first one, nodes wait: a relay that has just started knows of
-    /// nothing, and must not say that there is nothing.
+    /// Creates a relay that has nothing to send yet.
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            state: Arc::new(watch::Sender::new(None)),
+            bounds,
+            door: Arc::new(Door::new(bounds)),
+            seats: Arc::default(),
+            beginners: Arc::new(Semaphore::new(bounds.beginners)),
+            stats: Arc::default(),
+        }
+    }
+
+    /// Publishes a state. Until the first one, nodes are sent away: a relay that has just started
+    /// knows of nothing, and must not say that there is nothing.
     pub fn publish(&self, catalogue: Catalogue, standing: Standing) {
-        self.state.send_replace(Some(Arc::new(Published { catalogue, standing })));
+        let length = OnceLock::new();
+        self.state.send_replace(Some(Arc::new(Published { catalogue, standing, length })));
     }
 
     /// Returns the counts of what nodes do.
     pub fn stats(&self) -> &Arc<Stats> {
         &self.stats
+    }
+
+    /// Returns how many connections there are.
+    pub fn connections(&self) -> usize {
+        self.door.open()
     }
 }

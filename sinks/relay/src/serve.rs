@@ -1,13 +1,16 @@
 //! Connections of nodes.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::future::{Ready, pending, ready};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -15,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rulec_relay::discovery::{DeltaRequest, METHOD};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -26,20 +29,18 @@ use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
 use crate::Relay;
+use crate::call::{FAREWELL, attend};
 use crate::certificate::node_of_certificate;
 use crate::codec::RelayCodec;
+use crate::door::{Crowd, Guest};
 use crate::peer::Peer;
-use crate::stream;
 use crate::tls::TlsFiles;
-
-/// How long the handshake of TLS may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How often a silent node is asked whether it is there, and how long it may take to answer.
 const PING: Duration = Duration::from_secs(20);
 
-/// The longest request: a node names each resource that it has.
-const LONGEST_REQUEST: usize = 64 << 20;
+/// How many bytes of a request may come before it is that node's turn.
+const WINDOW: u32 = 64 << 10;
 
 /// How many bytes of a stream may wait for the network.
 const SEND_BUFFER: usize = 64 << 10;
@@ -82,19 +83,39 @@ pub async fn serve(
                 continue;
             }
         };
+        let Some(guest) = let_in(&relay, peer) else { continue };
         // Small messages must not wait for more.
         let _ = socket.set_nodelay(true);
         let relay = relay.clone();
         match &mut keys {
             Some(keys) => {
                 let acceptor = TlsAcceptor::from(keys.current());
-                tokio::spawn(secure(socket, peer, acceptor, relay));
+                tokio::spawn(secure(socket, peer, acceptor, guest, relay));
             }
             None => {
-                tokio::spawn(converse(socket, peer, Peer::Anybody, relay));
+                guest.welcome(None);
+                tokio::spawn(converse(socket, peer, Peer::Anybody, guest, relay));
             }
         }
     }
+}
+
+/// Returns the connection as one of those that there are, if there is room for it.
+fn let_in(relay: &Relay, peer: SocketAddr) -> Option<Guest> {
+    let (guest, crowd) = relay.door.enter();
+    if let Some(crowd) = crowd {
+        relay.stats().crowd_out();
+        // Without the port, so that many lines are one for the limits of the log.
+        let peer = peer.ip();
+        match crowd {
+            Crowd::All => warn!(%peer, "there are too many connections, the newest is closed"),
+            Crowd::Strangers => warn!(
+                %peer,
+                "too many connections do not show whose they are, the oldest of them is closed"
+            ),
+        }
+    }
+    guest
 }
 
 /// The files of TLS and what they were when they could be used.
@@ -122,8 +143,19 @@ impl Keys {
     }
 }
 
-async fn secure(socket: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, relay: Relay) {
-    let socket = match timeout(HANDSHAKE, acceptor.accept(socket)).await {
+async fn secure(
+    socket: TcpStream,
+    peer: SocketAddr,
+    acceptor: TlsAcceptor,
+    guest: Guest,
+    relay: Relay,
+) {
+    let handshake = timeout(relay.bounds.proof, acceptor.accept(socket));
+    let handshake = tokio::select! {
+        handshake = handshake => handshake,
+        () = guest.dismissed() => return,
+    };
+    let socket = match handshake {
         Ok(Ok(socket)) => socket,
         Ok(Err(error)) => {
             relay.stats().turn_away();
@@ -139,31 +171,61 @@ async fn secure(socket: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, rela
     let node = certificates.and_then(|all| node_of_certificate(all.first()?));
     let Some(node) = node else {
         relay.stats().turn_away();
-        info!(%peer, "refused: its certificate is not that of a node");
+        info!(peer = %peer.ip(), "refused: its certificate is not that of a node");
         return;
     };
-    converse(socket, peer, Peer::Node(node), relay).await;
+    guest.welcome(Some(&node));
+    converse(socket, peer, Peer::Node(node), guest, relay).await;
 }
 
+/// Serves a connection: one call, and then it ends.
 async fn converse(
     socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     address: SocketAddr,
     peer: Peer,
+    guest: Guest,
     relay: Relay,
 ) {
-    let answer = move |request: Request<Incoming>| {
-        let ads = Ads { relay: relay.clone(), peer: peer.clone() };
-        async move { Ok::<_, Infallible>(ads.answer(request).await) }
+    let has_call = Arc::new(AtomicBool::new(false));
+    let over = Arc::new(Notify::new());
+    let quiet = relay.bounds.proof;
+    let answer = {
+        let (has_call, over) = (has_call.clone(), over.clone());
+        move |request: Request<Incoming>| {
+            has_call.store(true, Relaxed);
+            let ads = Ads { relay: relay.clone(), peer: peer.clone(), over: over.clone() };
+            async move { Ok::<_, Infallible>(ads.answer(request).await) }
+        }
     };
-    let served = http2::Builder::new(TokioExecutor::new())
+    let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING)
-        .max_concurrent_streams(4)
+        .max_concurrent_streams(1)
         .max_header_list_size(16 << 10)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
         .max_send_buf_size(SEND_BUFFER)
-        .serve_connection(TokioIo::new(socket), service_fn(answer))
-        .await;
+        .serve_connection(TokioIo::new(socket), service_fn(answer));
+    let mut connection = pin!(connection);
+    let idle = async {
+        sleep(quiet).await;
+        if has_call.load(Relaxed) {
+            pending::<()>().await;
+        }
+    };
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = async { tokio::select! {
+            () = guest.dismissed() => {}
+            () = over.notified() => {}
+            () = idle => {}
+        } } => {
+            connection.as_mut().graceful_shutdown();
+            // Whoever reads nothing must not keep it.
+            timeout(FAREWELL, connection.as_mut()).await.unwrap_or(Ok(()))
+        }
+    };
     if let Err(error) = served {
         debug!(peer = %address, "the connection has ended: {error}");
     }
@@ -173,28 +235,49 @@ async fn converse(
 struct Ads {
     relay: Relay,
     peer: Peer,
+    /// Told when the call is over.
+    over: Arc<Notify>,
 }
 
 impl Ads {
     async fn answer(self, request: Request<Incoming>) -> Response<Body> {
-        if request.uri().path() != METHOD {
-            return Status::unimplemented("only delta ADS is served").into_http();
+        let refused = if request.uri().path() != METHOD {
+            Some(Status::unimplemented("only delta ADS is served"))
+        } else if self.relay.state.borrow().is_none() {
+            // The node can ask another relay.
+            Some(Status::unavailable("the sources of the relay have not delivered"))
+        } else {
+            None
+        };
+        if let Some(status) = refused {
+            self.over.notify_one();
+            return status.into_http();
         }
-        let mut grpc = Grpc::new(RelayCodec).max_decoding_message_size(LONGEST_REQUEST);
-        grpc.streaming(self, request).await
+        let (head, body) = request.into_parts();
+        // The requests are read elsewhere, once it is the node's turn.
+        let head = Request::from_parts(head, Empty::<Bytes>::new());
+        Grpc::new(RelayCodec).streaming(Call { ads: self, body: Some(body) }, head).await
     }
 }
 
-impl StreamingService<DeltaRequest> for Ads {
+/// A call that is about to begin.
+struct Call {
+    ads: Ads,
+    body: Option<Incoming>,
+}
+
+impl StreamingService<DeltaRequest> for Call {
     type Response = Bytes;
     type ResponseStream = ReceiverStream<Result<Bytes, Status>>;
     type Future = Ready<Result<tonic::Response<Self::ResponseStream>, Status>>;
 
-    fn call(&mut self, request: tonic::Request<Streaming<DeltaRequest>>) -> Self::Future {
+    fn call(&mut self, _: tonic::Request<Streaming<DeltaRequest>>) -> Self::Future {
         // One response is on its way to the network, and at most one more waits.
         let (out, responses) = mpsc::channel(1);
-        let (relay, peer) = (self.relay.clone(), self.peer.clone());
-        tokio::spawn(stream::follow(request.into_inner(), out, peer, relay));
+        let Ads { relay, peer, over } = &self.ads;
+        if let Some(body) = self.body.take() {
+            tokio::spawn(attend(body, out, peer.clone(), relay.clone(), over.clone()));
+        }
         ready(Ok(tonic::Response::new(ReceiverStream::new(responses))))
     }
 }

@@ -2,16 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rulec_compiler::name::NodeName;
 
-/// Why a node does not use a resource.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The type of the resource, and what the node says.
-    pub reason: String,
-}
+use crate::refusals::{Refusal, Refusals};
 
 /// Counts since the start, and what nodes say now.
 #[derive(Debug, Default)]
@@ -23,7 +19,10 @@ pub struct Stats {
     batches: AtomicU64,
     rejections: AtomicU64,
     turned_away: AtomicU64,
-    refusals: Mutex<BTreeMap<NodeName, BTreeMap<String, Refusal>>>,
+    crowded_out: AtomicU64,
+    replaced: AtomicU64,
+    overdue: AtomicU64,
+    refusals: Mutex<Refusals>,
 }
 
 impl Stats {
@@ -62,23 +61,55 @@ impl Stats {
         self.turned_away.load(Relaxed)
     }
 
+    /// Returns how many connections were closed because there were too many: in all, or of those
+    /// that had not proved whose they are.
+    pub fn crowded_out(&self) -> u64 {
+        self.crowded_out.load(Relaxed)
+    }
+
+    /// Returns how many streams have ended because the same node began another.
+    pub fn replaced(&self) -> u64 {
+        self.replaced.load(Relaxed)
+    }
+
+    /// Returns how many streams have ended because the node did not read or answer in time.
+    pub fn overdue(&self) -> u64 {
+        self.overdue.load(Relaxed)
+    }
+
     /// Returns what nodes do not use now, by node and subject.
     pub fn refusals(&self) -> BTreeMap<NodeName, BTreeMap<String, Refusal>> {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.held().all(Instant::now())
     }
 
     pub(crate) fn turn_away(&self) {
         self.turned_away.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn began(&self) {
-        self.nodes.fetch_add(1, Relaxed);
-        self.streams.fetch_add(1, Relaxed);
+    pub(crate) fn crowd_out(&self) {
+        self.crowded_out.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn ended(&self, node: &NodeName) {
+    pub(crate) fn replace(&self) {
+        self.replaced.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn wait_in_vain(&self) {
+        self.overdue.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn began(&self, node: &NodeName) {
+        self.nodes.fetch_add(1, Relaxed);
+        self.streams.fetch_add(1, Relaxed);
+        self.held().came(node);
+    }
+
+    /// Notes that a stream has ended, and whether its node has another one.
+    pub(crate) fn ended(&self, node: &NodeName, has_another: bool) {
         self.nodes.fetch_sub(1, Relaxed);
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).remove(node);
+        if !has_another {
+            self.held().went(node, Instant::now());
+        }
     }
 
     pub(crate) fn sent(&self, resources: usize, bytes: usize) {
@@ -90,23 +121,33 @@ impl Stats {
         self.batches.fetch_add(1, Relaxed);
     }
 
-    /// Notes what a node says about a subject; `None` if it has nothing to say any more.
-    pub(crate) fn told(&self, node: &NodeName, subject: &str, reason: Option<String>) {
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        match reason {
-            Some(reason) => {
-                self.rejections.fetch_add(1, Relaxed);
-                let of_node = refusals.entry(node.clone()).or_default();
-                of_node.insert(subject.to_owned(), Refusal { reason });
-            }
-            None => {
-                if let Some(of_node) = refusals.get_mut(node) {
-                    of_node.remove(subject);
-                    if of_node.is_empty() {
-                        refusals.remove(node);
-                    }
-                }
-            }
+    /// Notes that a node refuses a response with these resources, and why: as it says it, and as it
+    /// is shown.
+    pub(crate) fn refuse(
+        &self,
+        node: &NodeName,
+        subject: &str,
+        reason: (&str, String),
+        sent: &[Arc<str>],
+    ) {
+        self.rejections.fetch_add(1, Relaxed);
+        self.held().refuse(node, subject, reason, sent);
+    }
+
+    /// Notes that a node uses a response with these resources.
+    pub(crate) fn accept(&self, node: &NodeName, subject: &str, sent: &[Arc<str>]) {
+        self.held().accept(node, subject, sent);
+    }
+
+    /// Notes what a node says of its kernel; `None` if that refuses nothing.
+    pub(crate) fn hear_of_kernel(&self, node: &NodeName, reason: Option<String>) {
+        if reason.is_some() {
+            self.rejections.fetch_add(1, Relaxed);
         }
+        self.held().hear_of_kernel(node, reason);
+    }
+
+    fn held(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

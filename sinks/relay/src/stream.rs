@@ -1,6 +1,6 @@
 //! The stream of one node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,89 +9,37 @@ use bytes::Bytes;
 use rulec_compiler::name::NodeName;
 use rulec_relay::discovery::{DeltaRequest, POSITION};
 use rulec_relay::{Catalogue, News, Position, Response, Standing, Topic};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, sleep_until};
 use tonic::{Status, Streaming};
-use tracing::{debug, info, warn};
+use tracing::warn;
 
-use crate::peer::Peer;
+use crate::call::{Out, refused};
+use crate::intake::Allowance;
 use crate::{Published, Relay};
 
 /// The length at which a response is sent, and the next one begun. A resource is never cut.
 const RESPONSE: usize = 32 << 10;
 
-/// How long a node may keep others from beginning.
-const TURN: Duration = Duration::from_secs(30);
-
 /// The most characters of a node's reason that are kept.
 const LONGEST_REASON: usize = 500;
 
-/// Sends a node what it needs until either end goes away.
-pub(crate) async fn follow(
-    requests: Streaming<DeltaRequest>,
-    out: mpsc::Sender<Result<Bytes, Status>>,
-    peer: Peer,
-    relay: Relay,
-) {
-    let Ok(turn) = relay.syncing.clone().acquire_owned().await else { return };
-    let mut requests = requests;
-    // Whoever says nothing must not keep others from beginning.
-    let first = match timeout(TURN, requests.message()).await {
-        Ok(Ok(Some(first))) => first,
-        Ok(Ok(None) | Err(_)) | Err(_) => return,
-    };
-    let node = match identify(&first, &peer) {
-        Ok(node) => node,
-        Err(status) => {
-            relay.stats.turn_away();
-            info!(?peer, "refused: {}", status.message());
-            let _ = out.send(Err(status)).await;
-            return;
-        }
-    };
-    relay.stats.began();
-    debug!(%node, "a node follows");
-    let floor = floor(&first);
-    let mut stream = Stream {
-        floor,
-        owes: false,
-        told: None,
-        state: relay.state.subscribe(),
-        topics: Default::default(),
-        batch: None,
-        awaited: None,
-        answered: 0,
-        sent: 0,
-        turn: Some(turn),
-        turn_ends: Instant::now() + TURN,
-        node,
-        relay,
-    };
-    let outcome = match stream.take(first) {
-        Ok(()) => stream.run(requests, &out).await,
-        Err(status) => Err(status),
-    };
-    if let Err(status) = outcome {
-        warn!(node = %stream.node, "refused: {}", status.message());
-        let _ = out.send(Err(status)).await;
-    }
-    stream.relay.stats.ended(&stream.node);
-    debug!(node = %stream.node, "a node has gone");
+/// The time in which a node may send its first requests and read its first state.
+pub(crate) struct Turn {
+    _permit: OwnedSemaphorePermit,
+    allowance: Allowance,
+    ends: Instant,
 }
 
-/// Returns the node that asks, if it is the one that the connection belongs to.
-fn identify(first: &DeltaRequest, peer: &Peer) -> Result<NodeName, Status> {
-    let id = first.node.as_ref().map_or("", |node| node.id.as_str());
-    let is_name = id.bytes().all(|it| it.is_ascii_graphic() && it != b'/');
-    if id.is_empty() || !is_name {
-        return Err(Status::invalid_argument("node.id of the first request is not a name"));
+impl Turn {
+    pub(crate) fn new(permit: OwnedSemaphorePermit, allowance: Allowance, time: Duration) -> Self {
+        Self { _permit: permit, allowance, ends: Instant::now() + time }
     }
-    match peer {
-        Peer::Node(node) if node.as_str() != id => {
-            let message = format!("node.id is {id}, and the certificate that of {node}");
-            Err(Status::permission_denied(message))
-        }
-        Peer::Node(_) | Peer::Anybody => Ok(NodeName::from(id)),
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.allowance.end();
     }
 }
 
@@ -101,7 +49,7 @@ fn floor(first: &DeltaRequest) -> Position {
     text.and_then(Standing::parse).unwrap_or_default().position
 }
 
-struct Stream {
+pub(crate) struct Stream {
     /// How much of the API server's changes the node has from before.
     floor: Position,
     /// Whether the node must learn that it has everything of a type, even if that is nothing new.
@@ -119,9 +67,21 @@ struct Stream {
     /// The last response that was answered, and the last that was sent.
     answered: u64,
     sent: u64,
+    /// What the responses have that were not answered yet.
+    unanswered: VecDeque<Sent>,
+    /// When the node has last taken something.
+    progress: Instant,
+    /// Whether the node has said something of its kernel.
+    is_told_of_kernel: bool,
     /// Held until the first state is sent.
-    turn: Option<OwnedSemaphorePermit>,
-    turn_ends: Instant,
+    turn: Option<Turn>,
+}
+
+/// A response that was sent.
+struct Sent {
+    nonce: u64,
+    topic: Topic,
+    names: Vec<Arc<str>>,
 }
 
 /// What a node has of a type.
@@ -144,42 +104,71 @@ struct Batch {
 }
 
 impl Stream {
-    async fn run(
+    pub(crate) fn new(relay: Relay, node: NodeName, turn: Turn) -> Self {
+        Self {
+            floor: Position::default(),
+            owes: false,
+            told: None,
+            state: relay.state.subscribe(),
+            topics: Default::default(),
+            batch: None,
+            awaited: None,
+            answered: 0,
+            sent: 0,
+            unanswered: VecDeque::new(),
+            progress: Instant::now(),
+            is_told_of_kernel: false,
+            turn: Some(turn),
+            node,
+            relay,
+        }
+    }
+
+    /// Sends what the node lacks, until it has gone.
+    ///
+    /// # Errors
+    ///
+    /// If the node sends what cannot be used, or does not take what it is sent.
+    pub(crate) async fn run(
         &mut self,
+        first: DeltaRequest,
         mut requests: Streaming<DeltaRequest>,
-        out: &mpsc::Sender<Result<Bytes, Status>>,
+        out: &Out,
     ) -> Result<(), Status> {
+        self.floor = floor(&first);
+        self.take(first)?;
         loop {
             if self.batch.is_none() && self.awaited.is_none() {
                 self.batch = self.next_batch();
+                self.progress = Instant::now();
             }
-            let turn_ends = self.turn.as_ref().map(|_| self.turn_ends);
-            let turn_over = async move {
-                match turn_ends {
-                    Some(at) => sleep_until(at).await,
-                    None => pending().await,
-                }
-            };
+            let turn_over = until(self.turn.as_ref().map(|turn| turn.ends));
+            let is_waiting = self.batch.is_some() || self.awaited.is_some();
+            let deadline = self.progress + self.relay.bounds.answer;
+            let overdue = until(is_waiting.then_some(deadline));
             tokio::select! {
                 biased;
                 request = requests.message() => match request {
                     Ok(Some(request)) => self.take(request)?,
                     // The node has gone, or what it sends cannot be read.
                     Ok(None) => return Ok(()),
-                    Err(status) if status.code() == tonic::Code::InvalidArgument => {
-                        return Err(status);
-                    }
-                    Err(_) => return Ok(()),
+                    Err(status) => return refused(status).map_or(Ok(()), Err),
                 },
                 () = turn_over => self.turn = None,
                 permit = out.reserve(), if self.batch.is_some() => match permit {
                     Ok(permit) => {
+                        self.progress = Instant::now();
                         if let Some(response) = self.next_response() {
                             permit.send(Ok(response));
                         }
                     }
                     Err(_) => return Ok(()),
                 },
+                () = overdue => {
+                    let what = if self.batch.is_some() { "read" } else { "answered" };
+                    let message = format!("a response was not {what} in time");
+                    return Err(Status::deadline_exceeded(message));
+                }
                 changed = self.state.changed(), if self.batch.is_none() && self.awaited.is_none() => {
                     if changed.is_err() {
                         return Ok(());
@@ -205,8 +194,9 @@ impl Stream {
                 *subscription = Subscription::Known(request.initial_versions);
             } else {
                 // What a node says without being asked: which Services its kernel refuses.
+                self.is_told_of_kernel = true;
                 let reason = request.error.map(|error| printable(&error.message));
-                self.relay.stats.told(&self.node, "kernel", reason);
+                self.relay.stats.hear_of_kernel(&self.node, reason);
             }
             return Ok(());
         }
@@ -215,18 +205,34 @@ impl Stream {
         let Some(nonce) = nonce else {
             return Err(Status::invalid_argument("an answer to a response that was not sent"));
         };
-        self.answered = nonce;
-        if let Some(error) = request.error {
-            let reason = printable(&error.message);
-            warn!(node = %self.node, "a node refuses resources: {reason}");
-            self.relay.stats.told(&self.node, &topic.to_string(), Some(reason));
-        } else {
-            self.relay.stats.told(&self.node, &topic.to_string(), None);
+        // A node whose kernel refuses something says so before it answers.
+        if self.answered == 0 && !self.is_told_of_kernel {
+            self.relay.stats.hear_of_kernel(&self.node, None);
         }
+        self.answered = nonce;
+        self.hear(nonce, topic, request.error.map(|error| error.message));
         if self.awaited.is_some_and(|awaited| nonce >= awaited) {
             self.awaited = None;
         }
         Ok(())
+    }
+
+    /// Notes what a node says of a response. An answer stands for those before it, too, whose
+    /// resources were not refused.
+    fn hear(&mut self, nonce: u64, topic: Topic, error: Option<String>) {
+        let stats = &self.relay.stats;
+        while self.unanswered.front().is_some_and(|sent| sent.nonce <= nonce) {
+            let Some(sent) = self.unanswered.pop_front() else { return };
+            match error.as_ref().filter(|_| sent.nonce == nonce && sent.topic == topic) {
+                Some(message) => {
+                    let reason = printable(message);
+                    warn!(node = %self.node, "a node refuses resources: {reason}");
+                    let reason = (message.as_str(), reason);
+                    stats.refuse(&self.node, &topic.to_string(), reason, &sent.names);
+                }
+                None => stats.accept(&self.node, &sent.topic.to_string(), &sent.names),
+            }
+        }
     }
 
     /// Returns what the node lacks of the newest state, if that is anything.
@@ -271,17 +277,20 @@ impl Stream {
         self.sent += 1;
         let topic = batch.news.peek().map_or(Topic::Services, |news| news.topic);
         let mut response = Response::new(topic, &self.sent.to_string());
+        let mut names = Vec::new();
         while let Some(news) = batch.news.next_if(|news| news.topic == topic) {
             match &news.offer {
                 Some(offer) => response.add(offer),
                 None => response.remove(&news.name),
             }
+            names.push(news.name);
             if response.length() >= RESPONSE {
                 break;
             }
         }
         let is_last = batch.news.peek().is_none();
         let standing = (is_last && batch.is_whole).then(|| batch.published.standing.to_string());
+        self.unanswered.push_back(Sent { nonce: self.sent, topic, names });
         let count = response.count;
         let bytes = response.finish(standing.as_deref());
         self.relay.stats.sent(count, bytes.len());
@@ -295,6 +304,13 @@ impl Stream {
             }
         }
         Some(bytes)
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
     }
 }
 

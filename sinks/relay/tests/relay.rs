@@ -13,6 +13,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+#[path = "relay/bounds.rs"]
+mod bounds;
+#[path = "relay/raw.rs"]
+mod raw;
+
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rulec_compiler::load_balancing::Weight;
 use rulec_compiler::name::{NamespacedName, NodeName, PortName};
@@ -22,7 +27,7 @@ use rulec_compiler::object::{
 };
 use rulec_compiler::{Change, Model, Origin, Provenance, Sourced};
 use rulec_relay::{Catalogue, ELSEWHERE, Standing};
-use rulec_relay_server::{Relay, Security, TlsFiles, serve};
+use rulec_relay_server::{Bounds, Relay, Security, TlsFiles, serve};
 use rulec_sources::{
     RelayAccess, RelayOptions, RelayReports, RelaySource, RelayTiming, StateDir, Update,
 };
@@ -106,7 +111,11 @@ struct Server {
 
 impl Server {
     fn start(security: Security, port: u16) -> Self {
-        let relay = Relay::default();
+        Self::start_with(security, port, Bounds::default())
+    }
+
+    fn start_with(security: Security, port: u16, bounds: Bounds) -> Self {
+        let relay = Relay::new(bounds);
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -259,6 +268,15 @@ impl Client {
     }
 }
 
+/// Returns what nodes have told a relay that they refuse.
+fn told(relay: &Relay) -> BTreeMap<String, Vec<String>> {
+    let all = relay.stats().refusals().into_iter();
+    let reasons = |of: BTreeMap<String, rulec_relay_server::Refusal>| {
+        of.into_values().map(|it| it.reason).collect()
+    };
+    all.map(|(node, of)| (node.to_string(), reasons(of))).collect()
+}
+
 // ---- Objects ------------------------------------------------------------------------------------
 
 fn service(name: &str, last: u8) -> Object {
@@ -319,10 +337,10 @@ const ALL_OF_A: [&str; 4] =
 async fn a_node_gets_what_it_needs_and_then_only_changes() {
     let certificates = Certificates::new();
     let mut server = Server::start(certificates.security(), 0);
+    server.publish(&world());
     let mut a = Client::start(certificates.access("a", server.address), "a", None);
     let mut b = Client::start(certificates.access("b", server.address), "b", None);
     server.wait("both follow", |relay| relay.stats().nodes() == 2).await;
-    server.publish(&world());
     a.until("it is complete", Client::is_complete).await;
     b.until("it is complete", Client::is_complete).await;
     assert_eq!(a.names(), ALL_OF_A);
@@ -419,13 +437,6 @@ async fn what_a_node_cannot_use_is_told_and_its_last_version_stays() {
     assert_eq!(client.names().len(), 5, "the rest is used");
     let held = client.model.service(&web.key).unwrap();
     assert_eq!(held.object.cluster_ips, web.cluster_ips);
-    let told = |relay: &Relay| -> BTreeMap<String, Vec<String>> {
-        let all = relay.stats().refusals().into_iter();
-        let reasons = |of: BTreeMap<String, rulec_relay_server::Refusal>| {
-            of.into_values().map(|it| it.reason).collect()
-        };
-        all.map(|(node, of)| (node.to_string(), reasons(of))).collect()
-    };
     server.wait("the relay is told", |relay| !relay.stats().refusals().is_empty()).await;
     assert_eq!(told(&server.relay), [("a".to_owned(), vec![reason.to_owned()])].into());
 
@@ -541,4 +552,55 @@ async fn a_relay_that_talks_nonsense_changes_nothing() {
     client.until("it is found again", |it| it.problems().is_empty()).await;
     assert_eq!(client.names(), ALL_OF_A);
     drop(certificates);
+}
+
+#[tokio::test]
+async fn a_relay_that_has_nothing_yet_says_so_at_once() {
+    let certificates = Certificates::new();
+    let mut server = Server::start(certificates.security(), 0);
+    let mut client = Client::start(certificates.access("a", server.address), "a", None);
+    client.until("there is a problem", |it| !it.problems().is_empty()).await;
+    assert_eq!(
+        client.problems(),
+        ["relay: it answers with gRPC status 14: the sources of the relay have not delivered"]
+    );
+    assert_eq!(server.relay.stats().streams(), 0);
+    server.publish(&world());
+    client.until("it is complete", Client::is_complete).await;
+    assert_eq!((client.names(), client.problems()), (ALL_OF_A.map(Into::into).into(), Vec::new()));
+}
+
+#[tokio::test]
+async fn what_a_node_refuses_is_known_while_it_is_away() {
+    let certificates = Certificates::new();
+    let mut server = Server::start(certificates.security(), 0);
+    let mut broken = world();
+    let Object::Service(web) = service("web", 1) else { unreachable!() };
+    let cluster_ips = ClusterIps { v4: Some(Ipv4Addr::LOCALHOST), v6: None };
+    broken[0] = Object::Service(Arc::new(Service { cluster_ips, ..Service::clone(&web) }));
+    server.publish(&broken);
+    let access = certificates.access("a", server.address);
+    let mut client = Client::start(access.clone(), "a", None);
+    client.until("there is a problem", |it| !it.problems().is_empty()).await;
+    server.wait("the relay is told", |relay| !told(relay).is_empty()).await;
+
+    // Another Service of the same type is accepted, which says nothing about this one.
+    broken.push(service("new", 3));
+    server.publish(&broken);
+    client.until("it has the new one", |it| it.names().len() == 4).await;
+    // The next one is not sent before that was answered.
+    broken.push(service("newer", 4));
+    server.publish(&broken);
+    client.until("it has the newer one", |it| it.names().len() == 5).await;
+    let refused = told(&server.relay);
+    assert_eq!(refused["a"].len(), 1, "{refused:?}");
+    client.stop().await;
+    server.wait("it has gone", |relay| relay.stats().nodes() == 0).await;
+    assert_eq!(told(&server.relay), refused);
+
+    // It returns, is sent what it lacks, and can use it.
+    server.publish(&world());
+    let mut client = Client::start(access, "a", None);
+    client.until("it is complete", Client::is_complete).await;
+    server.wait("nothing is refused", |relay| told(relay).is_empty()).await;
 }
