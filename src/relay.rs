@@ -6,21 +6,25 @@
 //!
 //! There is no state that outlives the process: what a node has, it says when it connects.
 
+mod reviewer;
 mod site;
 mod upstream;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use rulec_relay_server::{Bounds, Relay, Security, TlsFiles, serve};
+use rulec_relay_server::{Bounds, Clients, Relay, Security, TlsFiles, Tokens, serve};
+use rulec_sources::TokenReviews;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::relay::RelayServerArgs;
 use crate::observe::http::{self, Bind, Site};
+use reviewer::ApiReviewer;
 use site::{HealthSite, RelaySite};
 use upstream::Upstream;
 
@@ -33,7 +37,7 @@ const RESERVED: u64 = 256;
 ///
 /// If the options cannot be used, the address is not available, or a source dies.
 pub fn run(args: &RelayServerArgs) -> anyhow::Result<ExitCode> {
-    let security = security(args)?;
+    let files = files(args)?;
     let health = address("--healthz-bind-address", &args.healthz_bind_address)?;
     let metrics = address("--metrics-bind-address", &args.metrics_bind_address)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -41,7 +45,7 @@ pub fn run(args: &RelayServerArgs) -> anyhow::Result<ExitCode> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         tokio::select! {
-            ended = serve_all(args, security, [health, metrics]) => ended.map(|never| match never {}),
+            ended = serve_all(args, files, [health, metrics]) => ended.map(|never| match never {}),
             _ = terminate.recv() => Ok(ExitCode::SUCCESS),
             _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
         }
@@ -53,21 +57,28 @@ pub fn run(args: &RelayServerArgs) -> anyhow::Result<ExitCode> {
 
 async fn serve_all(
     args: &RelayServerArgs,
-    security: Security,
+    files: Option<TlsFiles>,
     [health, metrics]: [Option<SocketAddr>; 2],
 ) -> anyhow::Result<Infallible> {
     let relay = Relay::new(Bounds { connections: connections(), ..Bounds::default() });
     let upstream = Upstream::start(args, relay.clone())?;
+    let tokens = tokens(args, upstream.reviews())?;
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
-    match &security {
-        Security::Tls(_) => tracing::info!(%address, "serving nodes"),
-        Security::None => tracing::warn!(%address, "serving whoever asks, without TLS"),
-    }
+    let security = match files {
+        Some(files) => {
+            tracing::info!(%address, "serving nodes");
+            Security::Tls(files, tokens.clone())
+        }
+        None => {
+            tracing::warn!(%address, "serving whoever asks, without TLS");
+            Security::None
+        }
+    };
     let held = upstream.status();
-    let site = RelaySite::new(relay.clone(), held.clone());
+    let site = RelaySite::new(relay.clone(), held.clone(), tokens);
     tokio::select! {
         ended = serve(listener, security, relay) => Ok(ended?),
         ended = watch("healthz", health, HealthSite(held)) => Ok(ended?),
@@ -76,22 +87,41 @@ async fn serve_all(
     }
 }
 
-fn security(args: &RelayServerArgs) -> anyhow::Result<Security> {
+/// Returns the files of TLS, unless there is none.
+fn files(args: &RelayServerArgs) -> anyhow::Result<Option<TlsFiles>> {
     if args.insecure {
-        return Ok(Security::None);
+        return Ok(None);
     }
-    let files = (&args.certificate, &args.key, &args.client_certificate_authority);
-    let (Some(certificate), Some(key), Some(client_authority)) = files else {
-        bail!("--certificate, --key and --client-certificate-authority are needed, or --insecure");
+    let (Some(certificate), Some(key)) = (&args.certificate, &args.key) else {
+        bail!("--certificate and --key are needed, or --insecure");
     };
     let files = TlsFiles {
         certificate: certificate.clone(),
         key: key.clone(),
-        client_authority: client_authority.clone(),
+        client_authority: args.client_certificate_authority.clone(),
     };
     // Before anything else is started: most mistakes are here.
-    files.load()?;
-    Ok(Security::Tls(files))
+    files.load(match args.token_audience {
+        Some(_) => Clients::WithOrWithoutCertificate,
+        None => Clients::WithCertificate,
+    })?;
+    Ok(Some(files))
+}
+
+/// Returns which tokens are accepted, if any are.
+fn tokens(
+    args: &RelayServerArgs,
+    reviews: Option<TokenReviews>,
+) -> anyhow::Result<Option<Arc<Tokens>>> {
+    let Some(audience) = &args.token_audience else { return Ok(None) };
+    let Some(reviews) = reviews else {
+        bail!(
+            "--token-audience needs an API server, which reviews tokens: give --kubeconfig or \
+             --master, or run it in a Pod"
+        );
+    };
+    let accounts = &args.token_service_account;
+    Ok(Some(Arc::new(Tokens::new(ApiReviewer(reviews), audience.clone(), accounts))))
 }
 
 fn address(option: &str, text: &str) -> anyhow::Result<Option<SocketAddr>> {

@@ -356,6 +356,10 @@ pub(crate) const PAGES: &[Page] = &[
                 "rulec relay --kubeconfig relay.kubeconfig --certificate relay.crt --key relay.key --client-certificate-authority ca.crt",
             ),
             (
+                "Serve Pods of a DaemonSet, which show tokens of the account kube-system/rulec:",
+                "rulec relay --certificate relay.crt --key relay.key --token-audience rulec-relay",
+            ),
+            (
                 "On one machine, from manifests, to try it:",
                 "rulec relay --insecure --listen 127.0.0.1:18000 --manifests /etc/rulec/manifests",
             ),

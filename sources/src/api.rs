@@ -22,7 +22,8 @@
 //! `list` and `watch` of `services`, `endpointslices.discovery.k8s.io` and
 //! `servicecidrs.networking.k8s.io`; `get`, `list` and `watch` of `nodes`, at least for the node's
 //! own name; `create` and `patch` of `events.events.k8s.io`. The role `system:node-proxier` has
-//! these.
+//! these. Reviews of tokens, for which only a relay asks, need `create` of
+//! `tokenreviews.authentication.k8s.io`: the role `system:auth-delegator`.
 
 mod absent;
 mod access;
@@ -42,6 +43,7 @@ mod position;
 mod proxy;
 mod record;
 mod resource;
+mod reviews;
 mod saved;
 #[cfg(feature = "simulation")]
 pub(crate) mod simulation;
@@ -84,6 +86,7 @@ use watch::Follower;
 pub use events::{Note, Notes};
 pub use fault::ErrorKind;
 pub use proxy::{ProxyVariables, Variable};
+pub use reviews::{TokenReview, TokenReviews};
 pub use status::ApiStatus;
 pub(crate) use watch::{Event, Item, What};
 
@@ -198,6 +201,8 @@ pub struct ApiSource {
     status: Arc<ApiStatus>,
     notes: Notes,
     left: mpsc::Receiver<Note>,
+    reviews: TokenReviews,
+    questions: mpsc::Receiver<reviews::Question>,
 }
 
 impl ApiSource {
@@ -209,12 +214,18 @@ impl ApiSource {
     /// Like `new`, with a status that goes on from another source.
     pub(crate) fn with_status(options: ApiOptions, status: Arc<ApiStatus>) -> Self {
         let (notes, left) = Notes::new();
-        Self { options, status, notes, left }
+        let (reviews, questions) = TokenReviews::new();
+        Self { options, status, notes, left, reviews, questions }
     }
 
     /// Returns the sender of notes, which become Events of the API while the source runs.
     pub fn notes(&self) -> Notes {
         self.notes.clone()
+    }
+
+    /// Returns who asks the server whose a token is, while the source runs.
+    pub fn reviews(&self) -> TokenReviews {
+        self.reviews.clone()
     }
 
     /// Returns the status of the source, which can be read at any time and from any thread.
@@ -241,14 +252,14 @@ impl ApiSource {
         let leash = Leash::default();
         let _end = End(leash.clone());
         let updates = out.clone();
-        let Self { options, status, left, .. } = self;
+        let Self { options, status, left, questions, .. } = self;
         std::thread::Builder::new()
             .name("rulec-api".to_owned())
             .spawn(move || {
                 let _ = ended.send(block_on(async {
                     let access = Access::new(options, status, leash);
                     tokio::select! {
-                        () = follow(access, updates, left) => {}
+                        () = follow(access, updates, left, questions) => {}
                         _ = unwanted => {}
                     }
                 }));
@@ -283,7 +294,12 @@ fn block_on(task: impl Future<Output = ()>) -> std::io::Result<()> {
 }
 
 /// Follows all resources until the receiver is dropped.
-async fn follow(access: Access, out: mpsc::Sender<Update>, left: mpsc::Receiver<Note>) {
+async fn follow(
+    access: Access,
+    out: mpsc::Sender<Update>,
+    left: mpsc::Receiver<Note>,
+    questions: mpsc::Receiver<reviews::Question>,
+) {
     let ApiOptions { timing, state, .. } = &access.options;
     let ApiTiming { optional: patience, absent, grace, .. } = *timing;
     // The time starts when this is first polled.
@@ -306,6 +322,14 @@ async fn follow(access: Access, out: mpsc::Sender<Update>, left: mpsc::Receiver<
     if memory.as_ref().is_none_or(|memory| memory.held.is_none()) {
         tasks.spawn_local_on(tell_of_circle(access.clone()), &local);
     }
+    let answering = {
+        let access = access.clone();
+        async move {
+            reviews::answer(access, questions).await;
+            pending().await
+        }
+    };
+    tasks.spawn_local_on(answering, &local);
     let writing = async move {
         events::write(access, left).await;
         pending().await

@@ -60,7 +60,7 @@ mod tests;
 pub use allocate::{AllocatedValue, Completion, PortRange, RangeError, Ranges, Recall};
 pub use api::{
     ApiAccess, ApiOptions, ApiSource, ApiStatus, ApiTiming, ErrorKind, Note, Notes, ProxyVariables,
-    Variable,
+    TokenReview, TokenReviews, Variable,
 };
 pub use backoff::retry_pause;
 pub use decode::address::{parse_ip, parse_range};

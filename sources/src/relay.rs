@@ -51,7 +51,7 @@ use crate::state::StateDir;
 use crate::update::Update;
 use fault::Fault;
 use saved::Memory;
-use session::Session;
+use session::{First, Session};
 use store::Store;
 use substitute::Substitute;
 
@@ -72,6 +72,8 @@ pub struct RelayAccess {
     pub client_certificate: Option<PathBuf>,
     /// The file with its key.
     pub client_key: Option<PathBuf>,
+    /// The file with a token that we show instead, of a service account. Only over `https`.
+    pub token: Option<PathBuf>,
 }
 
 /// How long to wait for a relay.
@@ -352,7 +354,8 @@ impl Follower {
                 let status = self.status.clone();
                 let turn = self.turn;
                 self.turn = turn.wrapping_add(1);
-                let opening = session::open(access, node, *timing, known, floor, turn, status);
+                let opening =
+                    session::open(access, node, *timing, First { known, floor }, turn, status);
                 self.link = Link::Opening(Box::pin(opening));
             }
             Step::Opened(session) => {

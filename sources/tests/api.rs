@@ -19,6 +19,8 @@ mod objects;
 mod plugin;
 #[path = "api/proxy.rs"]
 mod proxy;
+#[path = "api/reviews.rs"]
+mod reviews;
 #[path = "api/state.rs"]
 mod state;
 #[path = "api/world.rs"]

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use rulec_relay::Topic;
-use rulec_relay_server::Relay;
+use rulec_relay_server::{Relay, Tokens};
 
 use super::upstream::Held;
 use crate::observe::http::{HttpAnswer, Site};
@@ -41,10 +41,10 @@ pub(super) struct RelaySite {
 }
 
 impl RelaySite {
-    pub(super) fn new(relay: Relay, held: Arc<Held>) -> Self {
+    pub(super) fn new(relay: Relay, held: Arc<Held>, tokens: Option<Arc<Tokens>>) -> Self {
         let mut registry = Registry::default();
         let own = registry.sub_registry_with_prefix("rulec_relay");
-        own.register_collector(Box::new(Numbers { relay, held: held.clone() }));
+        own.register_collector(Box::new(Numbers { relay, held: held.clone(), tokens }));
         Self { health: HealthSite(held), registry: Arc::new(registry) }
     }
 }
@@ -74,6 +74,7 @@ impl Site for RelaySite {
 struct Numbers {
     relay: Relay,
     held: Arc<Held>,
+    tokens: Option<Arc<Tokens>>,
 }
 
 impl Collector for Numbers {
@@ -119,6 +120,23 @@ impl Collector for Numbers {
         for (name, help, value) in gauges {
             let gauge = gauge(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        if let Some(tokens) = &self.tokens {
+            let reviews = Family::<[(&str, &str); 1], Counter>::default();
+            for (outcome, count) in [
+                ("accepted", tokens.accepted()),
+                ("refused", tokens.refused()),
+                ("unavailable", tokens.unavailable()),
+            ] {
+                reviews.get_or_create(&[("outcome", outcome)]).inc_by(count);
+            }
+            let help = "Reviews of tokens that the API server was asked for";
+            reviews.encode(encoder.encode_descriptor(
+                "token_reviews",
+                help,
+                None,
+                reviews.metric_type(),
+            )?)?;
         }
         let objects = Family::<[(&str, String); 1], Gauge>::default();
         for topic in Topic::ALL {

@@ -13,7 +13,7 @@ use rulec_relay::{Catalogue, Position, Standing, Topic};
 use rulec_relay_server::Relay;
 use rulec_sources::{
     ApiAccess, ApiOptions, ApiSource, ApiStatus, ManifestOptions, ManifestRoots, Problem, Severity,
-    SourceError, Update,
+    SourceError, TokenReviews, Update,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -99,6 +99,8 @@ pub(super) struct Upstream {
     problems: Problems,
     /// Whether it was said that Pods are not sent.
     is_told_of_pods: bool,
+    /// Who asks the API server about tokens, if there is one.
+    reviews: Option<TokenReviews>,
 }
 
 impl Upstream {
@@ -120,6 +122,7 @@ impl Upstream {
             lacks_nodes: false,
             problems: Problems::new(Instant::now()),
             is_told_of_pods: false,
+            reviews: None,
         };
         if !args.manifests.is_empty() {
             let source = ManifestRoots::new(args.manifests.clone(), ManifestOptions::default());
@@ -136,6 +139,7 @@ impl Upstream {
             let source = ApiSource::new(options);
             upstream.api = Some(Api { status: source.status(), away: None, position: None });
             upstream.lacks_nodes = true;
+            upstream.reviews = Some(source.reviews());
             upstream.spawn(Origin::Api, source.run(out));
         }
         if upstream.complete.is_empty() {
@@ -153,6 +157,11 @@ impl Upstream {
     ) {
         self.complete.insert(origin, false);
         self.tasks.spawn(async move { (origin, source.await) });
+    }
+
+    /// Returns who asks the API server about tokens, if there is one.
+    pub(super) fn reviews(&self) -> Option<TokenReviews> {
+        self.reviews.clone()
     }
 
     /// Returns what can be read at any time.

@@ -81,27 +81,31 @@ impl Place {
     }
 
     fn start_relay(&mut self) {
+        self.start_relay_with(&[]);
+    }
+
+    fn start_relay_with(&mut self, more: &[&str]) {
         let (kubeconfig, server) = (self.text("kubeconfig"), self.text("server"));
         let (key, authority) = (self.text("server.key"), self.text("authority"));
         let args = ["relay", "--listen", ADDRESS, "--kubeconfig", &kubeconfig];
         let tls = ["--certificate", &server, "--key", &key];
         let clients = ["--client-certificate-authority", &authority];
-        let all = [&args[..], &tls, &clients].concat();
+        let all = [&args[..], &tls, &clients, more].concat();
         let mut relay = Daemon::of(command(&self.node, &all));
         relay.wait_for("all sources have delivered, nodes are served");
         self.relay = Some(relay);
     }
 
     fn start_daemon(&mut self) {
-        self.start_daemon_with(&[]);
+        let (certificate, key) = (self.text("node"), self.text("node.key"));
+        let own = ["--relay-client-certificate", &certificate, "--relay-client-key", &key];
+        self.start_daemon_with(&own, &[]);
     }
 
-    fn start_daemon_with(&mut self, more: &[&str]) {
-        let (authority, certificate) = (self.text("authority"), self.text("node"));
-        let (key, state) = (self.text("node.key"), self.text("state"));
+    fn start_daemon_with(&mut self, own: &[&str], more: &[&str]) {
+        let (authority, state) = (self.text("authority"), self.text("state"));
         let args = ["--relay", ADDRESS, "--relay-certificate-authority", &authority];
-        let own = ["--relay-client-certificate", &certificate, "--relay-client-key", &key];
-        let all = [&args[..], &own, &["--state-dir", &state], more].concat();
+        let all = [&args[..], own, &["--state-dir", &state], more].concat();
         self.daemon = Some(Daemon::spawn_with(&self.node, &all));
     }
 
@@ -223,8 +227,50 @@ fn the_kernel_follows_the_server_through_a_relay() {
     assert!(!log.contains(" WARN ") && !log.contains("ERROR"), "{log}");
 }
 
-/// Returns a slice with 100 endpoints as the endpoints controller writes it, of which one may be
-/// unready.
+/// Returns what an API server says of a token of a Pod on a node.
+fn review(node: &str) -> Value {
+    json!({
+        "authenticated": true,
+        "user": {
+            "username": "system:serviceaccount:kube-system:rulec",
+            "groups": ["system:serviceaccounts"],
+            "extra": {
+                "authentication.kubernetes.io/node-name": [node],
+                "authentication.kubernetes.io/pod-name": ["rulec-x"],
+            },
+        },
+        "audiences": ["rulec-relay"],
+    })
+}
+
+#[test]
+fn a_node_with_a_token_follows_a_relay_that_has_it_reviewed() {
+    if !require_root() {
+        return;
+    }
+    let mut place = Place::new("relay-token");
+    let objects = [node_object(), service(1), slice(1, &[NODE_NAME])];
+    for object in &objects {
+        place.server.apply(object);
+    }
+    place.server.set_review("of-this-node", Some(review(NODE_NAME)));
+    place.server.set_review("of-another", Some(review("nb")));
+    let token = place.path("node-token");
+    fs::write(&token, "of-another\n").unwrap();
+    place.start_relay_with(&["--token-audience", "rulec-relay"]);
+    let token = token.to_str().unwrap().to_owned();
+    place.start_daemon_with(&["--relay-token", &token], &[]);
+    let message = format!("node.id is {NODE_NAME}, and the token that of nb");
+    place.daemon.as_mut().unwrap().wait_for(&message);
+    // A projected token is replaced, and read again.
+    fs::write(&token, "of-this-node\n").unwrap();
+    place.holds(&objects);
+    assert_eq!(place.metric("rulec_relay_token_reviews_total{outcome=\"accepted\"}"), 2);
+    let log = place.relay.take().unwrap().stop();
+    let daemon = place.daemon.take().unwrap().stop();
+    assert!(!log.contains("of-this-node") && !daemon.contains("of-this-node"), "{log} {daemon}");
+}
+
 #[test]
 fn the_api_server_takes_the_place_of_a_relay_that_is_away() {
     if !require_root() {
@@ -235,7 +281,10 @@ fn the_api_server_takes_the_place_of_a_relay_that_is_away() {
     place.apply(&objects[1..]);
     place.start_relay();
     let kubeconfig = place.text("kubeconfig");
-    place.start_daemon_with(&["--kubeconfig", &kubeconfig, "--relay-fallback-seconds", "1"]);
+    let (certificate, key) = (place.text("node"), place.text("node.key"));
+    let own = ["--relay-client-certificate", &certificate, "--relay-client-key", &key];
+    let more = ["--kubeconfig", &kubeconfig, "--relay-fallback-seconds", "1"];
+    place.start_daemon_with(&own, &more);
     place.holds(&objects);
     let replaced = |place: &Place| {
         let metrics = Metrics::of(&place.node);
@@ -267,6 +316,8 @@ fn the_api_server_takes_the_place_of_a_relay_that_is_away() {
     assert_eq!(replaced(&place), [0.0, 1.0]);
 }
 
+/// Returns a slice with 100 endpoints as the endpoints controller writes it, of which one may be
+/// unready.
 fn large_slice(unready: Option<usize>) -> Value {
     let endpoint = |index: usize| {
         let pod = format!("web-1-7d9c5bf6d8-{index:05}");
@@ -355,6 +406,18 @@ fn a_relay_that_cannot_run_says_why() {
     ]);
     assert_eq!(code, Some(3));
     assert!(text.contains("/none: "), "{text}");
+    let place = Place::new("relay-not-token");
+    let (server, key) = (place.text("server"), place.text("server.key"));
+    let (code, text) = said(&[
+        "--certificate",
+        &server,
+        "--key",
+        &key,
+        "--token-audience=rulec-relay",
+        "--manifests=/none",
+    ]);
+    assert_eq!(code, Some(3));
+    assert!(text.contains("--token-audience needs an API server, which reviews tokens"), "{text}");
     let (code, text) = said(&["--master=http://127.0.0.1:1"]);
     assert_eq!(code, Some(3));
     assert!(text.contains("--certificate <FILE>"), "{text}");

@@ -110,10 +110,11 @@ fn identify(first: &DeltaRequest, peer: &Peer) -> Result<NodeName, Status> {
         return Err(Status::invalid_argument("node.id of the first request is not a name"));
     }
     match peer {
-        Peer::Node(node) if node.as_str() != id => {
-            let message = format!("node.id is {id}, and the certificate that of {node}");
+        Peer::Node(node, proof) if node.as_str() != id => {
+            let message = format!("node.id is {id}, and the {proof} that of {node}");
             Err(Status::permission_denied(message))
         }
-        Peer::Node(_) | Peer::Anybody => Ok(NodeName::from(id)),
+        Peer::Node(..) | Peer::Anybody => Ok(NodeName::from(id)),
+        Peer::Stranger => Err(Status::unauthenticated("nothing shows which node this is")),
     }
 }

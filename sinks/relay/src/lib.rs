@@ -14,6 +14,8 @@
 //! Nobody can keep the relay from serving others: `bounds` has what each may take, `door` decides
 //! which connections stay, `seats` which stream of a node does, and `intake` how long a request is.
 //!
+//! A node proves who it is by its certificate, or by a token that somebody else reviews (`tokens`).
+//!
 //! The server knows nothing of where its resources come from.
 #![forbid(unsafe_code)]
 
@@ -30,6 +32,7 @@ mod serve;
 mod stats;
 mod stream;
 mod tls;
+mod tokens;
 
 use std::sync::{Arc, OnceLock};
 
@@ -44,7 +47,8 @@ pub use certificate::node_of_certificate;
 pub use refusals::Refusal;
 pub use serve::{Security, serve};
 pub use stats::Stats;
-pub use tls::{TlsError, TlsFiles};
+pub use tls::{Clients, TlsError, TlsFiles};
+pub use tokens::{Review, Reviewer, Reviewing, Tokens};
 
 /// What the first requests of a node may name beside twice the resources that there are: those that
 /// have gone while it was away, and those of another relay.

@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Request, Response};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rulec_compiler::name::NodeName;
 use rulec_relay::discovery::{DeltaRequest, METHOD};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,7 +27,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::server::{Grpc, StreamingService};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use tracing::{debug, info, warn};
 
 use crate::Relay;
@@ -33,8 +35,9 @@ use crate::call::{FAREWELL, attend};
 use crate::certificate::node_of_certificate;
 use crate::codec::RelayCodec;
 use crate::door::{Crowd, Guest};
-use crate::peer::Peer;
-use crate::tls::TlsFiles;
+use crate::peer::{Peer, Proof};
+use crate::tls::{Clients, TlsFiles};
+use crate::tokens::Tokens;
 
 /// How often a silent node is asked whether it is there, and how long it may take to answer.
 const PING: Duration = Duration::from_secs(20);
@@ -52,10 +55,10 @@ const RELOAD: Duration = Duration::from_secs(60);
 const EXHAUSTED: Duration = Duration::from_secs(1);
 
 /// How nodes prove who they are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Security {
-    /// By certificates, over TLS.
-    Tls(TlsFiles),
+    /// By certificates, over TLS; or by tokens, if there is somebody who reviews them.
+    Tls(TlsFiles, Option<Arc<Tokens>>),
     /// Not at all: anybody may read what any node may.
     None,
 }
@@ -70,9 +73,15 @@ pub async fn serve(
     security: Security,
     relay: Relay,
 ) -> Result<Infallible, crate::TlsError> {
-    let mut keys = match security {
-        Security::Tls(files) => Some(Keys::load(files)?),
-        Security::None => None,
+    let (mut keys, tokens) = match security {
+        Security::Tls(files, tokens) => {
+            let clients = match &tokens {
+                Some(_) => Clients::WithOrWithoutCertificate,
+                None => Clients::WithCertificate,
+            };
+            (Some(Keys::load(files, clients)?), tokens)
+        }
+        Security::None => (None, None),
     };
     loop {
         let (socket, peer) = match listener.accept().await {
@@ -86,18 +95,26 @@ pub async fn serve(
         let Some(guest) = let_in(&relay, peer) else { continue };
         // Small messages must not wait for more.
         let _ = socket.set_nodelay(true);
-        let relay = relay.clone();
+        let host = Host { relay: relay.clone(), tokens: tokens.clone(), guest: Arc::new(guest) };
         match &mut keys {
             Some(keys) => {
                 let acceptor = TlsAcceptor::from(keys.current());
-                tokio::spawn(secure(socket, peer, acceptor, guest, relay));
+                tokio::spawn(secure(socket, peer, acceptor, host));
             }
             None => {
-                guest.welcome(None);
-                tokio::spawn(converse(socket, peer, Peer::Anybody, guest, relay));
+                host.guest.welcome(None);
+                tokio::spawn(converse(socket, peer, Peer::Anybody, host));
             }
         }
     }
+}
+
+/// What a connection needs.
+#[derive(Clone)]
+struct Host {
+    relay: Relay,
+    tokens: Option<Arc<Tokens>>,
+    guest: Arc<Guest>,
 }
 
 /// Returns the connection as one of those that there are, if there is room for it.
@@ -121,20 +138,21 @@ fn let_in(relay: &Relay, peer: SocketAddr) -> Option<Guest> {
 /// The files of TLS and what they were when they could be used.
 struct Keys {
     files: TlsFiles,
+    clients: Clients,
     config: Arc<ServerConfig>,
     read: Instant,
 }
 
 impl Keys {
-    fn load(files: TlsFiles) -> Result<Self, crate::TlsError> {
-        let config = files.load()?;
-        Ok(Self { files, config, read: Instant::now() })
+    fn load(files: TlsFiles, clients: Clients) -> Result<Self, crate::TlsError> {
+        let config = files.load(clients)?;
+        Ok(Self { files, clients, config, read: Instant::now() })
     }
 
     fn current(&mut self) -> Arc<ServerConfig> {
         if self.read.elapsed() >= RELOAD {
             self.read = Instant::now();
-            match self.files.load() {
+            match self.files.load(self.clients) {
                 Ok(config) => self.config = config,
                 Err(error) => warn!("the certificates are not read again: {error}"),
             }
@@ -143,13 +161,8 @@ impl Keys {
     }
 }
 
-async fn secure(
-    socket: TcpStream,
-    peer: SocketAddr,
-    acceptor: TlsAcceptor,
-    guest: Guest,
-    relay: Relay,
-) {
+async fn secure(socket: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, host: Host) {
+    let Host { relay, tokens, guest } = &host;
     let handshake = timeout(relay.bounds.proof, acceptor.accept(socket));
     let handshake = tokio::select! {
         handshake = handshake => handshake,
@@ -167,15 +180,18 @@ async fn secure(
             return;
         }
     };
-    let certificates = socket.get_ref().1.peer_certificates();
-    let node = certificates.and_then(|all| node_of_certificate(all.first()?));
-    let Some(node) = node else {
+    let certificate = socket.get_ref().1.peer_certificates().and_then(|all| all.first());
+    if certificate.is_none() && tokens.is_some() {
+        converse(socket, peer, Peer::Stranger, host).await;
+        return;
+    }
+    let Some(node) = certificate.and_then(|it| node_of_certificate(it)) else {
         relay.stats().turn_away();
         info!(peer = %peer.ip(), "refused: its certificate is not that of a node");
         return;
     };
     guest.welcome(Some(&node));
-    converse(socket, peer, Peer::Node(node), guest, relay).await;
+    converse(socket, peer, Peer::Node(node, Proof::Certificate), host).await;
 }
 
 /// Serves a connection: one call, and then it ends.
@@ -183,17 +199,17 @@ async fn converse(
     socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     address: SocketAddr,
     peer: Peer,
-    guest: Guest,
-    relay: Relay,
+    host: Host,
 ) {
     let has_call = Arc::new(AtomicBool::new(false));
     let over = Arc::new(Notify::new());
-    let quiet = relay.bounds.proof;
+    let quiet = host.relay.bounds.proof;
+    let guest = host.guest.clone();
     let answer = {
         let (has_call, over) = (has_call.clone(), over.clone());
         move |request: Request<Incoming>| {
             has_call.store(true, Relaxed);
-            let ads = Ads { relay: relay.clone(), peer: peer.clone(), over: over.clone() };
+            let ads = Ads { host: host.clone(), peer: peer.clone(), over: over.clone() };
             async move { Ok::<_, Infallible>(ads.answer(request).await) }
         }
     };
@@ -233,23 +249,15 @@ async fn converse(
 
 /// The service of one connection.
 struct Ads {
-    relay: Relay,
+    host: Host,
     peer: Peer,
     /// Told when the call is over.
     over: Arc<Notify>,
 }
 
 impl Ads {
-    async fn answer(self, request: Request<Incoming>) -> Response<Body> {
-        let refused = if request.uri().path() != METHOD {
-            Some(Status::unimplemented("only delta ADS is served"))
-        } else if self.relay.state.borrow().is_none() {
-            // The node can ask another relay.
-            Some(Status::unavailable("the sources of the relay have not delivered"))
-        } else {
-            None
-        };
-        if let Some(status) = refused {
+    async fn answer(mut self, request: Request<Incoming>) -> Response<Body> {
+        if let Err(status) = self.admit(&request).await {
             self.over.notify_one();
             return status.into_http();
         }
@@ -258,6 +266,37 @@ impl Ads {
         let head = Request::from_parts(head, Empty::<Bytes>::new());
         Grpc::new(RelayCodec).streaming(Call { ads: self, body: Some(body) }, head).await
     }
+
+    /// Decides whether a call may begin, and whose it is.
+    async fn admit(&mut self, request: &Request<Incoming>) -> Result<(), Status> {
+        if request.uri().path() != METHOD {
+            return Err(Status::unimplemented("only delta ADS is served"));
+        }
+        if let (Peer::Stranger, Some(tokens)) = (&self.peer, &self.host.tokens) {
+            let node = node_of_call(request.headers(), tokens).await.inspect_err(|status| {
+                if status.code() == Code::Unauthenticated {
+                    self.host.relay.stats().turn_away();
+                    info!("refused: {}", status.message());
+                }
+            })?;
+            self.host.guest.welcome(Some(&node));
+            self.peer = Peer::Node(node, Proof::Token);
+        }
+        if self.host.relay.state.borrow().is_none() {
+            // The node can ask another relay.
+            return Err(Status::unavailable("the sources of the relay have not delivered"));
+        }
+        Ok(())
+    }
+}
+
+/// Returns the node whose token comes with a call.
+async fn node_of_call(headers: &HeaderMap, tokens: &Tokens) -> Result<NodeName, Status> {
+    let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let Some(token) = shown.and_then(|text| text.strip_prefix("Bearer ")) else {
+        return Err(Status::unauthenticated("there is neither a certificate nor a token"));
+    };
+    tokens.check(token).await
 }
 
 /// A call that is about to begin.
@@ -274,7 +313,7 @@ impl StreamingService<DeltaRequest> for Call {
     fn call(&mut self, _: tonic::Request<Streaming<DeltaRequest>>) -> Self::Future {
         // One response is on its way to the network, and at most one more waits.
         let (out, responses) = mpsc::channel(1);
-        let Ads { relay, peer, over } = &self.ads;
+        let Ads { host: Host { relay, .. }, peer, over } = &self.ads;
         if let Some(body) = self.body.take() {
             tokio::spawn(attend(body, out, peer.clone(), relay.clone(), over.clone()));
         }

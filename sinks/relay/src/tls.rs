@@ -4,10 +4,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 /// The files of the server.
@@ -17,8 +18,17 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// The key of the certificate.
     pub key: PathBuf,
-    /// The authority of the certificates of nodes.
-    pub client_authority: PathBuf,
+    /// The authority of the certificates of nodes, if they can show one.
+    pub client_authority: Option<PathBuf>,
+}
+
+/// Who may finish the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// Those with a certificate of the authority.
+    WithCertificate,
+    /// Also those who show none. A certificate that is shown has to be good.
+    WithOrWithoutCertificate,
 }
 
 /// A file that cannot be used.
@@ -36,25 +46,24 @@ impl TlsError {
 }
 
 impl TlsFiles {
-    /// Reads the files. Nodes must show a certificate.
+    /// Reads the files. Nodes must show a certificate, unless they can show something else later.
     ///
     /// # Errors
     ///
     /// If a file cannot be read, or does not have what it must have.
-    pub fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {
+    pub fn load(&self, clients: Clients) -> Result<Arc<ServerConfig>, TlsError> {
         let Self { certificate, key, client_authority } = self;
         let own = certificates(certificate)?;
         let own_key =
             PrivateKeyDer::from_pem_file(key).map_err(|error| TlsError::new(key, error))?;
-        let mut roots = RootCertStore::empty();
-        for root in certificates(client_authority)? {
-            roots.add(root).map_err(|error| TlsError::new(client_authority, error))?;
-        }
         let provider = Arc::new(ring::default_provider());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-                .build()
-                .map_err(|error| TlsError::new(client_authority, error))?;
+        let verifier = match (client_authority, clients) {
+            (Some(path), clients) => verifier(path, clients, &provider)?,
+            (None, Clients::WithOrWithoutCertificate) => WebPkiClientVerifier::no_client_auth(),
+            (None, Clients::WithCertificate) => {
+                return Err(TlsError::new(certificate, "there is no authority for those of nodes"));
+            }
+        };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| TlsError::new(certificate, error))?
@@ -64,6 +73,24 @@ impl TlsFiles {
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Arc::new(config))
     }
+}
+
+/// Returns what verifies the certificates of nodes.
+fn verifier(
+    authority: &Path,
+    clients: Clients,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for root in certificates(authority)? {
+        roots.add(root).map_err(|error| TlsError::new(authority, error))?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let builder = match clients {
+        Clients::WithCertificate => builder,
+        Clients::WithOrWithoutCertificate => builder.allow_unauthenticated(),
+    };
+    builder.build().map_err(|error| TlsError::new(authority, error))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -17,6 +17,8 @@ use std::time::Duration;
 mod bounds;
 #[path = "relay/raw.rs"]
 mod raw;
+#[path = "relay/tokens.rs"]
+mod tokens;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rulec_compiler::load_balancing::Weight;
@@ -77,11 +79,12 @@ impl Certificates {
     }
 
     fn security(&self) -> Security {
-        Security::Tls(TlsFiles {
+        let files = TlsFiles {
             certificate: self.path("server"),
             key: self.path("server.key"),
-            client_authority: self.path("authority"),
-        })
+            client_authority: Some(self.path("authority")),
+        };
+        Security::Tls(files, None)
     }
 
     /// Returns how a node reaches the relay, with a certificate of its own.
@@ -92,6 +95,7 @@ impl Certificates {
             certificate_authority: Some(self.path("authority")),
             client_certificate: Some(self.path(node)),
             client_key: Some(self.path(&format!("{node}.key"))),
+            token: None,
         }
     }
 }
@@ -531,6 +535,7 @@ async fn a_relay_that_talks_nonsense_changes_nothing() {
         certificate_authority: None,
         client_certificate: None,
         client_key: None,
+        token: None,
     };
     let mut client = Client::start(access, "a", None);
     client.until("it is complete", Client::is_complete).await;

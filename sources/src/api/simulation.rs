@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::access::Access;
 use super::dialer::Dialer;
 use super::plugin::Leash;
-use super::{ApiAccess, ApiOptions, ApiTiming, Notes, ProxyVariables, follow};
+use super::{ApiAccess, ApiOptions, ApiTiming, Notes, ProxyVariables, TokenReviews, follow};
 use crate::state::StateDir;
 use crate::update::Update;
 
@@ -36,6 +36,7 @@ pub async fn follow_api(
         tells_positions: false,
     };
     let (_notes, left) = Notes::new();
+    let (_reviews, questions) = TokenReviews::new();
     let access = Access::new(options, Arc::default(), Leash::default()).dialing(Dialer::new(dial));
-    follow(access, out, left).await;
+    follow(access, out, left, questions).await;
 }

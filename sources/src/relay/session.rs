@@ -1,7 +1,9 @@
 //! A connection to a relay: TLS, HTTP/2, and one call with a stream in each direction.
 
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::body::Body;
 use tonic::client::Grpc;
+use tonic::metadata::AsciiMetadataValue;
 
 use super::codec::RelayCodec;
 use super::fault::Fault;
@@ -57,14 +60,20 @@ pub(super) struct Session {
     _connection: JoinSet<()>,
 }
 
-/// Connects, and asks for all resources but those that are known, as soon as the relay is not behind
-/// a position.
+/// What this node has from before.
+pub(super) struct First {
+    /// The resources that need not be sent again.
+    pub(super) known: Known,
+    /// What the relay must know before it sends others.
+    pub(super) floor: Position,
+}
+
+/// Connects, and asks for all resources but those that are known.
 pub(super) async fn open(
     access: RelayAccess,
     node: NodeName,
     timing: RelayTiming,
-    known: Known,
-    floor: Position,
+    first: First,
     turn: usize,
     status: Arc<RelayStatus>,
 ) -> Result<Session, Fault> {
@@ -76,11 +85,12 @@ pub(super) async fn open(
                 let name = ServerName::try_from(bare).map_err(|_| Fault::Host(host.to_owned()))?;
                 let socket = connect(&access.url, turn).await?;
                 let socket = connector.connect(name, socket).await.map_err(Fault::Tls)?;
-                call(socket, &access.url, &node, timing.ping, known, &floor).await?
+                let token = access.token.as_deref().map(read_token).transpose()?;
+                call(socket, &access.url, &node, timing.ping, (first, token)).await?
             }
             None => {
                 let socket = connect(&access.url, turn).await?;
-                call(socket, &access.url, &node, timing.ping, known, &floor).await?
+                call(socket, &access.url, &node, timing.ping, (first, None)).await?
             }
         };
         status.opened();
@@ -112,10 +122,7 @@ fn tls(access: &RelayAccess) -> Result<Option<TlsConnector>, Fault> {
         .with_root_certificates(roots);
     let mut config = match (&access.client_certificate, &access.client_key) {
         (Some(certificate), Some(key)) => {
-            let fault = |path: &std::path::Path, reason: String| Fault::File {
-                path: path.to_owned(),
-                reason,
-            };
+            let fault = |path: &Path, reason: String| Fault::File { path: path.to_owned(), reason };
             let chain = CertificateDer::pem_file_iter(certificate)
                 .and_then(Iterator::collect)
                 .map_err(|error| fault(certificate, error.to_string()))?;
@@ -128,6 +135,17 @@ fn tls(access: &RelayAccess) -> Result<Option<TlsConnector>, Fault> {
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Some(TlsConnector::from(Arc::new(config))))
+}
+
+/// Reads the token that we show. It is read for each connection, because it is replaced before it
+/// expires.
+fn read_token(path: &Path) -> Result<AsciiMetadataValue, Fault> {
+    let fault = |reason: String| Fault::File { path: path.to_owned(), reason };
+    let text = fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
+    let value = AsciiMetadataValue::try_from(format!("Bearer {}", text.trim()));
+    let mut value = value.map_err(|_| fault("it is not a token".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Connects to one of the addresses: to that of our turn, and to the next ones if it does not answer.
@@ -167,8 +185,7 @@ async fn call(
     url: &Uri,
     node: &NodeName,
     ping: Duration,
-    known: Known,
-    floor: &Position,
+    (first, token): (First, Option<AsciiMetadataValue>),
 ) -> Result<Session, Fault> {
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -187,8 +204,8 @@ async fn call(
         async move { sender.send_request(request).await }
     });
     let (requests, sent) = mpsc::channel(2 * Topic::ALL.len());
-    for (topic, versions) in Topic::ALL.into_iter().zip(known) {
-        let node = (topic == Topic::ALL[0]).then(|| self_description(node, floor));
+    for (topic, versions) in Topic::ALL.into_iter().zip(first.known) {
+        let node = (topic == Topic::ALL[0]).then(|| self_description(node, &first.floor));
         let request = DeltaRequest {
             node,
             type_url: topic.url().to_owned(),
@@ -201,7 +218,10 @@ async fn call(
     let mut grpc =
         Grpc::with_origin(service, url.clone()).max_decoding_message_size(LONGEST_RESPONSE);
     grpc.ready().await.map_err(Fault::Connection)?;
-    let stream = tonic::Request::new(ReceiverStream::new(sent));
+    let mut stream = tonic::Request::new(ReceiverStream::new(sent));
+    if let Some(token) = token {
+        stream.metadata_mut().insert("authorization", token);
+    }
     let path = PathAndQuery::from_static(METHOD);
     let answer = grpc.streaming(stream, path, RelayCodec).await.map_err(refused)?;
     Ok(Session { requests, responses: answer.into_inner(), _connection: task })

@@ -19,7 +19,7 @@ use crate::objects::{node, service};
 /// The node of the sources.
 pub(crate) const NODE: &str = "node-1";
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Objects that a server may create itself, besides those of the test.
 const ITS_OWN: [&str; 2] = ["Service default/kubernetes", "ServiceCIDR kubernetes"];

@@ -34,13 +34,16 @@ pub(super) fn relay(values: &mut Values, run: &RunArgs) -> Option<RelayAccess> {
         let message = "is missing: nothing else says that the server is the relay";
         values.refuse_option("--relay-certificate-authority", message);
     }
-    if is_https && args.relay_client_certificate.is_none() {
-        let message = "is missing: a relay serves only nodes that show who they are";
+    if is_https && args.relay_client_certificate.is_none() && args.relay_token.is_none() {
+        let message = "is missing, and so is --relay-token: a relay serves only nodes that show \
+                       who they are";
         values.refuse_option("--relay-client-certificate", message);
     }
     for (option, file) in [
         ("--relay-certificate-authority", &args.relay_certificate_authority),
         ("--relay-client-certificate", &args.relay_client_certificate),
+        // Whoever is on the path could take it.
+        ("--relay-token", &args.relay_token),
     ] {
         if !is_https && file.is_some() {
             values.refuse_option(option, "needs a relay with https://");
@@ -51,5 +54,6 @@ pub(super) fn relay(values: &mut Values, run: &RunArgs) -> Option<RelayAccess> {
         certificate_authority: args.relay_certificate_authority.clone(),
         client_certificate: args.relay_client_certificate.clone(),
         client_key: args.relay_client_key.clone(),
+        token: args.relay_token.clone(),
     })
 }

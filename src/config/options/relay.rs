@@ -32,6 +32,12 @@ pub struct RelayArgs {
     /// The key of --relay-client-certificate
     #[arg(long, help_heading = heading::RELAY, value_name = "FILE", requires = "relay_client_certificate")]
     pub relay_client_key: Option<PathBuf>,
+    /// A token that shows the relay which node this is, instead of a certificate: of a service
+    /// account, for the audience that the relay asks for
+    ///
+    /// A projected volume of a Pod has such a token. The file is read for each connection.
+    #[arg(long, help_heading = heading::RELAY, value_name = "FILE", requires = "relay")]
+    pub relay_token: Option<PathBuf>,
     /// How long the relay must be away before the API server is asked, if access to it is given; 0
     /// for never [default: 30]
     ///

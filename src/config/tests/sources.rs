@@ -120,9 +120,17 @@ fn a_relay_takes_the_place_of_the_api_server() {
         [
             "--relay-certificate-authority: is missing: nothing else says that the server is the \
              relay",
-            "--relay-client-certificate: is missing: a relay serves only nodes that show who they \
-             are",
+            "--relay-client-certificate: is missing, and so is --relay-token: a relay serves only \
+             nodes that show who they are",
         ]
+    );
+    let token = ["--relay=relay", "--relay-certificate-authority=/ca", "--relay-token=/token"];
+    let relay = load_in(&token, None, false).unwrap().config.relay.unwrap();
+    assert_eq!((relay.token, relay.client_certificate), (Some("/token".into()), None));
+    // Whoever is on the path could take it.
+    assert_eq!(
+        errors(load_in(&["--relay=http://relay", "--relay-token=/token"], None, false)),
+        ["--relay-token: needs a relay with https://"]
     );
     let file = format!("{HEAD}mode: nftables\n{}", KUBECONFIG.unwrap());
     let file = load_in(&["--relay=http://a"], Some(&file), false).unwrap();

@@ -109,6 +109,7 @@ impl ApiServer {
             faults: Arc::new(Faults::new()),
             journal: Arc::default(),
             tokens: Mutex::new(tokens),
+            reviews: Mutex::default(),
             features: Mutex::new(Features { streaming_lists, expiry: Expiry::Event }),
         })
     }
@@ -217,6 +218,16 @@ impl ApiServer {
     /// Sets the bearer tokens that are accepted from now on.
     pub fn set_tokens<'a>(&self, tokens: impl IntoIterator<Item = &'a str>) {
         *self.shared.tokens.lock().unwrap() = tokens.into_iter().map(str::to_owned).collect();
+    }
+
+    /// Sets what reviews of a token answer from now on: the `status` of a TokenReview. Any other
+    /// token is not authenticated.
+    pub fn set_review(&self, token: &str, status: Option<Value>) {
+        let mut reviews = self.shared.reviews.lock().unwrap();
+        match status {
+            Some(status) => reviews.insert(token.to_owned(), status),
+            None => reviews.remove(token),
+        };
     }
 
     // Objects.

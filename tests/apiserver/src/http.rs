@@ -1,6 +1,6 @@
 //! A connection, its requests and their answers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::sync::{Arc, Mutex};
@@ -36,6 +36,9 @@ use crate::status::Status;
 use crate::store::{Key, Store};
 use crate::watch::Watch;
 
+/// Where TokenReviews are created.
+const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+
 /// The limit that the API server sets for writes.
 const MAX_BODY: usize = 3 * 1024 * 1024;
 
@@ -53,6 +56,7 @@ pub(crate) struct Shared {
     pub(crate) faults: Arc<Faults>,
     pub(crate) journal: Arc<Journal>,
     pub(crate) tokens: Mutex<BTreeSet<String>>,
+    pub(crate) reviews: Mutex<BTreeMap<String, Value>>,
     pub(crate) features: Mutex<Features>,
 }
 
@@ -113,6 +117,9 @@ async fn answer(
             return Ok(failed(&auth::forbidden(verb, resource, &path)));
         }
         Ok(User::Anonymous | User::Known) => {}
+    }
+    if path == REVIEWS && verb == Verb::Create {
+        return Ok(reviewed(&shared, body).await.unwrap_or_else(|status| failed(&status)));
     }
     let Some(target) = target else { return Ok(described(&path)) };
     if !target.resource.verbs().contains(&verb) {
@@ -270,20 +277,33 @@ fn as_of(faults: &Faults, verb: Verb, resource: Resource, options: &Options) -> 
     })
 }
 
-async fn written(
-    shared: &Shared,
-    target: &Target,
-    verb: Verb,
-    body: Incoming,
-) -> Result<Response<Body>, Status> {
+/// Answers what the token of a TokenReview is.
+async fn reviewed(shared: &Shared, body: Incoming) -> Result<Response<Body>, Status> {
+    let mut review = read(body).await?;
+    let token = review["spec"]["token"].as_str().unwrap_or_default();
+    let known = shared.reviews.lock().unwrap().get(token).cloned();
+    let unknown = || json!({ "authenticated": false, "user": {}, "error": "invalid bearer token" });
+    review["status"] = known.unwrap_or_else(unknown);
+    Ok(whole(201, &review))
+}
+
+async fn read(body: Incoming) -> Result<Value, Status> {
     let unreadable = |what: &str| Status::bad_request(format!("unable to read the body: {what}"));
     let bytes = Limited::new(body, MAX_BODY)
         .collect()
         .await
         .map_err(|error| unreadable(&error.to_string()))?
         .to_bytes();
-    let given: Value =
-        serde_json::from_slice(&bytes).map_err(|error| unreadable(&error.to_string()))?;
+    serde_json::from_slice(&bytes).map_err(|error| unreadable(&error.to_string()))
+}
+
+async fn written(
+    shared: &Shared,
+    target: &Target,
+    verb: Verb,
+    body: Incoming,
+) -> Result<Response<Body>, Status> {
+    let given = read(body).await?;
     // A JSON patch is a list, which would have to be applied to be understood.
     if !given.is_object() || !given.get("metadata").is_none_or(Value::is_object) {
         return Err(Status::new(

@@ -28,6 +28,7 @@
 //! - `v1` Services and Nodes, `discovery.k8s.io/v1` EndpointSlices, `networking.k8s.io/v1`
 //!   ServiceCIDRs: get, list and watch, in one namespace or all. `events.k8s.io/v1` Events: create
 //!   and patch, recorded and not stored.
+//! - `authentication.k8s.io/v1` TokenReviews: create, answered as [`ApiServer::set_review`] says.
 //! - `/api`, `/apis` and the resource lists below them, `/version`, `/livez`, `/readyz`,
 //!   `/healthz`.
 //! - Bearer tokens and client certificates. A wrong token gets 401; a request without credentials

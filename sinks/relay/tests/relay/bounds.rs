@@ -61,6 +61,7 @@ async fn a_node_that_says_nothing_keeps_nobody_from_beginning() {
         certificate_authority: None,
         client_certificate: None,
         client_key: None,
+        token: None,
     };
     let mut client = Client::start(access, "a", None);
     client.until("it is complete", Client::is_complete).await;

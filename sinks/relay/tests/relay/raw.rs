@@ -30,7 +30,7 @@ pub(crate) struct Raw {
 
 /// Returns the first request of a node.
 pub(crate) fn first(node: &str) -> DeltaRequest {
-    let node = Node { id: node.to_owned(), user_agent: String::new() };
+    let node = Node { id: node.to_owned(), ..Node::default() };
     DeltaRequest { node: Some(node), ..subscription(Topic::Services) }
 }
 
