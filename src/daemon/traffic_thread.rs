@@ -18,12 +18,9 @@ use rulec_compiler::nft::traffic::Traffic;
 use rulec_sinks::nft::traffic::{Counters, Totals};
 
 use crate::daemon::sink_thread::on_thread;
-use crate::observe::traffic::course::Course;
+use crate::observe::traffic::course::{Course, MINUTE};
 use crate::observe::traffic::{AskTotals, CountersAsker};
 use crate::threads::Vital;
-
-/// How often it reads if nobody asks.
-const READ: Duration = Duration::from_secs(60);
 
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -82,7 +79,9 @@ impl TrafficThread {
 /// is deleted. If that has failed, Services are served nevertheless.
 fn begin(first: io::Result<Arc<Totals>>, course: &Course) {
     match first {
-        Ok(totals) => course.take(&totals),
+        Ok(totals) => {
+            course.take(&totals);
+        }
         Err(error) => tracing::error!(%error, "cannot read the counters of connections"),
     }
 }
@@ -94,29 +93,32 @@ fn serve(
     mut woken: PipeReader,
     course: &Course,
 ) {
-    let mut read = Instant::now();
+    // When the minute began. Whoever asks in the middle of it does not put off its end.
+    let mut begin = Instant::now();
     loop {
-        let left = READ.saturating_sub(read.elapsed());
+        let left = MINUTE.saturating_sub(begin.elapsed());
         let heard = wait(&counters, &mut woken, left).and_then(|()| counters.hear());
         loop {
             match asks.try_recv() {
                 Ok(ask) => {
-                    let totals = counters.totals().inspect(|totals| course.take(totals));
+                    let totals = counters.totals();
+                    if totals.as_ref().is_ok_and(|totals| course.take(totals)) {
+                        begin = Instant::now();
+                    }
                     // Whoever asked may be gone.
                     drop(ask.send(totals));
                 }
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return,
             }
-            read = Instant::now();
         }
-        let is_due = read.elapsed() >= READ;
+        let is_due = begin.elapsed() >= MINUTE;
         if is_due {
-            read = Instant::now();
+            begin = Instant::now();
         }
         let reading = is_due.then(|| counters.totals()).transpose();
-        let outcome = heard.and(reading.map(|totals| totals.iter().for_each(|it| course.take(it))));
-        if let Err(error) = outcome {
+        let taken = reading.map(|totals| totals.is_some_and(|totals| course.take(&totals)));
+        if let Err(error) = heard.and(taken) {
             tracing::error!(%error, "cannot read the counters of connections");
             thread::sleep(PAUSE);
         }

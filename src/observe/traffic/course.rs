@@ -15,8 +15,13 @@ use rulec_sinks::nft::traffic::Totals;
 /// How many intervals are kept.
 pub(crate) const MINUTES: usize = 60;
 
-/// The shortest interval.
-const MINUTE: Duration = Duration::from_secs(60);
+/// What an interval is meant to be.
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+
+/// How much shorter one may be. The reading at the end of a minute may be one that somebody has just
+/// asked for, and the clock that it is of may be slower than the one that the minute was waited by:
+/// without this, an interval would now and then be of two minutes.
+const EARLY: Duration = Duration::from_secs(2);
 
 /// The shortest time over which the rate of a Service is told, if there is a longer one.
 const LEAST: Duration = Duration::from_secs(20);
@@ -37,6 +42,8 @@ struct Kept {
 pub(crate) struct Minute {
     /// Its end.
     pub(crate) to: Timestamp,
+    /// How long it was. It is longer if there was no reading at the end of a minute.
+    pub(crate) passed: Duration,
     /// Connections in a second.
     pub(crate) rate: f64,
 }
@@ -49,27 +56,27 @@ pub(crate) struct Busiest {
 }
 
 impl Course {
-    /// Takes a reading.
-    pub(crate) fn take(&self, totals: &Arc<Totals>) {
-        let Some(at) = totals.at else { return };
+    /// Takes a reading. Returns whether an interval ends, and so the next one begins.
+    pub(crate) fn take(&self, totals: &Arc<Totals>) -> bool {
+        let Some(at) = totals.at else { return false };
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((before, last)) = kept.readings.back() else {
             kept.readings.push_back((at, Arc::clone(totals)));
-            return;
+            return true;
         };
         // A clock that was set back begins anew.
         let Ok(passed) = at.duration_since(*before) else {
             kept.minutes.clear();
             kept.readings.clear();
             kept.readings.push_back((at, Arc::clone(totals)));
-            return;
+            return true;
         };
-        if passed < MINUTE {
-            return;
+        if passed < MINUTE - EARLY {
+            return false;
         }
         let connections: u64 = new_connections(last, totals).map(|(_, count)| count).sum();
         if let Ok(to) = Timestamp::try_from(at) {
-            kept.minutes.push_back(Minute { to, rate: rate(connections, passed) });
+            kept.minutes.push_back(Minute { to, passed, rate: rate(connections, passed) });
         }
         kept.readings.push_back((at, Arc::clone(totals)));
         while kept.minutes.len() > MINUTES {
@@ -78,6 +85,7 @@ impl Course {
         while kept.readings.len() > 2 {
             kept.readings.pop_front();
         }
+        true
     }
 
     /// Returns the intervals, the oldest first.
@@ -168,6 +176,25 @@ mod tests {
         // A clock that was set back.
         course.take(&totals(10, &[("default/new", 300)]));
         assert_eq!(rates(&course), [0.0; 0]);
+    }
+
+    /// The clock that readings are of need not be the one that a minute was waited by.
+    #[test]
+    fn a_reading_that_is_a_little_early_ends_a_minute() {
+        let course = Course::default();
+        let at = |milliseconds| {
+            let at = SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds);
+            Arc::new(Totals { at: Some(at), ..Totals::default() })
+        };
+        let taken =
+            [0, 59_900, 60_000, 90_000, 119_800, 200_000, 179_700].map(|it| course.take(&at(it)));
+        assert_eq!(taken, [true, true, false, false, true, true, true]);
+        let minutes = |course: &Course| -> Vec<u128> {
+            course.minutes().iter().map(|minute| minute.passed.as_millis()).collect()
+        };
+        assert_eq!(minutes(&course), [0; 0], "it was set back");
+        assert_eq!([240_000, 400_000].map(|it| course.take(&at(it))), [true; 2]);
+        assert_eq!(minutes(&course), [60_300, 160_000], "nobody has read meanwhile");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::parts::LINES;
 use super::*;
 use crate::observe::metrics::Metrics;
 use crate::observe::status::{LastError, RefusedService};
-use crate::observe::traffic::course::{Busiest, MINUTES, Minute};
+use crate::observe::traffic::course::{Busiest, MINUTE, MINUTES, Minute};
 
 /// Makes each text of a page: as the test wants it.
 type Text<'a> = &'a mut dyn FnMut(&'static str) -> String;
@@ -153,8 +153,10 @@ fn page(text: Text<'_>) -> Page {
 
 /// Three minutes, and a busy Service beside others.
 fn traffic(text: Text<'_>) -> Traffic {
-    let minute =
-        |n: i64, rate| Minute { to: Timestamp::from_second(1_796_040_000 + 60 * n).unwrap(), rate };
+    let minute = |n: i64, rate| {
+        let to = Timestamp::from_second(1_796_040_000 + 60 * n).unwrap();
+        Minute { to, passed: MINUTE, rate }
+    };
     let busy = NamespacedName::new("default", &*text("busy"));
     let idle = NamespacedName::new("default", "idle");
     Traffic {
@@ -306,10 +308,28 @@ fn connections_that_are_not_counted_have_no_plots() {
     assert!(none.contains("none had a new connection"), "{none}");
 }
 
+/// Each bar is a minute, also if an interval is longer or a little shorter.
+#[test]
+fn the_bars_of_connections_are_minutes() {
+    let mut minutes = Vec::new();
+    let mut to = 1_796_040_000;
+    for (seconds, rate) in [(60_i64, 1.0), (58, 2.0), (180, 3.0), (61, 4.0), (121, 5.0)] {
+        to += seconds;
+        let passed = Duration::from_secs(seconds.unsigned_abs());
+        minutes.push(Minute { to: Timestamp::from_second(to).unwrap(), passed, rate });
+    }
+    let busiest = Busiest::default();
+    let text = plots(Some(Ok(Traffic { minutes, busiest })));
+    let titles = text.split("until ").skip(1).filter_map(|it| it.split_once(" a second"));
+    let rates: Vec<&str> = titles.filter_map(|(it, _)| it.rsplit(' ').next()).collect();
+    assert_eq!(rates, ["1.0", "2.0", "3.0", "3.0", "3.0", "4.0", "5.0", "5.0"], "{text}");
+    assert!(text.contains("5.0 a second in the last 2 minutes · 5.0 at the most"), "{text}");
+}
+
 #[test]
 fn the_plots_of_connections_end_somewhere() {
     let to = |n: usize| Timestamp::from_second(60 * n as i64).unwrap();
-    let minutes = (0..MINUTES).map(|n| Minute { to: to(n), rate: n as f64 });
+    let minutes = (0..MINUTES).map(|n| Minute { to: to(n), passed: MINUTE, rate: n as f64 });
     let name = |n: u32| format!("{}-{n:02}", "long".repeat(15));
     let services = (0..30).map(|n| (NamespacedName::new("default", &*name(n)), 30.0));
     let busiest = Busiest { seconds: 60.0, services: services.collect() };

@@ -2,7 +2,7 @@
 
 use super::bars::{Bar, bars, rows};
 use super::html::Html;
-use crate::observe::traffic::course::{Busiest, MINUTES, Minute};
+use crate::observe::traffic::course::{Busiest, MINUTE, MINUTES, Minute};
 
 /// How many Services are drawn.
 const SERVICES: usize = 8;
@@ -39,8 +39,12 @@ fn over_time(html: &mut Html, minutes: &[Minute]) {
         None => "nothing yet: the first minute is not over".to_owned(),
         Some(last) => {
             let most = minutes.iter().map(|minute| minute.rate).fold(0.0, f64::max);
+            let over = match (last.passed.as_secs() + 30) / 60 {
+                0 | 1 => "minute".to_owned(),
+                minutes => format!("{minutes} minutes"),
+            };
             format!(
-                "{} a second in the last minute · {} at the most",
+                "{} a second in the last {over} · {} at the most",
                 short(last.rate),
                 short(most)
             )
@@ -49,17 +53,19 @@ fn over_time(html: &mut Html, minutes: &[Minute]) {
     figure(html, title, "in a second, minute by minute, in the last hour", &sum, |html| {
         let Some(last) = minutes.last() else { return };
         let label = |ago| if ago == 0 { "now".to_owned() } else { format!("-{ago} min") };
-        let bar = |minute: &Minute| {
-            let ago = last.to.duration_since(minute.to).as_secs() / 60;
-            let title = format!("until {:.0}: {} a second", minute.to, short(minute.rate));
-            Bar { value: minute.rate, title, label: label(ago) }
+        // The right end is now, however many there are. Intervals are not all as long: each minute has
+        // that of its middle.
+        let bar = |ago: usize| {
+            let middle = last.to - MINUTE * u32::try_from(ago).unwrap_or(u32::MAX) - MINUTE / 2;
+            let is_there =
+                |minute: &&Minute| minute.to > middle && minute.to - minute.passed <= middle;
+            let (value, title) =
+                minutes.iter().rfind(is_there).map_or((0.0, String::new()), |it| {
+                    (it.rate, format!("until {:.0}: {} a second", it.to, short(it.rate)))
+                });
+            Bar { value, title, label: label(ago) }
         };
-        // The right end is now, however many there are.
-        let missing = (minutes.len()..MINUTES).rev().map(|ago| {
-            let label = label(i64::try_from(ago).unwrap_or(i64::MAX));
-            Bar { value: 0.0, title: String::new(), label }
-        });
-        let all: Vec<Bar> = missing.chain(minutes.iter().map(bar)).collect();
+        let all: Vec<Bar> = (0..MINUTES).rev().map(bar).collect();
         bars(html, &format!("{title}: {sum}"), &all);
     });
 }
