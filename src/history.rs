@@ -14,7 +14,7 @@
 //! writes what each change meant to `disk`, and the state after it to `states`, so that both outlive
 //! the process. States are read there when somebody asks.
 //!
-//! `change` is a change as a document, and `moment` names a past state.
+//! `change` is a change as a document, `moment` names a past state, and `timeline` finds which it is.
 
 pub mod change;
 mod disk;
@@ -25,6 +25,7 @@ mod ring;
 mod states;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod weight;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -45,6 +46,7 @@ use moment::Moment;
 pub use ring::{Limits, Next};
 use ring::{Ring, Whereabouts};
 use states::After;
+use timeline::Stamp;
 
 use crate::snapshot::Snapshot;
 
@@ -70,17 +72,38 @@ pub struct History {
 pub enum Past {
     /// One since the start, as pointers.
     Held(Arc<Point>),
-    /// One from the disk.
-    Read(Box<Snapshot>),
+    /// One from before the start, on the disk.
+    Stored(Stored),
 }
 
-impl Past {
-    /// Returns it as a document. That takes as long as the state is large.
-    pub fn snapshot(self) -> Box<Snapshot> {
-        match self {
-            Self::Held(point) => Box::new(Snapshot::of(&point.program, &point.model)),
-            Self::Read(snapshot) => snapshot,
-        }
+/// A state that has to be read.
+#[derive(Debug)]
+pub struct Stored {
+    history: History,
+    moment: Moment,
+    after: After,
+}
+
+impl Stored {
+    /// Reads it, which waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there, or cannot be read; the error says which are kept in memory.
+    pub fn read(&self) -> Result<Snapshot, String> {
+        let read = match self.history.states.get() {
+            Some(directory) => states::read(directory, self.after),
+            None => Err("states are kept only in memory".to_owned()),
+        };
+        read.map_err(|why| self.but(&why))
+    }
+
+    /// Returns what is said if it cannot be had, for this reason.
+    pub fn but(&self, why: &str) -> String {
+        let Self { history, moment, after: After { id, time } } = self;
+        let kept = history.lock().kept();
+        let change = format!("change @{id} of {time:.0}");
+        format!("{moment}: {change} was before the daemon started, and {why}{kept}")
     }
 }
 
@@ -107,7 +130,11 @@ impl History {
         if !self.is_kept() {
             return;
         }
-        let ready = self.lock().ready(acknowledged, Timestamp::now());
+        self.note_at(acknowledged, Stamp::now());
+    }
+
+    fn note_at(&self, acknowledged: Acknowledged, stamp: Stamp) {
+        let ready = self.lock().ready(acknowledged, stamp);
         self.add(ready);
         let untidied = self.lock().untidied();
         if untidied > 0 && untidied.is_multiple_of(UNTIDIED) {
@@ -117,12 +144,12 @@ impl History {
 
     /// Adds changes that need not wait. Only one thread does at a time: the daemon's, or the keeper's while
     /// that of the daemon has its changes wait.
-    fn add(&self, ready: Vec<(Acknowledged, Timestamp)>) {
-        for (acknowledged, time) in ready {
+    fn add(&self, ready: Vec<(Acknowledged, Stamp)>) {
+        for (acknowledged, stamp) in ready {
             // The objects are compared outside of the lock.
             let latest = self.lock().latest();
             if !Ring::is_nothing(latest.as_deref(), &acknowledged) {
-                let newest = self.lock().note(acknowledged, time);
+                let newest = self.lock().note(acknowledged, stamp);
                 self.newest.send_replace(newest);
             }
         }
@@ -190,26 +217,19 @@ impl History {
         self.lock().next(after)
     }
 
-    /// Returns the state at a past moment. Reads the disk, if it was before the daemon started.
+    /// Returns the state at a past moment, without waiting for the disk.
     ///
     /// # Errors
     ///
-    /// If it is not kept; the error says which are.
-    pub fn state(&self, moment: Moment, now: Timestamp) -> Result<Past, String> {
-        let whereabouts = self.lock().state(moment, now)?;
-        let after = match whereabouts {
-            Whereabouts::Here(point) => return Ok(Past::Held(point)),
-            Whereabouts::Before(after) => after,
-        };
-        let read = match self.states.get() {
-            Some(directory) => states::read(directory, after),
-            None => Err("states are kept only in memory".to_owned()),
-        };
-        let After { id, time } = after;
-        let change = format!("change @{id} of {time:.0}");
-        read.map(|snapshot| Past::Read(Box::new(snapshot))).map_err(|why| {
-            let kept = self.lock().kept();
-            format!("{moment}: {change} was before the daemon started, and {why}{kept}")
+    /// If it is not kept, or if the clock was set back, so that it is not known which it is; the error
+    /// says which are.
+    pub fn state(&self, moment: Moment) -> Result<Past, String> {
+        let whereabouts = self.lock().state(moment, Stamp::now())?;
+        Ok(match whereabouts {
+            Whereabouts::Here(point) => Past::Held(point),
+            Whereabouts::Before(after) => {
+                Past::Stored(Stored { history: self.clone(), moment, after })
+            }
         })
     }
 

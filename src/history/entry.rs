@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rulec_compiler::name::NamespacedName;
@@ -10,6 +11,7 @@ use rulec_engine::Verdicts;
 
 use super::Tell;
 use super::change::{API_VERSION, Accepted, Change, Cost, Event, KIND, Refused};
+use super::timeline::Stamp;
 
 /// How many Services are named that the kernel has refused, and how many that it takes again.
 const NAMED: usize = 100;
@@ -41,6 +43,8 @@ pub struct Entry {
     pub id: u64,
     /// When the kernel acknowledged it.
     pub time: Timestamp,
+    /// How long the machine had been running then; `None` of a change of an earlier process.
+    uptime: Option<Duration>,
     /// What happened.
     pub event: Event,
     /// What it has cost.
@@ -57,13 +61,14 @@ impl Entry {
     /// Creates a change of this process.
     pub(super) fn new(
         id: u64,
-        time: Timestamp,
+        Stamp { time, uptime }: Stamp,
         event: Event,
         cost: Cost,
         around: Around,
         verdicts: Verdicts,
     ) -> Self {
-        Self { id, time, event, cost, around: Some(around), verdicts, told: OnceLock::new() }
+        let (around, told) = (Some(around), OnceLock::new());
+        Self { id, time, uptime, event, cost, around, verdicts, told }
     }
 
     /// A change from one state to another.
@@ -72,14 +77,21 @@ impl Entry {
         let (before, after) = (Some(Arc::new(before)), Arc::new(after));
         let around = Around { before, after, settings_before: None };
         let (cost, verdicts) = Default::default();
-        Self::new(1, Timestamp::UNIX_EPOCH, Event::Changed, cost, around, verdicts)
+        let stamp = Stamp { time: Timestamp::UNIX_EPOCH, uptime: None };
+        Self::new(1, stamp, Event::Changed, cost, around, verdicts)
     }
 
     /// Creates one of an earlier process.
     pub(super) fn recalled(change: Change) -> Self {
         let Change { id, time, event, cost, .. } = change;
         let told = OnceLock::from(Arc::new(change));
-        Self { id, time, event, cost, around: None, verdicts: Verdicts::default(), told }
+        let (uptime, around, verdicts) = (None, None, Verdicts::default());
+        Self { id, time, uptime, event, cost, around, verdicts, told }
+    }
+
+    /// Returns what the clocks showed.
+    pub(super) fn stamp(&self) -> Stamp {
+        Stamp { time: self.time, uptime: self.uptime }
     }
 
     /// Returns whether it is known what it means.

@@ -1,5 +1,7 @@
 //! The changes that are kept: the newest, bounded by number and by an estimate of their memory.
 
+mod held;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +12,14 @@ use rulec_engine::{Acknowledged, Base};
 use super::change::{Cost, Event};
 use super::disk::Found;
 use super::entry::{Around, Entry, Point};
-use super::moment::{Moment, SIGN};
-use super::states::After;
+use super::timeline::Stamp;
 use super::weight;
 use crate::config::options::HistoryArgs;
+pub(super) use held::Whereabouts;
 
 /// How many changes wait until those of earlier processes are read. More are noted without them: the
 /// disk hangs.
 const WAITING: usize = 256;
-
-/// A clock that was set back a little is no reason to refuse a moment.
-const AHEAD: Duration = Duration::from_secs(1);
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,15 +51,6 @@ pub struct Next {
     pub lost: u64,
 }
 
-/// Where a state is.
-#[derive(Debug)]
-pub(super) enum Whereabouts {
-    /// In memory.
-    Here(Arc<Point>),
-    /// It was before the daemon started.
-    Before(After),
-}
-
 /// An entry with how much memory it takes, as an estimate.
 #[derive(Debug)]
 struct Kept {
@@ -76,7 +66,7 @@ struct Kept {
 /// Changes that wait for those of earlier processes.
 #[derive(Debug, Default)]
 struct Waiting {
-    changes: Vec<(Acknowledged, Timestamp)>,
+    changes: Vec<(Acknowledged, Stamp)>,
     /// Whether those are there, and these are being added.
     is_over: bool,
 }
@@ -93,7 +83,7 @@ pub(super) struct Ring {
     /// The state after the newest change of this process.
     latest: Option<Arc<Point>>,
     /// When the newest change of this process that is no longer kept was acknowledged.
-    forgotten: Option<Timestamp>,
+    forgotten: Option<Stamp>,
     /// What is no longer kept, until somebody has the time to drop it.
     garbage: Vec<Arc<Entry>>,
     /// How many changes were noted since somebody had the time.
@@ -164,7 +154,7 @@ impl Ring {
     }
 
     /// Takes changes that have waited. They wait no longer when none is left.
-    pub(super) fn take_waiting(&mut self) -> Vec<(Acknowledged, Timestamp)> {
+    pub(super) fn take_waiting(&mut self) -> Vec<(Acknowledged, Stamp)> {
         let left = self.waiting.as_mut().map(|it| std::mem::take(&mut it.changes));
         let left = left.unwrap_or_default();
         if left.is_empty() {
@@ -182,10 +172,10 @@ impl Ring {
     pub(super) fn ready(
         &mut self,
         acknowledged: Acknowledged,
-        time: Timestamp,
-    ) -> Vec<(Acknowledged, Timestamp)> {
-        let Some(waiting) = &mut self.waiting else { return vec![(acknowledged, time)] };
-        waiting.changes.push((acknowledged, time));
+        stamp: Stamp,
+    ) -> Vec<(Acknowledged, Stamp)> {
+        let Some(waiting) = &mut self.waiting else { return vec![(acknowledged, stamp)] };
+        waiting.changes.push((acknowledged, stamp));
         match waiting.is_over || waiting.changes.len() < WAITING {
             true => Vec::new(),
             false => self.waiting.take().map_or_else(Vec::new, |it| it.changes),
@@ -211,7 +201,7 @@ impl Ring {
     }
 
     /// Adds a change, and returns its number.
-    pub(super) fn note(&mut self, acknowledged: Acknowledged, time: Timestamp) -> u64 {
+    pub(super) fn note(&mut self, acknowledged: Acknowledged, stamp: Stamp) -> u64 {
         let Acknowledged { program, model, base, cost, verdicts } = acknowledged;
         self.untidied += 1;
         let after = Arc::new(Point { program, model });
@@ -236,7 +226,7 @@ impl Ring {
         };
         self.newest += 1;
         let around = Around { before, after, settings_before };
-        let entry = Arc::new(Entry::new(self.newest, time, event, cost, around, verdicts));
+        let entry = Arc::new(Entry::new(self.newest, stamp, event, cost, around, verdicts));
         self.push(Kept { entry, bytes: weight::ENTRY, document: 0, is_weighed: false });
         self.newest
     }
@@ -280,7 +270,7 @@ impl Ring {
             let Kept { entry: oldest, bytes, document, .. } = oldest;
             self.bytes -= bytes + document;
             if oldest.around.is_some() {
-                self.forgotten = Some(oldest.time);
+                self.forgotten = Some(oldest.stamp());
             }
             self.garbage.push(oldest);
         }
@@ -326,69 +316,9 @@ impl Ring {
         Some(Next { entry, lost })
     }
 
-    /// Returns where the state at a moment is.
-    pub(super) fn state(&self, moment: Moment, now: Timestamp) -> Result<Whereabouts, String> {
-        let time = match moment {
-            Moment::Now => {
-                let none = || "the daemon does not know yet what the kernel holds".to_owned();
-                return self.now().map(Whereabouts::Here).ok_or_else(none);
-            }
-            Moment::After(id) => {
-                let Some(entry) = self.find(id) else {
-                    return Err(format!("{moment}: there is no such change{}", self.kept()));
-                };
-                return Ok(whereabouts(entry));
-            }
-            Moment::At(time) => time,
-            Moment::Ago(ago) => {
-                let time = now.checked_sub(ago);
-                time.map_err(|_| format!("{moment}: there is no such time"))?
-            }
-        };
-        if now.checked_add(AHEAD).is_ok_and(|soon| time > soon) {
-            return Err(format!("{moment}: that is in the future: it is {now:.0} now"));
-        }
-        let mut after = None;
-        for entry in self.all().rev() {
-            if entry.time > time {
-                after = Some(entry);
-                continue;
-            }
-            return match self.gap(entry, after).filter(|_| entry.time < time) {
-                Some(gap) => Err(format!("{moment}: {gap}{}", self.kept())),
-                None => Ok(whereabouts(entry)),
-            };
-        }
-        // Between a change that is no longer kept and the oldest one.
-        let oldest = self.all().find_map(|entry| entry.around.as_ref());
-        match (self.forgotten, oldest) {
-            (Some(forgotten), Some(Around { before: Some(before), .. })) if forgotten <= time => {
-                Ok(Whereabouts::Here(Arc::clone(before)))
-            }
-            _ => Err(format!("{moment}: the state of {time:.0} is not kept{}", self.kept())),
-        }
-    }
-
-    /// Returns what is not known between a change and the next one that is kept.
-    fn gap(&self, entry: &Entry, next: Option<&Arc<Entry>>) -> Option<String> {
-        // Since the start, nothing is missing.
-        if entry.around.is_some() {
-            return None;
-        }
-        let is_gap = next.map_or(self.is_cut, |next| next.id > entry.id + 1);
-        match next.filter(|next| next.event != Event::Started) {
-            _ if !is_gap => None,
-            // Of a burst, the file has only a part.
-            Some(next) => {
-                let (first, last) = (entry.id + 1, next.id - 1);
-                Some(format!("it is not known when changes {SIGN}{first} to {SIGN}{last} were"))
-            }
-            None => Some(format!(
-                "it is not known what the kernel held after change {SIGN}{} until the next start: \
-                 later changes may have been lost before they were written",
-                entry.id
-            )),
-        }
+    /// Returns when the oldest change that is kept was.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        self.entries.front().map(|kept| kept.entry.time)
     }
 
     /// Returns the newest state, also if its change has no number yet.
@@ -398,26 +328,5 @@ impl Ring {
             Arc::new(Point { program: program.clone(), model: model.clone() })
         });
         point.or_else(|| self.latest.clone())
-    }
-
-    /// Returns when the oldest change that is kept was.
-    pub(super) fn oldest(&self) -> Option<Timestamp> {
-        self.entries.front().map(|kept| kept.entry.time)
-    }
-
-    /// Returns which states are kept, for an error.
-    pub(super) fn kept(&self) -> String {
-        let mut with_states = self.all().filter(|entry| entry.around.is_some());
-        match with_states.next() {
-            None => ": no change is kept".to_owned(),
-            Some(entry) => format!(": the oldest is {SIGN}{}, of {:.0}", entry.id, entry.time),
-        }
-    }
-}
-
-fn whereabouts(entry: &Entry) -> Whereabouts {
-    match &entry.around {
-        Some(around) => Whereabouts::Here(Arc::clone(&around.after)),
-        None => Whereabouts::Before(After { id: entry.id, time: entry.time }),
     }
 }

@@ -72,6 +72,14 @@ pub(super) fn wait_until(is_so: impl Fn() -> bool) {
     }
 }
 
+/// Returns the state at a moment, wherever it is.
+pub(super) fn state(history: &History, moment: Moment) -> Result<Snapshot, String> {
+    match history.state(moment)? {
+        Past::Held(point) => Ok(Snapshot::of(&point.program, &point.model)),
+        Past::Stored(stored) => stored.read(),
+    }
+}
+
 pub(super) fn limits(changes: usize) -> Limits {
     Limits { changes, ..Limits::default() }
 }
@@ -151,10 +159,10 @@ fn a_change_is_told_as_the_difference_of_its_states() {
 fn the_state_of_a_moment_is_that_after_the_last_change_before_it() {
     let mut source = Source::new();
     let history = History::new(limits(2), tell_change);
+    let count = |snapshot: Snapshot| snapshot.model().unwrap().count(Kind::Service);
     let state = |moment: &str| {
         let moment: Moment = moment.parse().unwrap();
-        let state = history.state(moment, Timestamp::now());
-        state.map(|past| past.snapshot().model().unwrap().count(Kind::Service))
+        tests::state(&history, moment).map(count)
     };
     assert!(state("@now").unwrap_err().contains("does not know yet"));
     let start = Timestamp::now();
@@ -165,11 +173,10 @@ fn the_state_of_a_moment_is_that_after_the_last_change_before_it() {
     assert!(state("@2").unwrap_err().contains("no such change: the oldest is @3"));
     // After the change that was forgotten last, and before the oldest one.
     let times: Vec<Timestamp> = history.all().iter().map(|entry| entry.time).collect();
-    let forgotten = history.state(Moment::At(start), Timestamp::now());
+    let forgotten = tests::state(&history, Moment::At(start));
     assert!(forgotten.unwrap_err().contains("is not kept: the oldest is @3"));
     let between = times[0].checked_sub(Duration::from_nanos(1)).unwrap();
-    let between = history.state(Moment::At(between), Timestamp::now());
-    let count = |past: Past| past.snapshot().model().unwrap().count(Kind::Service);
+    let between = tests::state(&history, Moment::At(between));
     assert!(between.is_err() || count(between.unwrap()) == 2);
 }
 
@@ -497,7 +504,7 @@ fn changes_wait_for_a_disk_that_hangs_only_for_a_while() {
     history.lock().wait();
     Source::new().note(&history, 1);
     assert!(history.is_reading() && history.all().is_empty());
-    assert!(history.state(Moment::Now, Timestamp::now()).is_ok(), "it has no number yet");
+    assert!(history.state(Moment::Now).is_ok(), "it has no number yet");
     history.give_up();
     assert!(!history.is_reading());
     assert_eq!(ids(&history), [1]);
@@ -529,10 +536,10 @@ fn a_moment_in_the_future_or_without_a_state_is_named_as_such() {
     let _keeper = keep(&next, directory.path());
     Source::new().note(&next, 1);
     let now = Timestamp::now();
-    let error = |moment| next.state(moment, now).unwrap_err();
+    let error = |moment| state(&next, moment).unwrap_err();
     let future = now.checked_add(Duration::from_secs(60)).unwrap();
     assert!(error(Moment::At(future)).contains("that is in the future"), "{:?}", future);
-    assert!(next.state(Moment::At(then), now).is_ok(), "it is on disk");
+    assert!(state(&next, Moment::At(then)).is_ok(), "it is on disk");
     for file in fs::read_dir(directory.path()).unwrap() {
         let path = file.unwrap().path();
         if path.to_string_lossy().contains("states-") {
@@ -542,7 +549,7 @@ fn a_moment_in_the_future_or_without_a_state_is_named_as_such() {
     let before = error(Moment::At(then));
     let words = "was before the daemon started, and its state is not in /";
     assert!(before.contains("change @1 of ") && before.contains(words), "{before}");
-    assert!(next.state(Moment::At(now), now).is_ok());
+    assert!(state(&next, Moment::At(now)).is_ok());
 }
 
 /// What somebody has asked for, and what was read from the file, counts as well.

@@ -4,6 +4,11 @@
 //! What a change means is found on another thread, when it is asked for. Whoever follows has no
 //! queue: the next change is looked up in the history when the last one is written, so that a slow
 //! reader delays nobody, and is told how many changes were dropped meanwhile.
+//!
+//! Only a state of before the start is on the disk. Whoever asks for one waits for the disk (`stored`),
+//! and for nobody else; nobody else waits for them.
+
+mod stored;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -18,7 +23,9 @@ use tokio::sync::{Mutex, mpsc};
 use super::http::HttpAnswer;
 use crate::history::change::{API_VERSION, Change, ChangeList, Line};
 use crate::history::moment::Moment;
-use crate::history::{History, Next};
+use crate::history::{History, Next, Past};
+use crate::snapshot::Snapshot;
+use stored::Reads;
 
 /// The path of a `ChangeList`, and of one `Change` below it.
 pub const CHANGES: &str = "/v1alpha1/changes";
@@ -50,15 +57,18 @@ const FOLLOWERS: usize = 4;
 pub(super) struct Changes {
     history: History,
     followers: Arc<AtomicUsize>,
-    /// Allows one document at a time.
+    /// Allows one document at a time that is made of what is in memory.
     turn: Arc<Mutex<()>>,
+    /// Reads what is not.
+    reads: Reads,
     /// How long one that follows may take for a line.
     patience: Duration,
 }
 
 impl Changes {
     pub(super) fn new(history: History) -> Self {
-        Self { history, followers: Arc::default(), turn: Arc::default(), patience: SLOW }
+        let (followers, turn, reads) = Default::default();
+        Self { history, followers, turn, reads, patience: SLOW }
     }
 
     /// Returns the answer for a path.
@@ -78,10 +88,39 @@ impl Changes {
                 None => HttpAnswer::not_found(),
             };
         }
-        let _turn = self.turn.lock().await;
+        if let Some(moment) = below(path, STATES) {
+            return self.state(moment).await;
+        }
         let history = self.history.clone();
         let path = path.to_owned();
-        let made = tokio::task::spawn_blocking(move || answer(&history, &path)).await;
+        self.make(move || answer(&history, &path)).await
+    }
+
+    /// Returns the state at a moment.
+    async fn state(&self, moment: &str) -> HttpAnswer {
+        let past = moment.parse::<Moment>().and_then(|moment| self.history.state(moment));
+        let stored = match past {
+            Ok(Past::Held(point)) => {
+                let state = move || Snapshot::of(&point.program, &point.model);
+                return self.make(move || HttpAnswer::json(StatusCode::OK, &state())).await;
+            }
+            Ok(Past::Stored(stored)) => Arc::new(stored),
+            Err(why) => return gone(why),
+        };
+        let read = Arc::clone(&stored);
+        let read = self.reads.read(move || match read.read() {
+            Ok(snapshot) => HttpAnswer::json(StatusCode::OK, &snapshot),
+            Err(why) => gone(why),
+        });
+        read.await.unwrap_or_else(|why| {
+            HttpAnswer::text(StatusCode::SERVICE_UNAVAILABLE, stored.but(&why) + "\n")
+        })
+    }
+
+    /// Makes a document of what is in memory.
+    async fn make(&self, make: impl FnOnce() -> HttpAnswer + Send + 'static) -> HttpAnswer {
+        let _turn = self.turn.lock().await;
+        let made = tokio::task::spawn_blocking(make).await;
         made.unwrap_or_else(|error| {
             HttpAnswer::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string() + "\n")
         })
@@ -156,22 +195,18 @@ fn parse_after(text: &str) -> Option<Option<After>> {
     Some(Some(After { id: id.parse().ok()?, since }))
 }
 
+fn gone(why: String) -> HttpAnswer {
+    HttpAnswer::text(StatusCode::GONE, why + "\n")
+}
+
 fn answer(history: &History, path: &str) -> HttpAnswer {
-    let gone = |why: String| HttpAnswer::text(StatusCode::GONE, why + "\n");
-    match (below(path, CHANGES), below(path, STATES)) {
-        (Some(""), _) => HttpAnswer::json(StatusCode::OK, &list(history, LARGEST)),
-        (Some(id), _) => match id.parse().ok().and_then(|id| history.find(id)) {
+    match below(path, CHANGES) {
+        Some("") => HttpAnswer::json(StatusCode::OK, &list(history, LARGEST)),
+        Some(id) => match id.parse().ok().and_then(|id| history.find(id)) {
             Some(entry) => HttpAnswer::json(StatusCode::OK, &*history.told(&entry)),
             None => gone(format!("no change {id} is kept")),
         },
-        (None, Some(moment)) => {
-            let state = moment.parse::<Moment>();
-            match state.and_then(|moment| history.state(moment, Timestamp::now())) {
-                Ok(past) => HttpAnswer::json(StatusCode::OK, &past.snapshot()),
-                Err(why) => gone(why),
-            }
-        }
-        (None, None) => HttpAnswer::not_found(),
+        None => HttpAnswer::not_found(),
     }
 }
 
@@ -262,25 +297,85 @@ fn text(line: &Line) -> anyhow::Result<Bytes> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use rulec_compiler::{Model, Program, Settings};
     use rulec_engine::{Acknowledged, Base, Cost, Verdicts};
 
+    use rulec_sources::StateDir;
+
     use super::*;
-    use crate::history::Limits;
+    use crate::history::keeper::Keeper;
+    use crate::history::{FINISH, Limits};
+
+    fn empty() -> History {
+        History::new(Limits::default(), |entry| entry.untold())
+    }
+
+    fn note(history: &History) {
+        history.note(Acknowledged {
+            program: Program::new(Arc::new(Settings::new("na".into()))),
+            model: Model::default(),
+            base: Base::Acknowledged,
+            cost: Cost { operations: 1, ..Cost::default() },
+            verdicts: Verdicts::default(),
+        });
+    }
 
     /// A history with changes 1, 2 and 3.
     fn three() -> History {
-        let history = History::new(Limits::default(), |entry| entry.untold());
-        for _ in 0..3 {
-            history.note(Acknowledged {
-                program: Program::new(Arc::new(Settings::new("na".into()))),
-                model: Model::default(),
-                base: Base::Acknowledged,
-                cost: Cost { operations: 1, ..Cost::default() },
-                verdicts: Verdicts::default(),
-            });
-        }
+        let history = empty();
+        (0..3).for_each(|_| note(&history));
         history
+    }
+
+    /// Starts to keep a history in a directory, and waits until what is there is read.
+    fn keep(history: &History, directory: &Path) -> Keeper {
+        let keeper = history.keep(Some(StateDir::new(directory.to_owned()))).unwrap();
+        let until = std::time::Instant::now() + Duration::from_secs(60);
+        while history.is_reading() && std::time::Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        keeper
+    }
+
+    async fn code(changes: &Changes, path: &str) -> (u16, String) {
+        let answer = changes.answer(path).await;
+        (answer.code.as_u16(), String::from_utf8(answer.body.to_vec()).unwrap())
+    }
+
+    /// Only who needs the disk waits for it, and not for ever.
+    #[tokio::test]
+    async fn a_disk_that_hangs_delays_only_states_of_before_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let history = empty();
+        let keeper = keep(&history, directory.path());
+        note(&history);
+        keeper.finish(FINISH);
+        let history = empty();
+        let _keeper = keep(&history, directory.path());
+        note(&history);
+        let reads = Reads::with_patience(Duration::from_millis(20));
+        let changes = Changes { reads, ..Changes::new(history) };
+        let (work, works) = std::sync::mpsc::channel::<()>();
+        assert!(changes.reads.read(move || works.recv().is_ok()).await.is_err());
+        let old = format!("{STATES}/1");
+        let (refused, why) = code(&changes, &old).await;
+        assert_eq!(refused, 503, "{why}");
+        assert!(why.contains("@1: change @1 of "), "{why}");
+        assert!(why.contains(" and the disk has not answered for 20ms: the oldest is @2"), "{why}");
+        let patient = Changes { reads: changes.reads.patient(), ..changes.clone() };
+        let waiting = tokio::spawn(async move { code(&patient, &old).await });
+        tokio::task::yield_now().await;
+        for path in [CHANGES.to_owned(), format!("{CHANGES}/1"), format!("{STATES}/2")] {
+            assert_eq!(code(&changes, &path).await.0, 200, "{path}");
+        }
+        for path in [format!("{STATES}/now"), format!("{STATES}/-0s")] {
+            assert_eq!(code(&changes, &path).await.0, 200, "{path}");
+        }
+        work.send(()).unwrap();
+        let (found, text) = waiting.await.unwrap();
+        assert_eq!(found, 200, "{text}");
     }
 
     /// Returns the number that a first line names.

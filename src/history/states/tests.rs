@@ -11,7 +11,7 @@ use rulec_engine::{Acknowledged, Base, Cost, Verdicts};
 
 use super::*;
 use crate::history::moment::Moment;
-use crate::history::tests::{endpoints, keep, limits, of, served};
+use crate::history::tests::{endpoints, keep, limits, of, served, state};
 use crate::history::{FINISH, History};
 use crate::tool::diff::tell_change;
 
@@ -80,8 +80,7 @@ fn changes() -> Vec<Change> {
 
 /// Returns the snapshots of all moments, as the daemon says them.
 fn snapshots(history: &History, ids: std::ops::RangeInclusive<u64>) -> Vec<Snapshot> {
-    let state = |id| history.state(Moment::After(id), Timestamp::now()).unwrap();
-    ids.map(|id| *state(id).snapshot()).collect()
+    ids.map(|id| state(history, Moment::After(id)).unwrap()).collect()
 }
 
 fn files(directory: &Path) -> Vec<PathBuf> {
@@ -113,12 +112,11 @@ fn every_state_is_the_same_after_a_restart() {
         let next = History::new(limits(99), tell_change);
         let keeper = keep(&next, directory.path());
         for (id, (time, snapshot)) in (1..).zip(times.iter().zip(&before)) {
-            let now = Timestamp::now();
-            let by_number = *next.state(Moment::After(id), now).unwrap().snapshot();
+            let by_number = state(&next, Moment::After(id)).unwrap();
             assert!(by_number == *snapshot, "the state after change {id}");
             // The change after it was later.
             if times.get(id as usize).is_none_or(|next| next > time) {
-                let by_time = *next.state(Moment::At(*time), now).unwrap().snapshot();
+                let by_time = state(&next, Moment::At(*time)).unwrap();
                 assert!(by_time == *snapshot, "the state after change {id}, by its time");
             }
         }
@@ -285,8 +283,7 @@ fn a_time_among_changes_that_were_lost_has_no_state() {
     fs::write(&path, [lines[0], lines[1], lines[2], lines[5], ""].join("\n")).unwrap();
     let next = History::new(limits(99), tell_change);
     let _keeper = keep(&next, directory.path());
-    let now = Timestamp::now();
-    let at = |time: Timestamp| next.state(Moment::At(time), now).map(|_| ());
+    let at = |time: Timestamp| state(&next, Moment::At(time)).map(|_| ());
     assert_eq!(at(times[0]), Ok(()));
     let error = at(times[2]).unwrap_err();
     assert!(error.contains("it is not known when changes @3 to @4 were"), "{error}");
@@ -318,7 +315,7 @@ fn after_a_kill_it_is_not_known_what_held_until_the_next_start() {
         let then = Timestamp::now();
         std::thread::sleep(Duration::from_millis(2));
         let check = |history: &History| {
-            let state = |moment| history.state(moment, Timestamp::now()).map(|_| ());
+            let state = |moment| state(history, moment).map(|_| ());
             assert_eq!(state(Moment::After(2)), Ok(()));
             assert_eq!(state(Moment::At(written[1].time)), Ok(()));
             assert_eq!(state(Moment::At(written[0].time)), Ok(()));
@@ -343,6 +340,6 @@ fn after_a_kill_it_is_not_known_what_held_until_the_next_start() {
         let last = History::new(limits(99), tell_change);
         let _keeper = keep(&last, directory.path());
         check(&last);
-        assert!(last.state(Moment::At(Timestamp::now()), Timestamp::now()).is_ok());
+        assert!(state(&last, Moment::At(Timestamp::now())).is_ok());
     }
 }
