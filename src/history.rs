@@ -249,11 +249,6 @@ impl History {
         self.lock().is_waiting()
     }
 
-    /// Returns when the oldest change was that is kept.
-    fn oldest(&self) -> Option<Timestamp> {
-        self.lock().oldest()
-    }
-
     /// Returns when the numbers of the changes began: others are of another history.
     pub fn since(&self) -> Timestamp {
         self.lock().since()

@@ -316,11 +316,6 @@ impl Ring {
         Some(Next { entry, lost })
     }
 
-    /// Returns when the oldest change that is kept was.
-    pub(super) fn oldest(&self) -> Option<Timestamp> {
-        self.entries.front().map(|kept| kept.entry.time)
-    }
-
     /// Returns the newest state, also if its change has no number yet.
     fn now(&self) -> Option<Arc<Point>> {
         let waiting = self.waiting.as_ref().and_then(|it| it.changes.last());

@@ -5,28 +5,31 @@
 //! as large as that, the next file begins, so that the cost of a change stays in proportion to it, and
 //! no more than a few times the size of a state is read for one. So does each start, and each failure:
 //! what a crash has cut is never appended to. The oldest files go when all of them are too large, and
-//! when no change is kept any more whose state they have.
+//! when so many changes came later that no history has their own any more. What the daemon keeps in
+//! memory does not matter: it is bounded otherwise.
+//!
+//! The order is that of the files and of the numbers in them, never that of the times: clocks are set
+//! back. A file that cannot be read is not removed for that, but counts as one that is there.
 
+mod room;
 mod segment;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use rulec_compiler::Model;
-use rulec_compiler::object::Kind;
-use rulec_sources::{is_replaceable, replace_file};
+use rulec_sources::replace_file;
 
 use super::entry::{Entry, Point};
 use crate::snapshot::{Snapshot, Step};
+use room::{count, has_room};
 pub(super) use segment::After;
-use segment::{Content, Record, STEPS, Segment, WHOLE, line};
+use segment::{Content, Known, Record, STEPS, Segment, WHOLE, line};
 
 /// How many bytes all files have.
 const TOTAL: u64 = 64 << 20;
@@ -57,9 +60,13 @@ pub(super) struct States {
     bounds: Bounds,
     /// The oldest first.
     segments: VecDeque<Segment>,
+    /// What writes have left that were not completed.
+    halves: Vec<PathBuf>,
+    /// What could not be removed, which is said once.
+    stuck: BTreeSet<PathBuf>,
     /// The number of the next file.
     next: u64,
-    /// Where steps are appended.
+    /// Where steps are appended: the last file.
     open: Option<Open>,
     /// How many objects there were when their state was too large.
     too_large: Option<usize>,
@@ -88,51 +95,43 @@ pub(super) struct Written {
 }
 
 impl States {
-    /// Looks at what is there. Files that cannot be used are removed; returns why they could not.
-    pub(super) fn find(directory: &Path, bounds: Bounds) -> (Self, Vec<String>) {
-        let mut complaints = Vec::new();
-        let mut segments: Vec<Segment> = Vec::new();
-        let mut next = 1;
-        let names = match fs::read_dir(directory) {
-            Ok(entries) => entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()),
-            // It is made when there is something to write.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return (Self::new(directory, bounds, Vec::new(), next), complaints);
-            }
-            Err(error) => {
-                complaints.push(error.to_string());
-                return (Self::new(directory, bounds, Vec::new(), next), complaints);
-            }
+    /// Looks at what is there, and changes nothing: another thread may be writing. Returns also what
+    /// cannot be used.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be found out what is there: nothing may be written then, because it could take the
+    /// place of something.
+    pub(super) fn find(directory: &Path, bounds: Bounds) -> io::Result<(Self, Vec<String>)> {
+        let mut states = Self {
+            directory: directory.to_owned(),
+            bounds,
+            segments: VecDeque::new(),
+            halves: Vec::new(),
+            stuck: BTreeSet::new(),
+            next: 1,
+            open: None,
+            too_large: None,
         };
-        for name in names {
+        let mut complaints = Vec::new();
+        for name in names(directory)? {
+            let path = directory.join(&name);
             if Segment::is_half(&name) {
-                remove(&directory.join(&name), &mut complaints);
+                states.halves.push(path);
+                continue;
             }
             let Some(number) = Segment::number_of(&name) else { continue };
-            next = next.max(number.saturating_add(1));
-            let path = directory.join(&name);
-            match Segment::open(path.clone(), number) {
-                Ok(segment) => segments.push(segment),
-                Err(error) => {
-                    complaints.push(format!("{name}: {error:#}"));
-                    // What is no file is somebody else's.
-                    if is_replaceable(&path).is_ok() {
-                        remove(&path, &mut complaints);
-                    }
-                }
-            }
+            states.next = states.next.max(number.saturating_add(1));
+            let (segment, complaint) = Segment::look(path, number);
+            states.segments.extend(segment);
+            complaints.extend(complaint.map(|complaint| format!("{name}: {complaint}")));
         }
-        segments.sort_unstable_by_key(|segment| segment.number);
-        (Self::new(directory, bounds, segments, next), complaints)
+        states.segments.make_contiguous().sort_unstable_by_key(|segment| segment.number);
+        Ok((states, complaints))
     }
 
-    fn new(directory: &Path, bounds: Bounds, segments: Vec<Segment>, next: u64) -> Self {
-        let directory = directory.to_owned();
-        Self { directory, bounds, segments: segments.into(), next, open: None, too_large: None }
-    }
-
-    /// Adds the states after changes of this process. `oldest` is when the oldest change was that is
-    /// kept.
+    /// Adds the states after changes of this process, of which a history has so many. Returns also why
+    /// a file could not be removed, once for each.
     ///
     /// # Errors
     ///
@@ -140,10 +139,14 @@ impl States {
     pub(super) fn write(
         &mut self,
         entries: &[Arc<Entry>],
-        oldest: Option<Timestamp>,
-    ) -> io::Result<Written> {
+        changes: usize,
+    ) -> (io::Result<Written>, Vec<String>) {
+        let newest = entries.last().map_or(0, |entry| entry.id);
+        let oldest = newest.saturating_sub((changes as u64).saturating_sub(1));
+        let mut complaints = Vec::new();
         let mut written = Written::default();
-        let done = entries.iter().try_for_each(|entry| self.add(entry, &mut written));
+        let done =
+            entries.iter().try_for_each(|entry| self.add(entry, &mut written, &mut complaints));
         let done = done.and_then(|()| match &self.open {
             Some(open) if written.steps > 0 => open.file.sync_data(),
             Some(_) | None => Ok(()),
@@ -151,11 +154,16 @@ impl States {
         if done.is_err() {
             self.open = None;
         }
-        self.forget(oldest, 0)?;
-        done.map(|()| written)
+        self.forget(oldest, 0, &mut complaints);
+        (done.map(|()| written), complaints)
     }
 
-    fn add(&mut self, entry: &Entry, written: &mut Written) -> io::Result<()> {
+    fn add(
+        &mut self,
+        entry: &Entry,
+        written: &mut Written,
+        complaints: &mut Vec<String>,
+    ) -> io::Result<()> {
         let Some(around) = &entry.around else { return Ok(()) };
         let after = After { id: entry.id, time: entry.time };
         if let Some(open) = &mut self.open
@@ -177,7 +185,7 @@ impl States {
             }
         }
         self.open = None;
-        match self.begin(after, &around.after)? {
+        match self.begin(after, &around.after, complaints)? {
             Some(whole) => written.wholes += whole,
             None => written.too_large = Some(self.bounds.whole),
         }
@@ -186,7 +194,12 @@ impl States {
 
     /// Begins a file with a whole state. Returns its bytes; nothing if it is too large, the first
     /// time.
-    fn begin(&mut self, after: After, point: &Arc<Point>) -> io::Result<Option<u64>> {
+    fn begin(
+        &mut self,
+        after: After,
+        point: &Arc<Point>,
+        complaints: &mut Vec<String>,
+    ) -> io::Result<Option<u64>> {
         let objects = count(&point.model);
         // Finding out takes as long as writing it.
         if self.too_large.is_some_and(|before| objects > before / 4 * 3) {
@@ -206,79 +219,96 @@ impl States {
         self.too_large = None;
         let header = Segment::header(after)?;
         let bytes = (header.len() + text.len()) as u64;
-        self.forget(None, bytes)?;
+        if self.forget(0, bytes, complaints) + bytes > self.bounds.total {
+            let why = "the files of states that cannot be removed leave no room";
+            return Err(io::Error::new(io::ErrorKind::StorageFull, why));
+        }
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-        let path = Segment::path_of(&self.directory, self.next);
+        let path = self.unused()?;
         replace_file(&path, MODE, |file| {
             file.write_all(&header)?;
             file.write_all(&text)
         })?;
         let file = OpenOptions::new().append(true).open(&path)?;
-        self.segments.push_back(Segment { number: self.next, path, first: after, bytes });
+        let known = Known::First(after);
+        self.segments.push_back(Segment { number: self.next, path, bytes, known });
         self.next += 1;
         self.open = Some(Open { file, last: Arc::clone(point), whole: bytes, steps: 0 });
         Ok(Some(bytes))
     }
 
-    /// Removes the oldest files: as long as all of them are too large together with so many bytes
-    /// more, and if all of their states are older than the oldest change that is kept.
-    fn forget(&mut self, oldest: Option<Timestamp>, more: u64) -> io::Result<()> {
+    /// Returns the path of the next file. Somebody may have put one there meanwhile.
+    fn unused(&mut self) -> io::Result<PathBuf> {
         loop {
-            let total: u64 = self.segments.iter().map(|segment| segment.bytes).sum();
-            let is_old = match (self.segments.get(1), oldest) {
-                (Some(second), Some(oldest)) => second.first.time <= oldest,
-                _ => false,
-            };
-            // What is appended to stays, however large it is.
-            let is_alone = self.segments.len() < 2 && more == 0;
-            if !is_old && (is_alone || total + more <= self.bounds.total) {
-                return Ok(());
+            let path = Segment::path_of(&self.directory, self.next);
+            match fs::symlink_metadata(&path) {
+                Ok(_) => self.next += 1,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(path),
+                Err(error) => return Err(error),
             }
-            let Some(segment) = self.segments.pop_front() else { return Ok(()) };
-            match fs::remove_file(&segment.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    self.segments.push_front(segment);
-                    return Err(error);
+        }
+    }
+
+    /// Removes files: those that are damaged, those whose states are all older than that after a
+    /// change, and the oldest, as long as all are too large together with so many bytes more. One that
+    /// cannot be removed is tried again the next time; others go in its place. Returns the bytes of
+    /// those that are left.
+    fn forget(&mut self, oldest: u64, more: u64, complaints: &mut Vec<String>) -> u64 {
+        for half in std::mem::take(&mut self.halves) {
+            if !self.remove(&half, complaints) {
+                self.halves.push(half);
+            }
+        }
+        let segments = std::mem::take(&mut self.segments);
+        let mut total: u64 = segments.iter().map(|segment| segment.bytes).sum();
+        let is_first_kept =
+            |segment: &Segment| segment.first().is_some_and(|first| first.id <= oldest);
+        let first_kept = segments.iter().rposition(is_first_kept).unwrap_or(0);
+        // What is appended to stays, however large it is.
+        let last = segments.len().checked_sub(1).filter(|_| more == 0);
+        for (index, segment) in segments.into_iter().enumerate() {
+            let is_due = index < first_kept
+                || segment.known == Known::Damage
+                || total.saturating_add(more) > self.bounds.total;
+            if Some(index) == last || !is_due || !self.remove(&segment.path, complaints) {
+                self.segments.push_back(segment);
+            } else {
+                total -= segment.bytes;
+            }
+        }
+        total
+    }
+
+    /// Removes a file; returns whether it is gone.
+    fn remove(&mut self, path: &Path, complaints: &mut Vec<String>) -> bool {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                if self.stuck.insert(path.to_owned()) {
+                    complaints.push(format!("{}: {error}", path.display()));
                 }
-                Ok(()) | Err(_) => {}
+                false
+            }
+            Ok(()) | Err(_) => {
+                self.stuck.remove(path);
+                true
             }
         }
     }
 }
 
-fn remove(path: &Path, complaints: &mut Vec<String>) {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            complaints.push(format!("{}: cannot be removed: {error}", path.display()));
-        }
-        Ok(()) | Err(_) => {}
+/// Returns the names in a directory; none if it does not exist, because it is made when there is
+/// something to write.
+fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        // Ours are text.
+        names.extend(entry?.file_name().into_string().ok());
     }
-}
-
-fn count(model: &Model) -> usize {
-    Kind::ALL.into_iter().map(|kind| model.count(kind)).sum()
-}
-
-/// Returns whether the objects alone have this many bytes at the most. Of a state that is too large,
-/// no copy is made.
-fn has_room(model: &Model, bytes: usize) -> bool {
-    let mut room = Room(bytes);
-    model.objects().all(|sourced| serde_json::to_writer(&mut room, &sourced).is_ok())
-}
-
-/// Takes no more bytes than this.
-struct Room(usize);
-
-impl Write for Room {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let left = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
-        self.0 = left;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    Ok(names)
 }
 
 /// Reads the state after a change from the files of a directory.
@@ -288,21 +318,15 @@ impl Write for Room {
 /// If it is not there, or cannot be read; the error is the rest of a sentence about it.
 pub(super) fn read(directory: &Path, after: After) -> Result<Snapshot, String> {
     let path = directory.display();
-    let entries =
-        fs::read_dir(directory).map_err(|error| format!("cannot read {path}: {error}"))?;
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut numbers: Vec<u64> = names.filter_map(|name| Segment::number_of(&name)).collect();
+    let names = names(directory).map_err(|error| format!("cannot read {path}: {error}"))?;
+    let mut numbers: Vec<u64> = names.iter().filter_map(|name| Segment::number_of(name)).collect();
     numbers.sort_unstable_by(|a, b| b.cmp(a));
     let mut failure = None;
     for number in numbers {
         let file = Segment::path_of(directory, number);
-        let found = Segment::open(file.clone(), number).and_then(|segment| {
-            if segment.first.time > after.time { Ok(None) } else { segment.read(after) }
-        });
-        match found {
+        match segment::read(&file, after) {
             Ok(Some(snapshot)) => return Ok(snapshot),
             Ok(None) => {}
-            // It may have been removed meanwhile, since it is too old.
             Err(error) => failure = Some(format!("{}: {error:#}", file.display())),
         }
     }

@@ -23,13 +23,13 @@ use super::*;
 use crate::tool::diff::tell_change;
 
 /// A daemon's model that grows by a Service with each change.
-struct Source {
+pub(super) struct Source {
     model: Model,
     settings: Arc<Settings>,
 }
 
 impl Source {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { model: Model::default(), settings: Arc::new(Settings::new("na".into())) }
     }
 
@@ -49,7 +49,7 @@ impl Source {
         Acknowledged { program, model, base, cost, verdicts }
     }
 
-    fn note(&mut self, history: &History, times: usize) {
+    pub(super) fn note(&mut self, history: &History, times: usize) {
         for _ in 0..times {
             let next = self.next();
             history.note(next);
@@ -265,6 +265,57 @@ fn the_file_is_replaced_when_it_has_grown() {
     assert_eq!(most, 8);
     let found = disk::Disk::new(directory.path(), 4).read();
     assert_eq!(found.changes.iter().map(|(it, _)| it.id).collect::<Vec<_>>(), [27, 28, 29, 30]);
+}
+
+/// The file has bounds of its own: what memory has no room for stays in it when it is replaced.
+#[test]
+fn a_file_that_is_replaced_keeps_what_memory_has_no_room_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut source = Source::new();
+    let history = History::new(Limits { changes: 4, bytes: 1 }, tell_change);
+    let mut disk = disk::Disk::new(directory.path(), 4);
+    for _ in 0..9 {
+        source.note(&history, 1);
+        let all: Vec<_> = history.all().iter().map(|entry| history.told(entry)).collect();
+        assert_eq!(all.len(), 1);
+        disk.write(&all, history.since(), || all.clone()).unwrap();
+    }
+    assert_eq!(file(directory.path()).lines().count(), 5, "it was just replaced");
+    let found = disk::Disk::new(directory.path(), 4).read();
+    assert_eq!(found.changes.iter().map(|(it, _)| it.id).collect::<Vec<_>>(), [6, 7, 8, 9]);
+    assert_eq!(found.complaints, [""; 0]);
+}
+
+/// Only what is damaged goes; what another version has written, or cannot be read now, does not.
+#[test]
+fn a_file_that_is_not_understood_is_put_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("history.jsonl");
+    let aside = |number: u64| directory.path().join(format!("history-aside-{number}.jsonl"));
+    for number in 1..=5 {
+        fs::write(&path, format!("{{\"apiVersion\":\"rulec.io/v{number}\"}}\n")).unwrap();
+        let history = History::new(limits(9), tell_change);
+        let keeper = keep(&history, directory.path());
+        Source::new().note(&history, 1);
+        keeper.finish(FINISH);
+        assert_eq!(file(directory.path()).lines().count(), 2);
+        let said = fs::read_to_string(aside(number)).unwrap();
+        assert!(said.contains(&format!("rulec.io/v{number}")), "{said}");
+    }
+    let left: Vec<u64> = (1..9).filter(|number| aside(*number).exists()).collect();
+    assert_eq!(left, [3, 4, 5], "the oldest have gone");
+    // One line of another version is enough.
+    let text = file(directory.path());
+    let line = text.lines().nth(1).unwrap().replace("rulec.io/v1alpha1", "rulec.io/v9");
+    fs::write(&path, format!("{text}{line}\n")).unwrap();
+    let history = History::new(limits(9), tell_change);
+    let keeper = keep(&history, directory.path());
+    Source::new().note(&history, 1);
+    keeper.finish(FINISH);
+    assert_eq!(ids(&history), [1, 3], "the second may have had a number");
+    assert!(fs::read_to_string(aside(6)).unwrap().contains("rulec.io/v9"));
+    let found = disk::Disk::new(directory.path(), 9).read();
+    assert_eq!(found.changes.iter().map(|(it, _)| it.id).collect::<Vec<_>>(), [1, 3]);
 }
 
 /// Returns true in a process in which only this test runs, because the memory of a process is that
@@ -519,8 +570,11 @@ fn changes_wait_for_a_disk_that_hangs_only_for_a_while() {
     drop(work);
     keeper.finish(FINISH);
     let found = disk::Disk::new(directory.path(), 9).read();
-    assert_eq!(found.changes.len(), 2, "the file is replaced");
+    assert_eq!(found.changes.len(), 2, "another file is begun");
     assert_eq!(found.since, Some(history.since()));
+    // What was not read is not lost.
+    let aside = fs::read_to_string(directory.path().join("history-aside-1.jsonl")).unwrap();
+    assert_eq!(aside.lines().count(), 4, "a header and three changes");
 }
 
 #[test]

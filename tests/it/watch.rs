@@ -492,14 +492,19 @@ fn a_restart_continues_the_history() {
     assert!(second.contains("10.50.1.1:8080") && !second.contains("default/marker"), "{second}");
     assert!(diff("@2", "@3").contains("default/marker"));
 
-    // What is of another version is left out, and replaced.
+    // What is of another version is left out, and put aside.
     daemon.stop();
-    fs::write(&file, "{\"apiVersion\":\"rulec.io/v9\",\"kind\":\"History\"}\n").unwrap();
+    let other = "{\"apiVersion\":\"rulec.io/v9\",\"kind\":\"History\"}\n";
+    fs::write(&file, other).unwrap();
     let mut daemon = place.start_with_state(&[]);
     daemon.wait_for("it is not of version rulec.io/v1alpha1");
-    eventually("the file is replaced", || {
-        fs::read_to_string(&file).unwrap().starts_with("{\"apiVersion\":\"rulec.io/v1alpha1\"")
+    daemon.wait_for("the history that was there could not be read, and was put aside");
+    eventually("another file is begun", || {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        text.starts_with("{\"apiVersion\":\"rulec.io/v1alpha1\"")
     });
+    let aside = fs::read_to_string(place.state().join("history-aside-1.jsonl")).unwrap();
+    assert_eq!(aside, other);
     assert_eq!(place.history().len(), 1);
 }
 

@@ -1,6 +1,6 @@
 //! A file of states: a header, a whole state, and a step to each of the next ones.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,8 @@ pub(super) const STEPS: u64 = 1 << 20;
 /// A file cannot become larger by what is written to it.
 const LARGEST: u64 = 3 * WHOLE as u64;
 
-/// A state by the change that it is after. Numbers may begin again; times tell which it is.
+/// A state by the change that it is after. Numbers may begin again; times tell which it is. They tell
+/// nothing of the order, because clocks are set back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::history) struct After {
     /// The number of the change.
@@ -46,6 +47,14 @@ struct Header {
     kind: String,
     /// The first state.
     first: After,
+}
+
+/// What a header of every version has.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AnyHeader {
+    api_version: String,
+    kind: String,
 }
 
 /// A line.
@@ -77,15 +86,27 @@ pub(super) enum Content {
 pub(super) struct Segment {
     pub(super) number: u64,
     pub(super) path: PathBuf,
-    /// The first state.
-    pub(super) first: After,
     pub(super) bytes: u64,
+    pub(super) known: Known,
+}
+
+/// What is known of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Its first state.
+    First(After),
+    /// Nothing: it could not be read, which may pass, or another version has written it.
+    Nothing,
+    /// That it has no header: no state in it can be found.
+    Damage,
 }
 
 impl Segment {
     /// Returns the number in the name of a file, if it is called like one.
     pub(super) fn number_of(name: &str) -> Option<u64> {
-        name.strip_prefix(NAME[0])?.strip_suffix(NAME[1])?.parse().ok()
+        // None has as many that there would be no next one.
+        let number: u32 = name.strip_prefix(NAME[0])?.strip_suffix(NAME[1])?.parse().ok()?;
+        Some(number.into())
     }
 
     /// Returns whether a write of such a file that was not completed has left a file of this name.
@@ -106,69 +127,127 @@ impl Segment {
         line(&Header { api_version, kind, first })
     }
 
-    /// Reads the header of a file.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be read, or is of an unknown version.
-    pub(super) fn open(path: PathBuf, number: u64) -> anyhow::Result<Self> {
-        is_replaceable(&path)?;
-        let file = File::open(&path)?;
-        let bytes = file.metadata()?.len();
-        let mut text = Vec::new();
-        BufReader::new(file.take(HEADER)).read_until(b'\n', &mut text)?;
-        let header: Option<Header> = serde_json::from_slice(&text).ok();
-        let known = header.filter(|it| it.api_version == API_VERSION && it.kind == KIND);
-        let first = known.map(|header| header.first).with_context(|| {
-            let text = String::from_utf8_lossy(text.get(..80).unwrap_or(&text));
-            format!("it is not of version {API_VERSION}: it begins with {}", text.trim_end())
-        })?;
-        Ok(Self { number, path, first, bytes })
-    }
-
-    /// Reads a state; `None` if it is not in the file.
-    ///
-    /// # Errors
-    ///
-    /// If the file cannot be read up to it.
-    pub(super) fn read(&self, after: After) -> anyhow::Result<Option<Snapshot>> {
-        let Some(lines) = self.lines_to(after)? else { return Ok(None) };
-        let mut replay = None;
-        // The header is line 1.
-        for (number, text) in (2..).zip(lines) {
-            let here = || format!("line {number}");
-            let record: Record = serde_json::from_slice(&text).with_context(here)?;
-            match (record.content, &mut replay) {
-                (Content::Whole(snapshot), replay) => {
-                    *replay = Some(Replay::begin(*snapshot).with_context(here)?);
-                }
-                (Content::Step(step), Some(replay)) => replay.take(step).with_context(here)?,
-                (Content::Step(_), None) => anyhow::bail!("line {number}: no state is before it"),
+    /// Looks at a file; returns also what is wrong with it. It is nothing if it is no file, and so
+    /// somebody else's.
+    pub(super) fn look(path: PathBuf, number: u64) -> (Option<Self>, Option<String>) {
+        match is_replaceable(&path) {
+            Ok(true) => {}
+            Ok(false) => return (None, None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                return (None, Some(error.to_string()));
+            }
+            Err(error) => {
+                let segment = Self { number, path, bytes: 0, known: Known::Nothing };
+                return (Some(segment), Some(error.to_string()));
             }
         }
-        Ok(replay.map(Replay::end))
-    }
-
-    /// Returns the lines after the header up to that of a state, if it is there.
-    fn lines_to(&self, after: After) -> anyhow::Result<Option<Vec<Vec<u8>>>> {
-        is_replaceable(&self.path)?;
-        let file = BufReader::new(File::open(&self.path)?.take(LARGEST));
-        let mut lines = Vec::new();
-        for (index, text) in file.split(b'\n').enumerate().skip(1) {
-            let text = text?;
-            let found: After = match serde_json::from_slice(&text) {
-                Ok(found) => found,
-                // The last line may be cut, or just being written: what is asked for is not in it.
-                Err(error) if error.is_eof() => return Ok(None),
-                Err(error) => Err(error).with_context(|| format!("line {}", index + 1))?,
+        // It counts, also if it cannot be read.
+        let bytes = fs::symlink_metadata(&path).map_or(0, |metadata| metadata.len());
+        let (known, complaint) =
+            match File::open(&path).and_then(|file| read_header(&mut BufReader::new(file))) {
+                Ok(text) => match first_of(&text) {
+                    Ok(first) => (Known::First(first), None),
+                    Err((known, complaint)) => (known, Some(complaint)),
+                },
+                Err(error) => (Known::Nothing, Some(error.to_string())),
             };
-            lines.push(text);
-            if found == after {
-                return Ok(Some(lines));
-            }
-        }
-        Ok(None)
+        (Some(Self { number, path, bytes, known }), complaint)
     }
+
+    /// Returns the first state, if it is known.
+    pub(super) fn first(&self) -> Option<After> {
+        match self.known {
+            Known::First(first) => Some(first),
+            Known::Nothing | Known::Damage => None,
+        }
+    }
+}
+
+/// Reads a state from a file; `None` if it is not in it.
+///
+/// # Errors
+///
+/// If the file cannot be read up to it.
+pub(super) fn read(path: &Path, after: After) -> anyhow::Result<Option<Snapshot>> {
+    let Some(lines) = lines_to(path, after)? else { return Ok(None) };
+    let mut replay = None;
+    // The header is line 1.
+    for (number, text) in (2..).zip(lines) {
+        let here = || format!("line {number}");
+        let record: Record = serde_json::from_slice(&text).with_context(here)?;
+        match (record.content, &mut replay) {
+            (Content::Whole(snapshot), replay) => {
+                *replay = Some(Replay::begin(*snapshot).with_context(here)?);
+            }
+            (Content::Step(step), Some(replay)) => replay.take(step).with_context(here)?,
+            (Content::Step(_), None) => anyhow::bail!("line {number}: no state is before it"),
+        }
+    }
+    Ok(replay.map(Replay::end))
+}
+
+/// Returns the lines after the header up to that of a state, if it is there. Numbers ascend in a file.
+fn lines_to(path: &Path, after: After) -> anyhow::Result<Option<Vec<Vec<u8>>>> {
+    // It may have been removed meanwhile, since it is too old.
+    if !is_replaceable(path)? {
+        return Ok(None);
+    }
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut file = BufReader::new(file.take(LARGEST));
+    let first = first_of(&read_header(&mut file)?).map_err(|(_, why)| anyhow::anyhow!(why))?;
+    if first.id > after.id {
+        return Ok(None);
+    }
+    let mut lines = Vec::new();
+    loop {
+        let mut text = Vec::new();
+        file.read_until(b'\n', &mut text)?;
+        let is_cut = text.pop_if(|byte| *byte == b'\n').is_none();
+        let found: After = match serde_json::from_slice(&text) {
+            Ok(found) => found,
+            // The last line may be cut, or just being written: what is asked for is not in it.
+            Err(error) if error.is_eof() && is_cut => return Ok(None),
+            Err(error) => Err(error).with_context(|| format!("line {}", lines.len() + 2))?,
+        };
+        if found.id > after.id {
+            return Ok(None);
+        }
+        lines.push(text);
+        if found == after {
+            return Ok(Some(lines));
+        }
+    }
+}
+
+/// Reads the first line.
+fn read_header(file: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    file.take(HEADER).read_until(b'\n', &mut text)?;
+    Ok(text)
+}
+
+/// Returns the first state that a header names; otherwise what is known of the file, and what is wrong
+/// with it.
+fn first_of(text: &[u8]) -> Result<After, (Known, String)> {
+    let wrong = |known| {
+        let text = String::from_utf8_lossy(text.get(..80).unwrap_or(text));
+        let text = text.trim_end();
+        (known, format!("it is not of version {API_VERSION}: it begins with {text}"))
+    };
+    // Of another version, it may be longer.
+    if text.len() as u64 >= HEADER {
+        return Err(wrong(Known::Nothing));
+    }
+    let AnyHeader { api_version, kind } =
+        serde_json::from_slice(text).map_err(|_| wrong(Known::Damage))?;
+    if api_version != API_VERSION || kind != KIND {
+        return Err(wrong(Known::Nothing));
+    }
+    let header: Header = serde_json::from_slice(text).map_err(|_| wrong(Known::Damage))?;
+    Ok(header.first)
 }
 
 /// Returns a document as a line. JSON has no line breaks.

@@ -1,5 +1,7 @@
 //! States outlive the process, exactly, within their bounds.
 
+mod faults;
+
 use std::time::Duration;
 
 use rulec_compiler::change::Change;
@@ -9,10 +11,15 @@ use rulec_compiler::settings::{IpvsSettings, ProxyMode};
 use rulec_compiler::{Origin, Program, Settings, State};
 use rulec_engine::{Acknowledged, Base, Cost, Verdicts};
 
+use jiff::Timestamp;
+use rulec_compiler::Model;
+
 use super::*;
 use crate::history::moment::Moment;
+use crate::history::ring::Whereabouts;
 use crate::history::tests::{endpoints, keep, limits, of, served, state};
-use crate::history::{FINISH, History};
+use crate::history::timeline::Stamp;
+use crate::history::{FINISH, History, Limits};
 use crate::tool::diff::tell_change;
 
 /// A daemon whose objects change.
@@ -41,10 +48,15 @@ impl Daemon {
     }
 
     fn note(&self) {
+        self.note_at(Stamp::now());
+    }
+
+    fn note_at(&self, stamp: Stamp) {
         let (program, model) = (self.program.clone(), self.model.clone());
         let cost = Cost { operations: 1, ..Cost::default() };
         let (base, verdicts) = (Base::Acknowledged, Verdicts::default());
-        self.history.note(Acknowledged { program, model, base, cost, verdicts });
+        let acknowledged = Acknowledged { program, model, base, cost, verdicts };
+        self.history.note_at(acknowledged, stamp);
     }
 }
 
@@ -81,6 +93,13 @@ fn changes() -> Vec<Change> {
 /// Returns the snapshots of all moments, as the daemon says them.
 fn snapshots(history: &History, ids: std::ops::RangeInclusive<u64>) -> Vec<Snapshot> {
     ids.map(|id| state(history, Moment::After(id)).unwrap()).collect()
+}
+
+/// Writes states of a history without an end; nothing is wrong with the files.
+fn write(states: &mut States, entries: &[Arc<Entry>]) -> Written {
+    let (written, complaints) = states.write(entries, usize::MAX);
+    assert_eq!(complaints, [""; 0]);
+    written.unwrap()
 }
 
 fn files(directory: &Path) -> Vec<PathBuf> {
@@ -137,15 +156,15 @@ fn every_state_is_the_same_after_a_restart() {
 #[test]
 fn a_process_that_is_killed_leaves_what_it_has_written() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut states, complaints) = States::find(directory.path(), Bounds::default());
+    let (mut states, complaints) = States::find(directory.path(), Bounds::default()).unwrap();
     assert_eq!(complaints, [""; 0]);
     let history = History::new(limits(99), tell_change);
     let mut daemon = Daemon::start(&history, settings(), vec![of(served(1, 80))]);
     daemon.change(of(endpoints(1, 3)));
     daemon.change(of(endpoints(1, 4)));
     let all = history.all();
-    states.write(&all[..2], None).unwrap();
-    states.write(&all[2..], None).unwrap();
+    write(&mut states, &all[..2]);
+    write(&mut states, &all[2..]);
     let after = |index: usize| After { id: all[index].id, time: all[index].time };
     let expected = snapshots(&history, 1..=3);
     // The write of the third was cut, and what would have followed it is not there.
@@ -176,46 +195,18 @@ fn a_process_that_is_killed_leaves_what_it_has_written() {
 }
 
 #[test]
-fn what_cannot_be_used_is_said_and_removed() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = |name: &str| directory.path().join(name);
-    fs::write(path("states-3.jsonl"), "{\"apiVersion\":\"rulec.io/v9\",\"kind\":\"States\"}\n")
-        .unwrap();
-    fs::write(path("states-4.jsonl"), "").unwrap();
-    fs::write(path(".states-5.jsonl.new"), "half").unwrap();
-    fs::write(path("states-x.jsonl"), "of somebody else").unwrap();
-    fs::create_dir(path("states-6.jsonl")).unwrap();
-    let (states, mut complaints) = States::find(directory.path(), Bounds::default());
-    complaints.sort();
-    let [third, fourth, directories @ ..] = &complaints[..] else { panic!("{complaints:?}") };
-    let known = "it is not of version rulec.io/v1alpha1: it begins with ";
-    let other = r#"{"apiVersion":"rulec.io/v9","kind":"States"}"#;
-    assert_eq!((third, fourth), (&complaint(3, known, other), &complaint(4, known, "")));
-    assert!(directories.iter().any(|it| it.contains("this is a directory")), "{directories:?}");
-    assert_eq!((states.segments.len(), states.next), (0, 7));
-    let mut left: Vec<_> =
-        fs::read_dir(directory.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
-    left.sort();
-    assert_eq!(left, ["states-6.jsonl", "states-x.jsonl"]);
-}
-
-fn complaint(number: u64, known: &str, other: &str) -> String {
-    format!("states-{number}.jsonl: {known}{other}")
-}
-
-#[test]
 fn files_are_bounded_and_go_with_the_changes() {
     let directory = tempfile::tempdir().unwrap();
     let history = History::new(limits(999), tell_change);
     let objects = (1..20).flat_map(|number| [of(served(number, 80)), of(endpoints(number, 3))]);
     let mut daemon = Daemon::start(&history, settings(), objects.collect());
     let bounds = Bounds { total: 400_000, whole: 100_000, steps: 10_000 };
-    let (mut states, _) = States::find(directory.path(), bounds);
+    let (mut states, _) = States::find(directory.path(), bounds).unwrap();
     let mut wholes = 0;
     for round in 0..200_u16 {
         daemon.change(of(endpoints(1 + round % 19, 1 + round % 7)));
         let all = history.all();
-        let written = states.write(&all[all.len() - 1..], None).unwrap();
+        let written = write(&mut states, &all[all.len() - 1..]);
         wholes += u32::from(written.wholes > 0);
         let each = written.wholes / 19;
         assert!(each == 0 || (1_000..4_000).contains(&each), "{each} bytes for a Service");
@@ -230,10 +221,11 @@ fn files_are_bounded_and_go_with_the_changes() {
     }
     assert!((3..100).contains(&wholes), "{wholes} whole states for 200 changes");
     assert!(files(directory.path()).len() > 1);
-    // No change is kept any more that is older than the last two.
+    // Nobody has a number any more for changes before the last one.
     let all = history.all();
     daemon.change(of(served(1, 81)));
-    states.write(&history.all()[all.len()..], Some(history.all()[all.len()].time)).unwrap();
+    let (written, complaints) = states.write(&history.all()[all.len()..], 1);
+    assert!(written.is_ok() && complaints.is_empty(), "{written:?}: {complaints:?}");
     assert_eq!(files(directory.path()).len(), 1);
 }
 
@@ -245,22 +237,95 @@ fn a_state_that_is_too_large_is_not_written_until_it_is_smaller() {
     let objects = many.iter().map(|number| of(served(*number, 80)));
     let mut daemon = Daemon::start(&history, settings(), objects.collect());
     let bounds = Bounds { whole: 30_000, ..Bounds::default() };
-    let (mut states, _) = States::find(directory.path(), bounds);
-    let mut write = |history: &History| states.write(&history.all()[..], None).unwrap();
-    assert_eq!(write(&history).too_large, Some(30_000));
+    let (mut states, _) = States::find(directory.path(), bounds).unwrap();
+    let mut write_all = |history: &History| write(&mut states, &history.all()[..]);
+    assert_eq!(write_all(&history).too_large, Some(30_000));
     daemon.change(of(served(1, 81)));
-    assert_eq!(write(&history), Written::default(), "it is said once");
+    assert_eq!(write_all(&history), Written::default(), "it is said once");
     assert_eq!(files(directory.path()), [""; 0].map(PathBuf::from));
     for number in many.into_iter().skip(5) {
         let key = NamespacedName::new("default", &*format!("s{number}"));
         daemon.change(Change::Remove(ObjectKey::Service(key)));
     }
     let all = history.all();
-    assert!(states.write(&all[all.len() - 1..], None).unwrap().wholes > 0);
+    assert!(write(&mut states, &all[all.len() - 1..]).wholes > 0);
     let newest = all.last().unwrap();
     let expected = snapshots(&history, newest.id..=newest.id);
     let found = read(directory.path(), After { id: newest.id, time: newest.time }).unwrap();
     assert!(found == expected[0]);
+}
+
+/// What is kept in memory has other bounds.
+#[test]
+fn what_memory_has_no_room_for_is_on_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let history = History::new(limits(99), tell_change);
+    let keeper = keep(&history, directory.path());
+    let mut daemon = Daemon::start(&history, settings(), Vec::new());
+    changes().into_iter().for_each(|change| daemon.change(change));
+    let newest = changes().len() as u64 + 1;
+    let before = snapshots(&history, 1..=newest);
+    keeper.finish(FINISH);
+    let small = History::new(Limits { changes: 99, bytes: 1 }, tell_change);
+    let keeper = keep(&small, directory.path());
+    Daemon::start(&small, settings(), Vec::new());
+    keeper.finish(FINISH);
+    assert_eq!(small.all().len(), 1);
+    let next = History::new(limits(99), tell_change);
+    let _keeper = keep(&next, directory.path());
+    assert_eq!(next.all().len() as u64, newest + 1);
+    assert!(snapshots(&next, 1..=newest) == before);
+}
+
+/// The order is that of the numbers.
+#[test]
+fn states_are_found_whatever_the_clock_was_set_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let history = History::new(limits(99), tell_change);
+    let keeper = keep(&history, directory.path());
+    let mut daemon = Daemon {
+        model: Model::default(),
+        program: Program::compile(&Model::default(), Arc::new(settings()), &State::default()),
+        history: history.clone(),
+    };
+    let stamp = |time, up| Stamp {
+        time: Timestamp::from_second(time).unwrap(),
+        uptime: Some(Duration::from_secs(up)),
+    };
+    // An hour back, and a day forward.
+    for (up, time) in [(100, 10_000), (200, 10_100), (300, 6_600), (400, 6_700), (500, 93_100)] {
+        let dirty = daemon.model.apply(Origin::Manifests, of(served(1, up as u16)));
+        daemon.program.update(&daemon.model, &dirty);
+        daemon.note_at(stamp(time, up));
+    }
+    let expected = snapshots(&history, 1..=5);
+    let found = |history: &History, moment: &str, now| {
+        let found = history.lock().state(moment.parse().unwrap(), now)?;
+        let snapshot = match found {
+            Whereabouts::Here(point) => Snapshot::of(&point.program, &point.model),
+            Whereabouts::Before(after) => read(directory.path(), after)?,
+        };
+        Ok::<_, String>(expected.iter().position(|it| *it == snapshot).map(|index| index + 1))
+    };
+    let now = stamp(93_200, 600);
+    // So long ago, whatever the clock says.
+    for (moment, number) in [("@-90s", 5), ("@-150s", 4), ("@-290s", 3), ("@-310s", 2)] {
+        assert_eq!(found(&history, moment, now), Ok(Some(number)), "{moment}");
+    }
+    // 10,300 and 10,050 seconds after the epoch.
+    let [once, more] = ["@1970-01-01T02:51:40Z", "@1970-01-01T02:47:30Z"];
+    assert_eq!(found(&history, once, now), Ok(Some(4)));
+    let twice = found(&history, more, now).unwrap_err();
+    assert!(twice.contains("the clock was set back"), "{twice}");
+    assert!(twice.contains("It may be the state after @1, or that after @4"), "{twice}");
+    keeper.finish(FINISH);
+
+    let next = History::new(limits(99), tell_change);
+    let _keeper = keep(&next, directory.path());
+    assert!(snapshots(&next, 1..=5) == expected, "by their numbers");
+    assert_eq!(found(&next, once, now), Ok(Some(4)));
+    let twice = found(&next, more, now).unwrap_err();
+    assert!(twice.contains("It may be the state after @1, or that after @4"), "{twice}");
 }
 
 /// Of a burst, the file has a part: nobody knows what held between.
