@@ -72,7 +72,7 @@ pub struct History {
 pub enum Past {
     /// One since the start, as pointers.
     Held(Arc<Point>),
-    /// One from before the start, on the disk.
+    /// One that is on disk, at the most: one from before the start, or that memory has no room for.
     Stored(Stored),
 }
 
@@ -103,7 +103,7 @@ impl Stored {
         let Self { history, moment, after: After { id, time } } = self;
         let kept = history.lock().kept();
         let change = format!("change @{id} of {time:.0}");
-        format!("{moment}: {change} was before the daemon started, and {why}{kept}")
+        format!("{moment}: {change} is no longer in memory, and {why}{kept}")
     }
 }
 
@@ -227,7 +227,7 @@ impl History {
         let whereabouts = self.lock().state(moment, Stamp::now())?;
         Ok(match whereabouts {
             Whereabouts::Here(point) => Past::Held(point),
-            Whereabouts::Before(after) => {
+            Whereabouts::There(after) => {
                 Past::Stored(Stored { history: self.clone(), moment, after })
             }
         })

@@ -334,8 +334,8 @@ pub struct HistoryArgs {
     /// With --state-dir, what they meant is kept for the next start, too.
     #[arg(long, value_name = "NUMBER", default_value_t = Self::CHANGES, value_parser = clap::value_parser!(u64).range(..=100_000).map(as_usize))]
     pub history_changes: usize,
-    /// How much memory the states between them may take, in MiB, as an estimate: old changes are
-    /// dropped earlier then
+    /// How much memory the states between them may take, in MiB, as an estimate: older ones are read
+    /// from the disk, or dropped with their changes
     #[arg(long, value_name = "MIB", default_value_t = Self::MIB, value_parser = clap::value_parser!(u64).range(1..=65_536).map(as_usize))]
     pub history_mib: usize,
 }

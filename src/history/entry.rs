@@ -49,7 +49,7 @@ pub struct Entry {
     pub event: Event,
     /// What it has cost.
     pub cost: Cost,
-    /// The states; `None` of a change of an earlier process.
+    /// The states; `None` of a change of an earlier process, and if they are on disk only.
     pub around: Option<Around>,
     /// What the kernel says of Services that it has refused.
     verdicts: Verdicts,
@@ -87,6 +87,14 @@ impl Entry {
         let told = OnceLock::from(Arc::new(change));
         let (uptime, around, verdicts) = (None, None, Verdicts::default());
         Self { id, time, uptime, event, cost, around, verdicts, told }
+    }
+
+    /// Returns the change without the states around it, if it is known what it means.
+    pub(super) fn without_states(&self) -> Option<Self> {
+        let Self { id, time, uptime, event, cost, .. } = *self;
+        let told = OnceLock::from(Arc::clone(self.told.get()?));
+        let (around, verdicts) = (None, Verdicts::default());
+        Some(Self { id, time, uptime, event, cost, around, verdicts, told })
     }
 
     /// Returns what the clocks showed.

@@ -61,6 +61,8 @@ struct Kept {
     document: usize,
     /// Whether that is more than the least that an entry takes.
     is_weighed: bool,
+    /// Whether the state after it is on disk, too.
+    is_stored: bool,
 }
 
 /// Changes that wait for those of earlier processes.
@@ -146,7 +148,13 @@ impl Ring {
             self.newest = change.id;
             let entry = Arc::new(Entry::recalled(change));
             let document = weight::of_document(length);
-            self.push(Kept { entry, bytes: size_of::<Entry>(), document, is_weighed: true });
+            self.push(Kept {
+                entry,
+                bytes: size_of::<Entry>(),
+                document,
+                is_weighed: true,
+                is_stored: true,
+            });
         }
         // The numbers of changes that are lost are not known, but readers have to notice a gap.
         self.newest += u64::from(self.is_cut);
@@ -227,7 +235,13 @@ impl Ring {
         self.newest += 1;
         let around = Around { before, after, settings_before };
         let entry = Arc::new(Entry::new(self.newest, stamp, event, cost, around, verdicts));
-        self.push(Kept { entry, bytes: weight::ENTRY, document: 0, is_weighed: false });
+        self.push(Kept {
+            entry,
+            bytes: weight::ENTRY,
+            document: 0,
+            is_weighed: false,
+            is_stored: false,
+        });
         self.newest
     }
 
@@ -246,7 +260,8 @@ impl Ring {
     /// Notes how much memory an entry takes, if it is still there.
     pub(super) fn weigh(&mut self, id: u64, bytes: usize) {
         let at = self.entries.partition_point(|kept| kept.entry.id < id);
-        if let Some(kept) = self.entries.get_mut(at).filter(|kept| kept.entry.id == id) {
+        let is_it = |kept: &&mut Kept| kept.entry.id == id && !kept.is_weighed;
+        if let Some(kept) = self.entries.get_mut(at).filter(is_it) {
             self.bytes = self.bytes - kept.bytes + bytes;
             (kept.bytes, kept.is_weighed) = (bytes, true);
             self.trim();
@@ -263,17 +278,48 @@ impl Ring {
         }
     }
 
+    /// Notes that the states after these changes are on disk, too.
+    pub(super) fn store(&mut self, ids: &[u64]) {
+        for id in ids {
+            let at = self.entries.partition_point(|kept| kept.entry.id < *id);
+            if let Some(kept) = self.entries.get_mut(at).filter(|kept| kept.entry.id == *id) {
+                kept.is_stored = true;
+            }
+        }
+    }
+
     fn trim(&mut self) {
         let Limits { changes, bytes } = self.limits;
         while self.entries.len() > changes || (self.bytes > bytes && self.entries.len() > 1) {
+            if self.entries.len() <= changes && self.unload() {
+                continue;
+            }
             let Some(oldest) = self.entries.pop_front() else { return };
             let Kept { entry: oldest, bytes, document, .. } = oldest;
             self.bytes -= bytes + document;
-            if oldest.around.is_some() {
+            if oldest.stamp().uptime.is_some() {
                 self.forgotten = Some(oldest.stamp());
             }
             self.garbage.push(oldest);
         }
+    }
+
+    /// Drops the oldest states that are in memory, if the one after that change is on disk, too; the
+    /// newest stay. Returns whether it did. The change stays: it is small.
+    fn unload(&mut self) -> bool {
+        let at = self.entries.partition_point(|kept| kept.entry.around.is_none());
+        if at + 1 >= self.entries.len() {
+            return false;
+        }
+        let Some(kept) = self.entries.get_mut(at).filter(|kept| kept.is_stored) else {
+            return false;
+        };
+        let Some(entry) = kept.entry.without_states() else { return false };
+        let bytes = size_of::<Entry>();
+        self.bytes = self.bytes - kept.bytes + bytes;
+        (kept.bytes, kept.is_weighed) = (bytes, true);
+        self.garbage.push(std::mem::replace(&mut kept.entry, Arc::new(entry)));
+        true
     }
 
     /// Takes what is no longer kept.

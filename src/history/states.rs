@@ -86,6 +86,8 @@ struct Open {
 /// What a write has done.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Written {
+    /// The changes whose states are there now.
+    pub(super) stored: Vec<u64>,
     /// The bytes of steps.
     pub(super) steps: u64,
     /// The bytes of whole states.
@@ -178,6 +180,7 @@ impl States {
                 open.steps += text.len() as u64;
                 open.last = Arc::clone(&around.after);
                 written.steps += text.len() as u64;
+                written.stored.push(entry.id);
                 if let Some(segment) = self.segments.back_mut() {
                     segment.bytes += text.len() as u64;
                 }
@@ -186,7 +189,11 @@ impl States {
         }
         self.open = None;
         match self.begin(after, &around.after, complaints)? {
-            Some(whole) => written.wholes += whole,
+            Some(0) => {}
+            Some(whole) => {
+                written.wholes += whole;
+                written.stored.push(entry.id);
+            }
             None => written.too_large = Some(self.bounds.whole),
         }
         Ok(())

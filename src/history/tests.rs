@@ -601,7 +601,7 @@ fn a_moment_in_the_future_or_without_a_state_is_named_as_such() {
         }
     }
     let before = error(Moment::At(then));
-    let words = "was before the daemon started, and its state is not in /";
+    let words = "is no longer in memory, and its state is not in /";
     assert!(before.contains("change @1 of ") && before.contains(words), "{before}");
     assert!(state(&next, Moment::At(now)).is_ok());
 }

@@ -5,8 +5,8 @@
 //! queue: the next change is looked up in the history when the last one is written, so that a slow
 //! reader delays nobody, and is told how many changes were dropped meanwhile.
 //!
-//! Only a state of before the start is on the disk. Whoever asks for one waits for the disk (`stored`),
-//! and for nobody else; nobody else waits for them.
+//! States of before the start are on the disk, and those that memory has no room for. Whoever asks for
+//! one waits for the disk (`stored`), and for nobody else; nobody else waits for them.
 
 mod stored;
 

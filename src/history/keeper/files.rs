@@ -212,8 +212,9 @@ impl Files {
             return (true, pace.least);
         };
         match written {
-            Ok(Written { steps, wholes, too_large }) => {
+            Ok(Written { stored, steps, wholes, too_large }) => {
                 self.stated = stated;
+                history.lock().store(&stored);
                 if steps + wholes > 0 {
                     self.directory.count_write(steps + wholes);
                 }

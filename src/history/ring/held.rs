@@ -16,8 +16,8 @@ use crate::history::timeline::{self, Held, Stamp};
 pub(in crate::history) enum Whereabouts {
     /// In memory.
     Here(Arc<Point>),
-    /// It was before the daemon started.
-    Before(After),
+    /// On disk, at the most.
+    There(After),
 }
 
 impl Ring {
@@ -132,6 +132,6 @@ impl Ring {
 fn whereabouts(entry: &Entry) -> Whereabouts {
     match &entry.around {
         Some(around) => Whereabouts::Here(Arc::clone(&around.after)),
-        None => Whereabouts::Before(After { id: entry.id, time: entry.time }),
+        None => Whereabouts::There(After { id: entry.id, time: entry.time }),
     }
 }

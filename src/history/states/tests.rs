@@ -19,7 +19,7 @@ use crate::history::moment::Moment;
 use crate::history::ring::Whereabouts;
 use crate::history::tests::{endpoints, keep, limits, of, served, state};
 use crate::history::timeline::Stamp;
-use crate::history::{FINISH, History, Limits};
+use crate::history::{FINISH, History, Limits, weight};
 use crate::tool::diff::tell_change;
 
 /// A daemon whose objects change.
@@ -277,6 +277,49 @@ fn what_memory_has_no_room_for_is_on_disk() {
     assert!(snapshots(&next, 1..=newest) == before);
 }
 
+/// What memory has no room for is read from the disk, as long as the change is kept.
+#[test]
+fn a_state_that_has_left_the_memory_is_read_from_the_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = Limits { changes: 99, bytes: 30 * weight::ENTRY };
+    let history = History::new(limits, tell_change);
+    // It does nothing before it is told to.
+    let _keeper = keep(&history, directory.path());
+    let (mut states, _) = States::find(directory.path(), Bounds::default()).unwrap();
+    let mut daemon = Daemon::start(&history, settings(), Vec::new());
+    let mut expected = Vec::new();
+    for round in 1..=40 {
+        daemon.change(of(served(1, round)));
+        let newest = history.all().pop().unwrap();
+        expected.push(Snapshot::of(&daemon.program, &daemon.model));
+        history.told(&newest);
+        // Some are not on disk, for now.
+        if round <= 36 {
+            let from = history.all().len() - if round == 1 { 2 } else { 1 };
+            let all: Vec<_> = history.all().split_off(from);
+            all.iter().for_each(|entry| drop(history.told(entry)));
+            history.lock().store(&write(&mut states, &all).stored);
+        }
+        history.tidy();
+    }
+    let all = history.all();
+    assert_eq!(all.iter().map(|entry| entry.id).collect::<Vec<_>>(), (1..=41).collect::<Vec<_>>());
+    let in_memory = all.iter().filter(|entry| entry.around.is_some()).count();
+    assert!((5..30).contains(&in_memory), "{in_memory}");
+    assert!(snapshots(&history, 2..=41) == expected);
+    let [first, .., last] = &all[..] else { panic!("there are 41") };
+    assert!(first.around.is_none() && last.around.is_some());
+    assert!(first.stamp().uptime.is_some(), "how long ago it was is still known");
+    // The newest is in memory, whatever there is room for.
+    let small = History::new(Limits { bytes: 1, ..limits }, tell_change);
+    let daemon = Daemon { history: small.clone(), ..daemon };
+    daemon.note();
+    small.told(&small.all()[0]);
+    small.lock().store(&[1]);
+    small.tidy();
+    assert!(small.all()[0].around.is_some());
+}
+
 /// The order is that of the numbers.
 #[test]
 fn states_are_found_whatever_the_clock_was_set_to() {
@@ -303,7 +346,7 @@ fn states_are_found_whatever_the_clock_was_set_to() {
         let found = history.lock().state(moment.parse().unwrap(), now)?;
         let snapshot = match found {
             Whereabouts::Here(point) => Snapshot::of(&point.program, &point.model),
-            Whereabouts::Before(after) => read(directory.path(), after)?,
+            Whereabouts::There(after) => read(directory.path(), after)?,
         };
         Ok::<_, String>(expected.iter().position(|it| *it == snapshot).map(|index| index + 1))
     };
