@@ -93,8 +93,9 @@ fn nothing_is_removed_because_it_cannot_be_read() {
     allow(&first, 0o600);
     assert!(read(path, after(0)).unwrap() == snapshots(&history, 1..=1)[0]);
     // If it is not even known what is there, nothing can take its place.
-    allow(path, 0o700);
+    allow(path, 0);
     let error = as_nobody(|| States::find(path, Bounds::default()).map(|_| ())).unwrap_err();
+    allow(path, 0o700);
     assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     // Nor can it, if somebody has put it there since.
     fs::write(path.join("states-3.jsonl"), "of somebody else").unwrap();
