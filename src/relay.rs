@@ -160,7 +160,7 @@ fn connections() -> usize {
     let Ok(files) = files else { return most };
     let room = usize::try_from(files.saturating_sub(RESERVED)).unwrap_or(most).max(1);
     if room < most {
-        tracing::warn!(files, "few files may be open, so that few nodes can connect");
+        tracing::info!(files, "few files may be open, so that few nodes can connect");
     }
     room.min(most)
 }
