@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rulec_testkit::{
     Family, Namespace, Options, Protocol, Server, World, WorldSpec, address, ask, require_root,
+    unbroken,
 };
 
 use crate::daemon::{Daemon, Manifests};
@@ -82,7 +83,7 @@ fn resolve(from: &Namespace, server: IpAddr, name: &str) -> Option<Vec<IpAddr>> 
         socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         let mut room = [0; 1500];
         socket.send_to(&query, SocketAddr::new(server, 53)).ok()?;
-        let length = socket.recv(&mut room).ok()?;
+        let length = unbroken(|| socket.recv(&mut room)).ok()?;
         Some(room[..length].to_vec())
     })?;
     assert_eq!(answer[..2], query[..2], "it is the answer");

@@ -160,6 +160,8 @@ pub(super) fn read_device(message: &Message<'_>) -> Option<(u32, Device)> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::time::{Duration, Instant};
+
     use rulec_testkit::{Namespace, require_root};
 
     use super::*;
@@ -194,6 +196,11 @@ pub(super) mod tests {
             let (index, device) = devices.iter().find(|(_, it)| it.name == "up0").unwrap();
             assert_eq!((device.kind.as_str(), &device.bridge, device.port), ("veth", &None, None));
             let mut way = |to: &str| lookup.way(to.parse().unwrap()).unwrap();
+            // The kernel makes the route of an own IPv6 address in the background.
+            let until = Instant::now() + Duration::from_secs(30);
+            while way("2001:db8::1") != Some(Way::Own) && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             for to in ["192.0.2.9", "2001:db8::9"] {
                 assert_eq!(way(to), Some(Way::Device(*index)), "{to}");
             }

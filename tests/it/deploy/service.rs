@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use rulec_testkit::{Namespace, require_root};
+use rulec_testkit::{Namespace, require_root, unbroken};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -58,7 +58,7 @@ impl Drop for Log {
 /// Receives the next message.
 fn heard(manager: &UnixDatagram) -> String {
     let mut bytes = [0; 4096];
-    let length = manager.recv(&mut bytes).expect("the daemon says something");
+    let length = unbroken(|| manager.recv(&mut bytes)).expect("the daemon says something");
     String::from_utf8(bytes[..length].to_vec()).unwrap()
 }
 

@@ -5,7 +5,7 @@ use std::thread;
 
 use rulec_testkit::{
     Failure, Family, LongServer, Namespace, Options, Protocol, Server, address, ask, flow_with,
-    require_root,
+    require_root, unbroken,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -153,7 +153,7 @@ fn checksums_are_right_on_the_way_to_localhost_and_back() {
             let mut buffer = [0; 9000];
             for _ in 0..2 {
                 socket.send(&vec![b'x'; length]).unwrap();
-                let heard = socket.recv(&mut buffer);
+                let heard = unbroken(|| socket.recv(&mut buffer));
                 let heard = heard.unwrap_or_else(|error| panic!("{family:?} {length}: {error}"));
                 assert_eq!(heard, length, "{family:?}");
             }

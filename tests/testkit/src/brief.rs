@@ -9,6 +9,7 @@ use socket2::SockRef;
 use crate::client::{self, Answer, Failure, Options};
 use crate::patience::patience;
 use crate::protocol::Protocol;
+use crate::unbroken::unbroken;
 
 /// How long a datagram is waited for before it is sent again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -64,7 +65,7 @@ fn exchange(socket: &UdpSocket, deadline: Instant) -> io::Result<(Vec<u8>, u32)>
     for repeated in 0.. {
         socket.send(b"who is there?\n")?;
         socket.set_read_timeout(Some(client::remaining(deadline)?.min(patience(AGAIN))))?;
-        match socket.recv(&mut datagram) {
+        match unbroken(|| socket.recv(&mut datagram)) {
             Ok(length) => return Ok((datagram[..length].to_vec(), repeated)),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Err(error) => return Err(error),

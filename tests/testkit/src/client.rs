@@ -14,6 +14,7 @@ use socket2::{Domain, Socket};
 use crate::namespace::Namespace;
 use crate::patience::patience;
 use crate::protocol::Protocol;
+use crate::unbroken::unbroken;
 
 /// The answer of a [`Server`](crate::Server): what it saw of the flow that reached it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -216,7 +217,7 @@ fn read_all(mut stream: TcpStream, deadline: Instant) -> io::Result<String> {
     // Read until the server closes: the side that closes first is the one left in TIME_WAIT.
     loop {
         stream.set_read_timeout(Some(remaining(deadline)?))?;
-        match stream.read(&mut chunk)? {
+        match unbroken(|| stream.read(&mut chunk))? {
             0 => return Ok(String::from_utf8_lossy(&line).into_owned()),
             length => line.extend_from_slice(&chunk[..length]),
         }
@@ -232,7 +233,7 @@ fn exchange(socket: &UdpSocket, deadline: Instant) -> io::Result<String> {
     }
     let mut datagram = [0; 2048];
     socket.set_read_timeout(Some(remaining(deadline)?))?;
-    let length = socket.recv(&mut datagram)?;
+    let length = unbroken(|| socket.recv(&mut datagram))?;
     Ok(String::from_utf8_lossy(&datagram[..length]).into_owned())
 }
 

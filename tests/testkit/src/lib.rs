@@ -30,6 +30,7 @@ mod patience;
 mod protocol;
 mod segment;
 mod server;
+mod unbroken;
 mod web;
 mod world;
 
@@ -42,5 +43,6 @@ pub use patience::patience;
 pub use protocol::{Family, Protocol, sctp_supported};
 pub use segment::send_invalid_segment;
 pub use server::{LongServer, Server};
+pub use unbroken::unbroken;
 pub use web::{Reply, Web};
 pub use world::{Hosts, Pod, World, WorldSpec, address};

@@ -15,6 +15,7 @@ use socket2::{Domain, Socket};
 
 use crate::namespace::Namespace;
 use crate::protocol::Protocol;
+use crate::unbroken::unbroken;
 
 /// Answers every connection or datagram with one line: `<name> <source address> <local port>`.
 ///
@@ -155,7 +156,7 @@ fn serve(name: &str, manner: Manner, listeners: &[Listener], stopped: &UnixStrea
             .chain(conversations.iter().map(|conversation| conversation.stream.as_fd()))
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
-        poll(&mut polled, PollTimeout::NONE).expect("poll works");
+        unbroken(|| Ok(poll(&mut polled, PollTimeout::NONE)?)).expect("poll works");
         let mut ready: Vec<bool> = polled.iter().map(|fd| fd.any() != Some(false)).collect();
         if ready[0] {
             return;

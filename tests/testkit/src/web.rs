@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::namespace::Namespace;
+use crate::unbroken::unbroken;
 
 /// How a [`Web`] answers.
 #[derive(Clone, Debug)]
@@ -152,7 +153,7 @@ fn serve(listener: &TcpListener, state: &Mutex<State>, stopped: &UnixStream) {
     loop {
         let fds = [listener.as_fd(), stopped.as_fd()];
         let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        poll(&mut polled, PollTimeout::NONE).expect("poll works");
+        unbroken(|| Ok(poll(&mut polled, PollTimeout::NONE)?)).expect("poll works");
         if polled[1].any() != Some(false) {
             return;
         }
