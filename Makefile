@@ -37,7 +37,8 @@ build: setup
 	cargo build --release --locked
 
 bench: setup
-	cargo bench --locked --bench changes --bench figures --bench api --bench packets --bench pods
+	cargo bench --locked --bench changes --bench figures --bench api --bench packets --bench pods \
+		--bench fleet
 	tests/vm/run --bench
 
 # Its own build would not create the man pages and completions.

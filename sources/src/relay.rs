@@ -19,6 +19,8 @@ mod codec;
 mod fault;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+#[cfg(feature = "measuring")]
+pub(crate) mod measuring;
 mod saved;
 mod session;
 mod status;

@@ -17,6 +17,7 @@ mod diff;
 mod diff_giving;
 mod diff_reading;
 mod explain;
+mod fleet;
 mod giving;
 mod golden;
 mod health;
