@@ -168,7 +168,7 @@ impl Catalogue {
         let lacking = map.iter().filter_map(|(name, entry)| {
             let offer = entry.offer(topic, name, node)?;
             let is_known =
-                known.get(&**name).is_some_and(|version| *version == offer.version.to_string());
+                known.get(&**name).is_some_and(|version| offer.version.is_written(version));
             (!is_known).then(|| News { topic, name: name.clone(), offer: Some(offer) })
         });
         let is_gone = |name: &&String| {

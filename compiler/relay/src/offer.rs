@@ -26,6 +26,14 @@ impl Version {
         hasher.finalize_xof().fill(&mut short);
         Self(short)
     }
+
+    /// Returns whether this is how it is written. A relay compares a thousand for each node that
+    /// comes back, so this makes no string.
+    pub fn is_written(&self, text: &str) -> bool {
+        let mut written = [0; 22];
+        let length = URL_SAFE_NO_PAD.encode_slice(self.0, &mut written);
+        length.is_ok_and(|length| written[..length] == *text.as_bytes())
+    }
 }
 
 impl fmt::Display for Version {
