@@ -26,7 +26,7 @@ fn main() {
     }
     let mut size = Size {
         nodes: 5_000,
-        services: 1_000,
+        services: 250,
         endpoints: 10,
         changes: 60,
         away: Duration::from_secs(5),

@@ -152,7 +152,7 @@ impl Bench {
         let spent = (relay.processor() - empty.processor, own_processor() - before.1);
         self.report.add(
             "all nodes start at once, and know nothing: until all are current",
-            format!("**{}**; {}", millis(time), both(spent)),
+            format!("**{}**; {}; {} failures", millis(time), both(spent), fleet.errors()),
         );
         let bytes = traffic(18000);
         self.report.add("… sent to a node, received from it", self.each(bytes));
