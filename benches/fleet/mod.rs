@@ -265,7 +265,7 @@ impl Bench {
 
     /// Kills the relay while nothing changes, so that all nodes come to the next one.
     async fn all_return(&mut self, relay: RelayProcess, fleet: &Fleet, empty: Empty) {
-        let connections = fleet.connections().1;
+        let (connections, errors) = (fleet.connections().1, fleet.errors());
         let own = own_processor();
         let killed = Instant::now();
         relay.kill();
@@ -283,6 +283,8 @@ impl Bench {
                 both(spent)
             ),
         );
+        let failures = (fleet.errors() - errors) as f64 / self.size.nodes as f64;
+        self.report.add("… failures of a node, until then", format!("{failures:.1}"));
         let resources = relay.metric("rulec_relay_resources_total");
         self.report.add("… resources sent", format!("**{resources}**"));
         assert_eq!(resources, 0, "all nodes have everything");
