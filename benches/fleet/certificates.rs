@@ -43,5 +43,6 @@ pub(super) fn access(directory: &Path, node: &str, is_secure: bool) -> RelayAcce
         certificate_authority: file("authority"),
         client_certificate: file(node),
         client_key: file("key"),
+        token: None,
     }
 }

@@ -75,6 +75,7 @@ impl Fleet {
                 node_name: NodeName::from(name.as_str()),
                 timing: RelayTiming::default(),
                 state: None,
+                fallback: None,
             });
             let status = source.status();
             let held = Held {

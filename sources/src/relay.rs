@@ -398,6 +398,9 @@ impl Follower {
         let reason = chain(&fault);
         let wait = self.backoff.wait();
         debug!(%reason, ?wait, "the relay cannot be followed");
+        if fault.is_about_length() {
+            self.store.start_over();
+        }
         self.status.fail(&reason);
         self.status.connect(false);
         self.store.hinder(&reason, self.substitute.serves());

@@ -506,7 +506,9 @@ fn metrics_have_the_expected_names_types_and_values() {
     let first = Metrics::of(&namespace);
     let exported: Vec<(&str, &str)> =
         first.types.iter().map(|(name, kind)| (name.as_str(), kind.as_str())).collect();
-    let here = EXPORTED.into_iter().filter(|(name, _)| !OF_THE_API.contains(name) && !name.starts_with(OF_A_RELAY));
+    let here = EXPORTED
+        .into_iter()
+        .filter(|(name, _)| !OF_THE_API.contains(name) && !name.starts_with(OF_A_RELAY));
     assert_eq!(exported, here.collect::<Vec<_>>());
     // Counters exist from the start, so that rates can be computed, even for events that never
     // occurred.

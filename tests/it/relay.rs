@@ -289,7 +289,8 @@ fn the_api_server_takes_the_place_of_a_relay_that_is_away() {
     let replaced = |place: &Place| {
         let metrics = Metrics::of(&place.node);
         let label = "{relay=\"https://127.0.0.1:18000/\"}";
-        ["rulec_relay_source_replaced", "rulec_relay_source_connected"].map(|name| metrics.value(name, label))
+        ["rulec_relay_source_replaced", "rulec_relay_source_connected"]
+            .map(|name| metrics.value(name, label))
     };
     assert_eq!(replaced(&place), [0.0, 1.0]);
     assert_eq!(place.server.open_watches(Resource::Services), 1, "that of the relay");

@@ -29,3 +29,13 @@ pub(super) enum Fault {
     #[error("it sends resources of type {0:?}, which were not asked for")]
     Type(String),
 }
+
+/// `RESOURCE_EXHAUSTED` of gRPC.
+const EXHAUSTED: i32 = 8;
+
+impl Fault {
+    /// Returns whether the relay does not want to read all that we have.
+    pub(super) fn is_about_length(&self) -> bool {
+        matches!(self, Self::Status { code: EXHAUSTED, .. })
+    }
+}

@@ -51,6 +51,8 @@ pub(super) struct Store {
     has_manifests: bool,
     /// Where the relay of this connection stands.
     standing: Standing,
+    /// The types of which the relay is told nothing, so that it sends all of them.
+    anew: [bool; Topic::ALL.len()],
     /// Whether this connection has sent everything once.
     current: bool,
     /// Whether any has.
@@ -91,6 +93,7 @@ impl Store {
             floor: Position::default(),
             has_manifests: false,
             standing: Standing::default(),
+            anew: Default::default(),
             current: false,
             listed: false,
             given_up: false,
@@ -166,9 +169,32 @@ impl Store {
     /// Returns the resources that need not be sent again.
     pub(super) fn known(&self) -> Known {
         Topic::ALL.map(|topic| {
-            let all = self.versions[topic.index()].iter();
+            let all = self.versions[topic.index()].iter().filter(|_| !self.anew[topic.index()]);
             all.map(|(name, version)| (name.clone(), version.clone())).collect()
         })
+    }
+
+    /// Asks for everything on the next connection, for a relay that does not want to know what there is
+    /// here. What it does not send then is gone.
+    pub(super) fn start_over(&mut self) {
+        self.anew = [true; Topic::ALL.len()];
+    }
+
+    /// Adds what is gone of the types that were sent as a whole.
+    fn complete_anew(&mut self, gathered: &mut Vec<Gathered>) {
+        for topic in Topic::ALL {
+            let is_sent = !self.standing.position.is_behind(&self.floor, topic);
+            if !is_sent || !mem::take(&mut self.anew[topic.index()]) {
+                continue;
+            }
+            let sent: BTreeSet<&str> =
+                gathered.iter().filter(|it| it.topic == topic).map(|it| it.name.as_str()).collect();
+            let held = self.objects.keys().filter_map(Topic::of);
+            let gone = held.filter(|(of, name)| *of == topic && !sent.contains(name.as_str()));
+            let gone: Vec<Gathered> =
+                gone.map(|(topic, name)| Gathered { topic, name, what: What::Gone }).collect();
+            gathered.extend(gone);
+        }
     }
 
     /// Notes that a connection begins: what the last one has left unfinished is dropped.
@@ -244,7 +270,8 @@ impl Store {
     fn use_gathered(&mut self) {
         let mut touched: BTreeSet<ObjectKey> = BTreeSet::new();
         let before = self.objects.clone();
-        let gathered = mem::take(&mut self.gathered);
+        let mut gathered = mem::take(&mut self.gathered);
+        self.complete_anew(&mut gathered);
         if !self.current {
             self.forget_broken(&gathered);
         }

@@ -170,3 +170,44 @@ fn a_node_is_waited_for() {
     store.lose_patience();
     assert!(store.is_complete());
 }
+
+#[test]
+fn what_is_not_sent_is_gone_if_everything_was_asked_for() {
+    let mut store = store();
+    store.take(response("c/1/1/1/5", vec![range("a", 1), range("b", 2)], &[])).unwrap();
+    changes(&mut store);
+    store.start_over();
+    assert!(store.known().iter().all(std::collections::BTreeMap::is_empty));
+
+    // One that is behind sends none of them yet.
+    store.begin();
+    store.take(response("c/1/1/1/4", vec![], &[])).unwrap();
+    assert_eq!(changes(&mut store), [""; 0]);
+    // One that breaks off has not sent all.
+    store.begin();
+    store.take(response("", vec![range("b", 3)], &[])).unwrap();
+    store.begin();
+    assert_eq!(changes(&mut store), [""; 0]);
+    assert!(store.known().iter().all(std::collections::BTreeMap::is_empty));
+
+    store.take(response("", vec![range("b", 3)], &[])).unwrap();
+    store.take(response("c/1/1/1/6", vec![range("c", 4)], &[])).unwrap();
+    assert_eq!(changes(&mut store), ["replace by ServiceCIDR b, ServiceCIDR c"]);
+    assert!(store.known()[Topic::ServiceCidrs.index()].keys().eq(["b", "c"]));
+    store.take(response("c/1/1/1/7", vec![range("d", 5)], &[])).unwrap();
+    assert_eq!(changes(&mut store), ["apply ServiceCIDR d"]);
+}
+
+#[test]
+fn what_an_earlier_connection_could_not_read_is_forgotten_once_it_is_gone() {
+    let mut store = store();
+    let broken = Resource { resource: None, ..range("a", 1) };
+    store.take(response("c/1/1/1/5", vec![broken], &[])).unwrap();
+    assert_eq!((problems(&store).len(), store.unread()), (1, 1));
+    store.begin();
+    store.take(response("c/1/1/1/4", vec![], &[])).unwrap();
+    assert_eq!(store.unread(), 1, "one that is behind has not sent it yet");
+    store.begin();
+    store.take(response("c/1/1/1/6", vec![range("b", 1)], &[])).unwrap();
+    assert_eq!((problems(&store).len(), store.unread()), (0, 0));
+}

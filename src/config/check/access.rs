@@ -30,6 +30,11 @@ pub(super) fn api(
             let message = "has no effect: --relay-fallback-seconds is 0";
             values.refuse_option(option, message);
         }
+        if kubeconfig.is_some() && file.is_some() {
+            let message =
+                "takes the place of the API server that clientConnection.kubeconfig names";
+            values.warn_of_option("--relay", message);
+        }
         return None;
     }
     let is_named = kubeconfig.is_some() || master.is_some() || run.in_cluster;

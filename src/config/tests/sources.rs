@@ -94,19 +94,25 @@ fn a_relay_takes_the_place_of_the_api_server() {
         let relay = config.relay.unwrap();
         assert_eq!(relay.url.to_string(), url);
         assert_eq!(relay.client_key, Some("/key".into()));
+        assert!(config.api.is_some(), "it is there, in a Pod");
+        let config = with(&[given, "--relay-fallback-seconds=0"]).unwrap().config;
+        assert!(config.relay.is_some());
         assert_eq!(config.api, None, "also in a Pod");
         assert_eq!(config.ranges, None, "the API server has given out everything");
     }
     let open = load_in(&["--relay=http://127.0.0.1:18000", "--manifests=m"], None, false).unwrap();
     assert!(open.config.relay.is_some() && !open.config.manifests.is_empty());
-    let refused = "cannot be given with --relay, which takes its place";
+    assert_eq!(open.config.api, None, "there is none");
+    let refused = "has no effect: --relay-fallback-seconds is 0";
     for option in ["--kubeconfig", "--master", "--in-cluster"] {
         let text: &'static str = match option {
             "--in-cluster" => option,
             "--master" => "--master=https://a",
             _ => "--kubeconfig=/k",
         };
-        assert_eq!(errors(with(&["--relay=relay", text])), [format!("{option}: {refused}")]);
+        assert!(with(&["--relay=relay", text]).unwrap().config.api.is_some(), "{option}");
+        let never = ["--relay=relay", text, "--relay-fallback-seconds=0"];
+        assert_eq!(errors(with(&never)), [format!("{option}: {refused}")]);
     }
     for (url, reason) in [
         ("--relay=ftp://relay", "\"ftp://relay\" must begin with https:// or http://"),
@@ -133,7 +139,10 @@ fn a_relay_takes_the_place_of_the_api_server() {
         ["--relay-token: needs a relay with https://"]
     );
     let file = format!("{HEAD}mode: nftables\n{}", KUBECONFIG.unwrap());
-    let file = load_in(&["--relay=http://a"], Some(&file), false).unwrap();
+    let loaded = load_in(&["--relay=http://a"], Some(&file), false).unwrap();
+    assert!(loaded.config.api.is_some() && loaded.config.relay.is_some());
+    let never = ["--relay=http://a", "--relay-fallback-seconds=0"];
+    let file = load_in(&never, Some(&file), false).unwrap();
     let warning =
         "--relay: takes the place of the API server that clientConnection.kubeconfig names";
     assert!(printed(&file.warnings).contains(&warning.to_owned()), "{:?}", file.warnings);

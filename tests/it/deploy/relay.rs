@@ -70,12 +70,15 @@ fn the_arguments_of_a_relay_are_accepted_and_its_files_are_mounted() {
     };
     assert_eq!(port("relay"), options.listen.port());
     let metrics: SocketAddr = options.metrics_bind_address.parse().unwrap();
-    assert!(metrics.ip().is_unspecified(), "the kubelet and Prometheus reach it");
+    assert!(metrics.ip().is_unspecified(), "Prometheus reaches it");
     assert_eq!(port("metrics"), metrics.port());
+    let health: SocketAddr = options.healthz_bind_address.parse().unwrap();
+    assert!(health.ip().is_unspecified(), "the kubelet reaches it");
+    assert_eq!(port("health"), health.port());
     for (probe, page) in
         [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]
     {
-        assert_eq!(relay[probe]["httpGet"], json!({ "path": page, "port": "metrics" }), "{probe}");
+        assert_eq!(relay[probe]["httpGet"], json!({ "path": page, "port": "health" }), "{probe}");
     }
 }
 
