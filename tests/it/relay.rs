@@ -1,6 +1,8 @@
 //! A relay between the API server and a node: the kernel holds what the server says.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+mod chaos;
+
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -64,7 +66,8 @@ impl Place {
         for (file, organization, name) in
             [("server", "relays", "relay"), ("node", "system:nodes", node.as_str())]
         {
-            let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+            let mut params =
+                CertificateParams::new(["127.0.0.1", "localhost"].map(str::to_owned)).unwrap();
             params.distinguished_name.push(DnType::OrganizationName, organization);
             params.distinguished_name.push(DnType::CommonName, name);
             let key = KeyPair::generate().unwrap();
@@ -84,28 +87,40 @@ impl Place {
         self.start_relay_with(&[]);
     }
 
-    fn start_relay_with(&mut self, more: &[&str]) {
+    /// Starts a relay, which may not have delivered yet.
+    fn spawn_relay(&self, listen: &str, more: &[&str]) -> Daemon {
         let (kubeconfig, server) = (self.text("kubeconfig"), self.text("server"));
         let (key, authority) = (self.text("server.key"), self.text("authority"));
-        let args = ["relay", "--listen", ADDRESS, "--kubeconfig", &kubeconfig];
+        let args = ["relay", "--listen", listen, "--kubeconfig", &kubeconfig];
         let tls = ["--certificate", &server, "--key", &key];
         let clients = ["--client-certificate-authority", &authority];
         let all = [&args[..], &tls, &clients, more].concat();
-        let mut relay = Daemon::of(command(&self.node, &all));
+        Daemon::of(command(&self.node, &all))
+    }
+
+    fn start_relay_with(&mut self, more: &[&str]) {
+        let mut relay = self.spawn_relay(ADDRESS, more);
         relay.wait_for("all sources have delivered, nodes are served");
         self.relay = Some(relay);
     }
 
-    fn start_daemon(&mut self) {
+    /// Returns what shows the relay which node this is.
+    fn own(&self) -> Vec<String> {
         let (certificate, key) = (self.text("node"), self.text("node.key"));
-        let own = ["--relay-client-certificate", &certificate, "--relay-client-key", &key];
-        self.start_daemon_with(&own, &[]);
+        ["--relay-client-certificate", &certificate, "--relay-client-key", &key]
+            .map(str::to_owned)
+            .into()
     }
 
-    fn start_daemon_with(&mut self, own: &[&str], more: &[&str]) {
+    fn start_daemon(&mut self) {
+        self.start_daemon_at(ADDRESS, &self.own(), &[]);
+    }
+
+    fn start_daemon_at(&mut self, relay: &str, own: &[String], more: &[&str]) {
         let (authority, state) = (self.text("authority"), self.text("state"));
-        let args = ["--relay", ADDRESS, "--relay-certificate-authority", &authority];
-        let all = [&args[..], own, &["--state-dir", &state], more].concat();
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        let args = ["--relay", relay, "--relay-certificate-authority", &authority];
+        let all = [&args[..], &own, &["--state-dir", &state], more].concat();
         self.daemon = Some(Daemon::spawn_with(&self.node, &all));
     }
 
@@ -259,7 +274,7 @@ fn a_node_with_a_token_follows_a_relay_that_has_it_reviewed() {
     fs::write(&token, "of-another\n").unwrap();
     place.start_relay_with(&["--token-audience", "rulec-relay"]);
     let token = token.to_str().unwrap().to_owned();
-    place.start_daemon_with(&["--relay-token", &token], &[]);
+    place.start_daemon_at(ADDRESS, &["--relay-token".to_owned(), token.clone()], &[]);
     let message = format!("node.id is {NODE_NAME}, and the token that of nb");
     place.daemon.as_mut().unwrap().wait_for(&message);
     // A projected token is replaced, and read again.
@@ -281,10 +296,8 @@ fn the_api_server_takes_the_place_of_a_relay_that_is_away() {
     place.apply(&objects[1..]);
     place.start_relay();
     let kubeconfig = place.text("kubeconfig");
-    let (certificate, key) = (place.text("node"), place.text("node.key"));
-    let own = ["--relay-client-certificate", &certificate, "--relay-client-key", &key];
     let more = ["--kubeconfig", &kubeconfig, "--relay-fallback-seconds", "1"];
-    place.start_daemon_with(&own, &more);
+    place.start_daemon_at(ADDRESS, &place.own(), &more);
     place.holds(&objects);
     let replaced = |place: &Place| {
         let metrics = Metrics::of(&place.node);
