@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::daemon::{Daemon, NODE_NAME, command, rulec};
 use crate::health::Metrics;
-use crate::support::{get, request};
+use crate::support::{eventually, get, request};
 
 /// A node with an API server, a relay and a daemon.
 struct Place {
@@ -328,6 +328,37 @@ fn the_api_server_takes_the_place_of_a_relay_that_is_away() {
     place.apply(&objects[5..]);
     place.holds(&objects);
     assert_eq!(replaced(&place), [0.0, 1.0]);
+}
+
+#[test]
+fn a_relay_that_is_cut_off_tells_its_nodes() {
+    if !require_root() {
+        return;
+    }
+    let mut place = Place::new("relay-cut-off");
+    let objects = [node_object(), service(1), slice(1, &["nb"])];
+    place.apply(&objects[1..]);
+    place.start_relay();
+    place.start_daemon();
+    place.holds(&objects);
+    let relay = |place: &mut Place, text: &str| place.relay.as_mut().unwrap().wait_for(text);
+    let state = |place: &Place| {
+        let metrics = Metrics::of(&place.node);
+        let warnings = "{source=\"api\",severity=\"warning\"}";
+        let label = "{relay=\"https://127.0.0.1:18000/\"}";
+        let connected = metrics.value("rulec_relay_source_connected", label);
+        (metrics.value("rulec_source_problems", warnings), connected)
+    };
+    assert_eq!((place.metric("rulec_relay_upstream_cut_off"), state(&place)), (0, (0.0, 1.0)));
+    place.server.down();
+    relay(&mut place, "nothing is heard from the API server, nodes are told");
+    assert_eq!(place.metric("rulec_relay_upstream_cut_off"), 1);
+    eventually("the node knows", || state(&place) == (1.0, 0.0));
+    place.holds(&objects);
+    place.server.up();
+    relay(&mut place, "the API server is followed again, nodes are told");
+    eventually("the node knows that it is over", || state(&place) == (0.0, 1.0));
+    assert_eq!(place.metric("rulec_relay_upstream_cut_off"), 0);
 }
 
 /// Returns a slice with 100 endpoints as the endpoints controller writes it, of which one may be

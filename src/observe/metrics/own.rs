@@ -439,9 +439,16 @@ impl Own {
         }
     }
 
-    /// Sets what is counted of a relay.
-    pub(super) fn relay(&self, status: &RelayStatus) {
+    /// Sets what is counted of a relay, and of the API server in its place. While that has no place,
+    /// it is not watched, and that is as it should be.
+    pub(super) fn relay(&self, status: &RelayStatus, api: Option<&ApiStatus>) {
         self.relay.set(status);
+        if let Some(api) = api {
+            self.api(api);
+        }
+        if !status.is_replaced() {
+            self.api_watched.clear();
+        }
     }
 
     /// Sets how many log lines were lost so far.

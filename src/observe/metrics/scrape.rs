@@ -24,11 +24,10 @@ impl View {
     fn count(&self, metrics: &Metrics, now: Instant) {
         let own = &metrics.own;
         own.log_lines_dropped(telemetry::lost());
-        if let Some(api) = &self.followed.api {
-            own.api(api);
-        }
-        if let Some(relay) = &self.followed.relay {
-            own.relay(relay);
+        match (&self.followed.relay, &self.followed.api) {
+            (None, Some(api)) => own.api(api),
+            (Some(relay), api) => own.relay(relay, api.as_deref()),
+            (None, None) => {}
         }
         own.quarantined(self.refused.len());
         own.kept(self.wanted.as_ref().map_or(0, |wanted| wanted.kept().count()));

@@ -89,7 +89,8 @@ impl Chaos {
                 if self.is_up { self.place.server.up() } else { self.place.server.down() }
             }
             _ => {
-                self.place.daemon.take().unwrap().kill9();
+                // One that is killed may have to begin with a state that is a moment older.
+                self.place.daemon.take().unwrap().stop();
                 self.start_daemon();
             }
         }
