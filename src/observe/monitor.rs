@@ -244,7 +244,9 @@ impl Monitor {
                 }
                 // The other sources are on this node: they are followed as long as the process
                 // runs.
-                _ => source.heard.map(|_| now),
+                Origin::Kubelet | Origin::Podman | Origin::Manifests | Origin::Kernel => {
+                    source.heard.map(|_| now)
+                }
             };
         }
         // The requester may be gone.

@@ -67,6 +67,8 @@ impl Chaos {
         let kubeconfig = self.place.text("kubeconfig");
         let more = ["--kubeconfig", &kubeconfig, "--relay-fallback-seconds", "1"];
         self.place.start_daemon_at("localhost:18000", &self.place.own(), &more);
+        // From here on, it ends well if it is told to.
+        self.place.daemon.as_mut().unwrap().wait_for("following the relay");
     }
 
     fn step(&mut self, dice: &mut Dice) {
