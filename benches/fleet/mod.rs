@@ -147,7 +147,10 @@ impl Bench {
         let started = Instant::now();
         let fleet = Fleet::start(self.cluster.directory.path(), self.size, self.is_secure);
         let serials = self.cluster.serials();
-        until("all nodes have everything", || fleet.are_current(1) && fleet.hold(&serials)).await;
+        until("all nodes have everything", || {
+            fleet.are_current(&vec![0; self.size.nodes]) && fleet.hold(&serials)
+        })
+        .await;
         let time = started.elapsed();
         let spent = (relay.processor() - empty.processor, own_processor() - before.1);
         self.report.add(
@@ -187,7 +190,7 @@ impl Bench {
         self.report.add("one endpoint's readiness → a node", spread(each));
         self.report.add("one endpoint's readiness → all nodes", spread(all));
         self.report.add("… processor time", both(spent));
-        let api = (self.api().sent - api) / u64::from(count);
+        let api = self.api().sent.saturating_sub(api) / u64::from(count);
         let now = traffic(18000);
         let of = |now: u64, before: u64| now.saturating_sub(before) / u64::from(count);
         let sent = of(now.sent, nodes.sent);
@@ -211,22 +214,23 @@ impl Bench {
     }
 
     async fn api_server_away(&mut self, relay: &RelayProcess, fleet: &Fleet) {
-        let before = (relay.memory(), fleet.errors(), fleet.updates(), fleet.connections());
+        let memory = relay.memory();
+        let before = (fleet.errors(), fleet.updates());
         self.cluster.server.down();
         sleep(self.size.away).await;
-        let memory = relay.memory().saturating_sub(before.0);
-        let after = (fleet.errors(), fleet.updates(), fleet.connections());
+        let memory = relay.memory().saturating_sub(memory);
+        // After 10 s, nodes are told that the relay is cut off.
+        let after = (fleet.errors(), fleet.updates());
         self.report.add(
             "the API server is away: more memory of the relay, failures and updates of nodes",
             format!(
                 "{} after {}, **{}** and **{}**",
                 data(memory),
                 millis(self.size.away),
-                after.0 - before.1,
-                after.1 - before.2
+                after.0 - before.0,
+                after.1 - before.1
             ),
         );
-        assert_eq!((before.1, before.2, before.3), after, "no node notices");
         self.cluster.server.up();
         let service = self.size.services - 1;
         let serial = self.cluster.next(service);
@@ -237,7 +241,7 @@ impl Bench {
 
     /// Kills the relay and starts another one at once, while changes go on.
     async fn killed_under_change(&mut self, relay: RelayProcess, fleet: &Fleet) -> RelayProcess {
-        let connections = fleet.connections().1;
+        let connections = fleet.connections();
         let change = async |round: usize| {
             self.cluster.change(round * 3 % self.size.services);
             sleep(Duration::from_millis(20)).await;
@@ -254,7 +258,7 @@ impl Bench {
         until("the relay serves", || relay.is_ready()).await;
         let ready = killed.elapsed();
         let serials = self.cluster.serials();
-        let is_settled = || fleet.are_current(connections + 1) && fleet.hold(&serials);
+        let is_settled = || fleet.are_current(&connections) && fleet.hold(&serials);
         until("all nodes have returned", is_settled).await;
         self.report.add(
             "the relay is killed under change, another one starts: until all nodes are current",
@@ -265,13 +269,13 @@ impl Bench {
 
     /// Kills the relay while nothing changes, so that all nodes come to the next one.
     async fn all_return(&mut self, relay: RelayProcess, fleet: &Fleet, empty: Empty) {
-        let (connections, errors) = (fleet.connections().1, fleet.errors());
+        let (connections, errors) = (fleet.connections(), fleet.errors());
         let own = own_processor();
         let killed = Instant::now();
         relay.kill();
         let relay = self.start().await;
         let ready = killed.elapsed();
-        until("all nodes have returned", || fleet.are_current(connections + 1)).await;
+        until("all nodes have returned", || fleet.are_current(&connections)).await;
         let time = killed.elapsed();
         let spent = (relay.processor().saturating_sub(empty.processor), own_processor() - own);
         self.report.add(

@@ -110,11 +110,12 @@ impl Fleet {
         self.board.wave.take().unwrap().times
     }
 
-    /// Returns whether all nodes have connected this often, and are current.
-    pub(super) fn are_current(&self, connections: u64) -> bool {
-        let is =
-            |node: &Node| node.status.is_connected() && node.status.connections() >= connections;
-        self.nodes.iter().all(is)
+    /// Returns whether all nodes have connected more often than before, and are current.
+    pub(super) fn are_current(&self, before: &[u64]) -> bool {
+        let is = |(node, before): (&Node, &u64)| {
+            node.status.is_connected() && node.status.connections() > *before
+        };
+        self.nodes.iter().zip(before).all(is)
     }
 
     /// Returns whether all nodes hold all Services with these serials.
@@ -127,10 +128,9 @@ impl Fleet {
         self.nodes.iter().all(is)
     }
 
-    /// Returns the fewest connections that a node has made, and the most.
-    pub(super) fn connections(&self) -> (u64, u64) {
-        let all = || self.nodes.iter().map(|node| node.status.connections());
-        (all().min().unwrap_or(0), all().max().unwrap_or(0))
+    /// Returns how many connections each node has made.
+    pub(super) fn connections(&self) -> Vec<u64> {
+        self.nodes.iter().map(|node| node.status.connections()).collect()
     }
 
     /// Returns how many failures all nodes have had.

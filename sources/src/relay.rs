@@ -271,6 +271,8 @@ struct Follower {
     asked: Position,
     /// Until when the relay may know less than this node.
     behind: Option<Instant>,
+    /// When to connect anew, to learn how far the relay is.
+    again: Option<Instant>,
     /// Until when the state of an earlier run is not used.
     grace: Option<Instant>,
     /// Until when the Node is waited for.
@@ -295,6 +297,7 @@ impl Follower {
             turn: usize::from(blake3::hash(options.node_name.as_str().as_bytes()).as_bytes()[1]),
             asked: Position::default(),
             behind: None,
+            again: None,
             grace: None,
             patience: None,
             was_complete: false,
@@ -319,7 +322,7 @@ impl Follower {
             // What only the relay has must not go with it.
             self.substitute.note(self.is_heard() || self.store.has_manifests());
             let (grace, patience) = (until(self.grace), until(self.patience));
-            let behind = until(self.behind);
+            let (behind, again) = (until(self.behind), until(self.again));
             let is_open = matches!(self.link, Link::Open(_));
             tokio::select! {
                 biased;
@@ -334,7 +337,8 @@ impl Follower {
                     self.patience = None;
                     self.store.lose_patience();
                 }
-                () = behind => self.lower_floor(),
+                () = behind, if is_open => self.lower_floor(),
+                () = again => self.ask_again(),
                 step = self.link.step() => self.proceed(step).await,
                 step = self.substitute.step() => self.replace(step),
                 Ok(()) = self.reports.changed(), if is_open => self.report().await,
@@ -350,7 +354,7 @@ impl Follower {
             Step::Due => {
                 let RelayOptions { access, node_name, timing, .. } = &self.options;
                 let known = self.store.known();
-                let floor = self.substitute.floor().unwrap_or(self.store.floor()).clone();
+                let floor = self.floor();
                 self.asked.clone_from(&floor);
                 let (access, node) = (access.clone(), node_name.clone());
                 let status = self.status.clone();
@@ -361,7 +365,7 @@ impl Follower {
                 self.link = Link::Opening(Box::pin(opening));
             }
             Step::Opened(session) => {
-                self.store.begin();
+                self.store.begin(self.asked.clone());
                 self.link = Link::Open(session);
                 let has_report = self.reports.borrow_and_update().is_some();
                 if has_report {
@@ -404,8 +408,17 @@ impl Follower {
         self.status.fail(&reason);
         self.status.connect(false);
         self.store.hinder(&reason, self.substitute.serves());
-        self.behind = None;
+        self.again = None;
         self.link = Link::Pause(Instant::now() + wait);
+    }
+
+    /// Returns how much of the API server's changes the receiver has.
+    fn floor(&self) -> Position {
+        let mut floor = self.store.floor().clone();
+        if let Some(other) = self.substitute.floor() {
+            floor.advance(other);
+        }
+        floor
     }
 
     /// Returns whether the relay has sent everything and is not cut off itself.
@@ -424,23 +437,36 @@ impl Follower {
         } else if self.behind.is_none() {
             self.behind = Some(Instant::now() + self.options.timing.behind);
         }
-        if let Some(floor) = self.substitute.floor().filter(|_| is_heard && !is_behind) {
-            if position.is_behind_in_any(floor) {
-                // The server has gone on meanwhile.
-                self.link = Link::Pause(Instant::now() + self.options.timing.first_retry);
-            } else {
-                info!(relay = %self.options.access.url, "the relay is back");
-                self.substitute.end();
-                self.store.replace();
-            }
+        if !self.substitute.serves() || !is_heard || is_behind {
+            return;
         }
+        if !position.is_behind_in_any(&self.floor()) {
+            info!(relay = %self.options.access.url, "the relay is back");
+            self.again = None;
+            self.substitute.end();
+            self.store.replace();
+        } else if self.again.is_none() {
+            // The server has gone on meanwhile. The relay tells how far it is with the next change;
+            // without one, it tells at the beginning of a connection.
+            self.again = Some(Instant::now() + self.options.timing.ping);
+        }
+    }
+
+    /// Connects anew, so that the relay tells how far it is.
+    fn ask_again(&mut self) {
+        self.again = None;
+        self.link = Link::Pause(Instant::now() + self.backoff.wait());
     }
 
     /// Follows a relay that knows less than this node has for too long.
     fn lower_floor(&mut self) {
         self.behind = None;
         if self.substitute.serves() {
-            return;
+            if self.substitute.is_heard() {
+                return;
+            }
+            // It may never come to the versions that the server has had.
+            self.leave_substitute();
         }
         warn!(
             relay = %self.options.access.url,
@@ -449,7 +475,15 @@ impl Follower {
             "the relay does not get to what is known of the API server, following it nevertheless"
         );
         self.store.lower_floor();
-        self.link = Link::Pause(Instant::now());
+        self.ask_again();
+    }
+
+    /// Ends following the API server, whose objects stay until the relay has sent newer ones.
+    fn leave_substitute(&mut self) {
+        if let Some(floor) = self.substitute.floor() {
+            self.store.leave_to(floor);
+        }
+        self.substitute.end();
     }
 
     /// Goes on with what the API server says in the place of the relay.
@@ -457,18 +491,18 @@ impl Follower {
         match step {
             substitute::Step::Due => {
                 warn!(relay = %self.options.access.url, "the relay is away, asking the API server");
-                self.substitute.start(self.store.floor().clone());
+                self.substitute.start(self.floor());
             }
             substitute::Step::Update(update) => {
-                if self.substitute.take(*update) {
+                let held = |topic| self.store.objects_of(topic);
+                if self.substitute.take(*update, held) {
                     info!("the API server has taken the place of the relay");
                 }
             }
             // It is started again as after the relay has gone.
             substitute::Step::Ended => {
                 warn!("following the API server has ended");
-                self.substitute.end();
-                self.store.replace();
+                self.leave_substitute();
             }
         }
     }
@@ -496,7 +530,7 @@ impl Follower {
         let changes = self.store.changes();
         let changes = if serves { self.substitute.changes() } else { changes };
         let is_news = !changes.is_empty() || problems_changed || completed || freshened;
-        let whole = || match self.substitute.saved() {
+        let whole = || match self.substitute.saved(self.store.floor()) {
             None if self.store.is_current() => Some(self.store.saved()),
             whole => whole,
         };

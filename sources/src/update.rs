@@ -4,7 +4,7 @@ use im::OrdSet;
 use jiff::Timestamp;
 use rulec_compiler::net::Family;
 use rulec_compiler::{Change, Origin};
-use rulec_relay::Position;
+use rulec_relay::{Position, Topic};
 
 use crate::problem::Problem;
 
@@ -46,6 +46,8 @@ pub struct Positions {
     pub seen: Position,
     /// Those of the last change or list: what is not behind them has everything.
     pub changed: Position,
+    /// The types that could not be read, so that nothing is known of their objects.
+    pub unread: [bool; Topic::ALL.len()],
 }
 
 /// The trigger of a change of an EndpointSlice: the change of a Pod or Service, as noted by the

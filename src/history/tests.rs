@@ -22,6 +22,9 @@ use super::keeper::OnDisk;
 use super::*;
 use crate::tool::diff::tell_change;
 
+/// How long a disk may take. No test waits for this unless it fails.
+pub(super) const LONG: Duration = Duration::from_secs(600);
+
 /// A daemon's model that grows by a Service with each change.
 pub(super) struct Source {
     model: Model,
@@ -193,7 +196,7 @@ fn what_changes_meant_outlives_the_process() {
     let keeper = keep(&history, &path);
     source.note(&history, 2);
     keeper.wake();
-    keeper.finish(FINISH);
+    keeper.finish(LONG);
     let told = |history: &History| -> Vec<Arc<Change>> {
         history.all().iter().map(|entry| history.told(entry)).collect()
     };
@@ -206,7 +209,7 @@ fn what_changes_meant_outlives_the_process() {
     Source::new().note(&history, 2);
     assert_eq!(ids(&history), [2, 3, 4]);
     assert_eq!(history.all()[1].event, Event::Started);
-    keeper.finish(FINISH);
+    keeper.finish(LONG);
     assert_eq!(file(&path).lines().count(), 5, "they are appended");
 
     // An end of the last line that is missing is no reason to lose it, or the next one.
@@ -214,7 +217,7 @@ fn what_changes_meant_outlives_the_process() {
     let history = History::new(limits(3), tell_change);
     let keeper = keep(&history, &path);
     Source::new().note(&history, 1);
-    keeper.finish(FINISH);
+    keeper.finish(LONG);
     assert_eq!(ids(&history), [3, 4, 5]);
     let found = disk::Disk::new(&path, 3).read();
     assert_eq!(found.changes.iter().map(|(it, _)| it.id).collect::<Vec<_>>(), [3, 4, 5]);
@@ -228,7 +231,7 @@ fn lines_that_cannot_be_read_are_passed_over() {
     let history = History::new(limits(9), tell_change);
     let keeper = keep(&history, path);
     Source::new().note(&history, 3);
-    keeper.finish(FINISH);
+    keeper.finish(LONG);
     let good = file(path);
     let lines: Vec<&str> = good.lines().collect();
     let cut = |line: &str| line[..line.len() / 2].to_owned();
@@ -297,7 +300,7 @@ fn a_file_that_is_not_understood_is_put_aside() {
         let history = History::new(limits(9), tell_change);
         let keeper = keep(&history, directory.path());
         Source::new().note(&history, 1);
-        keeper.finish(FINISH);
+        keeper.finish(LONG);
         assert_eq!(file(directory.path()).lines().count(), 2);
         let said = fs::read_to_string(aside(number)).unwrap();
         assert!(said.contains(&format!("rulec.io/v{number}")), "{said}");
@@ -311,7 +314,7 @@ fn a_file_that_is_not_understood_is_put_aside() {
     let history = History::new(limits(9), tell_change);
     let keeper = keep(&history, directory.path());
     Source::new().note(&history, 1);
-    keeper.finish(FINISH);
+    keeper.finish(LONG);
     assert_eq!(ids(&history), [1, 3], "the second may have had a number");
     assert!(fs::read_to_string(aside(6)).unwrap().contains("rulec.io/v9"));
     let found = disk::Disk::new(directory.path(), 9).read();
@@ -461,7 +464,7 @@ fn an_emptied_file_is_begun_anew() {
     let keeper = keep(&history, directory.path());
     source.note(&history, 2);
     keeper.wake();
-    keeper.finish(FINISH);
+    keeper.finish(LONG);
     let next = History::new(limits(8), tell_change);
     drop(keep(&next, directory.path()));
     assert_eq!(ids(&next), [1, 2], "{}", fs::read_to_string(&path).unwrap());
@@ -510,7 +513,7 @@ fn changes_wait_for_those_of_earlier_processes_but_not_for_ever() {
     let history = History::new(limits(9), tell_change);
     let keeper = keep(&history, directory.path());
     Source::new().note(&history, 2);
-    keeper.finish(FINISH);
+    keeper.finish(LONG);
     let found = || disk::Disk::new(directory.path(), 9).read();
 
     let next = History::new(limits(9), tell_change);
@@ -542,7 +545,7 @@ fn changes_wait_for_a_disk_that_hangs_only_for_a_while() {
     let before = History::new(limits(9), tell_change);
     let keeper = keep(&before, directory.path());
     Source::new().note(&before, 3);
-    keeper.finish(FINISH);
+    keeper.finish(LONG);
 
     let (work, works) = std::sync::mpsc::channel::<()>();
     let hang = move |disk, directory: &StateDir| {
@@ -568,7 +571,7 @@ fn changes_wait_for_a_disk_that_hangs_only_for_a_while() {
     wait_until(|| !history.is_reading());
     assert_eq!(ids(&history), [1, 2], "it has numbers of its own");
     drop(work);
-    keeper.finish(FINISH);
+    keeper.finish(LONG);
     let found = disk::Disk::new(directory.path(), 9).read();
     assert_eq!(found.changes.len(), 2, "another file is begun");
     assert_eq!(found.since, Some(history.since()));
@@ -583,7 +586,7 @@ fn a_moment_in_the_future_or_without_a_state_is_named_as_such() {
     let history = History::new(limits(9), tell_change);
     let keeper = keep(&history, directory.path());
     Source::new().note(&history, 1);
-    keeper.finish(FINISH);
+    keeper.finish(LONG);
     let then = Timestamp::now();
     std::thread::sleep(Duration::from_millis(2));
     let next = History::new(limits(9), tell_change);
@@ -650,7 +653,7 @@ fn a_file_that_cannot_be_written_is_tried_again_after_a_pause() {
     }
     assert!(state.failures() < 3, "{} tries", state.failures());
     fs::remove_file(&path).unwrap();
-    keeper.finish(FINISH);
+    keeper.finish(LONG);
     assert_eq!(state.writes(), 2, "the changes, and their states");
     assert_eq!(file(&path).lines().count(), 7, "a header and all changes");
 }

@@ -305,8 +305,11 @@ mod tests {
     use rulec_sources::StateDir;
 
     use super::*;
+    use crate::history::Limits;
     use crate::history::keeper::Keeper;
-    use crate::history::{FINISH, Limits};
+
+    /// How long a disk may take.
+    const LONG: Duration = Duration::from_secs(600);
 
     fn empty() -> History {
         History::new(Limits::default(), |entry| entry.untold())
@@ -351,7 +354,7 @@ mod tests {
         let history = empty();
         let keeper = keep(&history, directory.path());
         note(&history);
-        keeper.finish(FINISH);
+        keeper.finish(LONG);
         let history = empty();
         let _keeper = keep(&history, directory.path());
         note(&history);

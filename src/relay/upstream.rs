@@ -9,11 +9,11 @@ use anyhow::{Context, bail};
 use rulec_compiler::name::NodeName;
 use rulec_compiler::object::Kind;
 use rulec_compiler::{Change, Model, Origin};
-use rulec_relay::{Catalogue, Position, Standing, Topic};
+use rulec_relay::{Catalogue, Standing, Topic};
 use rulec_relay_server::Relay;
 use rulec_sources::{
-    ApiAccess, ApiOptions, ApiSource, ApiStatus, ManifestOptions, ManifestRoots, Problem, Severity,
-    SourceError, TokenReviews, Update,
+    ApiAccess, ApiOptions, ApiSource, ApiStatus, ManifestOptions, ManifestRoots, Positions,
+    Problem, Severity, SourceError, TokenReviews, Update,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -68,7 +68,7 @@ struct Api {
     /// Since when nothing is followed.
     away: Option<Instant>,
     /// How much of its changes is in the model; `None` before all was listed.
-    position: Option<Position>,
+    positions: Option<Positions>,
 }
 
 impl Api {
@@ -93,6 +93,8 @@ pub(super) struct Upstream {
     api: Option<Api>,
     /// What nodes are told of where this relay stands.
     standing: Standing,
+    /// The types that the API server does not let us read.
+    unread: [bool; Topic::ALL.len()],
     complete: BTreeMap<Origin, bool>,
     /// Whether the Nodes are still to be listed. Without them, each node would lose its own.
     lacks_nodes: bool,
@@ -119,6 +121,7 @@ impl Upstream {
             api: None,
             standing: Standing { has_manifests: !args.manifests.is_empty(), ..Standing::default() },
             complete: BTreeMap::new(),
+            unread: Default::default(),
             lacks_nodes: false,
             problems: Problems::new(Instant::now()),
             is_told_of_pods: false,
@@ -137,7 +140,7 @@ impl Upstream {
                 ..ApiOptions::new(access, NodeName::from("relay"))
             };
             let source = ApiSource::new(options);
-            upstream.api = Some(Api { status: source.status(), away: None, position: None });
+            upstream.api = Some(Api { status: source.status(), away: None, positions: None });
             upstream.lacks_nodes = true;
             upstream.reviews = Some(source.reviews());
             upstream.spawn(Origin::Api, source.run(out));
@@ -225,14 +228,14 @@ impl Upstream {
         self.standing.is_cut_off = is_cut_off;
         self.held.is_cut_off.store(is_cut_off, Relaxed);
         if self.held.is_complete() {
-            self.relay.publish(self.catalogue.clone(), self.standing.clone());
+            self.relay.publish(self.catalogue.clone(), self.standing.clone(), self.unread);
         }
     }
 
     fn take(&mut self, update: Update) {
         let Update { origin, changes, complete, unread, positions, problems, .. } = update;
         if let (Some(api), Some(positions)) = (&mut self.api, positions) {
-            api.position = Some(positions.seen);
+            api.positions = Some(positions);
         }
         for change in changes {
             let is_list = |kinds: &[Kind]| origin == Origin::Api && kinds.contains(&Kind::Node);
@@ -260,15 +263,17 @@ impl Upstream {
             self.is_told_of_pods = true;
             tracing::warn!("Pods of manifests are not sent to nodes: only EndpointSlices are");
         }
-        let has_position = self.api.as_ref().is_none_or(|api| api.position.is_some());
+        let has_position = self.api.as_ref().is_none_or(|api| api.positions.is_some());
         let is_complete = self.complete.values().all(|it| *it) && !self.lacks_nodes && has_position;
         let is_first = is_complete && !self.held.is_complete();
-        let position = self.api.as_ref().and_then(|api| api.position.clone()).unwrap_or_default();
-        let is_further = position != self.standing.position;
+        let positions = self.api.as_ref().and_then(|api| api.positions.clone()).unwrap_or_default();
+        let (position, unread) = (positions.seen, positions.unread);
+        let is_further = position != self.standing.position || unread != self.unread;
         if !(is_first || is_complete && (changed > 0 || is_further)) {
             return;
         }
         self.standing.position = position;
+        self.unread = unread;
         if is_first {
             tracing::info!("all sources have delivered, nodes are served");
         }
@@ -280,6 +285,6 @@ impl Upstream {
             self.held.publications.fetch_add(1, Relaxed);
         }
         self.held.is_complete.store(true, Relaxed);
-        self.relay.publish(self.catalogue.clone(), self.standing.clone());
+        self.relay.publish(self.catalogue.clone(), self.standing.clone(), self.unread);
     }
 }

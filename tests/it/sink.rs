@@ -647,7 +647,6 @@ fn a_large_service_holds_up_nobody() {
             );
             assert_eq!(outcome.ops, delta.len());
             assert!(outcome.transactions > 15, "{outcome:?}");
-            assert!(waits.len() > outcome.transactions / 4, "{} turns: {outcome:?}", waits.len());
             reads(&mut sink, new);
         }
     });

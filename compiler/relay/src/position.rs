@@ -18,18 +18,24 @@ pub struct Position {
 }
 
 impl Position {
-    /// Returns whether this has less of a type than another. What cannot be compared has not.
+    /// Returns whether this has less of a type than another: what is not known is less than anything.
+    /// Two clusters cannot be compared.
     pub fn is_behind(&self, other: &Self, topic: Topic) -> bool {
         let is_other =
             self.cluster.as_ref().zip(other.cluster.as_ref()).is_some_and(|(a, b)| a != b);
         let [ours, theirs] = [self, other].map(|it| it.versions[topic.index()]);
-        !is_other && ours.zip(theirs).is_some_and(|(ours, theirs)| ours < theirs)
+        !is_other && ours < theirs
     }
 
     /// Takes over a newer one. Types of which that has less stay: what was held of them was kept.
     pub fn advance(&mut self, newer: &Self) {
+        self.advance_but(newer, |_| false);
+    }
+
+    /// Takes over a newer one, but for some types.
+    pub fn advance_but(&mut self, newer: &Self, is_kept: impl Fn(Topic) -> bool) {
         for topic in Topic::ALL {
-            if !newer.is_behind(self, topic) {
+            if !newer.is_behind(self, topic) && !is_kept(topic) {
                 self.versions[topic.index()] = newer.versions[topic.index()];
             }
         }
@@ -138,7 +144,7 @@ mod tests {
     fn nothing_goes_back_but_to_another_cluster() {
         let mut held = position("a", [5, 5, 0, 5]);
         held.advance(&position("a", [4, 6, 1, 0]));
-        assert_eq!(held, position("a", [5, 6, 1, 0]));
+        assert_eq!(held, position("a", [5, 6, 1, 5]));
         held.advance(&position("b", [1, 2, 0, 0]));
         assert_eq!(held, position("b", [1, 2, 0, 0]));
     }
@@ -147,7 +153,8 @@ mod tests {
     fn only_versions_of_one_cluster_are_compared() {
         let here = position("a", [5, 5, 0, 5]);
         for (other, expected) in [
-            (position("a", [5, 5, 5, 5]), false),
+            (position("a", [5, 5, 0, 5]), false),
+            (position("a", [5, 5, 5, 5]), true),
             (position("a", [5, 6, 5, 5]), true),
             (position("", [6, 0, 0, 0]), true),
             (position("b", [6, 6, 6, 6]), false),
@@ -157,6 +164,6 @@ mod tests {
         }
         let other = position("a", [5, 6, 5, 5]);
         let behind = Topic::ALL.map(|topic| here.is_behind(&other, topic));
-        assert_eq!(behind, [false, true, false, false]);
+        assert_eq!(behind, [false, true, true, false]);
     }
 }

@@ -36,7 +36,7 @@ mod tokens;
 
 use std::sync::{Arc, OnceLock};
 
-use rulec_relay::{Catalogue, Standing};
+use rulec_relay::{Catalogue, Standing, Topic};
 use tokio::sync::{Semaphore, watch};
 
 use door::Door;
@@ -70,6 +70,7 @@ pub struct Relay {
 struct Published {
     catalogue: Catalogue,
     standing: Standing,
+    unread: [bool; Topic::ALL.len()],
     /// The length of all names and versions, once somebody has asked.
     length: OnceLock<usize>,
 }
@@ -102,9 +103,17 @@ impl Relay {
 
     /// Publishes a state. Until the first one, nodes are sent away: a relay that has just started
     /// knows of nothing, and must not say that there is nothing.
-    pub fn publish(&self, catalogue: Catalogue, standing: Standing) {
+    ///
+    /// Types that could not be read are not served: nodes keep what they have of them.
+    pub fn publish(
+        &self,
+        catalogue: Catalogue,
+        standing: Standing,
+        unread: [bool; Topic::ALL.len()],
+    ) {
         let length = OnceLock::new();
-        self.state.send_replace(Some(Arc::new(Published { catalogue, standing, length })));
+        let published = Published { catalogue, standing, unread, length };
+        self.state.send_replace(Some(Arc::new(published)));
     }
 
     /// Returns the counts of what nodes do.

@@ -250,6 +250,11 @@ impl Stream {
                     is_whole = false;
                     continue;
                 }
+                Subscription::Known(_) | Subscription::Sent(_)
+                    if published.unread[topic.index()] =>
+                {
+                    continue;
+                }
                 // What the node has is newer. It stays until this relay knows no less.
                 Subscription::Known(_) if position.is_behind(&self.floor, topic) => continue,
                 Subscription::Known(known) => {

@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -64,7 +65,8 @@ impl Certificates {
     }
 
     fn write(&self, file: &str, organization: &str, name: &str) {
-        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let names: Vec<String> = (1..=PLACES).map(|number| format!("127.1.{number}.1")).collect();
+        let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, organization);
         params.distinguished_name.push(DnType::CommonName, name);
@@ -102,6 +104,17 @@ impl Certificates {
 
 // ---- The relay ----------------------------------------------------------------------------------
 
+/// How many relays may be started anew in this process.
+const PLACES: u8 = 60;
+
+/// Returns an address that no other relay has: what has ended can be started there again.
+fn anywhere() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let number = NEXT.fetch_add(1, Relaxed);
+    assert!(number <= PLACES, "the certificate names no more");
+    SocketAddr::from(([127, 1, number, 1], 0))
+}
+
 /// A relay with a thread of its own. Dropping it is a crash.
 struct Server {
     relay: Relay,
@@ -109,18 +122,19 @@ struct Server {
     model: Model,
     catalogue: Catalogue,
     standing: Standing,
+    unread: [bool; 4],
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Server {
-    fn start(security: Security, port: u16) -> Self {
-        Self::start_with(security, port, Bounds::default())
+    fn start(security: Security, at: SocketAddr) -> Self {
+        Self::start_with(security, at, Bounds::default())
     }
 
-    fn start_with(security: Security, port: u16, bounds: Bounds) -> Self {
+    fn start_with(security: Security, at: SocketAddr, bounds: Bounds) -> Self {
         let relay = Relay::new(bounds);
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let listener = std::net::TcpListener::bind(at).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -141,6 +155,7 @@ impl Server {
             model: Model::default(),
             catalogue: Catalogue::default(),
             standing: Standing::default(),
+            unread: [false; 4],
             stop: Some(stop),
             thread: Some(thread),
         }
@@ -153,7 +168,7 @@ impl Server {
         let all = objects.iter().cloned().map(sourced).collect();
         self.model.apply(Origin::Api, Change::everything(all));
         self.catalogue.update(&old, &self.model);
-        self.relay.publish(self.catalogue.clone(), self.standing.clone());
+        self.relay.publish(self.catalogue.clone(), self.standing.clone(), self.unread);
     }
 
     /// Waits until a count has a value.
@@ -340,7 +355,7 @@ const ALL_OF_A: [&str; 4] =
 #[tokio::test]
 async fn a_node_gets_what_it_needs_and_then_only_changes() {
     let certificates = Certificates::new();
-    let mut server = Server::start(certificates.security(), 0);
+    let mut server = Server::start(certificates.security(), anywhere());
     server.publish(&world());
     let mut a = Client::start(certificates.access("a", server.address), "a", None);
     let mut b = Client::start(certificates.access("b", server.address), "b", None);
@@ -380,8 +395,8 @@ async fn a_node_gets_what_it_needs_and_then_only_changes() {
 async fn either_side_may_crash_and_nothing_is_sent_again() {
     let certificates = Certificates::new();
     let state = tempfile::tempdir().unwrap();
-    let mut server = Server::start(certificates.security(), 0);
-    let port = server.address.port();
+    let mut server = Server::start(certificates.security(), anywhere());
+    let address = server.address;
     server.publish(&world());
     let access = certificates.access("a", server.address);
     let mut client = Client::start(access.clone(), "a", Some(state.path()));
@@ -402,7 +417,7 @@ async fn either_side_may_crash_and_nothing_is_sent_again() {
     drop(server);
     client.until("the relay is missed", |it| !it.problems().is_empty()).await;
     assert_eq!(client.names(), ALL_OF_A, "what is known stays");
-    let mut server = Server::start(certificates.security(), port);
+    let mut server = Server::start(certificates.security(), address);
     server.publish(&world());
     client.until("it is found again", |it| it.problems().is_empty()).await;
     assert_eq!(server.relay.stats().resources(), 0);
@@ -410,7 +425,7 @@ async fn either_side_may_crash_and_nothing_is_sent_again() {
 
     // The next one has read something else.
     drop(server);
-    let mut server = Server::start(certificates.security(), port);
+    let mut server = Server::start(certificates.security(), address);
     let objects = [service("web", 1), service("other", 4), node("a")];
     server.publish(&objects);
     client.until("it has the other state", |it| it.names().len() == 3).await;
@@ -423,7 +438,7 @@ async fn either_side_may_crash_and_nothing_is_sent_again() {
 #[tokio::test]
 async fn what_a_node_cannot_use_is_told_and_its_last_version_stays() {
     let certificates = Certificates::new();
-    let mut server = Server::start(certificates.security(), 0);
+    let mut server = Server::start(certificates.security(), anywhere());
     server.publish(&world());
     let mut client = Client::start(certificates.access("a", server.address), "a", None);
     client.until("it is complete", Client::is_complete).await;
@@ -462,7 +477,7 @@ async fn what_a_node_cannot_use_is_told_and_its_last_version_stays() {
 #[tokio::test]
 async fn a_slow_node_misses_what_lies_in_between() {
     let certificates = Certificates::new();
-    let mut server = Server::start(certificates.security(), 0);
+    let mut server = Server::start(certificates.security(), anywhere());
     server.publish(&world());
     let mut client = Client::start(certificates.access("a", server.address), "a", None);
     server.wait("it follows", |relay| relay.stats().resources() == 4).await;
@@ -485,7 +500,7 @@ async fn a_slow_node_misses_what_lies_in_between() {
 #[tokio::test]
 async fn nobody_else_is_let_in() {
     let certificates = Certificates::new();
-    let mut server = Server::start(certificates.security(), 0);
+    let mut server = Server::start(certificates.security(), anywhere());
     server.publish(&world());
     // A node that says that it is another one.
     let mut client = Client::start(certificates.access("b", server.address), "a", None);
@@ -527,11 +542,11 @@ async fn nobody_else_is_let_in() {
 #[tokio::test]
 async fn a_relay_that_talks_nonsense_changes_nothing() {
     let certificates = Certificates::new();
-    let mut server = Server::start(Security::None, 0);
-    let port = server.address.port();
+    let mut server = Server::start(Security::None, anywhere());
+    let address = server.address;
     server.publish(&world());
     let access = RelayAccess {
-        url: format!("http://127.0.0.1:{port}").parse().unwrap(),
+        url: format!("http://{address}").parse().unwrap(),
         certificate_authority: None,
         client_certificate: None,
         client_key: None,
@@ -540,7 +555,7 @@ async fn a_relay_that_talks_nonsense_changes_nothing() {
     let mut client = Client::start(access, "a", None);
     client.until("it is complete", Client::is_complete).await;
     drop(server);
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    let listener = TcpListener::bind(address).await.unwrap();
     for answer in [&b"SSH-2.0-OpenSSH_9.2\r\n"[..], b"", &[0; 4096]] {
         let (mut socket, _) = client.during(listener.accept()).await.unwrap();
         let mut head = [0; 16];
@@ -552,7 +567,7 @@ async fn a_relay_that_talks_nonsense_changes_nothing() {
         assert!(client.is_complete());
     }
     drop(listener);
-    let mut server = Server::start(Security::None, port);
+    let mut server = Server::start(Security::None, address);
     server.publish(&world());
     client.until("it is found again", |it| it.problems().is_empty()).await;
     assert_eq!(client.names(), ALL_OF_A);
@@ -562,7 +577,7 @@ async fn a_relay_that_talks_nonsense_changes_nothing() {
 #[tokio::test]
 async fn a_relay_that_has_nothing_yet_says_so_at_once() {
     let certificates = Certificates::new();
-    let mut server = Server::start(certificates.security(), 0);
+    let mut server = Server::start(certificates.security(), anywhere());
     let mut client = Client::start(certificates.access("a", server.address), "a", None);
     client.until("there is a problem", |it| !it.problems().is_empty()).await;
     assert_eq!(
@@ -578,7 +593,7 @@ async fn a_relay_that_has_nothing_yet_says_so_at_once() {
 #[tokio::test]
 async fn what_a_node_refuses_is_known_while_it_is_away() {
     let certificates = Certificates::new();
-    let mut server = Server::start(certificates.security(), 0);
+    let mut server = Server::start(certificates.security(), anywhere());
     let mut broken = world();
     let Object::Service(web) = service("web", 1) else { unreachable!() };
     let cluster_ips = ClusterIps { v4: Some(Ipv4Addr::LOCALHOST), v6: None };

@@ -29,8 +29,7 @@ impl Slices {
             news.extend(self.take(What::Items(items)));
         }
         let (version, _) = reader.finish().map_err(|fault| fault.to_string())?;
-        news.extend(self.take(What::End));
-        news.extend(self.take(What::Reached(version)));
+        news.extend(self.take(What::End(Some(version))));
         Ok(news)
     }
 

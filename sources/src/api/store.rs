@@ -179,10 +179,10 @@ impl Store {
         self.cluster.as_deref()
     }
 
-    /// Returns how much of the server's changes was taken in; `None` between a list and its version.
+    /// Returns how much of the server's changes was taken in; `None` before everything is listed or
+    /// given up.
     pub(super) fn positions(&self) -> Option<Positions> {
-        let is_known = |it: &ResourceStore| it.given_up || it.listed && it.version.is_some();
-        if !self.all().into_iter().all(is_known) {
+        if !self.all().into_iter().all(|it| it.listed || it.given_up) {
             return None;
         }
         let position = |of: fn(&ResourceStore) -> &Option<String>| Position {
@@ -192,7 +192,11 @@ impl Store {
                 version.and_then(|version| version.parse().ok())
             }),
         };
-        Some(Positions { seen: position(|it| &it.version), changed: position(|it| &it.changed) })
+        Some(Positions {
+            seen: position(|it| &it.version),
+            changed: position(|it| &it.changed),
+            unread: self.all().map(|it| !it.listed),
+        })
     }
 
     /// Returns all objects, to be saved.
@@ -238,14 +242,11 @@ impl Store {
         match what {
             What::Begin => resource_store.listing = Some(Listing::default()),
             What::Items(items) => resource_store.list(resource, items, context),
-            What::End => resource_store.complete(resource, context, news),
+            What::End(version) => resource_store.complete(resource, version, context, news),
             What::Apply(document) => resource_store.apply(resource, &document, context, news),
             What::Delete(document) => resource_store.delete(resource, &document, context, news),
             What::Resumed => resource_store.confirm(resource, context, news),
-            What::Reached(version) => {
-                resource_store.changed.get_or_insert_with(|| version.clone());
-                resource_store.version = Some(version);
-            }
+            What::Reached(version) => resource_store.version = Some(version),
             What::Cluster(_) => {}
             What::Fine => resource_store.hinder(None, context),
             What::Failing(reason) => {
@@ -374,7 +375,13 @@ impl ResourceStore {
     }
 
     /// Takes over a complete list.
-    fn complete(&mut self, resource: Resource, context: &mut Context, news: &mut News) {
+    fn complete(
+        &mut self,
+        resource: Resource,
+        version: Option<String>,
+        context: &mut Context,
+        news: &mut News,
+    ) {
         let Some(mut listing) = self.listing.take() else { return };
         if !listing.faults.nameless.is_empty() {
             // An object whose name cannot be read may be any of those that are missing now.
@@ -393,9 +400,9 @@ impl ResourceStore {
         self.listed = true;
         self.left = false;
         self.resumed = false;
-        // The version of the list follows. A server that has gone back has other versions.
-        self.version = None;
-        self.changed = None;
+        // A server that has gone back has older versions than before.
+        self.changed.clone_from(&version);
+        self.version = version;
         if self.objects != listing.objects {
             self.objects = listing.objects;
             self.told = false;

@@ -74,8 +74,8 @@ pub(crate) enum What {
     Begin,
     /// Some of its items.
     Items(Vec<Item>),
-    /// The list is complete.
-    End,
+    /// The list is complete, with its version; without one, the server does not have the resource.
+    End(Option<String>),
     /// An object is new or different.
     Apply(Box<Document>),
     /// An object is gone.
@@ -296,8 +296,7 @@ impl Follower {
         self.paged = false;
         self.page = Some(PAGE);
         self.access.status.count_list();
-        self.tell(What::End).await;
-        self.tell(What::Reached(version)).await;
+        self.tell(What::End(Some(version))).await;
         // Notify only now: a request that is refused after this is refused by a server that has
         // delivered a list.
         self.access.reached.notify_waiters();
@@ -496,7 +495,7 @@ impl Follower {
         debug!(resource = %self.resource, "the server does not have this resource");
         self.forget();
         self.tell(What::Begin).await;
-        self.tell(What::End).await;
+        self.tell(What::End(None)).await;
         sleep(self.access.options.timing.refused).await;
     }
 

@@ -49,7 +49,9 @@ pub(super) struct Store {
     floor: Position,
     /// Whether some of them may be from manifests of the relay.
     has_manifests: bool,
-    /// Where the relay of this connection stands.
+    /// What the relay of this connection was asked to know before it sends anything.
+    asked: Position,
+    /// Where it stands.
     standing: Standing,
     /// The types of which the relay is told nothing, so that it sends all of them.
     anew: [bool; Topic::ALL.len()],
@@ -92,6 +94,7 @@ impl Store {
             told: false,
             floor: Position::default(),
             has_manifests: false,
+            asked: Position::default(),
             standing: Standing::default(),
             anew: Default::default(),
             current: false,
@@ -183,7 +186,7 @@ impl Store {
     /// Adds what is gone of the types that were sent as a whole.
     fn complete_anew(&mut self, gathered: &mut Vec<Gathered>) {
         for topic in Topic::ALL {
-            let is_sent = !self.standing.position.is_behind(&self.floor, topic);
+            let is_sent = !self.standing.position.is_behind(&self.asked, topic);
             if !is_sent || !mem::take(&mut self.anew[topic.index()]) {
                 continue;
             }
@@ -198,7 +201,12 @@ impl Store {
     }
 
     /// Notes that a connection begins: what the last one has left unfinished is dropped.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin(&mut self, asked: Position) {
+        self.asked = asked;
+        self.abandon();
+    }
+
+    fn abandon(&mut self) {
         self.gathered.clear();
         self.standing = Standing::default();
         self.current = false;
@@ -206,7 +214,7 @@ impl Store {
 
     /// Notes why nothing comes, and whether something else serves meanwhile.
     pub(super) fn hinder(&mut self, reason: &str, is_served: bool) {
-        self.begin();
+        self.abandon();
         let severity = if self.listed || is_served { Severity::Warning } else { Severity::Error };
         self.obstruct(Some(Problem::of_file(&self.place, severity, reason)));
     }
@@ -304,7 +312,12 @@ impl Store {
             Problem::of_file(&self.place, Severity::Warning, "it hears nothing from its API server")
         });
         self.obstruct(cut_off);
-        self.floor.advance(&self.standing.position);
+        // What it keeps back is as it was.
+        let asked = mem::take(&mut self.asked);
+        self.floor.advance_but(&self.standing.position, |topic| {
+            self.standing.position.is_behind(&asked, topic)
+        });
+        self.asked = asked;
         self.has_manifests = self.standing.has_manifests;
         let was_current = mem::replace(&mut self.current, true);
         self.listed = true;
@@ -326,10 +339,10 @@ impl Store {
     fn forget_broken(&mut self, gathered: &[Gathered]) {
         let sent: BTreeSet<(Topic, &str)> =
             gathered.iter().map(|it| (it.topic, it.name.as_str())).collect();
-        let Self { broken, problems, floor, standing, .. } = self;
+        let Self { broken, problems, asked, standing, .. } = self;
         broken.retain(|(topic, name), problem| {
             let is_there = sent.contains(&(*topic, name.as_str()))
-                || standing.position.is_behind(floor, *topic);
+                || standing.position.is_behind(asked, *topic);
             if !is_there {
                 problems.replace(std::slice::from_ref(problem), [].iter());
             }
@@ -370,6 +383,20 @@ impl Store {
     /// Returns whether some of them may be from manifests of the relay, which no other source has.
     pub(super) fn has_manifests(&self) -> bool {
         self.has_manifests
+    }
+
+    /// Notes that the receiver has got objects from elsewhere, with this position: it needs all of ours
+    /// once they are no older.
+    pub(super) fn leave_to(&mut self, other: &Position) {
+        self.floor.advance(other);
+        self.told = false;
+    }
+
+    /// Returns the objects of the types that are named.
+    pub(super) fn objects_of(&self, topic: Topic) -> Vec<Sourced> {
+        let of = |key: &ObjectKey| topic.kinds().contains(&key.kind());
+        let all = self.objects.iter().filter(|(key, _)| of(key));
+        all.map(|(_, object)| self.sourced(object)).collect()
     }
 
     /// Forgets how much that is, so that any relay may go on.

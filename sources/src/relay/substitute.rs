@@ -9,6 +9,7 @@
 //! The lists are no older than what the relay has sent, and the relay serves again once it knows no
 //! less than what the server has sent: endpoints never go back in time.
 
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::mem;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use im::{OrdMap, OrdSet};
 use rulec_compiler::object::{Object, ObjectKey};
 use rulec_compiler::{Change, Sourced};
-use rulec_relay::{Position, Standing};
+use rulec_relay::{Position, Standing, Topic};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -63,7 +64,8 @@ struct Server {
     /// Follows the server until it is dropped.
     _task: JoinSet<Result<(), SourceError>>,
     objects: OrdMap<ObjectKey, Sourced>,
-    positions: Positions,
+    /// `None` until everything is listed or given up.
+    positions: Option<Positions>,
     problems: OrdSet<Problem>,
     serves: bool,
 }
@@ -120,7 +122,7 @@ impl Substitute {
     /// Follows the server. No list may be older than the position.
     pub(super) fn start(&mut self, floor: Position) {
         let Some(fallback) = &self.fallback else { return };
-        let options = ApiOptions { floor, ..fallback.api.clone() };
+        let options = ApiOptions { floor, tells_positions: true, ..fallback.api.clone() };
         let (out, updates) = mpsc::channel(UPDATES);
         let mut task = JoinSet::new();
         task.spawn(ApiSource::with_status(options, self.status.clone()).run(out));
@@ -128,7 +130,7 @@ impl Substitute {
             updates,
             _task: task,
             objects: OrdMap::new(),
-            positions: Positions::default(),
+            positions: None,
             problems: OrdSet::new(),
             serves: false,
         }));
@@ -141,8 +143,13 @@ impl Substitute {
         self.has_news = true;
     }
 
-    /// Takes in what the server sends. Returns true if it takes the place of the relay with that.
-    pub(super) fn take(&mut self, update: Update) -> bool {
+    /// Takes in what the server sends. Returns true if it takes the place of the relay with that. What
+    /// it could not read stays as the relay has sent it.
+    pub(super) fn take(
+        &mut self,
+        update: Update,
+        of_relay: impl Fn(Topic) -> Vec<Sourced>,
+    ) -> bool {
         let State::Running(server) = &mut self.state else { return false };
         let Update { changes, complete, positions, problems, .. } = update;
         for change in &changes {
@@ -150,20 +157,28 @@ impl Substitute {
         }
         self.has_news |= server.problems != problems;
         server.problems = problems;
-        if let Some(positions) = positions {
-            server.positions = positions;
-        }
+        server.positions = positions.or(server.positions.take());
         if server.serves {
             self.changes.extend(changes);
             return false;
         }
-        server.serves = complete;
-        if complete {
-            // All at once, and nothing of the relay is left.
-            let objects = server.objects.values().cloned().collect();
-            self.changes.push(Change::Replace { kinds: KINDS, objects });
+        let Some(positions) = server.positions.as_ref().filter(|_| complete) else { return false };
+        let broken: BTreeSet<&str> =
+            server.problems.iter().filter_map(|problem| problem.object.as_deref()).collect();
+        let is_unread = |topic: Topic| positions.unread[topic.index()];
+        for topic in Topic::ALL {
+            for sourced in of_relay(topic) {
+                let key = sourced.object.key();
+                if is_unread(topic) || broken.contains(key.to_string().as_str()) {
+                    server.objects.entry(key).or_insert(sourced);
+                }
+            }
         }
-        complete
+        server.serves = true;
+        // All at once, and nothing else of the relay is left.
+        let objects = server.objects.values().cloned().collect();
+        self.changes.push(Change::Replace { kinds: KINDS, objects });
+        true
     }
 
     fn serving(&self) -> Option<&Server> {
@@ -180,14 +195,21 @@ impl Substitute {
 
     /// Returns what the relay must know to take its place again.
     pub(super) fn floor(&self) -> Option<&Position> {
-        self.serving().map(|server| &server.positions.changed)
+        self.serving()?.positions.as_ref().map(|positions| &positions.changed)
     }
 
-    /// Returns what is to be saved, if the server has taken the place of the relay.
-    pub(super) fn saved(&self) -> Option<Whole> {
+    /// Returns whether the server answers at the moment.
+    pub(super) fn is_heard(&self) -> bool {
+        self.status.is_connected()
+    }
+
+    /// Returns what is to be saved, if the server has taken the place of a relay with this position.
+    pub(super) fn saved(&self, of_relay: &Position) -> Option<Whole> {
         let server = self.serving()?;
         let objects: Vec<Object> = server.objects.values().map(|it| it.object.clone()).collect();
-        let standing = Standing { position: server.positions.seen.clone(), ..Standing::default() };
+        let mut position = of_relay.clone();
+        position.advance(&server.positions.as_ref()?.seen);
+        let standing = Standing { position, ..Standing::default() };
         Some(Whole { objects, versions: Versions::new(), standing })
     }
 

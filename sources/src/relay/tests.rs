@@ -104,7 +104,7 @@ fn half_of_a_change_is_dropped_with_its_connection() {
     store.take(response("", vec![range("b", 2)], &["a"])).unwrap();
     store.hinder("gone", false);
     assert_eq!(problems(&store), ["relay: gone"]);
-    store.begin();
+    store.begin(store.floor().clone());
     let known = &store.known()[Topic::ServiceCidrs.index()];
     assert!(known.keys().eq(["a"]), "the rest must be sent again");
     // Nothing has changed meanwhile.
@@ -112,7 +112,7 @@ fn half_of_a_change_is_dropped_with_its_connection() {
     assert_eq!((changes(&mut store), problems(&store)), (Vec::new(), Vec::new()));
     // After the next gap, something has.
     store.hinder("gone", false);
-    store.begin();
+    store.begin(store.floor().clone());
     store.take(response("5", vec![range("c", 3)], &[])).unwrap();
     assert_eq!(changes(&mut store), ["replace by ServiceCIDR a, ServiceCIDR c"]);
 }
@@ -180,13 +180,13 @@ fn what_is_not_sent_is_gone_if_everything_was_asked_for() {
     assert!(store.known().iter().all(std::collections::BTreeMap::is_empty));
 
     // One that is behind sends none of them yet.
-    store.begin();
+    store.begin(store.floor().clone());
     store.take(response("c/1/1/1/4", vec![], &[])).unwrap();
     assert_eq!(changes(&mut store), [""; 0]);
     // One that breaks off has not sent all.
-    store.begin();
+    store.begin(store.floor().clone());
     store.take(response("", vec![range("b", 3)], &[])).unwrap();
-    store.begin();
+    store.begin(store.floor().clone());
     assert_eq!(changes(&mut store), [""; 0]);
     assert!(store.known().iter().all(std::collections::BTreeMap::is_empty));
 
@@ -204,10 +204,10 @@ fn what_an_earlier_connection_could_not_read_is_forgotten_once_it_is_gone() {
     let broken = Resource { resource: None, ..range("a", 1) };
     store.take(response("c/1/1/1/5", vec![broken], &[])).unwrap();
     assert_eq!((problems(&store).len(), store.unread()), (1, 1));
-    store.begin();
+    store.begin(store.floor().clone());
     store.take(response("c/1/1/1/4", vec![], &[])).unwrap();
     assert_eq!(store.unread(), 1, "one that is behind has not sent it yet");
-    store.begin();
+    store.begin(store.floor().clone());
     store.take(response("c/1/1/1/6", vec![range("b", 1)], &[])).unwrap();
     assert_eq!((problems(&store).len(), store.unread()), (0, 0));
 }

@@ -17,9 +17,9 @@ use rulec_compiler::Model;
 use super::*;
 use crate::history::moment::Moment;
 use crate::history::ring::Whereabouts;
-use crate::history::tests::{endpoints, keep, limits, of, served, state};
+use crate::history::tests::{LONG, endpoints, keep, limits, of, served, state};
 use crate::history::timeline::Stamp;
-use crate::history::{FINISH, History, Limits, weight};
+use crate::history::{History, Limits, weight};
 use crate::tool::diff::tell_change;
 
 /// A daemon whose objects change.
@@ -125,7 +125,7 @@ fn every_state_is_the_same_after_a_restart() {
         let newest = changes().len() as u64 + 1;
         let before = snapshots(&history, 1..=newest);
         let times: Vec<Timestamp> = history.all().iter().map(|entry| entry.time).collect();
-        keeper.finish(FINISH);
+        keeper.finish(LONG);
         drop(daemon);
 
         let next = History::new(limits(99), tell_change);
@@ -143,7 +143,7 @@ fn every_state_is_the_same_after_a_restart() {
         let mut daemon = Daemon::start(&next, settings, Vec::new());
         daemon.change(of(served(9, 80)));
         let after = snapshots(&next, newest + 1..=newest + 2);
-        keeper.finish(FINISH);
+        keeper.finish(LONG);
         assert_eq!(files(directory.path()).len(), 2);
         let last = History::new(limits(99), tell_change);
         let _keeper = keep(&last, directory.path());
@@ -265,11 +265,11 @@ fn what_memory_has_no_room_for_is_on_disk() {
     changes().into_iter().for_each(|change| daemon.change(change));
     let newest = changes().len() as u64 + 1;
     let before = snapshots(&history, 1..=newest);
-    keeper.finish(FINISH);
+    keeper.finish(LONG);
     let small = History::new(Limits { changes: 99, bytes: 1 }, tell_change);
     let keeper = keep(&small, directory.path());
     Daemon::start(&small, settings(), Vec::new());
-    keeper.finish(FINISH);
+    keeper.finish(LONG);
     assert_eq!(small.all().len(), 1);
     let next = History::new(limits(99), tell_change);
     let _keeper = keep(&next, directory.path());
@@ -361,7 +361,7 @@ fn states_are_found_whatever_the_clock_was_set_to() {
     let twice = found(&history, more, now).unwrap_err();
     assert!(twice.contains("the clock was set back"), "{twice}");
     assert!(twice.contains("It may be the state after @1, or that after @4"), "{twice}");
-    keeper.finish(FINISH);
+    keeper.finish(LONG);
 
     let next = History::new(limits(99), tell_change);
     let _keeper = keep(&next, directory.path());
@@ -383,7 +383,7 @@ fn a_time_among_changes_that_were_lost_has_no_state() {
         daemon.change(of(served(1, port)));
     }
     let times: Vec<Timestamp> = history.all().iter().map(|entry| entry.time).collect();
-    keeper.finish(FINISH);
+    keeper.finish(LONG);
     let path = directory.path().join("history.jsonl");
     let text = fs::read_to_string(&path).unwrap();
     let lines: Vec<&str> = text.lines().collect();
@@ -412,7 +412,7 @@ fn after_a_kill_it_is_not_known_what_held_until_the_next_start() {
         if is_killed {
             daemon.change(of(served(2, 80)));
         }
-        keeper.finish(FINISH);
+        keeper.finish(LONG);
         if is_killed {
             let text = fs::read_to_string(path("history.jsonl")).unwrap();
             let lines: Vec<&str> = text.lines().take(3).collect();
@@ -443,7 +443,7 @@ fn after_a_kill_it_is_not_known_what_held_until_the_next_start() {
         check(&next);
         let lost = next.next(2).map(|next| (next.entry.id, next.lost));
         assert_eq!(lost, Some(if is_killed { (4, 1) } else { (3, 0) }), "a watch notices");
-        keeper.finish(FINISH);
+        keeper.finish(LONG);
         // Also when that one has ended; and it had written everything.
         let last = History::new(limits(99), tell_change);
         let _keeper = keep(&last, directory.path());

@@ -12,7 +12,7 @@ use crate::{Certificates, Client, PATIENCE, Server, service, world};
 
 #[tokio::test]
 async fn a_node_has_one_stream_and_the_newest_counts() {
-    let mut server = Server::start(Security::None, 0);
+    let mut server = Server::start(Security::None, anywhere());
     server.publish(&world());
     let mut older = Raw::connect(server.address, None).await;
     older.ask(&raw::first("a")).await;
@@ -71,7 +71,7 @@ async fn a_node_that_says_nothing_keeps_nobody_from_beginning() {
 
 #[tokio::test]
 async fn a_request_is_refused_that_is_longer_than_all_names() {
-    let mut server = Server::start(Security::None, 0);
+    let mut server = Server::start(Security::None, anywhere());
     server.publish(&world());
     let mut client = Raw::connect(server.address, None).await;
     // The flag and the length: nothing of the message is needed.

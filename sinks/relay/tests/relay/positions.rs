@@ -3,8 +3,8 @@
 //! The address of the only endpoint counts the changes, and each update that a node sends on is
 //! looked at.
 
-use rulec_apiserver::{ApiServer, Credential, Resource, Settings};
-use rulec_compiler::object::Object;
+use rulec_apiserver::{ApiServer, Credential, Fault, Resource, Scope, Settings};
+use rulec_compiler::object::{Object, ServiceCidr};
 use rulec_relay::{Position, Standing};
 use rulec_sources::{ApiAccess, ApiOptions, ApiTiming, RelayFallback};
 use serde_json::json;
@@ -36,9 +36,9 @@ fn has(client: &Client, expected: u8) -> bool {
 
 /// Starts another relay in the place of one.
 fn another(server: Server, certificates: &Certificates, standing: Standing, number: u8) -> Server {
-    let port = server.address.port();
+    let address = server.address;
     drop(server);
-    let mut other = Server::start(certificates.security(), port);
+    let mut other = Server::start(certificates.security(), address);
     other.standing = standing;
     other.publish(&numbered(number));
     other
@@ -47,7 +47,7 @@ fn another(server: Server, certificates: &Certificates, standing: Standing, numb
 #[tokio::test]
 async fn a_relay_that_is_behind_takes_nothing_back() {
     let certificates = Certificates::new();
-    let mut server = Server::start(certificates.security(), 0);
+    let mut server = Server::start(certificates.security(), anywhere());
     server.standing = at([10, 20, 5, 5]);
     server.publish(&numbered(7));
     let mut a = Client::start(certificates.access("a", server.address), "a", None);
@@ -74,7 +74,7 @@ async fn a_relay_that_is_behind_takes_nothing_back() {
 async fn a_state_from_before_a_restart_is_not_taken_back() {
     let certificates = Certificates::new();
     let state = tempfile::tempdir().unwrap();
-    let mut server = Server::start(certificates.security(), 0);
+    let mut server = Server::start(certificates.security(), anywhere());
     server.standing = at([10, 20, 5, 5]);
     server.publish(&numbered(7));
     let access = certificates.access("a", server.address);
@@ -86,8 +86,7 @@ async fn a_state_from_before_a_restart_is_not_taken_back() {
     let mut a = Client::start(access, "a", Some(state.path()));
     a.until("it has the saved state", |it| it.is_complete() && number(it).is_some()).await;
     assert_eq!(number(&a), Some(7));
-    other.standing = at([10, 20, 5, 5]);
-    other.publish(&numbered(7));
+    a.during(other.wait("the node follows", |relay| relay.stats().nodes() == 1)).await;
     other.standing = at([10, 22, 5, 5]);
     other.publish(&numbered(8));
     a.until("the relay has caught up", |it| it.last.is_some() && number(it) != Some(7)).await;
@@ -95,10 +94,47 @@ async fn a_state_from_before_a_restart_is_not_taken_back() {
     a.stop().await;
 }
 
+fn range() -> Object {
+    let cidrs = vec!["10.96.0.0/24".parse().unwrap()];
+    Object::ServiceCidr(Arc::new(ServiceCidr { name: "kubernetes".into(), cidrs }))
+}
+
+fn has_range(client: &Client) -> bool {
+    client.names().contains(&"ServiceCIDR kubernetes".to_owned())
+}
+
+#[tokio::test]
+async fn what_a_relay_may_not_read_is_not_gone() {
+    let certificates = Certificates::new();
+    let mut server = Server::start(certificates.security(), anywhere());
+    server.standing = at([10, 20, 5, 5]);
+    let mut objects = numbered(7);
+    objects.push(range());
+    server.publish(&objects);
+    let mut a = Client::start(certificates.access("a", server.address), "a", None);
+    a.until("it has the first state", has_range).await;
+    let address = server.address;
+    drop(server);
+
+    let mut other = Server::start(certificates.security(), address);
+    other.standing = at([11, 21, 6, 6]);
+    other.standing.position.versions[3] = None;
+    other.unread[3] = true;
+    other.publish(&numbered(8));
+    a.until("it follows the other one", |it| has(it, 8)).await;
+    assert!(has_range(&a), "{:?}", a.names());
+    // Whoever has been there before knows that it is gone.
+    other.standing = at([11, 21, 6, 6]);
+    other.unread[3] = false;
+    other.publish(&numbered(9));
+    a.until("it is gone", |it| !has_range(it)).await;
+    a.stop().await;
+}
+
 #[tokio::test]
 async fn a_relay_of_another_cluster_is_followed_at_once() {
     let certificates = Certificates::new();
-    let mut server = Server::start(certificates.security(), 0);
+    let mut server = Server::start(certificates.security(), anywhere());
     server.standing = at([10, 20, 5, 5]);
     server.publish(&numbered(7));
     let mut a = Client::start(certificates.access("a", server.address), "a", None);
@@ -113,7 +149,7 @@ async fn a_relay_of_another_cluster_is_followed_at_once() {
 #[tokio::test]
 async fn a_relay_that_stays_behind_is_followed_in_the_end() {
     let certificates = Certificates::new();
-    let mut server = Server::start(certificates.security(), 0);
+    let mut server = Server::start(certificates.security(), anywhere());
     server.standing = at([10, 20, 5, 5]);
     server.publish(&numbered(7));
     let access = certificates.access("a", server.address);
@@ -129,7 +165,7 @@ async fn a_relay_that_stays_behind_is_followed_in_the_end() {
 #[tokio::test]
 async fn a_relay_that_is_cut_off_says_so() {
     let certificates = Certificates::new();
-    let mut server = Server::start(certificates.security(), 0);
+    let mut server = Server::start(certificates.security(), anywhere());
     server.standing = at([10, 20, 5, 5]);
     server.publish(&numbered(7));
     let mut a = Client::start(certificates.access("a", server.address), "a", None);
@@ -215,7 +251,7 @@ async fn the_api_server_takes_the_place_of_a_relay_and_gives_it_back() {
     let (certificates, api) = (Certificates::new(), Api::new());
     let state = tempfile::tempdir().unwrap();
     let first = api.number(5);
-    let mut server = Server::start(certificates.security(), 0);
+    let mut server = Server::start(certificates.security(), anywhere());
     server.standing = all_at(first);
     server.publish(&numbered(5));
     let access = certificates.access("a", server.address);
@@ -226,16 +262,14 @@ async fn the_api_server_takes_the_place_of_a_relay_and_gives_it_back() {
     };
     let mut a = Client::of(options(access.clone()));
     a.until("it has the relay's state", |it| has(it, 5)).await;
-    assert_eq!(api.server.count(rulec_apiserver::Verb::List, Resource::Services), 0);
-
-    let port = server.address.port();
+    let address = server.address;
     drop(server);
     let second = api.number(6);
     a.until("it has the server's state", |it| has(it, 6)).await;
     assert!(a.problems().iter().any(|it| it.starts_with("relay: ")), "{:?}", a.problems());
 
     // A relay that is behind does not get its place back.
-    let mut server = Server::start(certificates.security(), port);
+    let mut server = Server::start(certificates.security(), address);
     server.standing = all_at(first);
     server.publish(&numbered(5));
     a.during(server.wait("the node follows", |relay| relay.stats().nodes() == 1)).await;
@@ -254,7 +288,7 @@ async fn the_api_server_takes_the_place_of_a_relay_and_gives_it_back() {
     let fourth = api.number(8);
     assert!(fourth > second);
     a.until("it has the server's state", |it| has(it, 8)).await;
-    let mut server = Server::start(certificates.security(), port);
+    let mut server = Server::start(certificates.security(), address);
     server.standing = all_at(fourth);
     server.publish(&numbered(8));
     let is_served = |api: &ApiServer| api.open_watches(Resource::Services) == 0;
@@ -272,11 +306,41 @@ async fn the_api_server_takes_the_place_of_a_relay_and_gives_it_back() {
     a.stop().await;
 }
 
+/// The API server refuses one type, and has one object that cannot be read.
+#[tokio::test]
+async fn what_the_api_server_does_not_tell_stays_as_the_relay_has_sent_it() {
+    let (certificates, api) = (Certificates::new(), Api::new());
+    let refused = Scope::resource(Resource::ServiceCidrs);
+    api.server.fault(refused, Fault::status(403));
+    let first = api.number(5);
+    api.server.apply(&json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "odd", "namespace": "default"},
+        "spec": {"clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "ports": "none"},
+    }));
+    let mut server = Server::start(certificates.security(), anywhere());
+    server.standing = all_at(first);
+    let mut objects = numbered(5);
+    objects.extend([range(), service("odd", 9), service("gone", 8)]);
+    server.publish(&objects);
+    let access = certificates.access("a", server.address);
+    let fallback = Some(api.fallback());
+    let mut a = Client::of(RelayOptions { fallback, ..Client::options(access, "a") });
+    let has_service =
+        |it: &Client, name: &str| it.names().contains(&format!("Service default/{name}"));
+    a.until("it has the relay's state", |it| has_range(it) && has_service(it, "gone")).await;
+    drop(server);
+    api.number(6);
+    a.until("it has the server's state", |it| has(it, 6)).await;
+    assert!(has_range(&a) && has_service(&a, "odd"), "{:?}", a.names());
+    assert!(!has_service(&a, "gone"), "that is known to be gone");
+    a.stop().await;
+}
+
 #[tokio::test]
 async fn nothing_takes_the_place_of_a_relay_with_manifests() {
     let (certificates, api) = (Certificates::new(), Api::new());
     let first = api.number(5);
-    let mut server = Server::start(certificates.security(), 0);
+    let mut server = Server::start(certificates.security(), anywhere());
     server.standing = Standing { has_manifests: true, ..all_at(first) };
     let mut objects = numbered(5);
     objects.push(service("manifest", 3));
@@ -285,14 +349,25 @@ async fn nothing_takes_the_place_of_a_relay_with_manifests() {
     let fallback = Some(api.fallback());
     let mut a = Client::of(RelayOptions { fallback, ..Client::options(access, "a") });
     a.until("it has the relay's state", |it| has(it, 5)).await;
-    let port = server.address.port();
+    // On a slow machine, the server was asked before.
+    let is_left = async {
+        while api.server.open_watches(Resource::Services) > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+        sleep(Duration::from_millis(200)).await;
+    };
+    a.during(is_left).await;
+    let asked = api.server.requests().len();
+    let address = server.address;
     drop(server);
     a.until("it knows that the relay is away", |it| !it.problems().is_empty()).await;
-    let mut server = Server::start(certificates.security(), port);
+    // Several times as long as it takes the server to be asked.
+    a.during(sleep(Duration::from_millis(500))).await;
+    let mut server = Server::start(certificates.security(), address);
     server.standing = Standing { has_manifests: true, ..all_at(first + 9) };
     objects[1] = slice("web", &[(6, "b")]);
     server.publish(&objects);
     a.until("it follows the relay", |it| has(it, 6)).await;
-    assert_eq!(api.server.requests().len(), 0, "the server was not asked");
+    assert_eq!(api.server.requests().len(), asked, "the server was not asked");
     a.stop().await;
 }

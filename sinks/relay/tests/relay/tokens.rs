@@ -59,7 +59,7 @@ fn access(certificates: &Certificates, server: &Server, token: Option<&str>) -> 
 async fn a_token_shows_which_node_it_is() {
     let certificates = Certificates::new();
     let security = security(&certificates, &[("of-a", of_node("a"))]);
-    let mut server = Server::start(security, 0);
+    let mut server = Server::start(security, anywhere());
     server.publish(&world());
     let mut client = Client::start(access(&certificates, &server, Some("of-a")), "a", None);
     client.until("it is complete", Client::is_complete).await;
@@ -79,7 +79,7 @@ async fn whoever_shows_another_token_or_none_is_not_let_in() {
         ("for-another-audience", Review { audiences: vec!["api".to_owned()], ..of_node("a") }),
         ("without-a-node", Review { node: None, ..of_node("a") }),
     ];
-    let mut server = Server::start(security(&certificates, &reviews), 0);
+    let mut server = Server::start(security(&certificates, &reviews), anywhere());
     server.publish(&world());
     let unauthenticated = |reason: &str| format!("16: {reason}");
     for (token, reason) in [

@@ -36,7 +36,7 @@ impl Fixture {
         self.take(of(resource, What::Begin));
         let items = objects.iter().map(|object| Ok(document(object))).collect();
         self.take(of(resource, What::Items(items)));
-        self.take(of(resource, What::End))
+        self.take(of(resource, What::End(None)))
     }
 
     fn problems(&self) -> Vec<String> {
@@ -66,7 +66,7 @@ fn a_list_is_one_change_at_its_end() {
     assert!(world.take(of(Services, What::Begin)).changes.is_empty());
     let items = vec![Ok(document(&service("b", 1))), Ok(document(&service("a", 2)))];
     assert!(world.take(of(Services, What::Items(items))).changes.is_empty());
-    let news = world.take(of(Services, What::End));
+    let news = world.take(of(Services, What::End(None)));
     assert_eq!(short(&news), ["[Service] = Service default/a, Service default/b"]);
 }
 
@@ -314,7 +314,7 @@ fn an_unreadable_list_item_prevents_removals() {
     world.take(of(Services, What::Begin));
     let items = vec![Ok(document(&service("a", 2))), Err("an object that is null".to_owned())];
     world.take(of(Services, What::Items(items)));
-    assert_eq!(short(&world.take(of(Services, What::End))), [""; 0]);
+    assert_eq!(short(&world.take(of(Services, What::End(None)))), [""; 0]);
     assert_eq!(world.problems(), ["API server: Services: an object that is null"]);
     assert_eq!(short(&world.list(Services, &[service("a", 3)])), ["[Service] = Service default/a"]);
     assert_eq!(world.problems(), [""; 0]);
@@ -336,7 +336,7 @@ fn a_deletion_during_a_list_removes_the_object_from_it() {
     broken["spec"]["ports"][0]["port"] = json!(0);
     let items = vec![Ok(document(&service("a", 4))), Ok(document(&broken))];
     world.take(of(Services, What::Items(items)));
-    let news = world.take(of(Services, What::End));
+    let news = world.take(of(Services, What::End(None)));
     assert_eq!(short(&news), ["[Service] = Service default/a, Service default/c"]);
     // After the list, deletions work as usual.
     let news = world.take(of(Services, What::Delete(document(&service("c", 5)))));
@@ -354,7 +354,10 @@ fn an_object_broken_during_a_list_keeps_its_listed_version() {
     broken["spec"]["ports"][0]["port"] = json!(0);
     let items = vec![Ok(document(&newer)), Ok(document(&broken))];
     world.take(of(Services, What::Items(items)));
-    assert_eq!(short(&world.take(of(Services, What::End))), ["[Service] = Service default/a"]);
+    assert_eq!(
+        short(&world.take(of(Services, What::End(None)))),
+        ["[Service] = Service default/a"]
+    );
     assert_eq!(short(&world.apply(Services, &newer)), [""; 0]);
 }
 
@@ -506,7 +509,7 @@ impl Telling {
 }
 
 fn empty(resource: Resource) -> [Event; 2] {
-    [of(resource, What::Begin), of(resource, What::End)]
+    [of(resource, What::Begin), of(resource, What::End(None))]
 }
 
 #[tokio::test]

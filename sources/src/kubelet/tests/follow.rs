@@ -37,6 +37,12 @@ fn told_of(root: &Path) -> Told {
     told_by(KubeletSource::new(KubeletAccess::Root(root.into())).with_timing(timing()))
 }
 
+/// Follows a kubelet that is slow, and never taken for one that is away.
+fn patiently_told_of(root: &Path) -> Told {
+    let timing = KubeletTiming { answer: PATIENCE, ..timing() };
+    told_by(KubeletSource::new(KubeletAccess::Root(root.into())).with_timing(timing))
+}
+
 fn web() -> Pod {
     Pod::of_file("web", &["10.0.0.1"])
 }
@@ -188,7 +194,7 @@ async fn a_kubelet_that_stops_after_its_list_is_noticed() {
 async fn a_quiet_kubelet_is_not_away() {
     let root = root();
     let kubelet = Kubelet::start(root.path(), Behaviour::Serves, &[web()]);
-    let mut told = told_of(root.path());
+    let mut told = patiently_told_of(root.path());
     told.are(&[("web", "10.0.0.1")]).await;
     // Several pings.
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -221,7 +227,7 @@ async fn an_event_that_cannot_be_decoded_is_named_and_changes_nothing() {
 async fn events_of_unknown_types_are_skipped() {
     let root = root();
     let kubelet = Kubelet::start(root.path(), Behaviour::Serves, &[web()]);
-    let mut told = told_of(root.path());
+    let mut told = patiently_told_of(root.path());
     told.are(&[("web", "10.0.0.1")]).await;
     kubelet.send(&[1 << 3, 9]);
     kubelet.put(&db());

@@ -159,7 +159,9 @@ fn bytes(lines: &str, body: &[u8]) -> Reply {
 #[tokio::test]
 async fn a_url_is_asked_again_and_again() {
     let server = Web::start(Reply::page("\"1\"", &plain("a", 1)));
-    let mut told = Told::of(asked(&[url(&server)]));
+    let minute = Duration::from_secs(60);
+    let asked = ManifestUrls { answer: minute, first_answer: minute, ..asked(&[url(&server)]) };
+    let mut told = Told::of(asked);
     told.are(&[("a", "1 web.yaml")]).await;
     assert!(told.last().complete);
     asks(&server, 2).await;

@@ -192,10 +192,11 @@ async fn a_podman_at_rest_is_left_at_rest() {
     let site = Site::new();
     let podman = site.podman();
     podman.set("web", "running", "healthy", "10.88.0.2");
-    let mut told = told_of(&site.socket());
+    let source = PodmanSource::new(&site.socket());
+    let mut told = told_by(source.with_timing(PodmanTiming { answer: PATIENCE, ..timing() }));
     told.are(&[("web", "10.88.0.2 ready")]).await;
     // The looks after the first one.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
     podman.asked();
     for action in ["sync", "exec", "exec_died", "mount"] {
         podman.say(action, "web");
