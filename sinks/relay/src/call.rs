@@ -10,11 +10,12 @@ use rulec_compiler::name::NodeName;
 use rulec_relay::discovery::DeltaRequest;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
-use tonic::{Code, Status, Streaming};
+use tonic::body::Body;
+use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 
 use crate::Relay;
-use crate::codec::RelayCodec;
+use crate::grpc::Requests;
 use crate::intake::{Allowance, Intake};
 use crate::peer::Peer;
 use crate::stream::{Stream, Turn};
@@ -57,11 +58,11 @@ async fn begin(body: Incoming, out: &Out, peer: &Peer, relay: &Relay) -> Result<
     let allowance = Allowance::new(longest);
     let turn = Turn::new(permit, allowance.clone(), bounds.turn);
     let intake = Intake::new(first, body, allowance);
-    let mut requests = Streaming::new_request(RelayCodec, intake, None, Some(longest));
+    let mut requests = Requests::new(Body::new(intake), longest);
     let first = match timeout(bounds.turn, requests.message()).await {
         Ok(Ok(Some(first))) => first,
         Ok(Ok(None)) => return Ok(()),
-        Ok(Err(status)) => return refused(status).map_or(Ok(()), Err),
+        Ok(Err(status)) => return Err(status),
         Err(_) => return Err(Status::deadline_exceeded("the first request has not come in time")),
     };
     let node = identify(&first, peer).inspect_err(|status| {
@@ -91,15 +92,6 @@ async fn begin(body: Incoming, out: &Out, peer: &Peer, relay: &Relay) -> Result<
     }
     debug!(%node, "a node has gone");
     outcome
-}
-
-/// Returns the status if it is about what the node has sent; `None` if the node has gone.
-pub(crate) fn refused(status: Status) -> Option<Status> {
-    let is_ours = matches!(
-        status.code(),
-        Code::InvalidArgument | Code::ResourceExhausted | Code::OutOfRange | Code::Internal
-    );
-    is_ours.then_some(status)
 }
 
 /// Returns the node that asks, if it is the one that the connection belongs to.

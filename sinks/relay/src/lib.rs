@@ -1,7 +1,7 @@
 //! The server of a relay: each node follows the resources that it needs, over gRPC and TLS.
 //!
 //! ```text
-//!  Catalogue ──publish──▶ watch ──▶ stream (one per node) ──▶ codec ──▶ HTTP/2, TLS
+//!  Catalogue ──publish──▶ watch ──▶ stream (one per node) ──▶ grpc ──▶ HTTP/2, TLS
 //!                                     ▲ what it has been sent
 //!                                     └──── answers of the node
 //! ```
@@ -22,8 +22,8 @@
 mod bounds;
 mod call;
 mod certificate;
-mod codec;
 mod door;
+mod grpc;
 mod intake;
 mod peer;
 mod refusals;

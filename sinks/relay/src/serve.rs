@@ -1,40 +1,36 @@
 //! Connections of nodes.
 
 use std::convert::Infallible;
-use std::future::{Ready, pending, ready};
+use std::future::pending;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request, Response};
-use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rulec_compiler::name::NodeName;
-use rulec_relay::discovery::{DeltaRequest, METHOD};
+use rulec_relay::discovery::METHOD;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
-use tonic::server::{Grpc, StreamingService};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 
 use crate::Relay;
 use crate::call::{FAREWELL, attend};
 use crate::certificate::node_of_certificate;
-use crate::codec::RelayCodec;
 use crate::door::{Crowd, Guest};
+use crate::grpc::Responses;
 use crate::peer::{Peer, Proof};
 use crate::tls::{Clients, TlsFiles};
 use crate::tokens::Tokens;
@@ -261,10 +257,12 @@ impl Ads {
             self.over.notify_one();
             return status.into_http();
         }
-        let (head, body) = request.into_parts();
-        // The requests are read elsewhere, once it is the node's turn.
-        let head = Request::from_parts(head, Empty::<Bytes>::new());
-        Grpc::new(RelayCodec).streaming(Call { ads: self, body: Some(body) }, head).await
+        // One response is on its way to the network, and at most one more waits.
+        let (out, responses) = mpsc::channel(1);
+        let Self { host: Host { relay, .. }, peer, over } = self;
+        // The requests are read once it is the node's turn.
+        tokio::spawn(attend(request.into_body(), out, peer, relay, over));
+        Responses::answer(responses)
     }
 
     /// Decides whether a call may begin, and whose it is.
@@ -297,26 +295,4 @@ async fn node_of_call(headers: &HeaderMap, tokens: &Tokens) -> Result<NodeName, 
         return Err(Status::unauthenticated("there is neither a certificate nor a token"));
     };
     tokens.check(token).await
-}
-
-/// A call that is about to begin.
-struct Call {
-    ads: Ads,
-    body: Option<Incoming>,
-}
-
-impl StreamingService<DeltaRequest> for Call {
-    type Response = Bytes;
-    type ResponseStream = ReceiverStream<Result<Bytes, Status>>;
-    type Future = Ready<Result<tonic::Response<Self::ResponseStream>, Status>>;
-
-    fn call(&mut self, _: tonic::Request<Streaming<DeltaRequest>>) -> Self::Future {
-        // One response is on its way to the network, and at most one more waits.
-        let (out, responses) = mpsc::channel(1);
-        let Ads { host: Host { relay, .. }, peer, over } = &self.ads;
-        if let Some(body) = self.body.take() {
-            tokio::spawn(attend(body, out, peer.clone(), relay.clone(), over.clone()));
-        }
-        ready(Ok(tonic::Response::new(ReceiverStream::new(responses))))
-    }
 }

@@ -11,10 +11,11 @@ use rulec_relay::discovery::{DeltaRequest, POSITION};
 use rulec_relay::{Catalogue, News, Position, Response, Standing, Topic};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until};
-use tonic::{Status, Streaming};
+use tonic::Status;
 use tracing::warn;
 
-use crate::call::{Out, refused};
+use crate::call::Out;
+use crate::grpc::Requests;
 use crate::intake::Allowance;
 use crate::{Published, Relay};
 
@@ -132,7 +133,7 @@ impl Stream {
     pub(crate) async fn run(
         &mut self,
         first: DeltaRequest,
-        mut requests: Streaming<DeltaRequest>,
+        mut requests: Requests,
         out: &Out,
     ) -> Result<(), Status> {
         self.floor = floor(&first);
@@ -150,9 +151,9 @@ impl Stream {
                 biased;
                 request = requests.message() => match request {
                     Ok(Some(request)) => self.take(request)?,
-                    // The node has gone, or what it sends cannot be read.
+                    // The node has gone.
                     Ok(None) => return Ok(()),
-                    Err(status) => return refused(status).map_or(Ok(()), Err),
+                    Err(status) => return Err(status),
                 },
                 () = turn_over => self.turn = None,
                 permit = out.reserve(), if self.batch.is_some() => match permit {
