@@ -10,6 +10,10 @@ pub struct Bounds {
     /// How many of them may not have proved yet whose they are. For each more, the one that has
     /// taken the longest is closed: a node's takes little time.
     pub strangers: usize,
+    /// How long none of these is closed for a newer one, which waits to be accepted. When all nodes
+    /// come at once, they would else push out each other, again and again; and whoever says nothing
+    /// keeps others waiting for no longer than this.
+    pub grace: Duration,
     /// How many connections a node may have. For each more, its oldest is closed.
     pub of_node: usize,
     /// How long a connection may take to prove whose it is, and then to begin a call.
@@ -30,6 +34,7 @@ impl Default for Bounds {
         Self {
             connections: 16_384,
             strangers: 1_024,
+            grace: Duration::from_secs(1),
             of_node: 2,
             proof: Duration::from_secs(10),
             request: Duration::from_secs(10),

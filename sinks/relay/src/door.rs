@@ -2,23 +2,35 @@
 //!
 //! A connection is a stranger's until it has proved whose it is. Newer connections win: a node that
 //! has lost one comes back before the relay notices, and whoever opens connections without proving
-//! anything pushes out its own older ones.
+//! anything pushes out its own older ones. A stranger that has only just come is not pushed out: it
+//! may be waiting for the relay.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rulec_compiler::name::NodeName;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until};
 
 use crate::bounds::Bounds;
 
-/// Connections by number, which grows with time, and how each is told to end.
-type Connections = BTreeMap<u64, Arc<Notify>>;
+/// Connections by number, which grows with time.
+type Connections = BTreeMap<u64, Entry>;
+
+#[derive(Debug)]
+struct Entry {
+    since: Instant,
+    /// Tells the connection to end.
+    dismissal: Arc<Notify>,
+}
 
 #[derive(Debug)]
 pub(crate) struct Door {
     bounds: Bounds,
     book: Mutex<Book>,
+    /// Told when a connection is no stranger's any more.
+    room: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +61,31 @@ pub(crate) struct Guest {
 
 impl Door {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        Self { bounds, book: Mutex::default() }
+        Self { bounds, book: Mutex::default(), room: Notify::new() }
+    }
+
+    /// Waits until a connection may be accepted without pushing out one that has only just come.
+    /// Only one may wait.
+    pub(crate) async fn has_room(&self) {
+        while let Some(oldest) = self.oldest_of_a_crowd() {
+            tokio::select! {
+                () = self.room.notified() => continue,
+                () = sleep_until(oldest + self.bounds.grace) => {}
+            }
+            // What strangers have sent meanwhile is read first: they do not suffer for a relay that
+            // has much to do.
+            yield_now().await;
+            if self.oldest_of_a_crowd() == Some(oldest) {
+                return;
+            }
+        }
+    }
+
+    /// Returns when the oldest stranger has come, if one more would push it out.
+    fn oldest_of_a_crowd(&self) -> Option<Instant> {
+        let book = self.book();
+        let is_crowded = book.strangers.len() >= self.bounds.strangers;
+        book.strangers.values().next().filter(|_| is_crowded).map(|oldest| oldest.since)
     }
 
     /// Lets a connection in, if there is room, and says whether there is a crowd.
@@ -62,7 +98,8 @@ impl Door {
         book.next += 1;
         let number = book.next;
         let dismissal = Arc::new(Notify::new());
-        book.strangers.insert(number, dismissal.clone());
+        let entry = Entry { since: Instant::now(), dismissal: dismissal.clone() };
+        book.strangers.insert(number, entry);
         let is_crowded = dismiss_oldest(&mut book.strangers, self.bounds.strangers);
         let guest = Guest { door: self.clone(), number, node: Mutex::default(), dismissal };
         (Some(guest), is_crowded.then_some(Crowd::Strangers))
@@ -82,7 +119,7 @@ impl Door {
 fn dismiss_oldest(connections: &mut Connections, most: usize) -> bool {
     let is_crowded = connections.len() > most;
     if is_crowded && let Some((_, oldest)) = connections.pop_first() {
-        oldest.notify_one();
+        oldest.dismissal.notify_one();
     }
     is_crowded
 }
@@ -92,9 +129,11 @@ impl Guest {
     pub(crate) fn welcome(&self, node: Option<&NodeName>) {
         let mut book = self.door.book();
         book.strangers.remove(&self.number);
+        self.door.room.notify_one();
         let Some(node) = node else { return };
         let connections = book.nodes.entry(node.clone()).or_default();
-        connections.insert(self.number, self.dismissal.clone());
+        let entry = Entry { since: Instant::now(), dismissal: self.dismissal.clone() };
+        connections.insert(self.number, entry);
         dismiss_oldest(connections, self.door.bounds.of_node);
         drop(book);
         *self.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(node.clone());
@@ -112,6 +151,7 @@ impl Drop for Guest {
         let mut book = self.door.book();
         book.open -= 1;
         book.strangers.remove(&self.number);
+        self.door.room.notify_one();
         if let Some(node) = node
             && let Some(connections) = book.nodes.get_mut(&node)
         {
@@ -127,6 +167,7 @@ impl Drop for Guest {
 mod tests {
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
 
     use super::*;
 
@@ -151,6 +192,31 @@ mod tests {
         assert_eq!(crowd, Some(Crowd::Strangers));
         assert!(is_dismissed(&strangers[0]) && !is_dismissed(&strangers[1]));
         assert!(!is_dismissed(&node) && !is_dismissed(&third.expect("it is let in")));
+    }
+
+    #[tokio::test]
+    async fn there_is_room_once_a_stranger_has_gone_or_was_there_for_long() {
+        let is_full = |door: &Arc<Door>| {
+            let waiting = pin!(door.has_room());
+            waiting.poll(&mut Context::from_waker(Waker::noop())).is_pending()
+        };
+        let long = Duration::from_secs(1_000);
+        let door = door(Bounds { strangers: 2, grace: long, ..Bounds::default() });
+        let enter = || door.enter().0.expect("there is room");
+        let (first, second) = (enter(), enter());
+        assert!(is_full(&door));
+        first.welcome(Some(&NodeName::from("a")));
+        door.has_room().await;
+        let third = enter();
+        assert!(is_full(&door));
+        drop(second);
+        door.has_room().await;
+        assert!(!is_dismissed(&first) && !is_dismissed(&third));
+
+        let door = self::door(Bounds { strangers: 1, grace: Duration::ZERO, ..Bounds::default() });
+        let silent = door.enter().0.expect("there is room");
+        door.has_room().await;
+        assert!(door.enter().0.is_some() && is_dismissed(&silent));
     }
 
     #[test]

@@ -80,6 +80,7 @@ pub async fn serve(
         Security::None => (None, None),
     };
     loop {
+        relay.door.has_room().await;
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {

@@ -1,14 +1,17 @@
 //! Nobody keeps a relay from serving others.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rulec_relay_server::{Bounds, Security};
 use rulec_sources::RelayAccess;
 use tokio::io::AsyncReadExt;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::raw::{self, Raw};
-use crate::{Certificates, Client, PATIENCE, Server, service, world};
+use crate::{Certificates, Client, PATIENCE, Server, node, service, world};
 
 #[tokio::test]
 async fn a_node_has_one_stream_and_the_newest_counts() {
@@ -97,7 +100,9 @@ async fn a_request_is_refused_that_is_longer_than_all_names() {
 #[tokio::test]
 async fn there_is_an_end_to_connections_and_to_their_silence() {
     let certificates = Certificates::new();
-    let bounds = Bounds { connections: 5, strangers: 2, proof: PATIENCE, ..Bounds::default() };
+    let grace = Duration::from_millis(50);
+    let bounds =
+        Bounds { connections: 5, strangers: 2, grace, proof: PATIENCE, ..Bounds::default() };
     let mut server = Server::start_with(certificates.security(), 0, bounds);
     server.publish(&world());
     let mut client = Client::start(certificates.access("a", server.address), "a", None);
@@ -134,4 +139,51 @@ async fn a_connection_without_a_call_ends_and_a_call_without_a_request() {
     let (code, message) = client.end().await;
     assert_eq!((code, message.as_str()), (4, "no request has come in time"));
     server.wait("it has gone", |relay| relay.connections() == 0).await;
+}
+
+/// Starts nodes that know nothing, all at once, and returns when all have everything.
+async fn all_at_once(certificates: &Certificates, server: &mut Server, nodes: usize) {
+    let names: Vec<_> = (0..nodes).map(|number| format!("node-{number}")).collect();
+    // Without its own object, a node waits for that before it is complete.
+    let objects = names.iter().map(|name| node(name));
+    server.publish(&world().into_iter().chain(objects).collect::<Vec<_>>());
+    let access = |name: String| (certificates.access(&name, server.address), name);
+    let all: Vec<_> = names.into_iter().map(access).collect();
+    let end = Arc::new(Barrier::new(nodes));
+    let mut tasks = JoinSet::new();
+    for (access, name) in all {
+        let end = end.clone();
+        tasks.spawn(async move {
+            let mut client = Client::start(access, &name, None);
+            client.until("it is complete", Client::is_complete).await;
+            // It goes on taking updates, as a node does.
+            client.during(end.wait()).await;
+        });
+    }
+    let served = timeout(PATIENCE, tasks.join_all()).await;
+    assert_eq!(served.expect("all are served").len(), nodes);
+}
+
+#[tokio::test]
+async fn nodes_that_come_at_once_do_not_push_out_each_other() {
+    let certificates = Certificates::new();
+    let bounds = Bounds { strangers: 8, grace: PATIENCE, proof: PATIENCE, ..Bounds::default() };
+    let mut server = Server::start_with(certificates.security(), 0, bounds);
+    all_at_once(&certificates, &mut server, 64).await;
+    assert_eq!(server.relay.stats().crowded_out(), 0);
+}
+
+#[tokio::test]
+async fn nodes_that_come_at_once_are_served_among_those_that_say_nothing() {
+    let certificates = Certificates::new();
+    let grace = Duration::from_millis(500);
+    let bounds = Bounds { strangers: 8, grace, proof: PATIENCE, ..Bounds::default() };
+    let mut server = Server::start_with(certificates.security(), 0, bounds);
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(tokio::net::TcpStream::connect(server.address).await.unwrap());
+    }
+    all_at_once(&certificates, &mut server, 64).await;
+    assert!(server.relay.stats().crowded_out() >= 32, "{:?}", server.relay.stats());
+    drop(silent);
 }
