@@ -130,7 +130,7 @@ pub(super) fn traffic(port: u16) -> Traffic {
     Traffic {
         sent: sum("bytes_sent:"),
         received: sum("bytes_received:"),
-        connections: text.matches("rto:").count() as u64,
+        connections: text.matches(" cwnd:").count() as u64,
     }
 }
 
