@@ -3,28 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use rulec_compiler::name::NodeName;
 use rulec_relay::discovery::DeltaRequest;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 
 use crate::Relay;
-use crate::grpc::Requests;
+use crate::grpc::{Out, Requests};
 use crate::intake::{Allowance, Intake};
 use crate::peer::Peer;
 use crate::stream::{Stream, Turn};
 
 /// How long a node may take to read why its stream ends.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(5);
-
-/// Responses on their way to a node.
-pub(crate) type Out = mpsc::Sender<Result<Bytes, Status>>;
 
 /// Sends a node what it needs until either end goes away. Then the connection has to end.
 pub(crate) async fn attend(body: Incoming, out: Out, peer: Peer, relay: Relay, over: Arc<Notify>) {

@@ -22,6 +22,9 @@ use tonic::{Code, Status};
 /// The bytes of the flag and the length before each message.
 const HEADER: usize = 5;
 
+/// Responses on their way to a node.
+pub(crate) type Out = mpsc::Sender<Result<Bytes, Status>>;
+
 /// The requests of a call.
 pub(crate) struct Requests {
     body: Body,

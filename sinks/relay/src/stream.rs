@@ -14,8 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 use tracing::warn;
 
-use crate::call::Out;
-use crate::grpc::Requests;
+use crate::grpc::{Out, Requests};
 use crate::intake::Allowance;
 use crate::{Published, Relay};
 
