@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::raw::{self, Raw};
-use crate::{Certificates, Client, PATIENCE, Server, node, service, world};
+use crate::{Certificates, Client, PATIENCE, Server, anywhere, node, service, world};
 
 #[tokio::test]
 async fn a_node_has_one_stream_and_the_newest_counts() {
@@ -36,7 +36,7 @@ async fn a_node_has_one_stream_and_the_newest_counts() {
 #[tokio::test]
 async fn a_node_that_neither_reads_nor_answers_is_let_go() {
     let bounds = Bounds { answer: Duration::from_millis(300), ..Bounds::default() };
-    let mut server = Server::start_with(Security::None, 0, bounds);
+    let mut server = Server::start_with(Security::None, anywhere(), bounds);
     let many = (0..4_000).map(|number| service(&format!("web-{number}"), 1));
     server.publish(&many.collect::<Vec<_>>());
     let mut mute = Raw::connect(server.address, None).await;
@@ -56,7 +56,7 @@ async fn a_node_that_neither_reads_nor_answers_is_let_go() {
 #[tokio::test]
 async fn a_node_that_says_nothing_keeps_nobody_from_beginning() {
     let bounds = Bounds { beginners: 1, request: PATIENCE, ..Bounds::default() };
-    let mut server = Server::start_with(Security::None, 0, bounds);
+    let mut server = Server::start_with(Security::None, anywhere(), bounds);
     server.publish(&world());
     let silent = Raw::connect(server.address, None).await;
     let access = RelayAccess {
@@ -103,7 +103,7 @@ async fn there_is_an_end_to_connections_and_to_their_silence() {
     let grace = Duration::from_millis(50);
     let bounds =
         Bounds { connections: 5, strangers: 2, grace, proof: PATIENCE, ..Bounds::default() };
-    let mut server = Server::start_with(certificates.security(), 0, bounds);
+    let mut server = Server::start_with(certificates.security(), anywhere(), bounds);
     server.publish(&world());
     let mut client = Client::start(certificates.access("a", server.address), "a", None);
     client.until("it is complete", Client::is_complete).await;
@@ -124,7 +124,7 @@ async fn there_is_an_end_to_connections_and_to_their_silence() {
 #[tokio::test]
 async fn a_connection_without_a_call_ends_and_a_call_without_a_request() {
     let bounds = Bounds { proof: Duration::from_millis(100), ..Bounds::default() };
-    let mut server = Server::start_with(Security::None, 0, bounds);
+    let mut server = Server::start_with(Security::None, anywhere(), bounds);
     server.publish(&world());
     let mut socket = tokio::net::TcpStream::connect(server.address).await.unwrap();
     let mut all = Vec::new();
@@ -133,7 +133,7 @@ async fn a_connection_without_a_call_ends_and_a_call_without_a_request() {
     server.wait("it has gone", |relay| relay.connections() == 0).await;
 
     let bounds = Bounds { request: Duration::from_millis(100), ..Bounds::default() };
-    let mut server = Server::start_with(Security::None, 0, bounds);
+    let mut server = Server::start_with(Security::None, anywhere(), bounds);
     server.publish(&world());
     let mut client = Raw::connect(server.address, None).await;
     let (code, message) = client.end().await;
@@ -168,7 +168,7 @@ async fn all_at_once(certificates: &Certificates, server: &mut Server, nodes: us
 async fn nodes_that_come_at_once_do_not_push_out_each_other() {
     let certificates = Certificates::new();
     let bounds = Bounds { strangers: 8, grace: PATIENCE, proof: PATIENCE, ..Bounds::default() };
-    let mut server = Server::start_with(certificates.security(), 0, bounds);
+    let mut server = Server::start_with(certificates.security(), anywhere(), bounds);
     all_at_once(&certificates, &mut server, 64).await;
     assert_eq!(server.relay.stats().crowded_out(), 0);
 }
@@ -178,7 +178,7 @@ async fn nodes_that_come_at_once_are_served_among_those_that_say_nothing() {
     let certificates = Certificates::new();
     let grace = Duration::from_millis(500);
     let bounds = Bounds { strangers: 8, grace, proof: PATIENCE, ..Bounds::default() };
-    let mut server = Server::start_with(certificates.security(), 0, bounds);
+    let mut server = Server::start_with(certificates.security(), anywhere(), bounds);
     let mut silent = Vec::new();
     for _ in 0..40 {
         silent.push(tokio::net::TcpStream::connect(server.address).await.unwrap());

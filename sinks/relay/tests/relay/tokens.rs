@@ -7,7 +7,7 @@ use rulec_compiler::name::NamespacedName;
 use rulec_relay_server::{Review, Reviewer, Reviewing, Security, Tokens};
 use rulec_sources::RelayAccess;
 
-use crate::{ALL_OF_A, Certificates, Client, Server, world};
+use crate::{ALL_OF_A, Certificates, Client, Server, anywhere, world};
 
 const AUDIENCE: &str = "rulec-relay";
 
