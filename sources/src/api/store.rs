@@ -63,10 +63,10 @@ struct Context {
 #[derive(Debug, Default)]
 struct ResourceStore {
     objects: Objects,
-    /// The version to watch from for changes since; `None` if it is not known.
-    version: Option<String>,
-    /// The version of the last change or list.
+    /// The version of the last change or list; `None` if it is not known.
     changed: Option<String>,
+    /// The version of a bookmark after that.
+    bookmark: Option<String>,
     /// Whether the receiver has the objects.
     told: bool,
     /// Whether the objects are from an earlier run, and the server has not confirmed them.
@@ -127,8 +127,8 @@ impl Store {
                 continue;
             };
             self.context.problems.replace(&[], faults.problems());
-            let left =
-                ResourceStore { objects, version, faults, left: true, ..ResourceStore::default() };
+            let left = ResourceStore { objects, faults, left: true, ..ResourceStore::default() };
+            let left = ResourceStore { changed: version, ..left };
             *self.of(resource).0 = left;
         }
     }
@@ -185,16 +185,16 @@ impl Store {
         if !self.all().into_iter().all(|it| it.listed || it.given_up) {
             return None;
         }
-        let position = |of: fn(&ResourceStore) -> &Option<String>| Position {
+        let position = |of: fn(&ResourceStore) -> Option<&String>| Position {
             cluster: self.cluster.clone(),
             versions: self.all().map(|it| {
-                let version = of(it).as_ref().filter(|_| it.listed);
+                let version = of(it).filter(|_| it.listed);
                 version.and_then(|version| version.parse().ok())
             }),
         };
         Some(Positions {
-            seen: position(|it| &it.version),
-            changed: position(|it| &it.changed),
+            seen: position(ResourceStore::version),
+            changed: position(|it| it.changed.as_ref()),
             unread: self.all().map(|it| !it.listed),
         })
     }
@@ -206,10 +206,10 @@ impl Store {
         // A list may be of another server, which does not know what an earlier run has reached.
         let is_same = !self.all().into_iter().any(|it| it.listed && !it.resumed);
         let saved = kept.map(|(resource, resource_store)| {
-            let ResourceStore { version, objects, faults, left, .. } = resource_store;
+            let ResourceStore { objects, faults, left, .. } = resource_store;
             // The problem of an object whose name cannot be read is found again only by a list.
             let is_usable = faults.nameless.is_empty() && (!left || is_same);
-            let version = version.clone().filter(|_| is_usable);
+            let version = resource_store.version().cloned().filter(|_| is_usable);
             SavedResource { resource, version, objects: objects.clone(), faults: faults.clone() }
         });
         saved.collect()
@@ -246,7 +246,7 @@ impl Store {
             What::Apply(document) => resource_store.apply(resource, &document, context, news),
             What::Delete(document) => resource_store.delete(resource, &document, context, news),
             What::Resumed => resource_store.confirm(resource, context, news),
-            What::Reached(version) => resource_store.version = Some(version),
+            What::Reached(version) => resource_store.bookmark = Some(version),
             What::Cluster(_) => {}
             What::Fine => resource_store.hinder(None, context),
             What::Failing(reason) => {
@@ -328,6 +328,11 @@ impl Store {
 }
 
 impl ResourceStore {
+    /// Returns the version to watch from for changes since, if it is known.
+    fn version(&self) -> Option<&String> {
+        self.bookmark.as_ref().or(self.changed.as_ref())
+    }
+
     fn hinder(&mut self, obstacle: Option<Problem>, context: &mut Context) {
         context.problems.replace(self.obstacle.as_slice(), obstacle.iter());
         self.obstacle = obstacle;
@@ -401,8 +406,8 @@ impl ResourceStore {
         self.left = false;
         self.resumed = false;
         // A server that has gone back has older versions than before.
-        self.changed.clone_from(&version);
-        self.version = version;
+        self.changed = version;
+        self.bookmark = None;
         if self.objects != listing.objects {
             self.objects = listing.objects;
             self.told = false;
@@ -427,7 +432,6 @@ impl ResourceStore {
         self.listed = true;
         self.left = false;
         self.resumed = true;
-        self.changed.clone_from(&self.version);
         self.hinder(None, context);
         self.tell(resource, context, news);
     }
@@ -482,8 +486,8 @@ impl ResourceStore {
     /// Notes that the watch has reached the version of this object.
     fn reach(&mut self, document: &Document) {
         if let Some(version) = version(document) {
-            self.changed = Some(version.clone());
-            self.version = Some(version);
+            self.changed = Some(version);
+            self.bookmark = None;
         }
     }
 
