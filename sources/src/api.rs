@@ -86,6 +86,7 @@ use watch::Follower;
 pub use events::{Note, Notes};
 pub use fault::ErrorKind;
 pub use proxy::{ProxyVariables, Variable};
+pub(crate) use record::{Objects, by_key};
 pub use reviews::{TokenReview, TokenReviews};
 pub use status::ApiStatus;
 pub(crate) use watch::{Event, Item, What};

@@ -432,10 +432,10 @@ impl Follower {
         let is_heard = self.is_heard();
         let position = &self.store.standing().position;
         let is_behind = is_heard && position.is_behind_in_any(&self.asked);
-        if !is_behind {
+        if is_behind {
+            self.behind.get_or_insert(Instant::now() + self.options.timing.behind);
+        } else if is_heard {
             self.behind = None;
-        } else if self.behind.is_none() {
-            self.behind = Some(Instant::now() + self.options.timing.behind);
         }
         if !self.substitute.serves() || !is_heard || is_behind {
             return;
@@ -455,6 +455,7 @@ impl Follower {
     /// Connects anew, so that the relay tells how far it is.
     fn ask_again(&mut self) {
         self.again = None;
+        self.status.connect(false);
         self.link = Link::Pause(Instant::now() + self.backoff.wait());
     }
 

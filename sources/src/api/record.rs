@@ -44,16 +44,16 @@ pub(crate) struct SavedResource {
 }
 
 /// Serializes objects without their keys, which the objects contain.
-mod by_key {
+pub(crate) mod by_key {
     use serde::{Deserialize, Deserializer, Serializer};
 
     use super::{Interner, Object, Objects};
 
-    pub(super) fn serialize<S: Serializer>(objects: &Objects, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(objects: &Objects, to: S) -> Result<S::Ok, S::Error> {
         to.collect_seq(objects.values())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Objects, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Objects, D::Error> {
         let mut objects = Vec::<Object>::deserialize(from)?;
         let mut interner = Interner::default();
         objects.iter_mut().for_each(|object| super::share(object, &mut interner));

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 
+use im::OrdMap;
 use jiff::Timestamp;
 use rulec_compiler::name::NodeName;
-use rulec_compiler::object::Object;
-use rulec_relay::Standing;
+use rulec_relay::{Standing, Topic};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
+use crate::api::{Objects, by_key};
 use crate::state::{Saver, StateDir};
 
 /// The name of the state file.
@@ -29,23 +30,55 @@ pub(super) struct Saved {
     pub(super) node: String,
     /// When all of it was last known to be current.
     pub(super) at: Timestamp,
-    pub(super) objects: Vec<Object>,
-    pub(super) versions: Versions,
+    #[serde(with = "by_key")]
+    pub(super) objects: Objects,
+    #[serde(with = "by_url")]
+    pub(super) versions: AllVersions,
     /// Where the relay stood, as it says it.
     #[serde(default)]
     pub(super) standing: String,
 }
 
-/// What is saved of a moment.
+/// What is saved of a moment. It shares memory with what is held: a copy for each change would cost as
+/// much as everything that there is.
 pub(super) struct Whole {
-    pub(super) objects: Vec<Object>,
+    pub(super) objects: Objects,
     /// Those of the relay, if the objects are its.
-    pub(super) versions: Versions,
+    pub(super) versions: AllVersions,
     pub(super) standing: Standing,
 }
 
-/// Versions by type, as in its URL, and name.
-pub(super) type Versions = BTreeMap<String, BTreeMap<String, String>>;
+/// The versions of the resources of a type, by name.
+pub(super) type Versions = OrdMap<String, String>;
+
+/// Those of all types, in their order.
+pub(super) type AllVersions = [Versions; Topic::ALL.len()];
+
+/// Serializes versions by the URLs of their types: another program may have others.
+mod by_url {
+    use serde::ser::{Serialize, Serializer};
+    use serde::{Deserialize, Deserializer};
+
+    use super::{AllVersions, BTreeMap, Topic, Versions};
+
+    struct ByName<'a>(&'a Versions);
+
+    impl Serialize for ByName<'_> {
+        fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+            to.collect_map(self.0.iter())
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer>(all: &AllVersions, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(Topic::ALL.iter().zip(all).map(|(topic, it)| (topic.url(), ByName(it))))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<AllVersions, D::Error> {
+        let mut all = BTreeMap::<String, BTreeMap<String, String>>::deserialize(from)?;
+        let mut of = |topic: Topic| all.remove(topic.url()).unwrap_or_default();
+        Ok(Topic::ALL.map(|topic| of(topic).into_iter().collect()))
+    }
+}
 
 /// Saves the state of this run.
 pub(super) struct Memory {
@@ -71,7 +104,7 @@ impl Memory {
         if let Some(held) = &mut held {
             info!(%path, objects = held.objects.len(), at = %held.at, "read the state of the relay");
             if held.program != PROGRAM {
-                held.versions.clear();
+                held.versions = AllVersions::default();
             }
         }
         let saver = match state.saver(NAME) {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
 
-use im::{OrdMap, OrdSet};
+use im::OrdSet;
 use jiff::Timestamp;
 use rulec_compiler::name::NodeName;
 use rulec_compiler::object::{Kind, Object, ObjectKey};
@@ -17,7 +17,8 @@ use rulec_relay::discovery::{DeltaResponse, Resource};
 use rulec_relay::{Known, Position, Standing, Topic, decode, is_needed};
 
 use super::fault::Fault;
-use super::saved::{Saved, Whole};
+use super::saved::{AllVersions, Saved, Whole};
+use crate::api::Objects;
 use crate::problem::{Problem, Problems, Severity};
 
 /// The name that stands for a file in problems and provenances.
@@ -27,14 +28,11 @@ const PLACE: &str = "relay";
 pub(super) const KINDS: &[Kind] =
     &[Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::ServiceCidr];
 
-/// The versions of the resources of a type, by name.
-type Versions = OrdMap<String, String>;
-
 pub(super) struct Store {
     node: NodeName,
     place: Arc<str>,
-    objects: OrdMap<ObjectKey, Object>,
-    versions: [Versions; Topic::ALL.len()],
+    objects: Objects,
+    versions: AllVersions,
     /// What has come since the last position.
     gathered: Vec<Gathered>,
     changes: Vec<Change>,
@@ -45,6 +43,8 @@ pub(super) struct Store {
     obstacle: Option<Problem>,
     /// Whether the receiver has the objects.
     told: bool,
+    /// Whether it has newer ones from elsewhere, until the relay has caught up.
+    left: bool,
     /// How much of the API server's changes the objects have.
     floor: Position,
     /// Whether some of them may be from manifests of the relay.
@@ -84,7 +84,7 @@ impl Store {
         Self {
             node,
             place: PLACE.into(),
-            objects: OrdMap::new(),
+            objects: Objects::new(),
             versions: Default::default(),
             gathered: Vec::new(),
             changes: Vec::new(),
@@ -92,6 +92,7 @@ impl Store {
             broken: BTreeMap::new(),
             obstacle: None,
             told: false,
+            left: false,
             floor: Position::default(),
             has_manifests: false,
             asked: Position::default(),
@@ -111,14 +112,12 @@ impl Store {
         let standing = Standing::parse(&saved.standing).unwrap_or_default();
         self.floor = standing.position;
         self.has_manifests = standing.has_manifests;
-        self.objects = saved.objects.into_iter().map(|object| (object.key(), object)).collect();
-        for topic in Topic::ALL {
-            let versions = saved.versions.get(topic.url()).into_iter().flatten();
+        self.objects = saved.objects;
+        for (topic, versions) in Topic::ALL.into_iter().zip(saved.versions) {
             // A version without its object would keep the object away.
-            let held = versions.filter(|(name, _)| {
+            let held = versions.into_iter().filter(|(name, _)| {
                 topic.key(name).is_some_and(|key| self.objects.contains_key(&key))
             });
-            let held = held.map(|(name, version)| (name.clone(), version.clone()));
             self.versions[topic.index()] = held.collect();
         }
         // What is held is known to the relay by its name, if its version is another program's: it
@@ -138,14 +137,9 @@ impl Store {
 
     /// Returns everything, to be saved.
     pub(super) fn saved(&self) -> Whole {
-        let versions = Topic::ALL.into_iter().map(|topic| {
-            let all = self.versions[topic.index()].iter();
-            let all = all.map(|(name, version)| (name.clone(), version.clone()));
-            (topic.url().to_owned(), all.collect())
-        });
         Whole {
-            objects: self.objects.values().cloned().collect(),
-            versions: versions.collect(),
+            objects: self.objects.clone(),
+            versions: self.versions.clone(),
             standing: Standing {
                 position: self.floor.clone(),
                 has_manifests: self.has_manifests,
@@ -321,6 +315,10 @@ impl Store {
         self.has_manifests = self.standing.has_manifests;
         let was_current = mem::replace(&mut self.current, true);
         self.listed = true;
+        if self.left && self.standing.position.is_behind_in_any(&self.asked) {
+            return;
+        }
+        self.left = false;
         touched.retain(|key| before.get(key) != self.objects.get(key));
         if !self.told || !was_current && !touched.is_empty() {
             // After a gap, a complete list leaves nothing behind.
@@ -389,7 +387,7 @@ impl Store {
     /// once they are no older.
     pub(super) fn leave_to(&mut self, other: &Position) {
         self.floor.advance(other);
-        self.told = false;
+        (self.told, self.left) = (false, true);
     }
 
     /// Returns the objects of the types that are named.

@@ -15,20 +15,23 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use im::{OrdMap, OrdSet};
-use rulec_compiler::object::{Object, ObjectKey};
-use rulec_compiler::{Change, Sourced};
+use im::OrdSet;
+use rulec_compiler::object::Object;
+use rulec_compiler::{Change, Provenance, Sourced};
 use rulec_relay::{Position, Standing, Topic};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::saved::{Versions, Whole};
+use super::saved::{AllVersions, Whole};
 use super::store::KINDS;
-use crate::api::{ApiOptions, ApiSource, ApiStatus};
+use crate::api::{ApiOptions, ApiSource, ApiStatus, Objects};
 use crate::error::SourceError;
 use crate::problem::Problem;
 use crate::update::{Positions, Update};
+
+/// The name that stands for a file in provenances, as in those of the server itself.
+const PLACE: &str = "API server";
 
 /// How many updates of the server may wait.
 const UPDATES: usize = 16;
@@ -63,7 +66,7 @@ struct Server {
     updates: mpsc::Receiver<Update>,
     /// Follows the server until it is dropped.
     _task: JoinSet<Result<(), SourceError>>,
-    objects: OrdMap<ObjectKey, Sourced>,
+    objects: Objects,
     /// `None` until everything is listed or given up.
     positions: Option<Positions>,
     problems: OrdSet<Problem>,
@@ -129,7 +132,7 @@ impl Substitute {
         self.state = State::Running(Box::new(Server {
             updates,
             _task: task,
-            objects: OrdMap::new(),
+            objects: Objects::new(),
             positions: None,
             problems: OrdSet::new(),
             serves: false,
@@ -166,17 +169,24 @@ impl Substitute {
         let broken: BTreeSet<&str> =
             server.problems.iter().filter_map(|problem| problem.object.as_deref()).collect();
         let is_unread = |topic: Topic| positions.unread[topic.index()];
+        let place: Arc<str> = PLACE.into();
+        let sourced = |object: &Object| Sourced {
+            object: object.clone(),
+            provenance: Provenance(place.clone()),
+        };
+        let mut objects: Vec<Sourced> = server.objects.values().map(sourced).collect();
         for topic in Topic::ALL {
             for sourced in of_relay(topic) {
                 let key = sourced.object.key();
-                if is_unread(topic) || broken.contains(key.to_string().as_str()) {
-                    server.objects.entry(key).or_insert(sourced);
+                let is_kept = is_unread(topic) || broken.contains(key.to_string().as_str());
+                if is_kept && !server.objects.contains_key(&key) {
+                    server.objects.insert(key, sourced.object.clone());
+                    objects.push(sourced);
                 }
             }
         }
-        server.serves = true;
         // All at once, and nothing else of the relay is left.
-        let objects = server.objects.values().cloned().collect();
+        server.serves = true;
         self.changes.push(Change::Replace { kinds: KINDS, objects });
         true
     }
@@ -206,11 +216,10 @@ impl Substitute {
     /// Returns what is to be saved, if the server has taken the place of a relay with this position.
     pub(super) fn saved(&self, of_relay: &Position) -> Option<Whole> {
         let server = self.serving()?;
-        let objects: Vec<Object> = server.objects.values().map(|it| it.object.clone()).collect();
         let mut position = of_relay.clone();
         position.advance(&server.positions.as_ref()?.seen);
         let standing = Standing { position, ..Standing::default() };
-        Some(Whole { objects, versions: Versions::new(), standing })
+        Some(Whole { objects: server.objects.clone(), versions: AllVersions::default(), standing })
     }
 
     /// Returns the changes since the last call.
@@ -238,11 +247,11 @@ impl Server {
             Change::Replace { kinds, objects } => {
                 let others = mem::take(&mut self.objects);
                 let others = others.into_iter().filter(|(key, _)| !kinds.contains(&key.kind()));
-                let new = objects.iter().map(|it| (it.object.key(), it.clone()));
+                let new = objects.iter().map(|it| (it.object.key(), it.object.clone()));
                 self.objects = others.chain(new).collect();
             }
             Change::Apply(sourced) => {
-                self.objects.insert(sourced.object.key(), sourced.clone());
+                self.objects.insert(sourced.object.key(), sourced.object.clone());
             }
             Change::Remove(key) => {
                 self.objects.remove(key);

@@ -8,7 +8,7 @@ use rulec_compiler::name::NodeName;
 use rulec_relay::Topic;
 use rulec_relay::discovery::{Any, DeltaResponse, Resource};
 
-use super::saved::{Saved, Versions};
+use super::saved::{AllVersions, Saved};
 use super::store::Store;
 
 fn store() -> Store {
@@ -72,7 +72,7 @@ fn what_another_program_has_saved_can_be_gone() {
     before.take(response("1", vec![range("a", 1), range("b", 2)], &[])).unwrap();
     let objects = before.saved().objects;
     let at = Timestamp::UNIX_EPOCH;
-    let (program, node, versions) = ("older".to_owned(), "here".to_owned(), Versions::new());
+    let (program, node, versions) = ("older".to_owned(), "here".to_owned(), AllVersions::default());
     let mut store = store();
     let standing = String::new();
     store.take_over(Saved { program, node, at, objects, versions, standing });
@@ -210,4 +210,42 @@ fn what_an_earlier_connection_could_not_read_is_forgotten_once_it_is_gone() {
     store.begin(store.floor().clone());
     store.take(response("c/1/1/1/6", vec![range("b", 1)], &[])).unwrap();
     assert_eq!((problems(&store).len(), store.unread()), (0, 0));
+}
+
+#[test]
+fn what_the_server_has_sent_meanwhile_stays_until_the_relay_has_caught_up() {
+    let mut store = store();
+    store.take(response("c/1/1/1/5", vec![range("a", 1)], &[])).unwrap();
+    changes(&mut store);
+    let server = rulec_relay::Standing::parse("c/1/1/1/9").unwrap().position;
+    store.leave_to(&server);
+    assert_eq!(*store.floor(), server);
+    // It has more than before, and less than the server.
+    store.begin(server);
+    store.take(response("c/1/1/1/7", vec![], &[])).unwrap();
+    assert_eq!(changes(&mut store), [""; 0]);
+    store.take(response("c/1/1/1/9", vec![range("b", 2)], &[])).unwrap();
+    assert_eq!(changes(&mut store), ["replace by ServiceCIDR a, ServiceCIDR b"]);
+}
+
+#[test]
+fn a_state_is_read_as_it_was_saved() {
+    let mut before = store();
+    before.take(response("c/1/1/1/5", vec![range("a", 1), range("b", 2)], &[])).unwrap();
+    let whole = before.saved();
+    let saved = Saved {
+        program: "this".to_owned(),
+        node: "here".to_owned(),
+        at: Timestamp::UNIX_EPOCH,
+        objects: whole.objects.clone(),
+        versions: whole.versions.clone(),
+        standing: whole.standing.to_string(),
+    };
+    let text = serde_json::to_string(&saved).unwrap();
+    let read: Saved = serde_json::from_str(&text).unwrap();
+    assert_eq!((&read.objects, &read.versions), (&whole.objects, &whole.versions));
+    let mut store = store();
+    store.take_over(read);
+    assert_eq!(store.known(), before.known());
+    assert_eq!(store.floor(), before.floor());
 }
